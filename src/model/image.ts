@@ -1,0 +1,81 @@
+/**
+ * Images: where they come from, what they are, and the blobs they consist of.
+ * Follows the OCI image spec 1.1 (descriptor.md, config.md, layer.md).
+ */
+
+/** `sha256:` and 64 hex digits. */
+export type Digest = `sha256:${string}`;
+
+/** A registry reference, fully spelled out (Docker's default rules applied). */
+export interface ImageReference {
+  /** Host and port, e.g. `docker.io`, `localhost:5000`. */
+  registry: string;
+  /** Path within the registry, e.g. `library/node`. */
+  repository: string;
+  tag?: string;
+  digest?: Digest;
+}
+
+/** Where an image comes from. Paths are absolute once the CLI has parsed them. */
+export type ImageSource =
+  | { kind: "registry"; reference: ImageReference }
+  | { kind: "oci"; path: string; tag?: string }
+  | { kind: "oci-archive"; path: string; tag?: string }
+  | { kind: "docker-archive"; path: string; tag?: string }
+  | { kind: "docker-daemon"; name: string }
+  | { kind: "rootfs"; path: string }
+  | { kind: "runtime"; name: string };
+
+/** OCI platform: what a manifest of an index is for. */
+export interface Platform {
+  os: string;
+  architecture: string;
+  variant?: string;
+}
+
+/** The part of the OCI image configuration that decides how a command runs. */
+export interface ImageConfig {
+  /** `KEY=VALUE` entries. */
+  env: string[];
+  entrypoint: string[];
+  cmd: string[];
+  /** Empty means `/`. */
+  workingDir: string;
+  /** `user`, `uid`, `user:group`, `uid:gid`; empty means root. */
+  user: string;
+  labels: Record<string, string>;
+  exposedPorts: string[];
+  volumes: string[];
+  /** Name or number of the signal that stops the image's command. */
+  stopSignal?: string;
+}
+
+/** How a layer blob is compressed. */
+export type Compression = "none" | "gzip" | "zstd";
+
+/** One layer: a tar archive, possibly compressed, as a file of the content store. */
+export interface LayerBlob {
+  /** Digest of the blob as stored (compressed). */
+  digest: Digest;
+  /** Size of the blob as stored, in bytes. */
+  size: number;
+  /** Digest of the uncompressed archive, to its very end. */
+  diffId: Digest;
+  compression: Compression;
+  /** Absolute path of the blob. */
+  path: string;
+}
+
+/** An image whose blobs are all present and verified. */
+export interface Image {
+  /** How the user may name it again: `docker.io/library/node:22`, `oci:/dir:tag`. */
+  name: string;
+  /** Digest of the manifest. */
+  digest: Digest;
+  /** Digest of the configuration. */
+  configDigest: Digest;
+  platform: Platform;
+  config: ImageConfig;
+  /** Bottom to top, as in the manifest. */
+  layers: LayerBlob[];
+}

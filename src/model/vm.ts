@@ -1,0 +1,121 @@
+/** Virtual machines: what is asked for, what a driver is given, what is recorded. */
+import type { ErrorInfo } from "./errors.ts";
+import type { Digest, ImageConfig } from "./image.ts";
+import type { GuestNetwork, NetworkPolicy, PublishedPort } from "./policy.ts";
+
+/** Names of the drivers; `fake` runs the agent as a process, for tests. */
+export type DriverName = "firecracker" | "qemu" | "fake";
+
+/** What executes guest instructions. */
+export type Accelerator = "kvm" | "tcg" | "none";
+
+/** What is true of a VM now. `error`: it could not be started or died; see `error`. */
+export type VmStatus = "creating" | "running" | "paused" | "stopped" | "error";
+
+/** A process that outlives the one that started it, named so that it is never confused. */
+export interface ProcessIdentity {
+  pid: number;
+  /** Field 22 of /proc/PID/stat: start time in clock ticks since boot. */
+  startTime: number;
+  /** /proc/sys/kernel/random/boot_id. */
+  bootId: string;
+}
+
+/** One disk of a VM, in the order vda, vdb … */
+export interface DiskAttachment {
+  /** `base`: shared image; `upper`: the VM's own; `root`: one flat writable disk; `data`: a volume. */
+  role: "base" | "upper" | "root" | "data";
+  /** Absolute path of a raw image. */
+  path: string;
+  readonly: boolean;
+}
+
+/** Isolation switches a user may turn off (`--no-seccomp` …). */
+export interface Isolation {
+  seccomp: boolean;
+  pidNamespace: boolean;
+  cgroup: boolean;
+  networkNamespace: boolean;
+}
+
+/** What the guest's network card is attached to. */
+export interface NetworkAttachment {
+  /** Absolute path of the network namespace, or undefined for the host's. */
+  netns?: string;
+  /** Name of the tap device in it; undefined when `socket` is used. */
+  tap?: string;
+  /** Absolute path of a passt-style stream socket. */
+  socket?: string;
+  /** Guest MAC address, `02:…`. */
+  mac: string;
+}
+
+/** Everything a driver needs to start a VM: plain data, no secrets. */
+export interface VmSpec {
+  id: string;
+  /** Absolute directory of the VM's own files; sockets and console log live in it. */
+  dir: string;
+  vcpus: number;
+  memMib: number;
+  /** Absolute path of an uncompressed kernel. */
+  kernel: string;
+  /** Absolute path of the initramfs that holds the agent. */
+  initramfs: string;
+  /** Kernel arguments beyond those the driver itself needs. */
+  kernelArgs: string[];
+  disks: DiskAttachment[];
+  network?: NetworkAttachment;
+  isolation: Isolation;
+}
+
+/** Who a VM runs as and in which boxes, as it really is. */
+export interface IsolationReport {
+  /** e.g. `jailer`, `user namespace`, `none`. */
+  mode: string;
+  uid: number;
+  seccomp: boolean;
+  pidNamespace: boolean;
+  networkNamespace: boolean;
+  cgroup?: string;
+  /** What could not be enforced on this host, in words. */
+  notEnforced: string[];
+}
+
+/** Milliseconds by phase of the last start. */
+export type Timings = Record<string, number>;
+
+/** What is stored for each VM, one JSON document a VM. */
+export interface VmRecord {
+  /** Version of this document. */
+  schema: 1;
+  id: string;
+  name?: string;
+  createdAt: string;
+  status: VmStatus;
+  error?: ErrorInfo;
+  image?: { name: string; digest: Digest; config: ImageConfig };
+  /** Name of the runtime, when the image was chosen by one. */
+  runtime?: string;
+  labels: Record<string, string>;
+  project: string;
+  driver: DriverName;
+  accelerator: Accelerator;
+  /** Why this driver and accelerator were chosen. */
+  driverReason: string;
+  spec: VmSpec;
+  diskSizeBytes: number;
+  /** Defaults for every command, over the image's own. */
+  defaults: { env: string[]; user?: string; workdir?: string };
+  policy: NetworkPolicy;
+  guestNetwork?: GuestNetwork;
+  ports: PublishedPort[];
+  process?: ProcessIdentity;
+  isolation?: IsolationReport;
+  startedAt?: string;
+  /** When the VM is stopped by itself. */
+  timeoutAt?: string;
+  timeoutMs?: number;
+  /** Removed as soon as its owner is gone (`run`). */
+  ephemeral: boolean;
+  timings: Timings;
+}

@@ -1,0 +1,32 @@
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import { lock, tryLock } from "./lock.ts";
+
+const dir = mkdtempSync(join(tmpdir(), "vmsan-lock-"));
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+test("one holder at a time, also within a process", () => {
+  const path = join(dir, "a.lock");
+  const first = tryLock(path);
+  expect(first).toBeDefined();
+  expect(tryLock(path)).toBeUndefined();
+  first?.release();
+  const second = tryLock(path);
+  expect(second).toBeDefined();
+  second?.release();
+});
+
+test("the lock of a killed process is free", async () => {
+  const path = join(dir, "b.lock");
+  const source = `import { tryLock } from ${JSON.stringify(join(import.meta.dirname, "lock.ts"))};
+    globalThis.held = tryLock(${JSON.stringify(path)}); console.log("held"); setInterval(() => {}, 1000);`;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", source]);
+  await new Promise((resolve) => child.stdout.once("data", resolve));
+  expect(tryLock(path)).toBeUndefined();
+  const waiting = lock(path, { timeoutMs: 10_000 });
+  child.kill("SIGKILL");
+  (await waiting).release();
+});

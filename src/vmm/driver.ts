@@ -1,0 +1,94 @@
+/**
+ * vmm/: what runs a VM. Takes a VmSpec, gives a RunningVm with a byte stream to
+ * the agent in it. One folder a driver; all of them pass the suite in contract.ts.
+ * A driver implements the few methods below; waiting for the agent, time limits
+ * and clean-up of the VM's directory are derived from them by sandbox/.
+ */
+import type { Duplex } from "node:stream";
+import type {
+  Accelerator,
+  DriverName,
+  IsolationReport,
+  ProcessIdentity,
+  VmSpec,
+} from "../model/vm.ts";
+
+/** What a driver says of itself on this host. */
+export interface DriverProbe {
+  usable: boolean;
+  accelerator: Accelerator;
+  /** Why this accelerator, or why not usable; one sentence. */
+  reason: string;
+  /** What to do about it when not usable. */
+  fix?: string;
+  /** Version of the VMM binary. */
+  version?: string;
+}
+
+/** What a driver can do beyond the basics. */
+export interface DriverCapabilities {
+  snapshots: boolean;
+  diffSnapshots: boolean;
+  /** Many streams to the guest at once (vsock), or one (virtio-serial). */
+  multipleStreams: boolean;
+  /** Isolation switches it can turn off; others are refused with a reason. */
+  isolation: readonly ("seccomp" | "pidNamespace" | "cgroup" | "networkNamespace")[];
+}
+
+/** How a VMM process ended. */
+export interface VmmExit {
+  code: number | null;
+  signal: string | null;
+}
+
+/** Where a snapshot's parts are written; absolute paths that do not exist yet. */
+export interface SnapshotFiles {
+  state: string;
+  memory: string;
+}
+
+/** A VM whose VMM process runs. */
+export interface RunningVm {
+  readonly process: ProcessIdentity;
+  readonly isolation: IsolationReport;
+  /**
+   * One raw byte stream to the agent. May be called before the guest has booted: it then
+   * waits. Ends by `signal` or when the VMM is gone (ERR_VM_NOT_RUNNING).
+   */
+  connect(signal: AbortSignal): Promise<Duplex>;
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  /** The VM must be paused. Disks are not included. */
+  snapshot(files: SnapshotFiles, kind: "full" | "diff"): Promise<void>;
+  /** Resolves when the VMM process is gone, for whatever reason. */
+  readonly exited: Promise<VmmExit>;
+  /** Kill the VMM at once and wait until it is gone. Never throws for a dead one. */
+  kill(): Promise<void>;
+}
+
+/** What a driver's clean-up found and could not do. */
+export interface CleanupReport {
+  removed: string[];
+  failed: { what: string; why: string }[];
+}
+
+/** Starts VMs and finds them again. */
+export interface Driver {
+  readonly name: DriverName;
+  readonly capabilities: DriverCapabilities;
+  /** Whether and how VMs run here; cached by the driver, bounded in time. */
+  probe(): Promise<DriverProbe>;
+  /**
+   * Start the VMM with this specification. Resolves once its process runs and its control
+   * socket answers, not when the guest is up. On failure or abort nothing is left.
+   */
+  start(spec: VmSpec, signal: AbortSignal): Promise<RunningVm>;
+  /** Start from a snapshot; the VM is paused on return. */
+  restore(spec: VmSpec, from: SnapshotFiles, signal: AbortSignal): Promise<RunningVm>;
+  /** Take hold of a VM that an earlier daemon started; undefined when it no longer runs. */
+  adopt(spec: VmSpec, process: ProcessIdentity): Promise<RunningVm | undefined>;
+  /** Remove whatever a dead VM of this driver left behind (sockets, jails, cgroups). */
+  cleanup(spec: VmSpec): Promise<CleanupReport>;
+  /** Path of the file with the guest's console output. */
+  consolePath(spec: VmSpec): string;
+}

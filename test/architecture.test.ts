@@ -1,0 +1,107 @@
+/** The shape of the code, checked: which folder may import which, and why. */
+import { readFileSync, readdirSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
+import { expect, test } from "vitest";
+
+const src = resolve(import.meta.dirname, "../src");
+
+/** Folder → folders it may import besides model/ and util/, with the reason. */
+const allowed: Record<string, { may: string[]; because: string }> = {
+  model: { may: [], because: "nouns import nothing" },
+  util: { may: [], because: "helpers know no stage" },
+  schema: { may: [], because: "validation is of outside data only" },
+  oci: { may: ["schema"], because: "references become verified blobs; manifests are outside data" },
+  layers: { may: [], because: "blobs become one tree" },
+  ext4: { may: [], because: "a tree becomes a disk image" },
+  rootfs: { may: ["layers", "ext4"], because: "joins layers and ext4 behind one builder" },
+  boot: { may: ["oci"], because: "kernel and initramfs are made of packages and files" },
+  vmm: { may: ["boot"], because: "a driver turns a VmSpec into a process" },
+  agent: { may: [], because: "speaks to a byte stream, whoever opened it" },
+  network: { may: [], because: "policy is data; effects stay here" },
+  snapshots: { may: ["vmm", "agent"], because: "freezes and thaws running VMs" },
+  sandbox: {
+    may: [
+      "oci",
+      "layers",
+      "ext4",
+      "rootfs",
+      "boot",
+      "vmm",
+      "agent",
+      "network",
+      "snapshots",
+      "schema",
+    ],
+    because: "the only composer",
+  },
+  daemon: {
+    may: ["sandbox", "schema", "agent", "doctor", "oci"],
+    because: "serves the composer over HTTP",
+  },
+  client: { may: ["agent"], because: "the one daemon client; streams are resumed end to end" },
+  doctor: {
+    may: ["vmm", "boot", "oci", "rootfs", "network"],
+    because: "asks each stage how it is",
+  },
+  cli: { may: ["client", "doctor"], because: "may do only what the SDK can" },
+};
+
+/** All TypeScript files below a directory. */
+function files(dir: string): string[] {
+  return readdirSync(dir, { withFileTypes: true }).flatMap((entry) => {
+    const path = join(dir, entry.name);
+    if (entry.isDirectory()) return files(path);
+    return entry.name.endsWith(".ts") ? [path] : [];
+  });
+}
+
+/** Absolute paths of the relative imports in a file. */
+function imports(file: string): string[] {
+  const text = readFileSync(file, "utf8");
+  const found = text.matchAll(/(?:from|import\(|import)\s*"(\.{1,2}\/[^"]+)"/g);
+  return [...found].map((match) => resolve(dirname(file), match[1] ?? ""));
+}
+
+const folderOf = (path: string): string => relative(src, path).split("/")[0] ?? "";
+
+test("folders import only what the table allows", () => {
+  const wrong: string[] = [];
+  for (const file of files(src)) {
+    if (file.endsWith(".test.ts")) continue;
+    const folder = folderOf(file);
+    const rule = allowed[folder];
+    if (rule === undefined) continue; // src/index.ts
+    for (const target of imports(file)) {
+      const to = folderOf(target);
+      if (to === folder || to === "model" || rule.may.includes(to)) continue;
+      if (to === "util" && folder !== "model") continue;
+      wrong.push(`${relative(src, file)} imports ${to}/: ${folder}/ may not, ${rule.because}`);
+    }
+  }
+  expect(wrong).toEqual([]);
+});
+
+test("every folder has a rule and a first file that says what it is for", () => {
+  for (const entry of readdirSync(src, { withFileTypes: true })) {
+    if (!entry.isDirectory()) continue;
+    const inside = files(join(src, entry.name));
+    if (inside.length === 0) continue;
+    expect(allowed[entry.name], `rule for ${entry.name}/`).toBeDefined();
+    const headers = inside.map((file) => readFileSync(file, "utf8"));
+    const said = headers.some(
+      (text) => text.startsWith("/**") && text.slice(0, 200).includes(`${entry.name}/:`),
+    );
+    const first = entry.name === "model" || said;
+    expect(first, `a file in ${entry.name}/ starts with a comment "${entry.name}/: …"`).toBe(true);
+  }
+});
+
+test("no empty catch, no shell", () => {
+  const wrong: string[] = [];
+  for (const file of files(src)) {
+    const text = readFileSync(file, "utf8");
+    if (/catch\s*(\([^)]*\))?\s*\{\s*\}/.test(text)) wrong.push(`${file}: empty catch`);
+    if (/shell:\s*true|\bexecSync\(|\bexec\(`/.test(text)) wrong.push(`${file}: shell`);
+  }
+  expect(wrong).toEqual([]);
+});
