@@ -1,0 +1,108 @@
+/**
+ * The initramfs of a guest: the agent as /init, and the modules it loads first.
+ * Uncompressed, because compressing gains nothing; deterministic, so that it is cached by content.
+ */
+import { createHash } from "node:crypto";
+import { mkdir, readFile, stat } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { errnoOf } from "../model/errors.ts";
+import { writeFileAtomic } from "../util/atomic.ts";
+import { withLock } from "../util/lock.ts";
+import { cpioType, encodeCpio, type CpioEntry } from "./cpio.ts";
+import type { Kernel } from "./kernel-store.ts";
+import { decompress, detectCompression } from "./kernel-unpack.ts";
+
+/** Part of every cache key: raised when the layout of the archive changes. */
+const layoutVersion = 1;
+
+/** What {@link assembleInitramfs} takes. */
+export interface InitramfsParts {
+  /** Path of the agent's static binary. */
+  agent: string;
+  /** Paths of modules in load order; .xz, .zst and .gz are unpacked. */
+  modules: readonly string[];
+  /** Path of the archive to write, replaced atomically. */
+  output: string;
+  signal?: AbortSignal;
+}
+
+/** An entry of the archive with the usual modes. */
+function file(name: string, data: Uint8Array, permissions = 0o644): CpioEntry {
+  return { name, mode: cpioType.file | permissions, data };
+}
+
+/** Name of a module in the archive: without its compression. */
+function moduleName(path: string): string {
+  return basename(path).replace(/\.(xz|zst|gz)$/, "");
+}
+
+/**
+ * Write an initramfs: /init, /dev/console, /modules/*.ko and /modules/load, which lists the
+ * modules' paths in the order in which they are to be loaded, one a line.
+ */
+export async function assembleInitramfs(parts: InitramfsParts): Promise<void> {
+  const { agent, modules, output, signal } = parts;
+  const entries: CpioEntry[] = [
+    { name: "dev", mode: cpioType.directory | 0o755 },
+    // The kernel opens it as the first process's standard streams before anything is mounted.
+    { name: "dev/console", mode: cpioType.charDevice | 0o600, device: { major: 5, minor: 1 } },
+    file("init", await readFile(agent), 0o755),
+    { name: "modules", mode: cpioType.directory | 0o755 },
+  ];
+  for (const path of modules) {
+    const bytes = await readFile(path);
+    const unpacked = await decompress(bytes, detectCompression(bytes), path, signal);
+    entries.push(file(`modules/${moduleName(path)}`, unpacked));
+  }
+  const load = modules.map((path) => `/modules/${moduleName(path)}\n`).join("");
+  entries.push(file("modules/load", Buffer.from(load)));
+  signal?.throwIfAborted();
+  await writeFileAtomic(output, encodeCpio(entries), 0o644);
+}
+
+/** Whether there is such a file. */
+async function exists(path: string): Promise<boolean> {
+  try {
+    await stat(path);
+    return true;
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return false;
+    throw error;
+  }
+}
+
+/** What {@link ensureInitramfs} takes. */
+export interface EnsureInitramfsOptions {
+  /** Directory of the cache. */
+  dir: string;
+  /** Path of the agent's static binary. */
+  agent: string;
+  kernel: Pick<Kernel, "modules">;
+  signal?: AbortSignal;
+}
+
+/**
+ * The initramfs for this agent and this kernel: from the cache by their contents, else made.
+ * @returns its absolute path
+ */
+export async function ensureInitramfs(options: EnsureInitramfsOptions): Promise<string> {
+  const { dir, agent, kernel, signal } = options;
+  const key = createHash("sha256").update(`${layoutVersion}\n`);
+  for (const path of [agent, ...kernel.modules]) {
+    const digest = createHash("sha256").update(await readFile(path));
+    key.update(`${path === agent ? "init" : moduleName(path)} ${digest.digest("hex")}\n`);
+  }
+  const output = join(dir, `initramfs-${key.digest("hex").slice(0, 32)}.cpio`);
+  await mkdir(dir, { recursive: true });
+  await withLock(
+    join(dir, ".initramfs.lock"),
+    async () => {
+      // Archives are renamed into place when complete: one that is there is whole.
+      if (await exists(output)) return;
+      const abort = signal === undefined ? {} : { signal };
+      await assembleInitramfs({ agent, modules: kernel.modules, output, ...abort });
+    },
+    signal === undefined ? {} : { signal },
+  );
+  return output;
+}

@@ -1,0 +1,354 @@
+import { createHash } from "node:crypto";
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import * as zlib from "node:zlib";
+import { spawnSync } from "node:child_process";
+import { afterAll, describe, expect, test } from "vitest";
+import { encodeCpio, cpioType } from "./cpio.ts";
+import { assembleInitramfs, ensureInitramfs } from "./initramfs.ts";
+import { addKernel, listKernels, selectKernel, verifyKernel } from "./kernel.ts";
+import { compareVersions } from "./kernel-debian.ts";
+import { collectModules, modinfo } from "./kernel-modules.ts";
+import { withKernelStore } from "./kernel-store.ts";
+import { unpackKernel } from "./kernel-unpack.ts";
+import { decodeLz4Legacy } from "./lz4.ts";
+
+const dir = mkdtempSync(join(tmpdir(), "vmsan-kernel-"));
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+/** A small ELF file with one PT_LOAD and one PT_NOTE segment, and a kernel's banner. */
+function elf(options: { pvh?: boolean; machine?: number } = {}): Buffer {
+  const bytes = Buffer.alloc(8192);
+  bytes.writeUInt32BE(0x7f454c46, 0);
+  bytes.set([2, 1, 1], 4);
+  bytes.writeUInt16LE(2, 16);
+  bytes.writeUInt16LE(options.machine ?? 62, 18);
+  bytes.writeBigUInt64LE(64n, 32);
+  bytes.writeUInt16LE(56, 54);
+  bytes.writeUInt16LE(2, 56);
+  bytes.writeUInt32LE(1, 64);
+  bytes.writeBigUInt64LE(4096n, 64 + 8);
+  bytes.writeBigUInt64LE(4096n, 64 + 32);
+  bytes.writeUInt32LE(4, 120);
+  bytes.writeBigUInt64LE(1024n, 120 + 8);
+  bytes.writeBigUInt64LE(20n, 120 + 32);
+  bytes.writeUInt32LE(4, 1024);
+  bytes.writeUInt32LE(4, 1028);
+  bytes.writeUInt32LE(options.pvh === false ? 17 : 18, 1032);
+  bytes.write("Xen\0", 1036, "latin1");
+  bytes.write("Linux version 6.1.0-test (someone@somewhere)", 4096, "latin1");
+  // Random content makes compressors work; the same seed each time keeps the test repeatable.
+  let seed = createHash("sha256").update("kernel").digest();
+  for (let at = 5000; at + 32 < 8000; at += 32) {
+    seed = createHash("sha256").update(seed).digest();
+    seed.copy(bytes, at);
+  }
+  return bytes;
+}
+
+/** A bzImage around a payload. */
+function bzImage(payload: Buffer): Buffer {
+  const setup = Buffer.alloc(1024 + 64);
+  setup[0x1f1] = 1;
+  setup.write("HdrS", 0x202, "latin1");
+  setup.writeUInt16LE(0x20f, 0x206);
+  setup.writeUInt32LE(64, 0x248);
+  setup.writeUInt32LE(payload.length, 0x24c);
+  return Buffer.concat([setup, payload, Buffer.alloc(512)]);
+}
+
+/** Little-endian size as Linux appends it to payloads. */
+function sized(payload: Buffer, size: number): Buffer {
+  const trailer = Buffer.alloc(4);
+  trailer.writeUInt32LE(size);
+  return Buffer.concat([payload, trailer]);
+}
+
+/** Pack with a program; undefined when it is not installed. */
+function pack(file: string, args: string[], input: Buffer): Buffer | undefined {
+  const result = spawnSync(file, args, { input });
+  return result.error === undefined && result.status === 0 ? result.stdout : undefined;
+}
+
+/** An LZ4 legacy frame of literals only, which every packer may write. */
+function lz4Literals(data: Buffer): Buffer {
+  const lengths = [];
+  let rest = data.length - 15;
+  for (; rest >= 255; rest -= 255) lengths.push(255);
+  lengths.push(rest);
+  const block = Buffer.concat([Buffer.from([0xf0, ...lengths]), data]);
+  const head = Buffer.alloc(8);
+  head.writeUInt32LE(0x184c2102, 0);
+  head.writeUInt32LE(block.length, 4);
+  return Buffer.concat([head, block]);
+}
+
+describe("unpacking kernels", () => {
+  const vmlinux = elf();
+  const packers: Record<string, () => Buffer | undefined> = {
+    none: () => vmlinux,
+    gzip: () => zlib.gzipSync(vmlinux),
+    zstd: () => sized(zlib.zstdCompressSync(vmlinux), vmlinux.length),
+    "lz4 (literals)": () => sized(lz4Literals(vmlinux), vmlinux.length),
+    lz4: () => {
+      const packed = pack("lz4", ["-l", "-9", "-c"], vmlinux);
+      return packed === undefined ? undefined : sized(packed, vmlinux.length);
+    },
+    xz: () => {
+      const packed = pack("xz", ["--check=crc32", "-c"], vmlinux);
+      return packed === undefined ? undefined : sized(packed, vmlinux.length);
+    },
+    lzma: () => {
+      const packed = pack("xz", ["--format=lzma", "-c"], vmlinux);
+      return packed === undefined ? undefined : sized(packed, vmlinux.length);
+    },
+    bzip2: () => {
+      const packed = pack("bzip2", ["-c"], vmlinux);
+      return packed === undefined ? undefined : sized(packed, vmlinux.length);
+    },
+    lzo: () => {
+      const packed = pack("lzop", ["-c"], vmlinux);
+      return packed === undefined ? undefined : sized(packed, vmlinux.length);
+    },
+  };
+  for (const [name, make] of Object.entries(packers)) {
+    test(`a bzImage with a ${name} payload`, async (context) => {
+      const payload = make();
+      if (payload === undefined) return context.skip(`no program packs ${name} here`);
+      const image = await unpackKernel(bzImage(payload), "test");
+      expect(image.bytes.equals(vmlinux)).toBe(true);
+      expect(image).toMatchObject({ arch: "x86_64", pvh: true });
+      expect(image.compression).toBe(name.split(" ")[0]);
+    });
+  }
+
+  test("an ELF file as it is, with and without the PVH note", async () => {
+    expect((await unpackKernel(elf(), "test")).pvh).toBe(true);
+    expect((await unpackKernel(elf({ pvh: false }), "test")).pvh).toBe(false);
+  });
+
+  test("arm64: plain, gzip and EFI zboot", async () => {
+    const image = Buffer.alloc(4096, 7);
+    image.write("MZ", 0, "latin1");
+    image.write("ARMd", 56, "latin1");
+    const packed = zlib.gzipSync(image);
+    const zboot = Buffer.alloc(2048);
+    zboot.write("MZ\0\0zimg", 0, "latin1");
+    zboot.writeUInt32LE(512, 8);
+    zboot.writeUInt32LE(packed.length, 12);
+    packed.copy(zboot, 512);
+    for (const input of [image, Buffer.concat([packed, Buffer.alloc(1024)]), zboot]) {
+      const result = await unpackKernel(input, "test");
+      expect(result.arch).toBe("aarch64");
+      expect(result.bytes.equals(image)).toBe(true);
+    }
+  });
+
+  test.each<[string, () => Buffer]>([
+    ["text", () => Buffer.alloc(4096, "hello")],
+    ["a short file", () => Buffer.from("MZ")],
+    ["another machine", () => elf({ machine: 3 })],
+    ["a cut ELF file", () => elf().subarray(0, 5000)],
+    ["a cut bzImage", () => bzImage(zlib.gzipSync(elf())).subarray(0, 3000)],
+    [
+      "a damaged payload",
+      () => {
+        const packed = zlib.gzipSync(elf());
+        packed.fill(0, 1000, 1100);
+        return bzImage(packed);
+      },
+    ],
+    ["a wrong size", () => bzImage(sized(zlib.zstdCompressSync(elf()), 1))],
+    ["an unknown compression", () => bzImage(Buffer.alloc(2000, 3))],
+  ])("%s is refused with a typed error", async (_name, make) => {
+    await expect(unpackKernel(make(), "test")).rejects.toMatchObject({ code: "ERR_KERNEL_FORMAT" });
+  });
+
+  test("a damaged LZ4 frame never reads or writes outside its block", () => {
+    const good = lz4Literals(elf().subarray(0, 1000));
+    for (let at = 4; at < good.length; at += 7) {
+      const bad = Buffer.from(good);
+      bad[at] = (bad[at] ?? 0) ^ 0xff;
+      try {
+        decodeLz4Legacy(bad, 1 << 20);
+      } catch (error) {
+        expect(error).toBeInstanceOf(RangeError);
+      }
+    }
+  });
+});
+
+/** A module file: ELF with .modinfo only. */
+function moduleFile(depends: string): Buffer {
+  const info = Buffer.from(`license=GPL\0depends=${depends}\0name=x\0`);
+  const names = Buffer.from("\0.shstrtab\0.modinfo\0");
+  const bytes = Buffer.alloc(64 + 3 * 64 + info.length + names.length);
+  bytes.writeUInt32BE(0x7f454c46, 0);
+  bytes.writeBigUInt64LE(64n, 40);
+  bytes.writeUInt16LE(64, 58);
+  bytes.writeUInt16LE(3, 60);
+  bytes.writeUInt16LE(1, 62);
+  const section = (index: number, name: number, from: number, data: Buffer): void => {
+    const at = 64 + index * 64;
+    bytes.writeUInt32LE(name, at);
+    bytes.writeBigUInt64LE(BigInt(from), at + 24);
+    bytes.writeBigUInt64LE(BigInt(data.length), at + 32);
+    data.copy(bytes, from);
+  };
+  section(1, 1, 256, names);
+  section(2, 11, 256 + names.length, info);
+  return bytes;
+}
+
+/** A /lib/modules directory. */
+function modulesTree(name: string, modules: Record<string, string>, builtin: string[]): string {
+  const root = join(dir, name);
+  mkdirSync(join(root, "kernel", "drivers"), { recursive: true });
+  for (const [file, depends] of Object.entries(modules)) {
+    const bytes = moduleFile(depends);
+    const data = file.endsWith(".gz") ? zlib.gzipSync(bytes) : bytes;
+    writeFileSync(join(root, "kernel", "drivers", file), data);
+  }
+  writeFileSync(join(root, "modules.builtin"), builtin.map((b) => `kernel/${b}.ko\n`).join(""));
+  return root;
+}
+
+describe("modules", () => {
+  test("dependencies come first, once, and what is built in is left out", async () => {
+    const root = modulesTree(
+      "modules-a",
+      {
+        "virtio_mmio.ko": "virtio,virtio_ring",
+        "virtio_ring.ko": "",
+        "virtio.ko": "virtio_ring",
+        "virtio_blk.ko.gz": "virtio,virtio_ring",
+        "overlay.ko": "",
+        "virtio-rng.ko": "virtio",
+        "virtio_console.ko": "virtio",
+        "unrelated.ko": "",
+      },
+      ["fs/ext4/ext4"],
+    );
+    const names = (await collectModules(root)).map((module) => module.name);
+    expect(names).toEqual([
+      "virtio_ring",
+      "virtio",
+      "virtio_mmio",
+      "virtio_blk",
+      "overlay",
+      "virtio_console",
+      "virtio_rng",
+    ]);
+  });
+
+  test("a kernel without overlayfs, or without any channel, is refused", async () => {
+    const none = modulesTree("modules-b", { "virtio_mmio.ko": "" }, ["virtio_blk", "ext4"]);
+    await expect(collectModules(none)).rejects.toMatchObject({ code: "ERR_KERNEL_FEATURE" });
+    const builtin = ["virtio_mmio", "virtio_blk", "ext4", "overlay"];
+    const mute = modulesTree("modules-c", {}, builtin);
+    await expect(collectModules(mute)).rejects.toMatchObject({ code: "ERR_KERNEL_FEATURE" });
+    const whole = modulesTree("modules-d", {}, [...builtin, "virtio_console"]);
+    expect(await collectModules(whole)).toEqual([]);
+  });
+
+  test("modinfo of something else than a module is empty", () => {
+    expect(modinfo(Buffer.from("no ELF file"), "depends")).toEqual([]);
+    expect(modinfo(elf(), "depends")).toEqual([]);
+    expect(modinfo(moduleFile("a,b"), "depends")).toEqual(["a,b"]);
+  });
+});
+
+describe("the kernel store", () => {
+  test("add, list, select, verify; half-written leftovers go", async () => {
+    const store = join(dir, "store");
+    const file = join(dir, "bzImage");
+    writeFileSync(file, bzImage(zlib.gzipSync(elf())));
+    mkdirSync(join(store, ".tmp-0123456789abcdef", "kernel"), { recursive: true });
+    const kernel = await addKernel({ dir: store, file });
+    expect(kernel).toMatchObject({ version: "6.1.0-test", origin: "added", modules: [] });
+    expect(readFileSync(kernel.vmlinux).equals(elf())).toBe(true);
+    expect(await verifyKernel(kernel)).toBe(true);
+    expect((await listKernels(store)).map((k) => k.id)).toEqual([kernel.id]);
+    expect(readdirSync(store).filter((name) => name.startsWith(".tmp-"))).toEqual([]);
+    await selectKernel(store, kernel.id);
+    await selectKernel(store, "default");
+    await expect(selectKernel(store, "../evil")).rejects.toMatchObject({
+      code: "ERR_KERNEL_UNKNOWN",
+    });
+    writeFileSync(kernel.vmlinux, Buffer.alloc(100));
+    expect(await listKernels(store)).toEqual([]);
+    const again = await addKernel({ dir: store, file });
+    expect(again.id).toBe(kernel.id);
+    expect(await verifyKernel(again)).toBe(true);
+  });
+
+  test("a failing or aborted writer leaves nothing", async () => {
+    const store = join(dir, "store-b");
+    const failing = withKernelStore(store, async (scratch) => {
+      writeFileSync(join(scratch, "half"), "x");
+      throw new Error("boom");
+    });
+    await expect(failing).rejects.toThrow("boom");
+    expect(readdirSync(store)).toEqual([".lock"]);
+    const file = join(dir, "bzImage-b");
+    writeFileSync(file, bzImage(zlib.gzipSync(elf())));
+    const signal = AbortSignal.abort(new Error("stop"));
+    await expect(addKernel({ dir: store, file, signal })).rejects.toThrow("stop");
+    expect(readdirSync(store)).toEqual([".lock"]);
+  });
+
+  test("versions compare by number", () => {
+    const versions = ["6.1.0-9", "6.1.0-56", "6.12.1", "6.1.0-10"];
+    expect([...versions].sort(compareVersions)).toEqual([
+      "6.1.0-9",
+      "6.1.0-10",
+      "6.1.0-56",
+      "6.12.1",
+    ]);
+  });
+});
+
+describe("initramfs", () => {
+  const agent = join(dir, "agent");
+  writeFileSync(agent, "the agent");
+
+  test("cpio headers, names and padding follow newc", () => {
+    const data = Buffer.from("abcde");
+    const archive = encodeCpio([{ name: "f", mode: cpioType.file | 0o644, data }]);
+    expect(archive.length % 512).toBe(0);
+    expect(archive.toString("latin1", 0, 110)).toBe(
+      `070701${[1, 0o100644, 0, 0, 1, 0, 5, 0, 0, 0, 0, 2, 0].map((n) => n.toString(16).padStart(8, "0")).join("")}`,
+    );
+    expect(archive.toString("latin1", 110, 112)).toBe("f\0");
+    expect(archive.toString("latin1", 112, 117)).toBe("abcde");
+    expect(archive.toString("latin1", 120, 126)).toBe("070701");
+    expect(archive.includes("TRAILER!!!")).toBe(true);
+  });
+
+  test("the same parts give the same bytes; modules are listed in load order, unpacked", async () => {
+    const plain = join(dir, "b.ko");
+    const packed = join(dir, "a.ko.gz");
+    writeFileSync(plain, moduleFile(""));
+    writeFileSync(packed, zlib.gzipSync(moduleFile("b")));
+    const outputs = [join(dir, "1.cpio"), join(dir, "2.cpio")];
+    for (const output of outputs) {
+      await assembleInitramfs({ agent, modules: [plain, packed], output });
+    }
+    const [one, two] = outputs.map((output) => readFileSync(output));
+    expect(one?.equals(two ?? Buffer.alloc(0))).toBe(true);
+    expect(one?.includes("/modules/b.ko\n/modules/a.ko\n")).toBe(true);
+    expect(one?.includes(moduleFile("b"))).toBe(true);
+  });
+
+  test("cached by content: another agent is another archive", async () => {
+    const cache = join(dir, "cache");
+    const first = await ensureInitramfs({ dir: cache, agent, kernel: { modules: [] } });
+    expect(await ensureInitramfs({ dir: cache, agent, kernel: { modules: [] } })).toBe(first);
+    const other = join(dir, "agent-2");
+    writeFileSync(other, "another agent");
+    const second = await ensureInitramfs({ dir: cache, agent: other, kernel: { modules: [] } });
+    expect(second).not.toBe(first);
+    expect(readFileSync(second).includes("another agent")).toBe(true);
+  });
+});

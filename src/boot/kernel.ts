@@ -1,0 +1,162 @@
+/**
+ * boot/: kernels and initramfs for guests. Takes a distribution's kernel package or any
+ * kernel file and the agent's binary; gives an uncompressed kernel, its modules and an
+ * initramfs, all cached and complete. Needs no root and writes only below its own directory.
+ */
+import { readFile, stat } from "node:fs/promises";
+import { VmsanError } from "../model/errors.ts";
+import type { ProgressSink } from "../model/progress.ts";
+import {
+  compareVersions,
+  downloadCloudKernel,
+  installedCloudKernel,
+  releaseOfKernel,
+  type KernelFiles,
+} from "./kernel-debian.ts";
+import { collectModules } from "./kernel-modules.ts";
+import {
+  listKernels,
+  readKernel,
+  selectedKernelId,
+  storeKernel,
+  withKernelStore,
+  type Kernel,
+} from "./kernel-store.ts";
+import { unpackKernel, type KernelArch } from "./kernel-unpack.ts";
+
+export {
+  listKernels,
+  selectKernel,
+  selectedKernelId,
+  verifyKernel,
+  type Kernel,
+} from "./kernel-store.ts";
+export type { KernelArch } from "./kernel-unpack.ts";
+
+/** What {@link ensureKernel} takes. */
+export interface EnsureKernelOptions {
+  /** Directory of the kernel store, e.g. VMSAN_DIR/kernels. */
+  dir: string;
+  signal?: AbortSignal;
+  progress?: ProgressSink;
+  /** Default: this machine's. */
+  arch?: KernelArch;
+}
+
+/** This machine's architecture; ERR_PLATFORM_ARCH on others than x86_64 and aarch64. */
+export function hostArch(): KernelArch {
+  if (process.arch === "x64") return "x86_64";
+  if (process.arch === "arm64") return "aarch64";
+  throw new VmsanError({
+    code: "ERR_PLATFORM_ARCH",
+    message: `Cannot run VMs on a ${process.arch} machine`,
+    why: "vmsan has kernels and an agent for x86_64 and aarch64 only.",
+    fix: "Use a machine of one of these architectures.",
+  });
+}
+
+/** The stored kernel to use now: the chosen one, else the newest of the default kind. */
+async function storedKernel(dir: string, arch: KernelArch): Promise<Kernel | undefined> {
+  const id = await selectedKernelId(dir);
+  if (id !== undefined) {
+    const kernel = await readKernel(dir, id);
+    if (kernel?.arch === arch) return kernel;
+  }
+  const own = (await listKernels(dir)).filter((kernel) => kernel.arch === arch);
+  const newest = (origin: Kernel["origin"]): Kernel | undefined =>
+    own
+      .filter((kernel) => kernel.origin === origin)
+      .sort((a, b) =>
+        compareVersions(b.packageVersion ?? b.version, a.packageVersion ?? a.version),
+      )[0];
+  // A kernel that the user took nine minutes to build is meant to be used.
+  return newest("built") ?? newest("debian");
+}
+
+/** Unpack a kernel's files and put them into the store; call with the lock held. */
+async function importFiles(
+  dir: string,
+  scratch: string,
+  files: KernelFiles,
+  signal?: AbortSignal,
+): Promise<Kernel> {
+  const image = await unpackKernel(await readFile(files.vmlinuz), files.vmlinuz, signal);
+  const modules = await collectModules(files.modulesDir, signal);
+  return await storeKernel(dir, scratch, {
+    image,
+    modules,
+    version: files.release,
+    origin: "debian",
+    source: files.source,
+    ...(files.packageVersion === undefined ? {} : { packageVersion: files.packageVersion }),
+  });
+}
+
+/**
+ * A kernel to boot guests with: from the store (no network, no other program), else the
+ * host's installed Debian cloud kernel, else Debian's package by apt.
+ * Throws ERR_KERNEL_MISSING when there is none to be had.
+ */
+export async function ensureKernel(options: EnsureKernelOptions): Promise<Kernel> {
+  const { dir, signal, progress } = options;
+  const arch = options.arch ?? hostArch();
+  const stored = await storedKernel(dir, arch);
+  if (stored !== undefined) return stored;
+  return await withKernelStore(
+    dir,
+    async (scratch) => {
+      const meanwhile = await storedKernel(dir, arch);
+      if (meanwhile !== undefined) return meanwhile;
+      const context = {
+        ...(signal === undefined ? {} : { signal }),
+        ...(progress === undefined ? {} : { progress }),
+      };
+      const files =
+        (await installedCloudKernel(arch, signal)) ??
+        (await downloadCloudKernel(scratch, arch, context));
+      return await importFiles(dir, scratch, files, signal);
+    },
+    signal,
+  );
+}
+
+/** What {@link addKernel} takes. */
+export interface AddKernelOptions {
+  dir: string;
+  /** Any kernel file: vmlinuz, bzImage, vmlinux, Image. */
+  file: string;
+  /** Its /lib/modules/VERSION directory; without it everything must be built in. */
+  modulesDir?: string;
+  /** Default `added`. */
+  origin?: "added" | "built";
+  signal?: AbortSignal;
+}
+
+/** Verify, unpack and keep a kernel of the user's. */
+export async function addKernel(options: AddKernelOptions): Promise<Kernel> {
+  const { dir, file, signal } = options;
+  const info = await stat(file);
+  if (!info.isFile() || info.size > 512 << 20) {
+    throw new VmsanError({
+      code: "ERR_KERNEL_FORMAT",
+      message: `Cannot add ${file} as a kernel`,
+      why: info.isFile() ? "It is larger than 512 MiB." : "It is not a file.",
+      fix: "Give the path of a kernel file.",
+    });
+  }
+  const image = await unpackKernel(await readFile(file), file, signal);
+  const modules =
+    options.modulesDir === undefined ? [] : await collectModules(options.modulesDir, signal);
+  return await withKernelStore(
+    dir,
+    async (scratch) =>
+      await storeKernel(dir, scratch, {
+        image,
+        modules,
+        version: releaseOfKernel(image.bytes) ?? "unknown",
+        origin: options.origin ?? "added",
+        source: file,
+      }),
+    signal,
+  );
+}
