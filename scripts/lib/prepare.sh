@@ -1,0 +1,122 @@
+# What the demo and the tests need, made when it is missing; all of it can be repeated.
+# shellcheck shell=bash source-path=SCRIPTDIR
+
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+# Whether node_modules is what package-lock.json says; needs any Node.js, however old.
+node_modules_match() {
+  [ -x "$root/node_modules/.bin/node" ] || return 1
+  node - "$root" <<'JS'
+const { readFileSync } = require("node:fs");
+const read = (file) => JSON.parse(readFileSync(`${process.argv[2]}/${file}`, "utf8")).packages;
+try {
+  const wanted = read("package-lock.json");
+  const found = read("node_modules/.package-lock.json");
+  for (const [path, { version, optional }] of Object.entries(wanted)) {
+    if (path === "" || (found[path] === undefined && optional)) continue;
+    if (found[path]?.version !== version) process.exit(1);
+  }
+} catch {
+  // No hidden lock file: an installation was cut short.
+  process.exit(1);
+}
+JS
+}
+
+# npm packages, among them the Node.js that everything else runs with.
+prepare_npm() {
+  node_modules_match && return
+  say "npm ci: TypeScript, test runner, and Node.js itself (as npm package \"node\")"
+  (cd "$root" && limited 600 npm ci --no-audit --no-fund >&2) || die "npm ci failed"
+  [ -x "$root/node_modules/.bin/node" ] ||
+    die "npm ci left no Node.js in node_modules/.bin: are install scripts switched off (npm config get ignore-scripts)?"
+}
+
+# prepare_apt KIND…: Debian packages of those kinds in packages.txt.
+prepare_apt() {
+  local kinds=" $* " name kind why missing=() reasons=()
+  if ! command -v dpkg-query >/dev/null; then
+    say "no Debian here: install by hand what scripts/lib/packages.txt names"
+    return
+  fi
+  local installed
+  installed=$(dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p')
+  while IFS='|' read -r name kind why; do
+    name=${name// /} kind=${kind// /}
+    case $name in '' | '#'*) continue ;; esac
+    [[ $kinds == *" $kind "* ]] || continue
+    grep -qxF -- "$name" <<<"$installed" && continue
+    missing+=("$name")
+    reasons+=("    $name:$why")
+  done <"$root/scripts/lib/packages.txt"
+  [ ${#missing[@]} -eq 0 ] && return
+  say "installing Debian packages:"
+  printf '%s\n' "${reasons[@]}" >&2
+  local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq
+    --no-install-recommends -o DPkg::Lock::Timeout=300 "${missing[@]}")
+  local log=$cache/apt.log status=0
+  mkdir -p "$cache"
+  # The lists may be old or missing: only then fetch them.
+  as_root timeout 900 "${install[@]}" >"$log" 2>&1 </dev/null || status=$?
+  if [ "$status" -eq 77 ]; then
+    die "not root, and sudo asks for a password: run  apt-get install ${missing[*]}"
+  elif [ "$status" -ne 0 ]; then
+    as_root timeout 300 apt-get update -qq -o DPkg::Lock::Timeout=300 >"$log" 2>&1 </dev/null || true
+    as_root timeout 900 "${install[@]}" >>"$log" 2>&1 </dev/null ||
+      die "apt-get install failed: $(tail -n 5 "$log")"
+  fi
+}
+
+# The guest agent, by Go, cached by the hash of all that goes into it.
+# The name is the one src/util/package.ts looks for.
+prepare_agent() {
+  local arch goarch out key
+  arch=$(uname -m)
+  case $arch in
+    x86_64) goarch=amd64 ;;
+    aarch64) goarch=arm64 ;;
+    *) die "no guest agent for $arch" ;;
+  esac
+  out=$cache/agent/vmsan-agent-$arch
+  command -v go >/dev/null || die "no Go found: the guest agent is written in Go (1.26 or newer)"
+  key=$(agent_key "$goarch")
+  [ -x "$out" ] && [ "$(cat "$out.key" 2>/dev/null)" = "$key" ] && return
+  say "go build: the guest agent"
+  build_agent "$goarch" "$out"
+  printf '%s\n' "$key" >"$out.key"
+}
+
+# agent_key GOARCH: hash of sources, toolchain and target.
+agent_key() {
+  (
+    cd "$root" || exit
+    go version
+    echo "$1" "$(package_version)"
+    find guest -name testdata -prune -o -type f ! -name '*_test.go' -print0 | sort -z |
+      xargs -0 sha256sum
+  ) | sha256sum | cut -c1-64
+}
+
+# Version of this package.
+package_version() {
+  sed -n 's/^  "version": "\(.*\)",$/\1/p' "$root/package.json"
+}
+
+# build_agent GOARCH OUTPUT: a static binary, the same bytes for the same sources; put in
+# place by a rename, so that nobody ever runs half of one.
+build_agent() {
+  local version aside=$2.$$
+  version=$(package_version)
+  mkdir -p "$(dirname "$2")"
+  (cd "$root/guest" && CGO_ENABLED=0 GOOS=linux GOARCH=$1 GOTOOLCHAIN=local limited 600 \
+    go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.version=$version" \
+    -o "$aside" ./cmd/agent) || { rm -f "$aside"; die "the guest agent does not build"; }
+  mv -f "$aside" "$2"
+}
+
+# Kernel and base image for the demo and the tests, in a VMSAN_DIR of the checkout's own unless
+# one is given.
+prepare_images() {
+  export VMSAN_DIR=${VMSAN_DIR:-$cache/vmsan}
+  limited 900 node "$root/scripts/prepare-images.ts" || die "the kernel or the base image could not be made"
+}

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# npm test: everything that CI runs. Installs what is missing, says why, and can be repeated.
+#
+# scripts/test.sh [STEP…]   only those steps: static unit go e2e
+#
+# The last line is "N passed, N failed[, N skipped]" over all steps; the status is 1 unless
+# nothing failed.
+set -euo pipefail
+. "$(dirname "$0")/lib/prepare.sh"
+cd "$root"
+
+steps=${*:-static unit go e2e}
+for step in $steps; do
+  case $step in
+    static | unit | go | e2e) ;;
+    *) die "unknown step '$step': static, unit, go, e2e" ;;
+  esac
+done
+# Several runs at once must not read each other's reports.
+results=$root/test-results/$$
+rm -rf "$results"
+mkdir -p "$results"
+: >"$results/steps"
+trap 'rm -rf "$results"' EXIT
+
+# step NAME SECONDS COMMAND…: run it within the time limit and note how it ended.
+step() {
+  local name=$1 limit=$2 start=$SECONDS status=0
+  shift 2
+  say "$name"
+  limited "$limit" "$@" </dev/null || status=$?
+  echo "$name $status $((SECONDS - start))" >>"$results/steps"
+}
+
+# vitest PROJECT SECONDS
+vitest_step() {
+  step "$1" "$2" vitest run --project "$1" --reporter=default --reporter=json \
+    --outputFile.json="$results/$1.vitest.json"
+}
+
+# go test with a report; fails when go does.
+go_tests() {
+  (cd guest && go test -race -timeout 300s -json ./... >"$results/go-test.gotest.jsonl" 2>&1)
+}
+
+# Fails and names the files that gofmt would change.
+go_format() {
+  local wrong
+  wrong=$(gofmt -l guest)
+  [ -z "$wrong" ] || { printf 'gofmt would change:\n%s\n' "$wrong" >&2; return 1; }
+}
+export -f go_tests go_format
+export results
+
+prepare_npm
+prepare_apt demo test
+
+for step in $steps; do
+  case $step in
+    static)
+      step types 180 tsc --noEmit
+      step lint 180 npm run --silent lint
+      step format 60 npm run --silent format
+      mapfile -t shells < <(git ls-files -co --exclude-standard '*.sh' bin/vmsan .ci/run | sort -u)
+      step shell 60 shellcheck -x "${shells[@]}"
+      ;;
+    unit)
+      prepare_agent
+      vitest_step unit 900
+      ;;
+    go)
+      step go-vet 180 env -C guest go vet ./...
+      step go-format 30 bash -c go_format
+      step go-test 420 bash -c go_tests
+      ;;
+    e2e)
+      prepare_agent
+      prepare_images
+      vitest_step e2e 1500
+      ;;
+  esac
+done
+
+node scripts/tally.ts "$results"
