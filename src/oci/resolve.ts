@@ -1,0 +1,89 @@
+/** From an image source of any kind to a verified image. */
+import type { Readable } from "node:stream";
+import type { Image, ImageSource, Platform } from "../model/image.ts";
+import type { ProgressSink } from "../model/progress.ts";
+import { imageError } from "./errors.ts";
+import { withLease } from "./leases.ts";
+import type { Lease } from "./leases.ts";
+import { hostPlatform } from "./platform.ts";
+import { formatImageSource } from "./source.ts";
+import type { ContentStore } from "./store.ts";
+
+/** When a registry is asked: if the image is not in the store, each time, or not at all. */
+export type PullPolicy = "missing" | "always" | "never";
+
+/** What {@link resolveImage} takes. */
+export interface ResolveOptions {
+  store: ContentStore;
+  /** Default: this host's. */
+  platform?: Platform;
+  /** Default `missing`. */
+  pull?: PullPolicy;
+  /** Keeps the blobs after return; without one they are only safe while this runs. */
+  lease?: Lease;
+  onProgress?: ProgressSink;
+  signal?: AbortSignal;
+}
+
+/**
+ * Make an image available: fetched or copied if needed, every blob verified.
+ * Throws ERR_IMAGE_* with cause and remedy; leaves no temporary file when it fails.
+ */
+export async function resolveImage(source: ImageSource, options: ResolveOptions): Promise<Image> {
+  const name = formatImageSource(source);
+  const { store, signal } = options;
+  const body = async (lease: Lease): Promise<Image> => {
+    const platform = options.platform ?? hostPlatform();
+    const context = { store, lease, platform, ...(signal === undefined ? {} : { signal }) };
+    switch (source.kind) {
+      case "oci": {
+        const { resolveLayout } = await import("./layout.ts");
+        return resolveLayout(source, name, platform, store, signal);
+      }
+      case "oci-archive":
+      case "docker-archive": {
+        const { resolveArchive } = await import("./archives.ts");
+        return resolveArchive(source, name, context);
+      }
+      case "rootfs": {
+        const { resolveRootfs } = await import("./rootfs.ts");
+        return resolveRootfs(source, name, context);
+      }
+      case "registry":
+      case "docker-daemon":
+      case "runtime":
+        throw imageError(
+          "ERR_IMAGE_SOURCE",
+          `Cannot use ${name}`,
+          `Images of kind ${source.kind} are not read here.`,
+          "Name an image.",
+        );
+    }
+  };
+  if (options.lease !== undefined) return body(options.lease);
+  return withLease(store, `use of ${name}`, body, signal);
+}
+
+/**
+ * Load every image of a `docker save` or OCI archive from a stream (`-`: standard input).
+ * @param label what the stream is called in messages
+ */
+export async function importArchive(
+  stream: Readable,
+  options: ResolveOptions & { label?: string },
+): Promise<Image[]> {
+  const { store, signal } = options;
+  const label = options.label ?? "standard input";
+  const body = async (lease: Lease): Promise<Image[]> => {
+    const { loadArchive } = await import("./archives.ts");
+    const platform = options.platform ?? hostPlatform();
+    return loadArchive(stream, label, {
+      store,
+      lease,
+      platform,
+      ...(signal === undefined ? {} : { signal }),
+    });
+  };
+  if (options.lease !== undefined) return body(options.lease);
+  return withLease(store, `import of ${label}`, body, signal);
+}
