@@ -1,0 +1,3 @@
+module vmsan/nethelper
+
+go 1.22

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"strings"
+	"sync"
+	"syscall"
+)
+
+// Constants of linux/netfilter/nfnetlink_log.h.
+const (
+	netlinkNetfilter = 12
+	subsysUlog       = 4
+	msgPacket        = 0
+	msgConfig        = 1
+	attrCfgCmd       = 1
+	attrCfgMode      = 2
+	cfgCmdBind       = 1
+	copyPacket       = 2
+	attrPayload      = 9
+	attrPrefix       = 10
+	copyRange        = 80
+)
+
+// flow is one logged packet, as the daemon is told of it.
+type flow struct {
+	Event    string `json:"event"`
+	Vm       string `json:"vm"`
+	Prefix   string `json:"prefix"`
+	Protocol int    `json:"protocol"`
+	Address  string `json:"address"`
+	Port     int    `json:"port,omitempty"`
+}
+
+// logs are the packet logs being read, by VM.
+type logs struct {
+	mu   sync.Mutex
+	out  *channel
+	byVm map[string]int
+}
+
+func newLogs(out *channel) *logs { return &logs{out: out, byVm: map[string]int{}} }
+
+// start reads a namespace's log group until stop.
+func (l *logs) start(vm, netns string, group uint16) error {
+	fd := -1
+	err := inNetns(netns, func() error {
+		var err error
+		fd, err = syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, netlinkNetfilter)
+		if err != nil {
+			return err
+		}
+		if err = syscall.Bind(fd, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}); err != nil {
+			return err
+		}
+		if err = configure(fd, group, attrCfgCmd, []byte{cfgCmdBind}); err != nil {
+			return err
+		}
+		mode := make([]byte, 6)
+		binary.BigEndian.PutUint32(mode, copyRange)
+		mode[4] = copyPacket
+		return configure(fd, group, attrCfgMode, mode)
+	})
+	if err != nil {
+		if fd >= 0 {
+			syscall.Close(fd)
+		}
+		return err
+	}
+	// So that stop is noticed within a second.
+	tick := syscall.Timeval{Sec: 1}
+	if err := syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &tick); err != nil {
+		syscall.Close(fd)
+		return err
+	}
+	l.mu.Lock()
+	l.byVm[vm] = fd
+	l.mu.Unlock()
+	go l.read(vm, fd)
+	return nil
+}
+
+// stop ends a VM's log.
+func (l *logs) stop(vm string) {
+	l.mu.Lock()
+	delete(l.byVm, vm)
+	l.mu.Unlock()
+}
+
+// read forwards packets until the log is stopped or replaced.
+func (l *logs) read(vm string, fd int) {
+	defer syscall.Close(fd)
+	buffer := make([]byte, 64<<10)
+	for {
+		n, _, err := syscall.Recvfrom(fd, buffer, 0)
+		l.mu.Lock()
+		current, alive := l.byVm[vm]
+		l.mu.Unlock()
+		if !alive || current != fd {
+			return
+		}
+		if err != nil {
+			// EAGAIN: the tick; EINTR; ENOBUFS: lines were lost, which the log's bounds allow.
+			if err == syscall.EAGAIN || err == syscall.EINTR || err == syscall.ENOBUFS {
+				continue
+			}
+			return
+		}
+		messages, err := syscall.ParseNetlinkMessage(buffer[:n])
+		if err != nil {
+			continue
+		}
+		for _, message := range messages {
+			if message.Header.Type == subsysUlog<<8|msgPacket {
+				if event, ok := decode(message.Data); ok {
+					event.Vm = vm
+					l.out.send(event, -1)
+				}
+			}
+		}
+	}
+}
+
+// configure sends one configuration message for a group and waits for its acknowledgement.
+func configure(fd int, group uint16, attribute uint16, value []byte) error {
+	length := 4 + len(value)
+	padded := (length + 3) &^ 3
+	message := make([]byte, 16+4+padded)
+	binary.NativeEndian.PutUint32(message[0:], uint32(len(message)))
+	binary.NativeEndian.PutUint16(message[4:], subsysUlog<<8|msgConfig)
+	binary.NativeEndian.PutUint16(message[6:], syscall.NLM_F_REQUEST|syscall.NLM_F_ACK)
+	binary.BigEndian.PutUint16(message[18:], group)
+	binary.NativeEndian.PutUint16(message[20:], uint16(length))
+	binary.NativeEndian.PutUint16(message[22:], attribute)
+	copy(message[24:], value)
+	if err := syscall.Sendto(fd, message, 0, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}); err != nil {
+		return err
+	}
+	answer := make([]byte, 4096)
+	n, _, err := syscall.Recvfrom(fd, answer, 0)
+	if err != nil {
+		return err
+	}
+	messages, err := syscall.ParseNetlinkMessage(answer[:n])
+	if err != nil {
+		return err
+	}
+	for _, m := range messages {
+		if m.Header.Type == syscall.NLMSG_ERROR && len(m.Data) >= 4 {
+			if code := int32(binary.NativeEndian.Uint32(m.Data)); code != 0 {
+				return syscall.Errno(-code)
+			}
+		}
+	}
+	return nil
+}
+
+// decode reads the log prefix and the packet's destination.
+func decode(data []byte) (flow, bool) {
+	event := flow{Event: "flow"}
+	if len(data) < 4 {
+		return event, false
+	}
+	var payload []byte
+	for rest := data[4:]; len(rest) >= 4; {
+		length := int(binary.NativeEndian.Uint16(rest))
+		kind := binary.NativeEndian.Uint16(rest[2:]) & 0x7fff
+		if length < 4 || length > len(rest) {
+			break
+		}
+		switch kind {
+		case attrPrefix:
+			event.Prefix = strings.TrimRight(string(rest[4:length]), "\x00")
+		case attrPayload:
+			payload = rest[4:length]
+		}
+		next := (length + 3) &^ 3
+		if next > len(rest) {
+			break
+		}
+		rest = rest[next:]
+	}
+	return event, event.Prefix != "" && destination(payload, &event)
+}
+
+// destination reads address, protocol and port out of an IP packet's beginning.
+func destination(packet []byte, event *flow) bool {
+	var transport []byte
+	switch {
+	case len(packet) >= 20 && packet[0]>>4 == 4:
+		header := int(packet[0]&15) * 4
+		event.Protocol = int(packet[9])
+		event.Address = netip.AddrFrom4([4]byte(packet[16:20])).String()
+		if len(packet) > header {
+			transport = packet[header:]
+		}
+	case len(packet) >= 40 && packet[0]>>4 == 6:
+		event.Protocol = int(packet[6])
+		event.Address = netip.AddrFrom16([16]byte(packet[24:40])).String()
+		transport = packet[40:]
+	default:
+		return false
+	}
+	if (event.Protocol == syscall.IPPROTO_TCP || event.Protocol == syscall.IPPROTO_UDP) && len(transport) >= 4 {
+		event.Port = int(binary.BigEndian.Uint16(transport[2:]))
+	}
+	return true
+}

@@ -1,0 +1,101 @@
+/** What the rest of vmsan sees of network/. */
+import type { NetworkPolicy, GuestNetwork, PublishedPort } from "../model/policy.ts";
+import type { NetworkAttachment } from "../model/vm.ts";
+
+/** What this host offers, and why. */
+export interface NetworkProbe {
+  mode: "root" | "rootless" | "none";
+  /** One sentence. */
+  reason: string;
+  /** What to do about it when the mode is not the best one. */
+  fix?: string;
+}
+
+/** How to start a program inside a VM's namespaces, beyond the plain attachment. */
+export interface NetworkEntry extends NetworkAttachment {
+  /**
+   * Arguments to put before the VMM's own so that it starts where the tap is, e.g.
+   * `["nsenter", "--net=/run/netns/vmsan-vm-0123abcd", "--"]`.
+   */
+  enter: string[];
+}
+
+/** A VM's network, ready for the VMM and for the guest. */
+export interface AttachedNetwork {
+  attachment: NetworkEntry;
+  guest: GuestNetwork;
+}
+
+/** What a clean-up removed and what it could not remove. */
+export interface NetworkCleanup {
+  removed: string[];
+  failed: { what: string; why: string }[];
+}
+
+/** One line of the decision log: something the guest tried, and what became of it. */
+export interface NetworkDecision {
+  /** Counts up by one for each VM; gaps mean that the bounded log dropped lines. */
+  seq: number;
+  /** ISO 8601 time. */
+  time: string;
+  verdict: "allowed" | "denied";
+  /** `dns`: a name was asked for; others: a connection or packet. */
+  protocol: "dns" | "tcp" | "udp" | "icmp" | "other";
+  /** Name asked for, or named by TLS or HTTP, where known. */
+  name?: string;
+  /** Destination. */
+  address?: string;
+  port?: number;
+  /** Which rule decided: `allowed-domain`, `denied-cidr`, `protected`, `default-deny` … */
+  rule: string;
+}
+
+/** Makes, changes and removes VMs' networks; one for each daemon. */
+export interface NetworkManager {
+  /** What this host offers; bounded in time, no lasting effect on the host. */
+  probe(): Promise<NetworkProbe>;
+  /**
+   * Make the VM's network and start serving it (DNS, proxy, published ports); all or
+   * nothing. Throws ERR_VALIDATION_PORT_CONFLICT when a port is taken, ERR_NETWORK_* when
+   * the host refuses something.
+   * @param uid owner of the tap device: whoever runs the VMM; default the caller
+   */
+  attach(
+    vmId: string,
+    policy: NetworkPolicy,
+    ports: readonly PublishedPort[],
+    signal: AbortSignal,
+    options?: { uid?: number },
+  ): Promise<AttachedNetwork>;
+  /** Put a new policy in force on a running VM, atomically; connections it forbids are cut. */
+  update(vmId: string, policy: NetworkPolicy): Promise<void>;
+  /**
+   * After a daemon restart: serve again (DNS, proxy, ports) a VM that still runs, with the
+   * given policy. Throws ERR_NETWORK_LOST when its network is gone.
+   */
+  resume(vmId: string, policy: NetworkPolicy, ports: readonly PublishedPort[]): Promise<void>;
+  /** Remove the VM's network, in use or not; a second call finds nothing and is no error. */
+  detach(vmId: string): Promise<NetworkCleanup>;
+  /** Remove the networks of all VMs of this installation that are not in `live`. */
+  sweep(live: ReadonlySet<string>): Promise<NetworkCleanup>;
+  /** Lines of the bounded decision log after number `since`, oldest first. */
+  decisions(vmId: string, since?: number): NetworkDecision[];
+  /** Follow the decision log from now on; ends when the VM's network goes or on abort. */
+  followDecisions(vmId: string, signal: AbortSignal): AsyncIterable<NetworkDecision>;
+  /** Stop serving everything; the VMs' networks stay as they are (closed for names). */
+  close(): Promise<void>;
+}
+
+/** What {@link NetworkManager} needs from its surroundings. */
+export interface NetworkOptions {
+  /** Directory of the leases; made if missing. */
+  dir: string;
+  /** Path of the `vmsan-nethelper` binary. */
+  helper: string;
+  /** Name servers to ask, `address` or `address#port`; default: the host's own. */
+  upstreams?: string[];
+  /** IPv6 in the guests; default: when the host has an IPv6 default route. */
+  ipv6?: boolean;
+  /** Receives what goes wrong in the background (one sentence each). */
+  onWarning?: (message: string) => void;
+}
