@@ -1,0 +1,191 @@
+/** QEMU's command line for a VM: pure, no effects. Machine `microvm` on x86_64, `virt` on aarch64. */
+import type { KernelArch } from "../../boot/kernel.ts";
+import { VmsanError } from "../../model/errors.ts";
+import type { VmSpec } from "../../model/vm.ts";
+
+/** Files of a running QEMU, relative to the VM's directory, which is QEMU's working directory. */
+export const qemuFiles = {
+  channel: "ctl.sock",
+  monitor: "qmp.sock",
+  console: "console.log",
+  log: "vmm.log",
+  /** Link to the network's stream socket: its own path may be too long for an address. */
+  network: "net.sock",
+  /** Where QEMU changes its root directory to, and where it may connect for snapshots. */
+  root: "root",
+  migration: "migration.sock",
+} as const;
+
+/** Choices that are not the VM's but the host's. */
+export interface QemuHost {
+  arch: KernelArch;
+  accelerator: "kvm" | "tcg";
+  /** Guest time stamp counter for software emulation, in kHz (x86_64). */
+  tscKhz?: number;
+  /** Start as root, give up privileges for this uid and gid, and change the root directory. */
+  runAs?: { uid: number; gid: number };
+}
+
+/** Where guest memory comes from when a snapshot is restored. */
+export interface QemuRestore {
+  /** Memory file to map privately; undefined when memory is part of the state. */
+  memory?: string;
+}
+
+/** The argument by which a VM's QEMU is recognised. */
+export function guestName(id: string): string {
+  return option("guest", `vmsan-${id}`);
+}
+
+/** Most disks of one VM: virtio-mmio places on `microvm` without a second interrupt controller. */
+const maxDisks = 8;
+
+/** Bytes of translated code that software emulation keeps, MiB: smaller is denser, 8 thrashes. */
+export function translationBufferMib(memMib: number): number {
+  if (memMib <= 256) return 32;
+  return memMib <= 1024 ? 64 : 128;
+}
+
+/** Kernel arguments that this machine needs, before the VM's own. */
+export function kernelArguments(spec: VmSpec, host: QemuHost): string[] {
+  const args = ["console=" + (host.arch === "x86_64" ? "ttyS0" : "ttyAMA0")];
+  // A reboot ends QEMU (-no-reboot); a panic reboots at once. Triple fault: no firmware needed.
+  if (host.arch === "x86_64") args.push("reboot=t");
+  args.push("panic=-1", "quiet", "cryptomgr.notests");
+  if (host.arch === "x86_64" && host.accelerator === "tcg" && host.tscKhz !== undefined) {
+    // Without these a third of the boots hang: the emulated timers are too coarse to calibrate by.
+    args.push(`tsc_early_khz=${host.tscKhz}`, "tsc=reliable");
+  }
+  return [...args, ...spec.kernelArgs];
+}
+
+/** One of QEMU's own comma-separated options; refuses values that would add another. */
+function option(key: string, value: string | number): string {
+  const text = String(value);
+  if (/[\n\0]/.test(text)) {
+    throw new VmsanError({
+      code: "ERR_VMM_ARGUMENT",
+      message: `Cannot pass ${JSON.stringify(text)} to QEMU`,
+      why: "It holds a line break or a NUL byte.",
+      fix: "Use another path.",
+    });
+  }
+  // A doubled comma is QEMU's way of writing one inside a value.
+  return `${key}=${text.replaceAll(",", ",,")}`;
+}
+
+/** Machine, memory and processors. */
+function machine(spec: VmSpec, host: QemuHost, restore?: QemuRestore): string[] {
+  const type = host.arch === "x86_64" ? "microvm" : "virt,gic-version=max";
+  const accelerator =
+    host.accelerator === "kvm" ? "kvm" : `tcg,tb-size=${translationBufferMib(spec.memMib)}`;
+  // Shared anonymous memory: a snapshot then copies it from outside instead of streaming it.
+  const memory =
+    restore?.memory === undefined
+      ? "memory-backend-memfd,share=on"
+      : ["memory-backend-file,share=off", option("mem-path", restore.memory)].join(",");
+  return [
+    ["-machine", `${type},memory-backend=mem`],
+    ["-object", `${memory},id=mem,size=${spec.memMib}M`],
+    ["-accel", accelerator],
+    ["-cpu", host.accelerator === "kvm" ? "host" : "max"],
+    ["-smp", String(spec.vcpus)],
+    ["-m", `${spec.memMib}M`],
+    // QEMU 10's default firmware path hangs here; qboot is right for all versions.
+    ...(host.arch === "x86_64" ? ["-bios", "qboot.rom"] : []),
+  ].flat();
+}
+
+/** Disks in the order vda, vdb …, each with its role as serial number. */
+function disks(spec: VmSpec): string[] {
+  if (spec.disks.length > maxDisks) {
+    throw new VmsanError({
+      code: "ERR_VMM_DISKS",
+      message: `Cannot attach ${spec.disks.length} disks`,
+      why: `QEMU's machine has places for ${maxDisks}.`,
+      fix: "Use fewer volumes.",
+    });
+  }
+  return spec.disks.flatMap((disk, index) => {
+    const node = `disk${index}`;
+    const backend = {
+      "node-name": node,
+      driver: "raw",
+      "read-only": disk.readonly,
+      // The guest's discards give space back to the host.
+      discard: "unmap",
+      file: {
+        driver: "file",
+        filename: disk.path,
+        // A base image is shared by many VMs; its lock would keep all but one out.
+        locking: disk.readonly ? "off" : "auto",
+        "read-only": disk.readonly,
+      },
+    };
+    return [
+      ["-blockdev", JSON.stringify(backend)],
+      ["-device", `virtio-blk-device,drive=${node},serial=${disk.role}`],
+    ].flat();
+  });
+}
+
+/** The network card, if there is one. */
+function network(spec: VmSpec): string[] {
+  const net = spec.network;
+  if (net === undefined) return [];
+  const backend =
+    net.socket === undefined
+      ? [`tap,id=net0`, option("ifname", net.tap ?? ""), "script=no", "downscript=no"].join(",")
+      : `stream,id=net0,server=off,addr.type=unix,addr.path=${qemuFiles.network}`;
+  return ["-netdev", backend, "-device", `virtio-net-device,netdev=net0,${option("mac", net.mac)}`];
+}
+
+/** Isolation that QEMU does itself. */
+function confinement(spec: VmSpec, host: QemuHost): string[] {
+  const args: string[] = [];
+  if (spec.isolation.seccomp) {
+    // QEMU 7.2 kills itself when it changes its uid with privileges denied. Afterwards it has no
+    // capability and no_new_privs, so that allowing the calls allows nothing.
+    const elevate = host.runAs === undefined ? "deny" : "allow";
+    args.push(
+      "-sandbox",
+      `on,obsolete=deny,elevateprivileges=${elevate},spawn=deny,resourcecontrol=deny`,
+    );
+  }
+  if (host.runAs !== undefined) {
+    args.push("-runas", `${host.runAs.uid}:${host.runAs.gid}`, "-chroot", qemuFiles.root);
+  }
+  return args;
+}
+
+/**
+ * QEMU's arguments, to be run in the VM's directory.
+ * @param restore when a snapshot is loaded: no kernel, QEMU waits for the state
+ */
+export function qemuArguments(spec: VmSpec, host: QemuHost, restore?: QemuRestore): string[] {
+  const boot =
+    restore === undefined
+      ? [
+          ["-kernel", spec.kernel],
+          ["-initrd", spec.initramfs],
+          ["-append", kernelArguments(spec, host).join(" ")],
+        ].flat()
+      : ["-S", "-incoming", "defer"];
+  return [
+    ["-name", guestName(spec.id)],
+    ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"],
+    ...machine(spec, host, restore),
+    ["-chardev", `file,id=console,path=${qemuFiles.console},append=on`],
+    ["-serial", "chardev:console"],
+    ...disks(spec),
+    ["-device", "virtio-serial-device"],
+    ["-chardev", `socket,id=channel,path=${qemuFiles.channel},server=on,wait=off`],
+    ["-device", "virtserialport,chardev=channel,name=vmsan.0"],
+    ...network(spec),
+    ["-object", "rng-builtin,id=rng0", "-device", "virtio-rng-device,rng=rng0"],
+    ["-device", "virtio-balloon-device,id=balloon0,free-page-reporting=on"],
+    ["-qmp", `unix:${qemuFiles.monitor},server=on,wait=off`],
+    ...confinement(spec, host),
+    ...boot,
+  ].flat();
+}

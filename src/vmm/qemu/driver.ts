@@ -1,0 +1,511 @@
+/**
+ * The QEMU driver: the machine `microvm` with KVM where it works, else by software emulation,
+ * which needs nothing of the host. One virtio-serial port is the way to the agent.
+ */
+import { chmod, mkdir, rm, symlink } from "node:fs/promises";
+import { readFileSync } from "node:fs";
+import type { Socket } from "node:net";
+import type { Duplex } from "node:stream";
+import { join } from "node:path";
+import { hostArch } from "../../boot/kernel.ts";
+import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
+import type { IsolationReport, ProcessIdentity, VmSpec } from "../../model/vm.ts";
+import { isAlive } from "../../util/process-identity.ts";
+import { run } from "../../util/run.ts";
+import { connectUnix } from "../../util/socket-path.ts";
+import { createCgroup, removeCgroup, type Cgroup } from "../cgroup.ts";
+import { boundLog } from "../console-log.ts";
+import type {
+  CleanupReport,
+  Driver,
+  DriverCapabilities,
+  DriverProbe,
+  RunningVm,
+  SnapshotFiles,
+  VmmExit,
+} from "../driver.ts";
+import { killAndWait, processExit, within } from "../exit.ts";
+import { capability, checkIsolation, hasCapabilities, readIsolation } from "../isolation.ts";
+import { killLeftovers } from "../leftovers.ts";
+import { probeKvm } from "../kvm.ts";
+import {
+  boxed,
+  findProgram,
+  spawnDetached,
+  tailOf,
+  whyNoNetworkNamespace,
+  type Boxes,
+  type Started,
+} from "../launch.ts";
+import { claimUid, defaultUidRange, releaseUids, type UidRange } from "../uids.ts";
+import { guestName, qemuArguments, qemuFiles, type QemuHost, type QemuRestore } from "./command.ts";
+import { Qmp } from "./qmp.ts";
+import { createState, loadState, memoryOf } from "./snapshot.ts";
+
+/** What the driver is told about the host. */
+export interface QemuDriverOptions {
+  /** Directory for cached probe results and claimed user ids, e.g. VMSAN_DIR/probes. */
+  stateDir: string;
+  /** Program; default `qemu-system-ARCH` from PATH. */
+  binary?: string;
+  /** Default: KVM if the probe says that it works. */
+  accelerator?: "kvm" | "tcg";
+  /** User ids for VMs, used as root; default: one that exists in this user namespace. */
+  uids?: UidRange;
+}
+
+/** Oldest version with `-netdev stream`. */
+const oldest = [7, 2] as const;
+/** Milliseconds until the monitor must answer after the start. */
+const startTimeoutMs = 20_000;
+/** Memory of the process beyond the guest's: code, devices, translated code, I/O threads. */
+const overheadMib = 192;
+
+const capabilities: DriverCapabilities = {
+  snapshots: true,
+  diffSnapshots: false,
+  multipleStreams: false,
+  isolation: ["seccomp", "cgroup", "networkNamespace"],
+};
+
+/** Everything a start has made so far, so that a failure can undo it. */
+interface Attempt {
+  spec: VmSpec;
+  host: QemuHost;
+  cgroup?: Cgroup;
+  notEnforced: string[];
+  mode: string;
+}
+
+/** Time stamp counter of this host in kHz, from /proc/cpuinfo; undefined when it does not say. */
+function hostTscKhz(): number | undefined {
+  const text = readFileSync("/proc/cpuinfo", "utf8");
+  const value = Number(/^bogomips\s*:\s*([\d.]+)/m.exec(text)?.[1]);
+  return Number.isFinite(value) && value > 0 ? Math.round(value * 500) : undefined;
+}
+
+/** An error of a VM that does not run (any more). */
+function notRunning(id: string, cause?: unknown): VmsanError {
+  return new VmsanError(
+    {
+      code: "ERR_VM_NOT_RUNNING",
+      message: `The VM ${id} does not run`,
+      why: cause === undefined ? "Its QEMU process has ended." : messageOf(cause),
+      fix: `Start it with \`vmsan start ${id}\`; its console.log tells why it ended.`,
+    },
+    cause,
+  );
+}
+
+/** A VM in a QEMU process. */
+class QemuVm implements RunningVm {
+  readonly process: ProcessIdentity;
+  readonly isolation: IsolationReport;
+  readonly exited: Promise<VmmExit>;
+  private readonly spec: VmSpec;
+  private readonly monitor: Qmp;
+  private channel: Socket | undefined;
+
+  constructor(
+    spec: VmSpec,
+    process: ProcessIdentity,
+    isolation: IsolationReport,
+    monitor: Qmp,
+    exited: Promise<VmmExit>,
+  ) {
+    this.spec = spec;
+    this.process = process;
+    this.isolation = isolation;
+    this.monitor = monitor;
+    this.exited = exited;
+  }
+
+  /** {@inheritDoc RunningVm.connect} QEMU takes one client: an earlier stream is ended first. */
+  async connect(signal: AbortSignal): Promise<Duplex> {
+    const earlier = this.channel;
+    if (earlier !== undefined && !earlier.destroyed) {
+      const closed = new Promise((resolve) => {
+        earlier.once("close", resolve);
+      });
+      earlier.destroy();
+      await closed;
+    }
+    try {
+      this.channel = await connectUnix(join(this.spec.dir, qemuFiles.channel), signal);
+      return this.channel;
+    } catch (error) {
+      if (signal.aborted) throw signal.reason;
+      if (["ENOENT", "ECONNREFUSED"].includes(errnoOf(error) ?? "")) {
+        throw notRunning(this.spec.id, error);
+      }
+      throw error;
+    }
+  }
+
+  async pause(): Promise<void> {
+    await this.monitor.execute("stop");
+  }
+
+  async resume(): Promise<void> {
+    await this.monitor.execute("cont");
+  }
+
+  async snapshot(files: SnapshotFiles, kind: "full" | "diff"): Promise<void> {
+    if (kind === "diff") {
+      throw new VmsanError({
+        code: "ERR_DRIVER_UNSUPPORTED",
+        message: `Cannot make a diff snapshot of ${this.spec.id}`,
+        why: "QEMU writes full snapshots only.",
+        fix: "Make a full snapshot.",
+      });
+    }
+    const chrooted = this.isolation.uid !== process.geteuid?.();
+    const socketDir = chrooted ? join(this.spec.dir, qemuFiles.root) : this.spec.dir;
+    await createState(this.monitor, this.process.pid, socketDir, files);
+  }
+
+  async kill(): Promise<void> {
+    const gone = await killAndWait(this.process);
+    this.channel?.destroy();
+    this.monitor.close();
+    if (gone) await within(this.exited, 2000);
+    else {
+      throw new VmsanError({
+        code: "ERR_VMM_KILL",
+        message: `Cannot end the VM ${this.spec.id}`,
+        why: `Its process ${this.process.pid} does not die of SIGKILL (stuck in the kernel).`,
+        fix: "Look at its state in /proc and at the host's disks; a reboot may be needed.",
+      });
+    }
+  }
+}
+
+/** The driver of this host's QEMU. */
+export class QemuDriver implements Driver {
+  readonly name = "qemu";
+  readonly capabilities = capabilities;
+  private readonly options: QemuDriverOptions;
+  private readonly uidDir: string;
+  private probed: Promise<DriverProbe> | undefined;
+
+  constructor(options: QemuDriverOptions) {
+    this.options = options;
+    this.uidDir = join(options.stateDir, "uids");
+  }
+
+  /** {@inheritDoc Driver.probe} */
+  async probe(): Promise<DriverProbe> {
+    this.probed ??= this.look();
+    try {
+      const probe = await this.probed;
+      // What is missing may be installed while we run: only success is remembered.
+      if (!probe.usable) this.probed = undefined;
+      return probe;
+    } catch (error) {
+      this.probed = undefined;
+      throw error;
+    }
+  }
+
+  /** Find the program, its version and an accelerator. */
+  private async look(): Promise<DriverProbe> {
+    const name = this.options.binary ?? `qemu-system-${hostArch()}`;
+    const binary = await findProgram(name);
+    if (binary === undefined) {
+      return {
+        usable: false,
+        accelerator: "none",
+        reason: `There is no ${name} in PATH.`,
+        fix: "Install the Debian package qemu-system-x86 (or qemu-system-arm on aarch64).",
+      };
+    }
+    const shown = await run(binary, ["--version"], { timeoutMs: 10_000 });
+    const match = /version (\d+)\.(\d+)(\.\d+)?/.exec(shown.stdout);
+    const [major, minor] = [Number(match?.[1]), Number(match?.[2])];
+    const version = match?.[0].slice("version ".length);
+    if (version === undefined || major < oldest[0] || (major === oldest[0] && minor < oldest[1])) {
+      return {
+        usable: false,
+        accelerator: "none",
+        reason: `${binary} is QEMU ${version ?? "of an unknown version"}; 7.2 or later is needed.`,
+        fix: "Install a newer QEMU (Debian 12 or later has one).",
+      };
+    }
+    if (this.options.accelerator === "tcg") {
+      const reason = "Software emulation was asked for.";
+      return { usable: true, accelerator: "tcg", reason, version };
+    }
+    const kvm = await probeKvm({ qemu: binary, cacheDir: this.options.stateDir });
+    if (kvm.usable || this.options.accelerator === "kvm") {
+      return {
+        usable: kvm.usable,
+        accelerator: kvm.usable ? "kvm" : "none",
+        reason: kvm.reason,
+        version,
+        ...(kvm.fix === undefined ? {} : { fix: kvm.fix }),
+      };
+    }
+    return {
+      usable: true,
+      accelerator: "tcg",
+      reason: `Software emulation, because KVM cannot be used: ${kvm.reason}`,
+      version,
+      ...(kvm.fix === undefined ? {} : { fix: kvm.fix }),
+    };
+  }
+
+  /** {@inheritDoc Driver.start} */
+  async start(spec: VmSpec, signal: AbortSignal): Promise<RunningVm> {
+    return await this.launch(spec, signal);
+  }
+
+  /** {@inheritDoc Driver.restore} */
+  async restore(spec: VmSpec, from: SnapshotFiles, signal: AbortSignal): Promise<RunningVm> {
+    return await this.launch(spec, signal, from);
+  }
+
+  /** Start QEMU and take hold of it; on failure or abort nothing is left. */
+  private async launch(spec: VmSpec, signal: AbortSignal, from?: SnapshotFiles): Promise<QemuVm> {
+    signal.throwIfAborted();
+    checkIsolation(this, spec.isolation);
+    const probe = await this.probe();
+    if (!probe.usable || probe.accelerator === "none") {
+      throw new VmsanError({
+        code: "ERR_DRIVER_UNUSABLE",
+        message: "Cannot use QEMU here",
+        why: probe.reason,
+        ...(probe.fix === undefined ? {} : { fix: probe.fix }),
+      });
+    }
+    const attempt: Attempt = {
+      spec,
+      host: { arch: hostArch(), accelerator: probe.accelerator },
+      notEnforced: [],
+      mode: "process",
+    };
+    let started: Started | undefined;
+    try {
+      const restore = from === undefined ? undefined : await memoryOf(from);
+      const boxes = await this.prepare(attempt);
+      const state = from === undefined ? undefined : await loadState(from);
+      try {
+        started = await this.spawn(attempt, boxes, restore, state?.descriptors);
+        const vm = await this.take(attempt, started, signal);
+        if (state !== undefined) await state.load(vm.monitor, restore?.memory !== undefined);
+        return vm.vm;
+      } finally {
+        await state?.close();
+      }
+    } catch (error) {
+      if (started !== undefined) await killAndWait(started.identity);
+      const left = (await this.cleanup(spec)).failed;
+      if (left.length > 0 && error instanceof VmsanError) {
+        throw new VmsanError(
+          { ...error.toJSON(), details: { ...error.details, notCleanedUp: left } },
+          error,
+        );
+      }
+      throw error;
+    }
+  }
+
+  /** Make the directory, uid, control group and network of a VM ready. */
+  private async prepare(attempt: Attempt): Promise<Boxes> {
+    const { spec, host, notEnforced } = attempt;
+    await mkdir(spec.dir, { recursive: true, mode: 0o700 });
+    await this.removeFiles(spec);
+    const khz = hostTscKhz();
+    if (khz !== undefined) host.tscKhz = khz;
+    await this.chooseUser(attempt);
+    if (spec.isolation.cgroup) {
+      const memoryBytes = (spec.memMib + overheadMib) * (1 << 20);
+      // A quarter of a processor for devices and I/O beside the guest's own.
+      const limits = { memoryBytes, cpus: spec.vcpus + 0.25, pids: 128 + spec.vcpus };
+      attempt.cgroup = await createCgroup(spec.id, limits);
+      notEnforced.push(...attempt.cgroup.notEnforced);
+    }
+    if (spec.network?.socket !== undefined) {
+      await symlink(spec.network.socket, join(spec.dir, qemuFiles.network));
+    }
+    return {
+      cgroups: attempt.cgroup?.dirs ?? [],
+      userNamespace: process.geteuid?.() !== 0,
+      noNewPrivileges: true,
+      network: await this.chooseNetwork(attempt),
+    };
+  }
+
+  /** Which network namespace QEMU runs in: the VM's, an empty one, or ours if told so. */
+  private async chooseNetwork({ spec, notEnforced }: Attempt): Promise<Boxes["network"]> {
+    if (spec.network?.netns !== undefined) return { path: spec.network.netns };
+    // A tap in our own namespace can be opened there only.
+    if (!spec.isolation.networkNamespace || spec.network?.tap !== undefined) return "host";
+    const why = await whyNoNetworkNamespace();
+    if (why === undefined) return "new";
+    notEnforced.push(`network namespace: ${why}`);
+    return "host";
+  }
+
+  /** As root with the capabilities for it: a user id of the VM's own and another root directory. */
+  private async chooseUser(attempt: Attempt): Promise<void> {
+    const { spec, host, notEnforced } = attempt;
+    if (process.geteuid?.() !== 0) return;
+    const { setuid, setgid, sysChroot, kill } = capability;
+    if (!hasCapabilities(setuid, setgid, sysChroot, kill)) {
+      notEnforced.push("own user id: root here lacks CAP_SETUID, SETGID, SYS_CHROOT or KILL");
+      return;
+    }
+    const range = this.options.uids ?? defaultUidRange();
+    if (range === undefined) {
+      notEnforced.push("own user id: this user namespace has none to spare");
+      return;
+    }
+    const uid = await claimUid(this.uidDir, range, spec.id);
+    host.runAs = { uid, gid: uid };
+    attempt.mode = "own uid, chroot";
+    const root = join(spec.dir, qemuFiles.root);
+    await mkdir(root, { recursive: true });
+    await chmod(root, 0o755);
+  }
+
+  /** Run QEMU in its boxes. */
+  private async spawn(
+    { spec, host }: Attempt,
+    boxes: Boxes,
+    restore: QemuRestore | undefined,
+    descriptors: readonly number[] = [],
+  ): Promise<Started> {
+    const name = this.options.binary ?? `qemu-system-${host.arch}`;
+    const argv = boxed([name, ...qemuArguments(spec, host, restore)], boxes);
+    const log = join(spec.dir, qemuFiles.log);
+    return await spawnDetached(argv, { cwd: spec.dir, log, descriptors, env: { LC_ALL: "C" } });
+  }
+
+  /** Wait until the monitor of a started QEMU answers. */
+  private async take(
+    attempt: Attempt,
+    { child, identity }: Started,
+    signal: AbortSignal,
+  ): Promise<{ vm: QemuVm; monitor: Qmp }> {
+    const { spec } = attempt;
+    const exited = processExit(identity, child);
+    const giveUp = new AbortController();
+    let ended: VmmExit | undefined;
+    void exited.then((exit) => {
+      ended = exit;
+      giveUp.abort(new Error("QEMU has ended"));
+    });
+    const limit = AbortSignal.timeout(startTimeoutMs);
+    const any = AbortSignal.any([signal, giveUp.signal, limit]);
+    try {
+      const monitor = await connectMonitor(spec, any);
+      return { vm: this.hold(attempt, identity, monitor, exited), monitor };
+    } catch (error) {
+      if (signal.aborted) throw signal.reason;
+      const log = await tailOf(join(spec.dir, qemuFiles.log));
+      let why = messageOf(error);
+      if (ended !== undefined) why = `It ended with ${ended.signal ?? `status ${ended.code}`}.`;
+      else if (limit.aborted) why = `Its monitor did not answer within ${startTimeoutMs} ms.`;
+      throw new VmsanError(
+        {
+          code: "ERR_VMM_START",
+          message: `Cannot start QEMU for the VM ${spec.id}`,
+          why: log === "" ? why : `${why} It said: ${log}`,
+          fix: "Run `vmsan doctor`; if it finds nothing, report this with the text above.",
+        },
+        error,
+      );
+    }
+  }
+
+  /** A handle of a running QEMU, its console log bounded from now on. */
+  private hold(
+    attempt: Pick<Attempt, "spec" | "mode" | "cgroup" | "notEnforced">,
+    identity: ProcessIdentity,
+    monitor: Qmp,
+    exited: Promise<VmmExit>,
+  ): QemuVm {
+    const { spec, mode, cgroup, notEnforced } = attempt;
+    boundLog(this.consolePath(spec), exited, (error) => {
+      process.emitWarning(`cannot bound ${this.consolePath(spec)}: ${messageOf(error)}`);
+    });
+    void exited.then(() => monitor.close());
+    const known = {
+      mode,
+      notEnforced,
+      ...(cgroup === undefined || cgroup.dirs.length === 0 ? {} : { cgroup: cgroup.name }),
+    };
+    return new QemuVm(spec, identity, readIsolation(identity.pid, known), monitor, exited);
+  }
+
+  /** {@inheritDoc Driver.adopt} */
+  async adopt(spec: VmSpec, identity: ProcessIdentity): Promise<RunningVm | undefined> {
+    if (!isAlive(identity)) return undefined;
+    let monitor: Qmp;
+    try {
+      monitor = await connectMonitor(spec, AbortSignal.timeout(startTimeoutMs));
+    } catch (error) {
+      if (!isAlive(identity)) return undefined;
+      throw error;
+    }
+    const exited = processExit(identity, undefined, monitor.closed);
+    const cgroup = readFileSync(`/proc/${identity.pid}/cgroup`, "utf8").includes(`/${spec.id}`);
+    const vm = this.hold(
+      {
+        spec,
+        mode: "adopted",
+        notEnforced: [],
+        ...(cgroup
+          ? { cgroup: { dirs: ["-"], name: `/vmsan/${spec.id}`, version: 1, notEnforced: [] } }
+          : {}),
+      },
+      identity,
+      monitor,
+      exited,
+    );
+    return vm;
+  }
+
+  /** Remove sockets and links that a QEMU leaves behind. */
+  private async removeFiles(spec: VmSpec): Promise<void> {
+    const { channel, monitor, network, migration, root } = qemuFiles;
+    for (const name of [channel, monitor, network, migration, root]) {
+      await rm(join(spec.dir, name), { recursive: true, force: true });
+    }
+  }
+
+  /** {@inheritDoc Driver.cleanup} */
+  async cleanup(spec: VmSpec): Promise<CleanupReport> {
+    const killed = await killLeftovers(spec.dir, guestName(spec.id));
+    const report: CleanupReport = await removeCgroup(spec.id);
+    report.removed.push(...killed.map((pid) => `process ${pid}`));
+    try {
+      await this.removeFiles(spec);
+      await releaseUids(this.uidDir, spec.id);
+    } catch (error) {
+      report.failed.push({ what: spec.dir, why: messageOf(error) });
+    }
+    return report;
+  }
+
+  /** {@inheritDoc Driver.consolePath} */
+  consolePath(spec: VmSpec): string {
+    return join(spec.dir, qemuFiles.console);
+  }
+}
+
+/** Connect to the monitor as soon as QEMU listens. */
+async function connectMonitor(spec: VmSpec, signal: AbortSignal): Promise<Qmp> {
+  for (let wait = 4; ; wait = Math.min(wait * 1.5, 100)) {
+    try {
+      return await Qmp.connect(join(spec.dir, qemuFiles.monitor), signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      // Not there yet, or there but not listening yet.
+      if (!["ENOENT", "ECONNREFUSED"].includes(errnoOf(error) ?? "")) throw error;
+    }
+    await new Promise((resolve) => {
+      setTimeout(resolve, wait);
+    });
+  }
+}
