@@ -39,8 +39,16 @@ const allowed: Record<string, { may: string[]; because: string }> = {
     because: "serves the composer over HTTP",
   },
   client: { may: ["agent"], because: "the one daemon client; streams are resumed end to end" },
+  runtimes: {
+    may: ["schema", "oci"],
+    because: "names become image sources; the catalogue is outside data",
+  },
+  setup: {
+    may: ["oci", "rootfs", "boot", "vmm", "runtimes", "doctor"],
+    because: "makes ready what the stages need, asks the doctor what is missing",
+  },
   doctor: {
-    may: ["vmm", "boot", "oci", "rootfs", "network"],
+    may: ["vmm", "boot", "oci", "rootfs", "network", "runtimes"],
     because: "asks each stage how it is",
   },
   cli: { may: ["client", "doctor"], because: "may do only what the SDK can" },

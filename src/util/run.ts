@@ -23,6 +23,8 @@ export interface RunOptions {
   timeoutMs?: number;
   /** Called with each piece of standard output and standard error as it comes. */
   onOutput?: (text: string) => void;
+  /** In a process group of its own, all of which is stopped; for programs that start others. */
+  group?: boolean;
 }
 
 /** Text of at most `limit` characters, its end kept. */
@@ -54,6 +56,7 @@ export async function run(
   options.signal?.throwIfAborted();
   const child = spawn(file, args, {
     stdio: ["pipe", "pipe", "pipe"],
+    detached: options.group === true,
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     ...(options.env === undefined ? {} : { env: options.env }),
   });
@@ -73,10 +76,21 @@ export async function run(
   child.stdin.on("error", () => undefined);
   child.stdin.end(options.input ?? "");
 
+  const kill = (signal: NodeJS.Signals): void => {
+    if (options.group !== true || child.pid === undefined) {
+      child.kill(signal);
+      return;
+    }
+    try {
+      process.kill(-child.pid, signal);
+    } catch {
+      // ESRCH: all of the group are gone.
+    }
+  };
   let hardKill: NodeJS.Timeout | undefined;
   const stop = (): void => {
-    child.kill("SIGTERM");
-    hardKill ??= setTimeout(() => child.kill("SIGKILL"), 2000);
+    kill("SIGTERM");
+    hardKill ??= setTimeout(() => kill("SIGKILL"), 2000);
   };
   const timer = options.timeoutMs === undefined ? undefined : setTimeout(stop, options.timeoutMs);
   options.signal?.addEventListener("abort", stop, { once: true });

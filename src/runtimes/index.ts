@@ -1,0 +1,10 @@
+/** What other folders use of runtimes/. */
+export { builtinRuntimes, findRuntime, readCatalogue, type Runtime } from "./catalogue.ts";
+export {
+  ensureRuntime,
+  listBuiltRuntimes,
+  pruneRuntimes,
+  type BuiltRuntime,
+  type EnsureRuntimeOptions,
+  type ReadyRuntime,
+} from "./store.ts";
