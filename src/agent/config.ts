@@ -1,0 +1,85 @@
+/** What host and guest tell one another first: hello and the configuration. */
+import { VmsanError } from "../model/errors.ts";
+import { protocolError } from "./frames.ts";
+
+/** What the agent says of itself. */
+export interface Hello {
+  protocol: number;
+  build: string;
+  pid: number;
+  bootId: string;
+  kernel: string;
+  arch: string;
+  configured: boolean;
+  mode: "init" | "process";
+  uptimeMs: number;
+}
+
+/** One network card as the guest is to set it up. */
+export interface InterfaceConfig {
+  mac: string;
+  /** With prefix length. */
+  addresses: string[];
+  gateway4?: string;
+  gateway6?: string;
+  mtu?: number;
+}
+
+/** Body of `PUT /v1/config`; what is absent is left as it is. */
+export interface GuestConfig {
+  hostname?: string;
+  /** Nanoseconds since the epoch, decimal. */
+  time?: { unixNs: string };
+  /** Host entropy, base64. */
+  seed?: string;
+  /** A new channel token, 32 hex digits. */
+  token?: string;
+  network?: {
+    interfaces: InterfaceConfig[];
+    dns: string[];
+    search: string[];
+    hosts: { address: string; names: string[] }[];
+  };
+  /** `KEY=VALUE`, beneath every command's own. */
+  env?: string[];
+  mounts?: { device: string; path: string; type: string; readonly: boolean }[];
+  machineId?: string;
+}
+
+/**
+ * Check an agent's hello.
+ * @param build this vmsan's build, named in the error
+ * @throws ERR_AGENT_VERSION when the agent speaks another protocol version
+ */
+export function parseHello(value: unknown, build: string): Hello {
+  if (typeof value !== "object" || value === null) throw protocolError("hello is not an object");
+  const given = value as Record<string, unknown>;
+  const text = (key: string): string => {
+    const field = given[key];
+    return typeof field === "string" ? field.slice(0, 200) : "";
+  };
+  const number = (key: string): number => {
+    const field = given[key];
+    return typeof field === "number" && Number.isFinite(field) ? field : 0;
+  };
+  const protocol = number("protocol");
+  if (protocol !== 1) {
+    throw new VmsanError({
+      code: "ERR_AGENT_VERSION",
+      message: `The guest's agent speaks protocol ${protocol} (build ${text("build")}), this vmsan speaks protocol 1 (build ${build})`,
+      why: "The VM was started by another version of vmsan.",
+      fix: "Stop the VM and start it again: it then boots with this version's agent.",
+    });
+  }
+  return {
+    protocol,
+    build: text("build"),
+    pid: number("pid"),
+    bootId: text("bootId"),
+    kernel: text("kernel"),
+    arch: text("arch"),
+    configured: given["configured"] === true,
+    mode: given["mode"] === "process" ? "process" : "init",
+    uptimeMs: number("uptimeMs"),
+  };
+}

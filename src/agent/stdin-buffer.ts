@@ -1,0 +1,146 @@
+/** Input of a guest stream: kept until the agent has acknowledged it, sent again when needed. */
+import { Writable } from "node:stream";
+import { FrameType, MAX_DATA, encodeDataHeader, encodeOffset } from "./frames.ts";
+import { protocolError } from "./frames.ts";
+
+/** Most bytes kept unacknowledged before the writer has to wait. */
+const MAX_UNACKNOWLEDGED = 4 << 20;
+
+/** Where frames go: one connection's request body. */
+export interface FrameSink {
+  /** False: wait for {@link StdinBuffer.pump} to be called again before sending more. */
+  write(header: Buffer, data?: Buffer): boolean;
+}
+
+/** The unacknowledged input and what of it has been sent on the present connection. */
+export class StdinBuffer {
+  /** The user's end. */
+  readonly writable: Writable;
+  private chunks: Buffer[] = [];
+  /** Offset of the first byte in `chunks`. */
+  private start = 0;
+  /** Offset behind the last byte in `chunks`. */
+  private end = 0;
+  private ended = false;
+  /** Offset of the next byte to be sent on this connection. */
+  private sent = 0;
+  private eofSent = false;
+  private sink: FrameSink | undefined;
+  private waiting: (() => void) | undefined;
+
+  constructor() {
+    this.writable = new Writable({
+      highWaterMark: MAX_DATA,
+      decodeStrings: true,
+      write: (chunk: Buffer, _encoding, done) => {
+        this.add(chunk);
+        this.afterAdd(done);
+      },
+      writev: (items, done) => {
+        for (const { chunk } of items as { chunk: Buffer }[]) this.add(chunk);
+        this.afterAdd(done);
+      },
+      final: (done) => {
+        this.ended = true;
+        this.pump();
+        done();
+      },
+    });
+    // A write that comes after the command's end fails; its status tells, not this stream.
+    this.writable.on("error", () => undefined);
+  }
+
+  /** Bytes kept. */
+  get unacknowledged(): number {
+    return this.end - this.start;
+  }
+
+  /** Offset of the first byte that is kept. */
+  get acknowledged(): number {
+    return this.start;
+  }
+
+  /** Count offsets from `base`: this client is not the stream's first. */
+  rebase(base: number): void {
+    this.start += base;
+    this.end += base;
+    this.sent += base;
+  }
+
+  /** Send on this connection, from the first byte that the agent has not got. */
+  connect(sink: FrameSink, from: number): void {
+    if (from > this.end) throw protocolError("The agent has more input than was ever sent.");
+    this.acknowledge(from);
+    this.sink = sink;
+    this.sent = this.start;
+    this.eofSent = false;
+    this.pump();
+  }
+
+  /** The connection is gone. */
+  disconnect(): void {
+    this.sink = undefined;
+  }
+
+  /** Everything before `offset` has arrived. */
+  acknowledge(offset: number): void {
+    if (offset > this.end) throw protocolError("The agent acknowledges input that was never sent.");
+    while (this.start < offset) {
+      const first = this.chunks[0];
+      if (first === undefined) break;
+      const drop = Math.min(first.length, offset - this.start);
+      if (drop === first.length) this.chunks.shift();
+      else this.chunks[0] = first.subarray(drop);
+      this.start += drop;
+    }
+    if (this.sent < this.start) this.sent = this.start;
+    if (this.unacknowledged < MAX_UNACKNOWLEDGED) this.release();
+  }
+
+  /** Nothing is read any more: let writers go. */
+  close(): void {
+    this.sink = undefined;
+    this.chunks = [];
+    this.start = this.end;
+    this.release();
+    if (!this.writable.writableFinished) this.writable.destroy();
+  }
+
+  /** Send as much as the connection takes. */
+  pump(): void {
+    if (this.sink === undefined) return;
+    let at = this.start;
+    for (const chunk of this.chunks) {
+      const chunkEnd = at + chunk.length;
+      while (this.sent < chunkEnd) {
+        const data = chunk.subarray(this.sent - at, this.sent - at + MAX_DATA);
+        const header = encodeDataHeader(FrameType.STDIN, BigInt(this.sent), data.length);
+        this.sent += data.length;
+        if (!this.sink.write(header, data)) return;
+      }
+      at = chunkEnd;
+    }
+    if (this.ended && !this.eofSent) {
+      this.eofSent = true;
+      this.sink.write(encodeOffset(FrameType.STDIN_EOF, BigInt(this.end)));
+    }
+  }
+
+  private add(chunk: Buffer): void {
+    if (chunk.length === 0) return;
+    this.chunks.push(chunk);
+    this.end += chunk.length;
+  }
+
+  private afterAdd(done: () => void): void {
+    this.pump();
+    if (this.unacknowledged < MAX_UNACKNOWLEDGED) done();
+    else this.waiting = done;
+  }
+
+  private release(): void {
+    const waiting = this.waiting;
+    this.waiting = undefined;
+    waiting?.();
+  }
+}

@@ -1,0 +1,112 @@
+/** How the functions of this folder reach an agent: directly, or through the daemon. */
+import type { Duplex } from "node:stream";
+import { VmsanError } from "../model/errors.ts";
+import type { ErrorInfo } from "../model/errors.ts";
+
+/** Opens raw frame streams; all that a {@link GuestStream} needs. */
+export interface StreamOpener {
+  /**
+   * One POST whose request and reply bodies are frames.
+   * @param path `/v1/streams` or `/v1/streams/ID`
+   * @param signal gives up opening; an opened stream is destroyed by its user
+   */
+  open(path: string, signal: AbortSignal): Promise<Duplex>;
+}
+
+/** What a JSON call may carry. */
+export interface RequestOptions {
+  /** Sent as JSON. */
+  body?: unknown;
+  headers?: Record<string, string>;
+  signal?: AbortSignal;
+  /**
+   * Sent again when the connection breaks before the reply. Default: every method but POST.
+   */
+  idempotent?: boolean;
+}
+
+/** Everything that reaches an agent. */
+export interface GuestTransport extends StreamOpener {
+  /**
+   * A JSON call. Gives the reply's value: an array for application/x-ndjson, undefined for 204.
+   * @throws the agent's own error, or ERR_AGENT_UNREACHABLE
+   */
+  request<T>(method: string, path: string, options?: RequestOptions): Promise<T>;
+}
+
+/** Longest reply of a JSON call, in bytes. */
+export const MAX_REPLY = 64 << 20;
+
+const CODE = /^ERR_[A-Z0-9_]{1,60}$/;
+
+/** Text of an untrusted guest, bounded. */
+function boundedText(value: unknown, limit = 4096): string | undefined {
+  return typeof value === "string" && value !== "" ? value.slice(0, limit) : undefined;
+}
+
+/** An error reported by the agent, checked: the guest is not trusted. */
+export function agentError(value: unknown, action: string): VmsanError {
+  const given = (typeof value === "object" && value !== null ? value : {}) as Record<
+    string,
+    unknown
+  >;
+  const code = boundedText(given["code"], 64);
+  const why = boundedText(given["why"]);
+  const fix = boundedText(given["fix"]);
+  const info: ErrorInfo = {
+    code: code !== undefined && CODE.test(code) ? code : "ERR_AGENT_FAILED",
+    message: boundedText(given["message"]) ?? action,
+    ...(why === undefined ? {} : { why }),
+    ...(fix === undefined ? {} : { fix }),
+  };
+  return new VmsanError(info);
+}
+
+/** The value of a reply's body. */
+export function parseReply(contentType: string, text: string): unknown {
+  if (text === "") return undefined;
+  try {
+    if (!contentType.startsWith("application/x-ndjson")) return JSON.parse(text);
+    return text
+      .split("\n")
+      .filter((line) => line !== "")
+      .map((line): unknown => JSON.parse(line));
+  } catch (error) {
+    throw new VmsanError(
+      {
+        code: "ERR_AGENT_PROTOCOL",
+        message: "The guest's agent sent a reply that is not JSON",
+        why: text.slice(0, 200),
+        fix: "Restart the VM, so that its agent is of this vmsan's version.",
+      },
+      error,
+    );
+  }
+}
+
+/** The error in the body of a reply with a status of 400 and more. */
+export function replyError(status: number, contentType: string, text: string): VmsanError {
+  let body: unknown;
+  try {
+    body = parseReply(contentType, text);
+  } catch {
+    // Not JSON: agentError reports the status alone.
+    body = undefined;
+  }
+  const error =
+    typeof body === "object" && body !== null ? (body as { error?: unknown }).error : undefined;
+  const action = `The guest's agent answered with status ${status}`;
+  if (status !== 426) return agentError(error, action);
+  return new VmsanError({ ...agentError(error, action).toJSON(), code: "ERR_AGENT_VERSION" });
+}
+
+/** Whether trying again cannot help: the VM is gone, or speaks another version. */
+export function isFatal(error: unknown): boolean {
+  return (
+    error instanceof VmsanError &&
+    (error.code === "ERR_AGENT_VERSION" ||
+      error.code === "ERR_AGENT_CLOSED" ||
+      error.code.startsWith("ERR_VM_") ||
+      error.code.startsWith("ERR_VALIDATION_"))
+  );
+}
