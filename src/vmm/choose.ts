@@ -41,7 +41,7 @@ export async function chooseDriver(
     if (driver === undefined) {
       throw new VmsanError({
         code: "ERR_DRIVER_UNKNOWN",
-        message: `Cannot use the driver ${String(requested)}`,
+        message: `Cannot use the driver ${requested as string}`,
         why: `The drivers here are ${drivers.map((one) => one.name).join(", ")}.`,
         fix: "Use --driver auto.",
       });

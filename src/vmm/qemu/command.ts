@@ -20,6 +20,8 @@ export const qemuFiles = {
 export interface QemuHost {
   arch: KernelArch;
   accelerator: "kvm" | "tcg";
+  /** Processor model with KVM; default `host`. */
+  cpu?: string;
   /** Guest time stamp counter for software emulation, in kHz (x86_64). */
   tscKhz?: number;
   /** Start as root, give up privileges for this uid and gid, and change the root directory. */
@@ -88,7 +90,7 @@ function machine(spec: VmSpec, host: QemuHost, restore?: QemuRestore): string[] 
     ["-machine", `${type},memory-backend=mem`],
     ["-object", `${memory},id=mem,size=${spec.memMib}M`],
     ["-accel", accelerator],
-    ["-cpu", host.accelerator === "kvm" ? "host" : "max"],
+    ["-cpu", host.accelerator === "kvm" ? (host.cpu ?? "host") : "max"],
     ["-smp", String(spec.vcpus)],
     ["-m", `${spec.memMib}M`],
     // QEMU 10's default firmware path hangs here; qboot is right for all versions.

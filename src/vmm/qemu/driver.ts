@@ -187,6 +187,8 @@ export class QemuDriver implements Driver {
   private readonly options: QemuDriverOptions;
   private readonly uidDir: string;
   private probed: Promise<DriverProbe> | undefined;
+  /** Processor model that works with KVM here. */
+  private cpu = "host";
 
   constructor(options: QemuDriverOptions) {
     this.options = options;
@@ -236,6 +238,7 @@ export class QemuDriver implements Driver {
       return { usable: true, accelerator: "tcg", reason, version };
     }
     const kvm = await probeKvm({ qemu: binary, cacheDir: this.options.stateDir });
+    this.cpu = kvm.cpu ?? "host";
     if (kvm.usable || this.options.accelerator === "kvm") {
       return {
         usable: kvm.usable,
@@ -279,7 +282,7 @@ export class QemuDriver implements Driver {
     }
     const attempt: Attempt = {
       spec,
-      host: { arch: hostArch(), accelerator: probe.accelerator },
+      host: { arch: hostArch(), accelerator: probe.accelerator, cpu: this.cpu },
       notEnforced: [],
       mode: "process",
     };
