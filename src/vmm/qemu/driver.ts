@@ -4,15 +4,12 @@
  */
 import { chmod, mkdir, rm, symlink } from "node:fs/promises";
 import { readFileSync } from "node:fs";
-import type { Socket } from "node:net";
-import type { Duplex } from "node:stream";
 import { join } from "node:path";
 import { hostArch } from "../../boot/kernel.ts";
-import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
-import type { IsolationReport, ProcessIdentity, VmSpec } from "../../model/vm.ts";
+import { VmsanError, messageOf } from "../../model/errors.ts";
+import type { ProcessIdentity, VmSpec } from "../../model/vm.ts";
 import { isAlive } from "../../util/process-identity.ts";
 import { run } from "../../util/run.ts";
-import { connectUnix } from "../../util/socket-path.ts";
 import { createCgroup, removeCgroup, type Cgroup } from "../cgroup.ts";
 import { boundLog } from "../console-log.ts";
 import type {
@@ -24,7 +21,7 @@ import type {
   SnapshotFiles,
   VmmExit,
 } from "../driver.ts";
-import { killAndWait, processExit, within } from "../exit.ts";
+import { killAndWait, processExit } from "../exit.ts";
 import { capability, checkIsolation, hasCapabilities, readIsolation } from "../isolation.ts";
 import { killLeftovers } from "../leftovers.ts";
 import { probeKvm } from "../kvm.ts";
@@ -39,8 +36,9 @@ import {
 } from "../launch.ts";
 import { claimUid, defaultUidRange, releaseUids, type UidRange } from "../uids.ts";
 import { guestName, qemuArguments, qemuFiles, type QemuHost, type QemuRestore } from "./command.ts";
-import { Qmp } from "./qmp.ts";
-import { createState, loadState, memoryOf } from "./snapshot.ts";
+import type { Qmp } from "./qmp.ts";
+import { loadState, memoryOf } from "./snapshot.ts";
+import { QemuVm, connectMonitor } from "./vm.ts";
 
 /** What the driver is told about the host. */
 export interface QemuDriverOptions {
@@ -82,102 +80,6 @@ function hostTscKhz(): number | undefined {
   const text = readFileSync("/proc/cpuinfo", "utf8");
   const value = Number(/^bogomips\s*:\s*([\d.]+)/m.exec(text)?.[1]);
   return Number.isFinite(value) && value > 0 ? Math.round(value * 500) : undefined;
-}
-
-/** An error of a VM that does not run (any more). */
-function notRunning(id: string, cause?: unknown): VmsanError {
-  return new VmsanError(
-    {
-      code: "ERR_VM_NOT_RUNNING",
-      message: `The VM ${id} does not run`,
-      why: cause === undefined ? "Its QEMU process has ended." : messageOf(cause),
-      fix: `Start it with \`vmsan start ${id}\`; its console.log tells why it ended.`,
-    },
-    cause,
-  );
-}
-
-/** A VM in a QEMU process. */
-class QemuVm implements RunningVm {
-  readonly process: ProcessIdentity;
-  readonly isolation: IsolationReport;
-  readonly exited: Promise<VmmExit>;
-  private readonly spec: VmSpec;
-  private readonly monitor: Qmp;
-  private channel: Socket | undefined;
-
-  constructor(
-    spec: VmSpec,
-    process: ProcessIdentity,
-    isolation: IsolationReport,
-    monitor: Qmp,
-    exited: Promise<VmmExit>,
-  ) {
-    this.spec = spec;
-    this.process = process;
-    this.isolation = isolation;
-    this.monitor = monitor;
-    this.exited = exited;
-  }
-
-  /** {@inheritDoc RunningVm.connect} QEMU takes one client: an earlier stream is ended first. */
-  async connect(signal: AbortSignal): Promise<Duplex> {
-    const earlier = this.channel;
-    if (earlier !== undefined && !earlier.destroyed) {
-      const closed = new Promise((resolve) => {
-        earlier.once("close", resolve);
-      });
-      earlier.destroy();
-      await closed;
-    }
-    try {
-      this.channel = await connectUnix(join(this.spec.dir, qemuFiles.channel), signal);
-      return this.channel;
-    } catch (error) {
-      if (signal.aborted) throw signal.reason;
-      if (["ENOENT", "ECONNREFUSED"].includes(errnoOf(error) ?? "")) {
-        throw notRunning(this.spec.id, error);
-      }
-      throw error;
-    }
-  }
-
-  async pause(): Promise<void> {
-    await this.monitor.execute("stop");
-  }
-
-  async resume(): Promise<void> {
-    await this.monitor.execute("cont");
-  }
-
-  async snapshot(files: SnapshotFiles, kind: "full" | "diff"): Promise<void> {
-    if (kind === "diff") {
-      throw new VmsanError({
-        code: "ERR_DRIVER_UNSUPPORTED",
-        message: `Cannot make a diff snapshot of ${this.spec.id}`,
-        why: "QEMU writes full snapshots only.",
-        fix: "Make a full snapshot.",
-      });
-    }
-    const chrooted = this.isolation.uid !== process.geteuid?.();
-    const socketDir = chrooted ? join(this.spec.dir, qemuFiles.root) : this.spec.dir;
-    await createState(this.monitor, this.process.pid, socketDir, files);
-  }
-
-  async kill(): Promise<void> {
-    const gone = await killAndWait(this.process);
-    this.channel?.destroy();
-    this.monitor.close();
-    if (gone) await within(this.exited, 2000);
-    else {
-      throw new VmsanError({
-        code: "ERR_VMM_KILL",
-        message: `Cannot end the VM ${this.spec.id}`,
-        why: `Its process ${this.process.pid} does not die of SIGKILL (stuck in the kernel).`,
-        fix: "Look at its state in /proc and at the host's disks; a reboot may be needed.",
-      });
-    }
-  }
 }
 
 /** The driver of this host's QEMU. */
@@ -494,21 +396,5 @@ export class QemuDriver implements Driver {
   /** {@inheritDoc Driver.consolePath} */
   consolePath(spec: VmSpec): string {
     return join(spec.dir, qemuFiles.console);
-  }
-}
-
-/** Connect to the monitor as soon as QEMU listens. */
-async function connectMonitor(spec: VmSpec, signal: AbortSignal): Promise<Qmp> {
-  for (let wait = 4; ; wait = Math.min(wait * 1.5, 100)) {
-    try {
-      return await Qmp.connect(join(spec.dir, qemuFiles.monitor), signal);
-    } catch (error) {
-      signal.throwIfAborted();
-      // Not there yet, or there but not listening yet.
-      if (!["ENOENT", "ECONNREFUSED"].includes(errnoOf(error) ?? "")) throw error;
-    }
-    await new Promise((resolve) => {
-      setTimeout(resolve, wait);
-    });
   }
 }

@@ -1,0 +1,124 @@
+/** A VM in a QEMU process, seen through its monitor and its channel. */
+import type { Socket } from "node:net";
+import { join } from "node:path";
+import type { Duplex } from "node:stream";
+import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
+import type { IsolationReport, ProcessIdentity, VmSpec } from "../../model/vm.ts";
+import { connectUnix } from "../../util/socket-path.ts";
+import type { RunningVm, SnapshotFiles, VmmExit } from "../driver.ts";
+import { killAndWait, within } from "../exit.ts";
+import { qemuFiles } from "./command.ts";
+import { Qmp } from "./qmp.ts";
+import { createState } from "./snapshot.ts";
+
+/** An error of a VM that does not run (any more). */
+function notRunning(id: string, cause?: unknown): VmsanError {
+  return new VmsanError(
+    {
+      code: "ERR_VM_NOT_RUNNING",
+      message: `The VM ${id} does not run`,
+      why: cause === undefined ? "Its QEMU process has ended." : messageOf(cause),
+      fix: `Start it with \`vmsan start ${id}\`; its console.log tells why it ended.`,
+    },
+    cause,
+  );
+}
+
+/** A VM in a QEMU process. */
+export class QemuVm implements RunningVm {
+  readonly process: ProcessIdentity;
+  readonly isolation: IsolationReport;
+  readonly exited: Promise<VmmExit>;
+  private readonly spec: VmSpec;
+  private readonly monitor: Qmp;
+  private channel: Socket | undefined;
+
+  constructor(
+    spec: VmSpec,
+    process: ProcessIdentity,
+    isolation: IsolationReport,
+    monitor: Qmp,
+    exited: Promise<VmmExit>,
+  ) {
+    this.spec = spec;
+    this.process = process;
+    this.isolation = isolation;
+    this.monitor = monitor;
+    this.exited = exited;
+  }
+
+  /** {@inheritDoc RunningVm.connect} QEMU takes one client: an earlier stream is ended first. */
+  async connect(signal: AbortSignal): Promise<Duplex> {
+    const earlier = this.channel;
+    if (earlier !== undefined && !earlier.destroyed) {
+      const closed = new Promise((resolve) => {
+        earlier.once("close", resolve);
+      });
+      earlier.destroy();
+      await closed;
+    }
+    try {
+      this.channel = await connectUnix(join(this.spec.dir, qemuFiles.channel), signal);
+      return this.channel;
+    } catch (error) {
+      if (signal.aborted) throw signal.reason;
+      if (["ENOENT", "ECONNREFUSED"].includes(errnoOf(error) ?? "")) {
+        throw notRunning(this.spec.id, error);
+      }
+      throw error;
+    }
+  }
+
+  async pause(): Promise<void> {
+    await this.monitor.execute("stop");
+  }
+
+  async resume(): Promise<void> {
+    await this.monitor.execute("cont");
+  }
+
+  async snapshot(files: SnapshotFiles, kind: "full" | "diff"): Promise<void> {
+    if (kind === "diff") {
+      throw new VmsanError({
+        code: "ERR_DRIVER_UNSUPPORTED",
+        message: `Cannot make a diff snapshot of ${this.spec.id}`,
+        why: "QEMU writes full snapshots only.",
+        fix: "Make a full snapshot.",
+      });
+    }
+    const chrooted = this.isolation.uid !== process.geteuid?.();
+    const socketDir = chrooted ? join(this.spec.dir, qemuFiles.root) : this.spec.dir;
+    await createState(this.monitor, this.process.pid, socketDir, files);
+  }
+
+  async kill(): Promise<void> {
+    const gone = await killAndWait(this.process);
+    this.channel?.destroy();
+    this.monitor.close();
+    if (gone) await within(this.exited, 2000);
+    else {
+      throw new VmsanError({
+        code: "ERR_VMM_KILL",
+        message: `Cannot end the VM ${this.spec.id}`,
+        why: `Its process ${this.process.pid} does not die of SIGKILL (stuck in the kernel).`,
+        fix: "Look at its state in /proc and at the host's disks; a reboot may be needed.",
+      });
+    }
+  }
+}
+
+/** Connect to the monitor as soon as QEMU listens. */
+export async function connectMonitor(spec: VmSpec, signal: AbortSignal): Promise<Qmp> {
+  for (let wait = 4; ; wait = Math.min(wait * 1.5, 100)) {
+    try {
+      return await Qmp.connect(join(spec.dir, qemuFiles.monitor), signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      // Not there yet, or there but not listening yet.
+      if (!["ENOENT", "ECONNREFUSED"].includes(errnoOf(error) ?? "")) throw error;
+    }
+    await new Promise((resolve) => {
+      setTimeout(resolve, wait);
+    });
+  }
+}
