@@ -5,6 +5,7 @@ import type { ProgressSink } from "../model/progress.ts";
 import { imageError } from "./errors.ts";
 import { withLease } from "./leases.ts";
 import type { Lease } from "./leases.ts";
+import type { RegistryOptions } from "./pull.ts";
 import { hostPlatform } from "./platform.ts";
 import { formatImageSource } from "./source.ts";
 import type { ContentStore } from "./store.ts";
@@ -21,6 +22,8 @@ export interface ResolveOptions {
   pull?: PullPolicy;
   /** Keeps the blobs after return; without one they are only safe while this runs. */
   lease?: Lease;
+  /** How to talk to registries: authorities, mirrors, credentials, limits. */
+  registry?: RegistryOptions;
   onProgress?: ProgressSink;
   signal?: AbortSignal;
 }
@@ -49,7 +52,15 @@ export async function resolveImage(source: ImageSource, options: ResolveOptions)
         const { resolveRootfs } = await import("./rootfs.ts");
         return resolveRootfs(source, name, context);
       }
-      case "registry":
+      case "registry": {
+        const { pullImage } = await import("./pull.ts");
+        return pullImage(source.reference, {
+          ...context,
+          pull: options.pull ?? "missing",
+          registry: options.registry ?? {},
+          ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
+        });
+      }
       case "docker-daemon":
       case "runtime":
         throw imageError(

@@ -1,0 +1,133 @@
+/**
+ * The client's half of HTTP/1.1 (RFC 9112) as far as registries need it: one request, the
+ * head of one answer, the framing of its body. Pure: bytes in, values out.
+ *
+ * Why not node:http: it makes a new buffer for every 64 KiB of a body. Measured on a 500 MB
+ * blob over loopback, digested: 0.8 s of CPU and 150 MB of memory, against 0.4 s and 60 MB
+ * when the socket fills memory that is used again.
+ */
+
+/** Largest head of an answer, in bytes. */
+export const HEAD_LIMIT = 64 << 10;
+
+/** How the end of a body is told. */
+export type Framing = { kind: "length"; size: number } | { kind: "chunked" } | { kind: "close" };
+
+/** The head of an answer. */
+export interface Head {
+  status: number;
+  /** By lower-case name; several of one name are joined by a comma. */
+  headers: Record<string, string>;
+  framing: Framing;
+  /** Whether the connection may carry another request. */
+  keepAlive: boolean;
+}
+
+/** The bytes of a request. Header values must not hold line ends. */
+export function encodeRequest(
+  method: string,
+  path: string,
+  headers: Record<string, string>,
+  body = "",
+): string {
+  const lines = [`${method} ${path} HTTP/1.1`];
+  for (const [name, value] of Object.entries(headers)) lines.push(`${name}: ${value}`);
+  if (body !== "" || method === "POST") lines.push(`content-length: ${Buffer.byteLength(body)}`);
+  for (const line of lines) {
+    if (/[\r\n\0]/.test(line)) throw new Error("A line end in a request's head");
+  }
+  return `${lines.join("\r\n")}\r\n\r\n${body}`;
+}
+
+/** The framing that headers announce; answers that contradict themselves are refused. */
+function framingOf(status: number, method: string, headers: Record<string, string>): Framing {
+  if (method === "HEAD" || status === 204 || status === 304 || status < 200) {
+    return { kind: "length", size: 0 };
+  }
+  const coding = headers["transfer-encoding"];
+  const length = headers["content-length"];
+  if (coding !== undefined) {
+    if (coding.trim().toLowerCase() !== "chunked" || length !== undefined) {
+      throw new Error("The answer's Transfer-Encoding cannot be used");
+    }
+    return { kind: "chunked" };
+  }
+  if (length === undefined) return { kind: "close" };
+  const sizes = new Set(length.split(",").map((size) => size.trim()));
+  const [size = ""] = sizes;
+  if (sizes.size !== 1 || !/^\d{1,15}$/.test(size)) {
+    throw new Error(`The answer's Content-Length ${JSON.stringify(length)} cannot be used`);
+  }
+  return { kind: "length", size: Number(size) };
+}
+
+/** Parse the head of an answer, without its empty line. */
+export function parseHead(text: string, method: string): Head {
+  const [first = "", ...lines] = text.split("\r\n");
+  const match = /^HTTP\/1\.([01]) (\d{3})(?: |$)/.exec(first);
+  if (match === null) throw new Error("The answer is not HTTP/1.1");
+  const status = Number(match[2]);
+  const headers: Record<string, string> = Object.create(null) as Record<string, string>;
+  for (const line of lines) {
+    const header = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*$/.exec(line);
+    if (header === null) throw new Error("The answer has a malformed header");
+    const [, name = "", value = ""] = header;
+    const key = name.toLowerCase();
+    headers[key] = headers[key] === undefined ? value : `${headers[key]}, ${value}`;
+  }
+  const framing = framingOf(status, method, headers);
+  const connection = (headers["connection"] ?? "").toLowerCase();
+  const keepAlive = match[1] === "1" && !connection.includes("close") && framing.kind !== "close";
+  return { status, headers, framing, keepAlive };
+}
+
+/** Takes the chunked coding apart, piece by piece (RFC 9112, section 7.1). */
+export class ChunkedDecoder {
+  #line = "";
+  /** Bytes of the present chunk that are still to come. */
+  #left = 0;
+  #state: "size" | "data" | "dataEnd" | "trailer" | "done" = "size";
+
+  /** Whether the last chunk and the trailer have come. */
+  get done(): boolean {
+    return this.#state === "done";
+  }
+
+  /** The content in these bytes. */
+  *push(bytes: Uint8Array): Generator<Uint8Array> {
+    for (let at = 0; at < bytes.length;) {
+      if (this.#state === "done") throw new Error("There are bytes after the last chunk");
+      if (this.#state === "data") {
+        const take = Math.min(this.#left, bytes.length - at);
+        yield bytes.subarray(at, at + take);
+        at += take;
+        this.#left -= take;
+        if (this.#left === 0) this.#state = "dataEnd";
+        continue;
+      }
+      const end = bytes.indexOf(0x0a, at);
+      const stop = end === -1 ? bytes.length : end + 1;
+      this.#line += Buffer.from(bytes.subarray(at, stop)).toString("latin1");
+      at = stop;
+      if (this.#line.length > 8192) throw new Error("A chunk's head is too long");
+      if (end !== -1) this.#endLine();
+    }
+  }
+
+  /** A line has come whole. */
+  #endLine(): void {
+    const line = this.#line.replace(/\r?\n$/, "");
+    this.#line = "";
+    if (this.#state === "dataEnd") {
+      if (line !== "") throw new Error("A chunk is longer than its size");
+      this.#state = "size";
+    } else if (this.#state === "trailer") {
+      if (line === "") this.#state = "done";
+    } else {
+      const size = /^([0-9a-fA-F]{1,12})[ \t]*(?:;.*)?$/.exec(line)?.[1];
+      if (size === undefined) throw new Error("A chunk's size is malformed");
+      this.#left = Number.parseInt(size, 16);
+      this.#state = this.#left === 0 ? "trailer" : "data";
+    }
+  }
+}
