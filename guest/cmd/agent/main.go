@@ -1,0 +1,160 @@
+// Command agent is vmsan's program inside a guest. As PID 1 of an initramfs it
+// boots the VM; `agent serve --unix PATH` is the same interface as an ordinary process.
+package main
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"vmsan/guest/internal/api"
+	"vmsan/guest/internal/boot"
+	"vmsan/guest/internal/channel"
+	"vmsan/guest/internal/kinds"
+	"vmsan/guest/internal/netcfg"
+	"vmsan/guest/internal/proc"
+	"vmsan/guest/internal/stream"
+)
+
+// build is set at link time; the host compares it with what it expects.
+var build = "dev"
+
+func main() {
+	// New files of the agent and of what it starts: rw-r--r--.
+	syscall.Umask(0o022)
+	mode := ""
+	if len(os.Args) > 1 {
+		mode = os.Args[1]
+	}
+	var err error
+	switch {
+	case os.Getpid() == 1:
+		runInit()
+	case mode == "supervise":
+		err = supervise()
+	case mode == "beside":
+		err = runBeside()
+	case mode == "serve":
+		err = serve(os.Args[2:])
+	case mode == "version":
+		fmt.Println(build)
+	default:
+		err = errors.New("usage: agent serve --unix PATH | agent version")
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "vmsan-agent: fatal: ERR_AGENT_START: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// runInit boots a VM; it does not return.
+func runInit() {
+	defer func() {
+		if p := recover(); p != nil {
+			boot.Fatal(fmt.Errorf("the agent panicked: %v", p))
+		}
+	}()
+	boot.IgnoreKeys()
+	m, err := boot.Prepare()
+	if err != nil {
+		boot.Fatal(err)
+	}
+	if m.Params.Init != "" {
+		boot.Fatal(m.ExecInit())
+	}
+	port, listener, err := m.OpenChannel()
+	if err != nil {
+		boot.Fatal(err)
+	}
+	m.Trace("channel open")
+	s := newServer(api.Options{
+		Mode: api.ModeInit, BootID: bootID(), PowerOff: m.PowerOff, Everybody: true,
+	}, true, proc.NewCgroups("/sys/fs/cgroup"))
+	err = serveChannel(s, port, listener)
+	boot.Fatal(fmt.Errorf("the channel to the host broke: %w", err))
+}
+
+// newServer puts the parts together.
+func newServer(o api.Options, orphans bool, groups *proc.Cgroups) *api.Server {
+	pin := &channel.Pin{}
+	cfg := &netcfg.Config{System: o.Mode == api.ModeInit, Pin: pin}
+	o.Build, o.Pin, o.Config = build, pin, cfg
+	o.Limits = stream.DefaultLimits(api.MemInfo("MemTotal"))
+	o.Host = &kinds.Host{Reaper: proc.NewReaper(orphans), Cgroups: groups, Env: cfg.Env, Etc: "/etc"}
+	return api.New(o)
+}
+
+// serveChannel serves a port or a listener until it fails.
+func serveChannel(s *api.Server, port *channel.Port, l net.Listener) error {
+	failed := make(chan error, 2)
+	go func() { failed <- s.Run() }()
+	go func() {
+		if port != nil {
+			failed <- channel.Run(port, s.Pin(), s.ServeConn)
+		} else {
+			failed <- channel.Listen(l, s.Pin(), s.ServeConn)
+		}
+	}()
+	return <-failed
+}
+
+// serve is the agent as an ordinary process.
+func serve(args []string) error {
+	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
+	path := flags.String("unix", "", "the socket to listen on")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if *path == "" || flags.NArg() > 0 {
+		return errors.New("usage: agent serve --unix PATH")
+	}
+	l, err := channel.ListenUnix(*path)
+	if err != nil {
+		return err
+	}
+	if err := proc.SetSubreaper(); err != nil {
+		return fmt.Errorf("become subreaper: %w", err)
+	}
+	exit := make(chan struct{})
+	s := newServer(api.Options{
+		Mode: api.ModeProcess, BootID: randomID(),
+		PowerOff: func(bool) { close(exit) },
+	}, true, nil)
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		<-term
+		s.Shutdown(time.Second, false)
+	}()
+	failed := make(chan error, 1)
+	go func() { failed <- serveChannel(s, nil, l) }()
+	select {
+	case err = <-failed:
+	case <-exit:
+	}
+	// The socket's file is of no use without this process.
+	_ = os.Remove(*path)
+	return err
+}
+
+func randomID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails on Linux
+	return hex.EncodeToString(b[:])
+}
+
+func bootID() string {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return randomID()
+	}
+	return strings.TrimSpace(string(b))
+}

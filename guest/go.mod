@@ -1,0 +1,3 @@
+module vmsan/guest
+
+go 1.24

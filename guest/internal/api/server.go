@@ -1,0 +1,275 @@
+// Package api is the agent's HTTP/2 interface to the host (protocol section 3):
+// it checks requests, calls the packages that do the work and shapes replies.
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"vmsan/guest/internal/channel"
+	"vmsan/guest/internal/kinds"
+	"vmsan/guest/internal/netcfg"
+	"vmsan/guest/internal/proc"
+	"vmsan/guest/internal/stream"
+	"vmsan/guest/internal/wire"
+)
+
+// maxBody bounds JSON bodies in bytes.
+const maxBody = 1 << 20
+
+// Modes of the agent.
+const (
+	ModeInit    = "init"
+	ModeProcess = "process"
+)
+
+// Options of a Server.
+type Options struct {
+	Build  string
+	Mode   string
+	BootID string
+	Pin    *channel.Pin
+	// Config applies PUT /v1/config.
+	Config *netcfg.Config
+	Host   *kinds.Host
+	Limits stream.Limits
+	// PowerOff ends the VM or the process after POST /v1/shutdown; streams and
+	// processes have been ended by then.
+	PowerOff func(reboot bool)
+	// OwnInit asks an init that runs beside the agent to shut down; nil if the agent is init itself.
+	OwnInit func(reboot bool)
+	// Everybody: TERM and KILL go to every process of the guest, else to the agent's descendants.
+	Everybody bool
+}
+
+// Server answers the host.
+type Server struct {
+	opts         Options
+	started      time.Time
+	streams      *stream.Registry
+	http         *http.Server
+	conns        *channel.Connections
+	configured   atomic.Bool
+	shuttingDown atomic.Bool
+}
+
+// New makes a server.
+func New(opts Options) *Server {
+	s := &Server{opts: opts, started: time.Now(), streams: stream.NewRegistry(opts.Limits), conns: channel.NewConnections()}
+	opts.Host.Register(s.streams)
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	s.http = &http.Server{
+		Handler:   s.routes(),
+		Protocols: protocols,
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          2000,
+			MaxReadFrameSize:              256 << 10,
+			MaxReceiveBufferPerStream:     4 << 20,
+			MaxReceiveBufferPerConnection: 8 << 20,
+		},
+		// A broken session is an ordinary event; panics of handlers are not.
+		ErrorLog: log.New(os.Stderr, "vmsan-agent: ", 0),
+	}
+	return s
+}
+
+// ServeConn serves one session; it does not block.
+func (s *Server) ServeConn(c net.Conn) { s.conns.Serve(c) }
+
+// Run serves sessions until Close.
+func (s *Server) Run() error {
+	stop := make(chan struct{})
+	defer close(stop)
+	go s.janitor(stop)
+	return s.http.Serve(s.conns)
+}
+
+// Close ends all sessions.
+func (s *Server) Close() error { return errors.Join(s.http.Close(), s.conns.Close()) }
+
+// Streams gives the registry.
+func (s *Server) Streams() *stream.Registry { return s.streams }
+
+// janitor forgets ended streams and removes left cgroups.
+func (s *Server) janitor(stop <-chan struct{}) {
+	t := time.NewTicker(15 * time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			s.streams.Expire()
+			s.opts.Host.Cgroups.Sweep(s.streams.Has)
+		case <-stop:
+			return
+		}
+	}
+}
+
+func (s *Server) routes() http.Handler {
+	m := http.NewServeMux()
+	m.HandleFunc("GET /v1/hello", s.hello)
+	m.HandleFunc("PUT /v1/config", s.config)
+	m.HandleFunc("GET /v1/streams", s.listStreams)
+	m.HandleFunc("POST /v1/streams", s.openStream)
+	m.HandleFunc("POST /v1/streams/{id}", s.attachStream)
+	m.HandleFunc("GET /v1/streams/{id}", s.getStream)
+	m.HandleFunc("GET /v1/streams/{id}/wait", s.waitStream)
+	m.HandleFunc("POST /v1/streams/{id}/signal", s.signalStream)
+	m.HandleFunc("DELETE /v1/streams/{id}", s.deleteStream)
+	m.HandleFunc("GET /v1/stats", s.stats)
+	m.HandleFunc("POST /v1/shutdown", s.shutdown)
+	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, http.StatusNotFound, wire.Errorf(wire.CodeRequest, "The agent has no %s %.128s.", r.Method, r.URL.Path))
+	})
+	return m
+}
+
+// hello greets and refuses other protocols.
+func (s *Server) hello(w http.ResponseWriter, r *http.Request) {
+	if v := r.Header.Get("vmsan-protocol"); v != strconv.Itoa(wire.Version) {
+		writeError(w, http.StatusUpgradeRequired,
+			wire.Errorf(wire.CodeVersion, "The host speaks protocol %.16q (build %.64q), the agent %d (build %q).",
+				v, r.Header.Get("vmsan-build"), wire.Version, s.opts.Build).
+				Remedy("Stop and start the VM, so that it gets the agent of this vmsan."))
+		return
+	}
+	var u syscall.Utsname
+	// Uname cannot fail with a valid buffer.
+	_ = syscall.Uname(&u)
+	writeJSON(w, map[string]any{
+		"protocol": wire.Version, "build": s.opts.Build, "pid": os.Getpid(), "bootId": s.opts.BootID,
+		"kernel": utsString(u.Release[:]), "arch": utsString(u.Machine[:]), "configured": s.configured.Load(),
+		"mode": s.opts.Mode, "uptimeMs": time.Since(s.started).Milliseconds(),
+	})
+}
+
+// config applies what the host says about the VM.
+func (s *Server) config(w http.ResponseWriter, r *http.Request) {
+	var c netcfg.Request
+	if !readJSON(w, r, &c) {
+		return
+	}
+	reply, err := s.opts.Config.Apply(&c)
+	if err != nil {
+		writeError(w, statusOf(err), err)
+		return
+	}
+	s.configured.Store(true)
+	writeJSON(w, reply)
+}
+
+// stats tells how the guest and the agent are doing.
+func (s *Server) stats(w http.ResponseWriter, _ *http.Request) {
+	fds := 0
+	if names, err := os.ReadDir("/proc/self/fd"); err == nil {
+		fds = len(names) - 1 // the directory itself
+	}
+	writeJSON(w, map[string]any{
+		"memTotalKib": MemInfo("MemTotal"), "memAvailableKib": MemInfo("MemAvailable"), "loadAvg": loadAvg(),
+		"processes": proc.Count(), "streams": s.streams.Len(), "goroutines": runtime.NumGoroutine(), "fds": fds,
+	})
+}
+
+// MemInfo gives a line of /proc/meminfo in KiB, 0 if it cannot be read.
+func MemInfo(name string) int64 {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	for _, line := range strings.Split(string(b), "\n") {
+		if rest, ok := strings.CutPrefix(line, name+":"); ok {
+			n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
+func loadAvg() []float64 {
+	out := []float64{0, 0, 0}
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return out
+	}
+	for i, f := range strings.Fields(string(b)) {
+		if i < len(out) {
+			out[i], _ = strconv.ParseFloat(f, 64)
+		}
+	}
+	return out
+}
+
+func utsString[T int8 | uint8](f []T) string {
+	b := make([]byte, 0, len(f))
+	for _, c := range f {
+		if c == 0 {
+			break
+		}
+		b = append(b, byte(c))
+	}
+	return string(b)
+}
+
+// readJSON decodes a bounded body; on failure it has answered.
+func readJSON(w http.ResponseWriter, r *http.Request, v any) bool {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		writeError(w, http.StatusBadRequest, wire.Errorf(wire.CodeRequest, "The request's body is larger than %d bytes.", maxBody))
+		return false
+	case err != nil:
+		// The client is gone; nobody reads an answer.
+		return false
+	}
+	if err := json.Unmarshal(b, v); err != nil {
+		writeError(w, http.StatusBadRequest, wire.Errorf(wire.CodeRequest, "The request's body is not what %s expects.", r.URL.Path).Because(err))
+		return false
+	}
+	return true
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("content-type", "application/json")
+	// A failing write means that the client is gone.
+	_, _ = w.Write(wire.JSON(v))
+}
+
+func writeError(w http.ResponseWriter, status int, err error) {
+	w.Header().Set("content-type", "application/json")
+	w.WriteHeader(status)
+	info := wire.AsInfo(err, wire.CodeInternal, "The agent failed.")
+	_, _ = w.Write(wire.JSON(map[string]any{"error": info})) // as above
+}
+
+// statusOf chooses the HTTP status for an error's code.
+func statusOf(err error) int {
+	var info *wire.ErrorInfo
+	if !errors.As(err, &info) {
+		return http.StatusInternalServerError
+	}
+	switch info.Code {
+	case wire.CodeStreamNotFound, wire.CodeNotFound:
+		return http.StatusNotFound
+	case wire.CodeStreamRunning, wire.CodeStreamEnded, wire.CodeShutdown:
+		return http.StatusConflict
+	case wire.CodeInternal, wire.CodeConfig:
+		return http.StatusInternalServerError
+	}
+	return http.StatusBadRequest
+}
+
+// Pin gives the token that the server's streams answer to.
+func (s *Server) Pin() *channel.Pin { return s.opts.Pin }

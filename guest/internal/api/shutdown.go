@@ -1,0 +1,92 @@
+package api
+
+import (
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+
+	"vmsan/guest/internal/proc"
+)
+
+// maxGrace bounds the time that processes get between TERM and KILL.
+const maxGrace = 10 * time.Minute
+
+// shutdown answers at once and ends everything behind the answer.
+func (s *Server) shutdown(w http.ResponseWriter, r *http.Request) {
+	var req struct {
+		GraceMs int64 `json:"graceMs"`
+		Reboot  bool  `json:"reboot"`
+	}
+	if !readJSON(w, r, &req) {
+		return
+	}
+	grace := min(max(time.Duration(req.GraceMs)*time.Millisecond, 0), maxGrace)
+	first := s.shuttingDown.CompareAndSwap(false, true)
+	w.WriteHeader(http.StatusAccepted)
+	// Flushed so that the host has the answer before the channel goes.
+	_ = http.NewResponseController(w).Flush()
+	if first {
+		go s.Shutdown(grace, req.Reboot)
+	}
+}
+
+// Shutdown ends the guest: TERM to all, the grace time, KILL, then the power.
+func (s *Server) Shutdown(grace time.Duration, reboot bool) {
+	s.streams.Close()
+	if s.opts.OwnInit != nil {
+		// Its services are ended by itself, in its order; the power is its too.
+		s.opts.OwnInit(reboot)
+		time.Sleep(max(grace, 100*time.Millisecond))
+		s.opts.PowerOff(reboot)
+		return
+	}
+	deadline := time.Now().Add(grace)
+	if grace > 0 {
+		s.killAll(syscall.SIGTERM)
+		for s.anybody() && time.Now().Before(deadline) {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	for range 50 {
+		if !s.anybody() {
+			break
+		}
+		s.killAll(syscall.SIGKILL)
+		time.Sleep(10 * time.Millisecond)
+	}
+	// Work that is no process.
+	for _, st := range s.streams.List() {
+		select {
+		case <-st.Done():
+		default:
+			_ = st.Signal(syscall.SIGTERM, true) // it may just have ended
+		}
+	}
+	// Let clients see the last EXIT frames.
+	time.Sleep(20 * time.Millisecond)
+	s.opts.PowerOff(reboot)
+}
+
+func (s *Server) anybody() bool { return len(s.everybody()) > 0 }
+
+// everybody lists who is to be ended.
+func (s *Server) everybody() []int {
+	if s.opts.Everybody {
+		return proc.UserProcesses()
+	}
+	return proc.Descendants()
+}
+
+func (s *Server) killAll(sig syscall.Signal) {
+	for _, p := range s.everybody() {
+		if p == os.Getpid() {
+			continue
+		}
+		// ESRCH: it has ended.
+		_ = syscall.Kill(p, sig)
+		if sig == syscall.SIGTERM {
+			_ = syscall.Kill(p, syscall.SIGCONT) // as above; a stopped process acts on nothing else
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package boot
+
+import (
+	"os"
+	"syscall"
+)
+
+// Name is the argv[0] of the agent beside an init. By systemd's convention a
+// leading "@" keeps a process through shutdown until the very end.
+const Name = "@vmsan-agent"
+
+// ExecInit starts the supervised agent and becomes the image's own init. It
+// returns only when that fails.
+func (m *Machine) ExecInit() error {
+	if err := executable(m.Params.Init); err != nil {
+		return fail(CodeInit, err, "the image's init %s cannot be run", m.Params.Init)
+	}
+	_, err := syscall.ForkExec("/proc/self/exe", []string{Name, "supervise"}, &syscall.ProcAttr{
+		Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		return fail(CodeInit, err, "the agent cannot be started beside the image's init")
+	}
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TERM=linux"}
+	err = syscall.Exec(m.Params.Init, []string{m.Params.Init}, env)
+	return fail(CodeInit, err, "the image's init %s cannot be run", m.Params.Init)
+}
+
+func executable(path string) error {
+	fi, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return err
+	case !fi.Mode().IsRegular() || fi.Mode()&0o111 == 0:
+		return syscall.EACCES
+	}
+	return nil
+}
+
+// Resume gives the machine to the agent beside an init: the root is switched already.
+func Resume() (*Machine, error) {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	p, err := ParseParams(string(cmdline))
+	return &Machine{Params: p}, err
+}
+
+// AskInit asks PID 1 to end the system in its own order. It is a restart in
+// every case, for the reason given at Off.
+func AskInit(bool) {
+	if _, err := os.Stat("/run/systemd/system"); err == nil {
+		const startRebootTarget = 34 + 5                       // SIGRTMIN+5, systemd(1)
+		_ = syscall.Kill(1, syscall.Signal(startRebootTarget)) // the grace time's end comes all the same
+		return
+	}
+	for _, reboot := range []string{"/sbin/reboot", "/usr/sbin/reboot", "/bin/reboot"} {
+		if executable(reboot) != nil {
+			continue
+		}
+		_, err := syscall.ForkExec(reboot, []string{"reboot"}, &syscall.ProcAttr{
+			Dir: "/", Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Files: []uintptr{0, 1, 2},
+		})
+		if err == nil {
+			return
+		}
+	}
+	_ = syscall.Kill(1, syscall.SIGTERM) // busybox init restarts on it
+}

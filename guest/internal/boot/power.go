@@ -1,0 +1,59 @@
+package boot
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Off ends the VM. It is a restart in every case: VMMs without power
+// management (microvm, Firecracker) end on it, and the host decides what next.
+func Off() {
+	syscall.Sync()
+	err := syscall.Reboot(syscall.LINUX_REBOOT_CMD_RESTART)
+	fmt.Fprintf(os.Stderr, "vmsan-agent: the restart failed: %v\n", err)
+	// As PID 1 this is a kernel panic, which ends the VM too.
+	os.Exit(1)
+}
+
+// PowerOff writes everything back, makes the disks read-only and ends the VM.
+func (m *Machine) PowerOff(bool) {
+	syscall.Sync()
+	// What still writes (a stuck process) keeps a mount busy; everything is
+	// synced by then, and the journal takes care of the rest.
+	_ = syscall.Mount("", "/", "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "")
+	if m.disk != nil {
+		_ = syscall.Mount("", fmt.Sprintf("/proc/self/fd/%d", m.disk.Fd()), "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "")
+	}
+	Off()
+}
+
+// Fatal says in one line on the console why the VM cannot be used, and ends it.
+func Fatal(err error) {
+	code := CodePanic
+	var e *Error
+	if errors.As(err, &e) {
+		code = e.Code
+	}
+	line := fmt.Sprintf("vmsan-agent: fatal: %s: %s\n", code, strings.ReplaceAll(err.Error(), "\n", " "))
+	_, _ = os.Stderr.WriteString(line) // nobody to tell
+	if os.Getpid() != 1 {
+		os.Exit(1)
+	}
+	// The console drains while the kernel runs, not afterwards.
+	if f, err := os.OpenFile("/dev/console", os.O_WRONLY|syscall.O_NOCTTY, 0); err == nil {
+		const tcsbrk = 0x5409
+		_, _, _ = syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), tcsbrk, 1) // tcdrain
+	}
+	time.Sleep(20 * time.Millisecond)
+	Off()
+}
+
+// IgnoreKeys keeps Ctrl-Alt-Del and window changes of the console away from the agent.
+func IgnoreKeys() {
+	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGWINCH)
+}

@@ -1,0 +1,189 @@
+package boot
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"syscall"
+
+	"vmsan/guest/internal/netcfg"
+)
+
+// disks lists the virtio disks in order, with whether each is read-only.
+func disks() (names []string, readOnly map[string]bool) {
+	readOnly = map[string]bool{}
+	paths, err := filepath.Glob("/sys/block/vd*")
+	if err != nil {
+		return nil, nil
+	}
+	for _, p := range paths {
+		name := filepath.Base(p)
+		if _, err := os.Stat("/dev/" + name); err != nil {
+			continue
+		}
+		b, err := os.ReadFile(p + "/ro")
+		readOnly[name] = err == nil && strings.TrimSpace(string(b)) == "1"
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	return names, readOnly
+}
+
+// mountRoot mounts the image's root on target.
+func (m *Machine) mountRoot(target string) error {
+	need := 2
+	if m.Params.Root == "flat" {
+		need = 1
+	}
+	var names []string
+	var readOnly map[string]bool
+	waitFor(func() string {
+		if names, readOnly = disks(); len(names) >= need {
+			return names[0]
+		}
+		return ""
+	})
+	if len(names) < need {
+		return fail(CodeDisk, nil, "%d disks are needed for vmsan.root=%s but the VM has %d (%s)",
+			need, m.Params.Root, len(names), strings.Join(names, ", "))
+	}
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return fail(CodeRoot, err, "%s cannot be made", target)
+	}
+	if need == 1 {
+		if err := mountExt4(names[0], target, 0); err != nil {
+			return err
+		}
+		return m.keep(target)
+	}
+	base, upper := names[0], names[1]
+	if readOnly[upper] && !readOnly[base] {
+		// VMMs number their devices as they please; only one order can be meant.
+		base, upper = upper, base
+	}
+	if err := mountExt4(base, "/base", syscall.MS_RDONLY); err != nil {
+		return err
+	}
+	if err := mountExt4(upper, "/rw", 0); err != nil {
+		return err
+	}
+	for _, d := range []string{"/rw/upper", "/rw/work"} {
+		if err := os.Mkdir(d, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			return fail(CodeRoot, err, "%s cannot be made on the VM's own disk", d)
+		}
+	}
+	if err := mountOverlay(target); err != nil {
+		return err
+	}
+	return m.keep("/rw")
+}
+
+func mountOverlay(target string) error {
+	const dirs = "lowerdir=/base,upperdir=/rw/upper,workdir=/rw/work"
+	// redirect_dir lets rename(2) work on directories of the base.
+	err := syscall.Mount("overlay", target, "overlay", 0, dirs+",redirect_dir=on")
+	if errors.Is(err, syscall.EINVAL) {
+		err = syscall.Mount("overlay", target, "overlay", 0, dirs)
+	}
+	if err != nil {
+		return fail(CodeRoot, err, "the overlay of base image and own disk cannot be mounted")
+	}
+	return nil
+}
+
+func mountExt4(disk, target string, flags uintptr) error {
+	if err := os.MkdirAll(target, 0o755); err != nil {
+		return fail(CodeRoot, err, "%s cannot be made", target)
+	}
+	if err := syscall.Mount("/dev/"+disk, target, "ext4", flags, ""); err != nil {
+		return fail(CodeDisk, err, "the disk %s cannot be mounted as ext4", disk)
+	}
+	return nil
+}
+
+// keep holds the writable file system, to make it read-only at the end.
+func (m *Machine) keep(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fail(CodeRoot, err, "%s cannot be opened", path)
+	}
+	m.disk = f
+	return nil
+}
+
+// switchRoot makes target "/", with the kernel's file systems moved into it.
+func switchRoot(target string) error {
+	for _, d := range []string{"/proc", "/sys", "/dev"} {
+		to := target + d
+		if err := ensureDir(to, 0o755); err != nil {
+			return fail(CodeRoot, err, "%s cannot be made in the image's root", d)
+		}
+		if err := syscall.Mount(d, to, "", syscall.MS_MOVE, ""); err != nil {
+			return fail(CodeRoot, err, "%s cannot be moved into the image's root", d)
+		}
+	}
+	if err := os.Chdir(target); err != nil {
+		return fail(CodeRoot, err, "the image's root cannot be entered")
+	}
+	if err := syscall.Mount(".", "/", "", syscall.MS_MOVE, ""); err != nil {
+		return fail(CodeRoot, err, "the image's root cannot be moved to /")
+	}
+	if err := syscall.Chroot("."); err != nil {
+		return fail(CodeRoot, err, "the root cannot be switched")
+	}
+	return os.Chdir("/")
+}
+
+// ensureDir makes path a directory; something else of that name (a symlink in
+// the image, say) is replaced, which changes the VM's own disk only.
+func ensureDir(path string, mode os.FileMode) error {
+	fi, err := os.Lstat(path)
+	if err == nil && fi.IsDir() {
+		return nil
+	}
+	if err == nil {
+		if err := os.Remove(path); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(path, mode.Perm()); err != nil {
+		return err
+	}
+	// Mkdir is subject to the umask and does not know the sticky bit.
+	return os.Chmod(path, mode)
+}
+
+// furnish adds what programs expect and images may lack. Nothing here is worth
+// ending the boot for: a program that needs it will say so.
+func furnish() {
+	const nosuid = syscall.MS_NOSUID | syscall.MS_NOEXEC
+	_ = os.Mkdir("/dev/pts", 0o755)
+	_ = syscall.Mount("devpts", "/dev/pts", "devpts", nosuid, "newinstance,ptmxmode=0666,mode=0620,gid=5")
+	_ = os.Mkdir("/dev/shm", 0o755)
+	_ = syscall.Mount("tmpfs", "/dev/shm", "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV, "mode=1777")
+	_ = os.Mkdir("/dev/mqueue", 0o755)
+	_ = syscall.Mount("mqueue", "/dev/mqueue", "mqueue", nosuid|syscall.MS_NODEV, "")
+	for link, to := range map[string]string{"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"} {
+		_ = os.Symlink(to, "/dev/"+link)
+	}
+	_ = syscall.Mount("cgroup2", "/sys/fs/cgroup", "cgroup2", nosuid|syscall.MS_NODEV, "nsdelegate,memory_recursiveprot")
+	for dir, mode := range map[string]os.FileMode{"/tmp": 0o777 | os.ModeSticky, "/run": 0o755, "/etc": 0o755} {
+		// Here a symlink is the image's own choice (/tmp to /var/tmp, say).
+		if _, err := os.Stat(dir); err != nil {
+			_ = ensureDir(dir, mode)
+		}
+	}
+	for name, value := range map[string]string{
+		"net/ipv4/ping_group_range":           "0 2147483647", // ping without privileges
+		"net/ipv4/ip_unprivileged_port_start": "0",            // as in containers: the VM is the user's own
+		"fs/inotify/max_user_watches":         "524288",
+		"fs/inotify/max_user_instances":       "1024",
+	} {
+		_ = os.WriteFile("/proc/sys/"+name, []byte(value), 0)
+	}
+	_ = netcfg.LoopbackUp()
+	// What processes of the guest may open; see docs/guest-agent.md.
+	_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: 65536, Max: 1048576})
+}

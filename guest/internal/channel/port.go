@@ -1,0 +1,121 @@
+package channel
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// PortName is the virtio-serial port's name.
+const PortName = "vmsan.0"
+
+// Port is a virtio-serial port. It is opened once and kept: closing it makes
+// the kernel throw away what the host has queued.
+type Port struct {
+	file *os.File
+	raw  syscall.RawConn
+}
+
+// FindPort gives the device of the port named PortName, "" if there is none (yet).
+func FindPort() string {
+	names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
+	if err != nil {
+		return ""
+	}
+	for _, n := range names {
+		b, err := os.ReadFile(n)
+		if err == nil && strings.TrimSpace(string(b)) == PortName {
+			return "/dev/" + filepath.Base(filepath.Dir(n))
+		}
+	}
+	return ""
+}
+
+// OpenPort opens the device.
+func OpenPort(dev string) (*Port, error) {
+	fd, err := syscall.Open(dev, syscall.O_RDWR|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: dev, Err: err}
+	}
+	return NewPort(uintptr(fd))
+}
+
+// NewPort takes over an open descriptor.
+func NewPort(fd uintptr) (*Port, error) {
+	if err := syscall.SetNonblock(int(fd), true); err != nil {
+		return nil, err
+	}
+	f := os.NewFile(fd, PortName)
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	return &Port{file: f, raw: raw}, nil
+}
+
+// File gives the descriptor's file, to hand it to a child.
+func (p *Port) File() *os.File { return p.file }
+
+// Read waits for input. A read of 0 bytes only says that the host is not
+// connected now: it waits for the next event (the poller is edge-triggered).
+func (p *Port) Read(b []byte) (int, error) {
+	var n int
+	var err error
+	werr := p.raw.Read(func(fd uintptr) bool {
+		for {
+			n, err = syscall.Read(int(fd), b)
+			switch {
+			case errors.Is(err, syscall.EINTR):
+				continue
+			case errors.Is(err, syscall.EAGAIN):
+				return false
+			case err == nil && n == 0:
+				return false
+			}
+			return true
+		}
+	})
+	if werr != nil {
+		return 0, werr
+	}
+	return max(n, 0), err
+}
+
+// Write writes all of b, waiting while the host does not take it.
+func (p *Port) Write(b []byte) (int, error) {
+	done := 0
+	var err error
+	werr := p.raw.Write(func(fd uintptr) bool {
+		for done < len(b) {
+			var n int
+			n, err = syscall.Write(int(fd), b[done:])
+			switch {
+			case errors.Is(err, syscall.EINTR):
+				err = nil
+			case errors.Is(err, syscall.EAGAIN):
+				err = nil
+				return false
+			case err != nil:
+				return true
+			case n == 0:
+				return false
+			default:
+				done += n
+			}
+		}
+		return true
+	})
+	if werr != nil {
+		return done, werr
+	}
+	return done, err
+}
+
+// SetWriteDeadline implements Stream.
+func (p *Port) SetWriteDeadline(t time.Time) error { return p.file.SetWriteDeadline(t) }
+
+// Close implements Stream.
+func (p *Port) Close() error { return p.file.Close() }

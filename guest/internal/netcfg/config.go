@@ -1,0 +1,318 @@
+// Package netcfg applies the host's configuration to the guest: name, clock,
+// randomness, addresses, names, mounts, environment (PUT /v1/config).
+package netcfg
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"vmsan/guest/internal/channel"
+	"vmsan/guest/internal/wire"
+)
+
+// Request is the body of PUT /v1/config; what is absent is left as it is.
+type Request struct {
+	Hostname string `json:"hostname"`
+	Time     *struct {
+		UnixNs string `json:"unixNs"`
+	} `json:"time"`
+	Seed      string   `json:"seed"`
+	Token     string   `json:"token"`
+	Network   *Network `json:"network"`
+	Env       []string `json:"env"`
+	Mounts    []Mount  `json:"mounts"`
+	MachineID string   `json:"machineId"`
+}
+
+// Network is the guest's whole network configuration.
+type Network struct {
+	Interfaces []Interface `json:"interfaces"`
+	DNS        []string    `json:"dns"`
+	Search     []string    `json:"search"`
+	Hosts      []HostEntry `json:"hosts"`
+}
+
+// Interface is found by its MAC; the only one of a guest takes the MAC given.
+type Interface struct {
+	MAC       string   `json:"mac"`
+	Addresses []string `json:"addresses"`
+	Gateway4  string   `json:"gateway4"`
+	Gateway6  string   `json:"gateway6"`
+	MTU       int      `json:"mtu"`
+}
+
+// HostEntry is a line of /etc/hosts.
+type HostEntry struct {
+	Address string   `json:"address"`
+	Names   []string `json:"names"`
+}
+
+// Mount is mounted as mount(2) takes it; the target is made if it is missing.
+type Mount struct {
+	Source   string `json:"source"`
+	Target   string `json:"target"`
+	Type     string `json:"type"`
+	ReadOnly bool   `json:"readOnly"`
+	Options  string `json:"options"`
+}
+
+// Reply says how long each step took, in milliseconds, and what was left out.
+type Reply struct {
+	Timings map[string]float64 `json:"timings"`
+	// Skipped names parts that this mode of the agent does not apply.
+	Skipped []string `json:"skipped,omitempty"`
+	// Warnings are failures that leave the guest usable.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Config applies requests, one at a time.
+type Config struct {
+	// System: the agent owns the machine. Otherwise only environment and token are taken.
+	System bool
+	Pin    *channel.Pin
+
+	mu       sync.Mutex
+	envMu    sync.RWMutex
+	env      []string
+	hostname string
+	hosts    []HostEntry
+}
+
+// Env gives the VM's environment.
+func (c *Config) Env() []string {
+	c.envMu.RLock()
+	defer c.envMu.RUnlock()
+	return c.env
+}
+
+func bad(format string, args ...any) error { return wire.Errorf(wire.CodeRequest, format, args...) }
+
+// Apply checks all of r before it changes anything, then applies it.
+func (c *Config) Apply(r *Request) (*Reply, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, err := check(r)
+	if err != nil {
+		return nil, err
+	}
+	reply := &Reply{Timings: map[string]float64{}}
+	step := func(name string, wanted bool, do func() error) error {
+		if !wanted {
+			return nil
+		}
+		if !c.System && name != "env" && name != "token" {
+			reply.Skipped = append(reply.Skipped, name)
+			return nil
+		}
+		begin := time.Now()
+		err := do()
+		reply.Timings[name] = float64(time.Since(begin).Microseconds()) / 1000
+		if err != nil {
+			return wire.AsInfo(err, wire.CodeConfig, "The guest could not apply "+name+".")
+		}
+		return nil
+	}
+	soft := func(name string, wanted bool, do func() error) {
+		if err := step(name, wanted, do); err != nil {
+			reply.Warnings = append(reply.Warnings, err.Error())
+		}
+	}
+	// Randomness first: nothing after a restore may use the parent's.
+	steps := []error{
+		step("seed", p.seed != nil, func() error { return addEntropy(p.seed) }),
+		step("time", r.Time != nil, func() error { return setClock(p.unixNs) }),
+		step("token", r.Token != "", func() error { c.Pin.Set(p.token); return nil }),
+		step("env", r.Env != nil, func() error {
+			c.envMu.Lock()
+			defer c.envMu.Unlock()
+			c.env = r.Env
+			return nil
+		}),
+		step("hostname", r.Hostname != "", func() error { return syscall.Sethostname([]byte(r.Hostname)) }),
+		step("network", r.Network != nil, func() error { return applyNetwork(r.Network) }),
+		step("mounts", len(r.Mounts) > 0, func() error { return mountAll(r.Mounts) }),
+	}
+	for _, err := range steps {
+		if err != nil {
+			return nil, err
+		}
+	}
+	if r.Hostname != "" {
+		c.hostname = r.Hostname
+	}
+	if r.Network != nil {
+		c.hosts = r.Network.Hosts
+	}
+	soft("machineId", r.MachineID != "", func() error { return replaceFile("/etc", "machine-id", r.MachineID+"\n", 0o444) })
+	soft("hostnameFile", r.Hostname != "", func() error { return replaceFile("/etc", "hostname", r.Hostname+"\n", 0o644) })
+	soft("hosts", r.Hostname != "" || r.Network != nil, func() error { return replaceFile("/etc", "hosts", hostsFile(c.hostname, c.hosts), 0o644) })
+	soft("dns", r.Network != nil && (len(r.Network.DNS) > 0 || len(r.Network.Search) > 0),
+		func() error { return replaceFile("/etc", "resolv.conf", resolvFile(r.Network), 0o644) })
+	return reply, nil
+}
+
+type parsed struct {
+	seed   []byte
+	unixNs int64
+	token  channel.Token
+}
+
+// check validates everything, so that a bad request changes nothing.
+func check(r *Request) (*parsed, error) {
+	p := &parsed{}
+	var err error
+	if r.Time != nil {
+		if p.unixNs, err = strconv.ParseInt(r.Time.UnixNs, 10, 64); err != nil || p.unixNs < 0 {
+			return nil, bad("time.unixNs %.32q is no time.", r.Time.UnixNs)
+		}
+	}
+	if r.Seed != "" {
+		if p.seed, err = base64.StdEncoding.DecodeString(r.Seed); err != nil || len(p.seed) > 4096 {
+			return nil, bad("seed is not base64 of at most 4096 bytes.")
+		}
+	}
+	if r.Token != "" {
+		b, err := hex.DecodeString(r.Token)
+		if err != nil || len(b) != channel.TokenLen {
+			return nil, bad("token is not 32 hexadecimal digits.")
+		}
+		copy(p.token[:], b)
+	}
+	if r.Hostname != "" && !validName(r.Hostname, 64) {
+		return nil, bad("The host name %.80q is not usable.", r.Hostname)
+	}
+	if b, err := hex.DecodeString(r.MachineID); err != nil || r.MachineID != "" && len(b) != 16 {
+		return nil, bad("machineId is not 32 hexadecimal digits.")
+	}
+	for _, e := range r.Env {
+		if i := strings.IndexByte(e, '='); i <= 0 || strings.IndexByte(e, 0) >= 0 {
+			return nil, bad("The environment entry %.64q is not NAME=VALUE.", e)
+		}
+	}
+	for _, m := range r.Mounts {
+		if !strings.HasPrefix(m.Target, "/") || m.Type == "" || strings.ContainsRune(m.Target+m.Source+m.Type+m.Options, 0) {
+			return nil, bad("The mount on %.128q needs an absolute target and a type.", m.Target)
+		}
+	}
+	if r.Network != nil {
+		if err := checkNetwork(r.Network); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+func checkNetwork(n *Network) error {
+	for _, i := range n.Interfaces {
+		if _, err := parseMAC(i.MAC); err != nil {
+			return bad("%.32q is no MAC address.", i.MAC)
+		}
+		for _, a := range i.Addresses {
+			if _, err := netip.ParsePrefix(a); err != nil {
+				return bad("%.64q is no address with a prefix length.", a)
+			}
+		}
+		if g, err := netip.ParseAddr(i.Gateway4); i.Gateway4 != "" && (err != nil || !g.Is4()) {
+			return bad("%.64q is no IPv4 gateway.", i.Gateway4)
+		}
+		if g, err := netip.ParseAddr(i.Gateway6); i.Gateway6 != "" && (err != nil || !g.Is6()) {
+			return bad("%.64q is no IPv6 gateway.", i.Gateway6)
+		}
+		if i.MTU != 0 && (i.MTU < 68 || i.MTU > 65535) {
+			return bad("The MTU %d is not between 68 and 65535.", i.MTU)
+		}
+	}
+	for _, d := range n.DNS {
+		if _, err := netip.ParseAddr(d); err != nil {
+			return bad("The name server %.64q is no address.", d)
+		}
+	}
+	for _, s := range n.Search {
+		if !validName(s, 253) {
+			return bad("The search domain %.80q is not usable.", s)
+		}
+	}
+	for _, h := range n.Hosts {
+		if _, err := netip.ParseAddr(h.Address); err != nil {
+			return bad("%.64q in hosts is no address.", h.Address)
+		}
+		for _, name := range h.Names {
+			if !validName(name, 253) {
+				return bad("The name %.80q in hosts is not usable.", name)
+			}
+		}
+	}
+	return nil
+}
+
+// validName keeps line breaks, blanks and the like out of files and the kernel.
+func validName(s string, limit int) bool {
+	if s == "" || len(s) > limit {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '.' || c == '_') {
+			return false
+		}
+	}
+	return true
+}
+
+func setClock(ns int64) error {
+	tv := syscall.NsecToTimeval(ns)
+	return syscall.Settimeofday(&tv)
+}
+
+const (
+	rndAddEntropy  = 0x40085203
+	rndReseedCrng  = 0x5207
+	maxEntropySize = 4096
+)
+
+// addEntropy credits seed to the kernel's generator and makes it reseed now:
+// clones of one snapshot would otherwise draw the same numbers.
+func addEntropy(seed []byte) error {
+	f, err := os.OpenFile("/dev/urandom", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var pool struct {
+		bits int32
+		size int32
+		buf  [maxEntropySize]byte
+	}
+	pool.size = int32(copy(pool.buf[:], seed))
+	pool.bits = pool.size * 8
+	if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), rndAddEntropy, uintptr(unsafe.Pointer(&pool))); e != 0 {
+		return os.NewSyscallError("RNDADDENTROPY", e)
+	}
+	if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), rndReseedCrng, 0); e != 0 {
+		return os.NewSyscallError("RNDRESEEDCRNG", e)
+	}
+	return nil
+}
+
+func mountAll(mounts []Mount) error {
+	for _, m := range mounts {
+		if err := os.MkdirAll(m.Target, 0o755); err != nil {
+			return wire.Errorf(wire.CodeConfig, "The mount point %.256q cannot be made.", m.Target).Because(err)
+		}
+		var flags uintptr
+		if m.ReadOnly {
+			flags |= syscall.MS_RDONLY
+		}
+		if err := syscall.Mount(m.Source, m.Target, m.Type, flags, m.Options); err != nil {
+			return wire.Errorf(wire.CodeConfig, "%.256q could not be mounted on %.256q as %s.", m.Source, m.Target, m.Type).Because(err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,300 @@
+package netcfg
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sort"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"vmsan/guest/internal/wire"
+)
+
+// Of linux/if_addr.h and linux/rtnetlink.h, where package syscall has no name.
+const (
+	ifaFlagNoDAD = 0x02
+)
+
+func parseMAC(s string) (net.HardwareAddr, error) {
+	m, err := net.ParseMAC(s)
+	if err == nil && len(m) != 6 {
+		err = errors.New("not 6 bytes")
+	}
+	return m, err
+}
+
+// netlink is a socket for requests that are acknowledged one by one.
+type netlink struct {
+	fd  int
+	seq uint32
+}
+
+func openNetlink() (*netlink, error) {
+	fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, syscall.NETLINK_ROUTE)
+	if err != nil {
+		return nil, os.NewSyscallError("netlink socket", err)
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}); err != nil {
+		_ = syscall.Close(fd)
+		return nil, os.NewSyscallError("netlink bind", err)
+	}
+	return &netlink{fd: fd}, nil
+}
+
+func (n *netlink) close() { _ = syscall.Close(n.fd) }
+
+// call sends one request and gives the replies' messages up to its acknowledgement.
+func (n *netlink) call(typ uint16, flags uint16, body []byte) ([]syscall.NetlinkMessage, error) {
+	n.seq++
+	b := binary.NativeEndian.AppendUint32(nil, uint32(syscall.NLMSG_HDRLEN+len(body)))
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	b = binary.NativeEndian.AppendUint16(b, flags|syscall.NLM_F_REQUEST|syscall.NLM_F_ACK)
+	b = binary.NativeEndian.AppendUint32(b, n.seq)
+	b = binary.NativeEndian.AppendUint32(b, 0)
+	b = append(b, body...)
+	if err := syscall.Sendto(n.fd, b, 0, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}); err != nil {
+		return nil, err
+	}
+	var out []syscall.NetlinkMessage
+	buf := make([]byte, 64<<10)
+	for {
+		got, _, err := syscall.Recvfrom(n.fd, buf, 0)
+		if errors.Is(err, syscall.EINTR) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		msgs, err := syscall.ParseNetlinkMessage(append([]byte(nil), buf[:got]...))
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range msgs {
+			if m.Header.Seq != n.seq {
+				continue
+			}
+			switch m.Header.Type {
+			case syscall.NLMSG_DONE:
+				return out, nil
+			case syscall.NLMSG_ERROR:
+				if code := int32(binary.NativeEndian.Uint32(m.Data)); code != 0 {
+					return nil, syscall.Errno(-code)
+				}
+				return out, nil
+			default:
+				out = append(out, m)
+			}
+		}
+	}
+}
+
+// attr adds a routing attribute.
+func attr(b []byte, typ uint16, data []byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(4+len(data)))
+	b = binary.NativeEndian.AppendUint16(b, typ)
+	b = append(b, data...)
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+func u32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
+
+// setLink changes a link: up or down, and its address or MTU if given.
+func (n *netlink) setLink(index int, up bool, mac net.HardwareAddr, mtu int) error {
+	info := syscall.IfInfomsg{Family: syscall.AF_UNSPEC, Index: int32(index), Change: syscall.IFF_UP}
+	if up {
+		info.Flags = syscall.IFF_UP
+	}
+	b := append([]byte(nil), (*[syscall.SizeofIfInfomsg]byte)(unsafe.Pointer(&info))[:]...)
+	if mac != nil {
+		b = attr(b, syscall.IFLA_ADDRESS, mac)
+	}
+	if mtu > 0 {
+		b = attr(b, syscall.IFLA_MTU, u32(uint32(mtu)))
+	}
+	_, err := n.call(syscall.RTM_NEWLINK, 0, b)
+	return err
+}
+
+func familyOf(a netip.Addr) byte {
+	if a.Is4() {
+		return syscall.AF_INET
+	}
+	return syscall.AF_INET6
+}
+
+// address adds or deletes one.
+func (n *netlink) address(typ uint16, flags uint16, index int, p netip.Prefix) error {
+	b := []byte{familyOf(p.Addr()), byte(p.Bits()), 0, 0}
+	if p.Addr().Is6() {
+		// The host has chosen it: waiting for duplicate detection gains nothing.
+		b[2] = ifaFlagNoDAD
+	}
+	b = append(b, u32(uint32(index))...)
+	ip := p.Addr().AsSlice()
+	b = attr(b, syscall.IFA_LOCAL, ip)
+	b = attr(b, syscall.IFA_ADDRESS, ip)
+	if p.Addr().Is4() && p.Bits() < 31 {
+		bc := p.Addr().As4()
+		host := ^uint32(0) >> p.Bits()
+		binary.BigEndian.PutUint32(bc[:], binary.BigEndian.Uint32(bc[:])|host)
+		b = attr(b, syscall.IFA_BROADCAST, bc[:])
+	}
+	_, err := n.call(typ, flags, b)
+	return err
+}
+
+// defaultRoute sets the way out over gateway.
+func (n *netlink) defaultRoute(index int, gateway netip.Addr) error {
+	b := []byte{familyOf(gateway), 0, 0, 0, syscall.RT_TABLE_MAIN, syscall.RTPROT_BOOT, syscall.RT_SCOPE_UNIVERSE, syscall.RTN_UNICAST, 0, 0, 0, 0}
+	b = attr(b, syscall.RTA_GATEWAY, gateway.AsSlice())
+	b = attr(b, syscall.RTA_OIF, u32(uint32(index)))
+	_, err := n.call(syscall.RTM_NEWROUTE, syscall.NLM_F_CREATE|syscall.NLM_F_REPLACE, b)
+	return err
+}
+
+// addressesOf lists the addresses of a link, link-local IPv6 left out.
+func (n *netlink) addressesOf(index int) ([]netip.Prefix, error) {
+	msgs, err := n.call(syscall.RTM_GETADDR, syscall.NLM_F_DUMP, []byte{syscall.AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0})
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.Prefix
+	for _, m := range msgs {
+		if m.Header.Type != syscall.RTM_NEWADDR || len(m.Data) < 8 || int(binary.NativeEndian.Uint32(m.Data[4:])) != index {
+			continue
+		}
+		attrs, err := syscall.ParseNetlinkRouteAttr(&m)
+		if err != nil {
+			return nil, err
+		}
+		var addr netip.Addr
+		for _, a := range attrs {
+			if a.Attr.Type == syscall.IFA_LOCAL || a.Attr.Type == syscall.IFA_ADDRESS && !addr.IsValid() {
+				if ip, ok := netip.AddrFromSlice(a.Value); ok {
+					addr = ip
+				}
+			}
+		}
+		if addr.IsValid() && !(addr.Is6() && addr.IsLinkLocalUnicast()) {
+			out = append(out, netip.PrefixFrom(addr, int(m.Data[1])))
+		}
+	}
+	return out, nil
+}
+
+// LoopbackUp brings lo up.
+func LoopbackUp() error {
+	n, err := openNetlink()
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	lo, err := net.InterfaceByName("lo")
+	if err != nil {
+		return err
+	}
+	return n.setLink(lo.Index, true, nil, 0)
+}
+
+// applyNetwork makes each interface have exactly the addresses given.
+func applyNetwork(cfg *Network) error {
+	n, err := openNetlink()
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	for i := range cfg.Interfaces {
+		if err := n.applyInterface(&cfg.Interfaces[i], len(cfg.Interfaces) == 1); err != nil {
+			return wire.Errorf(wire.CodeConfig, "The network interface %s could not be set up.", cfg.Interfaces[i].MAC).Because(err)
+		}
+	}
+	return nil
+}
+
+func (n *netlink) applyInterface(want *Interface, only bool) error {
+	mac, err := parseMAC(want.MAC)
+	if err != nil {
+		return err
+	}
+	link, err := findLink(mac, only)
+	if err != nil {
+		return err
+	}
+	if link.HardwareAddr.String() != mac.String() {
+		if err := n.setLink(link.Index, false, nil, 0); err != nil {
+			return fmt.Errorf("link down: %w", err)
+		}
+		if err := n.setLink(link.Index, false, mac, 0); err != nil {
+			return fmt.Errorf("set MAC: %w", err)
+		}
+	}
+	if err := n.setLink(link.Index, true, nil, want.MTU); err != nil {
+		return fmt.Errorf("link up: %w", err)
+	}
+	keep := map[netip.Prefix]bool{}
+	for _, a := range want.Addresses {
+		keep[netip.MustParsePrefix(a)] = true
+	}
+	old, err := n.addressesOf(link.Index)
+	if err != nil {
+		return fmt.Errorf("list addresses: %w", err)
+	}
+	for _, p := range old {
+		if !keep[p] {
+			if err := n.address(syscall.RTM_DELADDR, 0, link.Index, p); err != nil && !errors.Is(err, syscall.EADDRNOTAVAIL) {
+				return fmt.Errorf("remove %s: %w", p, err)
+			}
+		}
+	}
+	for _, a := range want.Addresses {
+		p := netip.MustParsePrefix(a)
+		if err := n.address(syscall.RTM_NEWADDR, syscall.NLM_F_CREATE|syscall.NLM_F_REPLACE, link.Index, p); err != nil {
+			return fmt.Errorf("add %s: %w", a, err)
+		}
+	}
+	for _, g := range []string{want.Gateway4, want.Gateway6} {
+		if g == "" {
+			continue
+		}
+		if err := n.defaultRoute(link.Index, netip.MustParseAddr(g)); err != nil {
+			return fmt.Errorf("route over %s: %w", g, err)
+		}
+	}
+	return nil
+}
+
+// findLink finds the interface with mac. After a restore the only one of the
+// guest still has its parent's MAC.
+func findLink(mac net.HardwareAddr, only bool) (*net.Interface, error) {
+	all, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	var ethernet []net.Interface
+	var names []string
+	for _, l := range all {
+		if l.HardwareAddr.String() == mac.String() {
+			return &l, nil
+		}
+		if l.Flags&net.FlagLoopback == 0 && len(l.HardwareAddr) == 6 {
+			// Bridges and the like that the guest made are not the VM's.
+			if _, err := os.Stat("/sys/class/net/" + l.Name + "/device"); err == nil {
+				ethernet = append(ethernet, l)
+				names = append(names, l.Name+" "+l.HardwareAddr.String())
+			}
+		}
+	}
+	if only && len(ethernet) == 1 {
+		return &ethernet[0], nil
+	}
+	sort.Strings(names)
+	return nil, fmt.Errorf("no interface has this MAC (there are: %s)", strings.Join(names, ", "))
+}

@@ -1,0 +1,426 @@
+// Package stream holds what outlives a connection: streams with an input, two
+// outputs in rings, their attached clients and their end (protocol section 4).
+// Kinds of work (package kinds) feed it; package api connects clients.
+package stream
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"syscall"
+	"time"
+
+	"vmsan/guest/internal/ring"
+	"vmsan/guest/internal/wire"
+)
+
+const (
+	// inputCredit is how much unread input is acknowledged (and again sent ahead).
+	inputCredit = 1 << 20
+	// inputRing has room for what was acknowledged, what is on its way, and a frame.
+	inputRing = 2*inputCredit + wire.MaxFrame
+	// attachedRing and detachedRing are the outputs' default limits.
+	attachedRing = 4 << 20
+	detachedRing = 1 << 20
+	// scrollback is how much consumed output a terminal keeps for later clients.
+	scrollback = 1 << 20
+)
+
+// Names of the outputs.
+const (
+	Stdout = 0
+	Stderr = 1
+)
+
+// errAborted is what a kind's reads and writes give once its stream is ended from outside.
+var errAborted = errors.New("the stream was ended")
+
+// Job is the running work behind a stream.
+type Job interface {
+	// Signal delivers a signal; kinds that are no process end on any of them.
+	Signal(sig syscall.Signal, tree bool) error
+	// Resize tells a terminal's new size.
+	Resize(rows, cols uint16) error
+}
+
+type output struct {
+	ring ring.Ring
+	// acked: everything before it has been consumed by a client.
+	acked uint64
+	eof   bool
+}
+
+// Stream is one stream. Its methods are safe for concurrent use.
+type Stream struct {
+	Spec    *wire.Spec
+	reg     *Registry
+	started time.Time
+	// ready is closed once job is set or startErr is.
+	ready    chan struct{}
+	startErr error
+	done     chan struct{}
+
+	mu   sync.Mutex
+	cond sync.Cond
+	job  Job
+	pid  int
+	user string
+
+	in       ring.Ring
+	inOffset uint64 // accepted
+	inAcked  uint64 // last offset that may be acknowledged
+	inEOF    bool
+	inClosed bool // the command has closed its input: drop
+
+	out    [2]output
+	retain int
+
+	clients map[*Client]struct{}
+	owners  int
+	// loose: nobody is expected back, the oldest output makes room for new.
+	loose   bool
+	parting *time.Timer
+
+	aborted  bool
+	timedOut bool
+	exit     *wire.Exit
+	ended    time.Time
+	timers   []*time.Timer
+}
+
+func newStream(reg *Registry, spec *wire.Spec) *Stream {
+	limit := reg.limits.AttachedRing
+	if spec.Detach {
+		limit = min(limit, detachedRing)
+	}
+	if spec.RingBytes > 0 {
+		limit = spec.RingBytes
+	}
+	s := &Stream{
+		Spec: spec, reg: reg, started: time.Now(),
+		ready: make(chan struct{}), done: make(chan struct{}),
+		in: ring.New(inputRing), clients: map[*Client]struct{}{}, user: spec.User,
+		loose: spec.Detach,
+	}
+	s.out[0].ring, s.out[1].ring = ring.New(limit), ring.New(limit)
+	switch {
+	case spec.Detach:
+		s.retain = limit
+	case spec.TTY != nil:
+		s.retain = min(limit, scrollback)
+	}
+	if !spec.Stdin && spec.TTY == nil {
+		s.inClosed = true
+	}
+	s.cond.L = &s.mu
+	return s
+}
+
+// changed wakes everybody who may have been waiting; the lock is held.
+func (s *Stream) changed() {
+	s.cond.Broadcast()
+	for c := range s.clients {
+		c.poke()
+	}
+}
+
+// SetProcess records what StreamInfo shows.
+func (s *Stream) SetProcess(pid int, user string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pid, s.user = pid, user
+}
+
+// Input gives the stream's input to its kind. Reads end with io.EOF after
+// STDIN_EOF, and with an error once the stream is ended from outside.
+func (s *Stream) Input() io.Reader { return (*input)(s) }
+
+type input Stream
+
+func (i *input) Read(p []byte) (int, error) {
+	s := (*Stream)(i)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if s.aborted {
+			return 0, errAborted
+		}
+		if s.in.Len() > 0 {
+			break
+		}
+		if s.inEOF || s.inClosed {
+			return 0, io.EOF
+		}
+		s.cond.Wait()
+	}
+	n := s.in.ReadAt(p, s.in.Start())
+	s.in.DiscardTo(s.in.Start() + uint64(n))
+	s.changed()
+	return n, nil
+}
+
+// CloseInput says that nobody will read the input any more.
+func (s *Stream) CloseInput() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inClosed = true
+	s.in.Free()
+	s.changed()
+}
+
+// accept takes STDIN from c. It waits when a client ignores its credit.
+func (s *Stream) accept(c *Client, offset uint64, data []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.checkOffset(offset); err != nil {
+		return err
+	}
+	for {
+		if c.over || s.exit != nil {
+			return nil
+		}
+		if skip := s.inOffset - offset; skip >= uint64(len(data)) {
+			return nil
+		} else if skip > 0 {
+			data, offset = data[skip:], s.inOffset
+		}
+		if s.inClosed || s.inEOF {
+			s.inOffset += uint64(len(data))
+			s.changed()
+			return nil
+		}
+		if n := s.in.Append(data); n > 0 {
+			s.inOffset += uint64(n)
+			s.changed()
+			continue
+		}
+		s.cond.Wait()
+	}
+}
+
+func (s *Stream) checkOffset(offset uint64) error {
+	if offset > s.inOffset {
+		return wire.Errorf(wire.CodeOffset, "Input at offset %d was sent, but the agent has only %d bytes.", offset, s.inOffset).
+			Remedy("Attach again and send from the offset that ATTACHED names.")
+	}
+	return nil
+}
+
+// acceptEOF takes STDIN_EOF.
+func (s *Stream) acceptEOF(offset uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.checkOffset(offset); err != nil {
+		return err
+	}
+	if offset < s.inOffset && !s.inEOF {
+		return wire.Errorf(wire.CodeOffset, "The input's end was said to be at %d, but %d bytes have come.", offset, s.inOffset)
+	}
+	s.inEOF = true
+	s.changed()
+	return nil
+}
+
+// acknowledgeable is the offset for STDIN_ACK; the lock is held.
+func (s *Stream) acknowledgeable() uint64 {
+	if s.in.Len() <= inputCredit {
+		s.inAcked = s.inOffset
+	}
+	return s.inAcked
+}
+
+// Output gives output which (Stdout, Stderr) to the stream's kind. Writes wait
+// while the ring of an attached stream is full.
+func (s *Stream) Output(which int) io.Writer { return &outputWriter{s, which} }
+
+type outputWriter struct {
+	s     *Stream
+	which int
+}
+
+func (w *outputWriter) Write(p []byte) (int, error) {
+	s := w.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := &s.out[w.which]
+	done := 0
+	for done < len(p) {
+		if s.aborted {
+			return done, errAborted
+		}
+		rest := p[done:]
+		if o.ring.Room() < len(rest) {
+			s.makeRoom(o, len(rest))
+		}
+		if n := o.ring.Append(rest); n > 0 {
+			done += n
+			s.changed()
+			continue
+		}
+		s.cond.Wait()
+	}
+	return done, nil
+}
+
+// makeRoom drops consumed bytes, and in a loose stream the oldest ones.
+func (s *Stream) makeRoom(o *output, want int) {
+	need := uint64(min(want, o.ring.Limit()) - o.ring.Room())
+	to := o.ring.Start() + need
+	if !s.loose {
+		to = min(to, o.acked)
+	}
+	o.ring.DiscardTo(to)
+}
+
+// CloseOutput says that output which has ended.
+func (s *Stream) CloseOutput(which int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.out[which].eof = true
+	s.changed()
+}
+
+// ack takes ACK; the lock is held.
+func (s *Stream) ack(which int, offset uint64) {
+	o := &s.out[which]
+	if offset <= o.acked || offset > o.ring.End() {
+		return
+	}
+	o.acked = offset
+	keep := uint64(s.retain)
+	if end := o.ring.End(); end > keep {
+		o.ring.DiscardTo(min(o.acked, end-keep))
+	}
+	s.cond.Broadcast()
+}
+
+// TimedOut tells whether the time limit has passed.
+func (s *Stream) TimedOut() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.timedOut
+}
+
+// Grace is the time between TERM and KILL.
+func (s *Stream) Grace() time.Duration {
+	if s.Spec.GraceMs == nil {
+		return 5 * time.Second
+	}
+	return time.Duration(*s.Spec.GraceMs) * time.Millisecond
+}
+
+// Finish ends the stream; the kind has written all its output. Only the first call counts.
+func (s *Stream) Finish(e wire.Exit) {
+	s.mu.Lock()
+	if s.exit != nil {
+		s.mu.Unlock()
+		return
+	}
+	s.ended = time.Now()
+	e.DurationMs = s.ended.Sub(s.started).Milliseconds()
+	if s.timedOut {
+		e.TimedOut, e.ExitCode = true, 124
+	}
+	s.exit = &e
+	s.inClosed = true
+	s.in.Free()
+	s.out[0].eof, s.out[1].eof = true, true
+	for _, t := range s.timers {
+		t.Stop()
+	}
+	s.changed()
+	close(s.done)
+	s.mu.Unlock()
+	s.reg.expire()
+}
+
+// Abort makes the kind's reads and writes fail.
+func (s *Stream) Abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aborted = true
+	s.changed()
+}
+
+// Signal delivers a signal to the running job.
+func (s *Stream) Signal(sig syscall.Signal, tree bool) error {
+	s.mu.Lock()
+	job, exit := s.job, s.exit
+	s.mu.Unlock()
+	if exit != nil || job == nil {
+		return wire.Errorf(wire.CodeStreamEnded, "The stream %s has ended; it takes no signals.", s.Spec.ID)
+	}
+	if err := job.Signal(sig, tree); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return wire.AsInfo(err, wire.CodeRequest, "The signal could not be delivered.")
+	}
+	return nil
+}
+
+func (s *Stream) resize(rows, cols uint16) {
+	s.mu.Lock()
+	job, exit := s.job, s.exit
+	s.mu.Unlock()
+	if exit == nil && job != nil && rows > 0 && cols > 0 {
+		// A terminal whose command is just ending has no size any more.
+		_ = job.Resize(rows, cols)
+	}
+}
+
+// Done is closed when the stream has ended.
+func (s *Stream) Done() <-chan struct{} { return s.done }
+
+// startTimeout arms the time limit.
+func (s *Stream) startTimeout() {
+	if s.Spec.TimeoutMs <= 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.exit != nil {
+		return
+	}
+	limit := time.Duration(s.Spec.TimeoutMs) * time.Millisecond
+	term := time.AfterFunc(limit, func() {
+		s.mu.Lock()
+		if s.exit != nil {
+			s.mu.Unlock()
+			return
+		}
+		s.timedOut = true
+		job := s.job
+		s.timers = append(s.timers, time.AfterFunc(s.Grace(), func() {
+			// Whoever has ended meanwhile is not there to be signalled.
+			_ = job.Signal(syscall.SIGKILL, true)
+		}))
+		s.mu.Unlock()
+		_ = job.Signal(syscall.SIGTERM, true) // as above
+	})
+	s.timers = append(s.timers, term)
+}
+
+// Info describes the stream.
+func (s *Stream) Info() wire.StreamInfo {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	argv := s.Spec.Argv
+	if argv == nil {
+		argv = []string{}
+	}
+	rng := func(o *output) wire.Range {
+		return wire.Range{Start: wire.U64(o.ring.Start()), End: wire.U64(o.ring.End())}
+	}
+	return wire.StreamInfo{
+		ID: s.Spec.ID, Kind: s.Spec.Kind, Label: s.Spec.Label, Argv: argv, Pid: s.pid, User: s.user,
+		TTY: s.Spec.TTY != nil, Detach: s.Spec.Detach, StartedAt: s.started.UTC().Format(time.RFC3339Nano),
+		Running: s.exit == nil, Attached: len(s.clients), Exit: s.exit,
+		Stdout: rng(&s.out[0]), Stderr: rng(&s.out[1]),
+	}
+}
+
+// Ended tells whether the stream's input or the stream itself was ended from
+// outside, so that an end of input means nothing.
+func (s *Stream) Ended() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.aborted || s.inClosed || s.exit != nil
+}
