@@ -67,7 +67,9 @@ export function planFor(vmId: string, slot: number, prefix6: string): Plan {
   if (base === undefined || slot < 0) throw new RangeError(`no slot ${slot}`);
   const at = (offset: number): string =>
     formatAddress({ family: 4, value: base.value + BigInt(4 * rest + offset) });
-  const subnet6 = `${prefix6}:${slot.toString(16)}`;
+  const base6 = parseAddress(`${prefix6}:${slot.toString(16)}::`);
+  if (base6 === undefined) throw new RangeError(`no prefix ${prefix6}`);
+  const at6 = (offset: bigint): string => formatAddress({ family: 6, value: base6.value + offset });
   return {
     slot,
     netns: `vmsan-${vmId}`,
@@ -78,8 +80,8 @@ export function planFor(vmId: string, slot: number, prefix6: string): Plan {
     guestMac: mac("guest", vmId, slot),
     gateway4: at(1),
     guest4: at(2),
-    gateway6: `${subnet6}::1`,
-    guest6: `${subnet6}::2`,
+    gateway6: at6(1n),
+    guest6: at6(2n),
     prefix4: 30,
     prefix6: 64,
   };

@@ -1,0 +1,415 @@
+/** Makes VMs' networks, keeps their leases, and removes them; the folder's one way in. */
+import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { VmsanError, messageOf } from "../model/errors.ts";
+import type { GuestNetwork, NetworkPolicy, PublishedPort } from "../model/policy.ts";
+import { machinePrefix6, mtu, planFor, tapName, type Plan } from "./address.ts";
+import { Helper } from "./helper.ts";
+import { Leases, checkId, type Lease } from "./leases.ts";
+import {
+  guestLinks,
+  guestSysctls,
+  hostLinks,
+  removeLinks,
+  shape,
+  shaperLink,
+  unshape,
+} from "./links.ts";
+import { decisionOf } from "./log.ts";
+import { checkPortsAgainstPolicy } from "./parse.ts";
+import { probeHost } from "./probe.ts";
+import { Realm, hostAddresses } from "./realm.ts";
+import { hostRuleset } from "./rules.ts";
+import { Service } from "./service.ts";
+import type {
+  AttachedNetwork,
+  NetworkCleanup,
+  NetworkDecision,
+  NetworkManager,
+  NetworkOptions,
+  NetworkProbe,
+} from "./types.ts";
+import { parseServer } from "./upstream.ts";
+
+/** Milliseconds between looks at the host's own addresses, which rules name. */
+const addressInterval = 15_000;
+
+/** How often another slot is tried when a link of that name turns up in between. */
+const slotAttempts = 8;
+
+/** The manager. See {@link NetworkManager} for what each method promises. */
+class Manager implements NetworkManager {
+  private readonly options: NetworkOptions;
+  private readonly realm: Realm;
+  private readonly helper: Helper;
+  private readonly leases: Leases;
+  private readonly services = new Map<string, Service>();
+  private readonly warn: (message: string) => void;
+  private readonly prefix6: string;
+  private hostReady: Promise<void> | undefined;
+  private addresses: string[] = hostAddresses();
+  private readonly timer: NodeJS.Timeout;
+
+  constructor(options: NetworkOptions, realm: Realm) {
+    this.options = options;
+    this.realm = realm;
+    this.warn = options.onWarning ?? (() => undefined);
+    this.leases = new Leases(options.dir, this.warn);
+    this.prefix6 = machinePrefix6(machineId());
+    this.helper = new Helper(
+      [...realm.prefix, options.helper],
+      (event) => this.services.get(event.vm)?.log.add(decisionOf(event)),
+      () => this.relog(),
+    );
+    this.timer = setInterval(() => void this.refreshAddresses(), addressInterval).unref();
+  }
+
+  /** The helper ended: its packet logs with it. */
+  private relog(): void {
+    for (const [vmId, service] of this.services) {
+      service.relog().catch((error: unknown) => {
+        this.warn(`${vmId}: the decision log has stopped: ${messageOf(error)}`);
+      });
+    }
+  }
+
+  /** When the host has got other addresses, no guest shall reach those. */
+  private async refreshAddresses(): Promise<void> {
+    const now = hostAddresses();
+    if (now.join() === this.addresses.join()) return;
+    this.addresses = now;
+    for (const [vmId, service] of this.services) {
+      try {
+        await service.apply();
+      } catch (error) {
+        this.warn(`${vmId}: the host's new addresses are not in its rules: ${messageOf(error)}`);
+      }
+    }
+  }
+
+  probe(): Promise<NetworkProbe> {
+    return probeHost(this.options.helper);
+  }
+
+  /** The host's own table and forwarding, once for each manager. */
+  private async prepareHost(): Promise<void> {
+    this.hostReady ??= (async () => {
+      await this.realm.nft(hostRuleset(this.prefix6));
+      // Forwarding makes Linux ignore router advertisements unless told otherwise (2).
+      if (this.wantsIpv6() && this.realm.prefix.length === 0) keepRouterAdvertisements();
+      await this.helper.sysctl("/proc/self/ns/net", {
+        "ipv4/ip_forward": "1",
+        ...(this.wantsIpv6() ? { "ipv6/conf/all/forwarding": "1" } : {}),
+      });
+    })();
+    try {
+      await this.hostReady;
+    } catch (error) {
+      this.hostReady = undefined;
+      throw error;
+    }
+  }
+
+  /** Whether guests get IPv6. */
+  private wantsIpv6(): boolean {
+    return this.options.ipv6 ?? this.realm.hasIpv6Route();
+  }
+
+  /** The plan that a lease stands for. */
+  private planOf(lease: Lease): Plan {
+    return planFor(lease.vmId, lease.slot, lease.prefix6);
+  }
+
+  /** The live side for a lease; not yet open. */
+  private serviceFor(lease: Lease): Service {
+    const plan = this.planOf(lease);
+    return new Service(
+      {
+        vmId: lease.vmId,
+        plan,
+        ipv6: lease.ipv6,
+        helper: this.helper,
+        netns: this.realm.netnsPath(plan.netns),
+        upstreams: this.options.upstreams?.map(parseServer).filter((one) => one !== undefined),
+        hostAddresses: () => this.addresses,
+        nft: (transaction, signal) => this.realm.nftIn(plan.netns, transaction, signal),
+        warn: this.warn,
+      },
+      lease.policy,
+      lease.generation,
+    );
+  }
+
+  /** What VMM and guest are told. */
+  private describe(lease: Lease): AttachedNetwork {
+    const plan = this.planOf(lease);
+    const named = lease.policy.mode === "none" ? [] : [plan.gateway4];
+    const guest: GuestNetwork = {
+      mac: plan.guestMac,
+      ipv4: `${plan.guest4}/${plan.prefix4}`,
+      gateway4: plan.gateway4,
+      ...(lease.ipv6 ? { ipv6: `${plan.guest6}/${plan.prefix6}`, gateway6: plan.gateway6 } : {}),
+      dns: named,
+      mtu,
+    };
+    return {
+      attachment: {
+        netns: this.realm.netnsPath(plan.netns),
+        tap: tapName,
+        mac: plan.guestMac,
+        enter: this.realm.enter(plan.netns),
+      },
+      guest,
+    };
+  }
+
+  /** A lease with a slot whose link does not exist, written before anything is made. */
+  private async lease(vmId: string, policy: NetworkPolicy, uid: number): Promise<Lease> {
+    const links = this.realm.links();
+    const slot = this.leases.freeSlot((candidate) => links.has(`vmsan${candidate}`));
+    const lease: Lease = {
+      schema: 1,
+      vmId,
+      slot,
+      prefix6: this.prefix6,
+      ipv6: this.wantsIpv6(),
+      uid,
+      policy,
+      generation: 1,
+      changing: false,
+      shapedMbit: 0,
+    };
+    await this.leases.put(lease);
+    return lease;
+  }
+
+  async attach(
+    vmId: string,
+    policy: NetworkPolicy,
+    ports: readonly PublishedPort[],
+    signal: AbortSignal,
+    options: { uid?: number } = {},
+  ): Promise<AttachedNetwork | undefined> {
+    checkId(vmId);
+    checkPortsAgainstPolicy(policy, ports);
+    signal.throwIfAborted();
+    if (this.leases.get(vmId) !== undefined) await this.detach(vmId);
+    if (policy.mode === "none") return undefined;
+    await this.prepareHost();
+    const uid = options.uid ?? process.getuid?.() ?? 0;
+    for (let attempt = 1; ; attempt += 1) {
+      const lease = await this.lease(vmId, policy, uid);
+      const service = this.serviceFor(lease);
+      this.services.set(vmId, service);
+      try {
+        await service.publish(ports);
+        await this.build(lease, service, signal);
+        signal.throwIfAborted();
+        return this.describe(lease);
+      } catch (error) {
+        // Another installation may have taken the link's name in this moment.
+        const taken = /File exists/.test(error instanceof VmsanError ? (error.why ?? "") : "");
+        const left = await this.detach(vmId);
+        for (const { what, why } of left.failed) this.warn(`${vmId}: ${what} is left: ${why}`);
+        if (!taken || attempt >= slotAttempts) throw error;
+      }
+    }
+  }
+
+  /** Make everything in the kernel: three launches, five with a bandwidth limit. */
+  private async build(lease: Lease, service: Service, signal: AbortSignal): Promise<void> {
+    const plan = this.planOf(lease);
+    const { ipv6, uid, policy } = lease;
+    await this.realm.ip(`netns add ${plan.netns}\n${hostLinks(plan, ipv6)}`, signal);
+    const mbit = policy.bandwidthMbit;
+    const inside = guestLinks(plan, ipv6, uid) + (mbit === undefined ? "" : shaperLink());
+    await this.realm.ipIn(plan.netns, inside, signal);
+    await Promise.all([
+      this.helper.sysctl(this.realm.netnsPath(plan.netns), guestSysctls(ipv6)),
+      service.apply(signal),
+      service.open(),
+      ...(mbit === undefined ? [] : [this.realm.tcIn(plan.netns, shape(mbit, false), signal)]),
+    ]);
+    if (mbit !== undefined) await this.leases.put({ ...lease, shapedMbit: mbit });
+  }
+
+  async update(vmId: string, policy: NetworkPolicy): Promise<void> {
+    const service = this.services.get(vmId);
+    const old = this.leases.get(vmId);
+    if (service === undefined || old === undefined) throw noNetwork(vmId);
+    if (policy.mode === "none") {
+      throw new VmsanError({
+        code: "ERR_VALIDATION_POLICY_CONFLICT",
+        message: `Cannot take the network card from ${vmId} while it runs`,
+        why: "The policy none leaves no network card.",
+        fix: "Use deny-all, which closes everything, or stop the VM first.",
+      });
+    }
+    const generation = old.generation + 1;
+    const plan = this.planOf(old);
+    await service.update(policy, generation, {
+      before: async () => {
+        const now = this.leases.get(vmId) ?? old;
+        await this.leases.put({ ...now, policy, generation, changing: true });
+        await this.reshape(plan.netns, now, policy.bandwidthMbit ?? 0);
+      },
+      after: async () => {
+        const now = this.leases.get(vmId);
+        if (now !== undefined) {
+          await this.leases.put({ ...now, changing: false, shapedMbit: policy.bandwidthMbit ?? 0 });
+        }
+      },
+      undo: async () => {
+        const now = this.leases.get(vmId);
+        if (now !== undefined) await this.leases.put({ ...old, generation, changing: true });
+      },
+    });
+  }
+
+  /** Change the bandwidth limit. */
+  private async reshape(netns: string, lease: Lease, mbit: number): Promise<void> {
+    if (lease.shapedMbit === mbit) return;
+    if (mbit === 0) {
+      await this.realm.tcIn(netns, unshape());
+      await this.realm.ipIn(netns, "link del dev ifb0\n");
+    } else {
+      if (lease.shapedMbit === 0) await this.realm.ipIn(netns, shaperLink());
+      await this.realm.tcIn(netns, shape(mbit, lease.shapedMbit !== 0));
+    }
+  }
+
+  async resume(
+    vmId: string,
+    policy: NetworkPolicy,
+    ports: readonly PublishedPort[],
+  ): Promise<void> {
+    if (policy.mode === "none" || this.services.has(vmId)) return;
+    const lease = this.leases.get(vmId);
+    if (lease === undefined || !this.realm.hasNetns(this.planOf(lease).netns)) {
+      throw noNetwork(vmId);
+    }
+    await this.prepareHost();
+    const service = this.serviceFor(lease);
+    this.services.set(vmId, service);
+    try {
+      await service.open();
+    } catch (error) {
+      this.services.delete(vmId);
+      service.close();
+      throw error;
+    }
+    if (lease.changing || JSON.stringify(lease.policy) !== JSON.stringify(policy)) {
+      await this.update(vmId, policy);
+    }
+    // Last, and the network stays when it fails: the VM goes on without its published ports.
+    await service.publish(ports);
+  }
+
+  async detach(vmId: string): Promise<NetworkCleanup> {
+    this.services.get(vmId)?.close();
+    this.services.delete(vmId);
+    const lease = this.leases.get(vmId);
+    return lease === undefined ? { removed: [], failed: [] } : this.remove([lease]);
+  }
+
+  async sweep(live: ReadonlySet<string>): Promise<NetworkCleanup> {
+    const dead = this.leases.all().filter((lease) => !live.has(lease.vmId));
+    for (const { vmId } of dead) {
+      this.services.get(vmId)?.close();
+      this.services.delete(vmId);
+    }
+    return this.remove(dead);
+  }
+
+  /** Remove what leases stand for, in one launch; a lease whose things stay is kept. */
+  private async remove(leases: readonly Lease[]): Promise<NetworkCleanup> {
+    const report: NetworkCleanup = { removed: [], failed: [] };
+    const present = (): Map<Lease, { link: boolean; netns: boolean }> => {
+      const links = this.realm.links();
+      return new Map(
+        leases.map((lease) => {
+          const { hostLink, netns } = this.planOf(lease);
+          return [lease, { link: links.has(hostLink), netns: this.realm.hasNetns(netns) }];
+        }),
+      );
+    };
+    const before = present();
+    const batch = [...before].map(([lease, has]) =>
+      // A link of this slot without our namespace belongs to whoever made it since.
+      removeLinks(this.planOf(lease), { netns: has.netns, link: has.link && has.netns }),
+    );
+    if (batch.join("") !== "") await this.realm.ip(batch.join(""), undefined, true);
+    for (const [lease, has] of present()) {
+      const { netns, hostLink } = this.planOf(lease);
+      const was = before.get(lease);
+      if (was?.netns === true) {
+        if (has.netns)
+          report.failed.push({ what: netns, why: "The network namespace is still there." });
+        else report.removed.push(netns);
+      }
+      if (was?.link === true && was.netns) {
+        if (has.link) report.failed.push({ what: hostLink, why: "The link is still there." });
+        else report.removed.push(hostLink);
+      }
+      if (!has.netns && !(has.link && was?.netns === true)) await this.leases.drop(lease.vmId);
+    }
+    return report;
+  }
+
+  decisions(vmId: string, since = 0): NetworkDecision[] {
+    return this.services.get(vmId)?.log.since(since) ?? [];
+  }
+
+  followDecisions(vmId: string, signal: AbortSignal): AsyncIterable<NetworkDecision> {
+    const service = this.services.get(vmId);
+    if (service === undefined) throw noNetwork(vmId);
+    return service.log.follow(signal);
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.timer);
+    for (const service of this.services.values()) service.close();
+    this.services.clear();
+    this.helper.stop();
+    await Promise.resolve();
+  }
+}
+
+/** The error for a VM whose network is not there. */
+function noNetwork(vmId: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_NETWORK_LOST",
+    message: `Cannot use the network of ${vmId}`,
+    why: "The VM has none, or it was removed behind vmsan's back.",
+    fix: `Stop and start the VM: vmsan stop ${vmId}, vmsan start ${vmId}.`,
+  });
+}
+
+/** What tells this machine from others; only a hash of it is used. */
+function machineId(): string {
+  for (const path of ["/etc/machine-id", "/var/lib/dbus/machine-id"]) {
+    if (existsSync(path)) return readFileSync(path, "utf8");
+  }
+  return "no machine-id";
+}
+
+/** Let interfaces that learn their IPv6 route from routers go on learning when forwarding is on. */
+function keepRouterAdvertisements(): void {
+  const dir = "/proc/sys/net/ipv6/conf";
+  if (!existsSync(dir)) return;
+  for (const name of readdirSync(dir)) {
+    const path = `${dir}/${name}/accept_ra`;
+    if (existsSync(path) && readFileSync(path, "utf8").trim() === "1") writeFileSync(path, "2");
+  }
+}
+
+/**
+ * The manager of one installation; one at a time for a state directory.
+ * @param realm where to make networks; default the host, as root
+ * Throws ERR_NETWORK_STATE when the leases cannot be read.
+ */
+export function createNetworkManager(
+  options: NetworkOptions,
+  realm: Realm = new Realm(),
+): NetworkManager {
+  return new Manager(options, realm);
+}

@@ -1,0 +1,253 @@
+/**
+ * The transparent proxy for TCP 80 and 443 to addresses of allowed names: reads which name the
+ * guest asks the server for and passes bytes on unchanged only when the policy allows that name.
+ * Nothing is decrypted.
+ */
+import { connect, type Server, type Socket } from "node:net";
+import type { NetworkPolicy } from "../model/policy.ts";
+import { HttpGate } from "./http-gate.ts";
+import { addressRefused, nameAllowed, normalName } from "./judge.ts";
+import type { Decision } from "./log.ts";
+import { readHello, refusalAlert } from "./tls.ts";
+
+/** What the proxy works with; one for each VM. */
+export interface ProxyContext {
+  policy: () => NetworkPolicy;
+  hostAddresses: () => readonly string[];
+  log: (decision: Decision) => void;
+}
+
+/** Milliseconds a guest has to say whom it wants. */
+const helloMs = 10_000;
+
+/** Milliseconds for the connection to the server. */
+const connectMs = 15_000;
+
+/** Most connections of one guest. */
+const maxConnections = 1024;
+
+/** A connection being passed on. */
+interface Link {
+  guest: Socket;
+  address: string;
+  /** Names that were asked for on it. */
+  names: Set<string>;
+  outside?: Socket;
+}
+
+/** End a connection so that the other side notices an error, not a proper end. */
+function cut(socket: Socket | undefined): void {
+  if (socket !== undefined && !socket.destroyed) socket.resetAndDestroy();
+}
+
+/** One VM's proxy. */
+export class Proxy {
+  private readonly context: ProxyContext;
+  private readonly servers: Server[] = [];
+  private readonly links = new Set<Link>();
+
+  /** @param context what connections are judged with */
+  constructor(context: ProxyContext) {
+    this.context = context;
+  }
+
+  /** Take connections from a transparent listening socket. */
+  serve(server: Server): void {
+    this.servers.push(server);
+    server.unref();
+    server.on("connection", (socket) => this.take(socket));
+  }
+
+  /** The policy changed: cut what it no longer allows. */
+  recheck(): void {
+    for (const link of this.links) {
+      const { policy, hostAddresses } = this.context;
+      const kept =
+        [...link.names].every((name) => nameAllowed(policy(), name)) &&
+        policy().mode === "custom" &&
+        addressRefused(policy(), hostAddresses(), link.address) === undefined;
+      if (!kept) this.end(link);
+    }
+  }
+
+  /** Stop, cutting all connections. */
+  close(): void {
+    for (const server of this.servers) server.close();
+    this.servers.length = 0;
+    for (const link of this.links) this.end(link);
+  }
+
+  /** Cut both ends. */
+  private end(link: Link): void {
+    cut(link.guest);
+    cut(link.outside);
+    this.links.delete(link);
+  }
+
+  /** A new connection; its local address is the server that the guest wanted. */
+  private take(guest: Socket): void {
+    const address = guest.localAddress ?? "";
+    const port = guest.localPort ?? 0;
+    const link: Link = { guest, address, names: new Set() };
+    const refuse = (rule: string, name?: string, last?: Buffer): void => {
+      const named = name === undefined ? {} : { name };
+      this.context.log({ verdict: "denied", protocol: "tcp", address, port, rule, ...named });
+      this.links.delete(link);
+      cut(link.outside);
+      if (last === undefined || guest.destroyed) cut(guest);
+      else guest.end(last, () => guest.destroySoon());
+    };
+    // Either end may go away at any time; "close" tidies up.
+    guest.on("error", () => undefined);
+    guest.on("close", () => {
+      link.outside?.destroy();
+      this.links.delete(link);
+    });
+    if (this.links.size >= maxConnections) {
+      refuse("too-many-connections");
+      return;
+    }
+    this.links.add(link);
+    const refusedBy = addressRefused(this.context.policy(), this.context.hostAddresses(), address);
+    if (refusedBy !== undefined) refuse(refusedBy);
+    else if (port === 443) this.tls(link, refuse);
+    else if (port === 80) this.http(link, refuse);
+    else refuse("protocol");
+  }
+
+  /** Open the way out and pass `first` on. */
+  private open(link: Link, name: string, first: readonly Buffer[]): Socket {
+    const port = link.guest.localPort ?? 0;
+    const { address } = link;
+    this.context.log({
+      verdict: "allowed",
+      protocol: "tcp",
+      name,
+      address,
+      port,
+      rule: "allowed-domain",
+    });
+    const outside = connect({ host: address, port, allowHalfOpen: true });
+    link.outside = outside;
+    const timer = setTimeout(() => cut(outside), connectMs);
+    outside.on("connect", () => clearTimeout(timer));
+    outside.setNoDelay(true);
+    outside.on("error", () => cut(link.guest));
+    outside.on("close", (failed) => {
+      clearTimeout(timer);
+      if (failed) cut(link.guest);
+      else link.guest.destroySoon();
+    });
+    for (const piece of first) outside.write(piece);
+    return outside;
+  }
+
+  /** TLS: the name in the ClientHello decides; everything after it passes. */
+  private tls(link: Link, refuse: (rule: string, name?: string, last?: Buffer) => void): void {
+    const { guest } = link;
+    let held = Buffer.alloc(0);
+    const timer = setTimeout(() => refuse("no-hello"), helloMs);
+    guest.on("close", () => clearTimeout(timer));
+    guest.on("end", () => {
+      if (link.outside === undefined) cut(guest);
+    });
+    const read = (chunk: Buffer): void => {
+      held = Buffer.concat([held, chunk]);
+      const hello = readHello(held);
+      if (hello.kind === "more") return;
+      guest.off("data", read);
+      clearTimeout(timer);
+      if (hello.kind === "refused") {
+        refuse(hello.why, undefined, hello.why === "not-tls" ? undefined : refusalAlert);
+        return;
+      }
+      const name = normalName(hello.name);
+      if (!nameAllowed(this.context.policy(), name)) {
+        refuse("server-name", name, refusalAlert);
+        return;
+      }
+      link.names.add(name);
+      guest.pause();
+      const outside = this.open(link, name, [held]);
+      guest.pipe(outside);
+      outside.pipe(guest);
+    };
+    guest.on("data", read);
+  }
+
+  /** HTTP: every request's host is checked. */
+  private http(link: Link, refuse: (rule: string, name?: string, last?: Buffer) => void): void {
+    const { guest } = link;
+    const gate = new HttpGate((host) => nameAllowed(this.context.policy(), host));
+    const timer = setTimeout(() => refuse("no-request"), helloMs);
+    guest.on("close", () => clearTimeout(timer));
+    const handle = (step: ReturnType<HttpGate["push"]>): void => {
+      for (const host of step.hosts) link.names.add(normalName(host));
+      let ready = true;
+      if (step.forward.length > 0) {
+        clearTimeout(timer);
+        if (link.outside === undefined) {
+          const outside = this.open(link, step.hosts[0] ?? "", step.forward);
+          this.answers(link, outside, gate, handle);
+        } else {
+          for (const piece of step.forward) ready = link.outside.write(piece);
+        }
+      }
+      if (step.refused !== undefined) {
+        const { why, host } = step.refused;
+        guest.pause();
+        // Once an answer may be under way a page of ours would be mixed into it.
+        const page = link.outside === undefined ? refusalPage(why, host) : undefined;
+        refuse(why === "host" ? "http-host" : `http-${why}`, host, page);
+        return;
+      }
+      if (gate.waiting || !ready) {
+        guest.pause();
+        if (!ready) link.outside?.once("drain", () => !gate.waiting && guest.resume());
+      }
+    };
+    guest.on("data", (chunk: Buffer) => handle(gate.push(chunk)));
+    guest.on("end", () => (link.outside === undefined ? cut(guest) : link.outside.end()));
+  }
+
+  /** The server's way back; its answer to an upgrade decides whether the rest is a tunnel. */
+  private answers(
+    link: Link,
+    outside: Socket,
+    gate: HttpGate,
+    handle: (step: ReturnType<HttpGate["push"]>) => void,
+  ): void {
+    let head = "";
+    outside.on("data", (chunk: Buffer) => {
+      if (gate.waiting) {
+        head = (head + chunk.toString("latin1")).slice(0, 65_536);
+        // 100 Continue and other interim answers are not the answer.
+        for (let end; /^HTTP\/1\.[01] 1(?!01)\d\d/.test(head); head = head.slice(end + 4)) {
+          end = head.indexOf("\r\n\r\n");
+          if (end < 0) break;
+        }
+        const status = /^HTTP\/1\.[01] (\d{3})/.exec(head)?.[1] ?? "";
+        if (status === "101" || /^[2-5]/.test(status)) {
+          handle(gate.upgraded(Number(status)));
+          link.guest.resume();
+        }
+      }
+      if (!link.guest.write(chunk)) {
+        outside.pause();
+        link.guest.once("drain", () => outside.resume());
+      }
+    });
+    outside.on("end", () => link.guest.end());
+  }
+}
+
+/** What a browser or curl in the guest is shown. */
+function refusalPage(why: string, host: string | undefined): Buffer {
+  const text =
+    why === "host"
+      ? `vmsan: this VM's network policy does not allow ${host}.\n`
+      : "vmsan: this request is not plain HTTP/1.1 and was refused.\n";
+  return Buffer.from(
+    `HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: ${text.length}\r\nConnection: close\r\n\r\n${text}`,
+  );
+}

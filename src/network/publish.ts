@@ -1,0 +1,245 @@
+/**
+ * Published ports: listens on the host and connects from the VM's gateway to the guest. The
+ * guest's own connections are never touched: nothing is redirected, there is only a listener.
+ * Also the way back: ports of the host that a policy opens to the guest.
+ */
+import { createSocket, type RemoteInfo, type Socket as UdpSocket } from "node:dgram";
+import { connect, createServer, isIPv6, type Server, type Socket } from "node:net";
+import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
+import type { PublishedPort } from "../model/policy.ts";
+
+/** Opens connections and sockets on the guest's side. */
+export interface GuestSide {
+  /** TCP to a port of the guest. */
+  connect(port: number): Promise<Socket>;
+  /** A datagram socket on the guest's side, connected to nothing. */
+  udp(): Promise<UdpSocket>;
+  /** Address of the guest for datagrams. */
+  address: string;
+}
+
+/** Most connections (or datagram clients) of one published port. */
+const maxClients = 1024;
+
+/** Milliseconds after which a silent datagram client is forgotten. */
+const udpIdleMs = 90_000;
+
+/** Something that listens, until closed. */
+export interface Listener {
+  close(): void;
+}
+
+/** Why a port could not be listened on, in the user's terms. */
+function cannotListen(port: PublishedPort, error: unknown): VmsanError {
+  const what = `Cannot publish port ${port.hostPort}/${port.protocol} on ${port.hostAddress}`;
+  if (errnoOf(error) === "EADDRINUSE") {
+    return new VmsanError(
+      {
+        code: "ERR_VALIDATION_PORT_CONFLICT",
+        message: what,
+        why: "Another program or VM listens there.",
+        fix: `Choose another port of the host, for example ${port.hostPort + 1}:${port.guestPort}.`,
+      },
+      error,
+    );
+  }
+  return new VmsanError(
+    {
+      code: "ERR_NETWORK_PUBLISH",
+      message: what,
+      why: messageOf(error),
+      fix: "Check that the address belongs to this host and that ports below 1024 are permitted.",
+    },
+    error,
+  );
+}
+
+/** Join two connections, half-closes included; an error on one resets the other. */
+function join(one: Socket, other: Socket): void {
+  for (const [from, to] of [
+    [one, other],
+    [other, one],
+  ] as const) {
+    from.on("error", () => to.resetAndDestroy());
+    from.on("close", () => to.destroySoon());
+    from.pipe(to);
+  }
+}
+
+/** Accept connections and join each with one that `open` makes. */
+function relay(server: Server, open: () => Promise<Socket>): Listener {
+  const sockets = new Set<Socket>();
+  const track = (socket: Socket): void => {
+    sockets.add(socket);
+    socket.on("close", () => sockets.delete(socket));
+  };
+  server.on("connection", (socket: Socket) => {
+    if (sockets.size >= 2 * maxClients) {
+      socket.resetAndDestroy();
+      return;
+    }
+    track(socket);
+    // Until it is joined an early error only means that nobody waits for the other side.
+    socket.on("error", () => undefined);
+    socket.pause();
+    open().then(
+      (other) => {
+        if (socket.destroyed) {
+          other.destroy();
+          return;
+        }
+        track(other);
+        socket.setNoDelay(true);
+        other.setNoDelay(true);
+        join(socket, other);
+      },
+      // The other side does not listen: as if this port were closed.
+      () => socket.resetAndDestroy(),
+    );
+  });
+  return {
+    close: () => {
+      server.close();
+      for (const socket of sockets) socket.destroy();
+    },
+  };
+}
+
+/** Listen for TCP on the host. */
+async function publishTcp(port: PublishedPort, guest: GuestSide): Promise<Listener> {
+  const server = createServer({ allowHalfOpen: true });
+  server.unref();
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen(
+      { host: port.hostAddress, port: port.hostPort, ipv6Only: isIPv6(port.hostAddress) },
+      resolve,
+    );
+  });
+  return relay(server, () => guest.connect(port.guestPort));
+}
+
+/** One datagram client of a published port. */
+interface Client {
+  socket: UdpSocket | undefined;
+  queue: Buffer[];
+  timer: NodeJS.Timeout;
+}
+
+/** Listen for UDP on the host; each client gets a socket of its own on the guest's side. */
+async function publishUdp(port: PublishedPort, guest: GuestSide): Promise<Listener> {
+  const server = createSocket(
+    isIPv6(port.hostAddress) ? { type: "udp6", ipv6Only: true } : { type: "udp4" },
+  );
+  server.unref();
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.bind({ address: port.hostAddress, port: port.hostPort, exclusive: true }, resolve);
+  });
+  // Errors after binding are ICMP messages about single clients.
+  server.on("error", () => undefined);
+  const clients = new Map<string, Client>();
+  const forget = (key: string): void => {
+    const client = clients.get(key);
+    clients.delete(key);
+    clearTimeout(client?.timer);
+    client?.socket?.close();
+  };
+  const arrive = (peer: RemoteInfo): Client | undefined => {
+    const key = `${peer.address}#${peer.port}`;
+    const known = clients.get(key);
+    if (known !== undefined) {
+      known.timer.refresh();
+      return known;
+    }
+    if (clients.size >= maxClients) return undefined;
+    const client: Client = {
+      socket: undefined,
+      queue: [],
+      timer: setTimeout(() => forget(key), udpIdleMs).unref(),
+    };
+    clients.set(key, client);
+    guest.udp().then(
+      (socket) => {
+        if (clients.get(key) !== client) {
+          socket.close();
+          return;
+        }
+        client.socket = socket;
+        socket.unref();
+        socket.on("error", () => undefined); // the guest's port is closed: datagrams are lost
+        socket.on("message", (message, from) => {
+          if (from.address !== guest.address || from.port !== port.guestPort) return;
+          client.timer.refresh();
+          server.send(message, peer.port, peer.address, () => undefined);
+        });
+        for (const message of client.queue) socket.send(message, port.guestPort, guest.address);
+        client.queue.length = 0;
+      },
+      () => forget(key),
+    );
+    return client;
+  };
+  server.on("message", (message, peer) => {
+    const client = arrive(peer);
+    if (client === undefined) return;
+    if (client.socket !== undefined) {
+      client.socket.send(message, port.guestPort, guest.address, () => undefined);
+    } else if (client.queue.length < 16) client.queue.push(message);
+  });
+  return {
+    close: () => {
+      server.close();
+      for (const key of clients.keys()) forget(key);
+    },
+  };
+}
+
+/**
+ * Listen on the host for all published ports; on failure none stays open.
+ * Throws ERR_VALIDATION_PORT_CONFLICT when one is taken, else ERR_NETWORK_PUBLISH.
+ */
+export async function publishAll(
+  ports: readonly PublishedPort[],
+  guest: GuestSide,
+): Promise<Listener> {
+  const open: Listener[] = [];
+  const close = (): void => {
+    for (const listener of open) listener.close();
+  };
+  for (const port of ports) {
+    try {
+      open.push(
+        await (port.protocol === "tcp" ? publishTcp(port, guest) : publishUdp(port, guest)),
+      );
+    } catch (error) {
+      close();
+      throw cannotListen(port, error);
+    }
+  }
+  return { close };
+}
+
+/** Join connections to an opened host port (a listener at the VM's gateway) with the host's own loopback. */
+export function openHostPort(server: Server, port: number, onOpen: () => void): Listener {
+  server.unref();
+  return relay(server, async () => {
+    onOpen();
+    for (const [index, host] of ["127.0.0.1", "::1"].entries()) {
+      try {
+        return await new Promise<Socket>((resolve, reject) => {
+          const socket = connect({ host, port, allowHalfOpen: true });
+          socket.once("error", reject);
+          socket.once("connect", () => {
+            socket.off("error", reject);
+            resolve(socket);
+          });
+        });
+      } catch (error) {
+        // The first address refused: services may listen on IPv6 only.
+        if (index === 1) throw error;
+      }
+    }
+    throw new Error("unreachable");
+  });
+}

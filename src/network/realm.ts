@@ -1,0 +1,147 @@
+/**
+ * Where VMs' networks are made: the host's own network namespace with root's rights, or one
+ * below it that stands in for the host without them. Everything that touches the kernel goes
+ * through here, as few process launches as it takes.
+ */
+import { accessSync, existsSync, readFileSync } from "node:fs";
+import { networkInterfaces } from "node:os";
+import { VmsanError, errnoOf } from "../model/errors.ts";
+import { run } from "../util/run.ts";
+
+/** Programs that are run, and the Debian packages that hold them. */
+export const tools = { ip: "iproute2", tc: "iproute2", nft: "nftables", nsenter: "util-linux" };
+
+/** Where they are when PATH leaves out the system administrator's directories. */
+const adminPath = `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin:/usr/bin:/bin`;
+
+/** Whether a program is found. */
+export function hasTool(name: string): boolean {
+  return adminPath.split(":").some((dir) => dir !== "" && existsSync(`${dir}/${name}`));
+}
+
+/** A place to make VMs' networks in. */
+export class Realm {
+  /** argv to put before a program so that it runs there. */
+  readonly prefix: readonly string[];
+  /** /proc directory of a process that is there. */
+  private readonly proc: string;
+  /** Programs launched so far; measured by the benchmark. */
+  launches = 0;
+
+  /**
+   * @param prefix argv that enters it; empty: it is where this process is
+   * @param pid a process that is there; default this one
+   */
+  constructor(prefix: readonly string[] = [], pid?: number) {
+    this.prefix = prefix;
+    this.proc = `/proc/${pid ?? "self"}`;
+  }
+
+  /** Path of a named network namespace, for programs that run in the realm. */
+  netnsPath(name: string): string {
+    return `/run/netns/${name}`;
+  }
+
+  /** argv to put before a program so that it runs in a VM's namespace. */
+  enter(name: string): string[] {
+    return [...this.prefix, "nsenter", `--net=${this.netnsPath(name)}`, "--"];
+  }
+
+  /** Whether a named network namespace exists. */
+  hasNetns(name: string): boolean {
+    return existsSync(`${this.proc}/root${this.netnsPath(name)}`);
+  }
+
+  /** Names of all links. */
+  links(): Set<string> {
+    const text = readFileSync(`${this.proc}/net/dev`, "utf8");
+    return new Set([...text.matchAll(/^\s*([^\s:]+):/gm)].map((match) => match[1] ?? ""));
+  }
+
+  /** Run a program with text as its input. Throws ERR_NETWORK_SETUP with what it said. */
+  private async feed(
+    argv: readonly string[],
+    input: string,
+    signal: AbortSignal | undefined,
+    ok: (code: number | null) => boolean = (code) => code === 0,
+  ): Promise<void> {
+    const [file = "", ...args] = [...this.prefix, ...argv];
+    this.launches += 1;
+    const result = await run(file, args, {
+      input,
+      env: { ...process.env, PATH: adminPath, LC_ALL: "C" },
+      timeoutMs: 30_000,
+      ...(signal === undefined ? {} : { signal }),
+    });
+    if (ok(result.code)) return;
+    throw new VmsanError({
+      code: "ERR_NETWORK_SETUP",
+      message: `Cannot set up the network: ${argv.join(" ")} failed with ${result.signal ?? `status ${result.code}`}`,
+      why: result.stderr.trim().slice(-2000),
+      fix: "Run `vmsan doctor`: it tells which program or kernel feature is missing.",
+    });
+  }
+
+  /** Run an `ip` batch. @param force go on after errors and ignore them */
+  async ip(batch: string, signal?: AbortSignal, force = false): Promise<void> {
+    const argv = ["ip", ...(force ? ["-force"] : []), "-batch", "-"];
+    await this.feed(argv, batch, signal, force ? () => true : undefined);
+  }
+
+  /** Run an `ip` batch in a VM's namespace. */
+  async ipIn(netns: string, batch: string, signal?: AbortSignal): Promise<void> {
+    await this.feed(["ip", "-n", netns, "-batch", "-"], batch, signal);
+  }
+
+  /** Run a `tc` batch in a VM's namespace. */
+  async tcIn(netns: string, batch: string, signal?: AbortSignal): Promise<void> {
+    await this.feed(["tc", "-n", netns, "-batch", "-"], batch, signal);
+  }
+
+  /** Apply one nftables transaction in the realm's own namespace. */
+  async nft(transaction: string, signal?: AbortSignal): Promise<void> {
+    await this.feed(["nft", "-f", "-"], transaction, signal);
+  }
+
+  /** Apply one nftables transaction in a VM's namespace. */
+  async nftIn(netns: string, transaction: string, signal?: AbortSignal): Promise<void> {
+    await this.feed(
+      ["nsenter", `--net=${this.netnsPath(netns)}`, "--", "nft", "-f", "-"],
+      transaction,
+      signal,
+    );
+  }
+
+  /** Whether the realm has a way out for IPv6 (a default route that is not a rejection). */
+  hasIpv6Route(): boolean {
+    let text: string;
+    try {
+      text = readFileSync(`${this.proc}/net/ipv6_route`, "utf8");
+    } catch (error) {
+      // ENOENT: a kernel without IPv6.
+      if (errnoOf(error) === "ENOENT") return false;
+      throw error;
+    }
+    return text
+      .split("\n")
+      .some((line) => /^0{32} 00 /.test(line) && !/\slo$/.test(line.trimEnd()));
+  }
+}
+
+/** The host's own addresses as /32 and /128, as they are now. */
+export function hostAddresses(): string[] {
+  const list = Object.values(networkInterfaces()).flatMap((entries) => entries ?? []);
+  const plain = list.map((entry) => `${entry.address}/${entry.family === "IPv4" ? 32 : 128}`);
+  return [...new Set(plain)].sort();
+}
+
+/** Whether a file can be opened for reading and writing. */
+export function canOpen(path: string): boolean {
+  try {
+    accessSync(path, 6);
+    return true;
+  } catch {
+    // ENOENT, EACCES: that is the answer.
+    return false;
+  }
+}

@@ -1,0 +1,219 @@
+/**
+ * What the daemon does for one VM's network while it runs: name server, proxy, published and
+ * opened ports, decision log; and changes of policy, one at a time.
+ */
+import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
+import type { Plan } from "./address.ts";
+import type { Helper } from "./helper.ts";
+import { nameAllowed } from "./judge.ts";
+import { DecisionLog, type Decision } from "./log.ts";
+import { NameServer } from "./name-server.ts";
+import { NameBook } from "./names.ts";
+import { Proxy } from "./proxy.ts";
+import { openHostPort, publishAll, type GuestSide, type Listener } from "./publish.ts";
+import { addNames, logGroup, proxyPort, ruleset } from "./rules.ts";
+import { ask, type NameServer as Upstream } from "./upstream.ts";
+
+/** What a service needs. */
+export interface ServiceOptions {
+  vmId: string;
+  plan: Plan;
+  ipv6: boolean;
+  helper: Helper;
+  /** Path of the VM's namespace as the helper sees it. */
+  netns: string;
+  upstreams: readonly Upstream[] | undefined;
+  hostAddresses: () => readonly string[];
+  /** Apply an nftables transaction in the VM's namespace. */
+  nft: (transaction: string, signal?: AbortSignal) => Promise<void>;
+  warn: (message: string) => void;
+}
+
+/** Milliseconds to reach a port of the guest. */
+const guestConnectMs = 5000;
+
+/** The live side of one VM's network. */
+export class Service {
+  readonly log = new DecisionLog();
+  private readonly options: ServiceOptions;
+  private readonly book = new NameBook();
+  private readonly names: NameServer;
+  private readonly proxy: Proxy;
+  private readonly hostPorts = new Map<number, Listener>();
+  private published: Listener | undefined;
+  private policy: NetworkPolicy;
+  private generation: number;
+  private queue: Promise<unknown> = Promise.resolve();
+  private closed = false;
+
+  /** @param policy the policy that the kernel enforces, or will when {@link apply} is called */
+  constructor(options: ServiceOptions, policy: NetworkPolicy, generation: number) {
+    this.options = options;
+    this.policy = policy;
+    this.generation = generation;
+    const context = {
+      policy: () => this.policy,
+      hostAddresses: options.hostAddresses,
+      log: (decision: Decision) => this.log.add(decision),
+    };
+    this.proxy = new Proxy(context);
+    this.names = new NameServer({
+      ...context,
+      gateway4: options.plan.gateway4,
+      gateway6: options.ipv6 ? options.plan.gateway6 : undefined,
+      ask: (question) => ask(question, options.upstreams),
+      admit: (name, addresses, ttl) => this.admit(name, addresses, ttl),
+    });
+  }
+
+  /** Run one change after another. */
+  private serial<T>(body: () => Promise<T>): Promise<T> {
+    const result = this.queue.then(body);
+    // A failed change is its caller's; the next one starts all the same.
+    this.queue = result.catch(() => undefined);
+    return result;
+  }
+
+  /** Publish the ports. Throws ERR_VALIDATION_PORT_CONFLICT. */
+  async publish(ports: readonly PublishedPort[]): Promise<void> {
+    const { helper, netns, plan } = this.options;
+    const guest: GuestSide = {
+      address: plan.guest4,
+      connect: (port) => helper.connect(netns, `${plan.guest4}:${port}`, guestConnectMs),
+      udp: () => helper.udp(netns, `${plan.gateway4}:0`),
+    };
+    this.published = await publishAll(ports, guest);
+  }
+
+  /** Open the sockets in the VM's namespace, which must have its addresses. */
+  async open(): Promise<void> {
+    const { helper, netns, plan, ipv6, vmId } = this.options;
+    const families = [
+      { gateway: plan.gateway4, loopback: "127.0.0.1" },
+      ...(ipv6 ? [{ gateway: `[${plan.gateway6}]`, loopback: "[::1]" }] : []),
+    ];
+    await Promise.all([
+      ...families.flatMap(({ gateway, loopback }) => [
+        helper.udp(netns, `${gateway}:53`).then((socket) => this.names.serveUdp(socket)),
+        helper.listen(netns, `${gateway}:53`).then((server) => this.names.serveTcp(server)),
+        helper
+          .listen(netns, `${loopback}:${proxyPort}`, true)
+          .then((server) => this.proxy.serve(server)),
+      ]),
+      helper.log(vmId, netns, logGroup),
+      this.openHostPorts(this.policy.allowHostPorts),
+    ]);
+    // Closed while the sockets were on their way.
+    if (this.closed) this.close();
+  }
+
+  /** Listen at the gateway for opened host ports that are not listened for yet. */
+  private async openHostPorts(ports: readonly number[]): Promise<void> {
+    const { helper, netns, plan, ipv6 } = this.options;
+    const gateways = [plan.gateway4, ...(ipv6 ? [`[${plan.gateway6}]`] : [])];
+    for (const port of ports) {
+      if (this.hostPorts.has(port)) continue;
+      const servers = await Promise.all(
+        gateways.map((gateway) => helper.listen(netns, `${gateway}:${port}`)),
+      );
+      const listeners = servers.map((server) => openHostPort(server, port, () => undefined));
+      this.hostPorts.set(port, { close: () => listeners.forEach((one) => one.close()) });
+    }
+  }
+
+  /** Stop listening for host ports that are not in the list. */
+  private closeHostPorts(keep: readonly number[]): void {
+    for (const [port, listener] of this.hostPorts) {
+      if (keep.includes(port)) continue;
+      listener.close();
+      this.hostPorts.delete(port);
+    }
+  }
+
+  /** Addresses of an allowed name: into the kernel's set before the guest learns them. */
+  private admit(name: string, addresses: readonly string[], ttl: number): Promise<boolean> {
+    if (this.policy.mode === "allow-all") return Promise.resolve(true);
+    return this.serial(async () => {
+      if (this.closed || !nameAllowed(this.policy, name)) return false;
+      const due = this.book.learn(name, addresses, ttl);
+      if (due.length === 0) return true;
+      try {
+        await this.options.nft(addNames(due));
+        return true;
+      } catch (error) {
+        this.book.unlearn(due);
+        this.options.warn(
+          `${this.options.vmId}: addresses of ${name} were not admitted: ${String(error)}`,
+        );
+        return false;
+      }
+    });
+  }
+
+  /** The ruleset for a policy as things are now. */
+  private rules(policy: NetworkPolicy, generation: number): string {
+    const { plan, ipv6, hostAddresses } = this.options;
+    const { names, held } = this.book.under(policy, hostAddresses());
+    return ruleset({
+      policy,
+      plan,
+      generation,
+      ipv6,
+      hostAddresses: hostAddresses(),
+      names,
+      heldNames: held,
+    });
+  }
+
+  /** Put the present policy's rules into the kernel. */
+  async apply(signal?: AbortSignal): Promise<void> {
+    await this.serial(() => this.options.nft(this.rules(this.policy, this.generation), signal));
+  }
+
+  /**
+   * Change the policy. Before the kernel's one transaction everything follows the old policy;
+   * after it, what only the old one allowed is cut.
+   * @param commit called around the transaction: stores what is being done, and that it is done
+   */
+  update(
+    policy: NetworkPolicy,
+    generation: number,
+    commit: { before: () => Promise<void>; after: () => Promise<void>; undo: () => Promise<void> },
+  ): Promise<void> {
+    return this.serial(async () => {
+      await commit.before();
+      try {
+        await this.openHostPorts(policy.allowHostPorts);
+        await this.options.nft(this.rules(policy, generation));
+      } catch (error) {
+        this.closeHostPorts(this.policy.allowHostPorts);
+        await commit.undo();
+        throw error;
+      }
+      this.policy = policy;
+      this.generation = generation;
+      this.proxy.recheck();
+      this.closeHostPorts(policy.allowHostPorts);
+      await commit.after();
+    });
+  }
+
+  /** The helper was started anew: read the packet log again. */
+  async relog(): Promise<void> {
+    if (!this.closed)
+      await this.options.helper.log(this.options.vmId, this.options.netns, logGroup);
+  }
+
+  /** Stop serving; the kernel's rules stay. */
+  close(): void {
+    this.closed = true;
+    this.published?.close();
+    this.published = undefined;
+    this.names.close();
+    this.proxy.close();
+    this.closeHostPorts([]);
+    this.log.close();
+    // The helper may be gone already, and the log with it.
+    this.options.helper.unlog(this.options.vmId).catch(() => undefined);
+  }
+}
