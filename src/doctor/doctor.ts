@@ -1,0 +1,129 @@
+/**
+ * doctor/: says what this host can do and what is in the way. Takes the layout of a VMSAN_DIR,
+ * gives one finding a check, each with its remedy; `fix` carries out those that are safe.
+ * Every check runs at the same time as all others, within a time limit, and cannot fail another.
+ */
+import { messageOf } from "../model/errors.ts";
+import type { Layout } from "../util/paths.ts";
+import { artefactChecks } from "./checks-artefacts.ts";
+import { machineChecks } from "./checks-machine.ts";
+import { networkChecks } from "./checks-network.ts";
+import { vmmChecks } from "./checks-vmm.ts";
+
+/** `warn`: works, but less than it could; `skip`: not asked for here, or could not be seen. */
+export type CheckStatus = "ok" | "warn" | "fail" | "skip";
+
+/** What a check found. */
+export interface Finding {
+  status: CheckStatus;
+  /** One sentence with what was seen. */
+  detail: string;
+  /** What the user can do. */
+  fix?: string;
+  /** Does it, when it is safe without asking. @returns what was done */
+  repair?: (signal: AbortSignal) => Promise<string>;
+}
+
+/** What checks are given. */
+export interface DoctorContext {
+  layout: Layout;
+  signal: AbortSignal;
+  /** What the daemon of this VMSAN_DIR answers; undefined when none listens. */
+  daemon?: () => Promise<{ version: string; pid: number } | undefined>;
+}
+
+/** One thing to look at. */
+export interface Check {
+  /** kebab-case, stable, for programs. */
+  name: string;
+  run(context: DoctorContext): Promise<Finding>;
+}
+
+/** One line of the report. */
+export interface CheckResult {
+  name: string;
+  status: CheckStatus;
+  detail: string;
+  fix?: string;
+  /** What `--fix` did about it. */
+  fixed?: string;
+  durationMs: number;
+}
+
+/** All of it; `ok` when nothing failed. */
+export interface DoctorReport {
+  ok: boolean;
+  checks: CheckResult[];
+}
+
+/** What {@link runDoctor} takes. */
+export interface DoctorOptions {
+  layout: Layout;
+  signal?: AbortSignal;
+  /** Carry out the remedies that are safe. */
+  fix?: boolean;
+  daemon?: DoctorContext["daemon"];
+  /** Called as each check ends. */
+  onResult?: (result: CheckResult) => void;
+  /** Milliseconds for each check; default 45 s (a probe of KVM boots a VM). */
+  timeoutMs?: number;
+  /** Other checks than all. */
+  checks?: readonly Check[];
+}
+
+/** All checks in the order of the report. */
+export const allChecks: readonly Check[] = [
+  ...machineChecks,
+  ...vmmChecks,
+  ...networkChecks,
+  ...artefactChecks,
+];
+
+/** Resolves with the promise, or rejects when the signal aborts. */
+async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  signal.throwIfAborted();
+  return await new Promise<T>((resolve, reject) => {
+    const stop = (): void => reject(signal.reason as Error);
+    signal.addEventListener("abort", stop, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
+  });
+}
+
+/** Run one check to a result, whatever it does. */
+async function runCheck(check: Check, options: DoctorOptions): Promise<CheckResult> {
+  const start = performance.now();
+  const timeoutMs = options.timeoutMs ?? 45_000;
+  const limit = AbortSignal.timeout(timeoutMs);
+  const signal = options.signal === undefined ? limit : AbortSignal.any([options.signal, limit]);
+  let result: Omit<CheckResult, "durationMs">;
+  try {
+    const context: DoctorContext = {
+      layout: options.layout,
+      signal,
+      ...(options.daemon === undefined ? {} : { daemon: options.daemon }),
+    };
+    const { repair, ...finding } = await orAborted(check.run(context), signal);
+    result = { name: check.name, ...finding };
+    if (options.fix === true && repair !== undefined) {
+      result.fixed = await orAborted(repair(signal), signal);
+      result.status = "ok";
+    }
+  } catch (error) {
+    options.signal?.throwIfAborted();
+    const why = limit.aborted ? `no answer within ${timeoutMs / 1000} s` : messageOf(error);
+    result = { name: check.name, status: "fail", detail: `The check itself failed: ${why}.` };
+  }
+  const done = { ...result, durationMs: Math.round(performance.now() - start) };
+  options.onResult?.(done);
+  return done;
+}
+
+/**
+ * Run all checks at once.
+ * @returns results in the order of {@link allChecks}
+ */
+export async function runDoctor(options: DoctorOptions): Promise<DoctorReport> {
+  const checks = options.checks ?? allChecks;
+  const results = await Promise.all(checks.map((check) => runCheck(check, options)));
+  return { ok: results.every(({ status }) => status !== "fail"), checks: results };
+}

@@ -1,0 +1,130 @@
+/**
+ * What dead processes of vmsan left in a VMSAN_DIR: VMMs whose VM is forgotten, directories of
+ * VMs that were never recorded, temporary files. Only what is certainly nobody's is named.
+ */
+import { access, readdir, readFile, readlink, rm, stat } from "node:fs/promises";
+import { connect } from "node:net";
+import { basename, join } from "node:path";
+import { errnoOf } from "../model/errors.ts";
+import type { ProcessIdentity } from "../model/vm.ts";
+import { isVmId } from "../util/names.ts";
+import type { Layout } from "../util/paths.ts";
+import { identityOf, isAlive } from "../util/process-identity.ts";
+import { killAndWait } from "../vmm/exit.ts";
+
+/** Something that can be removed. */
+export type Remains =
+  | { kind: "process"; what: string; process: ProcessIdentity }
+  | { kind: "vm" | "temporary"; what: string; path: string };
+
+/** Milliseconds after which nobody is still writing a temporary file. */
+const abandonedAfter = 24 * 3_600_000;
+
+/** Whether somebody listens on a socket. */
+export async function isListening(path: string): Promise<boolean> {
+  return await new Promise<boolean>((resolve) => {
+    const socket = connect(path);
+    const answer = (yes: boolean): void => {
+      socket.destroy();
+      resolve(yes);
+    };
+    socket.once("connect", () => answer(true));
+    // ENOENT, ECONNREFUSED: nobody; EAGAIN: its queue is full, so somebody.
+    socket.once("error", (error) => answer(errnoOf(error) === "EAGAIN"));
+  });
+}
+
+/** Whether there is such a file. */
+async function exists(path: string): Promise<boolean> {
+  return await access(path).then(
+    () => true,
+    () => false,
+  );
+}
+
+/** Names in a directory, none when there is no such directory. */
+async function namesIn(dir: string): Promise<string[]> {
+  try {
+    return await readdir(dir);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ENOTDIR") return [];
+    throw error;
+  }
+}
+
+/** The VM whose directory a process works in; undefined for all other processes. */
+async function vmOfProcess(vms: string, pid: string): Promise<string | undefined> {
+  try {
+    const cwd = (await readlink(`/proc/${pid}/cwd`)).replace(/ \(deleted\)$/, "");
+    if (!cwd.startsWith(`${vms}/`)) return undefined;
+    const id = cwd.slice(vms.length + 1).split("/")[0] ?? "";
+    // A user's shell that happens to stand there is no VMM: those name the VM in an argument.
+    const argv = await readFile(`/proc/${pid}/cmdline`, "utf8");
+    return isVmId(id) && argv.includes(id) ? id : undefined;
+  } catch {
+    // ENOENT, ESRCH, EACCES: it has ended, or it is another user's.
+    return undefined;
+  }
+}
+
+/** Processes of VMs that are not recorded. */
+async function forgottenProcesses(vms: string): Promise<Remains[]> {
+  const found: Remains[] = [];
+  for (const pid of await readdir("/proc")) {
+    if (!/^\d+$/.test(pid)) continue;
+    const id = await vmOfProcess(vms, pid);
+    if (id === undefined || (await exists(join(vms, id, "vm.json")))) continue;
+    const process = identityOf(Number(pid));
+    if (process !== undefined)
+      found.push({ kind: "process", what: `process ${pid} of ${id}`, process });
+  }
+  return found;
+}
+
+/**
+ * Look for remains. While a daemon runs, what VMs have is its own affair and not looked at.
+ */
+export async function findRemains(layout: Layout, signal: AbortSignal): Promise<Remains[]> {
+  const found: Remains[] = [];
+  if (!(await isListening(layout.socket))) {
+    found.push(...(await forgottenProcesses(layout.vms)));
+    for (const id of (await namesIn(layout.vms)).filter(isVmId)) {
+      if (await exists(join(layout.vms, id, "vm.json"))) continue;
+      found.push({ kind: "vm", what: `directory of ${id}`, path: join(layout.vms, id) });
+    }
+  }
+  signal.throwIfAborted();
+  const { kernels, runtimes, images, rootfs, initramfs, root } = layout;
+  for (const dir of [root, kernels, runtimes, images, rootfs, initramfs]) {
+    for (const name of await namesIn(dir)) {
+      if (!name.startsWith(".tmp-")) continue;
+      const path = join(dir, name);
+      const at = await stat(path).catch(() => undefined); // gone meanwhile: in use
+      if (at === undefined || Date.now() - at.mtimeMs < abandonedAfter) continue;
+      found.push({ kind: "temporary", what: `${basename(dir)}/${name}`, path });
+    }
+  }
+  return found;
+}
+
+/**
+ * Remove them.
+ * @returns a sentence for people
+ */
+export async function removeRemains(
+  layout: Layout,
+  remains: readonly Remains[],
+  signal: AbortSignal,
+): Promise<string> {
+  for (const one of remains) {
+    signal.throwIfAborted();
+    if (one.kind === "process") {
+      if (isAlive(one.process)) await killAndWait(one.process);
+      continue;
+    }
+    // A daemon may have started since, and may be making this very VM.
+    if (one.kind === "vm" && (await isListening(layout.socket))) continue;
+    await rm(one.path, { recursive: true, force: true });
+  }
+  return `Removed: ${remains.map(({ what }) => what).join(", ")}.`;
+}
