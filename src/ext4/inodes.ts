@@ -1,0 +1,261 @@
+/** Writing inodes and the blocks that belong to them: directories, symlinks, attributes, extents. */
+import { VmsanError } from "../model/errors.ts";
+import {
+  BLOCK_SIZE,
+  DIRENT_TYPE,
+  FIRST_INODE,
+  INODE_FLAG,
+  INODE_SIZE,
+  JOURNAL_INODE,
+  LINK_MAX,
+  MAX_EXTENT_BLOCKS,
+  ROOT_INODE,
+} from "./constants.ts";
+import { encodeDirectory, planDirectory } from "./directory.ts";
+import { appendExtent, countBlocks, encodeExtents, type Extents } from "./extent.ts";
+import { directoryHash } from "./hash.ts";
+import type { BlockAppender } from "./image-file.ts";
+import {
+  clampTime,
+  deviceBlock,
+  inodeSeed,
+  putInode,
+  putReservedInode,
+  sealInode,
+} from "./inode.ts";
+import type { NumberedTree, TreeInode } from "./tree.ts";
+import { encodeXattrBlock, planXattrs, putInodeXattrs, type XattrPlan } from "./xattr.ts";
+
+/** Symlink targets shorter than this live in the inode. */
+const FAST_SYMLINK = 60;
+
+/** What inodes are written with. */
+export interface InodeContext {
+  seed: number;
+  hashSeed: Uint8Array;
+  appender: BlockAppender;
+  journal: { first: number; blocks: number } | undefined;
+}
+
+/** All inodes, ready for the tables. */
+export interface WrittenInodes {
+  /** The inode tables' content from inode 1 to the last one in use. */
+  table: Buffer;
+  lastInode: number;
+  /** Numbers of the inodes that are directories. */
+  directories: number[];
+  /** i_block of the journal's inode. */
+  journalBlock: Uint8Array | undefined;
+  warnings: string[];
+}
+
+/** Count of things that could not be kept, by what they are. */
+class Losses {
+  private readonly counts = new Map<string, { count: number; example: string }>();
+  add(what: string, example: string): void {
+    const known = this.counts.get(what);
+    if (known === undefined) this.counts.set(what, { count: 1, example });
+    else known.count++;
+  }
+  toWarnings(): string[] {
+    return [...this.counts].map(([what, { count, example }]) => `${what}: ${count} (${example})`);
+  }
+}
+
+/** Writes the inodes of one tree. */
+class InodeWriter {
+  readonly losses = new Losses();
+  readonly directories: number[] = [];
+  private readonly tree: NumberedTree;
+  private readonly context: InodeContext;
+  private readonly table: Buffer;
+  private readonly hash: ReturnType<typeof directoryHash>;
+
+  constructor(tree: NumberedTree, context: InodeContext, table: Buffer) {
+    this.tree = tree;
+    this.context = context;
+    this.table = table;
+    this.hash = directoryHash(context.hashSeed);
+  }
+
+  /** Write one inode and everything that hangs on it. */
+  write(inode: TreeInode, number: number): void {
+    const at = (number - 1) * INODE_SIZE;
+    const seed = inodeSeed(this.context.seed, number);
+    const xattrs = this.xattrs(inode);
+    let size = 0;
+    let flags = 0;
+    let blocks = 0;
+    let block: Uint8Array = new Uint8Array(60);
+    const mapped = (extents: Extents): void => {
+      flags |= INODE_FLAG.extents;
+      blocks = countBlocks(extents);
+      blocks += encodeExtents(block, extents, seed, (b) => this.context.appender.append(b));
+    };
+    switch (inode.kind) {
+      case "file":
+        size = inode.size;
+        mapped(inode.extents);
+        break;
+      case "directory": {
+        const { extents, indexed } = this.directory(inode, number, seed);
+        if (indexed) flags |= INODE_FLAG.index;
+        mapped(extents);
+        size = countBlocks(extents) * BLOCK_SIZE;
+        this.directories.push(number);
+        break;
+      }
+      case "symlink":
+        size = inode.target.length;
+        if (size < FAST_SYMLINK) block.set(Buffer.from(inode.target, "latin1"));
+        else mapped([0, this.longSymlink(inode.target), 1]);
+        break;
+      case "char":
+      case "block":
+        block = deviceBlock(inode.major, inode.minor);
+        break;
+      case "fifo":
+      case "socket":
+        break;
+    }
+    let xattrBlock = 0;
+    if (xattrs !== undefined && xattrs.inBlock.length > 0) {
+      const { appender } = this.context;
+      xattrBlock = appender.next;
+      appender.append(encodeXattrBlock(xattrs, this.context.seed, xattrBlock));
+      blocks++;
+    }
+    const links = this.tree.links.get(inode) ?? 1;
+    const mtime = clampTime(inode.mtime);
+    if (mtime !== inode.mtime)
+      this.losses.add("times outside 1901…2446 moved", String(inode.mtime));
+    putInode(this.table, at, {
+      kind: inode.kind,
+      mode: inode.mode,
+      uid: inode.uid,
+      gid: inode.gid,
+      mtime,
+      mtimeNsec: inode.mtimeNsec,
+      // dir_nlink: a directory with more subdirectories than the count holds says 1.
+      links: links > LINK_MAX ? 1 : links,
+      size,
+      blocks,
+      flags,
+      block,
+      xattrBlock,
+    });
+    if (xattrs !== undefined) {
+      putInodeXattrs(this.table.subarray(at, at + INODE_SIZE), xattrs);
+    }
+    sealInode(this.table, at, this.context.seed, number);
+  }
+
+  /** Write the journal's inode. @returns its i_block */
+  journal(first: number, blocks: number): Uint8Array {
+    const block = new Uint8Array(60);
+    encodeExtents(block, [0, first, blocks], 0, () => {
+      throw new RangeError("the journal is one extent");
+    });
+    const at = (JOURNAL_INODE - 1) * INODE_SIZE;
+    putInode(this.table, at, {
+      kind: "file",
+      mode: 0o600,
+      uid: 0,
+      gid: 0,
+      mtime: 0,
+      mtimeNsec: 0,
+      links: 1,
+      size: blocks * BLOCK_SIZE,
+      blocks,
+      flags: INODE_FLAG.extents,
+      block,
+      xattrBlock: 0,
+    });
+    sealInode(this.table, at, this.context.seed, JOURNAL_INODE);
+    return block;
+  }
+
+  private xattrs(inode: TreeInode): XattrPlan | undefined {
+    if (inode.xattrs === undefined || inode.xattrs.size === 0) return undefined;
+    // The kernel allows user.* on files and directories only.
+    const user = inode.kind === "file" || inode.kind === "directory";
+    const kept = user
+      ? inode.xattrs
+      : new Map([...inode.xattrs].filter(([name]) => !name.startsWith("user.")));
+    if (kept.size < inode.xattrs.size) {
+      this.losses.add("user attributes of links and devices dropped", inode.kind);
+    }
+    const plan = planXattrs(kept, (name) =>
+      this.losses.add("attributes that ext4 cannot hold dropped", name),
+    );
+    if (plan === undefined) {
+      throw new VmsanError({
+        code: "ERR_DISK_XATTR_SIZE",
+        message: `Cannot store the extended attributes ${[...kept.keys()].join(", ")} of one file`,
+        why: "An ext4 inode has room for about 4 KiB of attributes.",
+        fix: "Remove the large attribute from the file in the image.",
+      });
+    }
+    return plan;
+  }
+
+  private longSymlink(target: string): number {
+    const bytes = Buffer.alloc(BLOCK_SIZE);
+    bytes.write(target, "latin1");
+    return this.context.appender.append(bytes);
+  }
+
+  private directory(
+    inode: TreeInode,
+    number: number,
+    seed: number,
+  ): { extents: number[]; indexed: boolean } {
+    const children = inode.children ?? new Map<string, TreeInode>();
+    const plan = planDirectory(children.keys(), this.hash);
+    const extents: number[] = [];
+    let logical = 0;
+    encodeDirectory(
+      plan,
+      number,
+      this.tree.parents.get(inode) ?? ROOT_INODE,
+      (name) => {
+        const child = children.get(name);
+        if (child === undefined) throw new RangeError(`no child ${name}`);
+        return { inode: this.tree.numbers.get(child) ?? 0, type: DIRENT_TYPE[child.kind] };
+      },
+      seed,
+      (block) => {
+        const physical = this.context.appender.append(block);
+        appendExtent(extents, logical++, physical, 1, MAX_EXTENT_BLOCKS);
+      },
+    );
+    return { extents, indexed: plan.blocks > 1 };
+  }
+}
+
+/** Write all inodes' blocks through the appender, and give the content of the inode tables. */
+export function writeInodes(tree: NumberedTree, context: InodeContext): WrittenInodes {
+  const lastInode = FIRST_INODE - 1 + tree.inodes.length;
+  const table = Buffer.alloc(Math.ceil((lastInode * INODE_SIZE) / BLOCK_SIZE) * BLOCK_SIZE);
+  const writer = new InodeWriter(tree, context, table);
+  let journalBlock: Uint8Array | undefined;
+  for (let number = 1; number < FIRST_INODE; number++) {
+    if (number === ROOT_INODE) continue;
+    if (number === JOURNAL_INODE && context.journal !== undefined) {
+      journalBlock = writer.journal(context.journal.first, context.journal.blocks);
+      continue;
+    }
+    const at = (number - 1) * INODE_SIZE;
+    putReservedInode(table, at);
+    sealInode(table, at, context.seed, number);
+  }
+  writer.write(tree.root, ROOT_INODE);
+  tree.inodes.forEach((inode, i) => writer.write(inode, FIRST_INODE + i));
+  return {
+    table,
+    lastInode,
+    directories: writer.directories,
+    journalBlock,
+    warnings: writer.losses.toWarnings(),
+  };
+}
