@@ -1,4 +1,5 @@
 import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { chmod, mkdir, mkdtemp, readdir, rm, utimes, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
@@ -117,6 +118,25 @@ describe("what checks see", () => {
   test("a VMSAN_DIR that others can write fails", async () => {
     await chmod(layout.root, 0o777);
     expect(await look("vmsan-dir")).toMatchObject({ "vmsan-dir": { status: "fail" } });
+  });
+
+  test("a kernel whose bytes have changed fails", async () => {
+    const home = join(layout.kernels, "k1");
+    await mkdir(home, { recursive: true });
+    const kernel = {
+      schema: 1,
+      id: "k1",
+      version: "6.1.0",
+      arch: "x86_64",
+      sizeBytes: 3,
+      sha256: createHash("sha256").update("abc").digest("hex"),
+      modules: [],
+    };
+    await writeFile(join(home, "kernel.json"), JSON.stringify(kernel));
+    await writeFile(join(home, "vmlinux"), "abc");
+    expect(await look("kernel")).toMatchObject({ kernel: { status: "ok" } });
+    await writeFile(join(home, "vmlinux"), "abd");
+    expect(await look("kernel")).toMatchObject({ kernel: { status: "fail" } });
   });
 
   test("an agent that is missing or no program fails", async () => {

@@ -2,6 +2,7 @@
 export { builtinRuntimes, findRuntime, readCatalogue, type Runtime } from "./catalogue.ts";
 export {
   ensureRuntime,
+  importRuntime,
   listBuiltRuntimes,
   pruneRuntimes,
   type BuiltRuntime,

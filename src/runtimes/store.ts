@@ -310,3 +310,47 @@ export async function pruneRuntimes(
     signal === undefined ? {} : { signal },
   );
 }
+
+/** What {@link importRuntime} takes. */
+export interface ImportRuntimeOptions {
+  dir: string;
+  name: string;
+  catalogue: Record<string, Runtime>;
+  /** A whole runtime directory of another machine, below `dir`'s file system; it is moved. */
+  from: string;
+  signal?: AbortSignal;
+}
+
+/**
+ * Take a runtime that was made elsewhere as if this host's recipe had made it.
+ * @returns false when there was one already
+ * @throws ERR_SETUP_BUNDLE when it is not whole or not that runtime
+ */
+export async function importRuntime(options: ImportRuntimeOptions): Promise<boolean> {
+  const { dir, name, catalogue, from } = options;
+  const runtime = findRuntime(catalogue, name);
+  const hash = await recipeHash({ dir, name, catalogue }, name, runtime);
+  const home = join(dir, `${name}-${hash}`);
+  return await withLock(
+    join(dir, ".lock"),
+    async () => {
+      if ((await readBuilt(home)) !== undefined) return false;
+      const built = await readBuilt(from);
+      if (built === undefined || built.name !== name) {
+        throw new VmsanError({
+          code: "ERR_SETUP_BUNDLE",
+          message: `Cannot take the runtime ${name} from the bundle`,
+          why: "Its directory is not a whole runtime of that name.",
+          fix: "Make the bundle again: vmsan setup --bundle FILE.",
+        });
+      }
+      const mine = `${JSON.stringify({ ...built, recipeHash: hash }, null, 2)}\n`;
+      await writeFile(join(from, "runtime.json"), mine);
+      await rm(home, { recursive: true, force: true });
+      await rename(from, home);
+      await syncDirectory(dir);
+      return true;
+    },
+    options.signal === undefined ? {} : { signal: options.signal },
+  );
+}
