@@ -175,7 +175,7 @@ async function takeBlob(
 }
 
 /** Where a layout keeps a blob. */
-function blobName(digest: Digest): string {
+export function blobName(digest: Digest): string {
   return `blobs/sha256/${hexOf(digest)}`;
 }
 

@@ -3,7 +3,7 @@
  * `config.json` files with `auths`, `credHelpers` and `credsStore`. Secrets travel by file
  * and by helpers' standard input only, never in arguments, messages or errors.
  */
-import { readFile } from "node:fs/promises";
+import { readFile, realpath } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
@@ -208,12 +208,22 @@ function helperOf(file: AuthFile, registry: string): string | undefined {
   return own?.[1] ?? (store === "" ? undefined : store);
 }
 
+/** The file behind a symbolic link: replacing must not cut the link. */
+async function realPath(path: string): Promise<string> {
+  try {
+    return await realpath(path);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return path;
+    throw error;
+  }
+}
+
 /** Change the credential file under a lock, leaving everything unknown as it is. */
 async function changeAuthFile<T>(
   env: NodeJS.ProcessEnv,
   change: (file: AuthFile) => Promise<T>,
 ): Promise<T> {
-  const path = authFilePath(env);
+  const path = await realPath(authFilePath(env));
   return withLock(`${path}.vmsan-lock`, async () => {
     const file = (await readAuthFile(path)) ?? {};
     const before = JSON.stringify(file);

@@ -61,13 +61,16 @@ export async function resolveImage(source: ImageSource, options: ResolveOptions)
           ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
         });
       }
-      case "docker-daemon":
+      case "docker-daemon": {
+        const { resolveDockerDaemon } = await import("./docker-daemon.ts");
+        return resolveDockerDaemon(source, name, context);
+      }
       case "runtime":
         throw imageError(
           "ERR_IMAGE_SOURCE",
           `Cannot use ${name}`,
-          `Images of kind ${source.kind} are not read here.`,
-          "Name an image.",
+          "A runtime is only a name: the catalogue says which image it means.",
+          "Name an image, or look the runtime up first.",
         );
     }
   };
