@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { mkdir, readFile, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
-import { errnoOf } from "../model/errors.ts";
+import { VmsanError, errnoOf } from "../model/errors.ts";
 import { writeFileAtomic } from "../util/atomic.ts";
 import { withLock } from "../util/lock.ts";
 import { cpioType, encodeCpio, type CpioEntry } from "./cpio.ts";
@@ -26,6 +26,31 @@ export interface InitramfsParts {
   signal?: AbortSignal;
 }
 
+/** Refuse an agent that cannot be the first process: there is no libc in an initramfs. */
+function checkAgent(bytes: Buffer, path: string): void {
+  const problem = whyNotStatic(bytes);
+  if (problem === undefined) return;
+  throw new VmsanError({
+    code: "ERR_INITRAMFS_AGENT",
+    message: `Cannot use ${path} as the guest agent`,
+    why: problem,
+    fix: "Build it with CGO_ENABLED=0 (scripts/build.sh does).",
+  });
+}
+
+/** Why an ELF file needs more than itself to run; undefined when it does not. */
+function whyNotStatic(bytes: Buffer): string | undefined {
+  if (bytes.length < 64 || bytes.readUInt32BE(0) !== 0x7f454c46) return "It is not an ELF file.";
+  const offset = Number(bytes.readBigUInt64LE(32));
+  const [size, count] = [bytes.readUInt16LE(54), bytes.readUInt16LE(56)];
+  if (size < 56 || offset + size * count > bytes.length) return "It is cut short.";
+  for (let index = 0; index < count; index++) {
+    // PT_INTERP names a dynamic linker.
+    if (bytes.readUInt32LE(offset + index * size) === 3) return "It is dynamically linked.";
+  }
+  return undefined;
+}
+
 /** An entry of the archive with the usual modes. */
 function file(name: string, data: Uint8Array, permissions = 0o644): CpioEntry {
   return { name, mode: cpioType.file | permissions, data };
@@ -42,11 +67,13 @@ function moduleName(path: string): string {
  */
 export async function assembleInitramfs(parts: InitramfsParts): Promise<void> {
   const { agent, modules, output, signal } = parts;
+  const binary = await readFile(agent);
+  checkAgent(binary, agent);
   const entries: CpioEntry[] = [
     { name: "dev", mode: cpioType.directory | 0o755 },
     // The kernel opens it as the first process's standard streams before anything is mounted.
     { name: "dev/console", mode: cpioType.charDevice | 0o600, device: { major: 5, minor: 1 } },
-    file("init", await readFile(agent), 0o755),
+    file("init", binary, 0o755),
     { name: "modules", mode: cpioType.directory | 0o755 },
   ];
   for (const path of modules) {

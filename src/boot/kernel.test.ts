@@ -311,7 +311,7 @@ describe("the kernel store", () => {
 
 describe("initramfs", () => {
   const agent = join(dir, "agent");
-  writeFileSync(agent, "the agent");
+  writeFileSync(agent, elf());
 
   test("cpio headers, names and padding follow newc", () => {
     const data = Buffer.from("abcde");
@@ -341,12 +341,24 @@ describe("initramfs", () => {
     expect(one?.includes(moduleFile("b"))).toBe(true);
   });
 
+  test("an agent that is no static ELF file is refused before anything boots", async () => {
+    const dynamic = elf();
+    dynamic.writeUInt32LE(3, 120);
+    for (const bytes of [dynamic, Buffer.from("#!/bin/sh\n"), elf().subarray(0, 80)]) {
+      const bad = join(dir, "bad-agent");
+      writeFileSync(bad, bytes);
+      const making = assembleInitramfs({ agent: bad, modules: [], output: join(dir, "bad.cpio") });
+      await expect(making).rejects.toMatchObject({ code: "ERR_INITRAMFS_AGENT" });
+    }
+    expect(readdirSync(dir)).not.toContain("bad.cpio");
+  });
+
   test("cached by content: another agent is another archive", async () => {
     const cache = join(dir, "cache");
     const first = await ensureInitramfs({ dir: cache, agent, kernel: { modules: [] } });
     expect(await ensureInitramfs({ dir: cache, agent, kernel: { modules: [] } })).toBe(first);
     const other = join(dir, "agent-2");
-    writeFileSync(other, "another agent");
+    writeFileSync(other, Buffer.concat([elf(), Buffer.from("another agent")]));
     const second = await ensureInitramfs({ dir: cache, agent: other, kernel: { modules: [] } });
     expect(second).not.toBe(first);
     expect(readFileSync(second).includes("another agent")).toBe(true);

@@ -2,7 +2,7 @@
  * Control groups of VMs: memory, processor time and number of processes, on version 2 where
  * it has the controllers, else on version 1. What cannot be enforced is said, not hidden.
  */
-import { mkdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { errnoOf, messageOf } from "../model/errors.ts";
@@ -35,7 +35,13 @@ export interface Cgroup {
 }
 
 /** All VMs' groups are below this one. */
-const parentName = "vmsan";
+export const parentName = "vmsan";
+
+/** Path of a VM's group below each hierarchy's mount point. */
+export function cgroupName(id: string): string {
+  return `/${parentName}/${id}`;
+}
+
 const controllers = ["memory", "cpu", "pids"] as const;
 type Controller = (typeof controllers)[number];
 
@@ -131,7 +137,7 @@ export async function createCgroup(
   mounts?: CgroupMounts,
 ): Promise<Cgroup> {
   const found = mounts ?? (await findCgroups());
-  const name = `/${parentName}/${id}`;
+  const name = cgroupName(id);
   const v2 = found.v2;
   if (v2 !== undefined && controllers.every((controller) => v2.controllers.includes(controller))) {
     const result: Cgroup = { dirs: [], name, version: 2, notEnforced: [] };
@@ -210,7 +216,6 @@ export async function removeCgroup(
 
 /** Names of the VMs that have groups. */
 export async function cgroupHolders(mounts?: CgroupMounts): Promise<Set<string>> {
-  const { readdir } = await import("node:fs/promises");
   const found = mounts ?? (await findCgroups());
   const names = new Set<string>();
   for (const root of [...Object.values(found.v1), ...(found.v2 ? [found.v2.path] : [])]) {

@@ -53,7 +53,7 @@ export function kernelArguments(spec: VmSpec, host: QemuHost): string[] {
   const args = ["console=" + (host.arch === "x86_64" ? "ttyS0" : "ttyAMA0")];
   // A reboot ends QEMU (-no-reboot); a panic reboots at once. Triple fault: no firmware needed.
   if (host.arch === "x86_64") args.push("reboot=t");
-  args.push("panic=-1", "quiet", "cryptomgr.notests");
+  args.push("panic=-1", "quiet", "cryptomgr.notests", "vmsan.channel=virtio");
   if (host.arch === "x86_64" && host.accelerator === "tcg" && host.tscKhz !== undefined) {
     // Without these a third of the boots hang: the emulated timers are too coarse to calibrate by.
     args.push(`tsc_early_khz=${host.tscKhz}`, "tsc=reliable");

@@ -10,7 +10,7 @@ import { VmsanError, messageOf } from "../../model/errors.ts";
 import type { ProcessIdentity, VmSpec } from "../../model/vm.ts";
 import { isAlive } from "../../util/process-identity.ts";
 import { run } from "../../util/run.ts";
-import { createCgroup, removeCgroup, type Cgroup } from "../cgroup.ts";
+import { cgroupName, createCgroup, removeCgroup, type Cgroup } from "../cgroup.ts";
 import { boundLog } from "../console-log.ts";
 import type {
   CleanupReport,
@@ -72,7 +72,6 @@ interface Attempt {
   host: QemuHost;
   cgroup?: Cgroup;
   notEnforced: string[];
-  mode: string;
 }
 
 /** Time stamp counter of this host in kHz, from /proc/cpuinfo; undefined when it does not say. */
@@ -186,7 +185,6 @@ export class QemuDriver implements Driver {
       spec,
       host: { arch: hostArch(), accelerator: probe.accelerator, cpu: this.cpu },
       notEnforced: [],
-      mode: "process",
     };
     let started: Started | undefined;
     try {
@@ -196,7 +194,11 @@ export class QemuDriver implements Driver {
       try {
         started = await this.spawn(attempt, boxes, restore, state?.descriptors);
         const vm = await this.take(attempt, started, signal);
-        if (state !== undefined) await state.load(vm.monitor, restore?.memory !== undefined);
+        try {
+          await state?.load(vm.monitor, restore?.memory !== undefined);
+        } finally {
+          vm.monitor.close();
+        }
         return vm.vm;
       } finally {
         await state?.close();
@@ -267,7 +269,6 @@ export class QemuDriver implements Driver {
     }
     const uid = await claimUid(this.uidDir, range, spec.id);
     host.runAs = { uid, gid: uid };
-    attempt.mode = "own uid, chroot";
     const root = join(spec.dir, qemuFiles.root);
     await mkdir(root, { recursive: true });
     await chmod(root, 0o755);
@@ -304,7 +305,10 @@ export class QemuDriver implements Driver {
     const any = AbortSignal.any([signal, giveUp.signal, limit]);
     try {
       const monitor = await connectMonitor(spec, any);
-      return { vm: this.hold(attempt, identity, monitor, exited), monitor };
+      const { cgroup, notEnforced } = attempt;
+      const joined = cgroup !== undefined && cgroup.dirs.length > 0;
+      const known = { spec, notEnforced, ...(joined ? { cgroup: cgroup.name } : {}) };
+      return { vm: this.hold(known, identity, exited), monitor };
     } catch (error) {
       if (signal.aborted) throw signal.reason;
       const log = await tailOf(join(spec.dir, qemuFiles.log));
@@ -325,50 +329,40 @@ export class QemuDriver implements Driver {
 
   /** A handle of a running QEMU, its console log bounded from now on. */
   private hold(
-    attempt: Pick<Attempt, "spec" | "mode" | "cgroup" | "notEnforced">,
+    attempt: { spec: VmSpec; cgroup?: string; notEnforced: string[] },
     identity: ProcessIdentity,
-    monitor: Qmp,
     exited: Promise<VmmExit>,
   ): QemuVm {
-    const { spec, mode, cgroup, notEnforced } = attempt;
+    const { spec, ...known } = attempt;
     boundLog(this.consolePath(spec), exited, (error) => {
       process.emitWarning(`cannot bound ${this.consolePath(spec)}: ${messageOf(error)}`);
     });
-    void exited.then(() => monitor.close());
-    const known = {
-      mode,
-      notEnforced,
-      ...(cgroup === undefined || cgroup.dirs.length === 0 ? {} : { cgroup: cgroup.name }),
-    };
-    return new QemuVm(spec, identity, readIsolation(identity.pid, known), monitor, exited);
+    const isolation = readIsolation(identity.pid, { mode: "process", ...known });
+    const own = isolation.uid !== process.geteuid?.();
+    return new QemuVm(
+      spec,
+      identity,
+      own ? { ...isolation, mode: "own uid, chroot" } : isolation,
+      exited,
+    );
   }
 
   /** {@inheritDoc Driver.adopt} */
   async adopt(spec: VmSpec, identity: ProcessIdentity): Promise<RunningVm | undefined> {
     if (!isAlive(identity)) return undefined;
-    let monitor: Qmp;
-    try {
-      monitor = await connectMonitor(spec, AbortSignal.timeout(startTimeoutMs));
-    } catch (error) {
-      if (!isAlive(identity)) return undefined;
-      throw error;
-    }
-    const exited = processExit(identity, undefined, monitor.closed);
-    const cgroup = readFileSync(`/proc/${identity.pid}/cgroup`, "utf8").includes(`/${spec.id}`);
-    const vm = this.hold(
+    const exited = processExit(identity);
+    const groups = readFileSync(`/proc/${identity.pid}/cgroup`, "utf8");
+    const name = cgroupName(spec.id);
+    return this.hold(
       {
         spec,
-        mode: "adopted",
+        // What could not be enforced was said at the start and is in the VM's record.
         notEnforced: [],
-        ...(cgroup
-          ? { cgroup: { dirs: ["-"], name: `/vmsan/${spec.id}`, version: 1, notEnforced: [] } }
-          : {}),
+        ...(groups.includes(name) ? { cgroup: name } : {}),
       },
       identity,
-      monitor,
       exited,
     );
-    return vm;
   }
 
   /** Remove sockets and links that a QEMU leaves behind. */

@@ -61,8 +61,6 @@ export class Qmp {
     try {
       await qmp.greeting(signal);
       await qmp.execute("qmp_capabilities", {}, 10_000);
-      // The connection is kept to learn of QEMU's end; that must not keep a program alive.
-      qmp.socket.unref();
       return qmp;
     } catch (error) {
       qmp.close();

@@ -4,12 +4,16 @@ import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import type { IsolationReport, ProcessIdentity, VmSpec } from "../../model/vm.ts";
+import { isAlive } from "../../util/process-identity.ts";
 import { connectUnix } from "../../util/socket-path.ts";
 import type { RunningVm, SnapshotFiles, VmmExit } from "../driver.ts";
 import { killAndWait, within } from "../exit.ts";
 import { qemuFiles } from "./command.ts";
 import { Qmp } from "./qmp.ts";
 import { createState } from "./snapshot.ts";
+
+/** Milliseconds for a running QEMU to take up a monitor connection. */
+const monitorTimeoutMs = 20_000;
 
 /** An error of a VM that does not run (any more). */
 function notRunning(id: string, cause?: unknown): VmsanError {
@@ -30,20 +34,17 @@ export class QemuVm implements RunningVm {
   readonly isolation: IsolationReport;
   readonly exited: Promise<VmmExit>;
   private readonly spec: VmSpec;
-  private readonly monitor: Qmp;
   private channel: Socket | undefined;
 
   constructor(
     spec: VmSpec,
     process: ProcessIdentity,
     isolation: IsolationReport,
-    monitor: Qmp,
     exited: Promise<VmmExit>,
   ) {
     this.spec = spec;
     this.process = process;
     this.isolation = isolation;
-    this.monitor = monitor;
     this.exited = exited;
   }
 
@@ -69,12 +70,28 @@ export class QemuVm implements RunningVm {
     }
   }
 
+  /** Use the monitor for a moment: it takes one client, and another daemon may need it. */
+  private async command<T>(body: (monitor: Qmp) => Promise<T>): Promise<T> {
+    let monitor: Qmp;
+    try {
+      monitor = await connectMonitor(this.spec, AbortSignal.timeout(monitorTimeoutMs));
+    } catch (error) {
+      if (!isAlive(this.process)) throw notRunning(this.spec.id, error);
+      throw error;
+    }
+    try {
+      return await body(monitor);
+    } finally {
+      monitor.close();
+    }
+  }
+
   async pause(): Promise<void> {
-    await this.monitor.execute("stop");
+    await this.command(async (monitor) => await monitor.execute("stop"));
   }
 
   async resume(): Promise<void> {
-    await this.monitor.execute("cont");
+    await this.command(async (monitor) => await monitor.execute("cont"));
   }
 
   async snapshot(files: SnapshotFiles, kind: "full" | "diff"): Promise<void> {
@@ -88,13 +105,14 @@ export class QemuVm implements RunningVm {
     }
     const chrooted = this.isolation.uid !== process.geteuid?.();
     const socketDir = chrooted ? join(this.spec.dir, qemuFiles.root) : this.spec.dir;
-    await createState(this.monitor, this.process.pid, socketDir, files);
+    await this.command(
+      async (monitor) => await createState(monitor, this.process.pid, socketDir, files),
+    );
   }
 
   async kill(): Promise<void> {
     const gone = await killAndWait(this.process);
     this.channel?.destroy();
-    this.monitor.close();
     if (gone) await within(this.exited, 2000);
     else {
       throw new VmsanError({
@@ -114,8 +132,8 @@ export async function connectMonitor(spec: VmSpec, signal: AbortSignal): Promise
       return await Qmp.connect(join(spec.dir, qemuFiles.monitor), signal);
     } catch (error) {
       signal.throwIfAborted();
-      // Not there yet, or there but not listening yet.
-      if (!["ENOENT", "ECONNREFUSED"].includes(errnoOf(error) ?? "")) throw error;
+      // Not there yet, or there but not listening yet; EAGAIN: others are in the queue.
+      if (!["ENOENT", "ECONNREFUSED", "EAGAIN"].includes(errnoOf(error) ?? "")) throw error;
     }
     await new Promise((resolve) => {
       setTimeout(resolve, wait);

@@ -1,0 +1,60 @@
+/**
+ * The driver contract on VMs that really boot: QEMU by software emulation with Debian's
+ * kernel, and Firecracker when there is a real one (VMSAN_FIRECRACKER, VMSAN_JAILER, and
+ * VMSAN_KERNEL for another kernel). test/firecracker.test.ts runs the same suite on a stand-in.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll } from "vitest";
+import { ensureInitramfs } from "../../src/boot/initramfs.ts";
+import { addKernel, ensureKernel, type Kernel } from "../../src/boot/kernel.ts";
+import { createEmptyDisk } from "../../src/ext4/empty.ts";
+import type { VmSpec } from "../../src/model/vm.ts";
+import { agentBinary } from "../../src/util/package.ts";
+import { layoutOf } from "../../src/util/paths.ts";
+import { driverContract } from "../../src/vmm/contract.ts";
+import { QemuDriver } from "../../src/vmm/qemu/driver.ts";
+import { preparedDir } from "./support.ts";
+
+const dir = mkdtempSync(join(tmpdir(), "vmsan-drivers-"));
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+let counter = 0;
+const layout = layoutOf(preparedDir);
+
+/** A VM of two empty disks: the agent, which brings all that it needs, is all there is in it. */
+async function makeSpec(): Promise<VmSpec> {
+  const given = process.env["VMSAN_KERNEL"];
+  const kernel: Kernel =
+    given === undefined
+      ? await ensureKernel({ dir: layout.kernels })
+      : await addKernel({ dir: join(dir, "kernels"), file: given });
+  const initramfs = await ensureInitramfs({ dir: layout.initramfs, agent: agentBinary(), kernel });
+  counter += 1;
+  const id = `vm-${process.pid.toString(16).padStart(6, "0")}${counter.toString(16).padStart(2, "0")}`;
+  const home = join(dir, id);
+  await mkdir(home, { mode: 0o700 });
+  const [base, upper] = [join(home, "base.ext4"), join(home, "upper.ext4")];
+  for (const [index, path] of [base, upper].entries()) {
+    const uuid = `00000000-0000-4000-8000-00000000000${index}`;
+    await createEmptyDisk(path, { sizeBytes: 64 << 20, uuid, journal: index === 1 });
+  }
+  return {
+    id,
+    dir: home,
+    vcpus: 1,
+    memMib: 128,
+    kernel: kernel.vmlinux,
+    initramfs,
+    kernelArgs: [],
+    disks: [
+      { role: "base", path: base, readonly: true },
+      { role: "upper", path: upper, readonly: false },
+    ],
+    isolation: { seccomp: true, pidNamespace: true, cgroup: true, networkNamespace: true },
+  };
+}
+
+driverContract("qemu", () => new QemuDriver({ stateDir: join(dir, "state") }), makeSpec);
