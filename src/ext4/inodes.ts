@@ -95,7 +95,7 @@ class InodeWriter {
     switch (inode.kind) {
       case "file":
         size = inode.size;
-        mapped(inode.extents);
+        mapped(inode.content ?? []);
         break;
       case "directory": {
         const { extents, indexed } = this.directory(inode, number, seed);

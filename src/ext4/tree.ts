@@ -15,9 +15,9 @@ export interface TreeInode {
   readonly mtime: number;
   readonly mtimeNsec: number;
   readonly xattrs: Xattrs | undefined;
-  /** Bytes of a file; its content lies in `extents`. */
+  /** Bytes of a file; its content lies in `content`, which is nothing where it is all holes. */
   readonly size: number;
-  readonly extents: Extents;
+  readonly content: Extents | undefined;
   /** Target of a symlink, as a byte string (latin1). */
   readonly target: string;
   readonly major: number;
@@ -54,7 +54,7 @@ function emptyDirectory(mode: number): TreeInode {
     mtimeNsec: 0,
     xattrs: undefined,
     size: 0,
-    extents: [],
+    content: undefined,
     target: "",
     major: 0,
     minor: 0,

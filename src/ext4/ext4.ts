@@ -1,0 +1,4 @@
+/** What other folders use of ext4/ (see writer.ts for what it is). */
+export { createEmptyDisk, uuidBytes, type EmptyDiskOptions } from "./empty.ts";
+export { ImageFile } from "./image-file.ts";
+export { Ext4Writer, type Ext4Options, type Ext4Result } from "./writer.ts";

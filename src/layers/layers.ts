@@ -1,0 +1,7 @@
+/** What other folders use of layers/ (see stream.ts for what it is). */
+export { DEFAULT_LIMITS, type LayerLimits } from "./limits.ts";
+export { LayerSources, startReaders, type ReaderMemory, type Readers } from "./readers.ts";
+export { mergeImage, type ContentStore, type MergedImage } from "./stream.ts";
+export { walkNodes } from "./merge.ts";
+export type { TreeNode } from "./tree.ts";
+export { workerUrl } from "./worker-url.ts";

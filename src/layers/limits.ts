@@ -1,0 +1,28 @@
+/** Bounds on what a layer may make us do. */
+
+/** See {@link DEFAULT_LIMITS} for the values; all are inclusive. */
+export interface LayerLimits {
+  /** Entries of all layers together. */
+  entries: number;
+  /** Bytes of one PAX or GNU header. */
+  headerBytes: number;
+  /** Bytes of a path. */
+  pathBytes: number;
+  /** Components of a path. */
+  depth: number;
+  /** Uncompressed bytes of all layers together. */
+  archiveBytes: number;
+  /** Uncompressed bytes per compressed one, counted from 1 GiB of uncompressed bytes on. */
+  expansion: number;
+}
+
+/** Far above any image seen, far below what would exhaust memory. */
+export const DEFAULT_LIMITS: LayerLimits = {
+  entries: 4_000_000,
+  headerBytes: 1024 * 1024,
+  pathBytes: 4096,
+  depth: 2000,
+  archiveBytes: 2 ** 40,
+  // deflate cannot exceed 1032; zstd can, without bound.
+  expansion: 1100,
+};

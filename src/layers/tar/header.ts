@@ -1,0 +1,129 @@
+/**
+ * Tar header blocks: v7, ustar (POSIX.1-1988) and GNU, as far as layers use them. Text is kept as
+ * byte strings (latin1), so that names survive whatever their encoding.
+ */
+import { layerError } from "../errors.ts";
+
+/** Bytes per header and unit of padding. */
+export const RECORD = 512;
+
+/** The fields of one header block as they stand, before any extended header. */
+export interface RawHeader {
+  name: string;
+  mode: number;
+  uid: number;
+  gid: number;
+  size: number;
+  mtime: number;
+  /** One character; NUL is given as "0". */
+  type: string;
+  link: string;
+  major: number;
+  minor: number;
+  /** Magic says GNU: the prefix area holds other things. */
+  gnu: boolean;
+}
+
+/** Bytes up to the first NUL. */
+export function text(block: Buffer, from: number, length: number): string {
+  let end = from;
+  while (end < from + length && block[end] !== 0) end++;
+  return block.toString("latin1", from, end);
+}
+
+/**
+ * A number field: octal with spaces or NULs around it, or base-256 (high bit of the first byte set,
+ * two's complement). Throws when it is neither, or beyond 2^53.
+ */
+export function numeric(block: Buffer, from: number, length: number): number {
+  const first = block[from] ?? 0;
+  if (first & 0x80) {
+    const negative = (first & 0x40) !== 0;
+    // The marker bit is not part of the value; the sign bit is.
+    let value = negative ? (first & 0x7f) - 0x80 : first & 0x3f;
+    for (let i = 1; i < length; i++) {
+      value = value * 256 + (block[from + i] ?? 0);
+      if (!Number.isSafeInteger(value)) throw badNumber(block, from, length);
+    }
+    return value;
+  }
+  let at = from;
+  const end = from + length;
+  while (at < end && (block[at] === 0x20 || block[at] === 0)) at++;
+  let value = 0;
+  for (; at < end; at++) {
+    const digit = (block[at] ?? 0) - 0x30;
+    if (digit < 0 || digit > 7) break;
+    value = value * 8 + digit;
+  }
+  for (; at < end; at++) {
+    if (block[at] !== 0x20 && block[at] !== 0) throw badNumber(block, from, length);
+  }
+  return value;
+}
+
+/** The error for a number field that is none. */
+function badNumber(block: Buffer, from: number, length: number): Error {
+  return layerError(
+    "TAR_NUMBER",
+    `Cannot read a number in the tar header of ${JSON.stringify(text(block, 0, 100))}`,
+    `The field at byte ${from} holds ${JSON.stringify(block.toString("latin1", from, from + length))}.`,
+  );
+}
+
+/** Is this block all zero (the end of an archive)? */
+export function isZero(block: Buffer): boolean {
+  if (block[0] !== 0) return false;
+  for (let i = 1; i < RECORD; i++) if (block[i] !== 0) return false;
+  return true;
+}
+
+/** Sum of the bytes with the checksum field as spaces, as unsigned and as signed characters. */
+function checksumOk(block: Buffer): boolean {
+  let unsigned = 0;
+  let high = 0;
+  for (let i = 0; i < RECORD; i++) {
+    const byte = block[i] ?? 0;
+    unsigned += byte;
+    if (byte > 127 && (i < 148 || i >= 156)) high++;
+  }
+  for (let i = 148; i < 156; i++) unsigned -= (block[i] ?? 0) - 0x20;
+  const stored = numeric(block, 148, 8);
+  return stored === unsigned || stored === unsigned - 256 * high;
+}
+
+/**
+ * Read a header block.
+ * Throws ERR_LAYER_TAR_CHECKSUM or ERR_LAYER_TAR_NUMBER.
+ */
+export function parseHeader(block: Buffer): RawHeader {
+  if (!checksumOk(block)) {
+    throw layerError(
+      "TAR_CHECKSUM",
+      "Cannot read a layer's tar archive",
+      `A header's checksum is wrong (its name field holds ${JSON.stringify(text(block, 0, 40))}).`,
+    );
+  }
+  const magic = block.toString("latin1", 257, 263);
+  const ustar = magic === "ustar\0";
+  const gnu = magic === "ustar ";
+  let name = text(block, 0, 100);
+  // GNU keeps times and sparse maps where ustar has the prefix.
+  const prefix = ustar ? text(block, 345, 155) : "";
+  if (prefix !== "") name = `${prefix}/${name}`;
+  const type = String.fromCharCode(block[156] ?? 0);
+  const device = (ustar || gnu) && (type === "3" || type === "4");
+  return {
+    name,
+    mode: numeric(block, 100, 8) & 0o7777,
+    uid: numeric(block, 108, 8),
+    gid: numeric(block, 116, 8),
+    size: numeric(block, 124, 12),
+    mtime: numeric(block, 136, 12),
+    type: type === "\0" ? "0" : type,
+    link: text(block, 157, 100),
+    major: device ? numeric(block, 329, 8) : 0,
+    minor: device ? numeric(block, 337, 8) : 0,
+    gnu,
+  };
+}
