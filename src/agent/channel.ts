@@ -132,17 +132,20 @@ export class AgentChannel implements GuestTransport {
   /** See {@link GuestTransport.request}. */
   async request<T>(method: string, path: string, options: RequestOptions = {}): Promise<T> {
     const idempotent = options.idempotent ?? method !== "POST";
-    const giveUp = Date.now() + RETRY_MS;
+    let failingSince: number | undefined;
     for (;;) {
-      options.signal?.throwIfAborted();
-      const session = await this.need(options.signal);
+      const session = await this.needSoon(options.signal);
+      const started = Date.now();
       try {
         return (await this.call(session.http2, method, path, options)) as T;
       } catch (error) {
         if (options.signal?.aborted === true) throw options.signal.reason as Error;
         if (error instanceof VmsanError) throw error;
-        if (!idempotent || this.closed || Date.now() > giveUp) throw unreachable(error);
         this.drop(session, error);
+        // A call that waits long in the guest may break often; only breaks in a row count.
+        if (failingSince === undefined || Date.now() - started > RETRY_MS) failingSince = started;
+        const tired = Date.now() - failingSince > RETRY_MS;
+        if (!idempotent || this.closed || tired) throw unreachable(error);
       }
     }
   }
@@ -200,6 +203,18 @@ export class AgentChannel implements GuestTransport {
         this.attempt.abort(unreachable("nobody waits any more"));
         this.connecting = undefined;
       }
+    }
+  }
+
+  /** Like `need`, but a guest that does not answer for a while is an error. */
+  private async needSoon(signal?: AbortSignal): Promise<Session> {
+    if (this.session !== undefined) return this.session;
+    const timeout = AbortSignal.timeout(RETRY_MS);
+    try {
+      return await this.need(signal === undefined ? timeout : AbortSignal.any([signal, timeout]));
+    } catch (error) {
+      if (signal?.aborted === true || !timeout.aborted) throw error;
+      throw unreachable(this.lastError ?? `no answer within ${RETRY_MS} ms`);
     }
   }
 
@@ -275,6 +290,7 @@ export class AgentChannel implements GuestTransport {
   private headers(method: string, path: string): OutgoingHttpHeaders {
     return {
       ":method": method,
+      ":authority": "agent",
       ":path": path,
       "vmsan-protocol": String(PROTOCOL_VERSION),
       "vmsan-build": this.options.build,

@@ -3,12 +3,14 @@ import { Writable } from "node:stream";
 import { FrameType, MAX_DATA, encodeDataHeader, encodeOffset } from "./frames.ts";
 import { protocolError } from "./frames.ts";
 
-/** Most bytes kept unacknowledged before the writer has to wait. */
-const MAX_UNACKNOWLEDGED = 4 << 20;
+/** So far beyond the last acknowledgement input may be sent; the protocol's credit. */
+const CREDIT = 1 << 20;
+/** Most bytes kept unacknowledged before the writer has to wait: more than can be sent. */
+const MAX_UNACKNOWLEDGED = 2 << 20;
 
 /** Where frames go: one connection's request body. */
 export interface FrameSink {
-  /** False: wait for {@link StdinBuffer.pump} to be called again before sending more. */
+  /** False: wait for {@link StdinBuffer.drained} before sending more. */
   write(header: Buffer, data?: Buffer): boolean;
 }
 
@@ -25,6 +27,8 @@ export class StdinBuffer {
   /** Offset of the next byte to be sent on this connection. */
   private sent = 0;
   private eofSent = false;
+  /** The connection has asked to wait. */
+  private full = false;
   private sink: FrameSink | undefined;
   private waiting: (() => void) | undefined;
 
@@ -72,6 +76,7 @@ export class StdinBuffer {
     if (from > this.end) throw protocolError("The agent has more input than was ever sent.");
     this.acknowledge(from);
     this.sink = sink;
+    this.full = false;
     this.sent = this.start;
     this.eofSent = false;
     this.pump();
@@ -95,6 +100,7 @@ export class StdinBuffer {
     }
     if (this.sent < this.start) this.sent = this.start;
     if (this.unacknowledged < MAX_UNACKNOWLEDGED) this.release();
+    if (!this.full) this.pump();
   }
 
   /** Nothing is read any more: let writers go. */
@@ -106,17 +112,27 @@ export class StdinBuffer {
     if (!this.writable.writableFinished) this.writable.destroy();
   }
 
-  /** Send as much as the connection takes. */
-  pump(): void {
-    if (this.sink === undefined) return;
+  /** The connection has room again. */
+  drained(): void {
+    this.full = false;
+    this.pump();
+  }
+
+  /** Send as much as the connection and the credit take. */
+  private pump(): void {
+    if (this.sink === undefined || this.full) return;
+    const limit = this.start + CREDIT;
     let at = this.start;
     for (const chunk of this.chunks) {
       const chunkEnd = at + chunk.length;
       while (this.sent < chunkEnd) {
-        const data = chunk.subarray(this.sent - at, this.sent - at + MAX_DATA);
+        const length = Math.min(MAX_DATA, limit - this.sent);
+        if (length === 0) return;
+        const data = chunk.subarray(this.sent - at, this.sent - at + length);
         const header = encodeDataHeader(FrameType.STDIN, BigInt(this.sent), data.length);
         this.sent += data.length;
-        if (!this.sink.write(header, data)) return;
+        this.full = !this.sink.write(header, data);
+        if (this.full) return;
       }
       at = chunkEnd;
     }

@@ -259,7 +259,7 @@ export class GuestStream {
       duplex.on("error", (error) => {
         problem = error;
       });
-      duplex.on("drain", () => this.input.pump());
+      duplex.on("drain", () => this.input.drained());
       // An end without EXIT is a break like any other.
       duplex.on("end", () => {
         if (!this.over) duplex.destroy();
