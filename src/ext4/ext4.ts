@@ -2,3 +2,6 @@
 export { createEmptyDisk, uuidBytes, type EmptyDiskOptions } from "./empty.ts";
 export { ImageFile } from "./image-file.ts";
 export { Ext4Writer, type Ext4Options, type Ext4Result } from "./writer.ts";
+export { BLOCK_SIZE } from "./constants.ts";
+export { BlockAppender } from "./image-file.ts";
+export { DataWriter } from "./data.ts";

@@ -1,41 +1,116 @@
 /** Worker thread: merges the layers that the decompression threads deliver, and writes the result. */
+import { rmSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
 import { asVmsanError } from "../model/errors.ts";
-import { Ext4Writer, ImageFile } from "../ext4/ext4.ts";
-import { LayerSources, mergeImage } from "../layers/layers.ts";
+import { BlockAppender, DataWriter, Ext4Writer, ImageFile } from "../ext4/ext4.ts";
+import { LayerSources, mergeImage, type MergedImage, type TreeNode } from "../layers/layers.ts";
+import { writeMergedTar } from "./merged-tar.ts";
 import type { BuildAnswer, BuildOrder, BuildResult } from "./protocol.ts";
+
+/** Read and merge, contents going through `store`. */
+function merge(order: BuildOrder, store: DataWriter): MergedImage<number[]> {
+  const sources = new LayerSources(order.memory);
+  return mergeImage<number[]>(order.memory.layers, {
+    store,
+    limits: order.limits,
+    open: (layer) => sources.open(layer),
+    reopen: (layer) => sources.reopen(layer),
+  });
+}
+
+/** The part of the result that both formats share. */
+function resultOf(
+  merged: MergedImage<number[]>,
+  data: DataWriter,
+  entries: number,
+  warnings: string[],
+  finishedFrom: number,
+): BuildResult {
+  return {
+    entries,
+    warnings,
+    dataBytes: data.dataBytes,
+    holeBytes: data.holeBytes,
+    droppedEntries: merged.droppedEntries,
+    seconds: { ...merged.seconds, finish: (performance.now() - finishedFrom) / 1000 },
+  };
+}
 
 /** Layers → ext4 image. */
 function buildDisk(order: BuildOrder): BuildResult {
-  const sources = new LayerSources(order.memory);
   const file = new ImageFile(order.output, order.options.sizeBytes);
   try {
     const writer = new Ext4Writer(file, { ...order.options, ...order.identity });
-    const merged = mergeImage(order.memory.layers, {
-      store: writer.data,
-      limits: order.limits,
-      open: (layer) => sources.open(layer),
-      reopen: (layer) => sources.reopen(layer),
-    });
+    const merged = merge(order, writer.data);
     const started = performance.now();
     const { entries, warnings } = writer.finish(merged.root);
-    return {
-      entries,
-      warnings,
-      dataBytes: writer.data.dataBytes,
-      holeBytes: writer.data.holeBytes,
-      droppedEntries: merged.droppedEntries,
-      seconds: { ...merged.seconds, finish: (performance.now() - started) / 1000 },
-    };
+    return resultOf(merged, writer.data, entries, warnings, started);
   } finally {
     file.close();
+  }
+}
+
+/** Layers → one archive. Contents wait in a pool beside it until the tree is known. */
+function buildTar(order: BuildOrder): BuildResult {
+  const pool = `${order.output}.pool`;
+  const file = new ImageFile(pool, 0);
+  try {
+    const appender = new BlockAppender(file, 0, Number.MAX_SAFE_INTEGER);
+    const data = new DataWriter(file, appender);
+    const merged = merge(order, data);
+    const started = performance.now();
+    appender.flush();
+    const losses = new Losses();
+    const names = writeMergedTar(merged.root, pool, order.output, (node) => losses.keep(node));
+    return resultOf(merged, data, names, losses.toWarnings(), started);
+  } finally {
+    file.close();
+    rmSync(pool, { force: true });
+  }
+}
+
+/** What an ordinary user cannot extract, counted. */
+class Losses {
+  private readonly root = process.getuid?.() === 0;
+  private owners = 0;
+  private devices = 0;
+  private unreadable = 0;
+  private capabilities = 0;
+
+  /** The node as this user can make it; undefined when not at all. */
+  keep(node: TreeNode<number[]>): TreeNode<number[]> | undefined {
+    if (this.root) return node;
+    if (node.kind === "char" || node.kind === "block") {
+      this.devices++;
+      return undefined;
+    }
+    if (node.uid !== process.getuid?.() || node.gid !== process.getgid?.()) this.owners++;
+    const names = [...(node.xattrs?.keys() ?? [])];
+    if (names.some((name) => !name.startsWith("user.") && !name.startsWith("system."))) {
+      this.capabilities++;
+    }
+    // mkfs.ext4 reads what tar has written: it must be able to.
+    const needed = node.kind === "directory" ? 0o700 : 0o400;
+    if (node.kind === "symlink" || (node.mode & needed) === needed) return node;
+    this.unreadable++;
+    return { ...node, mode: node.mode | needed };
+  }
+
+  toWarnings(): string[] {
+    const told: [number, string][] = [
+      [this.owners, "entries lost their owner (only root can give files away)"],
+      [this.devices, "device nodes left out (only root can make them)"],
+      [this.capabilities, "entries lost capabilities or other protected attributes"],
+      [this.unreadable, "entries became readable to their owner"],
+    ];
+    return told.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`);
   }
 }
 
 /** Carry out the order. */
 function build(order: BuildOrder): BuildAnswer {
   try {
-    return { kind: "done", result: buildDisk(order) };
+    return { kind: "done", result: order.format === "tar" ? buildTar(order) : buildDisk(order) };
   } catch (error) {
     const action = `Cannot build the disk image ${order.output}`;
     return { kind: "failed", error: asVmsanError(error, action, "ERR_DISK_BUILD").toJSON() };
