@@ -30,6 +30,7 @@ var build = "dev"
 func main() {
 	// New files of the agent and of what it starts: rw-r--r--.
 	syscall.Umask(0o022)
+	proc.HideDescriptors()
 	mode := ""
 	if len(os.Args) > 1 {
 		mode = os.Args[1]

@@ -76,6 +76,24 @@ func newAgent(t *testing.T, change func(*Options)) *agent {
 	return a
 }
 
+// remoteAgent talks to an agent that runs elsewhere, a VM's for example:
+// VMSAN_AGENT_SOCKET names the socket, and one connection is used at a time.
+func remoteAgent(t *testing.T) *agent {
+	t.Helper()
+	path := os.Getenv("VMSAN_AGENT_SOCKET")
+	if path == "" {
+		t.Skip("VMSAN_AGENT_SOCKET is not set")
+	}
+	a := &agent{t: t, path: path}
+	copy(a.token[:], "vmsan-test-token")
+	a.http = a.client()
+	t.Cleanup(func() {
+		a.http.CloseIdleConnections()
+		a.breakAll()
+	})
+	return a
+}
+
 // connect makes a session: RESET and its echo.
 func (a *agent) connect() (net.Conn, error) {
 	c, err := net.Dial("unix", a.path)
@@ -87,12 +105,14 @@ func (a *agent) connect() (net.Conn, error) {
 	if _, err := c.Write(append(append([]byte(channel.Magic), a.token[:]...), nonce[:]...)); err != nil {
 		return nil, err
 	}
-	echo := make([]byte, 32)
-	if _, err := io.ReadFull(c, echo); err != nil {
-		return nil, fmt.Errorf("echo: %w", err)
-	}
-	if !bytes.Equal(echo, append(append([]byte(nil), a.token[:]...), nonce[:]...)) {
-		return nil, fmt.Errorf("wrong echo %x", echo)
+	// A virtio-serial port may still bring bytes of the session before.
+	want := append(append([]byte(nil), a.token[:]...), nonce[:]...)
+	var seen []byte
+	for one := make([]byte, 1); !bytes.HasSuffix(seen, want); {
+		if _, err := io.ReadFull(c, one); err != nil {
+			return nil, fmt.Errorf("echo: %w", err)
+		}
+		seen = append(seen, one[0])
 	}
 	a.mu.Lock()
 	a.conns = append(a.conns, c)
@@ -162,6 +182,7 @@ type conn struct {
 	in     *wire.Reader
 	body   io.Closer
 	hello  wire.AttachedReply
+	credit *credit
 }
 
 // open posts to path and sends the first frame.
@@ -178,7 +199,7 @@ func (a *agent) open(path string, t wire.Type, payload any) (*conn, error) {
 		cancel()
 		return nil, err
 	}
-	c := &conn{t: a.t, cancel: cancel, w: pw, in: wire.NewReader(resp.Body), body: resp.Body}
+	c := &conn{t: a.t, cancel: cancel, w: pw, in: wire.NewReader(resp.Body), body: resp.Body, credit: newCredit()}
 	if _, err := pw.Write(wire.AppendRaw(nil, t, wire.JSON(payload))); err != nil {
 		c.drop()
 		return nil, err
@@ -198,7 +219,9 @@ func (a *agent) open(path string, t wire.Type, payload any) (*conn, error) {
 		c.drop()
 		return nil, fmt.Errorf("first frame %s", f.Type)
 	}
-	return c, json.Unmarshal(f.Payload, &c.hello)
+	err = json.Unmarshal(f.Payload, &c.hello)
+	c.credit.grant(int(c.hello.Stdin))
+	return c, err
 }
 
 // start opens a new stream; the spec gets an id.
@@ -222,9 +245,60 @@ func (c *conn) send(f wire.Frame) error {
 
 // drop cuts this attachment.
 func (c *conn) drop() {
+	c.credit.close()
 	c.cancel()
 	_ = c.w.Close()
 	_ = c.body.Close()
+}
+
+// feed sends input from where the agent is, within its credit.
+func (c *conn) feed(input []byte) {
+	off := int(c.hello.Stdin)
+	for off < len(input) {
+		n := min(len(input)-off, 128<<10)
+		c.credit.wait(off + n)
+		if c.send(wire.Frame{Type: wire.Stdin, Offset: uint64(off), Data: input[off : off+n]}) != nil {
+			return
+		}
+		off += n
+	}
+	_ = c.send(wire.Frame{Type: wire.StdinEOF, Offset: uint64(off)})
+}
+
+// credit is how far input may be sent.
+type credit struct {
+	mu     sync.Mutex
+	cond   *sync.Cond
+	to     int
+	closed bool
+}
+
+func newCredit() *credit {
+	c := &credit{to: 1 << 20}
+	c.cond = sync.NewCond(&c.mu)
+	return c
+}
+
+func (c *credit) wait(end int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.to < end && !c.closed {
+		c.cond.Wait()
+	}
+}
+
+func (c *credit) grant(acked int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.to = acked + 1<<20
+	c.cond.Broadcast()
+}
+
+func (c *credit) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	c.cond.Broadcast()
 }
 
 // result is everything that a stream gave.
@@ -252,6 +326,8 @@ func (c *conn) finish() (*result, error) {
 			}
 		case wire.Gap:
 			r.gaps++
+		case wire.StdinAck:
+			c.credit.grant(int(f.Offset))
 		case wire.Fail:
 			var e wire.ErrorInfo
 			_ = json.Unmarshal(f.Payload, &e)
@@ -278,17 +354,7 @@ func (a *agent) run(spec map[string]any, input []byte) *result {
 		a.t.Fatalf("start: %v", err)
 	}
 	if input != nil {
-		go func() {
-			off := 0
-			for off < len(input) {
-				n := min(len(input)-off, 64<<10)
-				if c.send(wire.Frame{Type: wire.Stdin, Offset: uint64(off), Data: input[off : off+n]}) != nil {
-					return
-				}
-				off += n
-			}
-			_ = c.send(wire.Frame{Type: wire.StdinEOF, Offset: uint64(off)})
-		}()
+		go c.feed(input)
 	}
 	r, err := c.finish()
 	if err != nil {

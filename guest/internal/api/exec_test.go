@@ -14,8 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"vmsan/guest/internal/proc"
 	"vmsan/guest/internal/wire"
 )
+
+func TestMain(m *testing.M) {
+	proc.HideDescriptors()
+	os.Exit(m.Run())
+}
 
 func TestHello(t *testing.T) {
 	a := newAgent(t, nil)
@@ -83,18 +89,7 @@ func TestBothDirectionsFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	credit := newCredit()
-	go func() {
-		for off := 0; off < len(in); {
-			n := min(len(in)-off, 200<<10)
-			credit.wait(off + n)
-			if c.send(wire.Frame{Type: wire.Stdin, Offset: uint64(off), Data: in[off : off+n]}) != nil {
-				return
-			}
-			off += n
-		}
-		_ = c.send(wire.Frame{Type: wire.StdinEOF, Offset: uint64(len(in))})
-	}()
+	go c.feed(in)
 	// Take no output until the input stands still, then everything.
 	time.Sleep(300 * time.Millisecond)
 	h := sha256.New()
@@ -105,7 +100,7 @@ func TestBothDirectionsFull(t *testing.T) {
 		}
 		switch f.Type {
 		case wire.StdinAck:
-			credit.grant(int(f.Offset))
+			c.credit.grant(int(f.Offset))
 		case wire.Stdout:
 			h.Write(f.Data)
 			if err := c.send(wire.Frame{Type: wire.Ack, Stream: 1, Offset: f.Offset + uint64(len(f.Data))}); err != nil {
@@ -119,33 +114,6 @@ func TestBothDirectionsFull(t *testing.T) {
 			return
 		}
 	}
-}
-
-type credit struct {
-	mu   sync.Mutex
-	cond *sync.Cond
-	to   int
-}
-
-func newCredit() *credit {
-	c := &credit{to: 1 << 20}
-	c.cond = sync.NewCond(&c.mu)
-	return c
-}
-
-func (c *credit) wait(end int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for c.to < end {
-		c.cond.Wait()
-	}
-}
-
-func (c *credit) grant(acked int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.to = acked + 1<<20
-	c.cond.Broadcast()
 }
 
 func TestStartErrors(t *testing.T) {

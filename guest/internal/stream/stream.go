@@ -176,7 +176,7 @@ func (s *Stream) accept(c *Client, offset uint64, data []byte) error {
 		return err
 	}
 	for {
-		if c.over || s.exit != nil {
+		if c.over {
 			return nil
 		}
 		if skip := s.inOffset - offset; skip >= uint64(len(data)) {
