@@ -15,12 +15,13 @@ import { digestFile } from "./store.ts";
 
 /**
  * What makes GNU tar's output depend on the tree alone: sorted names, numeric owners, no
- * access or change times (reading a file would change the former), a fixed header name.
+ * access or change times (reading a file would change the former), and extended headers with
+ * a fixed name and time (else those of the moment).
  */
 const TAR_ARGUMENTS = [
   "--create",
   "--format=pax",
-  "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
+  "--pax-option=exthdr.name=%d/PaxHeaders/%f,exthdr.mtime=0,delete=atime,delete=ctime",
   "--sort=name",
   "--numeric-owner",
   "--xattrs",

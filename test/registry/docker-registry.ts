@@ -1,0 +1,129 @@
+/** Debian's docker-registry on a loopback port of its own, started and stopped by tests. */
+import { execFileSync, spawn } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+/** A running registry. */
+export interface TestRegistry {
+  /** `127.0.0.1:PORT`. */
+  host: string;
+  /** PEM file of the authority that signed its certificate, when it has TLS. */
+  caFile: string | undefined;
+  stop(): Promise<void>;
+}
+
+/** How the registry is set up. */
+export interface TestRegistryOptions {
+  tls?: boolean;
+  user?: { name: string; password: string };
+}
+
+/** Whether a program is installed; says so when it is not, so that a skip has its reason. */
+export function hasTool(name: string): boolean {
+  try {
+    execFileSync("which", [name], { stdio: "ignore" });
+    return true;
+  } catch {
+    // `which` fails for what is not there: that is the answer.
+    console.warn(`skipped: ${name} is not installed (scripts/test.sh installs it)`);
+    return false;
+  }
+}
+
+/** A private authority and a certificate of it for 127.0.0.1. */
+function makeCertificates(dir: string): { ca: string; cert: string; key: string } {
+  const file = (name: string): string => join(dir, name);
+  const openssl = (...args: string[]): void => {
+    execFileSync("openssl", args, { stdio: "pipe" });
+  };
+  const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
+  openssl(
+    "req",
+    "-x509",
+    ...key,
+    "-days",
+    "2",
+    "-subj",
+    "/CN=test authority",
+    "-keyout",
+    file("ca.key"),
+    "-out",
+    file("ca.crt"),
+  );
+  openssl(
+    "req",
+    ...key,
+    "-subj",
+    "/CN=127.0.0.1",
+    "-keyout",
+    file("srv.key"),
+    "-out",
+    file("srv.csr"),
+  );
+  writeFileSync(file("ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n");
+  openssl(
+    "x509",
+    "-req",
+    "-in",
+    file("srv.csr"),
+    "-CA",
+    file("ca.crt"),
+    "-CAkey",
+    file("ca.key"),
+    "-CAcreateserial",
+    "-days",
+    "2",
+    "-extfile",
+    file("ext"),
+    "-out",
+    file("srv.crt"),
+  );
+  return { ca: file("ca.crt"), cert: file("srv.crt"), key: file("srv.key") };
+}
+
+/** Start a registry and wait until it listens. */
+export async function startRegistry(options: TestRegistryOptions = {}): Promise<TestRegistry> {
+  const dir = mkdtempSync(join(tmpdir(), "vmsan-registry-"));
+  const tls = options.tls === true ? makeCertificates(dir) : undefined;
+  let auth = "";
+  if (options.user !== undefined) {
+    const { name, password } = options.user;
+    const line = execFileSync("htpasswd", ["-niB", name], { input: password, encoding: "utf8" });
+    writeFileSync(join(dir, "htpasswd"), line);
+    auth = `auth: {htpasswd: {realm: test, path: ${join(dir, "htpasswd")}}}\n`;
+  }
+  const certificate = tls === undefined ? "" : `, tls: {certificate: ${tls.cert}, key: ${tls.key}}`;
+  const config = join(dir, "config.yml");
+  writeFileSync(
+    config,
+    `version: 0.1\nlog: {level: info, formatter: json, accesslog: {disabled: true}}\n` +
+      `storage: {filesystem: {rootdirectory: ${dir}/data}, delete: {enabled: true}}\n` +
+      `http: {addr: "127.0.0.1:0"${certificate}}\n${auth}`,
+  );
+  const child = spawn("docker-registry", ["serve", config], {
+    stdio: ["ignore", "ignore", "pipe"],
+    env: { PATH: process.env["PATH"], OTEL_TRACES_EXPORTER: "none" },
+  });
+  const gone = new Promise<void>((resolve) => child.once("close", () => resolve()));
+  const host = await new Promise<string>((resolve, reject) => {
+    let said = "";
+    child.on("error", reject);
+    child.stderr.setEncoding("utf8");
+    child.stderr.on("data", (text: string) => {
+      said = (said + text).slice(-20_000);
+      const match = /listening on (127\.0\.0\.1:\d+)/.exec(said);
+      if (match?.[1] !== undefined) resolve(match[1]);
+    });
+    child.once("close", () => reject(new Error(`docker-registry ended: ${said}`)));
+  });
+  return {
+    host,
+    caFile: tls?.ca,
+    async stop() {
+      child.kill("SIGKILL");
+      await gone;
+      rmSync(dir, { recursive: true, force: true });
+    },
+  };
+}
