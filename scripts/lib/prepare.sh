@@ -80,10 +80,11 @@ prepare_agent() {
   out=$cache/agent/vmsan-agent-$arch
   command -v go >/dev/null || die "no Go found: the guest agent is written in Go (1.26 or newer)"
   key=$(agent_key "$goarch")
-  [ -x "$out" ] && [ "$(cat "$out.key" 2>/dev/null)" = "$key" ] && return
+  # The sum shows that the binary is still the one that was built here.
+  [ -x "$out" ] && [ "$(cat "$out.key" 2>/dev/null)" = "$key $(sha256sum <"$out")" ] && return
   say "go build: the guest agent"
   build_agent "$goarch" "$out"
-  printf '%s\n' "$key" >"$out.key"
+  printf '%s %s\n' "$key" "$(sha256sum <"$out")" >"$out.key"
 }
 
 # agent_key GOARCH: hash of sources, toolchain and target.
