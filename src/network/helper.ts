@@ -163,6 +163,11 @@ export class Helper {
     await this.request({ op: "sysctl", netns, writes });
   }
 
+  /** Make IPv6 packets with a mark look up a routing table, in a namespace. */
+  async rule6(netns: string, mark: number, table: number): Promise<void> {
+    await this.request({ op: "rule6", netns, mark, table });
+  }
+
   /** Start to receive the packets that a namespace's rules log. */
   async log(vm: string, netns: string, group: number): Promise<void> {
     await this.request({ op: "log", vm, netns, group });

@@ -2,8 +2,11 @@
 import { mtu, nextHop4, nextHop6, shaperName, tapName, uplinkName, type Plan } from "./address.ts";
 import { proxyMark } from "./rules.ts";
 
-/** Routing table of the namespace that delivers proxied packets locally. */
-const proxyTable = 100;
+/**
+ * Routing table of the namespace that delivers proxied packets locally. The rule that leads there
+ * is made by the helper for IPv6: one `ip` batch can make rules of one family only.
+ */
+export const proxyTable = 100;
 
 /** What the host does: namespace, veth pair, way back to the guest. For `ip -batch`. */
 export function hostLinks(plan: Plan, ipv6: boolean): string {
@@ -31,7 +34,6 @@ export function guestLinks(plan: Plan, ipv6: boolean, uid: number): string {
 neighbour add ${plan.guest6} lladdr ${plan.guestMac} dev ${tapName} nud permanent
 neighbour add ${nextHop6} lladdr ${plan.hostMac} dev ${uplinkName} nud permanent
 route add ::/0 via ${nextHop6} dev ${uplinkName} onlink
-rule add from ::/0 fwmark ${proxyMark} lookup ${proxyTable}
 route add local ::/0 dev lo table ${proxyTable}
 `
     : "";
@@ -57,6 +59,7 @@ export function guestSysctls(ipv6: boolean): Record<string, string> {
     "ipv4/conf/all/send_redirects": "0",
     [`ipv4/conf/${tapName}/send_redirects`]: "0",
     "ipv4/conf/all/accept_redirects": "0",
+    "ipv4/conf/all/accept_source_route": "0",
     ...(ipv6 ? { "ipv6/conf/all/forwarding": "1" } : { "ipv6/conf/all/disable_ipv6": "1" }),
   };
 }

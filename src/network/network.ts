@@ -9,6 +9,7 @@ import {
   guestLinks,
   guestSysctls,
   hostLinks,
+  proxyTable,
   removeLinks,
   shape,
   shaperLink,
@@ -18,7 +19,7 @@ import { decisionOf } from "./log.ts";
 import { checkPortsAgainstPolicy } from "./parse.ts";
 import { probeHost } from "./probe.ts";
 import { Realm, hostAddresses } from "./realm.ts";
-import { hostRuleset } from "./rules.ts";
+import { hostRuleset, proxyMark } from "./rules.ts";
 import { Service } from "./service.ts";
 import type {
   AttachedNetwork,
@@ -72,11 +73,17 @@ class Manager implements NetworkManager {
     }
   }
 
+  /** Take note of the host's own addresses; whether they have changed. */
+  private lookAtAddresses(): boolean {
+    const now = hostAddresses();
+    if (now.join() === this.addresses.join()) return false;
+    this.addresses = now;
+    return true;
+  }
+
   /** When the host has got other addresses, no guest shall reach those. */
   private async refreshAddresses(): Promise<void> {
-    const now = hostAddresses();
-    if (now.join() === this.addresses.join()) return;
-    this.addresses = now;
+    if (!this.lookAtAddresses()) return;
     for (const [vmId, service] of this.services) {
       try {
         await service.apply();
@@ -195,6 +202,7 @@ class Manager implements NetworkManager {
     if (this.leases.get(vmId) !== undefined) await this.detach(vmId);
     if (policy.mode === "none") return undefined;
     await this.prepareHost();
+    await this.refreshAddresses();
     const uid = options.uid ?? process.getuid?.() ?? 0;
     for (let attempt = 1; ; attempt += 1) {
       const lease = await this.lease(vmId, policy, uid);
@@ -225,6 +233,7 @@ class Manager implements NetworkManager {
     await this.realm.ipIn(plan.netns, inside, signal);
     await Promise.all([
       this.helper.sysctl(this.realm.netnsPath(plan.netns), guestSysctls(ipv6)),
+      ...(ipv6 ? [this.helper.rule6(this.realm.netnsPath(plan.netns), proxyMark, proxyTable)] : []),
       service.apply(signal),
       service.open(),
       ...(mbit === undefined ? [] : [this.realm.tcIn(plan.netns, shape(mbit, false), signal)]),

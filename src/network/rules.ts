@@ -137,6 +137,7 @@ function ingress({ plan, ipv6 }: RuleInput): string {
     type filter hook ingress device "${tapName}" priority -500; policy drop;
     ether saddr != ${plan.guestMac} drop
     arp htype 1 arp ptype 0x0800 arp operation { request, reply } arp saddr ether ${plan.guestMac} arp saddr ip ${plan.guest4} arp daddr ip ${plan.gateway4} accept
+    ip hdrlength != 5 drop
     ip saddr ${plan.guest4} accept
 ${v6}  }
 }

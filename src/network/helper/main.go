@@ -34,6 +34,9 @@ type request struct {
 	TimeoutMs int64 `json:"timeoutMs"`
 	// Writes are files below /proc/sys with their new content.
 	Writes map[string]string `json:"writes"`
+	// Mark and Table are those of a routing rule.
+	Mark  uint32 `json:"mark"`
+	Table uint32 `json:"table"`
 	// Vm and Group name a packet log.
 	Vm    string `json:"vm"`
 	Group uint16 `json:"group"`
@@ -156,6 +159,8 @@ func answer(out *channel, logs *logs, req request) {
 		fd, dgram, err = bindUDP(req.Netns, req.Address)
 	case "sysctl":
 		err = writeSysctls(req.Netns, req.Writes)
+	case "rule6":
+		err = addMarkRule6(req.Netns, req.Mark, req.Table)
 	case "log":
 		err = logs.start(req.Vm, req.Netns, req.Group)
 	case "unlog":

@@ -122,7 +122,7 @@ func (l *logs) read(vm string, fd int) {
 	}
 }
 
-// configure sends one configuration message for a group and waits for its acknowledgement.
+// configure sends one configuration message for a group.
 func configure(fd int, group uint16, attribute uint16, value []byte) error {
 	length := 4 + len(value)
 	padded := (length + 3) &^ 3
@@ -134,6 +134,11 @@ func configure(fd int, group uint16, attribute uint16, value []byte) error {
 	binary.NativeEndian.PutUint16(message[20:], uint16(length))
 	binary.NativeEndian.PutUint16(message[22:], attribute)
 	copy(message[24:], value)
+	return exchange(fd, message)
+}
+
+// exchange sends a netlink message and waits for its acknowledgement.
+func exchange(fd int, message []byte) error {
 	if err := syscall.Sendto(fd, message, 0, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK}); err != nil {
 		return err
 	}

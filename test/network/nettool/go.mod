@@ -1,0 +1,3 @@
+module vmsan/nettool
+
+go 1.23

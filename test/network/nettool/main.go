@@ -1,0 +1,81 @@
+// Command nettool is the test bench of vmsan's network policies: what tries to get out of a
+// guest (probe), the world it tries to reach (serve), a wire between a tap and a namespace that
+// stands in for a guest (bridge), and an observer of what passes (watch). One static binary, so
+// that it can be copied into a real guest.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+)
+
+// emit prints one JSON line.
+func emit(value any) {
+	line, _ := json.Marshal(value)
+	outMu.Lock()
+	defer outMu.Unlock()
+	os.Stdout.Write(append(line, '\n'))
+}
+
+var outMu sync.Mutex
+
+// fail ends the program with a message.
+func fail(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "nettool:", err)
+		os.Exit(1)
+	}
+}
+
+func main() {
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: nettool probe | serve | bridge | watch …")
+		os.Exit(2)
+	}
+	if os.Args[1] != "probe" {
+		// The one that started us holds the other end: end with it, however it ends.
+		go func() {
+			io.Copy(io.Discard, os.Stdin)
+			os.Exit(0)
+		}()
+	}
+	switch os.Args[1] {
+	case "probe":
+		probeAll()
+	case "serve":
+		serve(os.Args[2:])
+	case "bridge":
+		bridge(os.Args[2:])
+	case "watch":
+		watch()
+	default:
+		fail(fmt.Errorf("no command %q", os.Args[1]))
+	}
+}
+
+// probeAll answers probes, one JSON object a line, several at a time, until input ends.
+func probeAll() {
+	input := bufio.NewScanner(os.Stdin)
+	input.Buffer(nil, 1<<20)
+	var running sync.WaitGroup
+	slots := make(chan struct{}, 32)
+	for input.Scan() {
+		var p probe
+		fail(json.Unmarshal(input.Bytes(), &p))
+		slots <- struct{}{}
+		running.Add(1)
+		go func() {
+			defer running.Done()
+			defer func() { <-slots }()
+			emit(struct {
+				ID     int    `json:"id"`
+				Result string `json:"result"`
+			}{p.ID, p.run()})
+		}()
+	}
+	running.Wait()
+}
