@@ -42,7 +42,7 @@ export function cgroupName(id: string): string {
   return `/${parentName}/${id}`;
 }
 
-const controllers = ["memory", "cpu", "pids"] as const;
+export const controllers = ["memory", "cpu", "pids"] as const;
 type Controller = (typeof controllers)[number];
 
 /** Parse /proc/self/mountinfo (proc(5)) for control groups. */
@@ -74,7 +74,7 @@ export async function findCgroups(): Promise<CgroupMounts> {
 }
 
 /** Files and values that set a limit. */
-function settings(
+export function cgroupSettings(
   version: 1 | 2,
   controller: Controller,
   limits: CgroupLimits,
@@ -118,7 +118,7 @@ async function limit(
   limits: CgroupLimits,
 ): Promise<string | undefined> {
   try {
-    for (const [file, value] of settings(version, controller, limits)) {
+    for (const [file, value] of cgroupSettings(version, controller, limits)) {
       await writeFile(join(dir, file), value);
     }
     return undefined;

@@ -1,0 +1,3 @@
+module vmsan/standin
+
+go 1.24
