@@ -10,9 +10,8 @@ export async function listStreams(
   transport: GuestTransport,
   signal?: AbortSignal,
 ): Promise<StreamInfo[]> {
-  const reply = await transport.request<{ streams?: unknown }>("GET", "/v1/streams", {
-    ...(signal === undefined ? {} : { signal }),
-  });
+  const options = signal === undefined ? {} : { signal };
+  const reply = await transport.request<{ streams?: unknown }>("GET", "/v1/streams", options);
   if (!Array.isArray(reply.streams)) throw protocolError("A list of streams that is no list.");
   return reply.streams.map((entry) => parseStreamInfo(entry));
 }

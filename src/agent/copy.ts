@@ -1,0 +1,222 @@
+/** Copying files and trees between this host and a guest. */
+import { stat } from "node:fs/promises";
+import { basename, dirname, join, posix, resolve } from "node:path";
+import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
+import { extract } from "./archive/extract.ts";
+import { pack } from "./archive/pack.ts";
+import type { PackSource } from "./archive/pack.ts";
+import { checkExit, feed, readFile, withSignal, withUser } from "./file-stream.ts";
+import type { FileOptions } from "./file-stream.ts";
+import { statFile } from "./files.ts";
+import { startStream } from "./streams.ts";
+import type { StreamSpec } from "./spec.ts";
+import type { GuestTransport } from "./transport.ts";
+
+/** Options of copies. */
+export interface CopyOptions extends FileOptions {
+  /** Content bytes copied so far. */
+  onProgress?: (bytes: number) => void;
+  /** One thing that was left out, and why. */
+  onSkip?: (what: string, why: string) => void;
+}
+
+/** The home directory of a user of the guest: from its /etc/passwd, else / (/root for root). */
+export async function homeOf(
+  transport: GuestTransport,
+  user = "root",
+  signal?: AbortSignal,
+): Promise<string> {
+  const name = user.split(":")[0] ?? "";
+  const root = name === "root" || name === "0";
+  const chunks: Buffer[] = [];
+  try {
+    const take = (bytes: Buffer): void => {
+      if (chunks.length < 1000) chunks.push(bytes);
+    };
+    await readFile(transport, "/etc/passwd", take, signal === undefined ? {} : { signal });
+  } catch (error) {
+    // An image without /etc/passwd; anything else comes back with the copy itself.
+    if (!(error instanceof VmsanError)) throw error;
+  }
+  for (const line of Buffer.concat(chunks).toString("utf8").split("\n")) {
+    const [entry, , uid, , , home] = line.split(":");
+    if ((entry === name || uid === name) && home?.startsWith("/") === true) return home;
+  }
+  return root ? "/root" : "/";
+}
+
+/** An absolute path of the guest, relative ones taken from the user's home. */
+async function guestPath(
+  transport: GuestTransport,
+  path: string,
+  options: FileOptions,
+): Promise<string> {
+  if (path.startsWith("/")) return path;
+  const home = await homeOf(transport, options.user, options.signal);
+  if (path === "" || path === "~") return home;
+  return posix.join(home, path.startsWith("~/") ? path.slice(2) : path);
+}
+
+/** Whether the agent says that there is no such file. */
+function isMissing({ code, why }: VmsanError): boolean {
+  return code === "ERR_AGENT_FILE" && /no such file/i.test(why ?? "");
+}
+
+/** Whether a path of the guest is a directory, symlinks followed; undefined: nothing is there. */
+async function isGuestDirectory(
+  transport: GuestTransport,
+  path: string,
+  options: FileOptions,
+): Promise<boolean | undefined> {
+  try {
+    const { signal, user } = options;
+    const entry = await statFile(transport, path, {
+      follow: true,
+      ...(signal === undefined ? {} : { signal }),
+      ...(user === undefined ? {} : { user }),
+    });
+    return entry.type === "dir";
+  } catch (error) {
+    if (error instanceof VmsanError && isMissing(error)) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Copy files and trees of this host into the guest. As with cp: into `destination` when it is
+ * a directory there, ends in a slash or there are several sources; else to that very name.
+ * Nothing appears under its final name before all of it is there.
+ * @param destination in the guest; relative to the user's home
+ */
+export async function upload(
+  transport: GuestTransport,
+  sources: readonly string[],
+  destination: string,
+  options: CopyOptions = {},
+): Promise<void> {
+  const target = await guestPath(transport, destination, options);
+  const there = await isGuestDirectory(transport, target, options);
+  const into = there === true || sources.length > 1 || /(^|\/)$/.test(destination);
+  const packed = sources.map((source): PackSource => {
+    const path = resolve(source);
+    return { path, name: Buffer.from(into ? basename(path) : posix.basename(target)) };
+  });
+  for (const { path } of packed) {
+    try {
+      await stat(path);
+    } catch (error) {
+      if (errnoOf(error) !== "ENOENT") throw error;
+      throw new VmsanError({
+        code: "ERR_AGENT_UPLOAD",
+        message: `Cannot upload ${String(path)}`,
+        why: "There is no such file or directory.",
+        fix: "Check the path.",
+      });
+    }
+  }
+  const spec: StreamSpec = {
+    kind: "untar",
+    stdin: true,
+    path: into ? target : posix.dirname(target),
+    ...(into && there === undefined ? { parents: true } : {}),
+  };
+  let said = "";
+  const stream = startStream(transport, withUser(spec, options), {
+    ...withSignal(options),
+    onStderr: (bytes) => {
+      said = (said + bytes.toString("utf8")).slice(0, 8192);
+    },
+  });
+  const { onProgress, onSkip } = options;
+  const archive = pack(packed, {
+    ...(onProgress === undefined ? {} : { onProgress }),
+    ...(onSkip === undefined ? {} : { onSkip: (path, why) => onSkip(path.toString("utf8"), why) }),
+  });
+  await feed(stream, archive);
+  await checkExit(stream, `Cannot write to ${destination} in the guest`, said);
+}
+
+/** Whether a path of this host is a directory; undefined: nothing is there. */
+async function isHostDirectory(path: string): Promise<boolean | undefined> {
+  try {
+    return (await stat(path)).isDirectory();
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+/**
+ * Copy a file or tree of the guest to this host. As with cp: into `destination` when it is a
+ * directory, else to that very name. All of it appears there, or nothing.
+ * @param path in the guest; relative to the user's home
+ */
+export async function download(
+  transport: GuestTransport,
+  path: string,
+  destination: string,
+  options: CopyOptions = {},
+): Promise<void> {
+  const source = await guestPath(transport, path, options);
+  const name = posix.basename(source) || "root";
+  const there = await isHostDirectory(destination);
+  if (there === undefined && destination.endsWith("/")) throw missing(destination);
+  const final = there === true ? join(destination, name) : resolve(destination);
+  const parent = dirname(final);
+  if ((await isHostDirectory(parent)) !== true) throw missing(parent);
+  const { onProgress, onSkip } = options;
+  let said = "";
+  const stream = startStream(transport, withUser({ kind: "tar", path: source }, options), {
+    ...withSignal(options),
+    onStderr: (bytes) => {
+      said = (said + bytes.toString("utf8")).slice(0, 8192);
+    },
+  });
+  try {
+    await extract(stream.stdout as AsyncIterable<Buffer>, parent, {
+      as: Buffer.from(basename(final)),
+      ...(onProgress === undefined ? {} : { onProgress }),
+      ...(onSkip === undefined
+        ? {}
+        : { onSkip: (what, why) => onSkip(what.toString("utf8"), why) }),
+      ready: () => checkExit(stream, `Cannot read all of ${path} in the guest`, said),
+    });
+  } catch (error) {
+    // What the agent reports is the cause; the archive is cut off because of it.
+    stream.signal("SIGKILL", true);
+    stream.stdout.destroy();
+    const reported = await stream.exit.then(
+      ({ error: info }) => (info === undefined ? undefined : new VmsanError(info)),
+      (problem: unknown) => problem,
+    );
+    if (reported instanceof Error && isCut(error)) throw reported;
+    if (error instanceof VmsanError || options.signal?.aborted === true) throw error;
+    throw new VmsanError(
+      {
+        code: "ERR_AGENT_DOWNLOAD",
+        message: `Cannot write ${final}`,
+        why: messageOf(error),
+        fix: "Check the directory's permissions and the free space.",
+      },
+      error,
+    );
+  }
+}
+
+/** Whether an error only says that the archive ended too early. */
+function isCut(error: unknown): boolean {
+  return (
+    !(error instanceof VmsanError) ||
+    (error.code === "ERR_AGENT_ARCHIVE" && /\bends? |cut off/.test(error.why ?? ""))
+  );
+}
+
+/** The error for a destination directory that is not there. */
+function missing(path: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_AGENT_DOWNLOAD",
+    message: `Cannot download to ${path}`,
+    why: "There is no such directory.",
+    fix: `Make it first: mkdir -p ${path}`,
+  });
+}

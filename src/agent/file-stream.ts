@@ -1,0 +1,93 @@
+/** Streams that carry files: whose permissions hold, what the agent says at the end. */
+import { VmsanError } from "../model/errors.ts";
+import type { GuestStream, StreamOptions } from "./streams.ts";
+import { startStream } from "./streams.ts";
+import type { StreamSpec } from "./spec.ts";
+import type { GuestTransport } from "./transport.ts";
+
+/** Whose permissions hold in the guest, and how to give up. */
+export interface FileOptions {
+  /** Default root. */
+  user?: string;
+  signal?: AbortSignal;
+}
+
+/** Run as that user. */
+export function withUser(spec: StreamSpec, { user }: FileOptions): StreamSpec {
+  return user === undefined ? spec : { ...spec, user };
+}
+
+/** End with that signal. */
+export function withSignal({ signal }: FileOptions): StreamOptions {
+  return signal === undefined ? {} : { signal };
+}
+
+/** Wait for the agent's verdict. */
+export async function checkExit(stream: GuestStream, action: string, said = ""): Promise<void> {
+  const exit = await stream.exit;
+  if (exit.error !== undefined) throw new VmsanError(exit.error);
+  if (exit.exitCode === 0) return;
+  throw new VmsanError({
+    code: "ERR_AGENT_FILE",
+    message: action,
+    why: said.trim().slice(0, 2000) || `The agent ended it with status ${exit.exitCode}.`,
+    fix: "Check the path and its permissions in the guest.",
+  });
+}
+
+/** Write chunks to a stream's input as fast as it takes them. */
+export async function feed(stream: GuestStream, source: AsyncIterable<Buffer>): Promise<void> {
+  let over = false;
+  const ended = stream.exit.then(
+    () => void (over = true),
+    () => void (over = true),
+  );
+  try {
+    for await (const chunk of source) {
+      // The guest has refused it: its exit says why.
+      if (over) return;
+      if (stream.stdin.write(chunk)) continue;
+      await Promise.race([new Promise((resolve) => stream.stdin.once("drain", resolve)), ended]);
+    }
+  } catch (error) {
+    // An input that is cut short must not look like one that has ended.
+    stream.signal("SIGKILL", true);
+    await ended;
+    throw error;
+  }
+  stream.stdin.end();
+}
+
+/**
+ * One file's bytes. The promise resolves when all of them have been taken.
+ * @param onData may return a promise to slow the guest down
+ */
+export async function readFile(
+  transport: GuestTransport,
+  path: string,
+  onData: (bytes: Buffer) => void | Promise<void>,
+  options: FileOptions = {},
+): Promise<void> {
+  const spec = withUser({ kind: "read", path }, options);
+  const stream = startStream(transport, spec, { ...withSignal(options), onStdout: onData });
+  await checkExit(stream, `Cannot read ${path} in the guest`);
+}
+
+/** Make one file of bytes; its name appears when all of them are there. */
+export async function writeFile(
+  transport: GuestTransport,
+  path: string,
+  source: AsyncIterable<Buffer>,
+  options: FileOptions & { mode?: number } = {},
+): Promise<void> {
+  const { mode } = options;
+  const spec: StreamSpec = {
+    kind: "write",
+    path,
+    stdin: true,
+    ...(mode === undefined ? {} : { mode }),
+  };
+  const stream = startStream(transport, withUser(spec, options), withSignal(options));
+  await feed(stream, source);
+  await checkExit(stream, `Cannot write ${path} in the guest`);
+}
