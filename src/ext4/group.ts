@@ -63,7 +63,8 @@ export function decodeGroup(
   seed: number,
   group: number,
 ): GroupDescriptor | undefined {
-  const copy = bytes.slice(at, at + DESC_SIZE);
+  // Not slice(): a Buffer would give a view.
+  const copy = Uint8Array.from(bytes.subarray(at, at + DESC_SIZE));
   const view = new DataView(copy.buffer);
   const stored = view.getUint16(0x1e, true);
   view.setUint16(0x1e, 0, true);

@@ -6,8 +6,11 @@ import { closeSync, fsyncSync, ftruncateSync, openSync, writeSync } from "node:f
 import { VmsanError } from "../model/errors.ts";
 import { BLOCK_SIZE } from "./constants.ts";
 
-/** Bytes collected before one write call: from 64 KiB up the call costs less than the copy. */
-const BUFFER_SIZE = 2 * 1024 * 1024;
+/**
+ * Bytes collected before one write call: from 64 KiB up the call costs less than the copy, and what
+ * fits the processor's second-level cache is copied three times faster than a few megabytes.
+ */
+const BUFFER_SIZE = 256 * 1024;
 /** Bytes that {@link BlockAppender.window} always has room for. */
 export const WINDOW_SIZE = 64 * 1024;
 
