@@ -90,10 +90,10 @@ export function makeTree(path: Buffer, tree: Tree, state: { last?: Buffer } = {}
     }
     case "symlink":
       fs.symlinkSync(tree.target, path);
+      fs.lutimesSync(path, 1_600_000_000.5, 1_600_000_000.5);
       return;
     case "hardlink":
-      if (state.last === undefined) fs.writeFileSync(path, "alone");
-      else fs.linkSync(state.last, path);
+      if (state.last !== undefined) fs.linkSync(state.last, path);
       return;
     case "dir":
       fs.mkdirSync(path);
