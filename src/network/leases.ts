@@ -2,7 +2,7 @@
  * Leases: which VM has which slot, and with which policy. One file a VM, written before
  * anything is made in the kernel, so that a crash at any moment leaves a name to clean up by.
  */
-import { readFileSync, readdirSync } from "node:fs";
+import { readFileSync, readdirSync, rmSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
@@ -129,6 +129,11 @@ export class Leases {
   constructor(dir: string, onDamaged: (message: string) => void) {
     this.dir = dir;
     for (const name of this.names()) {
+      if (name.startsWith(".tmp-")) {
+        // A write that its process did not live to finish; nobody else writes here.
+        rmSync(join(dir, name), { force: true });
+        continue;
+      }
       const path = join(dir, name);
       const lease = readLease(readFileSync(path, "utf8"));
       if (lease === undefined || `${lease.vmId}.json` !== name) {
@@ -143,7 +148,9 @@ export class Leases {
   /** Names of the lease files. */
   private names(): string[] {
     try {
-      return readdirSync(this.dir).filter((name) => /^[a-z0-9][a-z0-9-]*\.json$/.test(name));
+      return readdirSync(this.dir).filter((name) =>
+        /^([a-z0-9][a-z0-9-]*\.json|\.tmp-[0-9a-f]+)$/.test(name),
+      );
     } catch (error) {
       if (errnoOf(error) === "ENOENT") return [];
       throw new VmsanError(

@@ -10,10 +10,16 @@ const v4 = (text: string): Buffer => Buffer.from(text.split(".").map(Number));
 function v6(text: string): Buffer {
   const [head = "", tail] = text.split("::");
   const groups = (part: string | undefined): number[] =>
-    part === undefined || part === "" ? [] : part.split(":").map((group) => Number.parseInt(group, 16));
+    part === undefined || part === ""
+      ? []
+      : part.split(":").map((group) => Number.parseInt(group, 16));
   const before = groups(head);
   const after = groups(tail);
-  const all = [...before, ...Array.from({ length: 8 - before.length - after.length }, () => 0), ...after];
+  const all = [
+    ...before,
+    ...Array.from({ length: 8 - before.length - after.length }, () => 0),
+    ...after,
+  ];
   return Buffer.from(all.flatMap((group) => [group >> 8, group & 255]));
 }
 
@@ -33,7 +39,14 @@ export function ethernet(from: string, to: string, type: number, payload: Buffer
 }
 
 /** An IPv4 packet. @param fragment the flags-and-offset field */
-export function ipv4(source: string, target: string, protocol: number, payload: Buffer, fragment = 0, id = 1): Buffer {
+export function ipv4(
+  source: string,
+  target: string,
+  protocol: number,
+  payload: Buffer,
+  fragment = 0,
+  id = 1,
+): Buffer {
   const header = Buffer.concat([
     Buffer.from([0x45, 0]),
     u16(20 + payload.length),
@@ -48,7 +61,13 @@ export function ipv4(source: string, target: string, protocol: number, payload: 
 }
 
 /** An IPv6 packet. */
-export function ipv6(source: string, target: string, next: number, payload: Buffer, hops = 64): Buffer {
+export function ipv6(
+  source: string,
+  target: string,
+  next: number,
+  payload: Buffer,
+  hops = 64,
+): Buffer {
   return Buffer.concat([
     Buffer.from([0x60, 0, 0, 0]),
     u16(payload.length),
@@ -61,13 +80,23 @@ export function ipv6(source: string, target: string, next: number, payload: Buff
 
 /** A UDP datagram without checksum (IPv4 permits that). */
 export function udp(sourcePort: number, targetPort: number, payload: Buffer): Buffer {
-  return Buffer.concat([u16(sourcePort), u16(targetPort), u16(8 + payload.length), u16(0), payload]);
+  return Buffer.concat([
+    u16(sourcePort),
+    u16(targetPort),
+    u16(8 + payload.length),
+    u16(0),
+    payload,
+  ]);
 }
 
 /** A UDP datagram with the checksum that IPv6 demands. */
 export function udp6(source: string, target: string, targetPort: number, payload: Buffer): Buffer {
   const datagram = udp(4000, targetPort, payload);
-  const pseudo = Buffer.concat([v6(source), v6(target), Buffer.from([0, 0, 0, datagram.length, 0, 0, 0, 17])]);
+  const pseudo = Buffer.concat([
+    v6(source),
+    v6(target),
+    Buffer.from([0, 0, 0, datagram.length, 0, 0, 0, 17]),
+  ]);
   datagram.writeUInt16BE(checksum(Buffer.concat([pseudo, datagram])), 6);
   return datagram;
 }
@@ -92,7 +121,12 @@ export function tcpSyn(
 }
 
 /** An ARP packet (RFC 826), padded with a mark. */
-export function arp(operation: 1 | 2, sender: [string, string], target: [string, string], mark: string): Buffer {
+export function arp(
+  operation: 1 | 2,
+  sender: [string, string],
+  target: [string, string],
+  mark: string,
+): Buffer {
   return Buffer.concat([
     Buffer.from([0, 1, 8, 0, 6, 4]),
     u16(operation),
@@ -107,7 +141,11 @@ export function arp(operation: 1 | 2, sender: [string, string], target: [string,
 /** An ICMPv6 message with its checksum. */
 export function icmpv6(source: string, target: string, type: number, body: Buffer): Buffer {
   const message = Buffer.concat([Buffer.from([type, 0, 0, 0]), body]);
-  const pseudo = Buffer.concat([v6(source), v6(target), Buffer.from([0, 0, 0, message.length, 0, 0, 0, 58])]);
+  const pseudo = Buffer.concat([
+    v6(source),
+    v6(target),
+    Buffer.from([0, 0, 0, message.length, 0, 0, 0, 58]),
+  ]);
   message.writeUInt16BE(checksum(Buffer.concat([pseudo, message])), 2);
   return message;
 }

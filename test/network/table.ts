@@ -27,7 +27,11 @@ export const policies: Record<string, NetworkPolicy> = {
     allowUdp: true,
   }),
   E: parsePolicy({ mode: "custom" }),
-  B: parsePolicy({ mode: "custom", allowedCidrs: "0.0.0.0/0,::/0", deniedCidrs: "203.0.113.44/32" }),
+  B: parsePolicy({
+    mode: "custom",
+    allowedCidrs: "0.0.0.0/0,::/0",
+    deniedCidrs: "203.0.113.44/32",
+  }),
 };
 
 /** The order of the letters in expectations. */
@@ -98,27 +102,68 @@ const get = (host: string, target = "/"): string => crlf(`GET ${target} HTTP/1.1
 /** All attempts, for one VM. */
 export function attempts(site: Site): Attempt[] {
   const list: Attempt[] = [];
-  const add = (name: string, expect: string, fields: Record<string, unknown>, want?: RegExp): void => {
+  const add = (
+    name: string,
+    expect: string,
+    fields: Record<string, unknown>,
+    want?: RegExp,
+  ): void => {
     list.push({ name, expect, fields, ...(want === undefined ? {} : { want }) });
   };
-  const tcp = (name: string, expect: string, addr: string): void => add(`tcp: ${name}`, expect, { kind: "tcp", addr });
-  const http = (name: string, expect: string, send: string, want?: RegExp, split = 0, addr = "203.0.113.10:80"): void =>
-    add(`http: ${name}`, expect, { kind: "tcp", addr, send, split }, want);
-  const tls = (name: string, expect: string, addr: string, sni: string, more: Record<string, unknown> = {}): void =>
-    add(`tls: ${name}`, expect, { kind: "tls", addr, name: sni, ...more });
+  const tcp = (name: string, expect: string, addr: string): void =>
+    add(`tcp: ${name}`, expect, { kind: "tcp", addr });
+  const http = (
+    name: string,
+    expect: string,
+    send: string,
+    want?: RegExp,
+    split = 0,
+    addr = "203.0.113.10:80",
+  ): void => add(`http: ${name}`, expect, { kind: "tcp", addr, send, split }, want);
+  const tls = (
+    name: string,
+    expect: string,
+    addr: string,
+    sni: string,
+    more: Record<string, unknown> = {},
+  ): void => add(`tls: ${name}`, expect, { kind: "tls", addr, name: sni, ...more });
   const datagram = (name: string, expect: string, addr: string): void =>
     add(`udp: ${name}`, expect, { kind: "udp", addr, send: "hello" });
-  const dns = (name: string, expect: string, question: string, want?: RegExp, addr = `${site.gateway4}:53`, type = 1, kind = "dns"): void =>
-    add(`dns: ${name}`, expect, { kind, addr, name: question, type }, want);
-  const ping = (name: string, expect: string, addr: string): void => add(`icmp: ${name}`, expect, { kind: "icmp", addr });
+  const dns = (
+    name: string,
+    expect: string,
+    question: string,
+    want?: RegExp,
+    addr = `${site.gateway4}:53`,
+    type = 1,
+    kind = "dns",
+  ): void => add(`dns: ${name}`, expect, { kind, addr, name: question, type }, want);
+  const ping = (name: string, expect: string, addr: string): void =>
+    add(`icmp: ${name}`, expect, { kind: "icmp", addr });
 
   http("an allowed name", "o-o-o-o", get("a.test"));
   http("an allowed name with port", "o-o-o-o", get("a.test:80"));
   http("host is an address literal", "o-----o", get("203.0.113.10"));
   http("host spoofed at an allowed address", "o-----o", get("evil.test"));
-  http("second request to another host", "o-----o", get("a.test") + get("evil.test"), /host=evil/, 36);
-  http("pipelined request to another host", "o-----o", get("a.test") + get("evil.test"), /host=evil/);
-  http("absolute target of another host", "o-----o", get("a.test", "http://evil.test/"), /host=evil/);
+  http(
+    "second request to another host",
+    "o-----o",
+    get("a.test") + get("evil.test"),
+    /host=evil/,
+    36,
+  );
+  http(
+    "pipelined request to another host",
+    "o-----o",
+    get("a.test") + get("evil.test"),
+    /host=evil/,
+  );
+  http(
+    "absolute target of another host",
+    "o-----o",
+    get("a.test", "http://evil.test/"),
+    /host=evil/,
+  );
   http("lone line feeds", "o-----o", "GET / HTTP/1.1\nHost: a.test\n\n");
   http(
     "length and chunked at once",
@@ -135,7 +180,8 @@ export function attempts(site: Site): Attempt[] {
   http(
     "request behind a refused upgrade",
     "o-----o",
-    crlf("GET / HTTP/1.1", "Host: a.test", "Connection: upgrade", "Upgrade: other") + get("evil.test"),
+    crlf("GET / HTTP/1.1", "Host: a.test", "Connection: upgrade", "Upgrade: other") +
+      get("evil.test"),
     /host=evil/,
   );
   http(
@@ -144,11 +190,30 @@ export function attempts(site: Site): Attempt[] {
     `${crlf("GET / HTTP/1.1", "Host: a.test", "Connection: upgrade", "Upgrade: tunnel")}through`,
     /101[^]*through/,
   );
-  http("connect method", "o-----o", crlf("CONNECT evil.test:443 HTTP/1.1", "Host: evil.test"), /host=evil/);
+  http(
+    "connect method",
+    "o-----o",
+    crlf("CONNECT evil.test:443 HTTP/1.1", "Host: evil.test"),
+    /host=evil/,
+  );
   http("in two pieces", "o-o-o-o", get("a.test"), undefined, 20);
-  http("right host at another's address", "o-----o", get("a.test"), undefined, 0, "203.0.113.30:80");
+  http(
+    "right host at another's address",
+    "o-----o",
+    get("a.test"),
+    undefined,
+    0,
+    "203.0.113.30:80",
+  );
   http("metadata service", "-------", get("169.254.169.254"), undefined, 0, "169.254.169.254:80");
-  http("metadata service by its name", "-------", get("metadata.test"), undefined, 0, "169.254.169.254:80");
+  http(
+    "metadata service by its name",
+    "-------",
+    get("metadata.test"),
+    undefined,
+    0,
+    "169.254.169.254:80",
+  );
   http("metadata service of Alibaba", "-------", get("x"), undefined, 0, "100.100.100.200:80");
   http("wire server of Azure", "-------", get("x"), undefined, 0, "168.63.129.16:80");
 
@@ -166,7 +231,13 @@ export function attempts(site: Site): Attempt[] {
   tls("encrypted hello", "o-----o", "203.0.113.20:443", "shop.test", { ech: "tenant.test" });
   tls("suffix trick", "o-----o", "203.0.113.10:443", "evila.test");
   tls("prefix trick", "o-----o", "203.0.113.10:443", "a.test.evil.test");
-  tls("fronting inside TLS (invisible by design, see docs)", "o-o-o-o", "203.0.113.20:443", "shop.test", { send: get("tenant.test") });
+  tls(
+    "fronting inside TLS (invisible by design, see docs)",
+    "o-o-o-o",
+    "203.0.113.20:443",
+    "shop.test",
+    { send: get("tenant.test") },
+  );
   tls("an allowed CIDR, any name", "o--oo-o", "203.0.113.40:443", "whatever.test");
   tls("DNS over HTTPS by address", "o------", "8.8.8.8:443", "dns.google");
   tls("DNS over HTTPS by an allowed name", "o------", "8.8.8.8:443", "doh.test");
@@ -221,14 +292,30 @@ export function attempts(site: Site): Attempt[] {
   dns("not allowed, at another resolver", "o------", "evil.test", undefined, "203.0.113.30:53");
   dns("below a wildcard", "o-o-o--", "x.b.test", a);
   dns("the wildcard's own name", "o------", "b.test");
-  dns("tunnel by long labels", "o------", `${"0123456789abcdef".repeat(3)}.${"0123456789abcdef".repeat(3)}.evil.test`);
+  dns(
+    "tunnel by long labels",
+    "o------",
+    `${"0123456789abcdef".repeat(3)}.${"0123456789abcdef".repeat(3)}.evil.test`,
+  );
   dns("alias chain", "o-o-o--", "alias.test", /203\.0\.113\.50/);
   dns("the alias's target itself", "o------", "real.other");
   dns("rebinding to a private address", "----o--", "rebind.test");
   dns("rebinding to the host", "-------", "rebindhost.test");
-  dns("rebinding by a mapped address", "-------", "rebind6.test", undefined, `${site.gateway4}:53`, 28);
+  dns(
+    "rebinding by a mapped address",
+    "-------",
+    "rebind6.test",
+    undefined,
+    `${site.gateway4}:53`,
+    28,
+  );
   dns("metadata address behind a name", "-------", "metadata.test");
-  dns("public and private addresses mixed", "o-o-o--", "mixed.test", /^open rcode=0 203\.0\.113\.10$/);
+  dns(
+    "public and private addresses mixed",
+    "o-o-o--",
+    "mixed.test",
+    /^open rcode=0 203\.0\.113\.10$/,
+  );
   dns("a resolver behind an allowed name", "o------", "doh.test");
   dns("service record", "o------", "a.test", undefined, `${site.gateway4}:53`, 65);
   dns("text of an allowed name", "o-o-o--", "a.test", undefined, `${site.gateway4}:53`, 16);
@@ -276,8 +363,12 @@ function frames(site: Site): Attempt[] {
     ethernet(from, gatewayMac, type, packet);
   const evil = "203.0.113.30";
   const closed = "-------";
-  add("control: a plain datagram", "o------", (mark) => [wrap(ipv4(guest4, evil, 17, udp(4000, 5000, mark)))]);
-  add("control: a plain SYN", "o-----o", (mark) => [wrap(ipv4(guest4, evil, 6, tcpSyn(guest4, evil, [4001, 9000], mark)))]);
+  add("control: a plain datagram", "o------", (mark) => [
+    wrap(ipv4(guest4, evil, 17, udp(4000, 5000, mark))),
+  ]);
+  add("control: a plain SYN", "o-----o", (mark) => [
+    wrap(ipv4(guest4, evil, 6, tcpSyn(guest4, evil, [4001, 9000], mark))),
+  ]);
   for (const [who, source] of [
     ["other VM's", site.otherGuest4],
     ["gateway's", gateway4],
@@ -285,11 +376,19 @@ function frames(site: Site): Attempt[] {
     ["loopback", "127.0.0.1"],
     ["unspecified", "0.0.0.0"],
   ] as const) {
-    add(`${who} source address`, closed, (mark) => [wrap(ipv4(source, evil, 17, udp(4000, 5000, mark)))]);
+    add(`${who} source address`, closed, (mark) => [
+      wrap(ipv4(source, evil, 17, udp(4000, 5000, mark))),
+    ]);
   }
-  add("another MAC", closed, (mark) => [wrap(ipv4(guest4, evil, 17, udp(4000, 5000, mark)), "02:00:00:00:00:99")]);
+  add("another MAC", closed, (mark) => [
+    wrap(ipv4(guest4, evil, 17, udp(4000, 5000, mark)), "02:00:00:00:00:99"),
+  ]);
   add("VLAN tag", closed, (mark) => [
-    wrap(Buffer.concat([Buffer.from([0, 5, 8, 0]), ipv4(guest4, evil, 17, udp(4000, 5000, mark))]), guestMac, 0x8100),
+    wrap(
+      Buffer.concat([Buffer.from([0, 5, 8, 0]), ipv4(guest4, evil, 17, udp(4000, 5000, mark))]),
+      guestMac,
+      0x8100,
+    ),
   ]);
   add("source routing through the gateway", closed, (mark) => {
     const packet = ipv4(guest4, gateway4, 17, udp(4000, 5000, mark));
@@ -313,7 +412,9 @@ function frames(site: Site): Attempt[] {
   };
   add("fragments to a stranger", "o------", (mark) => pieces(evil, 5000, mark, 71));
   add("fragments to the allowed CIDR", "o---o--", (mark) => pieces("203.0.113.40", 5000, mark, 72));
-  add("fragments to the metadata address", closed, (mark) => pieces("169.254.169.254", 80, mark, 73));
+  add("fragments to the metadata address", closed, (mark) =>
+    pieces("169.254.169.254", 80, mark, 73),
+  );
   add("only a later fragment", closed, (mark) => pieces(evil, 5000, mark, 74).slice(1));
   for (const [what, protocol] of [
     ["GRE", 47],
@@ -321,21 +422,51 @@ function frames(site: Site): Attempt[] {
     ["SCTP", 132],
     ["ESP", 50],
   ] as const) {
-    add(`${what} to an allowed name`, closed, (mark) => [wrap(ipv4(guest4, "203.0.113.10", protocol, Buffer.concat([Buffer.alloc(16), mark])))]);
+    add(`${what} to an allowed name`, closed, (mark) => [
+      wrap(ipv4(guest4, "203.0.113.10", protocol, Buffer.concat([Buffer.alloc(16), mark]))),
+    ]);
   }
   add("ICMP error out of nothing", closed, (mark) => [
-    wrap(ipv4(guest4, "203.0.113.10", 1, Buffer.concat([Buffer.from([3, 1, 0xfc, 0xfe, 0, 0, 0, 0]), mark]))),
+    wrap(
+      ipv4(
+        guest4,
+        "203.0.113.10",
+        1,
+        Buffer.concat([Buffer.from([3, 1, 0xfc, 0xfe, 0, 0, 0, 0]), mark]),
+      ),
+    ),
   ]);
-  add("datagram to everyone", closed, (mark) => [wrap(ipv4(guest4, "255.255.255.255", 17, udp(68, 67, mark)))]);
-  add("multicast", closed, (mark) => [wrap(ipv4(guest4, "224.0.0.251", 17, udp(5353, 5353, mark)))]);
+  add("datagram to everyone", closed, (mark) => [
+    wrap(ipv4(guest4, "255.255.255.255", 17, udp(68, 67, mark))),
+  ]);
+  add("multicast", closed, (mark) => [
+    wrap(ipv4(guest4, "224.0.0.251", 17, udp(5353, 5353, mark))),
+  ]);
   add("DHCP request", closed, (mark) => [
-    ethernet(guestMac, "ff:ff:ff:ff:ff:ff", 0x0800, ipv4("0.0.0.0", "255.255.255.255", 17, udp(68, 67, mark))),
+    ethernet(
+      guestMac,
+      "ff:ff:ff:ff:ff:ff",
+      0x0800,
+      ipv4("0.0.0.0", "255.255.255.255", 17, udp(68, 67, mark)),
+    ),
   ]);
   add("ARP: someone else's address", closed, (mark) => [
-    ethernet(guestMac, "ff:ff:ff:ff:ff:ff", 0x0806, arp(2, [guestMac, gateway4], ["ff:ff:ff:ff:ff:ff", gateway4], mark.toString())),
-    ethernet(guestMac, gatewayMac, 0x0806, arp(2, [guestMac, site.otherGuest4], [gatewayMac, gateway4], mark.toString())),
+    ethernet(
+      guestMac,
+      "ff:ff:ff:ff:ff:ff",
+      0x0806,
+      arp(2, [guestMac, gateway4], ["ff:ff:ff:ff:ff:ff", gateway4], mark.toString()),
+    ),
+    ethernet(
+      guestMac,
+      gatewayMac,
+      0x0806,
+      arp(2, [guestMac, site.otherGuest4], [gatewayMac, gateway4], mark.toString()),
+    ),
   ]);
-  add("discovery protocol (LLDP)", closed, (mark) => [ethernet(guestMac, "01:80:c2:00:00:0e", 0x88cc, mark)]);
+  add("discovery protocol (LLDP)", closed, (mark) => [
+    ethernet(guestMac, "01:80:c2:00:00:0e", 0x88cc, mark),
+  ]);
   const far6 = "2001:db8:2::30";
   add("v6 control: a plain datagram", "o------", (mark) => [
     wrap(ipv6(guest6, far6, 17, udp6(guest6, far6, 5000, mark)), guestMac, 0x86dd),
@@ -352,10 +483,22 @@ function frames(site: Site): Attempt[] {
   add("v6 router advertisement", closed, (mark) => {
     const body = Buffer.concat([Buffer.from([64, 0, 7, 8]), Buffer.alloc(8), mark]);
     return [
-      ethernet(guestMac, "33:33:00:00:00:01", 0x86dd, ipv6("fe80::99", "ff02::1", 58, icmpv6("fe80::99", "ff02::1", 134, body), 255)),
-      ethernet(guestMac, "33:33:00:00:00:01", 0x86dd, ipv6(guest6, "ff02::1", 58, icmpv6(guest6, "ff02::1", 134, body), 255)),
+      ethernet(
+        guestMac,
+        "33:33:00:00:00:01",
+        0x86dd,
+        ipv6("fe80::99", "ff02::1", 58, icmpv6("fe80::99", "ff02::1", 134, body), 255),
+      ),
+      ethernet(
+        guestMac,
+        "33:33:00:00:00:01",
+        0x86dd,
+        ipv6(guest6, "ff02::1", 58, icmpv6(guest6, "ff02::1", 134, body), 255),
+      ),
     ];
   });
-  add("v6 tunnel in IPv4", closed, (mark) => [wrap(ipv4(guest4, "203.0.113.10", 41, ipv6(guest6, far6, 17, mark)))]);
+  add("v6 tunnel in IPv4", closed, (mark) => [
+    wrap(ipv4(guest4, "203.0.113.10", 41, ipv6(guest6, far6, 17, mark))),
+  ]);
   return list;
 }

@@ -10,7 +10,7 @@ import dns from "dns-packet";
 import type { NetworkPolicy, PublishedPort } from "../../src/model/policy.ts";
 import { createNetworkManager } from "../../src/network/network.ts";
 import { Realm } from "../../src/network/realm.ts";
-import type { AttachedNetwork, NetworkManager } from "../../src/network/types.ts";
+import type { AttachedNetwork, NetworkManager, NetworkOptions } from "../../src/network/types.ts";
 
 /** Addresses of the internet's hosts, all on one machine. */
 const internet4 = [
@@ -74,14 +74,35 @@ function ip(batch: string, netns?: string): void {
   });
 }
 
+/** A process that makes attempts somewhere. */
+class Prober {
+  readonly tool: Tool;
+  private readonly waiting = new Map<number, (result: string) => void>();
+  private nextId = 1;
+  constructor(argv: readonly string[]) {
+    this.tool = new Tool(argv, (line) => {
+      this.waiting.get(Number(line["id"]))?.(String(line["result"]));
+      this.waiting.delete(Number(line["id"]));
+    });
+  }
+
+  /** Make one attempt; gives `open …` or `closed: …`. */
+  async probe(fields: Record<string, unknown>): Promise<string> {
+    const id = this.nextId;
+    this.nextId += 1;
+    return new Promise((resolve) => {
+      this.waiting.set(id, resolve);
+      this.tool.process.stdin?.write(`${JSON.stringify({ id, ...fields })}\n`);
+    });
+  }
+}
+
 /** A guest's stand-in: a namespace that has the card, and a process that makes attempts in it. */
 export class Guest {
   readonly netns: string;
   readonly network: AttachedNetwork;
   readonly tools: Tool[] = [];
-  private readonly waiting = new Map<number, (result: string) => void>();
-  private prober: Tool | undefined;
-  private nextId = 1;
+  private prober: Prober | undefined;
   constructor(netns: string, network: AttachedNetwork) {
     this.netns = netns;
     this.network = network;
@@ -91,12 +112,7 @@ export class Guest {
   async probe(fields: Record<string, unknown>): Promise<string> {
     const prober = this.prober;
     if (prober === undefined) throw new Error("the guest is not started");
-    const id = this.nextId;
-    this.nextId += 1;
-    return new Promise((resolve) => {
-      this.waiting.set(id, resolve);
-      prober.process.stdin?.write(`${JSON.stringify({ id, ...fields })}\n`);
-    });
+    return prober.probe(fields);
   }
 
   /** Connect the card and start the prober. */
@@ -124,11 +140,8 @@ export class Guest {
       this.tools.push(server);
       await server.ready;
     }
-    this.prober = new Tool([...inside, "probe"], (line) => {
-      this.waiting.get(Number(line["id"]))?.(String(line["result"]));
-      this.waiting.delete(Number(line["id"]));
-    });
-    this.tools.push(this.prober);
+    this.prober = new Prober([...inside, "probe"]);
+    this.tools.push(this.prober.tool);
   }
 
   /** End its processes. */
@@ -140,11 +153,12 @@ export class Guest {
 
 /** The world; make one, {@link World.start} it, and stop it. */
 export class World {
-  readonly manager: NetworkManager;
+  manager: NetworkManager;
   readonly realm: Realm;
   /** Marks of packets that were seen on the host, outside every VM's namespace. */
   readonly seen = new Set<string>();
   private readonly nettool: string;
+  private readonly options: NetworkOptions;
   private readonly tools: Tool[] = [];
   private readonly guests: Guest[] = [];
   private readonly upstream = createSocket("udp4");
@@ -152,16 +166,28 @@ export class World {
   constructor(paths: { nettool: string; helper: string; dir: string }, realm: Realm = new Realm()) {
     this.nettool = paths.nettool;
     this.realm = realm;
-    this.manager = createNetworkManager(
-      {
-        dir: paths.dir,
-        helper: paths.helper,
-        upstreams: ["127.0.0.1#5300"],
-        ipv6: true,
-        onWarning: (message) => process.stderr.write(`warning: ${message}\n`),
-      },
-      realm,
-    );
+    this.options = {
+      dir: paths.dir,
+      helper: paths.helper,
+      upstreams: ["127.0.0.1#5300"],
+      ipv6: true,
+      onWarning: (message) => process.stderr.write(`warning: ${message}\n`),
+    };
+    this.manager = createNetworkManager(this.options, realm);
+  }
+
+  /** The daemon ends and another one starts. */
+  async restart(): Promise<void> {
+    await this.manager.close();
+    this.manager = createNetworkManager(this.options, this.realm);
+  }
+
+  /** A prober on the internet, or on the host itself. */
+  prober(netns?: string): Prober {
+    const argv = [this.nettool, "probe"];
+    const prober = new Prober(netns === undefined ? argv : ["ip", "netns", "exec", netns, ...argv]);
+    this.tools.push(prober.tool);
+    return prober;
   }
 
   /** Make host and internet. */
@@ -187,7 +213,21 @@ ${internet4.map((address) => `address add ${address} dev lo\n`).join("")}${inter
     );
     const outside = ["ip", "netns", "exec", "internet", this.nettool, "serve"];
     this.tools.push(
-      new Tool([...outside, "--tcp", "22,53,853,5432,8443,9000", "--http", "80", "--tls", "443", "--udp", "53,80,123,443,853,5000"]),
+      new Tool([
+        ...outside,
+        "--tcp",
+        "22,53,853,5432,8443,9000",
+        "--http",
+        "80",
+        "--tls",
+        "443",
+        "--udp",
+        "53,80,123,443,853,5000",
+        "--sink",
+        "9100",
+        "--source",
+        "9101",
+      ]),
       new Tool([this.nettool, "serve", "--tcp", "22,8000,9000", "--udp", "5000"]),
       new Tool([this.nettool, "watch"], (line) => this.seen.add(String(line["mark"]))),
     );
@@ -199,7 +239,9 @@ ${internet4.map((address) => `address add ${address} dev lo\n`).join("")}${inter
       const ends = (all ?? []).flatMap((record) =>
         record.type === "CNAME" ? [record, ...(zone.get(record.data) ?? [])] : [record],
       );
-      const answers = ends.filter((record) => record.type === asked?.type || record.type === "CNAME");
+      const answers = ends.filter(
+        (record) => record.type === asked?.type || record.type === "CNAME",
+      );
       const reply = dns.encode({
         type: "response",
         id: query.id ?? 0,

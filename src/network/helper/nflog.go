@@ -18,6 +18,7 @@ const (
 	attrCfgMode      = 2
 	cfgCmdBind       = 1
 	copyPacket       = 2
+	attrCfgTimeout   = 4
 	attrPayload      = 9
 	attrPrefix       = 10
 	copyRange        = 80
@@ -60,7 +61,11 @@ func (l *logs) start(vm, netns string, group uint16) error {
 		mode := make([]byte, 6)
 		binary.BigEndian.PutUint32(mode, copyRange)
 		mode[4] = copyPacket
-		return configure(fd, group, attrCfgMode, mode)
+		if err = configure(fd, group, attrCfgMode, mode); err != nil {
+			return err
+		}
+		// In hundredths of a second: how long the kernel may gather packets.
+		return configure(fd, group, attrCfgTimeout, []byte{0, 0, 0, 5})
 	})
 	if err != nil {
 		if fd >= 0 {

@@ -34,6 +34,11 @@ type probe struct {
 	Dev   string `json:"dev"`
 	// Split sends in two pieces, the second after a pause.
 	Split int `json:"split"`
+	// Hold sends that many bytes at first and the rest after PauseMs.
+	Hold    int `json:"hold"`
+	PauseMs int `json:"pauseMs"`
+	// Bytes to send or receive in bulk.
+	Bytes int64 `json:"bytes"`
 	// Source binds to a local address.
 	Source    string `json:"source"`
 	TimeoutMs int    `json:"timeoutMs"`
@@ -77,6 +82,8 @@ func (p probe) try() (string, error) {
 		return p.dns()
 	case "tls":
 		return p.tls()
+	case "upload", "download":
+		return p.bulk()
 	case "icmp":
 		return p.icmp()
 	case "frame":
@@ -88,19 +95,20 @@ func (p probe) try() (string, error) {
 // converse says p.Send and reads what comes back until silence.
 func (p probe) converse(conn net.Conn) (string, error) {
 	conn.SetDeadline(time.Now().Add(p.timeout()))
-	if p.Send != "" {
-		first := p.Send
-		if p.Split > 0 && p.Split < len(first) {
-			first = first[:p.Split]
+	pieces, pause := []string{p.Send}, time.Duration(p.PauseMs)*time.Millisecond
+	cut := p.Hold
+	if cut == 0 {
+		cut, pause = p.Split, 60*time.Millisecond
+	}
+	if cut > 0 && cut < len(p.Send) {
+		pieces = []string{p.Send[:cut], p.Send[cut:]}
+	}
+	for i, piece := range pieces {
+		if i > 0 {
+			time.Sleep(pause)
 		}
-		if _, err := conn.Write([]byte(first)); err != nil {
+		if _, err := conn.Write([]byte(piece)); err != nil {
 			return "", err
-		}
-		if len(first) < len(p.Send) {
-			time.Sleep(60 * time.Millisecond)
-			if _, err := conn.Write([]byte(p.Send[len(first):])); err != nil {
-				return "", err
-			}
 		}
 	}
 	var all []byte
@@ -380,4 +388,36 @@ func (p probe) frame() (string, error) {
 	}
 	defer syscall.Close(fd)
 	return "sent", syscall.Sendto(fd, data, 0, &syscall.SockaddrLinklayer{Ifindex: dev.Index, Halen: 6})
+}
+
+// bulk moves p.Bytes in one direction and gives the rate in Mbit/s.
+func (p probe) bulk() (string, error) {
+	conn, err := net.DialTimeout("tcp", p.Addr, p.timeout())
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	buffer := make([]byte, 64<<10)
+	started := time.Now()
+	moved := int64(0)
+	for moved < p.Bytes {
+		var n int
+		if p.Kind == "upload" {
+			n, err = conn.Write(buffer)
+		} else {
+			n, err = conn.Read(buffer)
+		}
+		moved += int64(n)
+		if err != nil {
+			return "", err
+		}
+	}
+	if p.Kind == "upload" {
+		// The other side says when it has read everything.
+		conn.(*net.TCPConn).CloseWrite()
+		if _, err := conn.Read(buffer); err != nil && err != io.EOF {
+			return "", err
+		}
+	}
+	return fmt.Sprintf("rate=%.2f", float64(moved)*8/1e6/time.Since(started).Seconds()), nil
 }

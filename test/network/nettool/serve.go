@@ -26,6 +26,8 @@ func serve(args []string) {
 	web := flags.String("http", "", "HTTP ports")
 	secure := flags.String("tls", "", "TLS ports")
 	datagram := flags.String("udp", "", "UDP ports that echo")
+	sink := flags.String("sink", "", "ports that read everything")
+	source := flags.String("source", "", "ports that write without end")
 	fail(flags.Parse(args))
 	addresses, err := net.InterfaceAddrs()
 	fail(err)
@@ -39,6 +41,18 @@ func serve(args []string) {
 		each(*web, func(port string) { listen(ip, port, answerHTTP) })
 		each(*secure, func(port string) {
 			listen(ip, port, func(conn net.Conn) { answerTLS(conn, certificate) })
+		})
+		each(*sink, func(port string) {
+			listen(ip, port, func(conn net.Conn) { io.Copy(io.Discard, conn) })
+		})
+		each(*source, func(port string) {
+			listen(ip, port, func(conn net.Conn) {
+				for {
+					if _, err := conn.Write(make([]byte, 64<<10)); err != nil {
+						return
+					}
+				}
+			})
 		})
 		each(*datagram, func(port string) { echoUDP(ip, port) })
 	}

@@ -1,0 +1,145 @@
+/**
+ * Networks made and removed in numbers, and daemons killed in the middle; in namespaces of its
+ * own. With `child` in its job it is the daemon that gets killed. Prints JSON lines.
+ */
+import { execFileSync, spawn } from "node:child_process";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { createNetworkManager } from "../../src/network/network.ts";
+import { parsePolicy } from "../../src/network/parse.ts";
+
+interface Job {
+  helper: string;
+  dir: string;
+  child?: boolean;
+  rounds: number;
+  kills: number;
+}
+
+const job = JSON.parse(process.argv[2] ?? "{}") as Job;
+const signal = new AbortController().signal;
+const print = (line: unknown): void => {
+  process.stdout.write(`${JSON.stringify(line)}\n`);
+};
+const manager = (): ReturnType<typeof createNetworkManager> =>
+  createNetworkManager({ dir: job.dir, helper: job.helper, ipv6: true });
+const policy = parsePolicy({ mode: "custom", allowedDomains: "a.test", bandwidth: "50m" });
+
+/** What VMs' networks could leave behind in the kernel and on disk. */
+function traces(): Record<string, unknown> {
+  const ip = (...args: string[]): string => execFileSync("ip", args, { encoding: "utf8" });
+  return {
+    links: ip("-o", "link")
+      .split("\n")
+      .filter((line) => line.includes("vmsan")),
+    routes: (ip("route") + ip("-6", "route")).split("\n").filter((line) => line.includes("vmsan")),
+    neighbours: (ip("neigh") + ip("-6", "neigh"))
+      .split("\n")
+      .filter((line) => line.includes("vmsan")),
+    namespaces: existsSync("/run/netns") ? readdirSync("/run/netns") : [],
+    rules: execFileSync("nft", ["list", "tables"], { encoding: "utf8" }).trim(),
+    leases: existsSync(job.dir) ? readdirSync(job.dir) : [],
+  };
+}
+
+/** Make and remove networks for ever, in random order; killed from outside. */
+async function churn(): Promise<void> {
+  const networks = manager();
+  print({ event: "ready" });
+  for (let round = 0; ; round += 1) {
+    const ids = [0, 1, 2].map((n) => `vm-churn${round % 5}-${n}`);
+    await Promise.all(ids.map((id) => networks.attach(id, policy, [], signal)));
+    await networks.update(ids[0] ?? "", parsePolicy({ mode: "deny-all" }));
+    await Promise.all(ids.slice(round % 2).map((id) => networks.detach(id)));
+  }
+}
+
+if (job.child === true) {
+  await churn();
+} else {
+  execFileSync("mount", ["-t", "tmpfs", "tmpfs", "/run"]);
+  execFileSync("ip", ["link", "set", "lo", "up"]);
+
+  // 300 networks, up to four at a time alive.
+  const networks = manager();
+  const alive: string[] = [];
+  const addresses = new Set<string>();
+  const descriptors = (): number => readdirSync("/proc/self/fd").length;
+  let before = 0;
+  for (let round = 0; round < job.rounds; round += 1) {
+    const id = `vm-${String(round).padStart(8, "0")}`;
+    const made = await networks.attach(id, policy, [], signal);
+    const address = made?.guest.ipv4 ?? "";
+    const used = alive.map((other) => readFileSync(`${job.dir}/${other}.json`, "utf8"));
+    if (addresses.has(address)) print({ problem: `address ${address} given twice`, used });
+    addresses.add(address);
+    alive.push(id);
+    if (alive.length > 4) {
+      const report = await networks.detach(alive.shift() ?? "");
+      if (report.failed.length > 0) print({ problem: "left", report });
+    }
+    if (round === 20) before = descriptors();
+  }
+  const after = descriptors();
+  await Promise.all(alive.map((id) => networks.detach(id)));
+  print({ stage: "rounds", addresses: addresses.size, descriptors: after - before, ...traces() });
+
+  // Removed while a process still lives in the namespace and holds the tap.
+  const used = await networks.attach("vm-used", policy, [], signal);
+  const holder = spawn(used?.attachment.enter[0] ?? "", [
+    ...(used?.attachment.enter.slice(1) ?? []),
+    "sleep",
+    "60",
+  ]);
+  await new Promise((resolve) => holder.once("spawn", resolve));
+  const report = await networks.detach("vm-used");
+  holder.kill("SIGKILL");
+  print({ stage: "in use", failed: report.failed, ...traces() });
+
+  // A failed and an aborted start.
+  const taken = {
+    protocol: "tcp",
+    hostAddress: "127.0.0.1",
+    hostPort: 7777,
+    guestPort: 80,
+  } as const;
+  await networks.attach("vm-first", policy, [taken], signal);
+  let code = "";
+  try {
+    await networks.attach("vm-second", policy, [taken], signal);
+  } catch (error) {
+    code = (error as { code?: string }).code ?? "";
+  }
+  const aborted = new AbortController();
+  const start = networks.attach("vm-aborted", policy, [], aborted.signal);
+  setTimeout(() => aborted.abort(new Error("no longer wanted")), 12);
+  const ended = await start.then(
+    () => "made",
+    (error: Error) => error.message,
+  );
+  await networks.detach("vm-first");
+  print({ stage: "failures", code, ended, ...traces() });
+  await networks.close();
+
+  // Killed at random moments; the next start finds everything.
+  for (let kill = 0; kill < job.kills; kill += 1) {
+    const child = spawn(
+      process.execPath,
+      [import.meta.filename, JSON.stringify({ ...job, child: true })],
+      {
+        stdio: ["ignore", "pipe", "inherit"],
+      },
+    );
+    await new Promise((resolve) => child.stdout.once("data", resolve));
+    await new Promise((resolve) => setTimeout(resolve, 80 + Math.random() * 350));
+    child.kill("SIGKILL");
+    await new Promise((resolve) => child.once("exit", resolve));
+    // Programs it had launched end by themselves; the next start comes later than that.
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const next = manager();
+    const swept = await next.sweep(new Set());
+    await next.close();
+    print({ stage: "kill", removed: swept.removed.length, failed: swept.failed, ...traces() });
+  }
+  print({ done: true });
+  process.exit(0);
+}
