@@ -128,6 +128,7 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("GET /v1/streams/{id}/wait", s.waitStream)
 	m.HandleFunc("POST /v1/streams/{id}/signal", s.signalStream)
 	m.HandleFunc("DELETE /v1/streams/{id}", s.deleteStream)
+	s.fsRoutes(m)
 	m.HandleFunc("GET /v1/stats", s.stats)
 	m.HandleFunc("POST /v1/shutdown", s.shutdown)
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

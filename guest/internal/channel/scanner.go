@@ -11,6 +11,11 @@ import (
 // Magic begins a RESET.
 const Magic = "VMSAN-CHANNEL-1\n"
 
+// prefaceStart is how an HTTP/2 client begins. A token is pinned only once it
+// follows its RESET: a RESET that was cut off by a disconnection, with another
+// one behind it, must not pin a token that nobody has.
+const prefaceStart = "PRI * HTTP/2.0\r\n\r\nSM"
+
 // Lengths of RESET's parts, in bytes.
 const (
 	TokenLen = 16
@@ -76,6 +81,10 @@ type Scanner struct {
 	head       []byte
 	collecting int
 	open       bool
+	// candidate is the token of a session that is to pin it; preface is how much
+	// of HTTP/2's preface has come, -1 when something else has.
+	candidate *Token
+	preface   int
 }
 
 // NewScanner makes a Scanner that reports to sink.
@@ -91,14 +100,15 @@ func (s *Scanner) Feed(p []byte) {
 		after := NonceLen
 		if !pinned {
 			pattern, after = []byte(Magic), TokenLen+NonceLen
-			// A RESET that is complete pins its token, and from there on another
-			// pattern counts: look no further than to its end.
-			if s.collecting > 0 {
-				p = s.step(p, s.collecting-len(s.head), pattern, after)
-				continue
-			}
 		}
-		p = s.step(p, len(p), pattern, after)
+		limit := len(p)
+		if s.collecting > 0 {
+			// No further than to the RESET's end: behind it other rules hold.
+			limit = s.collecting - len(s.head)
+		} else if s.open && s.candidate != nil && s.preface >= 0 {
+			limit = len(prefaceStart) - s.preface // likewise
+		}
+		p = s.step(p, limit, pattern, after)
 	}
 }
 
@@ -164,6 +174,29 @@ func (s *Scanner) handle(p []byte) {
 	}
 	if s.open && len(p) > 0 {
 		s.sink.Data(p)
+		s.confirm(p)
+	}
+}
+
+// confirm pins the session's token when the session proves to be one.
+func (s *Scanner) confirm(p []byte) {
+	if s.candidate == nil || s.preface < 0 {
+		return
+	}
+	n := min(len(p), len(prefaceStart)-s.preface)
+	if string(p[:n]) != prefaceStart[s.preface:s.preface+n] {
+		s.preface = -1
+		return
+	}
+	if s.preface += n; s.preface < len(prefaceStart) {
+		return
+	}
+	pinned := s.pin.first(*s.candidate)
+	s.candidate = nil
+	if !pinned {
+		// Another stream has pinned another token meanwhile.
+		s.open = false
+		s.sink.Kill()
 	}
 }
 
@@ -172,16 +205,16 @@ func (s *Scanner) complete() {
 	var nonce Nonce
 	var token Token
 	copy(nonce[:], s.head[len(s.head)-NonceLen:])
-	pinned := s.collecting == NonceLen
-	if pinned {
+	s.candidate, s.preface = nil, 0
+	if s.collecting == NonceLen {
 		token, _ = s.pin.Get()
+		s.tail = s.tail[:0]
 	} else {
 		copy(token[:], s.head)
+		s.candidate = &token
 	}
 	s.collecting = 0
 	s.head = s.head[:0]
-	if pinned || s.pin.first(token) {
-		s.open = true
-		s.sink.Open(token, nonce)
-	}
+	s.open = true
+	s.sink.Open(token, nonce)
 }

@@ -35,6 +35,22 @@ type Host struct {
 // Register tells r about all kinds.
 func (h *Host) Register(r *stream.Registry) {
 	r.Handle("exec", h.startExec)
+	r.Handle("untar", withInput(h.fileKind(untar)))
+	r.Handle("write", withInput(h.fileKind(write)))
+	r.Handle("tar", h.fileKind(tarOf))
+	r.Handle("read", h.fileKind(read))
+	r.Handle("watch", h.startWatch)
+	r.Handle("dial", withInput(h.startDial))
+	r.Handle("listen", h.startListen(r))
+	r.Handle("accepted", startAccepted)
+}
+
+// withInput is for kinds that have an input whatever `stdin` says.
+func withInput(start stream.Starter) stream.Starter {
+	return func(s *stream.Stream) (stream.Job, error) {
+		s.OpenInput()
+		return start(s)
+	}
 }
 
 // command is the Job of kind exec.

@@ -69,6 +69,7 @@ func (s *Stream) attach(observe bool, at func() ([2]uint64, error)) (*Client, er
 			}
 		}
 		s.owners++
+		s.attachedOnce = true
 		s.loose = false
 		if s.parting != nil {
 			s.parting.Stop()

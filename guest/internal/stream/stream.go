@@ -77,6 +77,8 @@ type Stream struct {
 
 	clients map[*Client]struct{}
 	owners  int
+	// attachedOnce: a client has been there.
+	attachedOnce bool
 	// loose: nobody is expected back, the oldest output makes room for new.
 	loose   bool
 	parting *time.Timer
@@ -166,6 +168,27 @@ func (s *Stream) CloseInput() {
 	s.inClosed = true
 	s.in.Free()
 	s.changed()
+}
+
+// OpenInput is for kinds that always have one. Call it before the stream is ready.
+func (s *Stream) OpenInput() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.inClosed = false
+}
+
+// CloseUnattached ends the stream if no client comes within the time for broken connections.
+func (s *Stream) CloseUnattached() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.timers = append(s.timers, time.AfterFunc(s.reg.limits.Broken, func() {
+		s.mu.Lock()
+		never := s.exit == nil && !s.attachedOnce
+		s.mu.Unlock()
+		if never {
+			_ = s.Signal(syscall.SIGHUP, true) // it may just have ended
+		}
+	}))
 }
 
 // accept takes STDIN from c. It waits when a client ignores its credit.

@@ -39,6 +39,8 @@ type ErrorInfo struct {
 	Message string `json:"message"`
 	Why     string `json:"why,omitempty"`
 	Fix     string `json:"fix,omitempty"`
+	// Errno is the system's error behind it, for the agent's own decisions.
+	Errno syscall.Errno `json:"-"`
 }
 
 // Error gives code, message and cause in one line.
@@ -60,6 +62,7 @@ func (e *ErrorInfo) Because(cause any) *ErrorInfo {
 	switch v := cause.(type) {
 	case error:
 		c.Why = reason(v)
+		_ = errors.As(v, &c.Errno) // stays 0 when there is none
 	default:
 		c.Why = fmt.Sprint(v)
 	}

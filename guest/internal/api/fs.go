@@ -1,0 +1,114 @@
+package api
+
+import (
+	"bufio"
+	"errors"
+	"net/http"
+	"syscall"
+
+	"vmsan/guest/internal/files"
+	"vmsan/guest/internal/proc"
+	"vmsan/guest/internal/wire"
+)
+
+// fsRequest is the body of every POST /v1/fs/… call.
+type fsRequest struct {
+	Path      string  `json:"path"`
+	User      string  `json:"user"`
+	Follow    bool    `json:"follow"`
+	Recursive bool    `json:"recursive"`
+	Parents   bool    `json:"parents"`
+	Mode      *uint32 `json:"mode"`
+	From      string  `json:"from"`
+	To        string  `json:"to"`
+	Overwrite bool    `json:"overwrite"`
+}
+
+// onFiles makes a handler of an operation that is done with the user's rights.
+func (s *Server) onFiles(do func(w http.ResponseWriter, r *fsRequest) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var req fsRequest
+		if !readJSON(w, r, &req) {
+			return
+		}
+		user, err := proc.LookupUser(s.opts.Host.Etc, req.User)
+		if err == nil {
+			err = files.As(user, func() error { return do(w, &req) })
+		}
+		if errors.Is(err, errCut) {
+			// The reply has begun: cut it off, so that nobody takes it for complete.
+			panic(http.ErrAbortHandler)
+		}
+		if err != nil {
+			writeError(w, fileStatus(err), err)
+		}
+	}
+}
+
+// errCut says that an operation failed in the middle of its reply.
+var errCut = errors.New("failed in the middle of the reply")
+
+// fileStatus chooses the status by the errno behind a file error.
+func fileStatus(err error) int {
+	var info *wire.ErrorInfo
+	if errors.As(err, &info) && info.Code == wire.CodeFile {
+		switch info.Errno {
+		case syscall.ENOENT, syscall.ENOTDIR:
+			return http.StatusNotFound
+		case syscall.EEXIST, syscall.ENOTEMPTY:
+			return http.StatusConflict
+		}
+	}
+	return statusOf(err)
+}
+
+func (s *Server) fsRoutes(m *http.ServeMux) {
+	done := func(w http.ResponseWriter, err error) error {
+		if err == nil {
+			w.WriteHeader(http.StatusNoContent)
+		}
+		return err
+	}
+	m.HandleFunc("POST /v1/fs/stat", s.onFiles(func(w http.ResponseWriter, r *fsRequest) error {
+		e, err := files.Stat(r.Path, r.Follow)
+		if err == nil {
+			writeJSON(w, e)
+		}
+		return err
+	}))
+	m.HandleFunc("POST /v1/fs/list", s.onFiles(list))
+	m.HandleFunc("POST /v1/fs/mkdir", s.onFiles(func(w http.ResponseWriter, r *fsRequest) error {
+		mode := uint32(0o755)
+		if r.Mode != nil {
+			mode = *r.Mode
+		}
+		return done(w, files.Mkdir(r.Path, r.Parents, mode))
+	}))
+	m.HandleFunc("POST /v1/fs/move", s.onFiles(func(w http.ResponseWriter, r *fsRequest) error {
+		return done(w, files.Move(r.From, r.To, r.Overwrite))
+	}))
+	m.HandleFunc("POST /v1/fs/remove", s.onFiles(func(w http.ResponseWriter, r *fsRequest) error {
+		return done(w, files.Remove(r.Path, r.Recursive))
+	}))
+}
+
+// list streams entries; the headers go out with the first one, so that an error before it still has a status.
+func list(w http.ResponseWriter, r *fsRequest) error {
+	out := bufio.NewWriterSize(w, 64<<10)
+	w.Header().Set("content-type", "application/x-ndjson")
+	begun := false
+	err := files.List(r.Path, r.Recursive, func(e *files.Entry) error {
+		begun = true
+		if _, err := out.Write(wire.JSON(e)); err != nil {
+			return err
+		}
+		return out.WriteByte('\n')
+	})
+	if err != nil && !begun {
+		return err
+	}
+	if err != nil {
+		return errCut
+	}
+	return out.Flush()
+}

@@ -1,0 +1,92 @@
+// Package files reads and writes the guest's file system for the host: archives
+// both ways, single files, metadata. Everything happens with the rights of the
+// user asked for; nothing follows a symlink that an archive brought.
+package files
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"vmsan/guest/internal/proc"
+	"vmsan/guest/internal/wire"
+)
+
+// As calls f with u's rights on files. Linux has them per thread: f runs on a
+// thread of its own that ends with it, and must not leave work to other goroutines.
+func As(u *proc.User, f func() error) error {
+	if os.Getuid() != 0 || u.UID == 0 && u.GID == 0 && len(u.Groups) == 0 {
+		return f()
+	}
+	done := make(chan error, 1)
+	go func() {
+		// Never unlocked: the thread is thrown away with its changed rights.
+		runtime.LockOSThread()
+		var err error
+		defer func() { done <- err }()
+		defer func() {
+			if p := recover(); p != nil {
+				err = wire.Errorf(wire.CodeInternal, "The agent failed at a file operation.").Because(fmt.Sprint(p))
+			}
+		}()
+		if err = become(u); err == nil {
+			err = f()
+		}
+	}()
+	return <-done
+}
+
+func become(u *proc.User) error {
+	groups := append([]uint32{u.GID}, u.Groups...)
+	if _, _, e := syscall.RawSyscall(syscall.SYS_SETGROUPS, uintptr(len(groups)), uintptr(unsafe.Pointer(&groups[0])), 0); e != 0 {
+		return os.NewSyscallError("setgroups", e)
+	}
+	if _, _, e := syscall.RawSyscall(syscall.SYS_SETFSGID, uintptr(u.GID), 0, 0); e != 0 {
+		return os.NewSyscallError("setfsgid", e)
+	}
+	if _, _, e := syscall.RawSyscall(syscall.SYS_SETFSUID, uintptr(u.UID), 0, 0); e != 0 {
+		return os.NewSyscallError("setfsuid", e)
+	}
+	// setfsuid tells of no failure: asking again gives what is set.
+	if got, _, _ := syscall.RawSyscall(syscall.SYS_SETFSUID, ^uintptr(0), 0, 0); uint32(got) != u.UID {
+		return os.NewSyscallError("setfsuid", syscall.EPERM)
+	}
+	return nil
+}
+
+// at is a path below an open directory: whatever happens to the directory's
+// own path, it stays that directory.
+func at(dir *os.File, name string) string {
+	return "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + name
+}
+
+// openDir opens a directory below dir without following a symlink.
+func openDir(dir *os.File, name string) (*os.File, error) {
+	return os.OpenFile(at(dir, name), syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+}
+
+// fileError is an ERR_AGENT_FILE with the cause's text.
+func fileError(err error, format string, args ...any) error {
+	if info, ok := err.(*wire.ErrorInfo); ok {
+		return info
+	}
+	return wire.Errorf(wire.CodeFile, format, args...).Because(err)
+}
+
+// utimes sets access and modification time without following a symlink.
+func utimes(path string, sec, nsec int64) error {
+	const atFdcwd, noFollow = -100, 0x100
+	ts := [2]syscall.Timespec{{Sec: sec, Nsec: nsec}, {Sec: sec, Nsec: nsec}}
+	p, err := syscall.BytePtrFromString(path)
+	if err != nil {
+		return err
+	}
+	fdcwd := atFdcwd
+	if _, _, e := syscall.Syscall6(syscall.SYS_UTIMENSAT, uintptr(fdcwd), uintptr(unsafe.Pointer(p)), uintptr(unsafe.Pointer(&ts)), noFollow, 0, 0); e != 0 {
+		return &os.PathError{Op: "utimensat", Path: path, Err: e}
+	}
+	return nil
+}

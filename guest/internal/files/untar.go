@@ -1,0 +1,489 @@
+package files
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+
+	"vmsan/guest/internal/wire"
+)
+
+const (
+	maxName  = 4096
+	maxDepth = 1024
+	nameMax  = 255
+)
+
+// UntarOptions of kind untar.
+type UntarOptions struct {
+	// Path is the directory that receives the archive's names.
+	Path string
+	// Parents makes Path if it is missing.
+	Parents bool
+	// Owners takes the archive's numbers instead of the user's.
+	Owners bool
+}
+
+// untarrer extracts into a temporary directory and then moves into place.
+type untarrer struct {
+	opts UntarOptions
+	dest *os.File
+	tmp  *os.File
+	// dir is the directory of the entry before, which usually is the next one's too.
+	dir     *os.File
+	dirName string
+	// later: directories get mode and time when everything is in place.
+	later map[string]*tar.Header
+	order []string
+}
+
+// Untar reads a tar archive from r and puts it below opts.Path. Either all of
+// it appears there, or (until the very last step) nothing.
+func Untar(opts UntarOptions, r io.Reader) (err error) {
+	if opts.Parents {
+		if err := os.MkdirAll(opts.Path, 0o755); err != nil {
+			return fileError(err, "The directory %.256q cannot be made.", opts.Path)
+		}
+	}
+	u := &untarrer{opts: opts, later: map[string]*tar.Header{}}
+	if u.dest, err = os.OpenFile(opts.Path, syscall.O_RDONLY|syscall.O_DIRECTORY, 0); err != nil {
+		return fileError(err, "The directory %.256q cannot be used.", opts.Path)
+	}
+	defer u.dest.Close()
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails on Linux
+	name := ".vmsan-untar-" + hex.EncodeToString(id[:])
+	if err := os.Mkdir(at(u.dest, name), 0o700); err != nil {
+		return fileError(err, "Nothing can be written into %.256q.", opts.Path)
+	}
+	defer func() {
+		if rerr := removeAll(u.dest, name); rerr != nil && err == nil {
+			err = fileError(rerr, "The temporary directory in %.256q could not be removed.", opts.Path)
+		}
+	}()
+	if u.tmp, err = openDir(u.dest, name); err != nil {
+		return fileError(err, "Nothing can be written into %.256q.", opts.Path)
+	}
+	defer u.tmp.Close()
+	defer u.leaveDir()
+	if err := u.extract(r); err != nil {
+		return err
+	}
+	if err := u.check(u.tmp, u.dest, "", 0); err != nil {
+		return err
+	}
+	if err := u.place(u.tmp, u.dest, ""); err != nil {
+		return err
+	}
+	return u.finishDirs()
+}
+
+func archiveError(format string, args ...any) error {
+	return wire.Errorf(wire.CodeArchive, format, args...)
+}
+
+func (u *untarrer) extract(r io.Reader) error {
+	t := tar.NewReader(r)
+	for {
+		h, err := t.Next()
+		if err == io.EOF {
+			// Whatever follows the end is read too: the sender is not cut off.
+			if _, err := io.Copy(io.Discard, r); err != nil {
+				return fileError(err, "The archive's end could not be read.")
+			}
+			return nil
+		}
+		if err != nil && !errors.Is(err, tar.ErrInsecurePath) {
+			return wire.Errorf(wire.CodeArchive, "The archive cannot be read.").Because(err)
+		}
+		if err := u.entry(h, t); err != nil {
+			return err
+		}
+	}
+}
+
+// cleanName checks a name and gives it without a slash at the end; "" is the archive's root.
+func cleanName(name string) (string, error) {
+	if len(name) > maxName || strings.IndexByte(name, 0) >= 0 || strings.HasPrefix(name, "/") {
+		return "", archiveError("The name %.128q in the archive is not allowed.", name)
+	}
+	var parts []string
+	for _, p := range strings.Split(name, "/") {
+		switch {
+		case p == "" || p == ".":
+		case p == ".." || len(p) > nameMax:
+			return "", archiveError("The name %.128q in the archive is not allowed.", name)
+		default:
+			parts = append(parts, p)
+		}
+	}
+	if len(parts) > maxDepth {
+		return "", archiveError("The name %.128q… in the archive is deeper than %d directories.", name, maxDepth)
+	}
+	return strings.Join(parts, "/"), nil
+}
+
+func (u *untarrer) entry(h *tar.Header, t *tar.Reader) error {
+	switch h.Typeflag {
+	case tar.TypeXGlobalHeader:
+		return nil
+	}
+	full, err := cleanName(h.Name)
+	if err != nil || full == "" {
+		return err
+	}
+	dirName, name := "", full
+	if i := strings.LastIndexByte(full, '/'); i >= 0 {
+		dirName, name = full[:i], full[i+1:]
+	}
+	if err := u.enterDir(dirName); err != nil {
+		return err
+	}
+	where := at(u.dir, name)
+	fail := func(err error) error { return fileError(err, "%.256q of the archive could not be written.", full) }
+	if h.Typeflag == tar.TypeDir {
+		if err := os.Mkdir(where, 0o700); err != nil {
+			if fi, lerr := os.Lstat(where); lerr != nil || !fi.IsDir() {
+				return fail(err)
+			}
+		}
+		if u.later[full] == nil {
+			u.order = append(u.order, full)
+		}
+		u.later[full] = h
+		return nil
+	}
+	// The last entry of a name counts.
+	if fi, err := os.Lstat(where); err == nil {
+		if fi.IsDir() {
+			return archiveError("The archive has %.256q both as a directory and as something else.", full)
+		}
+		if err := os.Remove(where); err != nil {
+			return fail(err)
+		}
+	}
+	switch h.Typeflag {
+	case tar.TypeReg, tar.TypeRegA, tar.TypeGNUSparse, tar.TypeCont: //nolint:staticcheck // TypeRegA is what old archives have
+		return u.regular(h, t, where, full)
+	case tar.TypeSymlink:
+		if err := os.Symlink(h.Linkname, where); err != nil {
+			return fail(err)
+		}
+	case tar.TypeLink:
+		if err := u.link(h.Linkname, where, full); err != nil {
+			return err
+		}
+		return nil
+	case tar.TypeFifo:
+		if err := syscall.Mknod(where, syscall.S_IFIFO|0o600, 0); err != nil {
+			return fail(err)
+		}
+	case tar.TypeChar, tar.TypeBlock:
+		kind := uint32(syscall.S_IFCHR)
+		if h.Typeflag == tar.TypeBlock {
+			kind = syscall.S_IFBLK
+		}
+		if err := syscall.Mknod(where, kind|0o600, makedev(h.Devmajor, h.Devminor)); err != nil {
+			return fail(err)
+		}
+	default:
+		return archiveError("%.256q in the archive is of the unknown type %q.", full, string(h.Typeflag))
+	}
+	if err := u.meta(h, where, h.Typeflag == tar.TypeSymlink); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+func makedev(major, minor int64) int {
+	ma, mi := uint64(major), uint64(minor)
+	return int((ma&0xfff)<<8 | (ma&^0xfff)<<32 | mi&0xff | (mi&^0xff)<<12)
+}
+
+func (u *untarrer) leaveDir() {
+	if u.dir != nil && u.dir != u.tmp {
+		_ = u.dir.Close() // a directory; nothing is lost
+	}
+	u.dir, u.dirName = nil, ""
+}
+
+// enterDir makes u.dir the directory of that name in the temporary tree, made where missing.
+func (u *untarrer) enterDir(name string) error {
+	if u.dir != nil && u.dirName == name {
+		return nil
+	}
+	u.leaveDir()
+	d, err := u.walk(u.tmp, name, true)
+	if err != nil {
+		return fileError(err, "The directory %.256q of the archive cannot be used.", name)
+	}
+	u.dir, u.dirName = d, name
+	return nil
+}
+
+// walk opens name below root, one component after the other, never through a symlink.
+func (u *untarrer) walk(root *os.File, name string, create bool) (*os.File, error) {
+	d := root
+	if name == "" {
+		return d, nil
+	}
+	for _, part := range strings.Split(name, "/") {
+		next, err := openDir(d, part)
+		if create && errors.Is(err, os.ErrNotExist) {
+			if err = os.Mkdir(at(d, part), 0o755); err == nil {
+				next, err = openDir(d, part)
+			}
+		}
+		if d != root {
+			_ = d.Close() // a directory; nothing is lost
+		}
+		if err != nil {
+			return nil, err
+		}
+		d = next
+	}
+	return d, nil
+}
+
+func (u *untarrer) regular(h *tar.Header, t *tar.Reader, where, full string) error {
+	f, err := os.OpenFile(where, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return fileError(err, "%.256q of the archive could not be written.", full)
+	}
+	err = copyFile(f, t, isSparse(h))
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = u.meta(h, where, false)
+	}
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrHeader) {
+		return wire.Errorf(wire.CodeArchive, "The archive ends or breaks in the middle of %.256q.", full).Because(err)
+	}
+	return fileError(err, "%.256q of the archive could not be written.", full)
+}
+
+func isSparse(h *tar.Header) bool {
+	return h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.size"] != "" ||
+		h.PAXRecords["GNU.sparse.realsize"] != ""
+}
+
+var zeros [4096]byte
+
+// copyFile writes r to f; a sparse file's blocks of zeros become holes again.
+func copyFile(f *os.File, r io.Reader, sparse bool) error {
+	buf := make([]byte, 128<<10)
+	var size int64
+	for {
+		n, err := io.ReadFull(r, buf)
+		for p := buf[:n]; len(p) > 0; {
+			k := len(p)
+			if sparse {
+				k = min(k, len(zeros))
+				if bytes.Equal(p[:k], zeros[:k]) {
+					size += int64(k)
+					p = p[k:]
+					continue
+				}
+			}
+			if _, werr := f.WriteAt(p[:k], size); werr != nil {
+				return werr
+			}
+			size += int64(k)
+			p = p[k:]
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF && n < len(buf) && ended(r) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if sparse {
+		return f.Truncate(size)
+	}
+	return nil
+}
+
+// ended tells a short last block from a broken archive, which io.ReadFull does not.
+func ended(r io.Reader) bool {
+	var one [1]byte
+	n, err := r.Read(one[:])
+	return n == 0 && err == io.EOF
+}
+
+func (u *untarrer) link(to, where, full string) error {
+	target, err := cleanName(to)
+	if err != nil {
+		return err
+	}
+	dirName, name := "", target
+	if i := strings.LastIndexByte(target, '/'); i >= 0 {
+		dirName, name = target[:i], target[i+1:]
+	}
+	d, err := u.walk(u.tmp, dirName, false)
+	if err == nil {
+		err = os.Link(at(d, name), where)
+		if d != u.tmp {
+			_ = d.Close() // a directory; nothing is lost
+		}
+	}
+	if err != nil {
+		return wire.Errorf(wire.CodeArchive, "The hard link %.128q to %.128q in the archive cannot be made.", full, to).Because(err)
+	}
+	return nil
+}
+
+// meta sets owner, mode and time, in this order: changing the owner clears setuid.
+func (u *untarrer) meta(h *tar.Header, path string, symlink bool) error {
+	if u.opts.Owners {
+		if err := os.Lchown(path, h.Uid, h.Gid); err != nil {
+			return err
+		}
+	}
+	if !symlink {
+		if err := syscall.Chmod(path, uint32(h.Mode&0o7777)); err != nil {
+			return &os.PathError{Op: "chmod", Path: path, Err: err}
+		}
+	}
+	return utimes(path, h.ModTime.Unix(), int64(h.ModTime.Nanosecond()))
+}
+
+// check finds what is in the way before anything is moved.
+func (u *untarrer) check(from, to *os.File, prefix string, depth int) error {
+	names, err := from.Readdirnames(-1)
+	if err != nil {
+		return fileError(err, "The extracted files cannot be listed.")
+	}
+	if _, err := from.Seek(0, io.SeekStart); err != nil {
+		return fileError(err, "The extracted files cannot be listed.")
+	}
+	for _, n := range names {
+		old, err := os.Lstat(at(to, n))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fileError(err, "%.256q cannot be looked at.", u.opts.Path+"/"+prefix+n)
+		}
+		fresh, err := os.Lstat(at(from, n))
+		if err != nil {
+			return fileError(err, "The extracted files cannot be listed.")
+		}
+		if fresh.IsDir() != old.IsDir() {
+			why, what := "a directory is in the way of a file", syscall.EISDIR
+			if fresh.IsDir() {
+				why, what = "something that is no directory is in the way of a directory", syscall.ENOTDIR
+			}
+			return wire.Errorf(wire.CodeFile, "%.256q cannot be replaced.", u.opts.Path+"/"+prefix+n).
+				Because(fmt.Sprintf("%s (%s)", why, what.Error())).Remedy("Remove it first, or choose another destination.")
+		}
+		if fresh.IsDir() {
+			if err := u.both(from, to, n, func(f, t *os.File) error { return u.check(f, t, prefix+n+"/", depth+1) }); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (u *untarrer) both(from, to *os.File, name string, do func(f, t *os.File) error) error {
+	f, err := openDir(from, name)
+	if err != nil {
+		return fileError(err, "The extracted files cannot be listed.")
+	}
+	defer f.Close()
+	t, err := openDir(to, name)
+	if err != nil {
+		return fileError(err, "The directory %.256q below %.256q cannot be used.", name, u.opts.Path)
+	}
+	defer t.Close()
+	return do(f, t)
+}
+
+// place moves everything to its final name.
+func (u *untarrer) place(from, to *os.File, prefix string) error {
+	names, err := from.Readdirnames(-1)
+	if err != nil {
+		return fileError(err, "The extracted files cannot be listed.")
+	}
+	for _, n := range names {
+		old, lerr := os.Lstat(at(to, n))
+		if lerr == nil && old.IsDir() {
+			// A directory that is there keeps its mode and time.
+			delete(u.later, prefix+n)
+			if err := u.both(from, to, n, func(f, t *os.File) error { return u.place(f, t, prefix+n+"/") }); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := os.Rename(at(from, n), at(to, n)); err != nil {
+			return fileError(err, "%.256q could not be put into place.", u.opts.Path+"/"+prefix+n)
+		}
+	}
+	return nil
+}
+
+// finishDirs sets mode and time of the new directories, the deepest first.
+func (u *untarrer) finishDirs() error {
+	for i := len(u.order) - 1; i >= 0; i-- {
+		name := u.order[i]
+		h := u.later[name]
+		if h == nil {
+			continue
+		}
+		dir, base := "", name
+		if j := strings.LastIndexByte(name, '/'); j >= 0 {
+			dir, base = name[:j], name[j+1:]
+		}
+		d, err := u.walk(u.dest, dir, false)
+		if err == nil {
+			err = u.meta(h, at(d, base), false)
+			if d != u.dest {
+				_ = d.Close() // a directory; nothing is lost
+			}
+		}
+		if err != nil {
+			return fileError(err, "The mode or time of %.256q could not be set.", u.opts.Path+"/"+name)
+		}
+	}
+	return nil
+}
+
+// removeAll removes name below dir, directories without write permission too.
+func removeAll(dir *os.File, name string) error {
+	d, err := openDir(dir, name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := os.Remove(at(d, n)); err == nil {
+			continue
+		}
+		if err := syscall.Chmod(at(d, n), 0o700); err != nil && !errors.Is(err, syscall.ENOENT) {
+			return err
+		}
+		if err := removeAll(d, n); err != nil {
+			return err
+		}
+	}
+	return os.Remove(at(dir, name))
+}
