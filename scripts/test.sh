@@ -38,18 +38,26 @@ vitest_step() {
     --outputFile.json="$results/$1.vitest.json"
 }
 
-# go test with a report; fails when go does.
+# go test of both modules with a report; fails when go does.
 go_tests() {
-  (cd guest && go test -race -timeout 300s -json ./... >"$results/go-test.gotest.jsonl" 2>&1)
+  local status=0 module
+  for module in guest src/network/helper; do
+    (cd "$module" && go test -race -timeout 300s -json ./... 2>&1) || status=1
+  done >"$results/go-test.gotest.jsonl"
+  return "$status"
+}
+
+go_vet() {
+  (cd guest && go vet ./...) && (cd src/network/helper && go vet ./...)
 }
 
 # Fails and names the files that gofmt would change.
 go_format() {
   local wrong
-  wrong=$(gofmt -l guest)
+  wrong=$(gofmt -l guest src/network/helper)
   [ -z "$wrong" ] || { printf 'gofmt would change:\n%s\n' "$wrong" >&2; return 1; }
 }
-export -f go_tests go_format
+export -f go_tests go_vet go_format
 export results
 
 prepare_npm
@@ -69,13 +77,14 @@ for step in $steps; do
       vitest_step unit 900
       ;;
     go)
-      step go-vet 180 env -C guest go vet ./...
+      step go-vet 180 bash -c go_vet
       step go-format 30 bash -c go_format
       step go-test 420 bash -c go_tests
       ;;
     e2e)
       prepare_agent
       prepare_images
+      vitest_step install 420
       vitest_step e2e 1500
       ;;
   esac

@@ -67,33 +67,45 @@ prepare_apt() {
   fi
 }
 
-# The guest agent, by Go, cached by the hash of all that goes into it.
-# The name is the one src/util/package.ts looks for.
-prepare_agent() {
-  local arch goarch out key
-  arch=$(uname -m)
-  case $arch in
-    x86_64) goarch=amd64 ;;
-    aarch64) goarch=arm64 ;;
-    *) die "no guest agent for $arch" ;;
+# go_arch MACHINE: Go's name for it.
+go_arch() {
+  case $1 in
+    x86_64) echo amd64 ;;
+    aarch64) echo arm64 ;;
+    *) die "no guest agent for $1" ;;
   esac
-  out=$cache/agent/vmsan-agent-$arch
+}
+
+# The guest agent and the network helper, by Go, each cached by the hash of all that goes into it.
+# The names are the ones that src/util/package.ts looks for.
+prepare_agent() {
+  local arch
+  arch=$(uname -m)
   command -v go >/dev/null || die "no Go found: the guest agent is written in Go (1.26 or newer)"
-  key=$(agent_key "$goarch")
+  prepare_go "$arch" vmsan-agent guest ./cmd/agent
+  prepare_go "$arch" vmsan-nethelper src/network/helper .
+}
+
+# prepare_go MACHINE NAME MODULE-DIR PACKAGE
+prepare_go() {
+  local goarch out key
+  goarch=$(go_arch "$1")
+  out=$cache/agent/$2-$1
+  key=$(go_key "$goarch" "$3")
   # The sum shows that the binary is still the one that was built here.
   [ -x "$out" ] && [ "$(cat "$out.key" 2>/dev/null)" = "$key $(sha256sum <"$out")" ] && return
-  say "go build: the guest agent"
-  build_agent "$goarch" "$out"
+  say "go build: $2"
+  build_go "$goarch" "$3" "$4" "$out"
   printf '%s %s\n' "$key" "$(sha256sum <"$out")" >"$out.key"
 }
 
-# agent_key GOARCH: hash of sources, toolchain and target.
-agent_key() {
+# go_key GOARCH MODULE-DIR: hash of sources, toolchain and target.
+go_key() {
   (
     cd "$root" || exit
     go version
     echo "$1" "$(package_version)"
-    find guest -name testdata -prune -o -type f ! -name '*_test.go' -print0 | sort -z |
+    find "$2" -name testdata -prune -o -type f ! -name '*_test.go' ! -name '*.ts' -print0 | sort -z |
       xargs -0 sha256sum
   ) | sha256sum | cut -c1-64
 }
@@ -103,16 +115,16 @@ package_version() {
   sed -n 's/^  "version": "\(.*\)",$/\1/p' "$root/package.json"
 }
 
-# build_agent GOARCH OUTPUT: a static binary, the same bytes for the same sources; put in
-# place by a rename, so that nobody ever runs half of one.
-build_agent() {
-  local version aside=$2.$$
+# build_go GOARCH MODULE-DIR PACKAGE OUTPUT: a static binary, the same bytes for the same sources;
+# put in place by a rename, so that nobody ever runs half of one.
+build_go() {
+  local version aside=$4.$$
   version=$(package_version)
-  mkdir -p "$(dirname "$2")"
-  (cd "$root/guest" && CGO_ENABLED=0 GOOS=linux GOARCH=$1 GOTOOLCHAIN=local limited 600 \
+  mkdir -p "$(dirname "$4")"
+  (cd "$root/$2" && CGO_ENABLED=0 GOOS=linux GOARCH=$1 GOTOOLCHAIN=local limited 600 \
     go build -trimpath -buildvcs=false -ldflags "-s -w -buildid= -X main.version=$version" \
-    -o "$aside" ./cmd/agent) || { rm -f "$aside"; die "the guest agent does not build"; }
-  mv -f "$aside" "$2"
+    -o "$aside" "$3") || { rm -f "$aside"; die "$3 in $2 does not build"; }
+  mv -f "$aside" "$4"
 }
 
 # Kernel and base image for the demo and the tests, in a VMSAN_DIR of the checkout's own unless
