@@ -6,3 +6,4 @@ export { BLOCK_SIZE } from "./constants.ts";
 export { BlockAppender } from "./image-file.ts";
 export { DataWriter } from "./data.ts";
 export { growDisk } from "./grow.ts";
+export { Ext4Reader, type FoundEntry } from "./reader.ts";

@@ -144,6 +144,7 @@ class Merger<Content> {
       else throw notADirectory();
       return;
     }
+    if (header.kind === "symlink") checkSymlink(header.link, parts, this.limits);
     const target = header.kind === "hardlink" ? this.linkTarget(entry) : undefined;
     const parent = this.directory(parts, parts.length - 1);
     const existing = parent.children?.get(name);
@@ -177,6 +178,16 @@ class Merger<Content> {
       node === undefined ? "There is no such file in the image." : "That is a directory.",
     );
   }
+}
+
+/** Refuse targets that no kernel makes. */
+function checkSymlink(target: string, parts: readonly string[], limits: LayerLimits): void {
+  if (target !== "" && target.length < limits.pathBytes && !target.includes("\0")) return;
+  throw layerError(
+    "SYMLINK",
+    `Cannot make the symlink ${readable(parts.join("/"))} of a layer`,
+    `Its target has ${target.length} bytes; 1 to ${limits.pathBytes - 1} are allowed, and no NUL.`,
+  );
 }
 
 /** Put a symlink's components on top of those still to walk. */

@@ -69,16 +69,18 @@ function buildTar(order: BuildOrder): BuildResult {
   }
 }
 
-/** What an ordinary user cannot extract, counted. */
+/** What tar and mkfs.ext4 cannot keep, mostly for an ordinary user; counted. */
 class Losses {
   private readonly root = process.getuid?.() === 0;
   private owners = 0;
   private devices = 0;
   private unreadable = 0;
   private capabilities = 0;
+  private times = 0;
 
   /** The node as this user can make it; undefined when not at all. */
   keep(node: TreeNode<number[]>): TreeNode<number[]> | undefined {
+    if (node.mtimeNsec !== 0 || node.mtime < 0 || node.mtime > 0x7fffffff) this.times++;
     if (this.root) return node;
     if (node.kind === "char" || node.kind === "block") {
       this.devices++;
@@ -101,6 +103,7 @@ class Losses {
       [this.owners, "entries lost their owner (only root can give files away)"],
       [this.devices, "device nodes left out (only root can make them)"],
       [this.capabilities, "entries lost capabilities or other protected attributes"],
+      [this.times, "times were cut to the whole 32-bit seconds that mkfs.ext4 -d stores"],
       [this.unreadable, "entries became readable to their owner"],
     ];
     return told.filter(([count]) => count > 0).map(([count, what]) => `${count} ${what}`);

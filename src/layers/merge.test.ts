@@ -1,0 +1,156 @@
+import { createHash } from "node:crypto";
+import { describe, expect, test } from "vitest";
+import type { LayerBlob } from "../model/image.ts";
+import { layerCases } from "./cases.ts";
+import { DEFAULT_LIMITS, type LayerLimits } from "./limits.ts";
+import { memorySource } from "./byte-source.ts";
+import { mergeImage, type MergedImage } from "./stream.ts";
+import { digestOf, makeTar, type TestEntry } from "./testing.ts";
+import type { TreeNode } from "./tree.ts";
+
+/** Merge archives in memory; contents are strings, released ones are listed. */
+function merge(
+  tars: Buffer[],
+  limits: LayerLimits = DEFAULT_LIMITS,
+): { merged: MergedImage<string>; stored: number; released: string[] } {
+  const blobs = tars.map((tar): LayerBlob => ({
+    digest: digestOf(tar),
+    size: tar.length,
+    diffId: digestOf(tar),
+    compression: "none",
+    path: "",
+  }));
+  let parts: Buffer[] = [];
+  let stored = 0;
+  const released: string[] = [];
+  const open = (layer: number) => memorySource(tars[layer] ?? Buffer.alloc(0), 700);
+  const merged = mergeImage<string>(blobs, {
+    limits,
+    open,
+    reopen: open,
+    store: {
+      begin: () => {
+        parts = [];
+        stored++;
+      },
+      write: (_offset, chunk, from, to) => parts.push(Buffer.from(chunk.subarray(from, to))),
+      end: () => Buffer.concat(parts).toString("latin1"),
+      release: (content) => released.push(content),
+    },
+  });
+  return { merged, stored, released };
+}
+
+/** Path → short form, as in the cases. */
+function flatten(root: TreeNode<string>, prefix = ""): Record<string, string> {
+  const found: Record<string, string> = {};
+  for (const [name, node] of root.children ?? []) {
+    const path = prefix + name;
+    if (node.kind === "directory")
+      Object.assign(found, { [path]: "dir" }, flatten(node, `${path}/`));
+    else if (node.kind === "symlink") found[path] = `->${node.target}`;
+    else if (node.kind === "file") found[path] = `=${node.content ?? "(missing)"}`;
+    else if (node.kind === "fifo") found[path] = "fifo";
+    else found[path] = `${node.kind} ${node.major}:${node.minor}`;
+  }
+  return found;
+}
+
+const tars = (layers: TestEntry[][]): Buffer[] => layers.map((entries) => makeTar(entries));
+
+describe("what layers mean", () => {
+  test.each(layerCases)("$name", ({ layers, tree = {}, error }) => {
+    if (error !== undefined) {
+      expect(() => merge(tars(layers))).toThrow(expect.objectContaining({ code: error }));
+      return;
+    }
+    const found = flatten(merge(tars(layers)).merged.root);
+    for (const [path, form] of Object.entries(tree)) expect(found[path]).toBe(form);
+    const extra = Object.entries(found).filter(([path, form]) => form !== "dir" && !(path in tree));
+    expect(extra).toEqual([]);
+  });
+});
+
+test("hidden content is not stored", () => {
+  const { stored } = merge(
+    tars([
+      [
+        { path: "a", data: "old" },
+        { path: "d/x", data: "x" },
+        { path: "keep", data: "k" },
+      ],
+      [{ path: "a", data: "new" }, { path: ".wh.d" }],
+    ]),
+  );
+  expect(stored).toBe(2);
+});
+
+test("content that is hidden by its name but needed by a link is read again", () => {
+  const { merged, stored } = merge(
+    tars([
+      [
+        { path: "a", data: "old" },
+        { path: "b", kind: "hardlink", link: "a" },
+      ],
+      [{ path: "a", data: "new" }],
+    ]),
+  );
+  expect(merged.rereadLayers).toBe(1);
+  expect(stored).toBe(2);
+});
+
+test("content of a duplicate is given back", () => {
+  const { released } = merge(
+    tars([
+      [
+        { path: "a", data: "1" },
+        { path: "a", data: "2" },
+      ],
+    ]),
+  );
+  expect(released).toEqual(["1"]);
+});
+
+test("hard links share one inode, whose metadata is the file's", () => {
+  const { merged } = merge(
+    tars([
+      [
+        { path: "a", data: "x", mode: 0o600, uid: 5 },
+        { path: "b", kind: "hardlink", link: "a", mode: 0o777, uid: 9 },
+      ],
+    ]),
+  );
+  const { children } = merged.root;
+  expect(children?.get("a")).toBe(children?.get("b"));
+  expect(children?.get("b")).toMatchObject({ mode: 0o600, uid: 5 });
+});
+
+test("limits", () => {
+  const limited = (limits: Partial<LayerLimits>, layers: TestEntry[][]) => () =>
+    merge(tars(layers), { ...DEFAULT_LIMITS, ...limits });
+  const code = (code: string): unknown => expect.objectContaining({ code });
+  expect(limited({ entries: 1 }, [[{ path: "a" }], [{ path: "b" }]])).toThrow(
+    code("ERR_LAYER_LIMIT"),
+  );
+  expect(limited({ archiveBytes: 2000 }, [[{ path: "a", data: "x".repeat(3000) }]])).toThrow(
+    code("ERR_LAYER_LIMIT"),
+  );
+  expect(limited({ depth: 3 }, [[{ path: "a/b/c/d" }]])).toThrow(code("ERR_LAYER_PATH"));
+  expect(limited({}, [[{ path: "a/".repeat(2001) }]])).toThrow(code("ERR_LAYER_PATH"));
+  expect(limited({}, [[{ path: "x".repeat(256) }]])).toThrow(code("ERR_LAYER_PATH"));
+});
+
+test("a tree 2000 deep needs no stack", () => {
+  const { merged } = merge(tars([[{ path: `${"a/".repeat(1999)}f`, data: "deep" }]]));
+  let node: TreeNode<string> | undefined = merged.root;
+  for (let i = 0; i < 1999; i++) node = node?.children?.get("a");
+  expect(node?.children?.get("f")?.content).toBe("deep");
+});
+
+test("contents are what the archive holds", () => {
+  const data = Buffer.from(Array.from({ length: 5000 }, (_, i) => i % 251));
+  const { merged } = merge(tars([[{ path: "a", data }]]));
+  const content = merged.root.children?.get("a")?.content ?? "";
+  const sha = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
+  expect(sha(Buffer.from(content, "latin1"))).toBe(sha(data));
+});
