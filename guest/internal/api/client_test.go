@@ -128,6 +128,9 @@ func (a *agent) breakAll() {
 		_ = c.Close()
 	}
 	a.conns = nil
+	// The transport may not have noticed yet: take a new one.
+	a.http.CloseIdleConnections()
+	a.http = a.client()
 }
 
 func (a *agent) client() *http.Client {

@@ -447,3 +447,10 @@ func (s *Stream) Ended() bool {
 	defer s.mu.Unlock()
 	return s.aborted || s.inClosed || s.exit != nil
 }
+
+// Accepted is how many bytes of input have been accepted.
+func (s *Stream) Accepted() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.inOffset
+}
