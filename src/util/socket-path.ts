@@ -19,7 +19,8 @@ export interface SocketPath extends Disposable {
 
 /**
  * A short name for a unix socket. Dispose of it once connected or listening.
- * @param path absolute path; its directory must exist when it is too long to be used as it is
+ * @param path absolute path, its last component at most 80 bytes; its directory must exist when
+ *   it is too long to be used as it is
  * @throws the system's error when the directory cannot be opened
  */
 export function socketPath(path: string): SocketPath {
