@@ -30,6 +30,7 @@ const allowed: Record<string, { may: string[]; because: string }> = {
       "agent",
       "network",
       "snapshots",
+      "runtimes",
       "schema",
     ],
     because: "the only composer",
@@ -38,7 +39,11 @@ const allowed: Record<string, { may: string[]; because: string }> = {
     may: ["sandbox", "schema", "agent", "doctor", "oci"],
     because: "serves the composer over HTTP",
   },
-  client: { may: ["agent"], because: "the one daemon client; streams are resumed end to end" },
+  client: {
+    may: ["agent", "network", "oci"],
+    because:
+      "the one daemon client; streams are resumed end to end; policies are parsed and credentials kept by one piece of code",
+  },
   runtimes: {
     may: ["schema", "oci"],
     because: "names become image sources; the catalogue is outside data",
@@ -51,7 +56,10 @@ const allowed: Record<string, { may: string[]; because: string }> = {
     may: ["vmm", "boot", "oci", "rootfs", "network", "runtimes"],
     because: "asks each stage how it is",
   },
-  cli: { may: ["client", "doctor"], because: "may do only what the SDK can" },
+  cli: {
+    may: ["client", "agent", "doctor", "setup", "runtimes"],
+    because: "may do only what the SDK can",
+  },
 };
 
 /** All TypeScript files below a directory. */

@@ -1,0 +1,94 @@
+/** What all commands share: their flags, their context, and how their failures end. */
+import { Command, Option } from "commander";
+import type { Vmsan } from "../client/vmsan.ts";
+import { Output } from "./output.ts";
+import type { CommonFlags } from "./output.ts";
+
+/** What an action is given besides its arguments. */
+export interface Context<Flags> {
+  flags: Flags & CommonFlags;
+  output: Output;
+  /** The SDK, loaded and made on first use. */
+  vmsan: () => Promise<Vmsan>;
+}
+
+/** An action returns its exit status; nothing means 0. */
+export type Action<Flags> = (context: Context<Flags>, ...args: never[]) => Promise<number | void>;
+
+/** A new command with the flags that every command takes. */
+export function command(nameAndArgs: string, description: string): Command {
+  const [name = "", ...args] = nameAndArgs.split(" ");
+  const made = new Command(name).description(description);
+  if (args.length > 0) made.arguments(args.join(" "));
+  return made
+    .addOption(new Option("--json", "one JSON object on standard output"))
+    .addOption(new Option("--verbose", "say more on standard error"));
+}
+
+/** Give a command its action: context first, then its arguments. */
+export function runs<Flags extends object>(
+  target: Command,
+  action: (context: Context<Flags>, ...args: never[]) => Promise<number | void>,
+): Command {
+  return target.action(async (...all: unknown[]) => {
+    const flags = target.optsWithGlobals<Flags & CommonFlags>();
+    const output = new Output(flags);
+    const args = all.slice(0, target.registeredArguments.length) as never[];
+    const context: Context<Flags> = {
+      flags,
+      output,
+      vmsan: async () => {
+        const { Vmsan } = await import("../client/vmsan.ts");
+        return new Vmsan();
+      },
+    };
+    try {
+      process.exitCode = (await action(context, ...args)) ?? 0;
+    } catch (error) {
+      process.exitCode = output.failure(error);
+    }
+  });
+}
+
+/** For repeatable options: all values in order. */
+export function collect(value: string, previous: string[] | undefined): string[] {
+  return [...(previous ?? []), value];
+}
+
+/** For comma lists, also repeated. */
+export function collectList(value: string, previous: string[] | undefined): string[] {
+  return [...(previous ?? []), ...value.split(",").map((item) => item.trim())];
+}
+
+/** `exec ID -- cmd` and `exec ID cmd` are the same: what follows the VM is the command. */
+export function withoutSeparator(argv: readonly string[]): string[] {
+  return argv[0] === "--" ? argv.slice(1) : [...argv];
+}
+
+/**
+ * An abort signal for the user's interrupts.
+ * The first one aborts, later ones end the process at once with the usual status.
+ */
+export function interruptSignal(): {
+  signal: AbortSignal;
+  dispose: () => void;
+  number: () => number;
+} {
+  const controller = new AbortController();
+  let received = 0;
+  const handlers = (["SIGINT", "SIGTERM", "SIGHUP"] as const).map((name) => {
+    const number = { SIGINT: 2, SIGTERM: 15, SIGHUP: 1 }[name];
+    const handler = (): void => {
+      if (received !== 0) process.exit(128 + number);
+      received = number;
+      controller.abort(new Error(`interrupted by ${name}`));
+    };
+    process.on(name, handler);
+    return { name, handler };
+  });
+  return {
+    signal: controller.signal,
+    dispose: () => handlers.forEach(({ name, handler }) => process.off(name, handler)),
+    number: () => received,
+  };
+}

@@ -1,0 +1,88 @@
+/** `vmsan create`: make a VM and keep it. */
+import { Option } from "commander";
+import type { Command } from "commander";
+import { VmsanError } from "../../model/errors.ts";
+import { command, interruptSignal, runs, withoutSeparator } from "../command.ts";
+import { addCreateFlags, createOptions } from "../create-flags.ts";
+import type { CreateFlags } from "../create-flags.ts";
+import { progressView, silent } from "../progress.ts";
+import { createReply } from "../vm-reply.ts";
+
+interface Flags extends CreateFlags {
+  connect?: boolean;
+  silent?: boolean;
+  snapshot?: string;
+}
+
+/** The definition. */
+export function createCommand(): Command {
+  const target = command("create [command...]", "make a VM and wait until it can run commands")
+    .option(
+      "--from-image <ref>",
+      "OCI image: node:22, oci:DIR, docker-archive:FILE, rootfs:DIR ...",
+    )
+    .option("--runtime <name>", "base, node22, node24, python3.13 or your own (default: base)")
+    .option("--rootfs <path>", "boot from this ext4 image")
+    .addOption(new Option("--snapshot <id>", "restore a snapshot"))
+    .option("--connect", "open a shell once it is ready")
+    .option("--silent", "print nothing but errors")
+    .passThroughOptions();
+  addCreateFlags(target);
+  return runs<Flags>(target, async (context, rest: string[]) => {
+    const { flags, output } = context;
+    const argv = withoutSeparator(rest);
+    if (flags.rootfs !== undefined && flags.fromImage !== undefined) {
+      throw new VmsanError({
+        code: "ERR_VALIDATION_FLAGS",
+        message: "Cannot use --rootfs together with --from-image",
+        why: "Both say what is on the VM's disk.",
+        fix: "Give one of them.",
+      });
+    }
+    if (flags.snapshot !== undefined) {
+      throw new VmsanError({
+        code: "ERR_VM_SNAPSHOT_NOT_FOUND",
+        message: `Cannot restore snapshot ${flags.snapshot}`,
+        why: "This version keeps no snapshots.",
+        fix: "Create the VM from an image or a runtime.",
+      });
+    }
+    const options = createOptions(flags);
+    const vmsan = await context.vmsan();
+    const view = flags.silent === true ? silent : progressView(output, false);
+    const interrupt = interruptSignal();
+    let id: string | undefined;
+    try {
+      const vm = await vmsan.create(options, {
+        onProgress: view.sink,
+        signal: interrupt.signal,
+        onVm: (made) => (id = made),
+      });
+      view.close();
+      if (flags.silent !== true) output.result(createReply(vm.view), vm.id);
+      output.detail(`${vm.view.driver} (${vm.view.accelerator}): ${vm.view.driverReason}`);
+      if (argv.length > 0) {
+        const { execInTerminal } = await import("../exec-session.ts");
+        return await execInTerminal(vm, { argv }, output);
+      }
+      if (flags.connect === true) {
+        const { connectShell } = await import("../shell-session.ts");
+        return await connectShell(vm, {});
+      }
+      return 0;
+    } catch (error) {
+      view.close();
+      if (!interrupt.signal.aborted) throw error;
+      if (id !== undefined) await vmsan.remove(id, { force: true }).catch(ignoreNotFound);
+      return 128 + interrupt.number();
+    } finally {
+      interrupt.dispose();
+    }
+  });
+}
+
+/** The daemon may have removed an interrupted VM already. */
+export function ignoreNotFound(error: unknown): void {
+  if (error instanceof VmsanError && error.code === "ERR_VM_NOT_FOUND") return;
+  throw error;
+}

@@ -1,0 +1,223 @@
+/** `vmsan image …`: the images of the store. */
+import { Option } from "commander";
+import type { Command } from "commander";
+import { formatBytes } from "../../util/units.ts";
+import { command, interruptSignal, runs } from "../command.ts";
+import type { Context } from "../command.ts";
+import { plain, table } from "../output.ts";
+import { progressView } from "../progress.ts";
+
+interface WorkHandles {
+  onProgress: ReturnType<typeof progressView>["sink"];
+  signal: AbortSignal;
+}
+
+/** Run long work with progress; an interrupt ends it and gives the usual status. */
+async function withProgress(
+  context: Context<object>,
+  body: (work: WorkHandles) => Promise<void>,
+): Promise<number> {
+  const view = progressView(context.output, false);
+  const interrupt = interruptSignal();
+  try {
+    await body({
+      onProgress: view.sink,
+      signal: interrupt.signal,
+    });
+    return 0;
+  } catch (error) {
+    view.close();
+    if (!interrupt.signal.aborted) throw error;
+    return 128 + interrupt.number();
+  } finally {
+    view.close();
+    interrupt.dispose();
+  }
+}
+
+const platformOption = (): Option =>
+  new Option("--platform <os/arch>", "platform of a multi-platform image");
+
+/** `image ls`. */
+function lsCommand(): Command {
+  return runs(command("ls", "list images").alias("list"), async (context) => {
+    const list = await (await context.vmsan()).images.list();
+    const rows = list.images.map((image) => [
+      plain(image.names[0] ?? "-"),
+      image.digest.slice(0, 19),
+      image.platform,
+      formatBytes(image.sizeBytes),
+      image.usedBy.join(",") || "-",
+    ]);
+    const sum = `${list.images.length} images, ${formatBytes(list.blobBytes)} of blobs, ${formatBytes(list.diskBytes)} of disks`;
+    context.output.result(
+      list,
+      `${table([["NAME", "DIGEST", "PLATFORM", "SIZE", "USED BY"], ...rows])}\n${sum}`,
+    );
+  });
+}
+
+/** `image pull`. */
+function pullCommand(): Command {
+  const target = command("pull <image>", "fetch an image")
+    .addOption(platformOption())
+    .option("--ca-file <path>", "certificates of authorities to trust besides the system's");
+  return runs<{ platform?: string; caFile?: string }>(target, (context, source: string) =>
+    withProgress(context, async (work) => {
+      const { platform, caFile } = context.flags;
+      const image = await (
+        await context.vmsan()
+      ).images.pull(source, {
+        ...work,
+        ...(platform === undefined ? {} : { platform }),
+        ...(caFile === undefined ? {} : { caFile }),
+      });
+      context.output.result(image, image.digest);
+    }),
+  );
+}
+
+/** `image inspect`. */
+function inspectCommand(): Command {
+  return runs(
+    command("inspect <image>", "everything about an image, as JSON"),
+    async (context, name: string) => {
+      const image = await (await context.vmsan()).images.inspect(name);
+      context.output.result(image, JSON.stringify(image, null, 2));
+    },
+  );
+}
+
+/** `image rm`. */
+function rmCommand(): Command {
+  return runs(
+    command("rm <image...>", "take names of images away").alias("remove"),
+    async (context, names: string[]) => {
+      const { images } = await context.vmsan();
+      for (const name of names) await images.remove(name);
+      context.output.result({ removed: names }, names.join("\n"));
+    },
+  );
+}
+
+/** `image prune`. */
+function pruneCommand(): Command {
+  const target = command("prune", "remove what neither a name nor a VM uses").option(
+    "-a, --all",
+    "every image and disk that no VM uses",
+  );
+  return runs<{ all?: boolean }>(target, async (context) => {
+    const report = await (await context.vmsan()).images.prune({ all: context.flags.all === true });
+    context.output.result(
+      report,
+      `${report.images.length} images, ${report.blobs} blobs and ${report.disks} disks removed, ${formatBytes(report.freedBytes)} freed`,
+    );
+  });
+}
+
+/** `image tag`. */
+function tagCommand(): Command {
+  return runs(
+    command("tag <image> <name>", "give an image one more name"),
+    async (context, name: string, newName: string) => {
+      await (await context.vmsan()).images.tag(name, newName);
+      context.output.result({ name, newName }, newName);
+    },
+  );
+}
+
+/** `image save`. */
+function saveCommand(): Command {
+  const target = command("save <image>", "write an image as an archive")
+    .requiredOption("-o, --output <file>", "file to write; - for standard output")
+    .addOption(
+      new Option("--format <format>", "kind of archive")
+        .choices(["oci-archive", "docker-archive"])
+        .default("oci-archive"),
+    );
+  return runs<{ output: string; format: "oci-archive" | "docker-archive" }>(
+    target,
+    async (context, name: string) => {
+      const { output: file, format } = context.flags;
+      const { images } = await context.vmsan();
+      await images.save(name, file === "-" ? process.stdout : file, { format });
+      if (file !== "-") context.output.result({ output: file, format, name }, file);
+    },
+  );
+}
+
+/** `image load`. */
+function loadCommand(): Command {
+  const target = command("load", "read images from an archive").option(
+    "-i, --input <file>",
+    "archive to read; - for standard input",
+    "-",
+  );
+  return runs<{ input: string }>(target, (context) =>
+    withProgress(context, async (work) => {
+      const { input } = context.flags;
+      const { images } = await context.vmsan();
+      const loaded = await images.load(input === "-" ? process.stdin : input, work);
+      context.output.result(
+        { images: loaded },
+        loaded.map((image) => image.names[0] ?? image.digest).join("\n"),
+      );
+    }),
+  );
+}
+
+interface DiskFlags {
+  output: string;
+  size: string;
+  builder?: "direct" | "mke2fs";
+  journal?: boolean;
+  platform?: string;
+}
+
+/** `image disk`. */
+function diskCommand(): Command {
+  const target = command("disk <image>", "write an image as an ext4 disk")
+    .requiredOption("-o, --output <file>", "file to write; must not exist")
+    .option("--size <size>", "size of the disk", "10gb")
+    .addOption(new Option("--builder <name>", "how it is made").choices(["direct", "mke2fs"]))
+    .option("--journal", "with a journal, for a disk that will be written")
+    .addOption(platformOption());
+  return runs<DiskFlags>(target, (context, source: string) =>
+    withProgress(context, async (work) => {
+      const { output: file, size, builder, journal, platform } = context.flags;
+      const summary = await (
+        await context.vmsan()
+      ).images.disk(source, file, {
+        ...work,
+        size,
+        journal: journal === true,
+        ...(builder === undefined ? {} : { builder }),
+        ...(platform === undefined ? {} : { platform }),
+      });
+      for (const warning of summary.warnings) context.output.note(`warning: ${warning}`);
+      context.output.result(
+        { output: file, ...summary },
+        `${file}: ${summary.entries} entries, ${formatBytes(summary.dataBytes)} of data, ${formatBytes(summary.allocatedBytes)} on disk`,
+      );
+    }),
+  );
+}
+
+/** The definition. */
+export function imageCommand(): Command {
+  const target = command("image", "pull, list, save, load and remove images");
+  for (const make of [
+    lsCommand,
+    pullCommand,
+    inspectCommand,
+    tagCommand,
+    rmCommand,
+    pruneCommand,
+    saveCommand,
+    loadCommand,
+    diskCommand,
+  ]) {
+    target.addCommand(make());
+  }
+  return target;
+}

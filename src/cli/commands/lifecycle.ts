@@ -1,0 +1,115 @@
+/** `start`, `stop`, `remove`, `pause`, `resume`, `inspect`: one VM's or several VMs' life. */
+import type { Command } from "commander";
+import type { Vmsan } from "../../client/vmsan.ts";
+import type { VmOutcome } from "../../model/api.ts";
+import { asVmsanError } from "../../model/errors.ts";
+import { command, runs } from "../command.ts";
+import type { Context } from "../command.ts";
+import { progressView } from "../progress.ts";
+import { guestIp } from "../vm-reply.ts";
+
+/** Do something to each of several VMs; one failure does not keep the others from it. */
+async function forEach(
+  context: Context<object>,
+  refs: readonly string[],
+  body: (vmsan: Vmsan, ref: string) => Promise<unknown>,
+): Promise<number> {
+  const vmsan = await context.vmsan();
+  const results = await Promise.all(
+    refs.map(async (vmId): Promise<VmOutcome> => {
+      try {
+        await body(vmsan, vmId);
+        return { vmId, success: true };
+      } catch (error) {
+        return { vmId, success: false, error: asVmsanError(error, "failed").toJSON() };
+      }
+    }),
+  );
+  const { output } = context;
+  const done = results.filter(({ success }) => success);
+  const failed = results.filter(({ success }) => !success);
+  const first = failed[0]?.error;
+  output.result(
+    {
+      vmIds: done.map(({ vmId }) => vmId),
+      results,
+      // A script that looks for an error finds one also here.
+      ...(first === undefined ? {} : { error: first }),
+    },
+    done.map(({ vmId }) => vmId).join("\n"),
+  );
+  if (!output.json) {
+    for (const { error } of failed) {
+      output.note(`error: ${error?.message} [${error?.code}]\n  why: ${error?.why ?? ""}`);
+      if (error?.fix !== undefined) output.note(`  fix: ${error.fix}`);
+    }
+  }
+  return failed.length === 0 ? 0 : 1;
+}
+
+/** `start ID`. */
+export function startCommand(): Command {
+  return runs(command("start <vm>", "start a stopped VM"), async (context, ref: string) => {
+    const view = progressView(context.output, false);
+    try {
+      const vm = await (await context.vmsan()).start(ref, { onProgress: view.sink });
+      view.close();
+      context.output.result(
+        {
+          vmId: vm.id,
+          pid: vm.view.pid ?? null,
+          guestIp: guestIp(vm.view),
+          networking: vm.view.guestNetwork !== undefined,
+        },
+        vm.id,
+      );
+    } finally {
+      view.close();
+    }
+  });
+}
+
+/** `stop ID…`. */
+export function stopCommand(): Command {
+  const target = command("stop <vm...>", "stop VMs: sync and power off, by force after 10 s");
+  return runs(target, (context, refs: string[]) =>
+    forEach(context, refs, (vmsan, ref) => vmsan.stop(ref)),
+  );
+}
+
+/** `remove ID…`. */
+export function removeCommand(): Command {
+  const target = command("remove <vm...>", "remove VMs with their disks")
+    .alias("rm")
+    .option("-f, --force", "also running ones");
+  return runs<{ force?: boolean }>(target, (context, refs: string[]) =>
+    forEach(context, refs, (vmsan, ref) =>
+      vmsan.remove(ref, { force: context.flags.force === true }),
+    ),
+  );
+}
+
+/** `pause ID…`. */
+export function pauseCommand(): Command {
+  return runs(command("pause <vm...>", "halt the CPUs of running VMs"), (context, refs: string[]) =>
+    forEach(context, refs, async (vmsan, ref) => (await vmsan.get(ref)).pause()),
+  );
+}
+
+/** `resume ID…`. */
+export function resumeCommand(): Command {
+  return runs(command("resume <vm...>", "let paused VMs go on"), (context, refs: string[]) =>
+    forEach(context, refs, async (vmsan, ref) => (await vmsan.get(ref)).resume()),
+  );
+}
+
+/** `inspect ID`. */
+export function inspectCommand(): Command {
+  return runs(
+    command("inspect <vm>", "everything known of a VM, as JSON"),
+    async (context, ref: string) => {
+      const vm = await (await context.vmsan()).get(ref);
+      context.output.result(vm.view, JSON.stringify(vm.view, null, 2));
+    },
+  );
+}

@@ -1,0 +1,32 @@
+/** `vmsan logs`: the guest's console, or the output of a detached command. */
+import type { Command } from "commander";
+import { command, runs } from "../command.ts";
+
+interface Flags {
+  follow?: boolean;
+  tail?: string;
+  since?: string;
+}
+
+/** The definition. */
+export function logsCommand(): Command {
+  const target = command(
+    "logs <vm> [command]",
+    "the VM's console, or the output of a detached command in it",
+  )
+    .option("-f, --follow", "go on as more comes")
+    .option("--tail <lines>", "only the last lines")
+    .option("--since <time>", "only commands started since: 10m, 2h or a date");
+  return runs<Flags>(target, async ({ flags, output, vmsan }, ref: string, id?: string) => {
+    const vm = await (await vmsan()).get(ref);
+    const { showConsole, showCommandOutput } = await import("../logs-session.ts");
+    const options = {
+      follow: flags.follow === true,
+      ...(flags.tail === undefined ? {} : { tail: flags.tail }),
+      ...(flags.since === undefined ? {} : { since: flags.since }),
+    };
+    return id === undefined
+      ? await showConsole(vm, options, output)
+      : await showCommandOutput(vm, id, options, output);
+  });
+}

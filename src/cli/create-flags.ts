@@ -1,0 +1,177 @@
+/** The flags that say what VM to make: shared by `create` and `run`. */
+import { Option } from "commander";
+import type { Command } from "commander";
+import type { CreateOptions } from "../client/options.ts";
+import { VmsanError } from "../model/errors.ts";
+import type { DriverName } from "../model/vm.ts";
+import { collect, collectList } from "./command.ts";
+
+/** What commander makes of the flags below. */
+export interface CreateFlags {
+  vcpus?: string;
+  memory?: string;
+  disk?: string;
+  diskMode?: "overlay" | "flat";
+  fromImage?: string;
+  runtime?: string;
+  kernel?: string;
+  rootfs?: string;
+  timeout?: string;
+  project?: string;
+  publishPort?: string[];
+  networkPolicy?: string;
+  network?: string;
+  allowedDomain?: string[];
+  allowedCidr?: string[];
+  deniedCidr?: string[];
+  allowHostPort?: string[];
+  allowIcmp?: boolean;
+  allowUdp?: boolean;
+  bandwidth?: string;
+  name?: string;
+  driver?: DriverName | "auto";
+  env?: string[];
+  user?: string;
+  workdir?: string;
+  label?: string[];
+  pull?: "missing" | "always" | "never";
+  platform?: string;
+  init?: boolean | string;
+  seccomp?: boolean;
+  pidNs?: boolean;
+  cgroup?: boolean;
+  netns?: boolean;
+}
+
+/** Add the flags that choose the VM's machine, network and defaults. */
+export function addCreateFlags(target: Command): Command {
+  return target
+    .option("--vcpus <n>", "virtual CPUs, 1-32 (default: 1)")
+    .option("--memory <size>", "MiB, or with unit: 512m, 2g (default: 512)")
+    .option("--disk <size>", "size of the VM's disk: 10gb (default: 10gb)")
+    .addOption(
+      new Option("--disk-mode <mode>", "shared base and own upper disk, or one flat disk").choices([
+        "overlay",
+        "flat",
+      ]),
+    )
+    .option("--kernel <path>", "boot this kernel instead of the selected one")
+    .option("--timeout <duration>", "stop the VM after: 30s, 5m, 1h; a bare number is minutes")
+    .option("--project <name>", "label for grouping")
+    .option("--name <name>", "unique name, usable wherever an ID is")
+    .option("--label <key=value>", "label; repeatable", collect)
+    .option("--publish-port <list>", "host:guest TCP ports, comma separated", collectList)
+    .option("--network-policy <policy>", "allow-all, deny-all, custom or none")
+    .option("--network <mode>", "none: no network interface at all")
+    .option(
+      "--allowed-domain <list>",
+      "names the guest may reach; *.name for all below",
+      collectList,
+    )
+    .option("--allowed-cidr <list>", "addresses the guest may reach", collectList)
+    .option("--denied-cidr <list>", "addresses the guest may not reach; wins", collectList)
+    .option("--allow-host-port <list>", "TCP ports of this host the guest may reach", collectList)
+    .option("--allow-icmp", "let ICMP echo through")
+    .option("--allow-udp", "let UDP other than DNS through")
+    .option("--bandwidth <rate>", "both directions: 50mbit")
+    .addOption(
+      new Option("--driver <name>", "what runs the VM (default: auto)").choices([
+        "auto",
+        "firecracker",
+        "qemu",
+        "fake",
+      ]),
+    )
+    .option("-e, --env <key=value>", "environment of every command; repeatable", collect)
+    .option("-u, --user <user>", "user of every command: name, uid, name:group")
+    .option("-w, --workdir <path>", "working directory of every command")
+    .addOption(
+      new Option("--pull <when>", "when to ask the registry (default: missing)").choices([
+        "missing",
+        "always",
+        "never",
+      ]),
+    )
+    .option("--platform <os/arch>", "platform of a multi-platform image")
+    .option("--init [path]", "boot the image's own init (default path: /sbin/init)")
+    .option("--no-seccomp", "leave the VMM's seccomp filter off")
+    .option("--no-pid-ns", "leave the VMM in this PID namespace")
+    .option("--no-cgroup", "leave the VMM out of a cgroup of its own")
+    .option("--no-netns", "leave the VMM in this network namespace");
+}
+
+/** `KEY=VALUE` labels as an object. @throws ERR_VALIDATION_FLAGS */
+function labels(entries: readonly string[] | undefined): Record<string, string> {
+  return Object.fromEntries(
+    (entries ?? []).map((entry) => {
+      const at = entry.indexOf("=");
+      if (at < 1) {
+        throw new VmsanError({
+          code: "ERR_VALIDATION_FLAGS",
+          message: `Invalid label: ${JSON.stringify(entry)}`,
+          why: "It takes KEY=VALUE.",
+          fix: "For example: --label team=ci.",
+        });
+      }
+      return [entry.slice(0, at), entry.slice(at + 1)];
+    }),
+  );
+}
+
+/** The SDK's options for these flags. @throws ERR_VALIDATION_FLAGS, ERR_VALIDATION_NETWORK_POLICY */
+export function createOptions(flags: CreateFlags): CreateOptions {
+  if (flags.network !== undefined && flags.network !== "none") {
+    throw new VmsanError({
+      code: "ERR_VALIDATION_NETWORK_POLICY",
+      message: `Invalid --network: ${JSON.stringify(flags.network)}`,
+      why: "It takes none only; every other choice is a policy.",
+      fix: "Use --network-policy allow-all, deny-all or custom.",
+    });
+  }
+  const networkPolicy = flags.network ?? flags.networkPolicy;
+  if (flags.network !== undefined && (flags.networkPolicy ?? "none") !== "none") {
+    throw new VmsanError({
+      code: "ERR_VALIDATION_POLICY_CONFLICT",
+      message: `Cannot use --network none with --network-policy ${flags.networkPolicy}`,
+      why: "A VM without a network interface has no policy.",
+      fix: "Give one of them.",
+    });
+  }
+  const given = {
+    image: flags.fromImage,
+    runtime: flags.runtime,
+    rootfs: flags.rootfs,
+    kernel: flags.kernel,
+    name: flags.name,
+    vcpus: flags.vcpus,
+    memory: flags.memory,
+    disk: flags.disk,
+    diskMode: flags.diskMode,
+    project: flags.project,
+    driver: flags.driver,
+    env: flags.env,
+    user: flags.user,
+    workdir: flags.workdir,
+    ports: flags.publishPort,
+    timeout: flags.timeout,
+    networkPolicy,
+    allowedDomains: flags.allowedDomain,
+    allowedCidrs: flags.allowedCidr,
+    deniedCidrs: flags.deniedCidr,
+    allowHostPorts: flags.allowHostPort,
+    allowIcmp: flags.allowIcmp,
+    allowUdp: flags.allowUdp,
+    bandwidth: flags.bandwidth,
+    pull: flags.pull,
+    platform: flags.platform,
+    init: flags.init,
+    seccomp: flags.seccomp,
+    pidNamespace: flags.pidNs,
+    cgroup: flags.cgroup,
+    networkNamespace: flags.netns,
+  };
+  const defined = Object.fromEntries(
+    Object.entries(given).filter(([, value]) => value !== undefined),
+  ) as CreateOptions;
+  return { ...defined, labels: labels(flags.label) };
+}

@@ -1,0 +1,90 @@
+/**
+ * cli/: the command line. Takes argv, gives text or one JSON object, and an exit status.
+ * One file a command; each may do only what the SDK can. Start-up loads commander and the
+ * commands' definitions alone: everything else is imported by the action that needs it.
+ *
+ * output.ts: where results, notes and failures go.
+ */
+import { asVmsanError } from "../model/errors.ts";
+import type { VmsanError } from "../model/errors.ts";
+
+/** Flags that every command takes. */
+export interface CommonFlags {
+  json?: boolean;
+  verbose?: boolean;
+}
+
+/** Exit status for wrong usage; other failures of vmsan itself have 1. */
+export const EXIT_USAGE = 2;
+
+/** Text without control characters: guest and registry output must not drive a terminal. */
+export function plain(text: string): string {
+  // oxlint-disable-next-line no-control-regex -- control characters are what is removed here
+  return text.replaceAll(/[\u0000-\u0008\u000B-\u001F\u007F-\u009F]/g, "");
+}
+
+/** Results on standard output, everything for people on standard error. */
+export class Output {
+  readonly json: boolean;
+  readonly verbose: boolean;
+
+  constructor(flags: CommonFlags) {
+    this.json = flags.json === true;
+    this.verbose = flags.verbose === true;
+  }
+
+  /** The command's result: JSON with --json, else the text (nothing when there is none). */
+  result(value: unknown, text?: string): void {
+    if (this.json) process.stdout.write(`${JSON.stringify(value)}\n`);
+    else if (text !== undefined && text !== "") process.stdout.write(`${text}\n`);
+  }
+
+  /** A sentence for people. */
+  note(text: string): void {
+    process.stderr.write(`${plain(text)}\n`);
+  }
+
+  /** A sentence for people who asked for more. */
+  detail(text: string): void {
+    if (this.verbose) this.note(text);
+  }
+
+  /** Report a failure. @returns the exit status */
+  failure(error: unknown): number {
+    const known = asVmsanError(error, "vmsan failed");
+    if (this.json) {
+      const { code, message, why, fix, details } = known.toJSON();
+      process.stdout.write(
+        `${JSON.stringify({ error: { code, message, why: why ?? "", fix: fix ?? "", ...(details === undefined ? {} : { details }) } })}\n`,
+      );
+    } else {
+      const lines = [`error: ${known.message} [${known.code}]`];
+      if (known.why !== undefined && known.why !== "") lines.push(`  why: ${known.why}`);
+      if (known.fix !== undefined && known.fix !== "") lines.push(`  fix: ${known.fix}`);
+      this.note(lines.join("\n"));
+      if (this.verbose && known.stack !== undefined) this.note(known.stack);
+    }
+    return isUsage(known) ? EXIT_USAGE : 1;
+  }
+}
+
+/** Whether the user's words were wrong, as opposed to what they asked for failing. */
+function isUsage(error: VmsanError): boolean {
+  return error.code.startsWith("ERR_VALIDATION_");
+}
+
+/** Rows as aligned columns; the last column is not padded. */
+export function table(rows: readonly (readonly string[])[]): string {
+  const widths: number[] = [];
+  for (const row of rows) {
+    row.forEach((cell, i) => (widths[i] = Math.max(widths[i] ?? 0, cell.length)));
+  }
+  return rows
+    .map((row) =>
+      row
+        .map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i] ?? 0)))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}

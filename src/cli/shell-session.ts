@@ -1,0 +1,71 @@
+/** An interactive shell that goes on when the connection is left or lost. */
+import { attachStream } from "../agent/streams.ts";
+import type { StreamInfo } from "../agent/spec.ts";
+import { parseStreamInfo } from "../agent/spec.ts";
+import type { Vm } from "../client/vm.ts";
+import { VmsanError } from "../model/errors.ts";
+import { joinSession } from "./exec-session.ts";
+import { localSize } from "./terminal.ts";
+
+const SESSION = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
+const LABEL_PREFIX = "shell:";
+
+/** The running shell of that name, if there is one. */
+async function findShell(vm: Vm, label: string): Promise<StreamInfo | undefined> {
+  const reply = await vm.transport.request<{ streams?: unknown[] }>("GET", "/v1/streams");
+  return (reply.streams ?? [])
+    .map((entry) => parseStreamInfo(entry))
+    .find((info) => info.running && info.label === label);
+}
+
+/**
+ * Open a shell, or return to the one of that name with what it has printed so far.
+ * @returns the shell's exit status; 0 after leaving it with the detach keys
+ */
+export async function connectShell(
+  vm: Vm,
+  options: { session?: string; user?: string },
+): Promise<number> {
+  const session = options.session ?? "main";
+  if (!SESSION.test(session)) {
+    throw new VmsanError({
+      code: "ERR_VALIDATION_FLAGS",
+      message: `Invalid session: ${JSON.stringify(session)}`,
+      why: "A session's name has letters, digits, '.', '_' and '-'.",
+      fix: "For example: -s work.",
+    });
+  }
+  const label = `${LABEL_PREFIX}${session}`;
+  const write = (chunk: Buffer): Promise<void> | undefined =>
+    process.stdout.write(chunk)
+      ? undefined
+      : new Promise((resolve) => process.stdout.once("drain", resolve));
+  const found = await findShell(vm, label);
+  const stream =
+    found === undefined
+      ? vm.spawn(
+          [],
+          {
+            tty: localSize(),
+            label,
+            ...(options.user === undefined ? {} : { user: options.user }),
+          },
+          { onStdout: write },
+        )
+      : attachStream(vm.transport, found.id, { onStdout: write });
+  await stream.started;
+  const joined = joinSession(stream, { withInput: true, tty: process.stdin.isTTY });
+  try {
+    const { exitCode } = await stream.exit;
+    return exitCode;
+  } catch (error) {
+    if (!joined.detached) throw error;
+    joined.end();
+    process.stderr.write(
+      `\ndetached from ${session}; return with: vmsan connect ${vm.id} -s ${session}\n`,
+    );
+    return 0;
+  } finally {
+    joined.end();
+  }
+}

@@ -1,0 +1,175 @@
+/** Images of the store, for SDK users. */
+import { createReadStream, createWriteStream } from "node:fs";
+import { rename, rm } from "node:fs/promises";
+import { resolve } from "node:path";
+import type { Readable, Writable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import type { DiskRequest, ImageList, ImageView, PruneReport, PullPolicy } from "../model/api.ts";
+import type { DiskSummary } from "../model/disk.ts";
+import type { ImageConfig } from "../model/image.ts";
+import { temporarySibling } from "../util/atomic.ts";
+import { parseDiskSize } from "../util/units.ts";
+import { absoluteSource } from "./options.ts";
+import type { Daemon, WorkOptions } from "./vmsan.ts";
+
+/** What an image is, in full. */
+export interface ImageDetails extends ImageView {
+  configDigest: string;
+  config: ImageConfig;
+  layers: { digest: string; diffId: string; size: number; compression: string }[];
+}
+
+/** Credentials for a registry. */
+export interface LoginOptions {
+  username: string;
+  password: string;
+  /** Path of certificates of authorities to trust besides the system's. */
+  caFile?: string;
+}
+
+/** How to pull. */
+export interface PullOptions extends WorkOptions {
+  pull?: PullPolicy;
+  platform?: string;
+  /** Path of certificates of authorities to trust besides the system's. */
+  caFile?: string;
+}
+
+/** How a disk image is to be written. */
+export interface DiskOptions extends WorkOptions {
+  /** GiB, default 10. */
+  size?: number | string;
+  builder?: "direct" | "mke2fs";
+  journal?: boolean;
+  platform?: string;
+  pull?: PullPolicy;
+}
+
+/** The images of one VMSAN_DIR. */
+export class Images {
+  private readonly daemon: Daemon;
+
+  constructor(daemon: Daemon) {
+    this.daemon = daemon;
+  }
+
+  /** All images, with what they occupy. */
+  async list(): Promise<ImageList> {
+    return await this.daemon.call<ImageList>("GET", "/v1/images");
+  }
+
+  /** Make an image available: fetched if needed, every blob verified. @throws ERR_IMAGE_* */
+  async pull(source: string, options: PullOptions = {}): Promise<ImageDetails> {
+    const { pull = "always", platform, caFile, ...work } = options;
+    return await this.daemon.streamed<ImageDetails>("POST", "/v1/images/pull", {
+      body: {
+        image: absoluteSource(source),
+        pull,
+        ...(platform === undefined ? {} : { platform }),
+        ...(caFile === undefined ? {} : { caFile: resolve(caFile) }),
+      },
+      ...work,
+    });
+  }
+
+  /** Everything about an image of the store. @throws ERR_IMAGE_NOT_FOUND */
+  async inspect(name: string): Promise<ImageDetails> {
+    return await this.daemon.call<ImageDetails>(
+      "GET",
+      `/v1/images/inspect?name=${encodeURIComponent(absoluteSource(name))}`,
+    );
+  }
+
+  /** Give an image one more name. */
+  async tag(name: string, newName: string): Promise<void> {
+    await this.daemon.call("POST", "/v1/images/tag", { body: { name, newName } });
+  }
+
+  /** Take a name away; what nothing else uses goes with the next prune. @throws ERR_IMAGE_IN_USE */
+  async remove(name: string): Promise<void> {
+    await this.daemon.call("DELETE", `/v1/images?name=${encodeURIComponent(name)}`);
+  }
+
+  /** Remove what neither a name nor a VM uses; with `all`, every image that no VM uses. */
+  async prune(options: { all?: boolean } = {}): Promise<PruneReport> {
+    return await this.daemon.call<PruneReport>("POST", "/v1/images/prune", {
+      body: { all: options.all ?? false },
+    });
+  }
+
+  /** Load every image of a `docker save` or OCI archive. @param from a file's path or a stream */
+  async load(from: string | Readable, work: WorkOptions = {}): Promise<ImageDetails[]> {
+    const upload = typeof from === "string" ? createReadStream(resolve(from)) : from;
+    return await this.daemon.streamed<ImageDetails[]>("POST", "/v1/images/load", {
+      upload,
+      ...work,
+    });
+  }
+
+  /**
+   * Write an image as an archive.
+   * @param to a file's path (replaced when the archive is whole) or a stream
+   */
+  async save(
+    name: string,
+    to: string | Writable,
+    options: { format?: "oci-archive" | "docker-archive"; signal?: AbortSignal } = {},
+  ): Promise<void> {
+    const { signal, format = "oci-archive" } = options;
+    const query = new URLSearchParams({ name, format });
+    const route = `/v1/images/save?${query.toString()}`;
+    const archive = await this.daemon.download(
+      "GET",
+      route,
+      signal === undefined ? {} : { signal },
+    );
+    if (typeof to !== "string") {
+      await pipeline(archive, to, { end: false });
+      return;
+    }
+    const path = resolve(to);
+    const aside = temporarySibling(path);
+    try {
+      await pipeline(archive, createWriteStream(aside, { flags: "wx", flush: true }));
+      await rename(aside, path);
+    } catch (error) {
+      await rm(aside, { force: true });
+      throw error;
+    }
+  }
+
+  /**
+   * Check credentials with a registry and keep them where Docker's and containers' tools do.
+   * @returns where they are kept
+   */
+  async login(registry: string, options: LoginOptions): Promise<{ where: string }> {
+    const { login } = await import("../oci/login.ts");
+    const { loadRegistries } = await import("../oci/registries.ts");
+    const registries = await loadRegistries(this.daemon.layout.registriesFile);
+    return await login(registry, { ...options, registries });
+  }
+
+  /** Forget the credentials for a registry. @returns false when there were none */
+  async logout(registry: string): Promise<boolean> {
+    const { logout } = await import("../oci/login.ts");
+    return await logout(registry);
+  }
+
+  /** Write an image's disk alone, as an ext4 file that boots. @throws ERR_DISK_* */
+  async disk(source: string, output: string, options: DiskOptions = {}): Promise<DiskSummary> {
+    const request: DiskRequest = {
+      image: absoluteSource(source),
+      output: resolve(output),
+      sizeBytes: parseDiskSize(options.size ?? 10),
+      builder: options.builder ?? "direct",
+      journal: options.journal ?? false,
+      pull: options.pull ?? "missing",
+      ...(options.platform === undefined ? {} : { platform: options.platform }),
+    };
+    return await this.daemon.streamed<DiskSummary>("POST", "/v1/images/disk", {
+      body: request,
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+      ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
+    });
+  }
+}

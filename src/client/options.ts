@@ -1,0 +1,139 @@
+/** What SDK users may write, made into the daemon's request: human units, defaults, checks. */
+import { resolve } from "node:path";
+import type { CreateRequest, PullPolicy } from "../model/api.ts";
+import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
+import type { DriverName } from "../model/vm.ts";
+import { checkPortsAgainstPolicy, parsePolicy, parsePublishedPorts } from "../network/parse.ts";
+import { parseName } from "../util/names.ts";
+import { invalid, parseDiskSize, parseDuration, parseInteger, parseMemory } from "../util/units.ts";
+
+/** Network wishes as people write them; see docs/network.md. */
+export interface NetworkOptions {
+  /** `allow-all` (default), `deny-all`, `custom` or `none`. */
+  networkPolicy?: string;
+  allowedDomains?: string[];
+  allowedCidrs?: string[];
+  deniedCidrs?: string[];
+  allowHostPorts?: (string | number)[];
+  allowIcmp?: boolean;
+  allowUdp?: boolean;
+  /** `50mbit`, `50m`. */
+  bandwidth?: string;
+}
+
+/** A VM as SDK users ask for it. Only what differs from the defaults needs to be given. */
+export interface CreateOptions extends NetworkOptions {
+  /** Image source: `node:22`, `oci:DIR[:TAG]`, `rootfs:FILE.tar` … */
+  image?: string;
+  /** Name from the catalogue: `base` (default), `node22`, `node24`, `python3.13`. */
+  runtime?: string;
+  /** Path of an ext4 image to boot from. */
+  rootfs?: string;
+  kernel?: string;
+  name?: string;
+  /** 1–32, default 1. */
+  vcpus?: number | string;
+  /** MiB or with unit, default 512. */
+  memory?: number | string;
+  /** GiB, default 10. */
+  disk?: number | string;
+  diskMode?: "overlay" | "flat";
+  project?: string;
+  labels?: Record<string, string>;
+  driver?: DriverName | "auto";
+  /** `KEY=VALUE`, for every command. */
+  env?: string[];
+  user?: string;
+  workdir?: string;
+  /** `8080` or `host:guest`, also `address:host:guest` and `…/udp`. */
+  ports?: string[];
+  /** `30s`, `5m`, `1h`; a bare number is minutes. */
+  timeout?: number | string;
+  seccomp?: boolean;
+  pidNamespace?: boolean;
+  cgroup?: boolean;
+  networkNamespace?: boolean;
+  pull?: PullPolicy;
+  /** `os/architecture[/variant]`. */
+  platform?: string;
+  /** Boot the image's own init: true for /sbin/init, or its path in the guest. */
+  init?: boolean | string;
+  /** Remove the VM as soon as this process lets go of it. */
+  ephemeral?: boolean;
+}
+
+const PATH_SOURCES = /^(oci|oci-archive|docker-archive|rootfs):(?!-$)(.+)$/s;
+
+/** An image source whose path is absolute: the daemon's working directory is another. */
+export function absoluteSource(source: string): string {
+  const match = PATH_SOURCES.exec(source);
+  if (match === null) return source;
+  return `${match[1]}:${resolve(match[2] ?? "")}`;
+}
+
+/** The policy that these wishes amount to. @throws ERR_VALIDATION_* */
+export function policyOf(options: NetworkOptions): NetworkPolicy {
+  return parsePolicy({
+    mode: options.networkPolicy,
+    allowedDomains: options.allowedDomains,
+    allowedCidrs: options.allowedCidrs,
+    deniedCidrs: options.deniedCidrs,
+    allowHostPorts: options.allowHostPorts,
+    allowIcmp: options.allowIcmp,
+    allowUdp: options.allowUdp,
+    bandwidth: options.bandwidth,
+  });
+}
+
+/** `KEY=VALUE` entries. @throws ERR_VALIDATION_FLAGS */
+export function parseEnv(entries: readonly string[]): string[] {
+  for (const entry of entries) {
+    if (/^[^=\0]+=[^\0]*$/s.test(entry)) continue;
+    throw invalid(
+      "FLAGS",
+      "environment entry",
+      entry,
+      "It takes KEY=VALUE.",
+      "For example: -e A=1.",
+    );
+  }
+  return [...entries];
+}
+
+/** The request for these options. @throws ERR_VALIDATION_* */
+export function createRequest(options: CreateOptions): CreateRequest {
+  const ports: PublishedPort[] = parsePublishedPorts(options.ports);
+  const policy = policyOf(options);
+  checkPortsAgainstPolicy(policy, ports);
+  const init = options.init === true ? "/sbin/init" : options.init;
+  return {
+    ...(options.image === undefined ? {} : { image: absoluteSource(options.image) }),
+    ...(options.runtime === undefined ? {} : { runtime: options.runtime }),
+    ...(options.rootfs === undefined ? {} : { rootfs: resolve(options.rootfs) }),
+    ...(options.kernel === undefined ? {} : { kernel: resolve(options.kernel) }),
+    ...(options.name === undefined ? {} : { name: parseName(options.name) }),
+    vcpus: parseInteger("vcpus", options.vcpus ?? 1, 1, 32),
+    memMib: parseMemory(options.memory ?? 512),
+    diskSizeBytes: parseDiskSize(options.disk ?? 10),
+    diskMode: options.diskMode ?? "overlay",
+    project: options.project ?? "",
+    labels: options.labels ?? {},
+    driver: options.driver ?? "auto",
+    env: parseEnv(options.env ?? []),
+    ...(options.user === undefined ? {} : { user: options.user }),
+    ...(options.workdir === undefined ? {} : { workdir: options.workdir }),
+    policy,
+    ports,
+    ...(options.timeout === undefined ? {} : { timeoutMs: parseDuration(options.timeout) }),
+    isolation: {
+      seccomp: options.seccomp ?? true,
+      pidNamespace: options.pidNamespace ?? true,
+      cgroup: options.cgroup ?? true,
+      networkNamespace: options.networkNamespace ?? true,
+    },
+    pull: options.pull ?? "missing",
+    ...(options.platform === undefined ? {} : { platform: options.platform }),
+    ...(init === undefined || init === false ? {} : { init }),
+    ephemeral: options.ephemeral ?? false,
+  };
+}

@@ -1,0 +1,78 @@
+/** Starting the daemon of a VMSAN_DIR on demand. */
+import { spawn } from "node:child_process";
+import { closeSync, mkdirSync, openSync } from "node:fs";
+import type { StartReport } from "../model/api.ts";
+import { VmsanError, messageOf } from "../model/errors.ts";
+import { entryPoint } from "../util/package.ts";
+import type { Layout } from "../util/paths.ts";
+
+const START_LIMIT_MS = 20_000;
+
+/**
+ * Start the daemon and wait until it serves. When another process starts it at the same
+ * moment, one of the two daemons finds the lock taken, waits for the other's socket and
+ * reports ready as well.
+ * @throws ERR_DAEMON_START with the end of its log
+ */
+export async function startDaemon(layout: Layout): Promise<void> {
+  const fail = (why: string, cause?: unknown): VmsanError =>
+    new VmsanError(
+      {
+        code: "ERR_DAEMON_START",
+        message: `Cannot start the daemon for ${layout.root}`,
+        why,
+        fix: `See ${layout.daemonLog}; \`vmsan doctor\` checks the directory.`,
+      },
+      cause,
+    );
+  let log: number;
+  try {
+    mkdirSync(layout.run, { recursive: true, mode: 0o700 });
+    log = openSync(layout.daemonLog, "a", 0o600);
+  } catch (error) {
+    throw fail(messageOf(error), error);
+  }
+  try {
+    const child = spawn(process.execPath, [entryPoint("daemon/main")], {
+      detached: true,
+      cwd: "/",
+      stdio: ["ignore", log, log, "pipe"],
+      env: { ...process.env, VMSAN_DIR: layout.root },
+    });
+    const pipe = child.stdio[3];
+    if (pipe === null || pipe === undefined || !("setEncoding" in pipe))
+      throw fail("no status pipe");
+    try {
+      const report = await new Promise<StartReport>((resolve, reject) => {
+        let text = "";
+        const timer = setTimeout(
+          () => reject(fail(`It did not answer within ${START_LIMIT_MS / 1000} s.`)),
+          START_LIMIT_MS,
+        );
+        const settle = (): void => clearTimeout(timer);
+        child.once("error", (error) => {
+          settle();
+          reject(fail(messageOf(error), error));
+        });
+        child.once("exit", (code, signal) => {
+          settle();
+          reject(fail(`It ended with ${signal ?? `status ${code}`} before it served.`));
+        });
+        pipe.setEncoding("utf8");
+        pipe.on("data", (chunk: string) => {
+          text += chunk;
+          if (!text.includes("\n")) return;
+          settle();
+          resolve(JSON.parse(text.slice(0, text.indexOf("\n"))) as StartReport);
+        });
+      });
+      if (!report.ready) throw new VmsanError(report.error);
+    } finally {
+      child.removeAllListeners("exit");
+      pipe.destroy();
+      child.unref();
+    }
+  } finally {
+    closeSync(log);
+  }
+}

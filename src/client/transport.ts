@@ -1,0 +1,224 @@
+/**
+ * client/: the one client of the daemon, used by the SDK and by the CLI. Takes requests as
+ * nouns of model/, gives their results; starts the daemon when it does not run.
+ *
+ * transport.ts: HTTP/1.1 over the daemon's unix socket.
+ */
+import type * as Http from "node:http";
+import type { IncomingMessage, RequestOptions } from "node:http";
+import type { Duplex, Readable } from "node:stream";
+import type { ReplyLine } from "../model/api.ts";
+import { VmsanError, errnoOf } from "../model/errors.ts";
+import type { ErrorInfo } from "../model/errors.ts";
+import type { ProgressSink } from "../model/progress.ts";
+import { socketPath } from "../util/socket-path.ts";
+
+const MAX_REPLY = 64 << 20;
+const MAX_LINE = 16 << 20;
+
+/** What a call may carry. */
+export interface CallOptions {
+  /** Sent as JSON. */
+  body?: unknown;
+  /** Sent as it is (instead of `body`). */
+  upload?: Readable;
+  signal?: AbortSignal;
+  headers?: Record<string, string>;
+}
+
+/** What a call with a streamed reply may carry. */
+export interface StreamedCallOptions extends CallOptions {
+  onProgress?: ProgressSink;
+  /** The VM this call makes, as soon as it has an ID. */
+  onVm?: (id: string) => void;
+  /**
+   * Receives a function that ends the call, which is otherwise left open after its result:
+   * the daemon keeps what the call made for as long as it is open.
+   */
+  onHold?: (release: () => void) => void;
+  /** Called when the connection that holds breaks before it is released. */
+  onHoldLost?: () => void;
+}
+
+/** Whether the error says that nobody listens on the socket. */
+export function isNotListening(error: unknown): boolean {
+  const errno = errnoOf(error);
+  return errno === "ENOENT" || errno === "ECONNREFUSED";
+}
+
+/** Whether the error says that the daemon went away in the middle of a call. */
+export function isConnectionLost(error: unknown): boolean {
+  const errno = errnoOf(error);
+  return errno === "ECONNRESET" || errno === "EPIPE" || isNotListening(error);
+}
+
+/** Loaded on first use: node:http costs a start-up 30 ms. */
+function http(): typeof Http {
+  return process.getBuiltinModule("node:http");
+}
+
+/** The error that the daemon reported. */
+function remoteError(info: ErrorInfo): VmsanError {
+  return new VmsanError(info);
+}
+
+/** Parse a reply body that should be `{"error": …}`. */
+function errorFrom(status: number, text: string): VmsanError {
+  try {
+    const parsed = JSON.parse(text) as { error?: ErrorInfo };
+    if (parsed.error !== undefined) return remoteError(parsed.error);
+  } catch {
+    // Not JSON: reported as it came, below.
+  }
+  return new VmsanError({
+    code: "ERR_DAEMON_REPLY",
+    message: `The daemon answered with status ${status}`,
+    why: text.slice(0, 500),
+    fix: "See the daemon's log: vmsan daemon logs.",
+  });
+}
+
+/** Calls to one daemon socket. */
+export class Transport {
+  private readonly socket: string;
+
+  /** @param socket absolute path of the daemon's socket, of any length */
+  constructor(socket: string) {
+    this.socket = socket;
+  }
+
+  private async send(method: string, path: string, options: CallOptions): Promise<IncomingMessage> {
+    using address = socketPath(this.socket);
+    const headers: Record<string, string> = { host: "vmsan", ...options.headers };
+    const payload = options.body === undefined ? undefined : JSON.stringify(options.body);
+    if (payload !== undefined) headers["content-type"] = "application/json";
+    const requestOptions: RequestOptions = {
+      socketPath: address.path,
+      method,
+      path,
+      headers,
+      ...(options.signal === undefined ? {} : { signal: options.signal }),
+    };
+    return await new Promise<IncomingMessage>((resolve, reject) => {
+      const request = http().request(requestOptions, resolve);
+      request.on("error", reject);
+      if (options.upload === undefined) request.end(payload);
+      else {
+        options.upload.on("error", (error) => request.destroy(error));
+        options.upload.pipe(request);
+      }
+    });
+  }
+
+  /** A call with one JSON value as its reply; undefined for 204. */
+  async call<T>(method: string, path: string, options: CallOptions = {}): Promise<T> {
+    const reply = await this.send(method, path, options);
+    const text = await readText(reply);
+    const status = reply.statusCode ?? 0;
+    if (status >= 400) throw errorFrom(status, text);
+    return (text === "" ? undefined : JSON.parse(text)) as T;
+  }
+
+  /** A call whose reply is bytes. */
+  async download(method: string, path: string, options: CallOptions = {}): Promise<Readable> {
+    const reply = await this.send(method, path, options);
+    const status = reply.statusCode ?? 0;
+    if (status >= 400) throw errorFrom(status, await readText(reply));
+    return reply;
+  }
+
+  /** A call whose reply is lines of progress and then a result. */
+  async streamed<T>(method: string, path: string, options: StreamedCallOptions): Promise<T> {
+    const reply = await this.send(method, path, options);
+    const status = reply.statusCode ?? 0;
+    if (status >= 400) throw errorFrom(status, await readText(reply));
+    return await new Promise<T>((resolve, reject) => {
+      let settled = false;
+      let released = false;
+      let pending = "";
+      reply.setEncoding("utf8");
+      // After the result an error only means that the hold is lost: 'close' says so.
+      reply.on("error", reject);
+      reply.on("close", () => {
+        if (settled) {
+          if (options.onHold !== undefined && !released) options.onHoldLost?.();
+        } else {
+          reject(
+            Object.assign(new Error("the daemon closed the connection"), { code: "ECONNRESET" }),
+          );
+        }
+      });
+      const take = (line: ReplyLine<T>): void => {
+        switch (line.event) {
+          case "progress":
+            options.onProgress?.(line.progress);
+            break;
+          case "vm":
+            options.onVm?.(line.id);
+            break;
+          case "error":
+            settled = true;
+            reject(remoteError(line.error));
+            break;
+          case "result":
+            settled = true;
+            if (options.onHold === undefined) reply.resume();
+            else {
+              options.onHold(() => {
+                released = true;
+                reply.destroy();
+              });
+            }
+            resolve(line.result);
+            break;
+          default:
+            // A newer daemon may say more; lines not known here are not needed here.
+            break;
+        }
+      };
+      reply.on("data", (text: string) => {
+        pending += text;
+        const lines = pending.split("\n");
+        pending = lines.pop() ?? "";
+        if (pending.length > MAX_LINE) reply.destroy(new Error("a line of the reply is too long"));
+        for (const line of lines) if (line !== "") take(JSON.parse(line) as ReplyLine<T>);
+      });
+    });
+  }
+
+  /** Switch a connection to raw bytes (HTTP/1.1 Upgrade, protocol `vmsan-stream`). */
+  async upgrade(path: string, signal?: AbortSignal): Promise<Duplex> {
+    using address = socketPath(this.socket);
+    const requestOptions: RequestOptions = {
+      socketPath: address.path,
+      method: "POST",
+      path,
+      headers: { host: "vmsan", connection: "Upgrade", upgrade: "vmsan-stream" },
+      ...(signal === undefined ? {} : { signal }),
+    };
+    return await new Promise<Duplex>((resolve, reject) => {
+      const request = http().request(requestOptions);
+      request.on("error", reject);
+      request.on("upgrade", (_reply, socket, head) => {
+        if (head.length > 0) socket.unshift(head);
+        resolve(socket);
+      });
+      request.on("response", (reply) => {
+        readText(reply).then((text) => reject(errorFrom(reply.statusCode ?? 0, text)), reject);
+      });
+      request.end();
+    });
+  }
+}
+
+/** A reply's body as text, bounded. */
+async function readText(reply: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of reply as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_REPLY) throw new Error("the daemon's reply is too long");
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}

@@ -1,0 +1,303 @@
+/** One VM, as SDK users hold it. */
+import type { Duplex, Readable } from "node:stream";
+import { download, upload } from "../agent/copy.ts";
+import type { CopyOptions } from "../agent/copy.ts";
+import { readFile, writeFile } from "../agent/file-stream.ts";
+import type { FileOptions } from "../agent/file-stream.ts";
+import { attachStream, startStream } from "../agent/streams.ts";
+import type { AttachOptions, GuestStream, StreamOptions } from "../agent/streams.ts";
+import type { StreamExit, StreamSpec } from "../agent/spec.ts";
+import type { GuestTransport, RequestOptions } from "../agent/transport.ts";
+import type { VmView } from "../model/api.ts";
+import { VmsanError } from "../model/errors.ts";
+import type { NetworkPolicy } from "../model/policy.ts";
+import { parseEnv } from "./options.ts";
+import type { Hold } from "./hold.ts";
+import type { Daemon, WorkOptions } from "./vmsan.ts";
+import { vmPath } from "./paths.ts";
+
+/** A command as SDK users write it; what is left out comes from the VM and its image. */
+export interface ExecOptions {
+  /** `KEY=VALUE`, over the VM's and the image's. */
+  env?: string[];
+  workdir?: string;
+  user?: string;
+  tty?: { rows: number; cols: number; term?: string };
+  /** Whether the command has a standard input; default true for spawn, false for exec. */
+  stdin?: boolean;
+  /** Goes on without a client; its output is kept in a ring. */
+  detach?: boolean;
+  /** Milliseconds: then TERM to all it started, and KILL after a grace time. */
+  timeoutMs?: number;
+  graceMs?: number;
+  /** Name of the session, for `ps`. */
+  label?: string;
+}
+
+/** A finished command with its output. */
+export interface ExecOutput extends StreamExit {
+  stdout: Buffer;
+  stderr: Buffer;
+}
+
+/** Most bytes of each output that `exec` collects. */
+const MAX_COLLECTED = 64 << 20;
+
+/** Reaches a VM's agent through the daemon, also after the daemon was started anew. */
+class VmTransport implements GuestTransport {
+  private readonly daemon: Daemon;
+  private readonly id: string;
+
+  constructor(daemon: Daemon, id: string) {
+    this.daemon = daemon;
+    this.id = id;
+  }
+
+  async open(path: string, signal: AbortSignal): Promise<Duplex> {
+    return await this.daemon.upgrade(vmPath(this.id) + path, signal);
+  }
+
+  async request<T>(method: string, path: string, options: RequestOptions = {}): Promise<T> {
+    return await this.daemon.call<T>(method, vmPath(this.id, `agent${path}`), options);
+  }
+}
+
+/** Join `KEY=VALUE` lists; later ones win. */
+export function mergeEnv(...lists: readonly (readonly string[])[]): string[] {
+  const merged = new Map<string, string>();
+  for (const entry of lists.flat()) merged.set(entry.slice(0, entry.indexOf("=")), entry);
+  return [...merged.values()];
+}
+
+/** A microVM. Methods that change it keep {@link view} up to date. */
+export class Vm {
+  /** What was known when this object was made or last refreshed. */
+  view: VmView;
+  /** The way to its agent: for commands, files and ports. */
+  readonly transport: GuestTransport;
+  private readonly daemon: Daemon;
+  private readonly hold: Hold | undefined;
+
+  constructor(daemon: Daemon, view: VmView, hold?: Hold) {
+    this.daemon = daemon;
+    this.view = view;
+    this.hold = hold;
+    this.transport = new VmTransport(daemon, view.id);
+  }
+
+  /** `vm-` and 8 hex digits. */
+  get id(): string {
+    return this.view.id;
+  }
+
+  /** Ask the daemon again. */
+  async refresh(): Promise<VmView> {
+    this.view = await this.daemon.call<VmView>("GET", vmPath(this.id));
+    return this.view;
+  }
+
+  /** The image's command line: its entrypoint, then the given words or its own. */
+  commandLine(words: readonly string[], entrypoint?: string): string[] {
+    const config = this.view.image?.config;
+    const before = entrypoint ?? config?.entrypoint ?? [];
+    const first = typeof before === "string" ? (before === "" ? [] : [before]) : before;
+    // An entrypoint given by the user clears the image's CMD, as with other runtimes.
+    const rest = words.length > 0 || entrypoint !== undefined ? words : (config?.cmd ?? []);
+    const line = [...first, ...rest];
+    if (line.length > 0) return line;
+    throw new VmsanError({
+      code: "ERR_VALIDATION_FLAGS",
+      message: `No command to run in ${this.view.image?.name ?? this.id}`,
+      why: "The image has neither an entrypoint nor a command of its own.",
+      fix: "Say what to run behind the image: vmsan run IMAGE -- COMMAND.",
+    });
+  }
+
+  /** What the agent is asked to start for these words and options. */
+  private specOf(argv: readonly string[], options: ExecOptions): StreamSpec {
+    const { defaults } = this.view;
+    const config = this.view.image?.config;
+    const user = options.user ?? defaults.user ?? config?.user;
+    const workdir = options.workdir ?? defaults.workdir ?? config?.workingDir;
+    const { tty } = options;
+    return {
+      kind: "exec",
+      argv: [...argv],
+      env: mergeEnv(config?.env ?? [], defaults.env, parseEnv(options.env ?? [])),
+      ...(workdir === undefined || workdir === "" ? {} : { workdir }),
+      ...(user === undefined || user === "" ? {} : { user }),
+      ...(tty === undefined
+        ? {}
+        : { tty: { rows: tty.rows, cols: tty.cols, term: tty.term ?? "xterm-256color" } }),
+      stdin: options.stdin ?? true,
+      detach: options.detach ?? false,
+      ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
+      ...(options.graceMs === undefined ? {} : { graceMs: options.graceMs }),
+      ...(options.label === undefined ? {} : { label: options.label }),
+    };
+  }
+
+  /**
+   * Start a command and talk to it. An empty `argv` is the user's login shell.
+   * The stream survives broken connections and a restart of the daemon.
+   */
+  spawn(argv: readonly string[], options: ExecOptions = {}, io: StreamOptions = {}): GuestStream {
+    return startStream(this.transport, this.specOf(argv, options), io);
+  }
+
+  /** Attach to a command that runs, or has run and is kept. */
+  attach(id: string, options: AttachOptions = {}): GuestStream {
+    return attachStream(this.transport, id, options);
+  }
+
+  /**
+   * Run a command to its end and collect what it prints.
+   * @throws ERR_AGENT_NOT_FOUND, ERR_AGENT_NOT_EXECUTABLE …; a status other than 0 is no error
+   */
+  async exec(
+    argv: readonly string[],
+    options: ExecOptions & { input?: string | Uint8Array; signal?: AbortSignal } = {},
+  ): Promise<ExecOutput> {
+    const { input, signal, ...rest } = options;
+    const stdout: Buffer[] = [];
+    const stderr: Buffer[] = [];
+    let size = 0;
+    const keep =
+      (list: Buffer[]) =>
+      (chunk: Buffer): void => {
+        size += chunk.length;
+        if (size <= MAX_COLLECTED) list.push(Buffer.from(chunk));
+      };
+    const stream = this.spawn(
+      argv,
+      { ...rest, stdin: input !== undefined },
+      {
+        onStdout: keep(stdout),
+        onStderr: keep(stderr),
+        ...(signal === undefined ? {} : { signal }),
+      },
+    );
+    if (input !== undefined) {
+      // A command that does not read its input is its own affair; its status tells.
+      stream.stdin.on("error", () => undefined);
+      stream.stdin.end(input);
+    }
+    const exit = await stream.exit;
+    if (size > MAX_COLLECTED) {
+      throw new VmsanError({
+        code: "ERR_AGENT_OUTPUT",
+        message: `Cannot collect the output of ${JSON.stringify(argv[0] ?? "")}`,
+        why: `It printed ${size} bytes; at most ${MAX_COLLECTED} are collected.`,
+        fix: "Use spawn, which hands output over as it comes.",
+      });
+    }
+    return { ...exit, stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr) };
+  }
+
+  /** Put a network policy in force. */
+  async setPolicy(policy: NetworkPolicy): Promise<void> {
+    this.view = await this.daemon.call<VmView>("PUT", vmPath(this.id, "policy"), { body: policy });
+  }
+
+  /** Halt the VM's CPUs. */
+  async pause(): Promise<void> {
+    await this.daemon.call("POST", vmPath(this.id, "pause"));
+  }
+
+  /** Let a paused VM go on. */
+  async resume(): Promise<void> {
+    await this.daemon.call("POST", vmPath(this.id, "resume"));
+  }
+
+  /** Start it again. @throws ERR_VM_NOT_STOPPED */
+  async start(work: WorkOptions = {}): Promise<void> {
+    this.view = await this.daemon.streamed<VmView>("POST", vmPath(this.id, "start"), work);
+  }
+
+  /** Stop it: gracefully first, by force after `graceMs` (default 10 s). */
+  async stop(graceMs?: number): Promise<void> {
+    await this.daemon.call("POST", vmPath(this.id, "stop"), {
+      body: graceMs === undefined ? {} : { graceMs },
+    });
+  }
+
+  /** Remove it with its disk, running or not. */
+  async remove(): Promise<void> {
+    try {
+      await this.daemon.call("DELETE", `${vmPath(this.id)}?force=true`);
+    } finally {
+      this.letGo();
+    }
+  }
+
+  /**
+   * Copy files and trees of this host into the guest, as cp would; atomic at the destination.
+   * @param destination in the guest; relative to the home of the user
+   */
+  async upload(
+    sources: readonly string[],
+    destination: string,
+    options: CopyOptions = {},
+  ): Promise<void> {
+    await upload(this.transport, sources, destination, this.asUser(options));
+  }
+
+  /** Copy a file or tree of the guest to this host, as cp would: all of it, or nothing. */
+  async download(path: string, destination: string, options: CopyOptions = {}): Promise<void> {
+    await download(this.transport, path, destination, this.asUser(options));
+  }
+
+  /** Read one file of the guest. @param onData is awaited: a slow reader slows the guest */
+  async readFile(
+    path: string,
+    onData: (bytes: Buffer) => void | Promise<void>,
+    options: FileOptions = {},
+  ): Promise<void> {
+    await readFile(this.transport, path, onData, this.asUser(options));
+  }
+
+  /** Write one file of the guest; it appears under its name when it is whole. */
+  async writeFile(
+    path: string,
+    source: AsyncIterable<Buffer>,
+    options: FileOptions & { mode?: number } = {},
+  ): Promise<void> {
+    await writeFile(this.transport, path, source, this.asUser(options));
+  }
+
+  /** Files are read and written as the user that commands run as, unless said otherwise. */
+  private asUser<T extends FileOptions>(options: T): T {
+    const user = options.user ?? this.view.defaults.user ?? this.view.image?.config.user;
+    return user === undefined || user === "" ? options : { ...options, user };
+  }
+
+  /** The guest's console output as a stream. */
+  async console(options: { follow?: boolean; signal?: AbortSignal } = {}): Promise<Readable> {
+    const query = options.follow === true ? "?follow=true" : "";
+    const { signal } = options;
+    const path = vmPath(this.id, `console${query}`);
+    return await this.daemon.download("GET", path, signal === undefined ? {} : { signal });
+  }
+
+  /** The decisions of the VM's network policy, as lines of JSON. */
+  async decisions(options: { follow?: boolean; signal?: AbortSignal } = {}): Promise<Readable> {
+    const query = options.follow === true ? "?follow=true" : "";
+    const { signal } = options;
+    const path = vmPath(this.id, `decisions${query}`);
+    return await this.daemon.download("GET", path, signal === undefined ? {} : { signal });
+  }
+
+  /** Let go of an ephemeral VM: the daemon removes it once nobody holds it. */
+  letGo(): void {
+    this.hold?.release();
+  }
+
+  /** `await using vm = …` removes it at the end of the block. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.remove();
+    } catch (error) {
+      if (!(error instanceof VmsanError) || error.code !== "ERR_VM_NOT_FOUND") throw error;
+    }
+  }
+}

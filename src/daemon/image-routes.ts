@@ -1,0 +1,197 @@
+/** Routes about images. */
+import { stat } from "node:fs/promises";
+import { PassThrough, Readable } from "node:stream";
+import type { Hono } from "hono";
+import { z } from "zod";
+import type { ImageList, ImageView, PruneReport } from "../model/api.ts";
+import type { DiskSummary } from "../model/disk.ts";
+import { VmsanError } from "../model/errors.ts";
+import { importArchive } from "../oci/images.ts";
+import {
+  diskUse,
+  inspectImage,
+  listImages,
+  pruneStore,
+  removeImage,
+  tagImage,
+} from "../oci/manage.ts";
+import type { ImageDetails } from "../oci/manage.ts";
+import { formatPlatform } from "../oci/platform.ts";
+import { saveImageTo } from "../oci/save.ts";
+import { buildDiskFile, pruneDisks } from "../sandbox/disks.ts";
+import type { Host } from "../sandbox/host.ts";
+import type { Sandboxes } from "../sandbox/sandboxes.ts";
+import { validate } from "../schema/api.ts";
+import { jsonBody, streamedReply } from "./reply.ts";
+
+const name = z.string().min(1).max(4096);
+const path = z.string().max(4096).startsWith("/");
+const pull = z.enum(["missing", "always", "never"]);
+const pullSchema = z.strictObject({
+  image: name,
+  pull,
+  platform: z.string().max(64).optional(),
+  caFile: path.optional(),
+});
+const tagSchema = z.strictObject({ name, newName: name });
+const pruneSchema = z.strictObject({ all: z.boolean() });
+const diskSchema = z.strictObject({
+  image: name,
+  output: path,
+  sizeBytes: z
+    .int()
+    .min(2 ** 20)
+    .max(2 ** 40)
+    .multipleOf(4096),
+  builder: z.enum(["direct", "mke2fs"]),
+  journal: z.boolean(),
+  platform: z.string().max(64).optional(),
+  pull,
+});
+
+/** A required query parameter. */
+function required(value: string | undefined, what: string): string {
+  if (value !== undefined && value !== "") return value;
+  throw new VmsanError({
+    code: "ERR_VALIDATION_FLAGS",
+    message: `The request names no ${what}`,
+    why: `The query parameter ${what} is missing.`,
+    fix: "See docs/api.md.",
+  });
+}
+
+/** An image as the API shows it in full. */
+function detailsOf(details: ImageDetails): Record<string, unknown> {
+  return {
+    ...details,
+    names: [details.name],
+    platform: details.platform === undefined ? "" : formatPlatform(details.platform),
+  };
+}
+
+/** Add the routes below /v1/images. */
+export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
+  const { store } = host;
+
+  app.get("/v1/images", async (c) => {
+    const use = await diskUse(store);
+    const byDigest = new Map<string, ImageView>();
+    for (const image of await listImages(store)) {
+      const known = byDigest.get(image.digest);
+      if (known !== undefined) {
+        known.names.push(image.name);
+        continue;
+      }
+      byDigest.set(image.digest, {
+        names: [image.name],
+        digest: image.digest,
+        platform: image.platform === undefined ? "" : formatPlatform(image.platform),
+        sizeBytes: image.sizeBytes,
+        ...(image.stored === "" ? {} : { created: image.stored }),
+        usedBy: sandboxes
+          .list()
+          .filter((vm) => vm.image?.digest === image.digest)
+          .map((vm) => vm.name ?? vm.id),
+      });
+    }
+    const list: ImageList = {
+      images: [...byDigest.values()],
+      blobBytes: use.bytes,
+      diskBytes: await host.rootfsBytes(),
+    };
+    return c.json(list);
+  });
+
+  app.post("/v1/images/pull", async (c) => {
+    const { image, platform, caFile, pull: when } = validate(pullSchema, await jsonBody(c), "pull");
+    return streamedReply<unknown>(c, async (work) => {
+      const resolved = await host.resolve(image, {
+        pull: when,
+        ...(platform === undefined ? {} : { platform }),
+        ...(caFile === undefined ? {} : { caFile }),
+        ...work,
+      });
+      return { ...resolved, names: [resolved.name], platform: formatPlatform(resolved.platform) };
+    });
+  });
+
+  app.get("/v1/images/inspect", async (c) =>
+    c.json(detailsOf(await inspectImage(store, required(c.req.query("name"), "name")))),
+  );
+
+  app.post("/v1/images/tag", async (c) => {
+    const body = validate(tagSchema, await jsonBody(c), "request to tag an image");
+    await tagImage(store, body.name, body.newName);
+    return c.body(null, 204);
+  });
+
+  app.delete("/v1/images", async (c) => {
+    await removeImage(store, required(c.req.query("name"), "name"));
+    return c.body(null, 204);
+  });
+
+  app.post("/v1/images/prune", async (c) => {
+    const { all } = validate(pruneSchema, await jsonBody(c), "request to prune images");
+    const removed = await pruneStore(store, { all });
+    const disks = await pruneDisks(host.layout.rootfs, sandboxes.list());
+    const report: PruneReport = {
+      images: removed.names,
+      blobs: removed.blobs,
+      disks: disks.removed.length,
+      freedBytes: removed.bytes + disks.freedBytes,
+    };
+    return c.json(report);
+  });
+
+  app.post("/v1/images/load", (c) => {
+    const upload = c.req.raw.body;
+    return streamedReply<unknown>(c, async (work) => {
+      const stream = upload === null ? Readable.from([]) : Readable.fromWeb(upload as never);
+      const images = await importArchive(stream, {
+        store,
+        onProgress: work.progress,
+        signal: work.signal,
+      });
+      return images.map((image) => ({
+        ...image,
+        names: [image.name],
+        platform: formatPlatform(image.platform),
+      }));
+    });
+  });
+
+  app.get("/v1/images/save", async (c) => {
+    const format = c.req.query("format") === "docker-archive" ? "docker-archive" : "oci-archive";
+    const image = required(c.req.query("name"), "name");
+    // A name that does not exist must be an error, not an empty archive.
+    await inspectImage(store, image);
+    const out = new PassThrough();
+    saveImageTo(out, { store, image, format, signal: c.req.raw.signal }).then(
+      () => out.end(),
+      (error: unknown) => out.destroy(error instanceof Error ? error : new Error(String(error))),
+    );
+    return c.body(Readable.toWeb(out) as ReadableStream, 200, {
+      "content-type": "application/x-tar",
+    });
+  });
+
+  app.post("/v1/images/disk", async (c) => {
+    const request = validate(diskSchema, await jsonBody(c), "request for a disk image");
+    return streamedReply<DiskSummary>(c, async (work) => {
+      const exists = await stat(request.output).then(
+        () => true,
+        () => false, // ENOENT is what is wanted; any other error shows when it is written
+      );
+      if (exists) {
+        throw new VmsanError({
+          code: "ERR_DISK_EXISTS",
+          message: `Cannot write ${request.output}`,
+          why: "It exists already.",
+          fix: "Remove it, or write to another file.",
+        });
+      }
+      const { platform, ...rest } = request;
+      return await buildDiskFile(host, platform === undefined ? rest : { ...rest, platform }, work);
+    });
+  });
+}

@@ -1,0 +1,132 @@
+/** The daemon's process: takes the lock, finds its VMs, serves until it is told to stop. */
+import { once } from "node:events";
+import { closeSync, mkdirSync, writeSync } from "node:fs";
+import { connect } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { StartReport } from "../model/api.ts";
+import { VmsanError, asVmsanError } from "../model/errors.ts";
+import { VmRecords } from "../sandbox/records.ts";
+import { Sandboxes } from "../sandbox/sandboxes.ts";
+import { createHost } from "../sandbox/host.ts";
+import { tryLock } from "../util/lock.ts";
+import type { Lock } from "../util/lock.ts";
+import { layoutOf, vmsanDir } from "../util/paths.ts";
+import type { Layout } from "../util/paths.ts";
+import { socketPath } from "../util/socket-path.ts";
+import { imageRoutes } from "./image-routes.ts";
+import { networkRoutes } from "./network-routes.ts";
+import { fileLog } from "./log.ts";
+import { serve } from "./server.ts";
+
+const IDLE_LIMIT_MS = 15 * 60_000;
+const IDLE_CHECK_MS = 30_000;
+const STATUS_FD = 3;
+const TAKE_OVER_LIMIT_MS = 15_000;
+
+/** Tell the process that started this one how it went; it may be gone, or never have listened. */
+function report(status: StartReport): void {
+  try {
+    writeSync(STATUS_FD, `${JSON.stringify(status)}\n`);
+    closeSync(STATUS_FD);
+  } catch {
+    // EBADF or EPIPE: nobody listens (started by hand, or the starter is gone).
+  }
+}
+
+/** Whether a daemon answers on the socket. */
+async function answers(socket: string): Promise<boolean> {
+  using address = socketPath(socket);
+  const connection = connect(address.path);
+  try {
+    await once(connection, "connect");
+    return true;
+  } catch {
+    // ENOENT, ECONNREFUSED: nobody listens yet, or any more.
+    return false;
+  } finally {
+    connection.destroy();
+  }
+}
+
+/**
+ * The lock of this directory's daemon; undefined when another one, started at the same
+ * moment, serves. One that is about to end (an upgrade) is waited for.
+ * @throws ERR_DAEMON_START when the holder neither ends nor answers
+ */
+async function takeOver(layout: Layout): Promise<Lock | undefined> {
+  const deadline = Date.now() + TAKE_OVER_LIMIT_MS;
+  for (;;) {
+    const held = tryLock(layout.daemonLock);
+    if (held !== undefined) return held;
+    if (await answers(layout.socket)) return undefined;
+    if (Date.now() > deadline) {
+      throw new VmsanError({
+        code: "ERR_DAEMON_START",
+        message: "The daemon cannot start",
+        why: "Another daemon holds this directory but does not answer.",
+        fix: `End that process: fuser ${layout.daemonLock} names it.`,
+      });
+    }
+    await sleep(50);
+  }
+}
+
+async function main(): Promise<void> {
+  const layout = layoutOf(vmsanDir());
+  mkdirSync(layout.root, { recursive: true, mode: 0o700 });
+  mkdirSync(layout.run, { recursive: true, mode: 0o700 });
+  const log = fileLog(layout.daemonLog);
+  const held = await takeOver(layout);
+  if (held === undefined) {
+    report({ ready: true });
+    process.exit(0);
+  }
+  const host = await createHost(layout, log);
+  const sandboxes = new Sandboxes(new VmRecords(layout.vms), host.stages, log);
+  await sandboxes.recover();
+
+  let stopping = false;
+  const stop = async (why: string): Promise<void> => {
+    if (stopping) return;
+    stopping = true;
+    log.info(`stopping: ${why}`);
+    await server.close();
+    await sandboxes.letGo();
+    await host.close();
+    held.release();
+    process.exit(0);
+  };
+  const server = await serve(
+    {
+      sandboxes,
+      log,
+      root: layout.root,
+      extend: (app) => {
+        imageRoutes(app, host, sandboxes);
+        networkRoutes(app, host, sandboxes);
+      },
+      shutdown: () => void stop("asked to"),
+    },
+    layout.socket,
+  );
+  process.on("SIGTERM", () => void stop("SIGTERM"));
+  process.on("SIGINT", () => void stop("SIGINT"));
+  // A terminal that closes takes its commands along, not the VMs.
+  process.on("SIGHUP", () => undefined);
+  process.on("unhandledRejection", (error) => log.error("unhandled rejection", error));
+  process.on("uncaughtException", (error) => log.error("uncaught exception", error));
+  log.info(`serving ${layout.root} (pid ${process.pid})`);
+  report({ ready: true });
+
+  for (;;) {
+    await sleep(IDLE_CHECK_MS);
+    if (!sandboxes.active && server.idleMs() > IDLE_LIMIT_MS) await stop("idle");
+  }
+}
+
+main().catch((error: unknown) => {
+  const known = asVmsanError(error, "The daemon cannot start", "ERR_DAEMON_START");
+  report({ ready: false, error: known.toJSON() });
+  process.stderr.write(`${new Date().toISOString()} error ${known.message}: ${known.why ?? ""}\n`);
+  process.exit(1);
+});

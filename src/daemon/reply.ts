@@ -1,0 +1,98 @@
+/** Replies of the HTTP API: JSON, errors with a fitting status, and lines of progress. */
+import type { Context } from "hono";
+import { stream } from "hono/streaming";
+import type { ReplyLine } from "../model/api.ts";
+import { VmsanError, asVmsanError } from "../model/errors.ts";
+import type { Work } from "../sandbox/stages.ts";
+
+/** Most bytes of a JSON request body. */
+const MAX_BODY = 4 << 20;
+
+/** The HTTP status for an error code. */
+export function statusOf(code: string): 400 | 404 | 409 | 500 {
+  if (code.startsWith("ERR_VALIDATION_")) return 400;
+  if (code.endsWith("_NOT_FOUND")) return 404;
+  if (/_(NOT_STOPPED|NOT_RUNNING|NAME_TAKEN|IN_USE)$/.test(code)) return 409;
+  return 500;
+}
+
+/** An error as a reply. */
+export function errorReply(c: Context, error: unknown): Response {
+  const known = asVmsanError(error, `${c.req.method} ${c.req.path} failed`);
+  return c.json({ error: known.toJSON() }, statusOf(known.code));
+}
+
+/** The request's JSON body; an empty one is `{}`. @throws ERR_VALIDATION_FLAGS */
+export async function jsonBody(c: Context): Promise<unknown> {
+  const chunks: Uint8Array[] = [];
+  let size = 0;
+  for await (const chunk of c.req.raw.body ?? []) {
+    size += chunk.length;
+    if (size > MAX_BODY) throw badBody(`It is longer than ${MAX_BODY} bytes.`);
+    chunks.push(chunk);
+  }
+  if (size === 0) return {};
+  try {
+    return JSON.parse(Buffer.concat(chunks).toString("utf8"));
+  } catch (error) {
+    throw badBody(asVmsanError(error, "").why ?? "");
+  }
+}
+
+function badBody(why: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_VALIDATION_FLAGS",
+    message: "The request's body is not usable JSON",
+    why,
+    fix: "Send a JSON object; see docs/api.md.",
+  });
+}
+
+/** What a streamed operation is given besides its work. */
+export interface StreamedWork<T> extends Work {
+  /** Send a line that is neither progress nor the end. */
+  send(line: ReplyLine<T>): void;
+  /** Resolves when the client has gone. */
+  gone: Promise<void>;
+}
+
+/**
+ * Run long work and send its progress as lines, then its result or its error.
+ * The client's leaving aborts it.
+ * @param afterwards called after the result was sent; the reply stays open until it resolves
+ */
+export function streamedReply<T>(
+  c: Context,
+  body: (work: StreamedWork<T>) => Promise<T>,
+  afterwards?: (gone: Promise<void>) => Promise<void>,
+): Response {
+  c.header("content-type", "application/x-ndjson");
+  return stream(c, async (out) => {
+    const abort = new AbortController();
+    const gone = new Promise<void>((resolve) => {
+      out.onAbort(() => {
+        abort.abort(new VmsanError({ code: "ERR_CLIENT_GONE", message: "The client went away" }));
+        resolve();
+      });
+    });
+    let last: Promise<unknown> = Promise.resolve();
+    const send = (line: ReplyLine<T>): void => {
+      // Failing writes mean that the client is gone; onAbort tells.
+      last = out.write(`${JSON.stringify(line)}\n`).catch(() => undefined);
+    };
+    try {
+      const result = await body({
+        signal: abort.signal,
+        progress: (progress) => send({ event: "progress", progress }),
+        send,
+        gone,
+      });
+      send({ event: "result", result });
+      await last;
+      await afterwards?.(gone);
+    } catch (error) {
+      send({ event: "error", error: asVmsanError(error, "The request failed").toJSON() });
+      await last;
+    }
+  });
+}

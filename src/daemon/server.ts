@@ -1,0 +1,160 @@
+/**
+ * daemon/: the HTTP API on a unix socket. Takes requests, hands them to the composer,
+ * answers with JSON, lines of progress or raw streams. Holds what must outlive a command.
+ *
+ * server.ts: the socket, the routes, and connections that switch to raw bytes.
+ */
+import { chmodSync, rmSync } from "node:fs";
+import type { IncomingMessage, Server } from "node:http";
+import type { Duplex } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { getRequestListener } from "@hono/node-server";
+import { Hono } from "hono";
+import { createServer } from "node:http";
+import { asVmsanError, messageOf } from "../model/errors.ts";
+import type { Sandboxes } from "../sandbox/sandboxes.ts";
+import { socketPath } from "../util/socket-path.ts";
+import { packageVersion } from "../util/package.ts";
+import { errorReply, statusOf } from "./reply.ts";
+import type { Log } from "./log.ts";
+import { vmRoutes } from "./vm-routes.ts";
+
+const STREAM_PATH = /^\/v1\/vms\/([a-z0-9][a-z0-9._-]{0,62})(\/v1\/streams(?:\/[0-9a-f]{16})?)$/;
+
+/** What the server serves. */
+export interface Service {
+  sandboxes: Sandboxes;
+  /** Adds the routes of other parts (images, kernels …). */
+  extend?: (app: Hono) => void;
+  log: Log;
+  root: string;
+  /** Called by `POST /v1/shutdown`, after the reply. */
+  shutdown: () => void;
+}
+
+/** A listening server. */
+export interface Listening {
+  /** Stop accepting, end open connections, remove the socket. */
+  close(): Promise<void>;
+  /** Milliseconds since the last request ended, 0 while one is open. */
+  idleMs(): number;
+}
+
+/** The routes; separate from the socket so that tests can call them directly. */
+export function createApp(service: Service): Hono {
+  const app = new Hono();
+  app.onError((error, c) => {
+    service.log.error(`${c.req.method} ${c.req.path}`, error);
+    return errorReply(c, error);
+  });
+  app.notFound((c) =>
+    c.json(
+      {
+        error: {
+          code: "ERR_DAEMON_ROUTE_NOT_FOUND",
+          message: `No route ${c.req.method} ${c.req.path}`,
+          fix: "See docs/api.md for the routes.",
+        },
+      },
+      404,
+    ),
+  );
+  app.get("/v1/version", (c) =>
+    c.json({ version: packageVersion(), pid: process.pid, root: service.root, protocol: 1 }),
+  );
+  app.post("/v1/shutdown", (c) => {
+    setImmediate(service.shutdown);
+    return c.body(null, 204);
+  });
+  vmRoutes(app, service.sandboxes);
+  service.extend?.(app);
+  return app;
+}
+
+/** Serve on a unix socket that only this user can open. */
+export async function serve(service: Service, socket: string): Promise<Listening> {
+  const app = createApp(service);
+  let open = 0;
+  let lastEnd = Date.now();
+  const enter = (end: NodeJS.EventEmitter): void => {
+    open += 1;
+    end.once("close", () => {
+      open -= 1;
+      lastEnd = Date.now();
+    });
+  };
+  const listener = getRequestListener(app.fetch);
+  const server: Server = createServer((request, response) => {
+    enter(response);
+    void listener(request, response);
+  });
+  // Streams may be silent for as long as a command runs.
+  server.requestTimeout = 0;
+  server.timeout = 0;
+  const raw = new Set<Duplex>();
+  server.on("upgrade", (request: IncomingMessage, client: Duplex, head: Buffer) => {
+    enter(client);
+    raw.add(client);
+    client.once("close", () => raw.delete(client));
+    void handStreamThrough(service, request, client, head);
+  });
+  // The lock says that no other daemon serves here: a socket that exists is a dead one's.
+  rmSync(socket, { force: true });
+  const address = socketPath(socket);
+  const before = process.umask(0o177);
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(address.path, resolve);
+    });
+  } finally {
+    process.umask(before);
+    address[Symbol.dispose]();
+  }
+  chmodSync(socket, 0o600);
+  return {
+    close: async () => {
+      for (const client of raw) client.destroy();
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      server.closeAllConnections();
+      await closed;
+      rmSync(socket, { force: true });
+    },
+    idleMs: () => (open > 0 ? 0 : Date.now() - lastEnd),
+  };
+}
+
+/** Pipe an upgraded connection to a stream of the VM's agent, both ways, byte for byte. */
+async function handStreamThrough(
+  service: Service,
+  request: IncomingMessage,
+  client: Duplex,
+  head: Buffer,
+): Promise<void> {
+  // A client that goes away ends the pipeline below; this keeps an early error from being fatal.
+  client.on("error", () => client.destroy());
+  try {
+    const match = STREAM_PATH.exec(request.url ?? "");
+    if (match === null || request.headers.upgrade !== "vmsan-stream") {
+      client.end("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+      return;
+    }
+    const gone = new AbortController();
+    client.once("close", () => gone.abort());
+    const channel = service.sandboxes.channel(match[1] ?? "");
+    const guest = await channel.open(match[2] ?? "", gone.signal);
+    client.write(
+      "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: vmsan-stream\r\n\r\n",
+    );
+    if (head.length > 0) client.unshift(head);
+    await Promise.all([pipeline(client, guest), pipeline(guest, client)]);
+  } catch (error) {
+    if (client.destroyed) return;
+    const known = asVmsanError(error, "Cannot open a stream to the guest");
+    const body = JSON.stringify({ error: known.toJSON() });
+    service.log.info(`stream refused: ${messageOf(error)}`);
+    client.end(
+      `HTTP/1.1 ${statusOf(known.code)} Error\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
+    );
+  }
+}

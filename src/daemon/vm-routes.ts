@@ -1,0 +1,106 @@
+/** Routes about VMs. */
+import { Readable } from "node:stream";
+import type { Hono } from "hono";
+import { z } from "zod";
+import type { VmView } from "../model/api.ts";
+import type { Sandboxes } from "../sandbox/sandboxes.ts";
+import { parseCreateRequest, policySchema, validate, withoutUndefined } from "../schema/api.ts";
+import { followFile, readWhole } from "./follow.ts";
+import { jsonBody, streamedReply } from "./reply.ts";
+
+const stopSchema = z.strictObject({ graceMs: z.int().min(0).max(3_600_000).optional() });
+
+/** Calls to the agent that are handed through as they are. */
+const AGENT_PATHS = /^\/v1\/(hello|stats|streams(\/[0-9a-f]{16}(\/(wait|signal))?)?|fs\/[a-z]+)$/;
+
+/** Add the routes below /v1/vms. */
+export function vmRoutes(app: Hono, sandboxes: Sandboxes): void {
+  app.get("/v1/vms", (c) => c.json({ vms: sandboxes.list() }));
+
+  app.post("/v1/vms", async (c) => {
+    const request = parseCreateRequest(await jsonBody(c));
+    let release: (() => Promise<void>) | undefined;
+    return streamedReply<VmView>(
+      c,
+      async (work) => {
+        const view = await sandboxes.create(request, work, (id) => {
+          work.send({ event: "vm", id });
+          if (request.ephemeral) release = sandboxes.hold(id);
+        });
+        return view;
+      },
+      async (gone) => {
+        if (release === undefined) return;
+        await gone;
+        await release();
+      },
+    );
+  });
+
+  app.get("/v1/vms/:id", (c) => c.json(sandboxes.get(c.req.param("id"))));
+
+  app.delete("/v1/vms/:id", async (c) => {
+    await sandboxes.remove(c.req.param("id"), c.req.query("force") === "true");
+    return c.body(null, 204);
+  });
+
+  // Keeps an ephemeral VM for as long as the connection is open.
+  app.get("/v1/vms/:id/hold", (c) => {
+    const id = c.req.param("id");
+    const release = sandboxes.hold(id);
+    return streamedReply<VmView>(
+      c,
+      async () => sandboxes.get(id),
+      async (gone) => {
+        await gone;
+        await release();
+      },
+    );
+  });
+
+  app.post("/v1/vms/:id/start", (c) =>
+    streamedReply<VmView>(c, (work) => sandboxes.start(c.req.param("id"), work)),
+  );
+
+  app.post("/v1/vms/:id/stop", async (c) => {
+    const { graceMs } = validate(stopSchema, await jsonBody(c), "request to stop a VM");
+    await sandboxes.stop(c.req.param("id"), graceMs);
+    return c.body(null, 204);
+  });
+
+  app.post("/v1/vms/:id/pause", async (c) => {
+    await sandboxes.pause(c.req.param("id"));
+    return c.body(null, 204);
+  });
+
+  app.post("/v1/vms/:id/resume", async (c) => {
+    await sandboxes.resume(c.req.param("id"));
+    return c.body(null, 204);
+  });
+
+  app.put("/v1/vms/:id/policy", async (c) => {
+    const policy = withoutUndefined(validate(policySchema, await jsonBody(c), "network policy"));
+    return c.json(await sandboxes.updatePolicy(c.req.param("id"), policy as VmView["policy"]));
+  });
+
+  app.get("/v1/vms/:id/console", async (c) => {
+    const path = sandboxes.consolePath(c.req.param("id"));
+    const source =
+      c.req.query("follow") === "true" ? followFile(path, c.req.raw.signal) : await readWhole(path);
+    return c.body(Readable.toWeb(source) as ReadableStream, 200, { "content-type": "text/plain" });
+  });
+
+  app.all("/v1/vms/:id/agent/*", async (c) => {
+    const id = c.req.param("id");
+    const path = new URL(c.req.url).pathname.slice(`/v1/vms/${id}/agent`.length);
+    if (!AGENT_PATHS.test(path)) return c.notFound();
+    const channel = sandboxes.channel(id);
+    const body =
+      c.req.method === "GET" || c.req.method === "DELETE" ? undefined : await jsonBody(c);
+    const reply = await channel.request<unknown>(c.req.method, path, {
+      ...(body === undefined ? {} : { body }),
+      signal: c.req.raw.signal,
+    });
+    return reply === undefined ? c.body(null, 204) : c.json(reply as object);
+  });
+}

@@ -1,0 +1,38 @@
+/** The SDK: every public export, nothing else. */
+export { Vmsan } from "./client/vmsan.ts";
+export type { DaemonInfo, VmsanOptions, WorkOptions } from "./client/vmsan.ts";
+export { Vm } from "./client/vm.ts";
+export type { ExecOptions, ExecOutput } from "./client/vm.ts";
+export { Images } from "./client/images.ts";
+export type { DiskOptions, ImageDetails, LoginOptions, PullOptions } from "./client/images.ts";
+export type { CreateOptions, NetworkOptions } from "./client/options.ts";
+export { GuestStream } from "./agent/streams.ts";
+export type { AttachOptions, Gap, StreamOptions } from "./agent/streams.ts";
+export type { StreamExit, StreamInfo } from "./agent/spec.ts";
+export {
+  forgetStream,
+  listStreams,
+  signalStream,
+  streamInfo,
+  waitStream,
+} from "./agent/commands.ts";
+export type { CopyOptions } from "./agent/copy.ts";
+export {
+  listFiles,
+  makeDirectory,
+  moveFile,
+  removeFile,
+  statFile,
+  watchFiles,
+} from "./agent/files.ts";
+export type { FileEntry, WatchEvent } from "./agent/files.ts";
+export { forwardToGuest, forwardToHost } from "./agent/ports.ts";
+export type { Endpoint, ForwardOptions, Forwarding } from "./agent/ports.ts";
+export { VmsanError } from "./model/errors.ts";
+export type { ErrorInfo } from "./model/errors.ts";
+export type { ImageList, ImageView, PruneReport, PullPolicy, VmView } from "./model/api.ts";
+export type { DiskSummary } from "./model/disk.ts";
+export type { ImageConfig } from "./model/image.ts";
+export type { GuestNetwork, NetworkPolicy, PublishedPort } from "./model/policy.ts";
+export type { ProgressEvent, ProgressSink } from "./model/progress.ts";
+export type { Accelerator, DriverName, IsolationReport, VmStatus } from "./model/vm.ts";

@@ -1,0 +1,142 @@
+/** What the daemon is asked and what it answers: the nouns of the HTTP API and of the SDK. */
+import type { ErrorInfo } from "./errors.ts";
+import type { ImageConfig } from "./image.ts";
+import type { GuestNetwork, NetworkPolicy, PublishedPort } from "./policy.ts";
+import type { ProgressEvent } from "./progress.ts";
+import type { Accelerator, DriverName, IsolationReport, Timings, VmStatus } from "./vm.ts";
+
+/** When the registry is asked although the image may be in the store. */
+export type PullPolicy = "missing" | "always" | "never";
+
+/** A VM to be made. Exactly one of `image`, `runtime` and `rootfs` says what is in it. */
+export interface CreateRequest {
+  /** Image source, paths absolute: `node:22`, `oci:/dir:tag`, … */
+  image?: string;
+  /** Name from the catalogue of runtimes; `base` when nothing else is given. */
+  runtime?: string;
+  /** Absolute path of an ext4 image used as the shared base. */
+  rootfs?: string;
+  /** Absolute path of a kernel. */
+  kernel?: string;
+  name?: string;
+  vcpus: number;
+  memMib: number;
+  diskSizeBytes: number;
+  /** `overlay`: shared base and own upper disk; `flat`: one writable disk, cloned. */
+  diskMode: "overlay" | "flat";
+  project: string;
+  labels: Record<string, string>;
+  driver: DriverName | "auto";
+  env: string[];
+  user?: string;
+  workdir?: string;
+  policy: NetworkPolicy;
+  ports: PublishedPort[];
+  /** Milliseconds after which the VM is stopped by itself. */
+  timeoutMs?: number;
+  isolation: {
+    seccomp: boolean;
+    pidNamespace: boolean;
+    cgroup: boolean;
+    networkNamespace: boolean;
+  };
+  pull: PullPolicy;
+  platform?: string;
+  /** Boot the image's own init; absolute path in the guest. */
+  init?: string;
+  /** Removed as soon as the connection that made it, and every later holder, is gone. */
+  ephemeral: boolean;
+}
+
+/** A VM as the API shows it. */
+export interface VmView {
+  id: string;
+  name?: string;
+  status: VmStatus;
+  error?: ErrorInfo;
+  createdAt: string;
+  startedAt?: string;
+  timeoutAt?: string;
+  image?: { name: string; digest: string; config: ImageConfig };
+  runtime?: string;
+  project: string;
+  labels: Record<string, string>;
+  driver: DriverName;
+  accelerator: Accelerator;
+  driverReason: string;
+  pid?: number;
+  vcpus: number;
+  memMib: number;
+  diskSizeBytes: number;
+  kernel: string;
+  rootfs: string;
+  defaults: { env: string[]; user?: string; workdir?: string };
+  policy: NetworkPolicy;
+  ports: PublishedPort[];
+  guestNetwork?: GuestNetwork;
+  isolation?: IsolationReport;
+  timings: Timings;
+  ephemeral: boolean;
+}
+
+/** One line of a streamed reply (application/x-ndjson). */
+export type ReplyLine<T> =
+  | { event: "progress"; progress: ProgressEvent }
+  | { event: "vm"; id: string }
+  | { event: "result"; result: T }
+  | { event: "error"; error: ErrorInfo };
+
+/** What happened to one of several VMs. */
+export interface VmOutcome {
+  vmId: string;
+  success: boolean;
+  error?: ErrorInfo;
+}
+
+/** What a starting daemon tells its starter: one JSON line once it serves, or why it cannot. */
+export type StartReport = { ready: true } | { ready: false; error: ErrorInfo };
+
+/** An image of the store as `image ls` shows it. */
+export interface ImageView {
+  /** Names that lead to it; none for one that only a VM still uses. */
+  names: string[];
+  /** Digest of the manifest. */
+  digest: string;
+  /** `os/architecture[/variant]`. */
+  platform: string;
+  /** Bytes of its blobs as stored; shared ones count in every image that uses them. */
+  sizeBytes: number;
+  /** RFC 3339, from the image's configuration. */
+  created?: string;
+  /** Names of VMs that use it. */
+  usedBy: string[];
+}
+
+/** The images of the store and what they really occupy. */
+export interface ImageList {
+  images: ImageView[];
+  /** Bytes of all blobs, shared ones counted once. */
+  blobBytes: number;
+  /** Bytes allocated by cached disk images. */
+  diskBytes: number;
+}
+
+/** What a prune has removed. */
+export interface PruneReport {
+  images: string[];
+  blobs: number;
+  disks: number;
+  freedBytes: number;
+}
+
+/** A disk image to be written to a file of the user's. */
+export interface DiskRequest {
+  image: string;
+  /** Absolute path that does not exist yet. */
+  output: string;
+  sizeBytes: number;
+  builder: "direct" | "mke2fs";
+  journal: boolean;
+  platform?: string;
+  pull: PullPolicy;
+}

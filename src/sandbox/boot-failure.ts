@@ -1,0 +1,82 @@
+/** Why a guest did not come up: its console's last lines, in an error. */
+import { open } from "node:fs/promises";
+import { VmsanError, errnoOf } from "../model/errors.ts";
+import type { VmmExit } from "../vmm/driver.ts";
+
+const TAIL_BYTES = 8192;
+const TAIL_LINES = 15;
+
+/** Printable text of guest output: no escape sequences reach a terminal. */
+function printable(text: string): string {
+  return (
+    text
+      // oxlint-disable-next-line no-control-regex -- control characters are what is removed here
+      .replaceAll(/\u001B\[[0-9;?]*[A-Za-z]/g, "")
+      .replaceAll(/[^\n\t\u0020-\u007E\u00A0-\uFFFF]/g, "")
+  );
+}
+
+/** The last lines of a console log; empty when there is none. */
+export async function consoleTail(path: string): Promise<string[]> {
+  let handle;
+  try {
+    handle = await open(path, "r");
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return [];
+    throw error;
+  }
+  try {
+    const { size } = await handle.stat();
+    const start = Math.max(0, size - TAIL_BYTES);
+    const { buffer, bytesRead } = await handle.read(Buffer.alloc(TAIL_BYTES), 0, TAIL_BYTES, start);
+    return printable(buffer.toString("utf8", 0, bytesRead))
+      .split("\n")
+      .map((line) => line.trimEnd())
+      .filter((line) => line !== "")
+      .slice(-TAIL_LINES);
+  } finally {
+    await handle.close();
+  }
+}
+
+/** The agent's own last words, when it could not go on: `vmsan-agent: fatal: CODE: message`. */
+export function agentFatal(lines: readonly string[]): string | undefined {
+  for (const line of lines) {
+    const match = /vmsan-agent: fatal: (.+)$/.exec(line);
+    if (match?.[1] !== undefined) return match[1];
+  }
+  return undefined;
+}
+
+/**
+ * The error for a guest that did not come up.
+ * @param exit how the VMM ended, when it did
+ * @param waitedMs how long the agent was waited for
+ */
+export async function bootFailure(
+  vmId: string,
+  consolePath: string,
+  exit: VmmExit | undefined,
+  waitedMs: number,
+  cause?: unknown,
+): Promise<VmsanError> {
+  const lines = await consoleTail(consolePath);
+  const fatal = agentFatal(lines);
+  const tail =
+    lines.length === 0 ? "The console is empty." : `Console, last lines:\n  ${lines.join("\n  ")}`;
+  let what: string;
+  if (fatal !== undefined) what = `The guest agent gave up: ${fatal}.`;
+  else if (exit !== undefined) {
+    what = `The VMM ended with ${exit.signal ?? `status ${exit.code ?? "unknown"}`} before the guest agent answered.`;
+  } else what = `The guest agent did not answer within ${Math.round(waitedMs / 1000)} s.`;
+  return new VmsanError(
+    {
+      code: exit === undefined && fatal === undefined ? "ERR_TIMEOUT_AGENT" : "ERR_VM_BOOT",
+      message: `${vmId} did not boot`,
+      why: `${what} ${tail}`,
+      fix: "Check --kernel and --rootfs if you gave them; `vmsan doctor` checks the host. VMSAN_BOOT_TIMEOUT (seconds) gives a slow host more time.",
+      details: { console: lines },
+    },
+    cause,
+  );
+}

@@ -1,0 +1,208 @@
+/** From a VM's record to a guest that answers: network, VMM, channel, configuration. */
+import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { AgentChannel } from "../agent/channel.ts";
+import type { GuestConfig } from "../agent/config.ts";
+import { VmsanError, asVmsanError } from "../model/errors.ts";
+import type { VmRecord } from "../model/vm.ts";
+import type { Driver, RunningVm, VmmExit } from "../vmm/driver.ts";
+import { agentFatal, bootFailure, consoleTail } from "./boot-failure.ts";
+import type { Stages, Work } from "./stages.ts";
+
+const ATTEMPTS = 2;
+const CONSOLE_POLL_MS = 500;
+
+/** A VM whose agent answers. */
+export interface LiveGuest {
+  running: RunningVm;
+  channel: AgentChannel;
+}
+
+/** What the guest is told once its agent answers; the same after a start and a restore. */
+export function guestConfig(record: VmRecord): GuestConfig {
+  const network = record.guestNetwork;
+  const hostname = record.name ?? record.id;
+  return {
+    hostname,
+    time: { unixNs: String(BigInt(Date.now()) * 1_000_000n) },
+    seed: randomBytes(64).toString("base64"),
+    network: {
+      interfaces:
+        network === undefined
+          ? []
+          : [
+              {
+                mac: network.mac,
+                addresses: [network.ipv4, network.ipv6].filter((address) => address !== undefined),
+                ...(network.gateway4 === undefined ? {} : { gateway4: network.gateway4 }),
+                ...(network.gateway6 === undefined ? {} : { gateway6: network.gateway6 }),
+                mtu: network.mtu,
+              },
+            ],
+      dns: network?.dns ?? [],
+      search: [],
+      hosts: [
+        { address: "127.0.0.1", names: ["localhost"] },
+        { address: "::1", names: ["localhost", "ip6-localhost"] },
+        { address: network?.ipv4?.split("/")[0] ?? "127.0.1.1", names: [hostname] },
+      ],
+    },
+  };
+}
+
+/** Ends when the agent says on the console that it cannot go on; it powers off afterwards. */
+async function watchConsole(path: string, signal: AbortSignal): Promise<void> {
+  for (;;) {
+    await sleep(CONSOLE_POLL_MS, undefined, { signal });
+    if (agentFatal(await consoleTail(path)) !== undefined) return;
+  }
+}
+
+/** Wait until the agent answers, its VMM ends, or the limit has passed. */
+async function awaitAgent(
+  record: VmRecord,
+  driver: Driver,
+  guest: LiveGuest,
+  limitMs: number,
+  signal: AbortSignal,
+): Promise<void> {
+  const over = new AbortController();
+  const waiting = AbortSignal.any([signal, over.signal]);
+  const console = driver.consolePath(record.spec);
+  let exit: VmmExit | undefined;
+  let cause: unknown;
+  try {
+    const outcome = await Promise.race([
+      guest.channel.ready({ signal: waiting, timeoutMs: limitMs }).then(
+        () => "ready" as const,
+        (error: unknown) => {
+          cause = error;
+          return "late" as const;
+        },
+      ),
+      guest.running.exited.then((how) => {
+        exit = how;
+        return "exited" as const;
+      }),
+      watchConsole(console, waiting).then(
+        () => "fatal" as const,
+        // Aborted because another contender has won.
+        () => new Promise<never>(() => undefined),
+      ),
+    ]);
+    signal.throwIfAborted();
+    if (outcome === "ready") return;
+    // A version mismatch and the like say more than a console does.
+    if (cause instanceof VmsanError && cause.code === "ERR_AGENT_VERSION") throw cause;
+    throw await bootFailure(record.id, console, exit, limitMs, cause);
+  } finally {
+    over.abort();
+  }
+}
+
+/**
+ * Start a VM's VMM and wait for its agent; configure the guest. The record is filled in and
+ * saved through `save` as soon as something exists that a later daemon would have to find.
+ * On failure nothing of it is left.
+ */
+export async function bringUp(
+  record: VmRecord,
+  token: string,
+  stages: Stages,
+  work: Work,
+  save: () => Promise<void>,
+): Promise<LiveGuest> {
+  const driver = stages.driver(record.driver);
+  const limitMs = stages.bootLimitMs(record.accelerator);
+  let guest: LiveGuest | undefined;
+  const since = performance.now();
+  const lap = (phase: string, from: number): number => {
+    const now = performance.now();
+    record.timings[phase] = Math.round(now - from);
+    return now;
+  };
+  try {
+    let at = since;
+    if (record.policy.mode !== "none") {
+      work.progress({ phase: "network" });
+      const network = await stages.networks.attach(
+        record.id,
+        record.policy,
+        record.ports,
+        work.signal,
+      );
+      if (network !== undefined) {
+        record.spec.network = network.attachment;
+        record.guestNetwork = network.guest;
+      }
+      at = lap("network", at);
+    }
+    work.progress({ phase: "boot", message: `${record.driver} (${record.accelerator})` });
+    for (let attempt = 1; ; attempt += 1) {
+      const running = await driver.start(record.spec, work.signal);
+      record.process = running.process;
+      record.isolation = running.isolation;
+      guest = { running, channel: stages.openChannel(running, token) };
+      await save();
+      try {
+        await awaitAgent(record, driver, guest, limitMs, work.signal);
+        break;
+      } catch (error) {
+        // Under emulation a guest kernel now and then hangs before its first line of output:
+        // once is bad luck, twice is a fault.
+        const again =
+          attempt < ATTEMPTS && error instanceof VmsanError && error.code === "ERR_TIMEOUT_AGENT";
+        if (!again) throw error;
+        work.progress({ phase: "boot", message: "no answer from the guest; trying once more" });
+        guest.channel.close();
+        await running.kill();
+        await driver.cleanup(record.spec);
+      }
+    }
+    at = lap("boot", at);
+    await guest.channel.configure(guestConfig(record), work.signal);
+    lap("configure", at);
+    lap("start", since);
+    return guest;
+  } catch (error) {
+    await tearDown(record, stages, guest);
+    work.signal.throwIfAborted();
+    throw asVmsanError(error, `Cannot start ${record.id}`, "ERR_VM_START");
+  }
+}
+
+/**
+ * Kill whatever runs of a VM and remove what it used outside its directory.
+ * Never throws: what could not be cleaned is returned.
+ */
+export async function tearDown(
+  record: VmRecord,
+  stages: Stages,
+  guest: LiveGuest | undefined,
+): Promise<{ what: string; why: string }[]> {
+  const failed: { what: string; why: string }[] = [];
+  const attempt = async (what: string, body: () => Promise<unknown>): Promise<void> => {
+    try {
+      await body();
+    } catch (error) {
+      failed.push({ what, why: asVmsanError(error, what).why ?? String(error) });
+    }
+  };
+  const driver = stages.driver(record.driver);
+  await attempt("close the guest channel", async () => guest?.channel.close());
+  await attempt("end the VMM", async () => {
+    if (guest !== undefined) return guest.running.kill();
+    if (record.process === undefined) return undefined;
+    return (await driver.adopt(record.spec, record.process))?.kill();
+  });
+  await attempt("clean up after the driver", async () => {
+    failed.push(...(await driver.cleanup(record.spec)).failed);
+  });
+  await attempt("remove the network", async () => {
+    failed.push(...(await stages.networks.detach(record.id)).failed);
+  });
+  delete record.process;
+  delete record.spec.network;
+  delete record.guestNetwork;
+  return failed;
+}

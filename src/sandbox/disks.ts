@@ -1,0 +1,46 @@
+/** Disk images apart from a VM: written for a user, and removed from the cache. */
+import { basename, dirname } from "node:path";
+import type { DiskRequest, VmView } from "../model/api.ts";
+import type { DiskSummary } from "../model/disk.ts";
+import { withLease } from "../oci/images.ts";
+import { builders, pruneRootfs } from "../rootfs/cache.ts";
+import type { Host } from "./host.ts";
+import type { Work } from "./stages.ts";
+
+/** Write an image's disk to a file of the user's; nothing is left there when it fails. */
+export async function buildDiskFile(
+  host: Host,
+  request: DiskRequest,
+  work: Work,
+): Promise<DiskSummary> {
+  return await withLease(
+    host.store,
+    `disk ${request.output}`,
+    async () => {
+      const image = await host.resolve(request.image, {
+        pull: request.pull,
+        ...(request.platform === undefined ? {} : { platform: request.platform }),
+        ...work,
+      });
+      const options = { sizeBytes: request.sizeBytes, journal: request.journal };
+      return await builders[request.builder].build(image.layers, request.output, options, {
+        signal: work.signal,
+        progress: (done, total) =>
+          work.progress({ phase: "build", message: "disk image", done, total, unit: "bytes" }),
+      });
+    },
+    work.signal,
+  );
+}
+
+/** Remove cached disks that no VM uses. */
+export async function pruneDisks(
+  cacheDir: string,
+  vms: readonly VmView[],
+): Promise<{ removed: string[]; freedBytes: number }> {
+  // An entry's directory is named by its key.
+  return await pruneRootfs(
+    cacheDir,
+    vms.map(({ rootfs }) => basename(dirname(rootfs))),
+  );
+}

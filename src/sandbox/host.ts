@@ -1,0 +1,231 @@
+/** The real stages of one VMSAN_DIR, joined. */
+import { access, stat } from "node:fs/promises";
+import { AgentChannel } from "../agent/channel.ts";
+import { ensureInitramfs } from "../boot/initramfs.ts";
+import { addKernel, ensureKernel } from "../boot/kernel.ts";
+import { createEmptyDisk } from "../ext4/empty.ts";
+import { growDisk } from "../ext4/grow.ts";
+import type { CreateRequest } from "../model/api.ts";
+import { VmsanError, messageOf } from "../model/errors.ts";
+import type { BuilderName } from "../model/disk.ts";
+import type { Image } from "../model/image.ts";
+import type { ProgressSink } from "../model/progress.ts";
+import type { Accelerator, DriverName } from "../model/vm.ts";
+import {
+  loadRegistries,
+  openStore,
+  parseImageSource,
+  parsePlatform,
+  pin,
+  resolveImage,
+  unpin,
+  withLease,
+} from "../oci/images.ts";
+import type { ContentStore } from "../oci/images.ts";
+import { ensureRootfs, listRootfs } from "../rootfs/cache.ts";
+import { ensureRuntime, readCatalogue } from "../runtimes/index.ts";
+import { agentBinary, packageVersion } from "../util/package.ts";
+import type { Layout } from "../util/paths.ts";
+import type { Driver } from "../vmm/driver.ts";
+import { chooseDriver } from "../vmm/choose.ts";
+import { FakeDriver } from "../vmm/fake/driver.ts";
+import { FirecrackerDriver } from "../vmm/firecracker/driver.ts";
+import { QemuDriver } from "../vmm/qemu/driver.ts";
+import { cloneDisk } from "./clone-disk.ts";
+import { createNetworks } from "./networks.ts";
+import type { HostNetworks } from "./networks.ts";
+import type { EventLog } from "./sandboxes.ts";
+import type { BootFiles, PreparedBase, Stages, Work } from "./stages.ts";
+
+/** Size of a base image's file system: room for the largest image, all of it holes. */
+const BASE_BYTES = 64 * 2 ** 30;
+const BOOT_LIMIT_MS: Record<Accelerator, number> = { kvm: 30_000, tcg: 90_000, none: 15_000 };
+
+/** The stages, and what the routes use besides. */
+export interface Host {
+  stages: Stages;
+  networks: HostNetworks;
+  store: ContentStore;
+  layout: Layout;
+  /** Bytes that cached disk images occupy. */
+  rootfsBytes(): Promise<number>;
+  /** An image source or a runtime's name, ready and verified. */
+  resolve(text: string, options: ResolveTextOptions): Promise<Image>;
+  close(): Promise<void>;
+}
+
+/** How to resolve what a user wrote. */
+export interface ResolveTextOptions {
+  pull: "missing" | "always" | "never";
+  platform?: string;
+  /** Absolute path of certificates of authorities to trust besides the system's. */
+  caFile?: string;
+  signal: AbortSignal;
+  progress: ProgressSink;
+}
+
+/** The file must be there and readable. @throws the given code */
+async function requireFile(path: string, what: string, code: string): Promise<void> {
+  try {
+    await access(path);
+  } catch (error) {
+    throw new VmsanError(
+      {
+        code,
+        message: `Cannot use the ${what} ${path}`,
+        why: messageOf(error),
+        fix: "Give the path of a file that exists and can be read.",
+      },
+      error,
+    );
+  }
+}
+
+/** The driver of that name; a record may name one that this version no longer has. */
+function requireDriver(name: DriverName, drivers: readonly Driver[]): Driver {
+  const found = drivers.find((driver) => driver.name === name);
+  if (found !== undefined) return found;
+  throw new VmsanError({
+    code: "ERR_DRIVER_UNKNOWN",
+    message: `Cannot use the driver ${name}`,
+    why: `The drivers here are ${drivers.map((driver) => driver.name).join(", ")}.`,
+    fix: "Remove the VM and create it again.",
+  });
+}
+
+/** Seconds that VMSAN_BOOT_TIMEOUT gives a guest to come up, as milliseconds. */
+function bootLimit(accelerator: Accelerator): number {
+  const given = Number(process.env["VMSAN_BOOT_TIMEOUT"]);
+  return Number.isFinite(given) && given > 0 ? given * 1000 : BOOT_LIMIT_MS[accelerator];
+}
+
+/** Join the stages for a VMSAN_DIR. */
+export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
+  const store = await openStore(layout.images);
+  const agent = process.env["VMSAN_AGENT"] ?? agentBinary();
+  const drivers: Driver[] = [
+    new FirecrackerDriver({ stateDir: layout.probes, binDir: layout.bin }),
+    new QemuDriver({ stateDir: layout.probes }),
+    new FakeDriver(agent),
+  ];
+  const networks = createNetworks(layout, log);
+
+  const resolve = async (text: string, options: ResolveTextOptions): Promise<Image> => {
+    const catalogue = await readCatalogue(layout.runtimesFile);
+    const source = parseImageSource(text, { runtimes: Object.keys(catalogue) });
+    const ready =
+      source.kind === "runtime"
+        ? await ensureRuntime({
+            dir: layout.runtimes,
+            name: source.name,
+            catalogue,
+            offline: options.pull === "never",
+            signal: options.signal,
+            progress: options.progress,
+          })
+        : { source };
+    return await resolveImage(ready.source, {
+      store,
+      pull: options.pull,
+      ...(options.platform === undefined ? {} : { platform: parsePlatform(options.platform) }),
+      registry: {
+        registries: await loadRegistries(layout.registriesFile),
+        ...(options.caFile === undefined ? {} : { caFile: options.caFile }),
+      },
+      onProgress: options.progress,
+      signal: options.signal,
+    });
+  };
+
+  const prepareBase = async (
+    request: CreateRequest,
+    vmId: string,
+    work: Work,
+  ): Promise<PreparedBase> => {
+    if (request.rootfs !== undefined) {
+      await requireFile(request.rootfs, "disk image", "ERR_SETUP_NO_ROOTFS");
+      return { rootfs: request.rootfs };
+    }
+    const text = request.image ?? request.runtime ?? "base";
+    return await withLease(
+      store,
+      `creation of ${vmId}`,
+      async () => {
+        const image = await resolve(text, {
+          pull: request.pull,
+          ...(request.platform === undefined ? {} : { platform: request.platform }),
+          signal: work.signal,
+          progress: work.progress,
+        });
+        const digests = [
+          image.digest,
+          image.configDigest,
+          ...image.layers.map(({ digest }) => digest),
+        ];
+        await pin(store, vmId, digests);
+        const flat = request.diskMode === "flat";
+        const builder = process.env["VMSAN_BUILDER"] as BuilderName | undefined;
+        const { path } = await ensureRootfs(image.layers, {
+          cacheDir: layout.rootfs,
+          sizeBytes: flat ? request.diskSizeBytes : BASE_BYTES,
+          ...(builder === undefined ? {} : { builder }),
+          signal: work.signal,
+          progress: (done, total) =>
+            work.progress({ phase: "build", message: "disk image", done, total, unit: "bytes" }),
+        });
+        return {
+          image: { name: text, digest: image.digest, config: image.config },
+          ...(request.image === undefined ? { runtime: text } : {}),
+          rootfs: path,
+        };
+      },
+      work.signal,
+    );
+  };
+
+  const bootFiles = async (path: string | undefined, work: Work): Promise<BootFiles> => {
+    const { signal, progress } = work;
+    await requireFile(agent, "guest agent", "ERR_SETUP_MISSING_BINARY");
+    if (path !== undefined) await requireFile(path, "kernel", "ERR_SETUP_NO_KERNEL");
+    const kernel =
+      path === undefined
+        ? await ensureKernel({ dir: layout.kernels, signal, progress })
+        : await addKernel({ dir: layout.kernels, file: path, signal });
+    const initramfs = await ensureInitramfs({ dir: layout.initramfs, agent, kernel, signal });
+    return { kernel: kernel.vmlinux, initramfs };
+  };
+
+  const stages: Stages = {
+    prepareBase,
+    releaseBase: (vmId) => unpin(store, vmId),
+    bootFiles,
+    chooseDriver: (requested) => chooseDriver(requested, drivers),
+    driver: (name) => requireDriver(name, drivers),
+    createUpper: (path, sizeBytes) => createEmptyDisk(path, { sizeBytes, journal: true }),
+    cloneRoot: async (from, to, sizeBytes, signal) => {
+      await cloneDisk(from, to, signal);
+      if ((await stat(to)).size < sizeBytes) await growDisk(to, sizeBytes);
+    },
+    networks,
+    openChannel: (running, token) =>
+      new AgentChannel({
+        open: (signal) => running.connect(signal),
+        token,
+        build: packageVersion(),
+        log: (line) => log.info(line),
+      }),
+    bootLimitMs: bootLimit,
+  };
+  return {
+    stages,
+    networks,
+    store,
+    layout,
+    rootfsBytes: async () => {
+      const entries = await listRootfs(layout.rootfs);
+      return entries.reduce((sum, { summary }) => sum + summary.allocatedBytes, 0);
+    },
+    resolve,
+    close: async () => networks.close(),
+  };
+}

@@ -1,0 +1,100 @@
+/** What is known of each VM, on disk: one directory a VM, one JSON document in it. */
+import { randomBytes } from "node:crypto";
+import { mkdir, readFile, readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
+import type { VmRecord } from "../model/vm.ts";
+import { parseVmRecord } from "../schema/state.ts";
+import { writeFileAtomic } from "../util/atomic.ts";
+import { isVmId } from "../util/names.ts";
+
+/** A directory whose document cannot be read; shown, never deleted by itself. */
+export interface BrokenRecord {
+  id: string;
+  why: string;
+}
+
+/** The directory of VMs. Documents are replaced as a whole, so a torn write cannot happen. */
+export class VmRecords {
+  /** Absolute path of the directory of VM directories. */
+  readonly root: string;
+
+  constructor(root: string) {
+    this.root = root;
+  }
+
+  /** The VM's own directory. */
+  dir(id: string): string {
+    if (!isVmId(id)) throw new Error(`not a VM ID: ${id}`);
+    return join(this.root, id);
+  }
+
+  /** Make a VM's directory; false when the ID is taken. */
+  async claim(id: string): Promise<boolean> {
+    await mkdir(this.root, { recursive: true, mode: 0o700 });
+    try {
+      await mkdir(this.dir(id), { mode: 0o700 });
+      return true;
+    } catch (error) {
+      if (errnoOf(error) === "EEXIST") return false;
+      throw error;
+    }
+  }
+
+  /** Replace a VM's document. */
+  async save(record: VmRecord): Promise<void> {
+    const path = join(this.dir(record.id), "vm.json");
+    await writeFileAtomic(path, `${JSON.stringify(record, null, 2)}\n`);
+  }
+
+  /** All VMs, and the directories that cannot be read. */
+  async load(): Promise<{ records: VmRecord[]; broken: BrokenRecord[]; empty: string[] }> {
+    const records: VmRecord[] = [];
+    const broken: BrokenRecord[] = [];
+    const empty: string[] = [];
+    let names: string[];
+    try {
+      names = await readdir(this.root);
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return { records, broken, empty };
+      throw error;
+    }
+    for (const id of names.filter(isVmId)) {
+      try {
+        records.push(
+          parseVmRecord(JSON.parse(await readFile(join(this.root, id, "vm.json"), "utf8"))),
+        );
+      } catch (error) {
+        // No document yet: its maker was killed between two steps, and nothing runs from it.
+        if (errnoOf(error) === "ENOENT") empty.push(id);
+        else broken.push({ id, why: messageOf(error) });
+      }
+    }
+    return { records, broken, empty };
+  }
+
+  /** Remove a VM's directory with all in it. */
+  async remove(id: string): Promise<void> {
+    await rm(this.dir(id), { recursive: true, force: true });
+  }
+
+  /** The VM's channel token, 32 hex digits; made on first use, readable by the owner alone. */
+  async token(id: string): Promise<string> {
+    const path = join(this.dir(id), "token");
+    try {
+      const token = (await readFile(path, "utf8")).trim();
+      if (/^[0-9a-f]{32}$/.test(token)) return token;
+      throw new VmsanError({
+        code: "ERR_VM_STATE",
+        message: `Cannot read the channel token of ${id}`,
+        why: `${path} does not hold 32 hex digits.`,
+        fix: `Remove the VM: vmsan rm -f ${id}`,
+      });
+    } catch (error) {
+      if (errnoOf(error) !== "ENOENT") throw error;
+    }
+    const token = randomBytes(16).toString("hex");
+    await writeFileAtomic(path, `${token}\n`);
+    return token;
+  }
+}

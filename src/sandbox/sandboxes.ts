@@ -1,0 +1,540 @@
+/** All VMs of one VMSAN_DIR: made, started, stopped, removed, and found again. */
+import { join } from "node:path";
+import type { AgentChannel } from "../agent/channel.ts";
+import type { CreateRequest, VmView } from "../model/api.ts";
+import { VmsanError, messageOf } from "../model/errors.ts";
+import type { NetworkPolicy } from "../model/policy.ts";
+import type { VmRecord } from "../model/vm.ts";
+import { newVmId, parseVmRef } from "../util/names.ts";
+import { together } from "../util/together.ts";
+import { bringUp, tearDown } from "./bring-up.ts";
+import type { LiveGuest } from "./bring-up.ts";
+import { Mutex } from "./mutex.ts";
+import type { VmRecords } from "./records.ts";
+import type { BootFiles, PreparedBase, Stages, Work } from "./stages.ts";
+import { viewOf } from "./view.ts";
+
+const STOP_GRACE_MS = 10_000;
+/** How long an ephemeral VM that a restarted daemon finds waits for its owner. */
+const CLAIM_MS = 30_000;
+
+/** One VM of this process. */
+interface Entry {
+  record: VmRecord;
+  mutex: Mutex;
+  guest?: LiveGuest;
+  /** Ends the creation or start that is under way. */
+  busy?: AbortController;
+  timeout?: NodeJS.Timeout;
+  /** Open connections that keep an ephemeral VM. */
+  holders: number;
+  claim?: NodeJS.Timeout;
+}
+
+/** Where failures without a caller go. */
+export interface EventLog {
+  info(message: string): void;
+  error(message: string, error?: unknown): void;
+}
+
+/** The composer's public face; the daemon serves exactly this. */
+export class Sandboxes {
+  private readonly entries = new Map<string, Entry>();
+  private readonly records: VmRecords;
+  private readonly stages: Stages;
+  private readonly log: EventLog;
+
+  constructor(records: VmRecords, stages: Stages, log: EventLog) {
+    this.records = records;
+    this.stages = stages;
+    this.log = log;
+  }
+
+  /** Find the VMs that an earlier daemon left: adopt the living, clean up after the dead. */
+  async recover(): Promise<void> {
+    const { records, broken, empty } = await this.records.load();
+    for (const { id, why } of broken) this.log.error(`${id}: its record cannot be read: ${why}`);
+    for (const id of empty) await this.records.remove(id);
+    await Promise.all(records.map((record) => this.recoverOne(record)));
+    const live = new Set([...records.map((record) => record.id), ...broken.map(({ id }) => id)]);
+    const swept = await this.stages.networks.sweep(live);
+    for (const { what, why } of swept.failed) this.log.error(`cannot remove ${what}: ${why}`);
+  }
+
+  private async recoverOne(record: VmRecord): Promise<void> {
+    const entry: Entry = { record, mutex: new Mutex(), holders: 0 };
+    this.entries.set(record.id, entry);
+    try {
+      if (record.status === "creating") {
+        this.log.info(`${record.id}: its creation was interrupted; removing it`);
+        await this.discard(entry);
+        return;
+      }
+      if (record.status !== "running" && record.status !== "paused") return;
+      const driver = this.stages.driver(record.driver);
+      const running =
+        record.process === undefined ? undefined : await driver.adopt(record.spec, record.process);
+      if (running === undefined) {
+        await this.settleDead(entry);
+        return;
+      }
+      const channel = this.stages.openChannel(running, await this.records.token(record.id));
+      this.watch(entry, { running, channel });
+      await this.stages.networks.resume(record.id, record.policy, record.ports);
+      this.armTimeout(entry);
+      if (record.ephemeral) this.awaitClaim(entry);
+      this.log.info(`${record.id}: found running (pid ${running.process.pid})`);
+    } catch (error) {
+      this.log.error(`${record.id}: cannot take it up`, error);
+    }
+  }
+
+  /**
+   * Make a VM and wait until its agent answers.
+   * @param onId called with the VM's ID before anything else is done
+   * @throws ERR_VALIDATION_FLAGS when the name is taken; whatever a stage reports
+   */
+  async create(request: CreateRequest, work: Work, onId: (id: string) => void): Promise<VmView> {
+    const { name } = request;
+    if (name !== undefined) this.requireFreeName(name);
+    const choice = await this.stages.chooseDriver(request.driver);
+    const id = await this.claimId();
+    const busy = new AbortController();
+    const signal = AbortSignal.any([work.signal, busy.signal]);
+    const record: VmRecord = {
+      schema: 1,
+      id,
+      ...(name === undefined ? {} : { name }),
+      createdAt: new Date().toISOString(),
+      status: "creating",
+      labels: request.labels,
+      project: request.project,
+      driver: choice.driver.name,
+      accelerator: choice.accelerator,
+      driverReason: choice.reason,
+      spec: {
+        id,
+        dir: this.records.dir(id),
+        vcpus: request.vcpus,
+        memMib: request.memMib,
+        kernel: "",
+        initramfs: "",
+        kernelArgs: kernelArgs(request),
+        disks: [],
+        isolation: request.isolation,
+      },
+      diskSizeBytes: request.diskSizeBytes,
+      defaults: {
+        env: request.env,
+        ...(request.user === undefined ? {} : { user: request.user }),
+        ...(request.workdir === undefined ? {} : { workdir: request.workdir }),
+      },
+      policy: request.policy,
+      ports: request.ports,
+      ...(request.timeoutMs === undefined ? {} : { timeoutMs: request.timeoutMs }),
+      ephemeral: request.ephemeral,
+      timings: {},
+    };
+    const entry: Entry = { record, mutex: new Mutex(), busy, holders: 0 };
+    this.entries.set(id, entry);
+    return await entry.mutex.run(async () => {
+      try {
+        await this.records.save(record);
+        onId(id);
+        const since = performance.now();
+        await this.prepare(record, request, { signal, progress: work.progress });
+        record.timings["prepare"] = Math.round(performance.now() - since);
+        await this.boot(entry, { signal, progress: work.progress });
+        record.timings["total"] = Math.round(performance.now() - since);
+        await this.records.save(record);
+        return viewOf(record);
+      } catch (error) {
+        await this.discard(entry);
+        if (signal.aborted) {
+          throw new VmsanError({
+            code: "ERR_VM_INTERRUPTED",
+            message: `The creation of ${id} was interrupted`,
+            why: "The request was cancelled; all that had been made was removed.",
+          });
+        }
+        throw error;
+      } finally {
+        delete entry.busy;
+      }
+    });
+  }
+
+  /** Disks and boot files for a new VM. */
+  private async prepare(record: VmRecord, request: CreateRequest, work: Work): Promise<void> {
+    const { spec } = record;
+    const [prepared, boot] = await together<[PreparedBase, BootFiles]>(
+      work.signal,
+      (signal) => this.stages.prepareBase(request, record.id, { ...work, signal }),
+      (signal) => this.stages.bootFiles(request.kernel, { ...work, signal }),
+    );
+    spec.kernel = boot.kernel;
+    spec.initramfs = boot.initramfs;
+    if (prepared.image !== undefined) record.image = prepared.image;
+    if (prepared.runtime !== undefined) record.runtime = prepared.runtime;
+    if (request.diskMode === "flat") {
+      const root = join(spec.dir, "root.ext4");
+      await this.stages.cloneRoot(prepared.rootfs, root, record.diskSizeBytes, work.signal);
+      spec.disks = [{ role: "root", path: root, readonly: false }];
+    } else {
+      const upper = join(spec.dir, "upper.ext4");
+      await this.stages.createUpper(upper, record.diskSizeBytes);
+      spec.disks = [
+        { role: "base", path: prepared.rootfs, readonly: true },
+        { role: "upper", path: upper, readonly: false },
+      ];
+    }
+    await this.records.save(record);
+  }
+
+  /** Bring a prepared VM up; on return it is running and saved. */
+  private async boot(entry: Entry, work: Work): Promise<void> {
+    const { record } = entry;
+    const token = await this.records.token(record.id);
+    const guest = await bringUp(record, token, this.stages, work, () => this.records.save(record));
+    record.status = "running";
+    delete record.error;
+    record.startedAt = new Date().toISOString();
+    if (record.timeoutMs !== undefined) {
+      record.timeoutAt = new Date(Date.now() + record.timeoutMs).toISOString();
+    }
+    await this.records.save(record);
+    this.watch(entry, guest);
+    this.armTimeout(entry);
+  }
+
+  /** Start a stopped VM. @throws ERR_VM_NOT_STOPPED */
+  async start(ref: string, work: Work): Promise<VmView> {
+    const entry = this.find(ref);
+    return await entry.mutex.run(async () => {
+      const { record } = entry;
+      if (record.status === "running" || record.status === "paused") {
+        throw new VmsanError({
+          code: "ERR_VM_NOT_STOPPED",
+          message: `Cannot start ${ref}`,
+          why: `It is ${record.status}.`,
+          fix: `Stop it first: vmsan stop ${ref}`,
+        });
+      }
+      const busy = new AbortController();
+      entry.busy = busy;
+      try {
+        const choice = await this.stages.chooseDriver(record.driver);
+        record.accelerator = choice.accelerator;
+        record.driverReason = choice.reason;
+        const signal = AbortSignal.any([work.signal, busy.signal]);
+        await this.boot(entry, { signal, progress: work.progress });
+        return viewOf(record);
+      } catch (error) {
+        record.status = "stopped";
+        await this.records.save(record);
+        throw error;
+      } finally {
+        delete entry.busy;
+      }
+    });
+  }
+
+  /** Stop a VM: gracefully, and by force once the grace time is over. @throws ERR_VM_NOT_RUNNING */
+  async stop(ref: string, graceMs: number = STOP_GRACE_MS): Promise<void> {
+    const entry = this.find(ref);
+    await entry.mutex.run(async () => {
+      if (entry.guest === undefined) throw notRunning(ref, entry.record);
+      await this.powerOff(entry, graceMs);
+    });
+  }
+
+  /** The guest's own shutdown, then the end of whatever is left. */
+  private async powerOff(entry: Entry, graceMs: number): Promise<void> {
+    const { record, guest } = entry;
+    if (guest === undefined) return;
+    // Taken out first: the watcher must not take this end for a crash.
+    delete entry.guest;
+    clearTimeout(entry.timeout);
+    if (graceMs > 0) {
+      try {
+        const limit = AbortSignal.timeout(graceMs);
+        if (record.status === "paused") await guest.running.resume();
+        await guest.channel.request("POST", "/v1/shutdown", {
+          body: { graceMs: Math.max(1000, Math.floor(graceMs / 2)), reboot: false },
+          signal: limit,
+        });
+        await Promise.race([
+          guest.running.exited,
+          new Promise((resolve) => limit.addEventListener("abort", resolve, { once: true })),
+        ]);
+      } catch (error) {
+        this.log.info(`${record.id}: no graceful stop (${messageOf(error)}); ending it by force`);
+      }
+    }
+    this.report(record.id, await tearDown(record, this.stages, guest));
+    record.status = "stopped";
+    delete record.timeoutAt;
+    await this.records.save(record);
+  }
+
+  /**
+   * Remove a VM and all that is its own; nothing of another's.
+   * A creation under way is ended first.
+   * @throws ERR_VM_NOT_STOPPED for a running VM without `force`
+   */
+  async remove(ref: string, force: boolean): Promise<void> {
+    const entry = this.find(ref);
+    const { record } = entry;
+    if (!force && record.status !== "stopped" && record.status !== "error") {
+      throw new VmsanError({
+        code: "ERR_VM_NOT_STOPPED",
+        message: `Cannot remove ${ref}`,
+        why: `It is ${record.status}.`,
+        fix: `Stop it first (vmsan stop ${ref}), or use --force.`,
+      });
+    }
+    entry.busy?.abort();
+    await entry.mutex.run(async () => {
+      if (this.entries.get(record.id) === entry) await this.discard(entry);
+    });
+  }
+
+  /** Remove a VM whatever its state; what cannot be cleaned is logged. */
+  private async discard(entry: Entry): Promise<void> {
+    const { record, guest } = entry;
+    delete entry.guest;
+    clearTimeout(entry.timeout);
+    clearTimeout(entry.claim);
+    this.report(record.id, await tearDown(record, this.stages, guest));
+    try {
+      await this.stages.releaseBase(record.id);
+    } catch (error) {
+      this.log.error(`${record.id}: cannot release its image`, error);
+    }
+    await this.records.remove(record.id);
+    this.entries.delete(record.id);
+  }
+
+  /** Pause a running VM's CPUs. */
+  async pause(ref: string): Promise<void> {
+    await this.changeRunState(ref, "running", "paused", (guest) => guest.running.pause());
+  }
+
+  /** Let a paused VM go on. */
+  async resume(ref: string): Promise<void> {
+    await this.changeRunState(ref, "paused", "running", (guest) => guest.running.resume());
+  }
+
+  private async changeRunState(
+    ref: string,
+    from: "running" | "paused",
+    to: "running" | "paused",
+    change: (guest: LiveGuest) => Promise<void>,
+  ): Promise<void> {
+    const entry = this.find(ref);
+    await entry.mutex.run(async () => {
+      const { guest, record } = entry;
+      if (guest === undefined || record.status !== from) throw notRunning(ref, record, from);
+      await change(guest);
+      record.status = to;
+      await this.records.save(record);
+    });
+  }
+
+  /** Put a new network policy in force. */
+  async updatePolicy(ref: string, policy: NetworkPolicy): Promise<VmView> {
+    const entry = this.find(ref);
+    return await entry.mutex.run(async () => {
+      const { record } = entry;
+      const changesCard = (policy.mode === "none") !== (record.policy.mode === "none");
+      if (changesCard && entry.guest !== undefined) {
+        throw new VmsanError({
+          code: "ERR_VM_NOT_STOPPED",
+          message: `Cannot change the network policy of ${ref} to ${policy.mode}`,
+          why: "A network card can be added or taken away only while the VM is stopped.",
+          fix: `Stop it first (vmsan stop ${ref}), or use deny-all.`,
+        });
+      }
+      if (entry.guest !== undefined) await this.stages.networks.update(record.id, policy);
+      record.policy = policy;
+      await this.records.save(record);
+      return viewOf(record);
+    });
+  }
+
+  /** All VMs as they are now, oldest first. */
+  list(): VmView[] {
+    return [...this.entries.values()]
+      .map(({ record }) => viewOf(record))
+      .toSorted((a, b) => a.createdAt.localeCompare(b.createdAt) || a.id.localeCompare(b.id));
+  }
+
+  /** One VM as it is now. @throws ERR_VM_NOT_FOUND */
+  get(ref: string): VmView {
+    return viewOf(this.find(ref).record);
+  }
+
+  /** The channel to a running VM's agent. @throws ERR_VM_NOT_RUNNING */
+  channel(ref: string): AgentChannel {
+    const entry = this.find(ref);
+    if (entry.guest === undefined || entry.record.status !== "running") {
+      throw notRunning(ref, entry.record);
+    }
+    return entry.guest.channel;
+  }
+
+  /** Path of a VM's console log. */
+  consolePath(ref: string): string {
+    const { record } = this.find(ref);
+    return this.stages.driver(record.driver).consolePath(record.spec);
+  }
+
+  /**
+   * Keep an ephemeral VM for as long as the returned function has not been called.
+   * Calling it as the last holder removes the VM.
+   */
+  hold(ref: string): () => Promise<void> {
+    const entry = this.find(ref);
+    entry.holders += 1;
+    clearTimeout(entry.claim);
+    let released = false;
+    return async () => {
+      if (released) return;
+      released = true;
+      entry.holders -= 1;
+      if (entry.holders === 0) await this.removeAbandoned(entry);
+    };
+  }
+
+  private async removeAbandoned(entry: Entry): Promise<void> {
+    const { record } = entry;
+    if (!record.ephemeral || entry.holders > 0 || this.entries.get(record.id) !== entry) return;
+    try {
+      await this.remove(record.id, true);
+    } catch (error) {
+      this.log.error(`${record.id}: cannot remove it after its owner has gone`, error);
+    }
+  }
+
+  private awaitClaim(entry: Entry): void {
+    entry.claim = setTimeout(() => void this.removeAbandoned(entry), CLAIM_MS);
+  }
+
+  /** Whether any VM runs or is being made. */
+  get active(): boolean {
+    return [...this.entries.values()].some(
+      (entry) => entry.guest !== undefined || entry.busy !== undefined,
+    );
+  }
+
+  /** Let go of all VMs without touching them: the next daemon finds them. */
+  async letGo(): Promise<void> {
+    for (const entry of this.entries.values()) {
+      clearTimeout(entry.timeout);
+      clearTimeout(entry.claim);
+      entry.busy?.abort();
+    }
+    await Promise.all(
+      [...this.entries.values()].map(async (entry) => {
+        await entry.mutex.run(async () => entry.guest?.channel.close());
+      }),
+    );
+  }
+
+  /** Note a running guest and what to do when its VMM ends by itself. */
+  private watch(entry: Entry, guest: LiveGuest): void {
+    entry.guest = guest;
+    void guest.running.exited.then(async () => {
+      await entry.mutex.run(async () => {
+        if (entry.guest !== guest) return;
+        await this.settleDead(entry);
+      });
+    });
+  }
+
+  /** The VMM of a VM that should run is gone: clean up and say so in its record. */
+  private async settleDead(entry: Entry): Promise<void> {
+    const { record, guest } = entry;
+    delete entry.guest;
+    clearTimeout(entry.timeout);
+    this.log.info(`${record.id}: its VMM has ended`);
+    try {
+      this.report(record.id, await tearDown(record, this.stages, guest));
+      if (record.ephemeral && entry.holders === 0) {
+        await this.discard(entry);
+        return;
+      }
+      // A guest that powered itself off is stopped, as a machine would be.
+      record.status = "stopped";
+      delete record.timeoutAt;
+      await this.records.save(record);
+    } catch (error) {
+      this.log.error(`${record.id}: cannot settle its end`, error);
+    }
+  }
+
+  private armTimeout(entry: Entry): void {
+    const { record } = entry;
+    clearTimeout(entry.timeout);
+    if (record.timeoutAt === undefined) return;
+    const left = Math.max(0, Date.parse(record.timeoutAt) - Date.now());
+    entry.timeout = setTimeout(() => {
+      this.log.info(`${record.id}: its time limit has passed; stopping it`);
+      this.stop(record.id).catch((error: unknown) => {
+        this.log.error(`${record.id}: cannot stop it at its time limit`, error);
+      });
+    }, left);
+  }
+
+  private report(id: string, failed: readonly { what: string; why: string }[]): void {
+    for (const { what, why } of failed) this.log.error(`${id}: could not ${what}: ${why}`);
+  }
+
+  private requireFreeName(name: string): void {
+    for (const { record } of this.entries.values()) {
+      if (record.name !== name) continue;
+      throw new VmsanError({
+        code: "ERR_VM_NAME_TAKEN",
+        message: `Cannot create a VM named ${name}`,
+        why: `${record.id} has that name.`,
+        fix: `Choose another name, or remove that VM: vmsan rm -f ${name}`,
+      });
+    }
+  }
+
+  private async claimId(): Promise<string> {
+    for (;;) {
+      const id = newVmId();
+      if (!this.entries.has(id) && (await this.records.claim(id))) return id;
+    }
+  }
+
+  private find(ref: string): Entry {
+    parseVmRef(ref);
+    const byId = this.entries.get(ref);
+    if (byId !== undefined) return byId;
+    for (const entry of this.entries.values()) if (entry.record.name === ref) return entry;
+    throw new VmsanError({
+      code: "ERR_VM_NOT_FOUND",
+      message: `No VM ${ref}`,
+      why: "No VM has that ID or name.",
+      fix: "Run `vmsan list` to see all.",
+    });
+  }
+}
+
+/** Kernel arguments that say how the agent sets up the root; nothing secret. */
+function kernelArgs(request: CreateRequest): string[] {
+  const args = [`vmsan.root=${request.diskMode}`];
+  if (request.init !== undefined) args.push(`vmsan.init=${request.init}`);
+  return args;
+}
+
+function notRunning(ref: string, record: VmRecord, wanted = "running"): VmsanError {
+  return new VmsanError({
+    code: "ERR_VM_NOT_RUNNING",
+    message: `${ref} is not ${wanted}`,
+    why: `It is ${record.status}.`,
+    fix: record.status === "paused" ? `vmsan resume ${ref}` : `vmsan start ${ref}`,
+  });
+}

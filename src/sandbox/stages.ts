@@ -1,0 +1,75 @@
+/**
+ * sandbox/: the only place that sees all stages. Takes a CreateRequest, gives a running VM
+ * with a channel to its agent; owns each VM's life and its clean-up.
+ *
+ * stages.ts: what the composer needs of the stages, as narrow as it uses them. The real ones
+ * are joined in host.ts; tests put the fake driver and prepared disks here.
+ */
+import type { AgentChannel } from "../agent/channel.ts";
+import type { CreateRequest } from "../model/api.ts";
+import type { ImageConfig } from "../model/image.ts";
+import type { GuestNetwork, NetworkPolicy, PublishedPort } from "../model/policy.ts";
+import type { ProgressSink } from "../model/progress.ts";
+import type { Accelerator, DriverName, NetworkAttachment } from "../model/vm.ts";
+import type { CleanupReport, Driver, RunningVm } from "../vmm/driver.ts";
+
+/** What is on a VM's disk, ready to be attached. */
+export interface PreparedBase {
+  image?: { name: string; digest: `sha256:${string}`; config: ImageConfig };
+  runtime?: string;
+  /** Absolute path of the ext4 image. */
+  rootfs: string;
+}
+
+/** What boots. */
+export interface BootFiles {
+  kernel: string;
+  initramfs: string;
+}
+
+/** Which driver runs a VM, and why. */
+export interface DriverChoice {
+  driver: Driver;
+  accelerator: Accelerator;
+  reason: string;
+}
+
+/** Context of long work. */
+export interface Work {
+  signal: AbortSignal;
+  progress: ProgressSink;
+}
+
+/** Networks of VMs; a network of its own for each. */
+export interface Networks {
+  attach(
+    vmId: string,
+    policy: NetworkPolicy,
+    ports: PublishedPort[],
+    signal: AbortSignal,
+  ): Promise<{ attachment: NetworkAttachment; guest: GuestNetwork } | undefined>;
+  /** After a daemon's restart: serve the network of a VM that still runs. */
+  resume(vmId: string, policy: NetworkPolicy, ports: PublishedPort[]): Promise<void>;
+  update(vmId: string, policy: NetworkPolicy): Promise<void>;
+  detach(vmId: string): Promise<CleanupReport>;
+  sweep(live: ReadonlySet<string>): Promise<CleanupReport>;
+}
+
+/** Everything the composer calls. */
+export interface Stages {
+  /** Image, runtime or rootfs → disk image; the image's lease is held until released. */
+  prepareBase(request: CreateRequest, vmId: string, work: Work): Promise<PreparedBase>;
+  /** Forget that a VM uses its image. */
+  releaseBase(vmId: string): Promise<void>;
+  bootFiles(kernel: string | undefined, work: Work): Promise<BootFiles>;
+  chooseDriver(requested: DriverName | "auto"): Promise<DriverChoice>;
+  driver(name: DriverName): Driver;
+  /** The VM's own writable disk. */
+  createUpper(path: string, sizeBytes: number): Promise<void>;
+  /** A writable clone of a base image, grown to the size. */
+  cloneRoot(from: string, to: string, sizeBytes: number, signal: AbortSignal): Promise<void>;
+  networks: Networks;
+  openChannel(running: RunningVm, token: string): AgentChannel;
+  /** Longest time from the VMM's start to the agent's first answer, in milliseconds. */
+  bootLimitMs(accelerator: Accelerator): number;
+}

@@ -1,0 +1,42 @@
+/** A VM's record as users see it: what is true now, and no internals. */
+import type { VmView } from "../model/api.ts";
+import type { VmRecord } from "../model/vm.ts";
+import { isAlive } from "../util/process-identity.ts";
+
+/** The public view of a record. A record that says running while its process is gone is not believed. */
+export function viewOf(record: VmRecord): VmView {
+  const { spec, process } = record;
+  const alive = process !== undefined && isAlive(process);
+  const claimsToRun = record.status === "running" || record.status === "paused";
+  const optional = (key: keyof VmRecord & keyof VmView): Partial<VmView> =>
+    record[key] === undefined ? {} : { [key]: record[key] };
+  return {
+    id: record.id,
+    ...optional("name"),
+    status: claimsToRun && !alive ? "stopped" : record.status,
+    ...optional("error"),
+    createdAt: record.createdAt,
+    ...optional("startedAt"),
+    ...optional("timeoutAt"),
+    ...optional("image"),
+    ...optional("runtime"),
+    project: record.project,
+    labels: record.labels,
+    driver: record.driver,
+    accelerator: record.accelerator,
+    driverReason: record.driverReason,
+    ...(alive ? { pid: process.pid } : {}),
+    vcpus: spec.vcpus,
+    memMib: spec.memMib,
+    diskSizeBytes: record.diskSizeBytes,
+    kernel: spec.kernel,
+    rootfs: spec.disks[0]?.path ?? "",
+    defaults: record.defaults,
+    policy: record.policy,
+    ports: record.ports,
+    ...optional("guestNetwork"),
+    ...optional("isolation"),
+    timings: record.timings,
+    ephemeral: record.ephemeral,
+  };
+}

@@ -1,0 +1,119 @@
+/**
+ * schema/: validation of outside data. Takes anything, gives a noun of model/ or an error
+ * that names the field. Holds the one schema library; nothing on the CLI's start-up path
+ * may import it.
+ *
+ * api.ts: bodies of the HTTP API.
+ */
+import { z } from "zod";
+import type { CreateRequest } from "../model/api.ts";
+import { VmsanError } from "../model/errors.ts";
+import { parseName } from "../util/names.ts";
+
+const text = (max: number): z.ZodString => z.string().max(max);
+const absolutePath = text(4096).regex(/^\/[^\0]*$/, "must be an absolute path");
+const port = z.int().min(1).max(65535);
+const envEntry = text(131_072).regex(/^[^=\0]+=[^\0]*$/s, "must be KEY=VALUE");
+const list = <T extends z.ZodType>(item: T, max: number): z.ZodArray<T> => z.array(item).max(max);
+
+/** A network policy; addresses and names themselves are checked by network/. */
+export const policySchema = z.strictObject({
+  mode: z.enum(["allow-all", "deny-all", "custom", "none"]),
+  allowedDomains: list(text(255), 1000),
+  allowedCidrs: list(text(64), 1000),
+  deniedCidrs: list(text(64), 1000),
+  allowHostPorts: list(port, 100),
+  allowIcmp: z.boolean(),
+  allowUdp: z.boolean(),
+  bandwidthMbit: z.int().min(1).max(1000).optional(),
+});
+
+/** A published port. */
+export const publishedPortSchema = z.strictObject({
+  protocol: z.enum(["tcp", "udp"]),
+  hostAddress: z.union([z.ipv4(), z.ipv6()]),
+  hostPort: port,
+  guestPort: port,
+});
+
+const createSchema = z.strictObject({
+  image: text(4096).min(1).optional(),
+  runtime: text(64).min(1).optional(),
+  rootfs: absolutePath.optional(),
+  kernel: absolutePath.optional(),
+  name: text(63).optional(),
+  vcpus: z.int().min(1).max(32),
+  memMib: z.int().min(128).max(32768),
+  diskSizeBytes: z
+    .int()
+    .min(2 ** 30)
+    .max(2 ** 40)
+    .multipleOf(4096),
+  diskMode: z.enum(["overlay", "flat"]),
+  project: text(256),
+  labels: z.record(text(256), text(4096)),
+  driver: z.enum(["auto", "firecracker", "qemu", "fake"]),
+  env: list(envEntry, 10_000),
+  user: text(256).optional(),
+  workdir: absolutePath.optional(),
+  policy: policySchema,
+  ports: list(publishedPortSchema, 256),
+  timeoutMs: z
+    .int()
+    .min(1)
+    .max(2 ** 31 - 1)
+    .optional(),
+  isolation: z.strictObject({
+    seccomp: z.boolean(),
+    pidNamespace: z.boolean(),
+    cgroup: z.boolean(),
+    networkNamespace: z.boolean(),
+  }),
+  pull: z.enum(["missing", "always", "never"]),
+  platform: text(64).optional(),
+  init: absolutePath.optional(),
+  ephemeral: z.boolean(),
+});
+
+/** Run a schema; a mismatch names the first wrong field. */
+export function validate<T>(
+  schema: z.ZodType<T>,
+  value: unknown,
+  what: string,
+  code = "ERR_VALIDATION_FLAGS",
+): T {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const issue = result.error.issues[0];
+  throw new VmsanError({
+    code,
+    message: `Invalid ${what}: ${issue?.path.join(".") ?? ""}`,
+    why: issue?.message ?? "it has the wrong shape",
+    fix: "See docs/api.md for the fields.",
+  });
+}
+
+/** What `T | undefined` keys become under exactOptionalPropertyTypes: absent. */
+export function withoutUndefined<T extends object>(value: T): T {
+  return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as T;
+}
+
+/** The body of `POST /v1/vms`. */
+export function parseCreateRequest(body: unknown): CreateRequest {
+  const request = withoutUndefined(
+    validate(createSchema, body, "request to create a VM"),
+  ) as CreateRequest;
+  const sources = [request.image, request.runtime, request.rootfs].filter(
+    (source) => source !== undefined,
+  );
+  if (sources.length > 1) {
+    throw new VmsanError({
+      code: "ERR_VALIDATION_FLAGS",
+      message: "Invalid request to create a VM: more than one of image, runtime and rootfs",
+      why: "Each of them says what is on the VM's disk.",
+      fix: "Give one of --from-image, --runtime and --rootfs.",
+    });
+  }
+  if (request.name !== undefined) parseName(request.name);
+  return request;
+}

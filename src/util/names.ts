@@ -1,0 +1,46 @@
+/** Identifiers and names that users give: checked before they touch a path. */
+import { randomBytes } from "node:crypto";
+import { invalid } from "./units.ts";
+
+const VM_ID = /^vm-[0-9a-f]{8}$/;
+const NAME = /^[a-z0-9][a-z0-9._-]{0,62}$/;
+
+/** A new VM identifier: `vm-` and 8 hex digits. */
+export function newVmId(): string {
+  return `vm-${randomBytes(4).toString("hex")}`;
+}
+
+/** Whether the text is a VM identifier. */
+export function isVmId(text: string): boolean {
+  return VM_ID.test(text);
+}
+
+/**
+ * A name for a VM. `vm-` and 8 hex digits is refused: it would hide an identifier.
+ * @throws ERR_VALIDATION_FLAGS
+ */
+export function parseName(text: string): string {
+  if (NAME.test(text) && !isVmId(text)) return text;
+  throw invalid(
+    "FLAGS",
+    "name",
+    text,
+    "A name has 1 to 63 characters of a-z, 0-9, '.', '_' and '-', the first a letter or digit, and does not look like a VM's ID.",
+    "For example: --name web-1.",
+  );
+}
+
+/**
+ * A VM's identifier or name as given on a command line.
+ * @throws ERR_VALIDATION_FLAGS
+ */
+export function parseVmRef(text: string): string {
+  if (isVmId(text) || NAME.test(text)) return text;
+  throw invalid(
+    "FLAGS",
+    "VM",
+    text,
+    "A VM is named by its ID (vm- and 8 hex digits) or by its name.",
+    "Run `vmsan list` to see both.",
+  );
+}

@@ -1,0 +1,58 @@
+/** Where this package lies, from sources or built, and which version it is. */
+import { existsSync, readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const here = fileURLToPath(import.meta.url);
+const fromSources = here.endsWith(".ts");
+
+/** Absolute path of the package's root directory. */
+export const packageRoot: string = findRoot(dirname(here));
+
+/** The first directory upward that holds a package.json. */
+function findRoot(start: string): string {
+  for (let dir = start; ; dir = dirname(dir)) {
+    if (existsSync(join(dir, "package.json"))) return dir;
+    if (dir === dirname(dir)) throw new Error(`no package.json above ${start}`);
+  }
+}
+
+/**
+ * Absolute path of a program of this package that runs in a process or thread of its own.
+ * @param name path below src/ without extension, e.g. `daemon/main`
+ */
+export function entryPoint(name: string): string {
+  return fromSources
+    ? join(packageRoot, "src", `${name}.ts`)
+    : join(packageRoot, "dist", `${name}.js`);
+}
+
+let cachedVersion: string | undefined;
+
+/** Version of this package. */
+export function packageVersion(): string {
+  if (cachedVersion === undefined) {
+    const text = readFileSync(join(packageRoot, "package.json"), "utf8");
+    const { version } = JSON.parse(text) as { version?: unknown };
+    cachedVersion = typeof version === "string" ? version : "0.0.0";
+  }
+  return cachedVersion;
+}
+
+/** Absolute path of a Go program of this package for this machine. */
+function goBinary(name: string): string {
+  const file = `${name}-${process.arch === "arm64" ? "aarch64" : "x86_64"}`;
+  return fromSources
+    ? join(packageRoot, ".cache", "agent", file)
+    : join(packageRoot, "dist", "guest", file);
+}
+
+/** Absolute path of the guest agent, whether it has been built or not. */
+export function agentBinary(): string {
+  return goBinary("vmsan-agent");
+}
+
+/** Absolute path of the program that opens sockets in network namespaces. */
+export function networkHelperBinary(): string {
+  return goBinary("vmsan-nethelper");
+}

@@ -1,0 +1,116 @@
+/** What people type for sizes, times and numbers, and nothing else: garbage is an error. */
+import { VmsanError } from "../model/errors.ts";
+
+const MIB = 1024 * 1024;
+
+/** A validation error that names the value. */
+export function invalid(
+  kind: string,
+  what: string,
+  value: unknown,
+  why: string,
+  fix: string,
+): VmsanError {
+  return new VmsanError({
+    code: `ERR_VALIDATION_${kind}`,
+    message: `Invalid ${what}: ${JSON.stringify(value)}`,
+    why,
+    fix,
+  });
+}
+
+/**
+ * A whole number in decimal digits.
+ * @throws ERR_VALIDATION_INTEGER
+ */
+export function parseInteger(
+  what: string,
+  value: string | number,
+  min: number,
+  max: number,
+): number {
+  const text = String(value);
+  const number = /^\d{1,15}$/.test(text) ? Number(text) : Number.NaN;
+  if (number >= min && number <= max) return number;
+  throw invalid(
+    "INTEGER",
+    what,
+    value,
+    `It takes a whole number from ${min} to ${max}, in decimal digits.`,
+    `Give a number from ${min} to ${max}.`,
+  );
+}
+
+/**
+ * Guest memory in MiB: `512`, `512m`, `2g`.
+ * @throws ERR_VALIDATION_INTEGER outside 128–32768 MiB
+ */
+export function parseMemory(value: string | number): number {
+  const match = /^(\d{1,6})(m|mb|mib|g|gb|gib)?$/i.exec(String(value));
+  const factor = match?.[2]?.toLowerCase().startsWith("g") === true ? 1024 : 1;
+  const mib = match === null ? Number.NaN : Number(match[1]) * factor;
+  if (mib >= 128 && mib <= 32768) return mib;
+  throw invalid(
+    "INTEGER",
+    "memory",
+    value,
+    "It takes MiB from 128 to 32768, or a number with m or g.",
+    "For example: 512, 512m, 2g.",
+  );
+}
+
+/**
+ * Disk size in bytes: `10`, `10g`, `10gb`, `10gib` (GiB).
+ * @throws ERR_VALIDATION_DISK_SIZE outside 1–1024 GiB
+ */
+export function parseDiskSize(value: string | number): number {
+  const match = /^(\d{1,5})(g|gb|gib)?$/i.exec(String(value));
+  const gib = match === null ? Number.NaN : Number(match[1]);
+  if (gib >= 1 && gib <= 1024) return gib * 1024 * MIB;
+  throw invalid(
+    "DISK_SIZE",
+    "disk size",
+    value,
+    "It takes whole GiB from 1 to 1024.",
+    "For example: 10, 10g, 10gb.",
+  );
+}
+
+const UNIT_MS: Record<string, number> = { h: 3_600_000, m: 60_000, s: 1000 };
+
+/**
+ * A duration in milliseconds: `30s`, `5m`, `1h`, `2h30m`; a bare number is minutes.
+ * @throws ERR_VALIDATION_DURATION
+ */
+export function parseDuration(value: string | number): number {
+  const text = String(value);
+  let total = Number.NaN;
+  if (/^\d{1,6}$/.test(text)) total = Number(text) * 60_000;
+  else if (/^(?=\d)(\d{1,6}h)?(\d{1,6}m)?(\d{1,6}s)?$/.test(text)) {
+    total = 0;
+    for (const [, count, unit] of text.matchAll(/(\d+)([hms])/g)) {
+      total += Number(count) * (UNIT_MS[unit ?? ""] ?? 0);
+    }
+  }
+  // setTimeout's own bound, about 24.8 days.
+  if (total > 0 && total <= 2 ** 31 - 1) return total;
+  throw invalid(
+    "DURATION",
+    "duration",
+    value,
+    "It takes hours, minutes and seconds, more than none and less than 24 days.",
+    "For example: 30s, 5m, 1h, 2h30m; a bare number is minutes.",
+  );
+}
+
+/** Bytes as people read them. */
+export function formatBytes(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${unit === 0 ? value : value.toFixed(value < 10 ? 1 : 0)} ${units[unit]}`;
+}
