@@ -37,16 +37,19 @@ const mutations = [
   { from: "@host4 goto deny-host", to: "@host4 continue", columns: "A" },
 ];
 
+let bench: Bench;
+beforeAll(() => {
+  if (reason === undefined) bench = buildBench();
+}, 240_000);
+afterAll(() => bench?.remove());
+
 describe.skipIf(reason !== undefined)("network policies", () => {
-  let bench: Bench;
   let lines: Record<string, unknown>[];
   beforeAll(async () => {
-    bench = buildBench();
     lines = await inWorld(bench, "policies.ts", { mutations });
   }, 240_000);
-  afterAll(() => bench?.remove());
 
-  test.each([...order])("policy %s: every attempt ends as the table says", (letter) => {
+  test.each(order.split(""))("policy %s: every attempt ends as the table says", (letter) => {
     const own = lines.filter((line) => line["policy"] === letter);
     expect(own.length).toBeGreaterThan(120);
     expect(own.filter((line) => line["open"] !== line["expected"])).toEqual([]);
@@ -64,4 +67,31 @@ describe.skipIf(reason !== undefined)("network policies", () => {
       });
     },
   );
+});
+
+describe.skipIf(reason !== undefined)("networks in use", () => {
+  test("changes under traffic, connections across them, published ports, restart", async () => {
+    const lines = await inWorld(bench, "traffic.ts", { changes: 200 });
+    expect(lines.filter((line) => line["ok"] !== true)).toEqual([]);
+    expect(lines.at(-1)).toEqual({ stage: "done", ok: true, got: "" });
+  }, 120_000);
+
+  test("300 networks, failures and kills leave nothing", async () => {
+    const lines = await inWorld(bench, "lifecycle.ts", { rounds: 300, kills: 12 });
+    const nothing = { links: [], routes: [], neighbours: [], namespaces: [], leases: [] };
+    const stages = lines.filter((line) => line["stage"] !== undefined);
+    expect(lines.filter((line) => line["problem"] !== undefined)).toEqual([]);
+    expect(stages.length).toBe(3 + 12);
+    // The one constant table is the host's own; it is there before any VM is.
+    for (const stage of stages)
+      expect(stage).toMatchObject({ ...nothing, rules: "table inet vmsan" });
+    expect(stages[0]).toMatchObject({ addresses: 300, descriptors: 0 });
+    expect(stages[2]).toMatchObject({
+      code: "ERR_VALIDATION_PORT_CONFLICT",
+      ended: "no longer wanted",
+    });
+    for (const stage of stages) expect(stage["failed"] ?? []).toEqual([]);
+    // Some of the kills must have hit networks in the making, else nothing was tested.
+    expect(stages.slice(3).some((stage) => Number(stage["removed"]) > 0)).toBe(true);
+  }, 180_000);
 });

@@ -56,8 +56,16 @@ export async function inWorld(
   const child = spawn(
     "unshare",
     [
-      ...["--net", "--mount", "--kill-child", "--fork", "--pid", "--mount-proc", "--"],
-      ...[process.execPath, join(import.meta.dirname, script), JSON.stringify(full)],
+      "--net",
+      "--mount",
+      "--kill-child",
+      "--fork",
+      "--pid",
+      "--mount-proc",
+      "--",
+      process.execPath,
+      join(import.meta.dirname, script),
+      JSON.stringify(full),
     ],
     { stdio: ["ignore", "pipe", "pipe"] },
   );

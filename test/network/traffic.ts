@@ -74,24 +74,24 @@ async function across(
   stage: string,
   from: ReturnType<typeof custom>,
   to: ReturnType<typeof custom>,
-  fields: Record<string, unknown>,
+  fields: Record<string, string>,
   survives: boolean,
 ): Promise<void> {
   await set(from);
   await lookUp("a.test");
   await lookUp("db.test");
-  const first = String(fields["first"] ?? "one");
+  const first = fields["first"] ?? "one";
   const held = guest.probe({
     kind: "tcp",
     ...fields,
-    send: first + String(fields["second"] ?? "SECOND"),
+    send: first + (fields["second"] ?? "SECOND"),
     hold: first.length,
     pauseMs: 350,
   });
   await sleep(150);
   await set(to);
   const got = await held;
-  say(`across: ${stage}`, got.includes(String(fields["mark"] ?? "SECOND")) === survives, got);
+  say(`across: ${stage}`, got.includes(fields["mark"] ?? "SECOND") === survives, got);
 }
 const deny = parsePolicy({ mode: "deny-all" });
 const all = parsePolicy({ mode: "allow-all" });
