@@ -30,26 +30,63 @@ die() {
 }
 need() { command -v "$1" >/dev/null 2>&1 || die "$1 is not installed" "$2"; }
 
-# Directories that stage and lock this run; removed on every exit.
+# Directories that stage and lock this run, and its journal; settled on every exit.
 stage=
 lock=
+journal=
 
 cleanup() {
   status=$?
   trap - EXIT HUP INT TERM
   [ -z "$stage" ] || rm -rf "$stage"
+  if [ -n "$journal" ] && [ -f "$journal" ]; then
+    # Not finished. An earlier installation stays and answers for everything; else it is undone.
+    if [ -d "$prefix/lib/vmsan/.install" ]; then
+      cat "$journal" >>"$prefix/lib/vmsan/.install/made"
+      made=
+    else
+      made=$(sort -ru "$journal")
+    fi
+    rm -f "$journal"
+  fi
   [ -z "$lock" ] || rm -rf "$lock"
+  [ -z "$journal" ] || take_away
   exit "$status"
+}
+
+# take_away: what $made lists (links first, then directories, deepest first); what others have
+# put there stays.
+take_away() {
+  printf '%s\n' "$made" | while read -r kind path; do
+    case $kind in
+      d) rmdir "$path" 2>/dev/null || true ;;
+      l) case $(readlink "$path") in *lib/vmsan/*) rm -f "$path" ;; esac ;;
+    esac
+  done
+}
+
+# note KIND PATH: what is about to be made, for --uninstall: d directory, l link. The journal is
+# written ahead, so that a run that is killed is known to the next one.
+note() {
+  if [ -n "$journal" ]; then printf '%s %s\n' "$1" "$2" >>"$journal"; else made="$made$1 $2
+"; fi
 }
 
 # make_dir DIR: like mkdir -p, and notes which directories had to be made.
 make_dir() {
   [ -d "$1" ] && return 0
   make_dir "$(dirname "$1")" || return 1
-  mkdir "$1" || return 1
-  made_dirs="$1
-$made_dirs"
+  note d "$1"
+  mkdir "$1"
 }
+
+# fetch NAME DIR: a package's archive from the npm registry into the directory, checked by npm;
+# its cache and logs go there as well, because nothing may be left of them.
+fetch() (
+  cd "$2"
+  npm_config_cache=$2/npm npm_config_update_notifier=false \
+    npm pack --silent --ignore-scripts "$1" </dev/null >/dev/null
+)
 
 # node_is_new_enough PROGRAM
 node_is_new_enough() {
@@ -87,7 +124,7 @@ fetch_node() {
   make_dir "$home"
   node_stage=$home/.node-stage.$$
   mkdir "$node_stage"
-  (cd "$node_stage" && npm pack --silent --ignore-scripts "node-linux-$arch@24" </dev/null >/dev/null) ||
+  fetch "node-linux-$arch@24" "$node_stage" ||
     { rm -rf "$node_stage"; die "npm cannot fetch Node.js" "check the network and \`npm ping\`"; }
   mkdir "$node_stage/node"
   tar -xzf "$node_stage"/*.tgz -C "$node_stage/node" --strip-components=1 --no-same-owner package/bin/node package/LICENSE
@@ -114,7 +151,7 @@ fetch_package() {
   elif [ -z "$package" ]; then
     need npm "install npm, or give the package itself: --package FILE"
     say "fetching vmsan $version"
-    (cd "$stage" && npm pack --silent --ignore-scripts "vmsan@$version" </dev/null >/dev/null) ||
+    fetch "vmsan@$version" "$stage" ||
       die "npm cannot fetch vmsan@$version" "check the network and \`npm ping\`, or use --package FILE"
     package=$(echo "$stage"/vmsan-*.tgz)
   fi
@@ -134,29 +171,27 @@ fetch_package() {
 link() {
   if [ -e "$1" ] && [ ! -h "$1" ]; then die "$1 is in the way" "remove it, or use another --prefix"; fi
   make_dir "$(dirname "$1")"
-  ln -s "$2" "$1.new.$$"
-  mv -f "$1.new.$$" "$1"
-  made_files="$1
-$made_files"
+  note l "$1"
+  note l "$1.vmsan-new"
+  rm -f "$1.vmsan-new"
+  ln -s "$2" "$1.vmsan-new"
+  mv -f "$1.vmsan-new" "$1"
 }
 
 install_vmsan() {
-  made_dirs=
-  made_files=
+  made=
   make_dir "$prefix/lib" 2>/dev/null || die "$prefix cannot be written" "use --prefix, or run it as root"
   [ -w "$prefix/lib" ] || die "$prefix/lib cannot be written" "use --prefix, or run it as root"
   one_at_a_time
+  journal=$prefix/lib/.vmsan-journal
+  printf '%s' "$made" >>"$journal"
+  # What an earlier installation noted stays noted.
+  target=$prefix/lib/vmsan
+  [ ! -f "$target/.install/made" ] || cat "$target/.install/made" >>"$journal"
   stage=$prefix/lib/.vmsan-stage.$$
   mkdir "$stage"
   fetch_node
   fetch_package
-  target=$prefix/lib/vmsan
-  # What an earlier installation noted stays noted.
-  if [ -f "$target/.install/files" ]; then
-    made_dirs="$made_dirs$(cat "$target/.install/dirs")
-"
-    made_files=$(cat "$target/.install/files")
-  fi
   link "$prefix/bin/vmsan" ../lib/vmsan/bin/vmsan
   share=$target/docs
   [ ! -f "$stage/vmsan/docs/vmsan.1" ] || link "$prefix/share/man/man1/vmsan.1" "$share/vmsan.1"
@@ -166,13 +201,15 @@ install_vmsan() {
     link "$prefix/share/fish/vendor_completions.d/vmsan.fish" "$share/completion/vmsan.fish"
   fi
   mkdir "$stage/vmsan/.install"
-  printf '%s' "$made_files" | sed '/^$/d' | sort -u >"$stage/vmsan/.install/files"
-  # Deepest first, so that each is empty when its turn comes.
-  printf '%s' "$made_dirs" | sed '/^$/d' | sort -ru >"$stage/vmsan/.install/dirs"
+  sort -u "$journal" >"$stage/vmsan/.install/made"
   [ ! -d "$target" ] || mv "$target" "$stage/old"
-  mv "$stage/vmsan" "$target"
-  rm -rf "$stage"
+  if ! mv "$stage/vmsan" "$target"; then
+    [ ! -d "$stage/old" ] || mv "$stage/old" "$target"
+    die "$target cannot be put in place"
+  fi
+  rm -rf "$stage" "$journal"
   stage=
+  journal=
   say "installed $("$prefix/bin/vmsan" --version </dev/null) at $prefix/bin/vmsan"
   case :$PATH: in
     *:"$prefix/bin":*) ;;
@@ -192,30 +229,24 @@ remove_vms() {
 
 uninstall_vmsan() {
   target=$prefix/lib/vmsan
-  dirs=
-  if [ -d "$target" ]; then
+  journal=$prefix/lib/.vmsan-journal
+  made=
+  if [ -d "$prefix/lib" ]; then
+    [ -d "$target" ] || say "vmsan is not installed in $prefix"
     one_at_a_time
-    if [ -d "$home" ]; then
+    if [ -d "$home" ] && [ -x "$target/bin/vmsan" ]; then
       say "stopping VMs"
       remove_vms
     fi
-    dirs=$(cat "$target/.install/dirs" 2>/dev/null || true)
-    while IFS= read -r file; do
-      # Somebody else's file of that name stays.
-      case $(readlink "$file" 2>/dev/null) in
-        *lib/vmsan/*) rm -f "$file" ;;
-      esac
-    done <"$target/.install/files"
+    # Deepest directories first, so that each is empty when its turn comes.
+    made=$(cat "$target/.install/made" "$journal" 2>/dev/null | sort -ru || true)
     rm -rf "$target"
-  else
-    say "vmsan is not installed in $prefix"
   fi
   [ "$keep_data" = yes ] || remove_data
-  rm -rf "$lock"
+  rm -rf "$lock" "$journal"
   lock=
-  printf '%s\n' "$dirs" | while IFS= read -r dir; do
-    [ -z "$dir" ] || rmdir "$dir" 2>/dev/null || true # others have put something there
-  done
+  journal=
+  take_away
   say "uninstalled; Debian packages that setup installed (QEMU …) are left to apt"
 }
 
