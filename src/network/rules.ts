@@ -87,13 +87,14 @@ function nameSet(family: Family, list: readonly NameAddress[]): string {
 }
 
 /** All sets. */
-function sets({ policy, hostAddresses, names, heldNames }: RuleInput): string {
+function sets({ policy, plan, hostAddresses, names, heldNames }: RuleInput): string {
+  const guests = [...guestRanges, ...parsed([`${plan.guest6}/48`])];
   const allowed = parsed(policy.allowedCidrs);
   const held = heldNames.map((address) => `${address}/${address.includes(":") ? 128 : 32}`);
   let text = "";
   for (const family of [4, 6] as const) {
     text += cidrSet("host", family, parsed(hostAddresses));
-    text += cidrSet("guests", family, guestRanges);
+    text += cidrSet("guests", family, guests);
     text += cidrSet("denied", family, parsed(policy.deniedCidrs));
     text += cidrSet("opened", family, allowed.filter(isExplicit));
     text += cidrSet("protected", family, protectedRanges);

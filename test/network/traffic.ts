@@ -182,12 +182,12 @@ const datagram = (target: string, mark: string, id: number): string =>
     0x0800,
     ipv4("198.19.0.2", target, 17, udp(4000 + (id % 100), 5000, Buffer.from(mark)), 0, id),
   );
-let running = true;
+const running = new AbortController();
 let sent = 0;
 let leaks = 0;
 const traffic = Promise.all(
   [0, 1].map(async (lane) => {
-    for (let id = lane; running; id += 2) {
+    for (let id = lane; !running.signal.aborted; id += 2) {
       await guest.probe({
         kind: "frame",
         dev: "eth0",
@@ -206,7 +206,7 @@ const traffic = Promise.all(
   }),
 );
 for (let change = 0; change < job.changes; change += 1) await set(change % 2 === 0 ? cidr : names);
-running = false;
+running.abort();
 await traffic;
 await sleep(100);
 say(

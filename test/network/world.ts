@@ -121,8 +121,12 @@ export class Guest {
     ip(`netns add ${this.netns}\n`);
     ip(`tuntap add dev eth0 mode tap\nlink set dev eth0 address ${guest.mac}\n`, this.netns);
     const bridge = new Tool([
-      ...[nettool, "bridge", attachment.netns ?? "", attachment.tap ?? ""],
-      ...[`/run/netns/${this.netns}`, "eth0"],
+      nettool,
+      "bridge",
+      attachment.netns ?? "",
+      attachment.tap ?? "",
+      `/run/netns/${this.netns}`,
+      "eth0",
     ]);
     this.tools.push(bridge);
     await bridge.ready;

@@ -171,7 +171,11 @@ func writeSysctls(netns string, writes map[string]string) error {
 			if !strings.HasPrefix(path, "/proc/sys/net/") {
 				return fmt.Errorf("%q is not below /proc/sys/net", name)
 			}
-			if err := os.WriteFile(path, []byte(value), 0); err != nil {
+			err := os.WriteFile(path, []byte(value), 0)
+			if errors.Is(err, os.ErrNotExist) && strings.HasPrefix(name, "ipv6/") {
+				continue // a kernel without IPv6 has nothing to switch off
+			}
+			if err != nil {
 				return err
 			}
 		}
