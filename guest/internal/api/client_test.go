@@ -32,6 +32,7 @@ type agent struct {
 	token  channel.Token
 	off    chan struct{}
 	http   *http.Client
+	close  func()
 	mu     sync.Mutex
 	conns  []net.Conn
 }
@@ -39,7 +40,13 @@ type agent struct {
 // newAgent starts the agent in this process, with shorter times.
 func newAgent(t *testing.T, change func(*Options)) *agent {
 	t.Helper()
-	a := &agent{t: t, path: filepath.Join(t.TempDir(), "agent.sock"), off: make(chan struct{})}
+	a := newAgentAt(t, t.TempDir(), change)
+	t.Cleanup(a.close)
+	return a
+}
+
+func newAgentAt(t *testing.T, dir string, change func(*Options)) *agent {
+	a := &agent{t: t, path: filepath.Join(dir, "agent.sock"), off: make(chan struct{})}
 	_, _ = rand.Read(a.token[:])
 	l, err := channel.ListenUnix(a.path)
 	if err != nil {
@@ -63,7 +70,7 @@ func newAgent(t *testing.T, change func(*Options)) *agent {
 	go func() { defer running.Done(); _ = a.server.Run() }()
 	go func() { defer running.Done(); _ = channel.Listen(l, pin, a.server.ServeConn) }()
 	a.http = a.client()
-	t.Cleanup(func() {
+	a.close = func() {
 		for _, s := range a.server.Streams().List() {
 			_ = s.Signal(9, true)
 		}
@@ -72,7 +79,7 @@ func newAgent(t *testing.T, change func(*Options)) *agent {
 		_ = l.Close()
 		running.Wait()
 		reaper.Close()
-	})
+	}
 	return a
 }
 

@@ -92,10 +92,42 @@ func TestRemote(t *testing.T) {
 	t.Logf("zombies: %s", r.out[0].String())
 	r = a.run(with(sh("sleep 50 & sleep 51"), "timeoutMs", 200), nil)
 	t.Logf("%+v", r.exit)
-	r = a.run(map[string]any{"argv": []string{"sh", "-c", "x=$(dd if=/dev/zero bs=1M count=2000 | sed s/a/b/)"}}, nil)
+	r = a.run(map[string]any{"argv": []string{"sh", "-c", "dd if=/dev/zero of=/dev/null bs=900M count=1; echo after $?"}}, nil)
 	t.Logf("oom: %+v %s", r.exit, r.out[1].String())
 	_, v = a.call("GET", "/v1/stats", nil)
 	t.Log(v)
 	status, _ = a.call("POST", "/v1/shutdown", map[string]any{"graceMs": 1000})
+	t.Log("shutdown", status)
+}
+
+// TestRemoteBeside is for a VM that runs the image's own init (vmsan.init).
+func TestRemoteBeside(t *testing.T) {
+	a := remoteAgent(t)
+	status, v := a.call("GET", "/v1/hello", nil)
+	v0 := v
+	t.Log(status, v)
+	if v["mode"] != "init" || v["pid"] == float64(1) {
+		t.Fatal("not beside an init")
+	}
+	status, v = a.call("PUT", "/v1/config", map[string]any{"hostname": "beside"})
+	t.Log(status, v)
+	r := a.run(sh("hostname; ps aux 2>/dev/null | grep -v '\\[' || ps | grep -v '\\['; cat /proc/self/cgroup /proc/1/cgroup; systemctl is-system-running; systemctl list-units --failed; mount | grep -E ' (/|/run|/sys/fs/cgroup) '"), nil)
+	t.Logf("%s%s%+v", r.out[0].String(), r.out[1].String(), r.exit)
+	if r = a.run(with(sh("sleep 50 & sleep 51"), "timeoutMs", 200), nil); !r.exit.TimedOut {
+		t.Fatal(r.exit)
+	}
+	// The agent is killed: it comes back on the same port.
+	pid := int(v0["pid"].(float64))
+	if c, err := a.start(sh(fmt.Sprintf("kill -9 %d; sleep 5", pid))); err == nil {
+		defer c.drop()
+	}
+	time.Sleep(2 * time.Second)
+	a.breakAll()
+	status, v = a.call("GET", "/v1/hello", nil)
+	t.Log(status, v)
+	if int(v["pid"].(float64)) == pid {
+		t.Fatal("the same agent")
+	}
+	status, _ = a.call("POST", "/v1/shutdown", map[string]any{"graceMs": 20000})
 	t.Log("shutdown", status)
 }

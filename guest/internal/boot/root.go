@@ -97,8 +97,26 @@ func mountExt4(disk, target string, flags uintptr) error {
 	if err := os.MkdirAll(target, 0o755); err != nil {
 		return fail(CodeRoot, err, "%s cannot be made", target)
 	}
+	if err := checkExt4("/dev/" + disk); err != nil {
+		return fail(CodeDisk, err, "the disk %s cannot be used", disk)
+	}
 	if err := syscall.Mount("/dev/"+disk, target, "ext4", flags, ""); err != nil {
 		return fail(CodeDisk, err, "the disk %s cannot be mounted as ext4", disk)
+	}
+	return nil
+}
+
+// checkExt4 looks for the superblock's magic: mount's own errors name anything
+// but the cause when it is not there.
+func checkExt4(dev string) error {
+	f, err := os.Open(dev)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var magic [2]byte
+	if _, err := f.ReadAt(magic[:], 1024+0x38); err != nil || magic != [2]byte{0x53, 0xef} {
+		return errors.New("it holds no ext4 file system")
 	}
 	return nil
 }
