@@ -32,7 +32,11 @@ export class StdinBuffer {
   private sink: FrameSink | undefined;
   private waiting: (() => void) | undefined;
 
-  constructor() {
+  private readonly shared: boolean;
+
+  /** @param shared other clients may type too: the agent may count more input than ours */
+  constructor(shared: boolean) {
+    this.shared = shared;
     this.writable = new Writable({
       highWaterMark: MAX_DATA,
       decodeStrings: true,
@@ -73,7 +77,6 @@ export class StdinBuffer {
 
   /** Send on this connection, from the first byte that the agent has not got. */
   connect(sink: FrameSink, from: number): void {
-    if (from > this.end) throw protocolError("The agent has more input than was ever sent.");
     this.acknowledge(from);
     this.sink = sink;
     this.full = false;
@@ -89,7 +92,13 @@ export class StdinBuffer {
 
   /** Everything before `offset` has arrived. */
   acknowledge(offset: number): void {
-    if (offset > this.end) throw protocolError("The agent acknowledges input that was never sent.");
+    if (offset > this.end) {
+      if (!this.shared) throw protocolError("The agent acknowledges input that was never sent.");
+      // Another client has typed: what we type next comes behind that.
+      this.chunks = [];
+      this.rebase(offset - this.end);
+      this.start = this.end;
+    }
     while (this.start < offset) {
       const first = this.chunks[0];
       if (first === undefined) break;

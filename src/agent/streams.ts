@@ -25,8 +25,12 @@ import type { OutputCallback } from "./output.ts";
 import { isStreamId, offsetField, parseExit, signalNumber, toOffset } from "./spec.ts";
 import type { StreamExit, StreamSpec } from "./spec.ts";
 import { StdinBuffer } from "./stdin-buffer.ts";
+import { clampSize, detachedError, lostError, outputOf } from "./stream-options.ts";
+import type { AttachOptions, Opening, StreamOptions } from "./stream-options.ts";
 import { agentError, isFatal } from "./transport.ts";
 import type { StreamOpener } from "./transport.ts";
+
+export type { AttachOptions, Gap, StreamOptions } from "./stream-options.ts";
 
 const BACKOFF_MIN_MS = 5;
 const BACKOFF_MAX_MS = 1000;
@@ -36,52 +40,6 @@ const RECONNECT_MS = 60_000;
 const MAX_BACKLOG = 8 << 20;
 /** How long an aborted stream's command has to end before the stream is left alone. */
 const ABORT_MS = 5000;
-
-/** Bytes that the guest's ring had dropped before they could be sent. */
-export interface Gap {
-  stream: "stdout" | "stderr";
-  from: number;
-  to: number;
-}
-
-/** What a stream is started or attached with. */
-export interface StreamOptions {
-  /** Takes standard output instead of {@link GuestStream.stdout}: the fast way. */
-  onStdout?: OutputCallback;
-  onStderr?: OutputCallback;
-  /** Called once the agent has the stream: for a command, once it runs. */
-  onStarted?: (pid: number | undefined) => void;
-  onGap?: (gap: Gap) => void;
-  /** Called when the connection breaks and when it is back. */
-  onConnection?: (up: boolean) => void;
-  /** Kills the whole process tree, then rejects `exit` with the signal's reason. */
-  signal?: AbortSignal;
-  /** Milliseconds without a connection after which `exit` rejects; default 60 s. */
-  reconnectMs?: number;
-}
-
-/** How to attach to a stream that runs. */
-export interface AttachOptions extends StreamOptions {
-  /** Offsets of the first bytes wanted; default 0, which is all that is kept. */
-  from?: { stdout: number; stderr: number };
-  /** Only look: does not acknowledge, may meet gaps, does not disturb the stream's client. */
-  observe?: boolean;
-  /** Start that many bytes before the end. */
-  tail?: number;
-}
-
-type Opening =
-  | { kind: "start"; spec: StreamSpec }
-  | { kind: "attach"; observe: boolean; tail: number | undefined };
-
-/** The error of {@link GuestStream.exit} after {@link GuestStream.detach}. */
-function detachedError(id: string): VmsanError {
-  return new VmsanError({
-    code: "ERR_AGENT_DETACHED",
-    message: `Detached from ${id}; it goes on in the guest`,
-    fix: `Attach to it again by its ID, ${id}.`,
-  });
-}
 
 /** Something with input, outputs and an end, in a guest: a command, an archive, a connection. */
 export class GuestStream {
@@ -94,7 +52,7 @@ export class GuestStream {
   private readonly opener: StreamOpener;
   private readonly options: StreamOptions;
   private readonly opening: Opening;
-  private readonly input = new StdinBuffer();
+  private readonly input: StdinBuffer;
   private readonly outputs: Record<OutputNumber, Output>;
   private readonly ending = new AbortController();
   /** Tells the agent whose input it is, where several clients share a terminal. */
@@ -119,6 +77,7 @@ export class GuestStream {
     this.opener = opener;
     this.options = options;
     this.opening = opening;
+    this.input = new StdinBuffer(opening.kind === "attach" || opening.spec.tty !== undefined);
     this.id = id;
     this.exit = new Promise((resolve, reject) => {
       this.resolveExit = resolve;
@@ -482,30 +441,6 @@ export class GuestStream {
     const { kind, argv, path, address } = this.opening.spec;
     return kind === "exec" ? JSON.stringify(argv?.[0] ?? "") : `${kind} ${path ?? address ?? ""}`;
   }
-}
-
-/** The output that a data frame belongs to. */
-function outputOf(type: number): OutputNumber | undefined {
-  if (type === FrameType.STDOUT) return 1;
-  return type === FrameType.STDERR ? 2 : undefined;
-}
-
-/** A terminal's rows or columns, as 16 bits. */
-function clampSize(value: number): number {
-  return Math.max(1, Math.min(65_535, Math.trunc(value) || 1));
-}
-
-/** The error of a stream whose connection did not come back. */
-function lostError(id: string, cause: unknown): VmsanError {
-  return new VmsanError(
-    {
-      code: "ERR_AGENT_UNREACHABLE",
-      message: `Lost the connection to ${id} in the guest`,
-      why: messageOf(cause),
-      fix: "What runs in the guest goes on; attach to it by its ID once the VM answers again.",
-    },
-    cause,
-  );
 }
 
 /** Start something in the guest. Failures reject `exit` and `started`. */
