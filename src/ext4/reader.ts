@@ -155,7 +155,7 @@ export class Ext4Reader {
       target,
       ...device,
       xattrs: Object.fromEntries(
-        [...xattrs].sort().map(([name, value]) => [name, Buffer.from(value).toString("hex")]),
+        [...xattrs].map(([name, value]) => [name, Buffer.from(value).toString("hex")]),
       ),
       indexed: (flags & INODE_FLAG.index) !== 0,
     };

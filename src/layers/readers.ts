@@ -47,7 +47,11 @@ export function startReaders(layers: LayerBlob[], streams = false): Readers {
   };
   const workers = memory.rings.map(
     (_, worker) =>
-      new Worker(workerUrl(import.meta.url, "inflate-worker"), { workerData: { memory, worker } }),
+      new Worker(workerUrl(import.meta.url, "inflate-worker"), {
+        workerData: { memory, worker },
+        // Flags meant for the main program are none of a worker's.
+        execArgv: [],
+      }),
   );
   const failed = new Promise<never>((_, reject) => {
     for (const worker of workers) worker.on("error", reject);

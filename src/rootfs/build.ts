@@ -46,7 +46,12 @@ export async function runBuild(
   const { streams, limits = DEFAULT_LIMITS, ...rest } = request;
   const readers = startReaders(layers, streams);
   const order: BuildOrder = { ...rest, limits, memory: readers.memory };
-  const worker = new Worker(workerUrl(import.meta.url, "build-worker"), { workerData: order });
+  const worker = new Worker(workerUrl(import.meta.url, "build-worker"), {
+    workerData: order,
+    execArgv: [],
+    // A small nursery: what entries leave behind is collected early instead of filling memory.
+    resourceLimits: { maxYoungGenerationSizeMb: 16 },
+  });
   const total = layers.reduce((sum, layer) => sum + layer.size, 0);
   const read = new BigInt64Array(readers.memory.progress);
   const timer =
