@@ -164,10 +164,12 @@ export async function setName(store: ContentStore, entry: NewName): Promise<void
   const guard = await store.lock();
   try {
     const index = await readStoreIndex(store);
+    const elsewhere = (other: Descriptor): boolean =>
+      entry.platform.os !== "" &&
+      other.platform !== undefined &&
+      platformScore(entry.platform, other.platform) !== 1000;
     const others = index.manifests.filter(
-      (other) =>
-        nameOf(other) !== entry.name ||
-        (other.platform !== undefined && platformScore(entry.platform, other.platform) !== 1000),
+      (other) => nameOf(other) !== entry.name || elsewhere(other),
     );
     const { platform } = entry;
     const descriptor: Descriptor = {

@@ -11,6 +11,9 @@ import {
   writeFileSync,
 } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
+import { createServer } from "node:http";
+import { connect } from "node:net";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -23,7 +26,7 @@ import type { Image } from "../model/image.ts";
 import { openStore, parseImageSource, parsePlatform, resolveImage } from "./images.ts";
 import type { ResolveOptions } from "./images.ts";
 import { login, logout } from "./login.ts";
-import { verifyStore } from "./manage.ts";
+import { findImage, verifyStore } from "./manage.ts";
 import { verifyDiffIds } from "./ingest.ts";
 import type { ContentStore } from "./store.ts";
 
@@ -168,6 +171,13 @@ describe.skipIf(!tools).each([
     );
     expect(amd?.digest).toBe(fixtures["gzip"]?.manifest.digest);
     expect(arm?.digest).toBe(fixtures["arm"]?.manifest.digest);
+    const { digest } = (await findImage(store, amd?.name ?? "")).descriptor;
+    const { sourceDigest } = await findImage(store, digest);
+    expect(sourceDigest).not.toBe(digest);
+    for (const known of [digest, sourceDigest]) {
+      const byDigest = parseImageSource(`${registry.host}/test/image@${known}`);
+      expect((await resolveImage(byDigest, { store, pull: "never" })).digest).toBe(digest);
+    }
     await expect(
       resolveImage(source, { ...options, platform: { os: "linux", architecture: "s390x" } }),
     ).rejects.toMatchObject({
@@ -259,6 +269,115 @@ describe.skipIf(!tools)("two processes", () => {
     const pulled = await resolveImage(parseImageSource(reference), { store });
     await verifyDiffIds(pulled, store);
     expect(readdirSync(join(store.dir, "partial"))).toEqual([]);
+  });
+});
+
+describe.skipIf(!tools)("through a proxy", () => {
+  test("TLS by CONNECT, with the proxy's own password, and the registry's name is still checked", async () => {
+    const registry = await startRegistry({ tls: true });
+    const port = Number(registry.host.split(":")[1]);
+    const asked: { authority: string; authorization: string | undefined }[] = [];
+    const proxy = createServer();
+    proxy.on("connect", (request, client, head) => {
+      const authorization = request.headers["proxy-authorization"];
+      asked.push({ authority: request.url ?? "", authorization });
+      if (authorization === undefined) {
+        client.end("HTTP/1.1 407 Who are you\r\n\r\n");
+        return;
+      }
+      // Whatever is asked for, the registry of this test answers.
+      const server = connect(port, "127.0.0.1", () => {
+        client.write("HTTP/1.1 200 OK\r\n\r\n");
+        server.write(head);
+        server.pipe(client).pipe(server);
+      });
+      server.on("error", () => client.destroy());
+      client.on("error", () => server.destroy());
+    });
+    await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve));
+    try {
+      const { caFile } = registry;
+      if (caFile === undefined) throw new Error("no authority");
+      const layout = join(root, "layout-proxy");
+      const image = makeImage({ layers: [tarOf("a", noise(900_000, 11))] });
+      writeLayout(layout, [{ top: image.manifest, tag: "x", images: [image] }]);
+      const to = `docker://${registry.host}/p/q:x`;
+      await skopeo("skopeo", ["copy", "-q", "--dest-tls-verify=false", `oci:${layout}:x`, to]);
+      const { port: at } = proxy.address() as AddressInfo;
+      const HTTPS_PROXY = `http://me:pass@127.0.0.1:${at}`;
+      // The certificate is for localhost, so the proxy is asked for a name that ends so.
+      const pull = async (env: NodeJS.ProcessEnv, store: ContentStore): Promise<Image> =>
+        resolveImage(parseImageSource("registry.test:5000/p/q:x"), {
+          store,
+          registry: { caFile, env, retry: { budget: 0, delayMs: 1, longestWaitMs: 1 } },
+        });
+      const store = await freshStore();
+      // A name that the certificate does not have is refused, also in a tunnel.
+      const refused = {
+        code: "ERR_IMAGE_TLS",
+        why: expect.stringMatching(/registry\.test/) as string,
+      };
+      await expect(pull({ HTTPS_PROXY }, store)).rejects.toMatchObject(refused);
+      const insecure = { caFile, env: { HTTPS_PROXY }, insecure: () => true };
+      const source = parseImageSource("registry.test:5000/p/q:x");
+      const pulled = await resolveImage(source, { store, registry: insecure });
+      expect(
+        readFileSync(pulled.layers[0]?.path ?? "").equals(
+          image.layers[0]?.bytes ?? Buffer.alloc(0),
+        ),
+      ).toBe(true);
+      expect(asked[0]).toEqual({
+        authority: "registry.test:5000",
+        authorization: `Basic ${Buffer.from("me:pass").toString("base64")}`,
+      });
+      const nameless = await pull(
+        { HTTPS_PROXY: `http://127.0.0.1:${at}` },
+        await freshStore(),
+      ).catch((error: unknown) => error);
+      expect(nameless).toMatchObject({ code: "ERR_IMAGE_PROXY" });
+    } finally {
+      proxy.closeAllConnections();
+      proxy.close();
+      await registry.stop();
+    }
+  });
+});
+
+const canMount = ((): boolean => {
+  try {
+    execFileSync("unshare", ["-m", "mount", "-t", "tmpfs", "none", root], { stdio: "ignore" });
+    return true;
+  } catch {
+    // Not root, or a container without the right to mount.
+    console.warn("skipped: a full disk cannot be staged without the right to mount");
+    return false;
+  }
+})();
+
+describe.skipIf(!tools || !canMount)("a full disk", () => {
+  test("ends the pull with a coded error", async () => {
+    const registry = await startRegistry();
+    try {
+      const layout = join(root, "layout-full");
+      const image = makeImage({ layers: [tarOf("a", noise(6_000_000, 12))] });
+      writeLayout(layout, [{ top: image.manifest, tag: "x", images: [image] }]);
+      const reference = `${registry.host}/full/q:x`;
+      await skopeo("skopeo", [
+        "copy",
+        "-q",
+        "--dest-tls-verify=false",
+        `oci:${layout}:x`,
+        `docker://${reference}`,
+      ]);
+      const dir = await mkdtemp(join(root, "small-"));
+      const program = join(import.meta.dirname, "../../test/registry/pull-once.ts");
+      const script = 'mount -t tmpfs -o size=2m none "$1" && exec "$2" "$3" "$1" "$4"';
+      const args = ["-m", "sh", "-c", script, "sh", dir, process.execPath, program, reference];
+      const failed = await skopeo("unshare", args).catch((error: unknown) => error);
+      expect(String((failed as { stderr?: string }).stderr)).toContain("ERR_IMAGE_STORE_FULL");
+    } finally {
+      await registry.stop();
+    }
   });
 });
 

@@ -6,7 +6,7 @@ import { imageError } from "./errors.ts";
 import { withLease } from "./leases.ts";
 import type { Lease } from "./leases.ts";
 import type { RegistryOptions } from "./pull.ts";
-import { hostPlatform } from "./platform.ts";
+import { formatPlatform, hostPlatform } from "./platform.ts";
 import { formatImageSource } from "./source.ts";
 import type { ContentStore } from "./store.ts";
 
@@ -26,6 +26,20 @@ export interface ResolveOptions {
   registry?: RegistryOptions;
   onProgress?: ProgressSink;
   signal?: AbortSignal;
+}
+
+/** Refuse an image that names another kind of processor: its programs could not be run. */
+function checkPlatform(image: Image, wanted: Platform): void {
+  const { os, architecture } = image.platform;
+  // Images made by hand may name none.
+  if (os === "" || architecture === "") return;
+  if (os === wanted.os && architecture === wanted.architecture) return;
+  throw imageError(
+    "ERR_IMAGE_PLATFORM",
+    `Cannot use ${image.name} for ${formatPlatform(wanted)}`,
+    `It is for ${formatPlatform(image.platform)}.`,
+    `Choose an image for this machine, or ask for --platform ${formatPlatform(image.platform)}.`,
+  );
 }
 
 /**
@@ -74,8 +88,12 @@ export async function resolveImage(source: ImageSource, options: ResolveOptions)
         );
     }
   };
-  if (options.lease !== undefined) return body(options.lease);
-  return withLease(store, `use of ${name}`, body, signal);
+  const image =
+    options.lease === undefined
+      ? await withLease(store, `use of ${name}`, body, signal)
+      : await body(options.lease);
+  checkPlatform(image, options.platform ?? hostPlatform());
+  return image;
 }
 
 /**

@@ -42,31 +42,14 @@ export class Session {
   }
 
   /**
-   * The address that answers. Only where http is allowed is there a choice: https is tried
-   * first, and http only if what answers there does not speak TLS.
+   * The address that answers. Only where http is allowed is there a choice: http is used if
+   * what answers does not speak TLS. A certificate nobody vouches for is still TLS.
    */
   async #findBase(signal?: AbortSignal): Promise<URL> {
     const [first, second] = this.endpoint.bases;
     if (first === undefined) throw new TypeError("An endpoint without an address");
     if (second === undefined) return first;
-    try {
-      const url = new URL("/v2/", first);
-      const answer = await this.transport.request(url, signal === undefined ? {} : { signal });
-      await answer.read(ERROR_LIMIT, signal);
-      return first;
-    } catch (error) {
-      // EPROTO: the server answered, but not in TLS. A wrong certificate is another error.
-      const cause = error instanceof PullFailure ? error.cause : undefined;
-      const errno = cause instanceof Error && "code" in cause ? cause.code : undefined;
-      if (
-        errno === "EPROTO" ||
-        errno === "ECONNRESET" ||
-        errno === "ERR_SSL_WRONG_VERSION_NUMBER"
-      ) {
-        return second;
-      }
-      throw error;
-    }
+    return (await this.transport.speaksTls(first, signal)) ? first : second;
   }
 
   /** Path of something in the repository, e.g. `blobs/sha256:…`; empty for `/v2/` itself. */

@@ -63,7 +63,10 @@ const one = makeImage({
   config: { User: "7", Cmd: "x", Env: null, StopSignal: "" },
 });
 const two = makeImage({ layers: [base, tarOf("two", noise(2000, 3))], compression: "zstd" });
-const three = makeImage({ layers: [base, tarOf("three", noise(500, 4))] });
+const three = makeImage({
+  layers: [base, tarOf("three", noise(500, 4))],
+  architecture: "arm64",
+});
 const layout = join(root, "layout");
 writeLayout(layout, [
   { top: one.manifest, tag: "one", images: [one] },
@@ -117,6 +120,12 @@ test("a layout is used in place, by tag, and an index by platform", async () => 
   expect((await resolve(`oci:${layout}:two`)).digest).toBe(two.manifest.digest);
   await verifyDiffIds(image, store);
   await expect(resolve(`oci:${layout}`)).rejects.toThrow(code("ERR_IMAGE_AMBIGUOUS"));
+  await expect(
+    resolveImage(parseImageSource(`oci:${layout}:one`), {
+      store,
+      platform: { os: "linux", architecture: "arm64" },
+    }),
+  ).rejects.toThrow(code("ERR_IMAGE_PLATFORM"));
   await expect(resolve(`oci:${layout}:none`)).rejects.toThrow(code("ERR_IMAGE_NOT_FOUND"));
   await expect(resolve(`oci:${root}/nowhere`)).rejects.toThrow(code("ERR_IMAGE_NOT_FOUND"));
 });

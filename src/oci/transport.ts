@@ -4,6 +4,7 @@
  */
 import type * as Net from "node:net";
 import type * as Tls from "node:tls";
+import { VmsanError } from "../model/errors.ts";
 import { PullFailure, networkFailure, stalledFailure } from "./failure.ts";
 import { imageError } from "./errors.ts";
 import { Connection } from "./connection.ts";
@@ -13,9 +14,12 @@ import { proxyFor } from "./proxy.ts";
 import { encodeRequest } from "./wire.ts";
 import type { Head } from "./wire.ts";
 
-/** Milliseconds without 1 KiB of progress after which a connection counts as dead. */
+/**
+ * Length of a window in milliseconds: one with less than 1 KiB ends the connection, so a dead
+ * one is noticed after one to two windows.
+ */
 export const IDLE_TIMEOUT_MS = 30_000;
-/** Bytes that must come within that time. */
+/** Bytes that must come within a window. */
 const IDLE_BYTES = 1024;
 
 /** What {@link Transport} may be told. */
@@ -72,6 +76,45 @@ export class Transport {
     for (const connection of this.#open) connection.destroy();
     this.#open.clear();
     this.#idle.clear();
+  }
+
+  /**
+   * Whether a server speaks TLS at all: only a greeting is sent, and no certificate is looked
+   * at (reading all authorities would take longer than pulling a small image).
+   */
+  async speaksTls(url: URL, signal?: AbortSignal): Promise<boolean> {
+    signal?.throwIfAborted();
+    if (this.#proxyFor(url) !== undefined) {
+      try {
+        const answer = await this.request(url, signal === undefined ? {} : { signal });
+        answer.discard();
+        return true;
+      } catch (error) {
+        signal?.throwIfAborted();
+        if (error instanceof VmsanError) return false;
+        throw error;
+      }
+    }
+    const tls = await import("node:tls");
+    const host = url.hostname.replace(/^\[|\]$/g, "");
+    const port = url.port === "" ? 443 : Number(url.port);
+    return new Promise((resolve, reject) => {
+      const socket = tls.connect({ host, port, ca: [], rejectUnauthorized: false });
+      const end = (settle: () => void): void => {
+        signal?.removeEventListener("abort", abort);
+        socket.destroy();
+        settle();
+      };
+      const abort = (): void => end(() => reject(signal?.reason as Error));
+      signal?.addEventListener("abort", abort, { once: true });
+      socket.setTimeout(this.idleTimeoutMs, () =>
+        end(() => reject(stalledFailure(url, this.idleTimeoutMs))),
+      );
+      socket.on("secureConnect", () => end(() => resolve(true)));
+      // Refused or not TLS: the plain address is tried, and its error is the one to show.
+      socket.on("error", () => end(() => resolve(false)));
+      socket.on("close", () => end(() => resolve(false)));
+    });
   }
 
   /** Send one request and give its answer's head; redirects are the caller's affair. */
@@ -261,7 +304,8 @@ export class Transport {
     return new Promise((resolve, reject) => {
       const fail = (error: Error): void => {
         socket.destroy();
-        reject(signal?.aborted === true ? (signal.reason as Error) : networkFailure(error, proxy));
+        if (signal?.aborted === true) reject(signal.reason as Error);
+        else reject(error instanceof VmsanError ? error : networkFailure(error, proxy));
       };
       const abort = (): void => fail(new Error("aborted"));
       let head = "";

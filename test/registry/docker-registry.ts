@@ -1,8 +1,9 @@
 /** Debian's docker-registry on a loopback port of its own, started and stopped by tests. */
 import { execFileSync, spawn } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 
 /** A running registry. */
 export interface TestRegistry {
@@ -101,22 +102,29 @@ export async function startRegistry(options: TestRegistryOptions = {}): Promise<
       `storage: {filesystem: {rootdirectory: ${dir}/data}, delete: {enabled: true}}\n` +
       `http: {addr: "127.0.0.1:0"${certificate}}\n${auth}`,
   );
+  // To a file, not a pipe: a test that waits for a program with execFileSync reads no pipe,
+  // and a registry whose pipe is full stands still.
+  const log = join(dir, "log");
+  const output = openSync(log, "w");
   const child = spawn("docker-registry", ["serve", config], {
-    stdio: ["ignore", "ignore", "pipe"],
+    stdio: ["ignore", output, output],
     env: { PATH: process.env["PATH"], OTEL_TRACES_EXPORTER: "none" },
   });
-  const gone = new Promise<void>((resolve) => child.once("close", () => resolve()));
-  const host = await new Promise<string>((resolve, reject) => {
-    let said = "";
-    child.on("error", reject);
-    child.stderr.setEncoding("utf8");
-    child.stderr.on("data", (text: string) => {
-      said = (said + text).slice(-20_000);
-      const match = /listening on (127\.0\.0\.1:\d+)/.exec(said);
-      if (match?.[1] !== undefined) resolve(match[1]);
-    });
-    child.once("close", () => reject(new Error(`docker-registry ended: ${said}`)));
+  closeSync(output);
+  let ended = false;
+  const gone = new Promise<void>((resolve) => {
+    child.once("error", () => resolve());
+    child.once("close", () => resolve());
+  }).then(() => {
+    ended = true;
   });
+  let host: string | undefined;
+  while (host === undefined) {
+    const said = readFileSync(log, "utf8");
+    host = /listening on (127\.0\.0\.1:\d+)/.exec(said)?.[1];
+    if (ended) throw new Error(`docker-registry ended: ${said.slice(-2000)}`);
+    if (host === undefined) await sleep(20);
+  }
   return {
     host,
     caFile: tls?.ca,
