@@ -1,5 +1,6 @@
 /** `vmsan run`: make a VM, run one command in it, remove it. */
 import type { Command } from "commander";
+import type { Vm } from "../../client/vm.ts";
 import { parseDuration } from "../../util/units.ts";
 import { command, interruptSignal, runs, withoutSeparator } from "../command.ts";
 import { addCreateFlags, createOptions } from "../create-flags.ts";
@@ -33,8 +34,9 @@ export function runCommand(): Command {
     const view = progressView(output, true);
     const interrupt = interruptSignal();
     let id: string | undefined;
+    let vm: Vm | undefined;
     try {
-      const vm = await vmsan.create(options, {
+      vm = await vmsan.create(options, {
         onProgress: view.sink,
         signal: interrupt.signal,
         onVm: (made) => (id = made),
@@ -62,6 +64,7 @@ export function runCommand(): Command {
     } finally {
       view.close();
       interrupt.dispose();
+      vm?.letGo();
       // Waits until nothing of the VM is left; the daemon would do it without us as well.
       if (id !== undefined) await vmsan.remove(id, { force: true }).catch(ignoreNotFound);
     }
