@@ -150,7 +150,12 @@ export class FirecrackerDriver implements Driver {
       if (launched !== undefined) await killAndWait(launched.identity);
       const left = await this.clear(spec, programs);
       if (signal.aborted) throw signal.reason;
-      const known = asVmsanError(error, `Cannot start Firecracker for ${spec.id}`, "ERR_VMM_START");
+      const known = asVmsanError(
+        error,
+        `Cannot start Firecracker for the VM ${spec.id}`,
+        "ERR_VMM_START",
+        "Check that kernel, initramfs and disks exist and that the host's disk is not full.",
+      );
       if (left.failed.length === 0) throw known;
       const details = { ...known.details, notCleanedUp: left.failed };
       throw new VmsanError({ ...known.toJSON(), details }, error);

@@ -60,27 +60,29 @@ async function openPort(
     const finish = (result: Duplex | undefined): void => {
       clearTimeout(timer);
       signal.removeEventListener("abort", giveUp);
-      socket.removeListener("data", read);
+      socket.removeListener("readable", read);
       socket.removeListener("close", giveUp);
       if (result === undefined) socket.destroy();
       resolve(result);
     };
     const giveUp = (): void => finish(undefined);
-    const read = (chunk: Buffer): void => {
+    // Not by "data" and pause(): the next reader's "data" would then wait for a resume().
+    const read = (): void => {
+      const chunk = socket.read() as Buffer | null;
+      if (chunk === null) return;
       seen = Buffer.concat([seen, chunk]);
       const end = seen.indexOf("\n");
       if (end < 0 && seen.length < 64) return;
       if (end < 0 || !/^OK \d+$/.test(seen.toString("latin1", 0, end))) return giveUp();
-      socket.pause();
-      finish(socket);
       if (end + 1 < seen.length) socket.unshift(seen.subarray(end + 1));
+      finish(socket);
     };
     const timer = setTimeout(giveUp, waitMs);
     signal.addEventListener("abort", giveUp, { once: true });
     // A guest that resets the connection closes it as well, which is what counts.
     socket.on("error", () => undefined);
     socket.on("close", giveUp);
-    socket.on("data", read);
+    socket.on("readable", read);
     socket.write(`CONNECT ${port}\n`);
   });
 }

@@ -6,7 +6,7 @@ import { chmod, mkdir, rm, symlink } from "node:fs/promises";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { hostArch } from "../../boot/kernel.ts";
-import { VmsanError, messageOf } from "../../model/errors.ts";
+import { VmsanError, asVmsanError, messageOf } from "../../model/errors.ts";
 import type { ProcessIdentity, VmSpec } from "../../model/vm.ts";
 import { isAlive } from "../../util/process-identity.ts";
 import { run } from "../../util/run.ts";
@@ -206,13 +206,16 @@ export class QemuDriver implements Driver {
     } catch (error) {
       if (started !== undefined) await killAndWait(started.identity);
       const left = (await this.cleanup(spec)).failed;
-      if (left.length > 0 && error instanceof VmsanError) {
-        throw new VmsanError(
-          { ...error.toJSON(), details: { ...error.details, notCleanedUp: left } },
-          error,
-        );
-      }
-      throw error;
+      if (signal.aborted) throw signal.reason;
+      const known = asVmsanError(
+        error,
+        `Cannot start QEMU for the VM ${spec.id}`,
+        "ERR_VMM_START",
+        "Check that kernel, initramfs and disks exist and that the host's disk is not full.",
+      );
+      if (left.length === 0) throw known;
+      const details = { ...known.details, notCleanedUp: left };
+      throw new VmsanError({ ...known.toJSON(), details }, error);
     }
   }
 
