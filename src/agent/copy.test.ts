@@ -164,6 +164,20 @@ describe("copies", () => {
     expect(fs.readdirSync(inGuest())).toEqual(["f"]);
   });
 
+  test("relative names in the guest start at home", async () => {
+    const name = `vmsan-test-${randomBytes(4).toString("hex")}`;
+    const home = await homeOf(guest.channel);
+    fs.writeFileSync(onHost(name), "x");
+    try {
+      await upload(guest.channel, [onHost(name)], "./");
+      expect(fs.readFileSync(join(home, name), "utf8")).toBe("x");
+      await download(guest.channel, `~/${name}`, onHost("back"));
+      expect(fs.readFileSync(onHost("back"), "utf8")).toBe("x");
+    } finally {
+      fs.rmSync(join(home, name), { force: true });
+    }
+  });
+
   test("home directories", async () => {
     expect(await homeOf(guest.channel, "root")).toBe("/root");
     expect(await homeOf(guest.channel, "424242")).toBe("/");

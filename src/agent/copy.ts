@@ -45,16 +45,21 @@ export async function homeOf(
   return root ? "/root" : "/";
 }
 
+/** A path without slashes at its end. */
+function withoutSlash(path: string): string {
+  return path.replace(/\/+$/, "") || "/";
+}
+
 /** An absolute path of the guest, relative ones taken from the user's home. */
 async function guestPath(
   transport: GuestTransport,
   path: string,
   options: FileOptions,
 ): Promise<string> {
-  if (path.startsWith("/")) return path;
+  if (path.startsWith("/")) return withoutSlash(path);
   const home = await homeOf(transport, options.user, options.signal);
-  if (path === "" || path === "~") return home;
-  return posix.join(home, path.startsWith("~/") ? path.slice(2) : path);
+  const inside = path === "~" ? "" : path.startsWith("~/") ? path.slice(2) : path;
+  return withoutSlash(posix.join(home, inside));
 }
 
 /** Whether the agent says that there is no such file. */
