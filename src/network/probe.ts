@@ -20,6 +20,19 @@ function mayAdministrate(): boolean {
 /** An answer of {@link probeHost}. */
 const none = (reason: string, fix: string): NetworkProbe => ({ mode: "none", reason, fix });
 
+/** What stands in the way of networks in a user namespace, in words. */
+async function withoutRoot(): Promise<string> {
+  const lacks: string[] = [];
+  if (!canOpen("/dev/net/tun")) lacks.push("/dev/net/tun is not open to this user");
+  if (!hasTool("pasta")) lacks.push("pasta (package passt) is not installed");
+  const spaces = await run("unshare", ["--user", "--map-root-user", "--net", "true"], {
+    timeoutMs: 5000,
+  });
+  if (spaces.code !== 0) lacks.push("the kernel does not let this user make namespaces");
+  const state = lacks.length === 0 ? "everything needed is here" : lacks.join("; ");
+  return `Networks without root are not supported yet (${state}).`;
+}
+
 /** Try the strictest ruleset in a namespace of its own; the kernel's complaint, or undefined. */
 async function tryRules(): Promise<string | undefined> {
   const text = ruleset({
@@ -63,7 +76,7 @@ export async function probeHost(helper: string): Promise<NetworkProbe> {
   }
   if (!mayAdministrate()) {
     return none(
-      "Networks need root (CAP_NET_ADMIN) here.",
+      `Networks need root (CAP_NET_ADMIN) here. ${await withoutRoot()}`,
       "Start vmsan's daemon as root, or use --network-policy none.",
     );
   }

@@ -2,6 +2,7 @@
  * What the daemon does for one VM's network while it runs: name server, proxy, published and
  * opened ports, decision log; and changes of policy, one at a time.
  */
+import { messageOf } from "../model/errors.ts";
 import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import type { Plan } from "./address.ts";
 import type { Helper } from "./helper.ts";
@@ -29,6 +30,14 @@ export interface ServiceOptions {
   warn: (message: string) => void;
 }
 
+/** An answer that waits for its addresses to be usable. */
+interface Admission {
+  name: string;
+  addresses: readonly string[];
+  ttl: number;
+  resolve: (admitted: boolean) => void;
+}
+
 /** Milliseconds to reach a port of the guest. */
 const guestConnectMs = 5000;
 
@@ -43,6 +52,7 @@ export class Service {
   private published: Listener | undefined;
   private policy: NetworkPolicy;
   private generation: number;
+  private readonly admissions: Admission[] = [];
   private queue: Promise<unknown> = Promise.resolve();
   private closed = false;
 
@@ -130,24 +140,35 @@ export class Service {
     }
   }
 
-  /** Addresses of an allowed name: into the kernel's set before the guest learns them. */
+  /**
+   * Addresses of an allowed name: into the kernel's set before the guest learns them. Answers
+   * that wait for the same turn share one transaction, so that a guest that asks for many names
+   * does not make the host launch as many programs.
+   */
   private admit(name: string, addresses: readonly string[], ttl: number): Promise<boolean> {
     if (this.policy.mode === "allow-all") return Promise.resolve(true);
-    return this.serial(async () => {
-      if (this.closed || !nameAllowed(this.policy, name)) return false;
-      const due = this.book.learn(name, addresses, ttl);
-      if (due.length === 0) return true;
-      try {
-        await this.options.nft(addNames(due));
-        return true;
-      } catch (error) {
-        this.book.unlearn(due);
-        this.options.warn(
-          `${this.options.vmId}: addresses of ${name} were not admitted: ${String(error)}`,
-        );
-        return false;
-      }
+    return new Promise((resolve) => {
+      this.admissions.push({ name, addresses, ttl, resolve });
+      if (this.admissions.length > 1) return;
+      // Failures are answered to each admission; there is nothing left to wait for here.
+      void this.serial(() => this.admitAll());
     });
+  }
+
+  /** Put the addresses of all waiting answers into the kernel's set. */
+  private async admitAll(): Promise<void> {
+    const waiting = this.admissions.splice(0);
+    const good = waiting.filter(({ name }) => !this.closed && nameAllowed(this.policy, name));
+    const due = good.flatMap(({ name, addresses, ttl }) => this.book.learn(name, addresses, ttl));
+    let admitted = true;
+    try {
+      if (due.length > 0) await this.options.nft(addNames(due));
+    } catch (error) {
+      admitted = false;
+      this.book.unlearn(due);
+      this.options.warn(`${this.options.vmId}: addresses were not admitted: ${messageOf(error)}`);
+    }
+    for (const one of waiting) one.resolve(admitted && good.includes(one));
   }
 
   /** The ruleset for a policy as things are now. */

@@ -3,6 +3,7 @@
  * restart, names whose addresses change; in namespaces of its own. Prints JSON lines
  * {stage, ok, got}.
  */
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { parsePolicy, type PolicyInput } from "../../src/network/parse.ts";
 import { ethernet, ipv4, udp } from "./packets.ts";
 import { World, name } from "./world.ts";
@@ -237,6 +238,21 @@ await world.restart();
 await world.manager.resume("vm-guest", deny, published);
 const closed = await lookUp("a.test");
 say("after a restart: a policy that changed meanwhile", closed.startsWith("closed"), closed);
+
+// The helper dies: sockets stay, the next request starts another.
+await set(names);
+for (const pid of readdirSync("/proc").filter((entry) => /^\d+$/.test(entry))) {
+  // Only this world is in our /proc; processes that end meanwhile are none of ours.
+  const path = `/proc/${pid}/comm`;
+  if (existsSync(path) && readFileSync(path, "utf8").trim() === "vmsan-nethelper") {
+    process.kill(Number(pid), "SIGKILL");
+  }
+}
+await sleep(100);
+name("a.test", ["203.0.113.10"]);
+const still = await lookUp("a.test");
+say("after the helper died: names", still.includes("203.0.113.10"), still);
+await ports("after the helper died");
 
 // A name with a TTL of a second and a new address each time.
 await set(names);
