@@ -4,5 +4,6 @@ import { openStore, parseImageSource, resolveImage } from "../../src/oci/images.
 const [dir = "", reference = ""] = process.argv.slice(2);
 const store = await openStore(dir);
 process.stdout.write("begin\n");
+const start = performance.now();
 const image = await resolveImage(parseImageSource(reference), { store, pull: "always" });
-process.stdout.write(`${image.digest}\n`);
+process.stdout.write(`${image.digest}\n${((performance.now() - start) / 1000).toFixed(3)}\n`);
