@@ -35,7 +35,14 @@ import {
   type Started,
 } from "../launch.ts";
 import { claimUid, defaultUidRange, releaseUids, type UidRange } from "../uids.ts";
-import { guestName, qemuArguments, qemuFiles, type QemuHost, type QemuRestore } from "./command.ts";
+import {
+  guestName,
+  qemuArguments,
+  qemuFiles,
+  translationBufferMib,
+  type QemuHost,
+  type QemuRestore,
+} from "./command.ts";
 import type { Qmp } from "./qmp.ts";
 import { loadState, memoryOf } from "./snapshot.ts";
 import { QemuVm, connectMonitor } from "./vm.ts";
@@ -56,7 +63,7 @@ export interface QemuDriverOptions {
 const oldest = [7, 2] as const;
 /** Milliseconds until the monitor must answer after the start. */
 const startTimeoutMs = 20_000;
-/** Memory of the process beyond the guest's: code, devices, translated code, I/O threads. */
+/** Memory of the process beyond the guest's and translated code: devices, I/O, snapshots. */
 const overheadMib = 192;
 
 const capabilities: DriverCapabilities = {
@@ -223,12 +230,15 @@ export class QemuDriver implements Driver {
   private async prepare(attempt: Attempt): Promise<Boxes> {
     const { spec, host, notEnforced } = attempt;
     await mkdir(spec.dir, { recursive: true, mode: 0o700 });
+    // A daemon that was killed at the wrong moment may have left one that nobody knows of.
+    await killLeftovers(spec.dir, guestName(spec.id));
     await this.removeFiles(spec);
     const khz = hostTscKhz();
     if (khz !== undefined) host.tscKhz = khz;
     await this.chooseUser(attempt);
     if (spec.isolation.cgroup) {
-      const memoryBytes = (spec.memMib + overheadMib) * (1 << 20);
+      const code = host.accelerator === "tcg" ? translationBufferMib(spec.memMib) : 0;
+      const memoryBytes = (spec.memMib + overheadMib + code) * (1 << 20);
       // A quarter of a processor for devices and I/O beside the guest's own.
       const limits = { memoryBytes, cpus: spec.vcpus + 0.25, pids: 128 + spec.vcpus };
       attempt.cgroup = await createCgroup(spec.id, limits);
