@@ -92,7 +92,7 @@ func TestRemote(t *testing.T) {
 	t.Logf("zombies: %s", r.out[0].String())
 	r = a.run(with(sh("sleep 50 & sleep 51"), "timeoutMs", 200), nil)
 	t.Logf("%+v", r.exit)
-	r = a.run(map[string]any{"argv": []string{"sh", "-c", "dd if=/dev/zero of=/dev/null bs=900M count=1; echo after $?"}}, nil)
+	r = a.run(map[string]any{"argv": []string{"sh", "-c", "tail -c 210000000 /dev/zero; echo after $?"}}, nil)
 	t.Logf("oom: %+v %s", r.exit, r.out[1].String())
 	_, v = a.call("GET", "/v1/stats", nil)
 	t.Log(v)

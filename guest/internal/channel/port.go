@@ -59,29 +59,35 @@ func NewPort(fd uintptr) (*Port, error) {
 // File gives the descriptor's file, to hand it to a child.
 func (p *Port) File() *os.File { return p.file }
 
-// Read waits for input. A read of 0 bytes only says that the host is not
-// connected now: it waits for the next event (the poller is edge-triggered).
+// Read waits for input and takes as much as is there (one read(2) gives at most
+// 4096 bytes). A read of 0 bytes only says that the host is not connected now:
+// it waits for the next event (the poller is edge-triggered).
 func (p *Port) Read(b []byte) (int, error) {
-	var n int
+	n := 0
 	var err error
 	werr := p.raw.Read(func(fd uintptr) bool {
-		for {
-			n, err = syscall.Read(int(fd), b)
+		for n < len(b) {
+			var got int
+			got, err = syscall.Read(int(fd), b[n:])
 			switch {
 			case errors.Is(err, syscall.EINTR):
+				err = nil
 				continue
-			case errors.Is(err, syscall.EAGAIN):
-				return false
-			case err == nil && n == 0:
-				return false
+			case errors.Is(err, syscall.EAGAIN), err == nil && got == 0:
+				err = nil
+				return n > 0
+			case err != nil:
+				return true
 			}
-			return true
+			n += got
 		}
+		return true
 	})
-	if werr != nil {
-		return 0, werr
+	if n > 0 {
+		// An error comes again with the next read.
+		return n, nil
 	}
-	return max(n, 0), err
+	return 0, errors.Join(werr, err)
 }
 
 // Write writes all of b, waiting while the host does not take it.

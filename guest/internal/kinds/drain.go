@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-const readSize = 64 << 10
+const readSize = 128 << 10
 
 var readBuffers = sync.Pool{New: func() any {
 	b := make([]byte, readSize)

@@ -241,7 +241,7 @@ func (c *command) remaining() bool {
 // feed writes the stream's input to the command.
 func (c *command) feed(f *os.File) {
 	in := c.s.Input()
-	buf := make([]byte, 32<<10)
+	buf := make([]byte, 64<<10)
 	last := byte('\n')
 	for {
 		n, err := in.Read(buf)

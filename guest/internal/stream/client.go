@@ -13,7 +13,7 @@ import (
 
 // chunk is how much output is sent at a time, shared by both outputs. The
 // buffer has room for the small frames besides.
-const chunk = 128 << 10
+const chunk = 256 << 10
 
 var buffers = sync.Pool{New: func() any {
 	b := make([]byte, 0, chunk+256)
