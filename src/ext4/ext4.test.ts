@@ -190,7 +190,7 @@ describe("trees", () => {
     for (let i = 1; i < 256; i++) {
       if (i !== 47)
         children.set(
-          String.fromCharCode(i) === "." ? ".." + "." : String.fromCharCode(i),
+          String.fromCharCode(i) === "." ? "..." : String.fromCharCode(i),
           inode({}),
         );
       children.set("n".repeat(i), inode({}));

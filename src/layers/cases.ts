@@ -70,6 +70,12 @@ export const layerCases: LayerCase[] = [
     layers: [[file("a")], [file(".wh..wh.plnk/x"), file(".wh..wh.aufs"), dir(".wh..wh.orph")]],
     tree: { a: "=a" },
   },
+  { name: "a whiteout as a directory", layers: [[file(".wh.a/b")]], error: "ERR_LAYER_WHITEOUT" },
+  {
+    name: "a symlink to a whiteout",
+    layers: [[link("l", ".wh.a"), file("l/b")]],
+    error: "ERR_LAYER_SYMLINK",
+  },
   { name: "whiteout of nothing", layers: [[file(".wh.")]], error: "ERR_LAYER_WHITEOUT" },
   {
     name: "whiteout of the directory itself",

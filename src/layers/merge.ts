@@ -6,7 +6,7 @@
 import type { LayerEntries, LayerEntry } from "./entry.ts";
 import { layerError, readable } from "./errors.ts";
 import type { LayerLimits } from "./limits.ts";
-import { cleanPath } from "./path.ts";
+import { cleanPath, isReserved } from "./path.ts";
 import { describe, implicitDirectory, nodeOf, type TreeNode } from "./tree.ts";
 
 /** Symlinks followed on one path before it counts as a loop (the kernel stops at 40). */
@@ -122,7 +122,8 @@ class Merger<Content> {
         continue;
       }
       if (next?.kind !== "directory") {
-        if (part.length > 255) throw symlinkLoop(parts);
+        // Only a symlink's target can bring such a name here.
+        if (part.length > 255 || isReserved(part)) throw badTarget(parts);
         next = implicitDirectory();
         node.children?.set(part, next);
       }
@@ -202,6 +203,15 @@ function symlinkLoop(parts: readonly string[]): Error {
     "SYMLINK_LOOP",
     `Cannot follow the path ${readable(parts.join("/").slice(0, 200))} of a layer`,
     "Its symlinks form a loop, or lead too deep.",
+  );
+}
+
+/** The error for a symlink on the way whose target cannot be made. */
+function badTarget(parts: readonly string[]): Error {
+  return layerError(
+    "SYMLINK",
+    `Cannot follow the path ${readable(parts.join("/").slice(0, 200))} of a layer`,
+    "A symlink on it leads to a name that is too long, or kept for whiteouts.",
   );
 }
 

@@ -62,9 +62,10 @@ export type Whiteout =
 export function whiteoutOf(parts: readonly string[]): Whiteout {
   const last = parts.at(-1);
   if (last === undefined || !last.startsWith(WHITEOUT)) {
-    // Anything below aufs's own directories belongs to them.
-    for (let i = 0; i < parts.length - 1; i++) {
-      if (parts[i]?.startsWith(META) === true) return { kind: "ignore" };
+    for (const part of parts) {
+      // Anything below aufs's own directories belongs to them.
+      if (part.startsWith(META)) return { kind: "ignore" };
+      if (part.startsWith(WHITEOUT)) throw badWhiteout(parts, "A whiteout is no directory.");
     }
     return { kind: "none" };
   }
@@ -72,11 +73,18 @@ export function whiteoutOf(parts: readonly string[]): Whiteout {
   if (last.startsWith(META)) return { kind: "ignore" };
   const name = last.slice(WHITEOUT.length);
   if (name === "" || name === "." || name === "..") {
-    throw layerError(
-      "WHITEOUT",
-      `Cannot apply the whiteout ${readable(parts.join("/"))} of a layer`,
-      "It names nothing that could be removed.",
-    );
+    throw badWhiteout(parts, "It names nothing that could be removed.");
   }
   return { kind: "remove", name };
+}
+
+/** The error for a whiteout that makes no sense. */
+function badWhiteout(parts: readonly string[], why: string): Error {
+  const path = readable(parts.join("/"));
+  return layerError("WHITEOUT", `Cannot apply the whiteout ${path} of a layer`, why);
+}
+
+/** Is this a name that must not appear in a tree? */
+export function isReserved(name: string): boolean {
+  return name.startsWith(WHITEOUT);
 }

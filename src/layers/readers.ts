@@ -20,7 +20,7 @@ export interface ReaderMemory {
 }
 
 /** All rings together: how far decompression may run ahead of the file system. */
-const RING_BYTES = 96 * 1024 * 1024;
+const RING_BYTES = 48 * 1024 * 1024;
 
 /** Running decompression threads. */
 export interface Readers {

@@ -1,0 +1,241 @@
+/**
+ * bench/rootfs: layers to disk, this project's way against the others, in one run on one image.
+ *
+ *   node bench/rootfs.ts [--layers FILE.json] [--megabytes 1000] [--files 40000] [--runs 3]
+ *
+ * Without --layers, a synthetic image of four gzip layers is made. Compared: the floor (all layers
+ * decompressed at once to nothing by node:zlib), the direct builder, `tar -x` + `mkfs.ext4 -d` +
+ * `tune2fs`, and `umoci unpack` + `mkfs.ext4 -d`. Prints JSON. For honest numbers the machine must
+ * have nothing else to do: the load is printed too.
+ */
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import {
+  createReadStream,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { loadavg, tmpdir } from "node:os";
+import { join } from "node:path";
+import { Writable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { parseArgs } from "node:util";
+import { createGunzip } from "node:zlib";
+import { makeTar, storeLayer, type TestEntry } from "../src/layers/testing.ts";
+import type { LayerBlob } from "../src/model/image.ts";
+
+const { values } = parseArgs({
+  options: {
+    layers: { type: "string" },
+    megabytes: { type: "string", default: "1000" },
+    files: { type: "string", default: "40000" },
+    runs: { type: "string", default: "3" },
+    only: { type: "string" },
+  },
+});
+const SIZE = 10 * 2 ** 30;
+const dir = mkdtempSync(join(tmpdir(), "vmsan-bench-"));
+
+/** Content that compresses about three to one, as programs do. */
+function content(bytes: number, seed: number): Buffer {
+  const data = Buffer.allocUnsafe(bytes);
+  let state = seed + 1;
+  for (let at = 0; at < bytes; at++) {
+    if ((at & 1023) === 0) state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    data[at] = at % 4 === 0 ? state & 0xff : (at >> 3) & 0x3f;
+  }
+  return data;
+}
+
+/** Four layers; sizes of files as in distributions: many small ones, few large. */
+function syntheticLayers(megabytes: number, files: number): LayerBlob[] {
+  const layers: LayerBlob[] = [];
+  for (const [layer, share] of [0.4, 0.3, 0.2, 0.1].entries()) {
+    const count = Math.floor(files * share);
+    const mean = (megabytes * 1e6 * share) / count;
+    const entries: TestEntry[] = [];
+    for (let i = 0; i < count; i++) {
+      const bytes = Math.floor(i % 100 === 0 ? mean * 60 : mean * 0.4);
+      entries.push({ path: `layer${layer}/dir${i % 300}/file${i}`, data: content(bytes, i) });
+    }
+    layers.push(storeLayer(dir, makeTar(entries), "gzip"));
+  }
+  return layers;
+}
+
+/** Seconds that a step takes. */
+async function timed(step: () => Promise<unknown> | void): Promise<number> {
+  const started = performance.now();
+  await step();
+  return (performance.now() - started) / 1000;
+}
+
+/** Run a program that must succeed. */
+function sh(file: string, args: string[]): void {
+  const { status, stderr } = spawnSync(file, args, { stdio: ["ignore", "ignore", "pipe"] });
+  if (status !== 0) throw new Error(`${file}: ${String(stderr)}`);
+}
+
+/** Decompress everything at once, keep nothing. */
+async function floor(layers: LayerBlob[]): Promise<void> {
+  await Promise.all(
+    layers.map(({ path }) =>
+      pipeline(
+        createReadStream(path, { highWaterMark: 256 * 1024 }),
+        createGunzip({ chunkSize: 256 * 1024 }),
+        new Writable({ write: (_chunk, _encoding, done) => done() }),
+      ),
+    ),
+  );
+}
+
+/** mkfs.ext4 -d. */
+function mkfs(tree: string): void {
+  const image = join(dir, "mkfs.ext4");
+  sh("mkfs.ext4", [
+    "-q",
+    "-F",
+    "-m",
+    "0",
+    "-O",
+    "^has_journal",
+    "-d",
+    tree,
+    image,
+    `${SIZE / 1024}k`,
+  ]);
+  sh("tune2fs", ["-L", "bench", image]);
+  rmSync(image);
+}
+
+/** tar -x of each layer, then mkfs. */
+function tarAndMkfs(layers: LayerBlob[]): void {
+  const tree = join(dir, "tree");
+  mkdirSync(tree);
+  for (const { path } of layers)
+    sh("tar", ["-xzpf", path, "-C", tree, "--numeric-owner", "--xattrs"]);
+  mkfs(tree);
+  sh("rm", ["-rf", tree]);
+}
+
+/** An OCI layout around the layers, for umoci. */
+function layout(layers: LayerBlob[]): string {
+  const path = join(dir, "oci");
+  mkdirSync(join(path, "blobs/sha256"), { recursive: true });
+  const put = (value: unknown): { digest: string; size: number } => {
+    const bytes = Buffer.from(JSON.stringify(value));
+    const hex = createHash("sha256").update(bytes).digest("hex");
+    writeFileSync(join(path, "blobs/sha256", hex), bytes);
+    return { digest: `sha256:${hex}`, size: bytes.length };
+  };
+  for (const layer of layers) {
+    const to = join(path, "blobs/sha256", layer.digest.slice(7));
+    if (!existsSync(to)) linkSync(layer.path, to);
+  }
+  const type = "application/vnd.oci.image";
+  const config = put({
+    architecture: "amd64",
+    os: "linux",
+    config: {},
+    rootfs: { type: "layers", diff_ids: layers.map(({ diffId }) => diffId) },
+  });
+  const manifest = put({
+    schemaVersion: 2,
+    mediaType: `${type}.manifest.v1+json`,
+    config: { mediaType: `${type}.config.v1+json`, ...config },
+    layers: layers.map(({ digest, size }) => ({
+      mediaType: `${type}.layer.v1.tar+gzip`,
+      digest,
+      size,
+    })),
+  });
+  const named = { "org.opencontainers.image.ref.name": "bench" };
+  const index = [{ mediaType: `${type}.manifest.v1+json`, ...manifest, annotations: named }];
+  writeFileSync(join(path, "index.json"), JSON.stringify({ schemaVersion: 2, manifests: index }));
+  writeFileSync(join(path, "oci-layout"), JSON.stringify({ imageLayoutVersion: "1.0.0" }));
+  return path;
+}
+
+/** umoci unpack, then mkfs. */
+function umociAndMkfs(oci: string): void {
+  const bundle = join(dir, "bundle");
+  const rootless = process.getuid?.() === 0 ? [] : ["--rootless"];
+  sh("umoci", ["unpack", ...rootless, "--image", `${oci}:bench`, bundle]);
+  mkfs(join(bundle, "rootfs"));
+  sh("rm", ["-rf", bundle]);
+}
+
+/** The direct builder in a process of its own, for its memory and I/O. */
+function direct(list: string): Record<string, number> {
+  const image = join(dir, "direct.ext4");
+  const script = join(import.meta.dirname, "rootfs-direct.ts");
+  const { status, stdout, stderr } = spawnSync(process.execPath, [
+    script,
+    list,
+    image,
+    String(SIZE),
+  ]);
+  if (status !== 0) throw new Error(String(stderr));
+  const result = JSON.parse(String(stdout)) as Record<string, number>;
+  result.allocatedMb = (statSync(image).blocks * 512) / 1e6;
+  rmSync(image);
+  return result;
+}
+
+/** The middle value. */
+const median = (numbers: number[]): number =>
+  numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? Number.NaN;
+
+try {
+  const layers =
+    values.layers === undefined
+      ? syntheticLayers(Number(values.megabytes), Number(values.files))
+      : (JSON.parse(readFileSync(values.layers, "utf8")) as LayerBlob[]);
+  const list = join(dir, "layers.json");
+  writeFileSync(list, JSON.stringify(layers));
+  const runs = Number(values.runs);
+  const seconds: Record<string, number[]> = { floor: [], direct: [], tarMkfs: [], umociMkfs: [] };
+  let last: Record<string, number> = {};
+  const before = loadavg()[0];
+  // Taking turns, so that whatever else happens on the machine hits all alike.
+  for (let run = 0; run < runs; run++) {
+    seconds.floor?.push(await timed(() => floor(layers)));
+    last = direct(list);
+    seconds.direct?.push(last.seconds ?? Number.NaN);
+  }
+  if (values.only !== "direct") {
+    seconds.tarMkfs?.push(await timed(() => tarAndMkfs(layers)));
+    const oci = layout(layers);
+    seconds.umociMkfs?.push(await timed(() => umociAndMkfs(oci)));
+  }
+  const of = (name: string): number => median(seconds[name] ?? []);
+  console.log(
+    JSON.stringify(
+      {
+        compressedMb: layers.reduce((sum, { size }) => sum + size, 0) / 1e6,
+        load: { before, after: loadavg()[0] },
+        seconds,
+        direct: last,
+        ratios: {
+          directToFloor: of("direct") / of("floor"),
+          tarMkfsToDirect: of("tarMkfs") / of("direct"),
+          umociMkfsToDirect: of("umociMkfs") / of("direct"),
+          writtenToData: (last.writtenMb ?? 0) / (last.dataMb ?? 1),
+        },
+      },
+      undefined,
+      2,
+    ),
+  );
+} finally {
+  rmSync(dir, { recursive: true, force: true });
+}
