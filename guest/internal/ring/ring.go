@@ -5,8 +5,9 @@ package ring
 
 const minCap = 4 << 10
 
-// keepCap is the capacity that an emptied ring may keep.
-const keepCap = 64 << 10
+// keepCap is the capacity that an emptied ring may keep: giving it back and
+// clearing new memory for each burst costs more than the copying.
+const keepCap = 256 << 10
 
 // Ring holds the bytes from Start to End of a stream.
 type Ring struct {

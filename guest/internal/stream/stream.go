@@ -347,7 +347,12 @@ func (s *Stream) Finish(e wire.Exit) {
 	s.exit = &e
 	s.inClosed = true
 	s.in.Free()
-	s.out[0].eof, s.out[1].eof = true, true
+	for i := range s.out {
+		s.out[i].eof = true
+		if s.out[i].ring.Len() == 0 {
+			s.out[i].ring.Free()
+		}
+	}
 	for _, t := range s.timers {
 		t.Stop()
 	}
