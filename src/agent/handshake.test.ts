@@ -47,7 +47,7 @@ describe("the echo", () => {
     ["behind half an echo", [Buffer.concat([echo.subarray(0, 31), echo, behind])]],
     [
       "byte by byte",
-      [...Buffer.concat([Buffer.alloc(40), echo, behind])].map((byte) => Buffer.from([byte])),
+      Array.from(Buffer.concat([Buffer.alloc(40), echo, behind]), (byte) => Buffer.from([byte])),
     ],
   ])("%s", async (_name, chunks) => {
     const [host, agent] = duplexPair();
