@@ -16,8 +16,9 @@ export async function buildDiskFile(
   return await withLease(
     host.store,
     `disk ${request.output}`,
-    async () => {
+    async (lease) => {
       const image = await host.resolve(request.image, {
+        lease,
         pull: request.pull,
         ...(request.platform === undefined ? {} : { platform: request.platform }),
         ...work,

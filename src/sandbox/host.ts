@@ -21,9 +21,9 @@ import {
   unpin,
   withLease,
 } from "../oci/images.ts";
-import type { ContentStore } from "../oci/images.ts";
+import type { ContentStore, Lease } from "../oci/images.ts";
 import { ensureRootfs, listRootfs } from "../rootfs/cache.ts";
-import { ensureRuntime, readCatalogue } from "../runtimes/index.ts";
+import { ensureRuntime, findRuntime, readCatalogue } from "../runtimes/index.ts";
 import { agentBinary, packageVersion } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
 import type { Driver } from "../vmm/driver.ts";
@@ -58,6 +58,10 @@ export interface Host {
 export interface ResolveTextOptions {
   pull: "missing" | "always" | "never";
   platform?: string;
+  /** Keeps the blobs after return; without one they are only safe while this runs. */
+  lease?: Lease;
+  /** It must be a runtime of the catalogue: ERR_VALIDATION_RUNTIME otherwise. */
+  runtime?: boolean;
   /** Absolute path of certificates of authorities to trust besides the system's. */
   caFile?: string;
   signal: AbortSignal;
@@ -112,6 +116,7 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
 
   const resolve = async (text: string, options: ResolveTextOptions): Promise<Image> => {
     const catalogue = await readCatalogue(layout.runtimesFile);
+    if (options.runtime === true) findRuntime(catalogue, text);
     const source = parseImageSource(text, { runtimes: Object.keys(catalogue) });
     const ready =
       source.kind === "runtime"
@@ -132,6 +137,7 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
         registries: await loadRegistries(layout.registriesFile),
         ...(options.caFile === undefined ? {} : { caFile: options.caFile }),
       },
+      ...(options.lease === undefined ? {} : { lease: options.lease }),
       onProgress: options.progress,
       signal: options.signal,
     });
@@ -150,9 +156,11 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
     return await withLease(
       store,
       `creation of ${vmId}`,
-      async () => {
+      async (lease) => {
         const image = await resolve(text, {
+          lease,
           pull: request.pull,
+          runtime: request.image === undefined,
           ...(request.platform === undefined ? {} : { platform: request.platform }),
           signal: work.signal,
           progress: work.progress,
