@@ -37,7 +37,12 @@ done
 fragments=("$here/kernel/trimmed-6.1.fragment")
 [ "$arch" != aarch64 ] || fragments+=("$here/kernel/trimmed-6.1.aarch64.fragment")
 version=$(apt-cache policy linux-source-6.1 | sed -n 's/^  Candidate: //p')
-[ -n "$version" ] && [ "$version" != "(none)" ] || { say "apt knows no linux-source-6.1; run apt-get update"; exit 1; }
+case $version in
+  '' | '(none)')
+    say "apt knows no linux-source-6.1; run apt-get update"
+    exit 1
+    ;;
+esac
 key=$( (echo "$version" "$arch"; cat "${fragments[@]}") | sha256sum | cut -c1-64)
 if [ -f "$output" ] && [ "$(cat "$output.key" 2>/dev/null)" = "$key" ]; then
   say "$output is up to date"

@@ -6,6 +6,8 @@ import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { errnoOf, messageOf } from "../model/errors.ts";
+import { identityOf } from "../util/process-identity.ts";
+import { killAndWait } from "./exit.ts";
 
 /** What a VM's processes may use on the host. */
 export interface CgroupLimits {
@@ -214,13 +216,22 @@ export async function removeCgroup(
   return result;
 }
 
-/** Names of the VMs that have groups. */
-export async function cgroupHolders(mounts?: CgroupMounts): Promise<Set<string>> {
+/**
+ * Kill every process in a VM's groups and wait for their end.
+ * @returns their ids
+ */
+export async function killCgroup(id: string, mounts?: CgroupMounts): Promise<number[]> {
   const found = mounts ?? (await findCgroups());
-  const names = new Set<string>();
+  const pids = new Set<number>();
   for (const root of [...Object.values(found.v1), ...(found.v2 ? [found.v2.path] : [])]) {
-    const entries = await readdir(join(root, parentName), { withFileTypes: true }).catch(() => []);
-    for (const entry of entries) if (entry.isDirectory()) names.add(entry.name);
+    const path = join(root, parentName, id, "cgroup.procs");
+    // ENOENT: no group in this hierarchy.
+    const text = await readFile(path, "utf8").catch(() => "");
+    for (const line of text.split("\n").filter(Boolean)) pids.add(Number(line));
   }
-  return names;
+  for (const pid of pids) {
+    const identity = identityOf(pid);
+    if (identity !== undefined) await killAndWait(identity);
+  }
+  return [...pids];
 }

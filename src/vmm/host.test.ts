@@ -18,6 +18,7 @@ import { cutLog } from "./console-log.ts";
 import type { Driver, DriverProbe } from "./driver.ts";
 import { checkIsolation } from "./isolation.ts";
 import { boxed } from "./launch.ts";
+import { sweepHost } from "./sweep.ts";
 import { claimUid, defaultUidRange, releaseUids, uidHolders } from "./uids.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "vmsan-host-"));
@@ -114,6 +115,17 @@ describe("user ids", () => {
     expect(defaultUidRange(container, container)).toEqual({ first: 50_000, count: 9_000 });
     expect(defaultUidRange("0 1000 1\n", "0 1000 1\n")).toBeUndefined();
   });
+});
+
+test("sweeping takes ids of unknown VMs only", async () => {
+  const stateDir = join(dir, "sweep");
+  const claims = join(stateDir, "uids");
+  const range = { first: 100, count: 5 };
+  await claimUid(claims, range, "vm-known");
+  await claimUid(claims, range, "vm-unknown");
+  const report = await sweepHost(stateDir, (id) => id === "vm-known");
+  expect(report).toEqual({ removed: ["user id of vm-unknown"], failed: [] });
+  expect(await uidHolders(claims)).toEqual(new Set(["vm-known"]));
 });
 
 describe("control groups", () => {

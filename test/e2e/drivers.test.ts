@@ -3,11 +3,11 @@
  * kernel, and Firecracker when there is a real one (VMSAN_FIRECRACKER, VMSAN_JAILER, and
  * VMSAN_KERNEL for another kernel). test/firecracker.test.ts runs the same suite on a stand-in.
  */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll } from "vitest";
+import { afterAll, expect, test } from "vitest";
 import { ensureInitramfs } from "../../src/boot/initramfs.ts";
 import { addKernel, ensureKernel, type Kernel } from "../../src/boot/kernel.ts";
 import { createEmptyDisk } from "../../src/ext4/empty.ts";
@@ -15,6 +15,7 @@ import type { VmSpec } from "../../src/model/vm.ts";
 import { agentBinary } from "../../src/util/package.ts";
 import { layoutOf } from "../../src/util/paths.ts";
 import { driverContract } from "../../src/vmm/contract.ts";
+import { FirecrackerDriver } from "../../src/vmm/firecracker/driver.ts";
 import { QemuDriver } from "../../src/vmm/qemu/driver.ts";
 import { preparedDir } from "./support.ts";
 
@@ -56,5 +57,57 @@ async function makeSpec(): Promise<VmSpec> {
     isolation: { seccomp: true, pidNamespace: true, cgroup: true, networkNamespace: true },
   };
 }
+
+const realFirecracker = process.env["VMSAN_FIRECRACKER"];
+if (realFirecracker === undefined) {
+  console.log("skipped: a real Firecracker: VMSAN_FIRECRACKER and VMSAN_JAILER are not set");
+} else {
+  const jailer = process.env["VMSAN_JAILER"];
+  driverContract(
+    "firecracker",
+    () =>
+      new FirecrackerDriver({
+        stateDir: join(dir, "state"),
+        firecracker: realFirecracker,
+        ...(jailer === undefined ? {} : { jailer }),
+      }),
+    makeSpec,
+  );
+}
+
+test("QEMU: each switch changes exactly what it says, as /proc shows", async () => {
+  const driver = new QemuDriver({ stateDir: join(dir, "state") });
+  const all = { seccomp: true, pidNamespace: true, cgroup: true, networkNamespace: true };
+  for (const off of [undefined, "seccomp", "cgroup", "networkNamespace"] as const) {
+    const made = await makeSpec();
+    const spec = { ...made, isolation: off === undefined ? all : { ...all, [off]: false } };
+    const vm = await driver.start(spec, AbortSignal.timeout(60_000));
+    try {
+      const { pid } = vm.process;
+      const status = readFileSync(`/proc/${pid}/status`, "utf8");
+      const cannot = vm.isolation.notEnforced.join("; ");
+      const seen = {
+        seccomp: /^Seccomp:\s*2$/m.test(status),
+        cgroup:
+          readFileSync(`/proc/${pid}/cgroup`, "utf8").includes(`/vmsan/${spec.id}`) ||
+          (off !== "cgroup" && cannot.includes("limit")),
+        networkNamespace:
+          readlinkSync(`/proc/${pid}/ns/net`) !== readlinkSync("/proc/self/ns/net") ||
+          (off !== "networkNamespace" && cannot.includes("network namespace")),
+      };
+      const { pidNamespace: _none, ...expected } =
+        off === undefined ? all : { ...all, [off]: false };
+      expect({ off, ...seen }).toEqual({ off, ...expected });
+      expect(/^NoNewPrivs:\s*1$/m.test(status)).toBe(true);
+      if (process.geteuid?.() === 0 && !cannot.includes("own user id")) {
+        expect(vm.isolation.uid).toBeGreaterThan(1000);
+        expect(/^CapEff:\s*0+$/m.test(status)).toBe(true);
+      }
+    } finally {
+      await vm.kill();
+      expect((await driver.cleanup(spec)).failed).toEqual([]);
+    }
+  }
+});
 
 driverContract("qemu", () => new QemuDriver({ stateDir: join(dir, "state") }), makeSpec);

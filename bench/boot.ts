@@ -1,0 +1,109 @@
+/**
+ * Boot times and memory of guests by kernel: from the start of QEMU until the agent's echo.
+ *
+ * node bench/boot.ts [--runs N] [KERNEL…]   kernels of the store by id; default: all of them
+ */
+import { randomBytes } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { loadavg, tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { ensureInitramfs } from "../src/boot/initramfs.ts";
+import { ensureKernel, listKernels, type Kernel } from "../src/boot/kernel.ts";
+import { createEmptyDisk } from "../src/ext4/empty.ts";
+import type { VmSpec } from "../src/model/vm.ts";
+import { agentBinary } from "../src/util/package.ts";
+import { layoutOf, vmsanDir } from "../src/util/paths.ts";
+import type { RunningVm } from "../src/vmm/driver.ts";
+import { QemuDriver } from "../src/vmm/qemu/driver.ts";
+
+const { values, positionals } = parseArgs({
+  options: { runs: { type: "string", default: "5" } },
+  allowPositionals: true,
+});
+const layout = layoutOf(vmsanDir());
+const dir = mkdtempSync(join(tmpdir(), "vmsan-bench-boot-"));
+const driver = new QemuDriver({ stateDir: join(dir, "state") });
+
+/** A VM of two empty disks. */
+async function makeSpec(kernel: Kernel, index: number): Promise<VmSpec> {
+  const initramfs = await ensureInitramfs({ dir: layout.initramfs, agent: agentBinary(), kernel });
+  const id = `vm-be${index.toString(16).padStart(6, "0")}`;
+  const home = join(dir, id);
+  const [base, upper] = [join(home, "base"), join(home, "upper")];
+  await mkdir(home, { mode: 0o700 });
+  await createEmptyDisk(base, { sizeBytes: 64 << 20, journal: false });
+  await createEmptyDisk(upper, { sizeBytes: 64 << 20, journal: true });
+  return {
+    id,
+    dir: home,
+    vcpus: 1,
+    memMib: 128,
+    kernel: kernel.vmlinux,
+    initramfs,
+    kernelArgs: [],
+    disks: [
+      { role: "base", path: base, readonly: true },
+      { role: "upper", path: upper, readonly: false },
+    ],
+    isolation: { seccomp: true, pidNamespace: true, cgroup: true, networkNamespace: true },
+  };
+}
+
+/** Wait for the agent's echo of a RESET. */
+async function echo(vm: RunningVm): Promise<void> {
+  const signal = AbortSignal.timeout(60_000);
+  const stream = await vm.connect(signal);
+  const token = randomBytes(32);
+  await new Promise<void>((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+    let seen = Buffer.alloc(0);
+    stream.on("data", (chunk: Buffer) => {
+      seen = Buffer.concat([seen, chunk]);
+      if (seen.includes(token)) resolve();
+    });
+    stream.write(Buffer.concat([Buffer.from("VMSAN-CHANNEL-1\n"), token]));
+  });
+  stream.destroy();
+}
+
+/** The middle one. */
+function median(numbers: number[]): number {
+  return [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? Number.NaN;
+}
+
+try {
+  await ensureKernel({ dir: layout.kernels });
+  const kernels = (await listKernels(layout.kernels)).filter(
+    (kernel) => positionals.length === 0 || positionals.includes(kernel.id),
+  );
+  const probe = await driver.probe();
+  console.log(
+    `${probe.accelerator}, load ${loadavg()
+      .map((value) => value.toFixed(1))
+      .join(" ")}`,
+  );
+  let index = 0;
+  for (const kernel of kernels) {
+    const times: number[] = [];
+    const memory: number[] = [];
+    for (let run = 0; run < Number(values.runs); run++) {
+      const spec = await makeSpec(kernel, (index += 1));
+      const from = performance.now();
+      const vm = await driver.start(spec, AbortSignal.timeout(60_000));
+      await echo(vm);
+      times.push(performance.now() - from);
+      const status = readFileSync(`/proc/${vm.process.pid}/status`, "utf8");
+      memory.push(Number(/^VmRSS:\s*(\d+)/m.exec(status)?.[1]) / 1024);
+      await vm.kill();
+      await driver.cleanup(spec);
+    }
+    const line = { median: median(times), least: Math.min(...times), rss: median(memory) };
+    console.log(
+      `${kernel.id}: agent answers after ${line.median.toFixed(0)} ms (least ${line.least.toFixed(0)}), ${line.rss.toFixed(0)} MiB resident, ${kernel.modules.length} modules`,
+    );
+  }
+} finally {
+  rmSync(dir, { recursive: true, force: true });
+}
