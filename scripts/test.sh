@@ -84,7 +84,7 @@ for step in $steps; do
     e2e)
       prepare_agent
       prepare_images
-      vitest_step install 420
+      vitest_step install 720
       vitest_step e2e 1500
       ;;
   esac

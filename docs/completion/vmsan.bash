@@ -1,0 +1,87 @@
+# bash completion for vmsan; generated, see `vmsan completion --help`.
+_vmsan() {
+  local line=("${COMP_WORDS[@]}") current=$COMP_CWORD cur=${COMP_WORDS[COMP_CWORD]}
+  COMPREPLY=()
+  local path='' word previous='' words='' flags='' kind='' given=0 i
+  for ((i = 1; i < current; i++)); do
+    word=${line[i]}
+    case $previous in --allow-host-port|--allowed-cidr|--allowed-domain|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--driver|--entrypoint|--env|--format|--from|--from-image|--init|--input|--kernel|--label|--memory|--mirror|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--user|--username|--vcpus|--workdir|-d|-e|-i|-o|-s|-u|-w) previous=''; continue ;; esac
+    previous=$word
+    case $word in
+      --) return 0 ;;
+      -*) continue ;;
+    esac
+    case "${path:+$path }$word" in
+      'run'|'create'|'exec'|'connect'|'list'|'ls'|'inspect'|'start'|'stop'|'remove'|'rm'|'pause'|'resume'|'logs'|'network'|'port-forward'|'upload'|'download'|'cp'|'ps'|'wait'|'kill'|'image'|'image ls'|'image list'|'image pull'|'image inspect'|'image tag'|'image rm'|'image remove'|'image prune'|'image save'|'image load'|'image disk'|'login'|'logout'|'setup'|'doctor'|'daemon'|'daemon status'|'daemon start'|'daemon stop'|'daemon logs'|'completion') path="${path:+$path }$word" ;;
+      *) given=$((given + 1)) ;;
+    esac
+  done
+  case $path in
+    '') words='run create exec connect list ls inspect start stop remove rm pause resume logs network port-forward upload download cp ps wait kill image login logout setup doctor daemon completion' flags='--version --json --verbose --help -h' kind='' ;;
+    'run') words='' flags='--json --verbose --interactive -i --tty -t --entrypoint --vcpus --memory --disk --disk-mode --kernel --timeout --project --name --label --publish-port --network-policy --network --allowed-domain --allowed-cidr --denied-cidr --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
+    'create') words='' flags='--json --verbose --from-image --runtime --rootfs --snapshot --connect --silent --vcpus --memory --disk --disk-mode --kernel --timeout --project --name --label --publish-port --network-policy --network --allowed-domain --allowed-cidr --denied-cidr --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
+    'exec') words='' flags='--json --verbose --sudo --interactive -i --tty -t --workdir -w --env -e --user -u --timeout --detach -d --help -h' kind=vm ;;
+    'connect') words='' flags='--json --verbose --session -s --user -u --help -h' kind=vm ;;
+    'list'|'ls') words='' flags='--json --verbose --help -h' kind='' ;;
+    'inspect') words='' flags='--json --verbose --help -h' kind=vm ;;
+    'start') words='' flags='--json --verbose --help -h' kind=vm ;;
+    'stop') words='' flags='--json --verbose --help -h' kind=vms ;;
+    'remove'|'rm') words='' flags='--json --verbose --force -f --help -h' kind=vms ;;
+    'pause') words='' flags='--json --verbose --help -h' kind=vms ;;
+    'resume') words='' flags='--json --verbose --help -h' kind=vms ;;
+    'logs') words='' flags='--json --verbose --follow -f --tail --since --help -h' kind=vm ;;
+    'network') words='' flags='--json --verbose --network-policy --allowed-domain --allowed-cidr --denied-cidr --allow-host-port --allow-icmp --allow-udp --bandwidth --log --follow -f --help -h' kind=vm ;;
+    'port-forward') words='' flags='--json --verbose --reverse -R --help -h' kind=vm ;;
+    'upload') words='' flags='--json --verbose --dest -d --user -u --help -h' kind=vm ;;
+    'download') words='' flags='--json --verbose --dest -d --user -u --help -h' kind=vm ;;
+    'cp') words='' flags='--json --verbose --user -u --help -h' kind=file ;;
+    'ps') words='' flags='--json --verbose --help -h' kind=vm ;;
+    'wait') words='' flags='--json --verbose --help -h' kind=vm ;;
+    'kill') words='' flags='--json --verbose --signal -s --help -h' kind=vm ;;
+    'image') words='ls list pull inspect tag rm remove prune save load disk' flags='--json --verbose --help -h' kind='' ;;
+    'image ls'|'image list') words='' flags='--json --verbose --help -h' kind='' ;;
+    'image pull') words='' flags='--json --verbose --platform --ca-file --help -h' kind=file ;;
+    'image inspect') words='' flags='--json --verbose --help -h' kind=file ;;
+    'image tag') words='' flags='--json --verbose --help -h' kind=file ;;
+    'image rm'|'image remove') words='' flags='--json --verbose --help -h' kind=file ;;
+    'image prune') words='' flags='--json --verbose --all -a --help -h' kind='' ;;
+    'image save') words='' flags='--json --verbose --output -o --format --help -h' kind=file ;;
+    'image load') words='' flags='--json --verbose --input -i --help -h' kind='' ;;
+    'image disk') words='' flags='--json --verbose --output -o --size --builder --journal --platform --help -h' kind=file ;;
+    'login') words='' flags='--json --verbose --username -u --password-stdin --ca-file --help -h' kind=file ;;
+    'logout') words='' flags='--json --verbose --help -h' kind=file ;;
+    'setup') words='' flags='--json --verbose --runtime --plan --offline --mirror --suite --from --bundle --refresh --help -h' kind='' ;;
+    'doctor') words='' flags='--json --verbose --fix --help -h' kind='' ;;
+    'daemon') words='status start stop logs' flags='--json --verbose --help -h' kind='' ;;
+    'daemon status') words='' flags='--json --verbose --help -h' kind='' ;;
+    'daemon start') words='' flags='--json --verbose --help -h' kind='' ;;
+    'daemon stop') words='' flags='--json --verbose --help -h' kind='' ;;
+    'daemon logs') words='' flags='--json --verbose --help -h' kind='' ;;
+    'completion') words='bash zsh fish' flags='--json --verbose --help -h' kind='' ;;
+  esac
+  case $previous in
+    --disk-mode) words='overlay flat' kind='' ;;
+    --driver) words='auto firecracker qemu fake' kind='' ;;
+    --pull) words='missing always never' kind='' ;;
+    --format) words='oci-archive docker-archive' kind='' ;;
+    --builder) words='direct mke2fs' kind='' ;;
+    --allow-host-port|--allowed-cidr|--allowed-domain|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--driver|--entrypoint|--env|--format|--from|--from-image|--init|--input|--kernel|--label|--memory|--mirror|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--user|--username|--vcpus|--workdir|-d|-e|-i|-o|-s|-u|-w) words='' flags='' kind=file ;;
+    *) if [ "$given" -gt 0 ] && [ "$kind" = vm ]; then kind=file; fi ;;
+  esac
+  if [[ $cur == -* ]]; then
+    COMPREPLY=($(compgen -W "$flags" -- "$cur"))
+    return 0
+  fi
+  if [[ $kind == vm* ]]; then
+    local dir
+    for dir in "${VMSAN_DIR:-$HOME/.vmsan}"/vms/vm-*/; do
+      [[ -d $dir ]] && dir=${dir%/} && words+=" ${dir##*/}"
+    done
+  fi
+  if [[ $kind == file ]]; then
+    COMPREPLY=($(compgen -f -- "$cur"))
+  else
+    COMPREPLY=($(compgen -W "$words" -- "$cur"))
+  fi
+}
+complete -o filenames -o bashdefault -F _vmsan vmsan
