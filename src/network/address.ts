@@ -55,6 +55,15 @@ function mac(...parts: (string | number)[]): string {
   return ["02", ...(hex.slice(0, 10).match(/../g) ?? [])].join(":");
 }
 
+/** The link-local IPv6 address that Linux gives a card with this MAC (RFC 4291, modified EUI-64). */
+export function linkLocalOf(macAddress: string): string {
+  const bytes = macAddress.split(":").map((part) => Number.parseInt(part, 16));
+  const [first = 0, second = 0, third = 0, ...rest] = bytes;
+  const id = [first ^ 2, second, third, 0xff, 0xfe, ...rest];
+  const value = id.reduce((sum, byte) => sum * 256n + BigInt(byte), 0n);
+  return formatAddress({ family: 6, value: (0xfe80n << 112n) + value });
+}
+
 /** The plan for a slot. @param prefix6 first 48 bits, as from {@link machinePrefix6} */
 export function planFor(vmId: string, slot: number, prefix6: string): Plan {
   let rest = slot;

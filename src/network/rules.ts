@@ -13,7 +13,7 @@
  * connection's original destination, so what is now forbidden is cut and the rest goes on.
  */
 import type { NetworkPolicy } from "../model/policy.ts";
-import { tapName, uplinkName, type Plan } from "./address.ts";
+import { linkLocalOf, tapName, uplinkName, type Plan } from "./address.ts";
 import { contains, formatCidr, parseCidr, type Cidr } from "./cidr.ts";
 import { dohResolvers, guestRanges, protectedRanges } from "./ranges.ts";
 
@@ -125,12 +125,15 @@ function allowsPing(policy: NetworkPolicy): boolean {
   return policy.mode === "allow-all" || (policy.mode === "custom" && policy.allowIcmp);
 }
 
-/** Frames from the guest: its own addresses or nothing. */
+/**
+ * Frames from the guest: its own addresses or nothing. Not even link-local ones of its choice:
+ * the kernel's table of neighbours is one for all namespaces, and each would take a place in it.
+ */
 function ingress({ plan, ipv6 }: RuleInput): string {
   const v6 = ipv6
     ? `    ip6 saddr ${plan.guest6} icmpv6 type { 133, 134, 137, 138 } drop
     ip6 saddr ${plan.guest6} accept
-    ip6 saddr { ::, fe80::/10 } ip6 hoplimit 255 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+    ip6 saddr { ::, ${linkLocalOf(plan.guestMac)} } ip6 hoplimit 255 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
 `
     : "";
   return `table netdev vmsan {

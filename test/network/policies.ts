@@ -6,8 +6,9 @@
 import { execFileSync } from "node:child_process";
 import { Realm } from "../../src/network/realm.ts";
 import { planFor } from "../../src/network/address.ts";
-import { attempts, lookups, names, order, policies, type Attempt, type Site } from "./table.ts";
-import { World, name, zone, type Guest } from "./world.ts";
+import { attempts, order, policies, type Site } from "./table.ts";
+import { fillZone, runColumn } from "./column.ts";
+import { World } from "./world.ts";
 
 interface Job {
   nettool: string;
@@ -55,16 +56,7 @@ const print = (line: unknown): void => {
 };
 
 const job = JSON.parse(process.argv[2] ?? "{}") as Job;
-for (const [host, addresses] of names) name(host, addresses);
-zone.set("alias.test", [{ type: "CNAME", name: "alias.test", ttl: 60, data: "real.other" }]);
-for (const host of ["a.test", "evil.test"]) {
-  zone
-    .get(host)
-    ?.push(
-      { type: "TXT", name: host, ttl: 60, data: "text" },
-      { type: "UNKNOWN_65" as "NULL", name: host, ttl: 60, data: Buffer.from("0001000000", "hex") },
-    );
-}
+fillZone();
 
 const realm = new SpoilableRealm();
 const world = new World(job, realm);
@@ -101,72 +93,12 @@ const site: Site = {
 };
 const table = attempts(site);
 
-/** What the tap's side of the VM believes about its neighbours and routes. */
-function beliefs(): string {
-  const ask = (...args: string[]): string =>
-    execFileSync("ip", ["-n", "vmsan-vm-guest", ...args], { encoding: "utf8" });
-  return ask("neigh", "show") + ask("-6", "route", "show") + ask("route", "show");
-}
-
-/** Whether an attempt succeeded. */
-async function succeeds(
-  vm: Guest,
-  attempt: Attempt,
-  timeoutMs = 1500,
-): Promise<{ open: boolean; got: string }> {
-  if (attempt.frames !== undefined) {
-    for (const frame of attempt.frames) await vm.probe({ kind: "frame", frame, dev: "eth0" });
-    return { open: false, got: "sent" };
-  }
-  const got = await vm.probe({ timeoutMs, ...attempt.fields });
-  const want = attempt.want ?? /server=|server reached|pong|rcode=0/;
-  return { open: got.startsWith("open") && want.test(got), got };
-}
+const context = { vm: guest, seen: world.seen, netns: "vmsan-vm-guest", site, table, print };
 
 /** Run one policy's column; the attempts that got through though they should not. */
 async function column(letter: string, report: boolean): Promise<string[]> {
   await world.manager.update("vm-guest", policies[letter] ?? never());
-  for (const [host, type] of lookups) {
-    await guest.probe({ kind: "dns", addr: `${site.gateway4}:53`, name: host, type });
-  }
-  world.seen.clear();
-  const before = beliefs();
-  const framed = table.filter((attempt) => attempt.frames !== undefined);
-  for (const attempt of framed) await succeeds(guest, attempt);
-  const results = new Map(
-    await Promise.all(
-      table
-        .filter((attempt) => attempt.frames === undefined)
-        .map(
-          async (attempt) =>
-            [attempt, await succeeds(guest, attempt, report ? 1500 : 400)] as const,
-        ),
-    ),
-  );
-  // The other attempts took longer than any frame on its way; what got out has been seen.
-  for (const attempt of framed) {
-    const open = [...world.seen].some((mark) => mark === attempt.mark);
-    results.set(attempt, { open, got: open ? "seen outside" : "not seen" });
-  }
-  const leaks: string[] = [];
-  for (const [attempt, { open, got }] of results) {
-    const expected = attempt.expect[order.indexOf(letter)] === "o";
-    if (open && !expected) leaks.push(attempt.name);
-    if (report)
-      print({ policy: letter, name: attempt.name, expected, open, got: got.slice(0, 200) });
-  }
-  const after = beliefs();
-  if (after !== before) leaks.push("beliefs of the gateway");
-  if (report) {
-    print({
-      policy: letter,
-      name: "beliefs of the gateway",
-      expected: true,
-      open: after === before,
-      got: after === before ? "" : after,
-    });
-  }
-  return leaks;
+  return await runColumn(context, letter, report);
 }
 
 for (const letter of job.columns ?? order) await column(letter, true);

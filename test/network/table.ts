@@ -480,6 +480,29 @@ function frames(site: Site): Attempt[] {
       wrap(ipv6(source, far6, 17, udp6(source, far6, 5000, mark)), guestMac, 0x86dd),
     ]);
   }
+  add("v6 neighbours that do not exist", closed, (mark) =>
+    Array.from({ length: 20 }, (_, n) => {
+      const source = `fe80::bad:${n + 1}`;
+      const body = Buffer.concat([
+        Buffer.alloc(4),
+        Buffer.from("fe800000000000000000000000000001", "hex"),
+        Buffer.from([1, 1, 2, 0, 0, 0, 0, n]),
+        mark,
+      ]);
+      return ethernet(
+        guestMac,
+        gatewayMac,
+        0x86dd,
+        ipv6(
+          source,
+          site.gateway6,
+          58,
+          icmpv6(source, site.gateway6, 135, body.fill(0, 0, 4)),
+          255,
+        ),
+      );
+    }),
+  );
   add("v6 router advertisement", closed, (mark) => {
     const body = Buffer.concat([Buffer.from([64, 0, 7, 8]), Buffer.alloc(8), mark]);
     return [

@@ -75,7 +75,7 @@ function ip(batch: string, netns?: string): void {
 }
 
 /** A process that makes attempts somewhere. */
-class Prober {
+export class Prober {
   readonly tool: Tool;
   private readonly waiting = new Map<number, (result: string) => void>();
   private nextId = 1;
@@ -162,18 +162,23 @@ export class World {
   /** Marks of packets that were seen on the host, outside every VM's namespace. */
   readonly seen = new Set<string>();
   private readonly nettool: string;
+  private readonly upstreamPort: number;
   private readonly options: NetworkOptions;
   private readonly tools: Tool[] = [];
   private readonly guests: Guest[] = [];
   private readonly upstream = createSocket("udp4");
 
-  constructor(paths: { nettool: string; helper: string; dir: string }, realm: Realm = new Realm()) {
+  constructor(
+    paths: { nettool: string; helper: string; dir: string; upstreamPort?: number },
+    realm: Realm = new Realm(),
+  ) {
+    this.upstreamPort = paths.upstreamPort ?? 5300;
     this.nettool = paths.nettool;
     this.realm = realm;
     this.options = {
       dir: paths.dir,
       helper: paths.helper,
-      upstreams: ["127.0.0.1#5300"],
+      upstreams: [`127.0.0.1#${this.upstreamPort}`],
       ipv6: true,
       onWarning: (message) => process.stderr.write(`warning: ${message}\n`),
     };
@@ -255,7 +260,9 @@ ${internet4.map((address) => `address add ${address} dev lo\n`).join("")}${inter
       });
       this.upstream.send(reply, peer.port, peer.address);
     });
-    await new Promise<void>((resolve) => this.upstream.bind(5300, "127.0.0.1", resolve));
+    await new Promise<void>((resolve) =>
+      this.upstream.bind(this.upstreamPort, "127.0.0.1", resolve),
+    );
   }
 
   /** A VM's network with a stand-in for its guest. */

@@ -348,7 +348,7 @@ func (p probe) icmp() (string, error) {
 		return "", err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(min(p.timeout(), 700*time.Millisecond)))
+	conn.SetDeadline(time.Now().Add(p.timeout()))
 	message := []byte{request, 0, 0, 0, byte(p.ID >> 8), byte(p.ID), 0, 1, 'v', 'm'}
 	if network == "ip4:icmp" {
 		binary.BigEndian.PutUint16(message[2:], checksum(message))
