@@ -2,7 +2,7 @@
  * Control groups of VMs: memory, processor time and number of processes, on version 2 where
  * it has the controllers, else on version 1. What cannot be enforced is said, not hidden.
  */
-import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { errnoOf, messageOf } from "../model/errors.ts";
