@@ -79,7 +79,7 @@ func (s *Server) start(in *wire.Reader) (*stream.Client, bool, error) {
 	if err != nil {
 		return nil, false, err
 	}
-	c, err := st.AttachNew()
+	c, err := st.AttachNew(spec.Client)
 	return c, created, err
 }
 

@@ -181,16 +181,18 @@ func TestTakeover(t *testing.T) {
 func TestSeveralOnATerminal(t *testing.T) {
 	a := newAgent(t, nil)
 	id := newID()
-	first, err := a.start(with(with(with(sh("stty -echo; echo go; read x; read y; echo $x$y"), "tty", map[string]any{"rows": 5, "cols": 50}), "id", id), "stdin", true))
+	first, err := a.start(with(with(with(sh("stty -echo; echo go; read x; read y; echo $x$y"), "tty", map[string]any{"rows": 5, "cols": 50}), "id", id), "client", "00000000000000aa"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if f, err := first.in.Next(); err != nil || !strings.Contains(string(f.Data), "go") {
 		t.Fatal(f, err)
 	}
-	second, err := a.open("/v1/streams/"+id, wire.Attach, map[string]any{"stdout": "0", "stderr": "0"})
-	if err != nil {
-		t.Fatal(err)
+	// Consumed output is kept for those who come later.
+	_ = first.send(wire.Frame{Type: wire.Ack, Stream: 1, Offset: 4})
+	second, err := a.open("/v1/streams/"+id, wire.Attach, map[string]any{"stdout": "0", "stderr": "0", "client": "00000000000000bb"})
+	if err != nil || second.hello.Stdin != 0 {
+		t.Fatal(err, second)
 	}
 	if err := first.send(wire.Frame{Type: wire.Stdin, Data: []byte("1\r")}); err != nil {
 		t.Fatal(err)
@@ -199,12 +201,25 @@ func TestSeveralOnATerminal(t *testing.T) {
 		s, err := a.server.Streams().Get(id)
 		return err == nil && s.Accepted() == 2
 	})
-	if err := second.send(wire.Frame{Type: wire.Stdin, Offset: 2, Data: []byte("2\r")}); err != nil {
+	// Each client's input has its own offsets, over its reconnections too.
+	if err := second.send(wire.Frame{Type: wire.Stdin, Data: []byte("2")}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the second input is accepted", func() bool {
+		s, err := a.server.Streams().Get(id)
+		return err == nil && s.Accepted() == 3
+	})
+	second.drop()
+	second, err = a.open("/v1/streams/"+id, wire.Attach, map[string]any{"stdout": "0", "stderr": "0", "client": "00000000000000bb"})
+	if err != nil || second.hello.Stdin != 1 {
+		t.Fatal(err, second)
+	}
+	if err := second.send(wire.Frame{Type: wire.Stdin, Offset: 1, Data: []byte("\r")}); err != nil {
 		t.Fatal(err)
 	}
 	for i, c := range []*conn{first, second} {
 		r, err := c.finish()
-		if err != nil || !strings.Contains(r.out[0].String(), "12") {
+		if err != nil || !strings.Contains(r.out[0].String(), "12") || i == 1 && !strings.HasPrefix(r.out[0].String(), "go") {
 			t.Fatal(i, err, r.out[0].String())
 		}
 	}

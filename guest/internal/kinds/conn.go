@@ -61,7 +61,13 @@ func carry(s *stream.Stream, c net.Conn) *work {
 		}
 		return nil
 	})
-	w.onStop(func() { _ = c.Close() }) // ends both copies
+	w.onStop(func() {
+		if t, ok := c.(*net.TCPConn); ok {
+			// The peer is to see a cut connection, not the end of the data.
+			_ = t.SetLinger(0)
+		}
+		_ = c.Close() // ends both copies
+	})
 	return w
 }
 

@@ -6,6 +6,7 @@ package kinds
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"sync"
 	"syscall"
@@ -69,28 +70,28 @@ func (h *Host) startExec(s *stream.Stream) (stream.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	io, err := openStdio(spec, user)
+	x, err := openStdio(spec, user)
 	if err != nil {
 		return nil, wire.Errorf(wire.CodeLimit, "The guest has no descriptors or terminals left for a command.").Because(err)
 	}
 	group := h.Cgroups.New(spec.ID)
 	c := &proc.Command{
 		Argv: spec.Argv, Env: spec.Env, Base: h.Env(), Workdir: spec.Workdir, User: user,
-		Files: io.child, TTY: spec.TTY != nil, CgroupFD: group.FD(),
+		Files: x.child, TTY: spec.TTY != nil, CgroupFD: group.FD(),
 	}
 	if spec.TTY != nil {
 		c.Term = spec.TTY.Term
 	}
 	p, err := proc.Start(h.Reaper, c)
-	io.closeChild()
+	x.closeChild()
 	if err != nil {
-		io.closeOwn()
+		x.closeOwn()
 		group.Release()
 		return nil, err
 	}
 	s.SetProcess(p.Pid, user.Name)
-	job := &command{host: h, s: s, pid: p.Pid, group: group, master: io.master}
-	go job.run(p.Status, io)
+	job := &command{host: h, s: s, pid: p.Pid, group: group, master: x.master}
+	go job.run(p.Status, x)
 	return job, nil
 }
 
@@ -252,8 +253,11 @@ func (c *command) feed(f *os.File) {
 			}
 		}
 		if err != nil {
-			if c.master != nil && !c.s.Ended() {
+			if c.master != nil && errors.Is(err, io.EOF) && !c.s.Ended() {
+				// Others may go on typing.
 				c.typeEOF(last)
+				last = '\n'
+				continue
 			}
 			break
 		}

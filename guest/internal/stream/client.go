@@ -24,10 +24,13 @@ var buffers = sync.Pool{New: func() any {
 type Client struct {
 	stream  *Stream
 	observe bool
-	pos     [2]uint64
-	eofSent [2]bool
-	inSent  uint64
-	notify  chan struct{}
+	key     string
+	// accepted counts the input that has come, of this client or of all.
+	accepted *uint64
+	pos      [2]uint64
+	eofSent  [2]bool
+	inSent   uint64
+	notify   chan struct{}
 	// over: the client is gone or replaced.
 	over      bool
 	failure   error
@@ -50,22 +53,28 @@ type Writer interface {
 }
 
 // attach adds a client. at gives its positions while the lock is held.
-func (s *Stream) attach(observe bool, at func() ([2]uint64, error)) (*Client, error) {
+func (s *Stream) attach(key string, observe bool, at func() ([2]uint64, error)) (*Client, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	pos, err := at()
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{stream: s, observe: observe, pos: pos, inSent: s.inOffset, notify: make(chan struct{}, 1), confirmed: make(chan struct{})}
+	accepted, err := s.counter(key)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{
+		stream: s, observe: observe, key: key, accepted: accepted, pos: pos, inSent: *accepted,
+		notify: make(chan struct{}, 1), confirmed: make(chan struct{}),
+	}
 	if !observe {
-		if s.Spec.TTY == nil {
-			for old := range s.clients {
-				if !old.observe {
-					s.remove(old, false)
-					old.failure = wire.Errorf(wire.CodeTakenOver, "Another client has taken over the stream %s.", s.Spec.ID)
-					old.poke()
-				}
+		for old := range s.clients {
+			// On a terminal only an older connection of the same client gives way.
+			if !old.observe && (s.Spec.TTY == nil || key != "" && old.key == key) {
+				s.remove(old, false)
+				old.failure = wire.Errorf(wire.CodeTakenOver, "Another client has taken over the stream %s.", s.Spec.ID)
+				old.poke()
 			}
 		}
 		s.owners++
@@ -76,7 +85,6 @@ func (s *Stream) attach(observe bool, at func() ([2]uint64, error)) (*Client, er
 			s.parting = nil
 		}
 	}
-	s.inAcked = s.inOffset
 	s.clients[c] = struct{}{}
 	return c, nil
 }
@@ -116,15 +124,15 @@ func (s *Stream) part(onPurpose bool) {
 }
 
 // AttachNew attaches the client that sent START: from what is not acknowledged.
-func (s *Stream) AttachNew() (*Client, error) {
-	return s.attach(false, func() ([2]uint64, error) {
+func (s *Stream) AttachNew(client string) (*Client, error) {
+	return s.attach(client, false, func() ([2]uint64, error) {
 		return [2]uint64{max(s.out[0].acked, s.out[0].ring.Start()), max(s.out[1].acked, s.out[1].ring.Start())}, nil
 	})
 }
 
 // AttachAt attaches the client that sent ATTACH.
 func (s *Stream) AttachAt(a *wire.AttachRequest) (*Client, error) {
-	return s.attach(a.Observe, func() ([2]uint64, error) {
+	return s.attach(a.Client, a.Observe, func() ([2]uint64, error) {
 		pos := [2]uint64{uint64(a.Stdout), uint64(a.Stderr)}
 		for i := range pos {
 			o := &s.out[i].ring
@@ -228,7 +236,7 @@ func (c *Client) take(f wire.Frame) error {
 	case wire.Stdin:
 		return s.accept(c, f.Offset, f.Data)
 	case wire.StdinEOF:
-		return s.acceptEOF(f.Offset)
+		return s.acceptEOF(c, f.Offset)
 	case wire.Resize:
 		s.resize(f.Rows, f.Cols)
 	case wire.Signal:
@@ -335,7 +343,7 @@ func (c *Client) next(b []byte) (frames []byte, last bool, err error) {
 		return b, false, nil
 	}
 	if !c.observe {
-		if to := s.acknowledgeable(); to > c.inSent {
+		if to := s.acknowledgeable(c); to > c.inSent {
 			b = wire.AppendOffset(b, wire.StdinAck, to)
 			c.inSent = to
 		}

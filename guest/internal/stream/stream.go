@@ -67,8 +67,9 @@ type Stream struct {
 	user string
 
 	in       ring.Ring
-	inOffset uint64 // accepted
-	inAcked  uint64 // last offset that may be acknowledged
+	inOffset uint64             // accepted
+	typed    map[string]*uint64 // accepted of each client of a terminal
+	typedEOF map[string]bool    // clients whose end of input has been typed: a repeat is none
 	inEOF    bool
 	inClosed bool // the command has closed its input: drop
 
@@ -151,6 +152,8 @@ func (i *input) Read(p []byte) (int, error) {
 			break
 		}
 		if s.inEOF || s.inClosed {
+			// The end of what one client types on a terminal is not the others'.
+			s.inEOF = s.inEOF && s.Spec.TTY == nil
 			return 0, io.EOF
 		}
 		s.cond.Wait()
@@ -191,29 +194,52 @@ func (s *Stream) CloseUnattached() {
 	}))
 }
 
+// maxTypists bounds the clients of a terminal whose offsets are remembered.
+const maxTypists = 1024
+
+// counter is where the input of a client is counted: on a terminal each client
+// has its own. The lock is held.
+func (s *Stream) counter(client string) (*uint64, error) {
+	if s.Spec.TTY == nil || client == "" {
+		return &s.inOffset, nil
+	}
+	if n := s.typed[client]; n != nil {
+		return n, nil
+	}
+	if len(s.typed) >= maxTypists {
+		return nil, wire.Errorf(wire.CodeLimit, "More than %d clients have used this terminal.", maxTypists)
+	}
+	if s.typed == nil {
+		s.typed = map[string]*uint64{}
+	}
+	n := new(uint64)
+	s.typed[client] = n
+	return n, nil
+}
+
 // accept takes STDIN from c. It waits when a client ignores its credit.
 func (s *Stream) accept(c *Client, offset uint64, data []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.checkOffset(offset); err != nil {
+	if err := checkOffset(offset, *c.accepted); err != nil {
 		return err
 	}
 	for {
 		if c.over {
 			return nil
 		}
-		if skip := s.inOffset - offset; skip >= uint64(len(data)) {
+		if skip := *c.accepted - offset; skip >= uint64(len(data)) {
 			return nil
 		} else if skip > 0 {
-			data, offset = data[skip:], s.inOffset
+			data, offset = data[skip:], *c.accepted
 		}
-		if s.inClosed || s.inEOF {
-			s.inOffset += uint64(len(data))
+		if s.inClosed || s.inEOF && s.Spec.TTY == nil {
+			*c.accepted += uint64(len(data))
 			s.changed()
 			return nil
 		}
 		if n := s.in.Append(data); n > 0 {
-			s.inOffset += uint64(n)
+			*c.accepted += uint64(n)
 			s.changed()
 			continue
 		}
@@ -221,35 +247,44 @@ func (s *Stream) accept(c *Client, offset uint64, data []byte) error {
 	}
 }
 
-func (s *Stream) checkOffset(offset uint64) error {
-	if offset > s.inOffset {
-		return wire.Errorf(wire.CodeOffset, "Input at offset %d was sent, but the agent has only %d bytes.", offset, s.inOffset).
+func checkOffset(offset, accepted uint64) error {
+	if offset > accepted {
+		return wire.Errorf(wire.CodeOffset, "Input at offset %d was sent, but the agent has only %d bytes.", offset, accepted).
 			Remedy("Attach again and send from the offset that ATTACHED names.")
 	}
 	return nil
 }
 
-// acceptEOF takes STDIN_EOF.
-func (s *Stream) acceptEOF(offset uint64) error {
+// acceptEOF takes STDIN_EOF from c.
+func (s *Stream) acceptEOF(c *Client, offset uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.checkOffset(offset); err != nil {
+	if err := checkOffset(offset, *c.accepted); err != nil {
 		return err
 	}
-	if offset < s.inOffset && !s.inEOF {
-		return wire.Errorf(wire.CodeOffset, "The input's end was said to be at %d, but %d bytes have come.", offset, s.inOffset)
+	if offset < *c.accepted && !s.inEOF {
+		return wire.Errorf(wire.CodeOffset, "The input's end was said to be at %d, but %d bytes have come.", offset, *c.accepted)
+	}
+	if s.Spec.TTY != nil {
+		if s.typedEOF[c.key] {
+			return nil
+		}
+		if s.typedEOF == nil {
+			s.typedEOF = map[string]bool{}
+		}
+		s.typedEOF[c.key] = true
 	}
 	s.inEOF = true
 	s.changed()
 	return nil
 }
 
-// acknowledgeable is the offset for STDIN_ACK; the lock is held.
-func (s *Stream) acknowledgeable() uint64 {
+// acknowledgeable is the offset for STDIN_ACK to c; the lock is held.
+func (s *Stream) acknowledgeable(c *Client) uint64 {
 	if s.in.Len() <= inputCredit {
-		s.inAcked = s.inOffset
+		return *c.accepted
 	}
-	return s.inAcked
+	return c.inSent
 }
 
 // Output gives output which (Stdout, Stderr) to the stream's kind. Writes wait
@@ -453,9 +488,9 @@ func (s *Stream) Ended() bool {
 	return s.aborted || s.inClosed || s.exit != nil
 }
 
-// Accepted is how many bytes of input have been accepted.
+// Accepted is how many bytes of input have been accepted from everybody.
 func (s *Stream) Accepted() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.inOffset
+	return s.in.End()
 }

@@ -63,6 +63,8 @@ type Spec struct {
 	GraceMs   *int64 `json:"graceMs"`
 	Label     string `json:"label"`
 	RingBytes int    `json:"ringBytes"`
+	// Client is the same for every connection of one client.
+	Client string `json:"client"`
 
 	// Files.
 	Path    string `json:"path"`
@@ -91,6 +93,9 @@ func ParseSpec(b []byte) (*Spec, error) {
 	bad := func(format string, args ...any) (*Spec, error) { return nil, Errorf(CodeRequest, format, args...) }
 	if !ValidID(s.ID) {
 		return bad("The stream id %.64q is not 16 hexadecimal digits.", s.ID)
+	}
+	if s.Client != "" && !ValidID(s.Client) {
+		return bad("The client id %.64q is not 16 hexadecimal digits.", s.Client)
 	}
 	if s.Kind == "" {
 		s.Kind = "exec"
@@ -160,10 +165,11 @@ func ValidID(id string) bool {
 
 // AttachRequest is ATTACH's payload.
 type AttachRequest struct {
-	Stdout  U64  `json:"stdout"`
-	Stderr  U64  `json:"stderr"`
-	Observe bool `json:"observe"`
-	Tail    *int `json:"tail"`
+	Stdout  U64    `json:"stdout"`
+	Stderr  U64    `json:"stderr"`
+	Observe bool   `json:"observe"`
+	Tail    *int   `json:"tail"`
+	Client  string `json:"client"`
 }
 
 // ParseAttach decodes ATTACH's payload.
@@ -171,6 +177,9 @@ func ParseAttach(b []byte) (*AttachRequest, error) {
 	var a AttachRequest
 	if err := json.Unmarshal(b, &a); err != nil {
 		return nil, Errorf(CodeRequest, "ATTACH is not an attach request.").Because(err)
+	}
+	if a.Client != "" && !ValidID(a.Client) {
+		return nil, Errorf(CodeRequest, "The client id %.64q is not 16 hexadecimal digits.", a.Client)
 	}
 	if a.Tail != nil && *a.Tail < 0 {
 		return nil, Errorf(CodeRequest, "tail %d is negative.", *a.Tail)
