@@ -43,23 +43,13 @@ function generator(seed: number): (below: number) => number {
 
 type Random = (below: number) => number;
 
-const NAMES = [
-  "a",
-  "b",
-  "c",
-  "d",
-  "..",
-  ".",
-  "",
-  ".wh.a",
-  ".wh.b",
-  ".wh..wh..opq",
-  ".wh..wh.plnk",
-  ".wh.",
-  ".wh..",
-  "x".repeat(255),
-  "\xff\x80",
-];
+const PLAIN = ["a", "b", "c", "d"];
+const ODD = ["..", ".", "", "x".repeat(255), "\xff\x80"];
+const WHITEOUTS = [".wh.a", ".wh.b", ".wh.c", ".wh..wh..opq", ".wh..wh.plnk"];
+const WRONG = [".wh.", ".wh..", ".wh...", "x".repeat(256)];
+
+/** One of a list. */
+const pick = (random: Random, list: readonly string[]): string => list[random(list.length)] ?? "a";
 const KINDS = [
   "file",
   "file",
@@ -74,10 +64,11 @@ const KINDS = [
 
 /** A path of few components, mostly harmless ones. */
 function path(random: Random): string {
-  const parts = Array.from(
-    { length: 1 + random(4) },
-    () => NAMES[random(random(3) === 0 ? NAMES.length : 4)] ?? "a",
+  const parts = Array.from({ length: 1 + random(4) }, () =>
+    pick(random, random(12) === 0 ? ODD : PLAIN),
   );
+  if (random(6) === 0) parts[parts.length - 1] = pick(random, WHITEOUTS);
+  if (random(100) === 0) parts[random(parts.length)] = pick(random, WRONG);
   return (random(10) === 0 ? "/" : "") + parts.join("/");
 }
 
