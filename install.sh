@@ -145,7 +145,7 @@ fetch_package() {
     say "building $ref"
     git clone --quiet "$repository" "$stage/source" </dev/null
     git -C "$stage/source" checkout --quiet --detach "$ref" </dev/null
-    (cd "$stage/source" && npm ci --no-audit --no-fund </dev/null >/dev/null && npm run build </dev/null >&2 &&
+    (cd "$stage/source" && npm install --no-save --no-audit --no-fund </dev/null >/dev/null && npm run build </dev/null >&2 &&
       npm pack --silent --ignore-scripts --pack-destination "$stage" </dev/null >/dev/null)
     package=$(echo "$stage"/vmsan-*.tgz)
   elif [ -z "$package" ]; then

@@ -13,7 +13,7 @@ const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
 if (major < MIN[0] || (major === MIN[0] && minor < MIN[1])) {
   console.error(
     `vmsan: Node.js ${process.versions.node} (${process.execPath}) is too old; it needs ${MIN.join(".")} or newer.\n` +
-      "  Fix: in a checkout run `npm ci`; else run install.sh, which brings its own Node.js.",
+      "  Fix: in a checkout run `npm install`; else run install.sh, which brings its own Node.js.",
   );
   process.exit(1);
 }

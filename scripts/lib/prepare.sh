@@ -23,13 +23,17 @@ try {
 JS
 }
 
-# npm packages, among them the Node.js that everything else runs with.
+# npm packages, among them the Node.js that everything else runs with. Not by `npm ci`: it refuses
+# when a registry has no builds of optional packages for other platforms than this one. That what
+# was installed is what the lock file says is checked afterwards.
 prepare_npm() {
   node_modules_match && return
-  say "npm ci: TypeScript, test runner, and Node.js itself (as npm package \"node\")"
-  (cd "$root" && limited 600 npm ci --no-audit --no-fund >&2) || die "npm ci failed"
+  say "npm install: TypeScript, test runner, and Node.js itself (as npm package \"node\")"
+  (cd "$root" && limited 600 npm install --no-save --no-audit --no-fund --loglevel=error </dev/null >&2) ||
+    die "npm install failed"
   [ -x "$root/node_modules/.bin/node" ] ||
-    die "npm ci left no Node.js in node_modules/.bin: are install scripts switched off (npm config get ignore-scripts)?"
+    die "npm left no Node.js in node_modules/.bin: are install scripts switched off (npm config get ignore-scripts)?"
+  node_modules_match || die "npm installed something else than package-lock.json says: remove node_modules and try again"
 }
 
 # prepare_apt KIND…: Debian packages of those kinds in packages.txt.
