@@ -254,7 +254,11 @@ func (c *Client) take(f wire.Frame) error {
 			return nil
 		}
 		s.mu.Lock()
-		s.ack(int(f.Stream-1), f.Offset)
+		if !c.over {
+			// Behind a new attachment an old connection's word counts no more: the
+			// new one was promised what is not acknowledged.
+			s.ack(int(f.Stream-1), f.Offset)
+		}
 		s.mu.Unlock()
 	case wire.Detach:
 		s.mu.Lock()
