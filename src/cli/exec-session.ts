@@ -195,7 +195,9 @@ export function joinSession(
   const handlers = FORWARDED.map((name) => {
     const handler = (): void => {
       if (name === "SIGINT" && (interrupts += 1) > 1) stream.signal("SIGKILL", true);
-      else stream.signal(name);
+      // What a terminal would send to the whole foreground group goes to all of it: a shell
+      // that waits for its child does not end before the child does.
+      else stream.signal(name, name === "SIGINT" || name === "SIGQUIT" || name === "SIGHUP");
     };
     process.on(name, handler);
     return { name, handler };

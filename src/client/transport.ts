@@ -88,26 +88,32 @@ export class Transport {
   }
 
   private async send(method: string, path: string, options: CallOptions): Promise<IncomingMessage> {
-    using address = socketPath(this.socket);
+    const address = socketPath(this.socket);
     const headers: Record<string, string> = { host: "vmsan", ...options.headers };
     const payload = options.body === undefined ? undefined : JSON.stringify(options.body);
     if (payload !== undefined) headers["content-type"] = "application/json";
     const requestOptions: RequestOptions = {
+      // A connection each: an idle one kept open would keep this process from ending.
+      agent: false,
       socketPath: address.path,
       method,
       path,
       headers,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     };
-    return await new Promise<IncomingMessage>((resolve, reject) => {
-      const request = http().request(requestOptions, resolve);
-      request.on("error", reject);
-      if (options.upload === undefined) request.end(payload);
-      else {
-        options.upload.on("error", (error) => request.destroy(error));
-        options.upload.pipe(request);
-      }
-    });
+    try {
+      return await new Promise<IncomingMessage>((resolve, reject) => {
+        const request = http().request(requestOptions, resolve);
+        request.on("error", reject);
+        if (options.upload === undefined) request.end(payload);
+        else {
+          options.upload.on("error", (error) => request.destroy(error));
+          options.upload.pipe(request);
+        }
+      });
+    } finally {
+      address[Symbol.dispose]();
+    }
   }
 
   /** A call with one JSON value as its reply; undefined for 204. */
@@ -188,26 +194,31 @@ export class Transport {
 
   /** Switch a connection to raw bytes (HTTP/1.1 Upgrade, protocol `vmsan-stream`). */
   async upgrade(path: string, signal?: AbortSignal): Promise<Duplex> {
-    using address = socketPath(this.socket);
+    const address = socketPath(this.socket);
     const requestOptions: RequestOptions = {
+      agent: false,
       socketPath: address.path,
       method: "POST",
       path,
       headers: { host: "vmsan", connection: "Upgrade", upgrade: "vmsan-stream" },
       ...(signal === undefined ? {} : { signal }),
     };
-    return await new Promise<Duplex>((resolve, reject) => {
-      const request = http().request(requestOptions);
-      request.on("error", reject);
-      request.on("upgrade", (_reply, socket, head) => {
-        if (head.length > 0) socket.unshift(head);
-        resolve(socket);
+    try {
+      return await new Promise<Duplex>((resolve, reject) => {
+        const request = http().request(requestOptions);
+        request.on("error", reject);
+        request.on("upgrade", (_reply, socket, head) => {
+          if (head.length > 0) socket.unshift(head);
+          resolve(socket);
+        });
+        request.on("response", (reply) => {
+          readText(reply).then((text) => reject(errorFrom(reply.statusCode ?? 0, text)), reject);
+        });
+        request.end();
       });
-      request.on("response", (reply) => {
-        readText(reply).then((text) => reject(errorFrom(reply.statusCode ?? 0, text)), reject);
-      });
-      request.end();
-    });
+    } finally {
+      address[Symbol.dispose]();
+    }
   }
 }
 

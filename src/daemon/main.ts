@@ -35,7 +35,7 @@ function report(status: StartReport): void {
 
 /** Whether a daemon answers on the socket. */
 async function answers(socket: string): Promise<boolean> {
-  using address = socketPath(socket);
+  const address = socketPath(socket);
   const connection = connect(address.path);
   try {
     await once(connection, "connect");
@@ -45,6 +45,7 @@ async function answers(socket: string): Promise<boolean> {
     return false;
   } finally {
     connection.destroy();
+    address[Symbol.dispose]();
   }
 }
 

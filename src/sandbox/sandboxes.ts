@@ -534,7 +534,7 @@ function notRunning(ref: string, record: VmRecord, wanted = "running"): VmsanErr
   return new VmsanError({
     code: "ERR_VM_NOT_RUNNING",
     message: `${ref} is not ${wanted}`,
-    why: `It is ${record.status}.`,
+    why: record.status === "running" ? "It is being stopped." : `It is ${record.status}.`,
     fix: record.status === "paused" ? `vmsan resume ${ref}` : `vmsan start ${ref}`,
   });
 }

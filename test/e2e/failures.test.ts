@@ -1,11 +1,29 @@
 /** What goes wrong ends in a coded error with cause and fix, and leaves nothing behind. */
 import { createHash } from "node:crypto";
-import { cp, mkdir, mkdtemp, readFile, readdir, rm, stat, truncate, writeFile } from "node:fs/promises";
+import {
+  cp,
+  mkdir,
+  mkdtemp,
+  readFile,
+  readdir,
+  rm,
+  stat,
+  truncate,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { busyboxLayer, tool, umociImage } from "./images.ts";
-import { errorCode, freshDir, preparedDir, processesOf, removeDir, tree, vmsan } from "./support.ts";
+import {
+  errorCode,
+  freshDir,
+  preparedDir,
+  strayProcesses,
+  removeDir,
+  tree,
+  vmsan,
+} from "./support.ts";
 
 let dir = "";
 let work = "";
@@ -13,7 +31,10 @@ let good = "";
 beforeAll(async () => {
   dir = await freshDir(["kernels", "initramfs", "probes"]);
   work = await mkdtemp(join(tmpdir(), "vmsan-failures-"));
-  good = (await umociImage(join(work, "good"), [busyboxLayer])).slice("oci:".length, -":latest".length);
+  good = (await umociImage(join(work, "good"), [busyboxLayer])).slice(
+    "oci:".length,
+    -":latest".length,
+  );
 });
 afterAll(async () => {
   await removeDir(dir);
@@ -31,11 +52,16 @@ interface Manifest {
 }
 
 /** A copy of the good layout, to be broken. */
-async function copyOf(name: string): Promise<{ layout: string; manifest: Manifest; blob: (d: Descriptor) => string }> {
+async function copyOf(
+  name: string,
+): Promise<{ layout: string; manifest: Manifest; blob: (d: Descriptor) => string }> {
   const layout = join(work, name);
   await cp(good, layout, { recursive: true });
-  const blob = (descriptor: Descriptor): string => join(layout, "blobs/sha256", descriptor.digest.slice(7));
-  const index = JSON.parse(await readFile(join(layout, "index.json"), "utf8")) as { manifests: Descriptor[] };
+  const blob = (descriptor: Descriptor): string =>
+    join(layout, "blobs/sha256", descriptor.digest.slice(7));
+  const index = JSON.parse(await readFile(join(layout, "index.json"), "utf8")) as {
+    manifests: Descriptor[];
+  };
   const first = index.manifests[0];
   if (first === undefined) throw new Error("an index without manifests");
   return { layout, manifest: JSON.parse(await readFile(blob(first), "utf8")) as Manifest, blob };
@@ -62,7 +88,7 @@ const run = (image: string): string[] => ["run", "--memory", "256", image, "--",
 /** Nothing of a failed run is there: no VM, no process but the daemon, no half cache entry. */
 async function nothingLeft(): Promise<void> {
   expect(await readdir(join(dir, "vms")).catch(() => [])).toEqual([]);
-  expect(processesOf(dir).filter((line) => !line.includes("daemon/main"))).toEqual([]);
+  expect(strayProcesses(dir)).toEqual([]);
   const half = (await tree(dir)).filter((path) => /\.tmp-|\.building|\/leases\/./.test(path));
   expect(half).toEqual([]);
 }
@@ -89,7 +115,10 @@ test("a truncated layer", async () => {
 
 test("a wrong media type", async () => {
   const { layout, manifest } = await copyOf("media-type");
-  const layers = manifest.layers.map((layer) => ({ ...layer, mediaType: "application/vnd.example.unknown" }));
+  const layers = manifest.layers.map((layer) => ({
+    ...layer,
+    mediaType: "application/vnd.example.unknown",
+  }));
   await putManifest(layout, { ...manifest, layers });
   expect(await errorCode(run(`oci:${layout}:latest`), { dir })).toMatch(/^ERR_IMAGE_/);
   await nothingLeft();
@@ -97,14 +126,18 @@ test("a wrong media type", async () => {
 
 test("a missing manifest, a missing tag, a missing directory", async () => {
   const { layout, blob } = await copyOf("missing");
-  const index = JSON.parse(await readFile(join(layout, "index.json"), "utf8")) as { manifests: Descriptor[] };
+  const index = JSON.parse(await readFile(join(layout, "index.json"), "utf8")) as {
+    manifests: Descriptor[];
+  };
   const first = index.manifests[0];
   if (first === undefined) throw new Error("an index without manifests");
   await rm(blob(first));
   expect(await errorCode(run(`oci:${layout}:latest`), { dir })).toMatch(/^ERR_IMAGE_/);
   expect(await errorCode(run(`oci:${good}:no-such-tag`), { dir })).toMatch(/^ERR_IMAGE_/);
   expect(await errorCode(run(`oci:${work}/nowhere`), { dir })).toMatch(/^ERR_IMAGE_/);
-  expect(await errorCode(run(`docker-archive:${work}/nowhere.tar`), { dir })).toMatch(/^ERR_IMAGE_/);
+  expect(await errorCode(run(`docker-archive:${work}/nowhere.tar`), { dir })).toMatch(
+    /^ERR_IMAGE_/,
+  );
   await nothingLeft();
 });
 
@@ -113,7 +146,15 @@ test.runIf(process.getuid?.() === 0)("a full disk while building", async () => {
   await mkdir(small);
   const image = await umociImage(join(work, "big"), [
     busyboxLayer,
-    async (rootfs) => void (await tool("dd", "if=/dev/urandom", `of=${rootfs}/data`, "bs=1M", "count=40", "status=none")),
+    async (rootfs) =>
+      void (await tool(
+        "dd",
+        "if=/dev/urandom",
+        `of=${rootfs}/data`,
+        "bs=1M",
+        "count=40",
+        "status=none",
+      )),
   ]);
   await tool("mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", small);
   try {
@@ -134,7 +175,9 @@ test("a kernel that does not boot", async () => {
   const image = `oci:${good}:latest`;
   const text = join(work, "not-a-kernel");
   await writeFile(text, "this is no kernel\n");
-  expect(await errorCode(["create", "--kernel", text, "--from-image", image], { dir })).toMatch(/^ERR_KERNEL_/);
+  expect(await errorCode(["create", "--kernel", text, "--from-image", image], { dir })).toMatch(
+    /^ERR_KERNEL_/,
+  );
   const missing = ["create", "--kernel", join(work, "nowhere"), "--from-image", image];
   expect(await errorCode(missing, { dir })).toBe("ERR_SETUP_NO_KERNEL");
   await nothingLeft();

@@ -1,8 +1,8 @@
 /** Ctrl-C in every phase of `run` leaves no process, temporary file, socket or half a cache entry. */
-import { readFile, rm } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { freshDir, processesOf, removeDir, tree, vmsan, vmsanOk } from "./support.ts";
+import { freshDir, strayProcesses, removeDir, tree, vmsan, vmsanOk } from "./support.ts";
 import { registryWithImage } from "./images.ts";
 
 let dir = "";
@@ -43,17 +43,19 @@ async function interruptAt(phase: string, args: string[]): Promise<number | null
       });
     },
   });
+  if (outcome.code !== 130)
+    throw new Error(`status ${outcome.code}: ${outcome.stderr}${outcome.stdout.toString()}`);
   return outcome.code;
 }
 
 for (const phase of ["pull", "build", "boot"]) {
   test(`during ${phase}`, async () => {
-    if (phase === "pull") await rm(join(dir, "images"), { recursive: true, force: true });
-    if (phase !== "boot") await rm(join(dir, "rootfs"), { recursive: true, force: true });
+    if (phase === "pull") await vmsan(["image", "rm", registry.image], { dir });
+    await vmsanOk(["image", "prune"], { dir });
     registry.slow(phase === "pull");
     expect(await interruptAt(phase, [registry.image, "--", "/bin/true"])).toBe(130);
     registry.slow(false);
-    expect(processesOf(dir).filter((line) => !line.includes("daemon/main"))).toEqual([]);
+    expect(strayProcesses(dir)).toEqual([]);
     expect(await leftovers()).toEqual([]);
     // The same command, not interrupted, works: no half-made cache entry is taken for a whole one.
     const outcome = await vmsan(
@@ -83,7 +85,7 @@ test("during exec", async () => {
     },
   );
   expect(outcome.code).toBe(130);
-  expect(processesOf(dir).filter((line) => !line.includes("daemon/main"))).toEqual([]);
+  expect(strayProcesses(dir)).toEqual([]);
   expect(await leftovers()).toEqual([]);
   expect(await readFile(join(dir, "run/daemon.log"), "utf8")).not.toMatch(/could not/);
 });

@@ -113,6 +113,11 @@ export async function removeDir(dir: string): Promise<void> {
   await rm(dir, { recursive: true, force: true });
 }
 
+/** Processes of a directory that are neither its daemon nor the daemon's own helper. */
+export function strayProcesses(dir: string): string[] {
+  return processesOf(dir).filter((line) => !/daemon\/main|vmsan-nethelper/.test(line));
+}
+
 /** Processes whose command line or working directory names the text. */
 export function processesOf(text: string): string[] {
   const found: string[] = [];
