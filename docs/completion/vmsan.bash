@@ -18,8 +18,8 @@ _vmsan() {
   done
   case $path in
     '') words='run create exec connect list ls inspect start stop remove rm pause resume logs network port-forward upload download cp ps wait kill image login logout setup doctor daemon completion' flags='--version --json --verbose --help -h' kind='' ;;
-    'run') words='' flags='--json --verbose --interactive -i --tty -t --entrypoint --vcpus --memory --disk --disk-mode --kernel --timeout --project --name --label --publish-port --network-policy --network --allowed-domain --allowed-cidr --denied-cidr --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
-    'create') words='' flags='--json --verbose --from-image --runtime --rootfs --snapshot --connect --silent --vcpus --memory --disk --disk-mode --kernel --timeout --project --name --label --publish-port --network-policy --network --allowed-domain --allowed-cidr --denied-cidr --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
+    'run') words='' flags='--json --verbose --interactive -i --tty -t --entrypoint --vcpus --memory --disk --disk-mode --kernel --timeout --project --name --label --publish-port --network-policy --network --allowed-domain --allowed-cidr --denied-cidr --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
+    'create') words='' flags='--json --verbose --from-image --runtime --rootfs --snapshot --connect --silent --vcpus --memory --disk --disk-mode --kernel --timeout --project --name --label --publish-port --network-policy --network --allowed-domain --allowed-cidr --denied-cidr --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
     'exec') words='' flags='--json --verbose --sudo --interactive -i --tty -t --workdir -w --env -e --user -u --timeout --detach -d --help -h' kind=vm ;;
     'connect') words='' flags='--json --verbose --session -s --user -u --help -h' kind=vm ;;
     'list'|'ls') words='' flags='--json --verbose --help -h' kind='' ;;
@@ -47,7 +47,7 @@ _vmsan() {
     'image prune') words='' flags='--json --verbose --all -a --help -h' kind='' ;;
     'image save') words='' flags='--json --verbose --output -o --format --help -h' kind=file ;;
     'image load') words='' flags='--json --verbose --input -i --help -h' kind='' ;;
-    'image disk') words='' flags='--json --verbose --output -o --size --builder --journal --platform --help -h' kind=file ;;
+    'image disk') words='' flags='--json --verbose --output -o --size --builder --journal --platform --ca-file --help -h' kind=file ;;
     'login') words='' flags='--json --verbose --username -u --password-stdin --ca-file --help -h' kind=file ;;
     'logout') words='' flags='--json --verbose --help -h' kind=file ;;
     'setup') words='' flags='--json --verbose --runtime --plan --offline --mirror --suite --from --bundle --refresh --help -h' kind='' ;;

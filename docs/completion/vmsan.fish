@@ -76,6 +76,7 @@ complete -c vmsan -n '__fish_seen_subcommand_from run' -s u -l user -r -d 'user 
 complete -c vmsan -n '__fish_seen_subcommand_from run' -s w -l workdir -r -d 'working directory of every command'
 complete -c vmsan -n '__fish_seen_subcommand_from run' -l pull -r -a 'missing always never' -d 'when to ask the registry (default: missing)'
 complete -c vmsan -n '__fish_seen_subcommand_from run' -l platform -r -d 'platform of a multi-platform image'
+complete -c vmsan -n '__fish_seen_subcommand_from run' -l ca-file -r -d 'certificates of registries'\'' authorities besides the system'\''s'
 complete -c vmsan -n '__fish_seen_subcommand_from run' -l init -r -d 'boot the image'\''s own init (default path: /sbin/init)'
 complete -c vmsan -n '__fish_seen_subcommand_from run' -l no-seccomp -d 'leave the VMM'\''s seccomp filter off'
 complete -c vmsan -n '__fish_seen_subcommand_from run' -l no-pid-ns -d 'leave the VMM in this PID namespace'
@@ -116,6 +117,7 @@ complete -c vmsan -n '__fish_seen_subcommand_from create' -s u -l user -r -d 'us
 complete -c vmsan -n '__fish_seen_subcommand_from create' -s w -l workdir -r -d 'working directory of every command'
 complete -c vmsan -n '__fish_seen_subcommand_from create' -l pull -r -a 'missing always never' -d 'when to ask the registry (default: missing)'
 complete -c vmsan -n '__fish_seen_subcommand_from create' -l platform -r -d 'platform of a multi-platform image'
+complete -c vmsan -n '__fish_seen_subcommand_from create' -l ca-file -r -d 'certificates of registries'\'' authorities besides the system'\''s'
 complete -c vmsan -n '__fish_seen_subcommand_from create' -l init -r -d 'boot the image'\''s own init (default path: /sbin/init)'
 complete -c vmsan -n '__fish_seen_subcommand_from create' -l no-seccomp -d 'leave the VMM'\''s seccomp filter off'
 complete -c vmsan -n '__fish_seen_subcommand_from create' -l no-pid-ns -d 'leave the VMM in this PID namespace'
@@ -283,6 +285,7 @@ complete -c vmsan -n '__fish_seen_subcommand_from disk' -l size -r -d 'size of t
 complete -c vmsan -n '__fish_seen_subcommand_from disk' -l builder -r -a 'direct mke2fs' -d 'how it is made'
 complete -c vmsan -n '__fish_seen_subcommand_from disk' -l journal -d 'with a journal, for a disk that will be written'
 complete -c vmsan -n '__fish_seen_subcommand_from disk' -l platform -r -d 'platform of a multi-platform image'
+complete -c vmsan -n '__fish_seen_subcommand_from disk' -l ca-file -r -d 'certificates of authorities to trust besides the system'\''s'
 complete -c vmsan -n '__fish_seen_subcommand_from disk' -s h -l help -d 'display help for command'
 complete -c vmsan -n '__vmsan_at login' -F
 complete -c vmsan -n '__fish_seen_subcommand_from login' -l json -d 'one JSON object on standard output'

@@ -36,6 +36,7 @@ export interface CreateFlags {
   label?: string[];
   pull?: "missing" | "always" | "never";
   platform?: string;
+  caFile?: string;
   init?: boolean | string;
   seccomp?: boolean;
   pidNs?: boolean;
@@ -93,6 +94,7 @@ export function addCreateFlags(target: Command): Command {
       ]),
     )
     .option("--platform <os/arch>", "platform of a multi-platform image")
+    .option("--ca-file <path>", "certificates of registries' authorities besides the system's")
     .option("--init [path]", "boot the image's own init (default path: /sbin/init)")
     .option("--no-seccomp", "leave the VMM's seccomp filter off")
     .option("--no-pid-ns", "leave the VMM in this PID namespace")
@@ -164,6 +166,7 @@ export function createOptions(flags: CreateFlags): CreateOptions {
     bandwidth: flags.bandwidth,
     pull: flags.pull,
     platform: flags.platform,
+    caFile: flags.caFile,
     init: flags.init,
     seccomp: flags.seccomp,
     pidNamespace: flags.pidNs,

@@ -39,6 +39,8 @@ export async function execInTerminal(
   const { argv, tty = false, interactive = false, ...exec } = options;
   if (exec.detach === true) return await startDetached(vm, argv, exec, tty, output);
   const inputIsTerminal = process.stdin.isTTY;
+  // An image archive may have come that way: then there is no input left.
+  const inputHasEnded = process.stdin.readableEnded;
   if (tty && output.json) {
     throw new VmsanError({
       code: "ERR_VALIDATION_FLAGS",
@@ -47,7 +49,7 @@ export async function execInTerminal(
       fix: "Give one of them.",
     });
   }
-  const withInput = !inputIsTerminal || interactive || tty;
+  const withInput = !inputHasEnded && (!inputIsTerminal || interactive || tty);
   const collected = output.json ? new Collected() : undefined;
   const stream = vm.spawn(
     argv,

@@ -9,7 +9,7 @@ import type { DiskSummary } from "../model/disk.ts";
 import type { ImageConfig } from "../model/image.ts";
 import { temporarySibling } from "../util/atomic.ts";
 import { parseDiskSize } from "../util/units.ts";
-import { absoluteSource } from "./options.ts";
+import { absoluteSource, registryAccess } from "./options.ts";
 import type { Daemon, WorkOptions } from "./vmsan.ts";
 
 /** What an image is, in full. */
@@ -43,7 +43,12 @@ export interface DiskOptions extends WorkOptions {
   journal?: boolean;
   platform?: string;
   pull?: PullPolicy;
+  /** Path of certificates of authorities to trust besides the system's. */
+  caFile?: string;
 }
+
+/** An archive on standard input, perhaps with a tag. */
+const STDIN_SOURCE = /^(?:oci|docker)-archive:-(?::(.+))?$/s;
 
 /** The images of one VMSAN_DIR. */
 export class Images {
@@ -63,13 +68,38 @@ export class Images {
     const { pull = "always", platform, caFile, ...work } = options;
     return await this.daemon.streamed<ImageDetails>("POST", "/v1/images/pull", {
       body: {
-        image: absoluteSource(source),
-        pull,
+        ...(await this.source(source, pull, work)),
+        registry: registryAccess(caFile),
         ...(platform === undefined ? {} : { platform }),
-        ...(caFile === undefined ? {} : { caFile: resolve(caFile) }),
       },
       ...work,
     });
+  }
+
+  /**
+   * A source as the daemon takes it: paths absolute, and an archive on standard input
+   * (`docker-archive:-`, `oci-archive:-`) already loaded and named by its digest.
+   */
+  async source(
+    text: string,
+    pull: PullPolicy,
+    work: WorkOptions,
+  ): Promise<{ image: string; pull: PullPolicy }> {
+    const match = STDIN_SOURCE.exec(text);
+    if (match === null) return { image: absoluteSource(text), pull };
+    const query = new URLSearchParams({ one: "true" });
+    if (match[1] !== undefined) query.set("tag", match[1]);
+    const { signal, onProgress } = work;
+    const route = `/v1/images/load?${query.toString()}`;
+    const [image] = await this.daemon.streamed<ImageDetails[]>("POST", route, {
+      upload: process.stdin,
+      ...(signal === undefined ? {} : { signal }),
+      ...(onProgress === undefined ? {} : { onProgress }),
+    });
+    if (image === undefined) throw new TypeError("An archive without an image");
+    // By digest: another archive of the same name may be loaded before this one is used.
+    const name = image.names[0] ?? "localhost/imported";
+    return { image: `${name}@${image.digest}`, pull: "never" };
   }
 
   /** Everything about an image of the store. @throws ERR_IMAGE_NOT_FOUND */
@@ -158,12 +188,12 @@ export class Images {
   /** Write an image's disk alone, as an ext4 file that boots. @throws ERR_DISK_* */
   async disk(source: string, output: string, options: DiskOptions = {}): Promise<DiskSummary> {
     const request: DiskRequest = {
-      image: absoluteSource(source),
       output: resolve(output),
       sizeBytes: parseDiskSize(options.size ?? 10),
       builder: options.builder ?? "direct",
       journal: options.journal ?? false,
-      pull: options.pull ?? "missing",
+      registry: registryAccess(options.caFile),
+      ...(await this.source(source, options.pull ?? "missing", options)),
       ...(options.platform === undefined ? {} : { platform: options.platform }),
     };
     return await this.daemon.streamed<DiskSummary>("POST", "/v1/images/disk", {

@@ -1,10 +1,11 @@
 /** What SDK users may write, made into the daemon's request: human units, defaults, checks. */
 import { resolve } from "node:path";
-import type { CreateRequest, PullPolicy } from "../model/api.ts";
+import type { CreateRequest, PullPolicy, RegistryAccess } from "../model/api.ts";
 import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import type { DriverName } from "../model/vm.ts";
 import { checkPortsAgainstPolicy, parsePolicy, parsePublishedPorts } from "../network/parse.ts";
 import { parseName } from "../util/names.ts";
+import { registryVariables } from "../util/registry-env.ts";
 import { invalid, parseDiskSize, parseDuration, parseInteger, parseMemory } from "../util/units.ts";
 
 /** Network wishes as people write them; see docs/network.md. */
@@ -56,10 +57,20 @@ export interface CreateOptions extends NetworkOptions {
   pull?: PullPolicy;
   /** `os/architecture[/variant]`. */
   platform?: string;
+  /** Path of certificates of registries' authorities to trust besides the system's. */
+  caFile?: string;
   /** Boot the image's own init: true for /sbin/init, or its path in the guest. */
   init?: boolean | string;
   /** Remove the VM as soon as this process lets go of it. */
   ephemeral?: boolean;
+}
+
+/** How this process reaches registries: its variables, and authorities if any are named. */
+export function registryAccess(caFile?: string): RegistryAccess {
+  return {
+    env: registryVariables(process.env),
+    ...(caFile === undefined ? {} : { caFile: resolve(caFile) }),
+  };
 }
 
 const PATH_SOURCES = /^(oci|oci-archive|docker-archive|rootfs):(?!-$)(.+)$/s;
@@ -133,6 +144,7 @@ export function createRequest(options: CreateOptions): CreateRequest {
     },
     pull: options.pull ?? "missing",
     ...(options.platform === undefined ? {} : { platform: options.platform }),
+    registry: registryAccess(options.caFile),
     ...(init === undefined || init === false ? {} : { init }),
     ephemeral: options.ephemeral ?? false,
   };

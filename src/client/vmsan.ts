@@ -1,7 +1,9 @@
 /** The SDK's entrance: all VMs and images of one VMSAN_DIR. */
 import type { Duplex, Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { CreateRequest, VmView } from "../model/api.ts";
 import type { ProgressSink } from "../model/progress.ts";
+import { identityOf, isAlive } from "../util/process-identity.ts";
 import { packageVersion } from "../util/package.ts";
 import { layoutOf, vmsanDir } from "../util/paths.ts";
 import type { Layout } from "../util/paths.ts";
@@ -14,6 +16,9 @@ import type { CallOptions, StreamedCallOptions } from "./transport.ts";
 import { Hold } from "./hold.ts";
 import { vmPath } from "./paths.ts";
 import { Vm } from "./vm.ts";
+
+const STOP_LIMIT_MS = 15_000;
+const STOP_POLL_MS = 20;
 
 /** Where and how to reach the daemon. */
 export interface VmsanOptions {
@@ -115,15 +120,21 @@ export class Daemon {
     }
   }
 
-  /** End the daemon; its VMs go on. False when none ran. */
+  /** End the daemon and wait until it is gone; its VMs go on. False when none ran. */
   async stop(): Promise<boolean> {
+    const info = await this.info();
+    if (info === undefined) return false;
+    const identity = identityOf(info.pid);
     try {
       await this.transport.call("POST", "/v1/shutdown");
-      return true;
     } catch (error) {
-      if (isConnectionLost(error)) return false;
-      throw error;
+      if (!isConnectionLost(error)) throw error;
     }
+    const deadline = Date.now() + STOP_LIMIT_MS;
+    while (identity !== undefined && isAlive(identity) && Date.now() < deadline) {
+      await sleep(STOP_POLL_MS);
+    }
+    return true;
   }
 }
 
@@ -147,6 +158,9 @@ export class Vmsan {
     work: WorkOptions & { onVm?: (id: string) => void } = {},
   ): Promise<Vm> {
     const request: CreateRequest = createRequest(options);
+    if (options.image !== undefined) {
+      Object.assign(request, await this.images.source(options.image, request.pull, work));
+    }
     const hold = request.ephemeral ? new Hold(this.daemon) : undefined;
     const view = await this.daemon.streamed<VmView>("POST", "/v1/vms", {
       body: request,

@@ -3,7 +3,7 @@ import { stat } from "node:fs/promises";
 import { PassThrough, Readable } from "node:stream";
 import type { Hono } from "hono";
 import { z } from "zod";
-import type { ImageList, ImageView, PruneReport } from "../model/api.ts";
+import type { DiskRequest, ImageList, ImageView, PruneReport } from "../model/api.ts";
 import type { DiskSummary } from "../model/disk.ts";
 import { VmsanError } from "../model/errors.ts";
 import { importArchive } from "../oci/images.ts";
@@ -21,17 +21,19 @@ import { saveImageTo } from "../oci/save.ts";
 import { buildDiskFile, pruneDisks } from "../sandbox/disks.ts";
 import type { Host } from "../sandbox/host.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
-import { validate } from "../schema/api.ts";
+import { validate, withoutUndefined } from "../schema/api.ts";
+import { registryAccessSchema } from "../schema/registry.ts";
 import { jsonBody, streamedReply } from "./reply.ts";
 
 const name = z.string().min(1).max(4096);
 const path = z.string().max(4096).startsWith("/");
+const registry = registryAccessSchema.optional();
 const pull = z.enum(["missing", "always", "never"]);
 const pullSchema = z.strictObject({
   image: name,
   pull,
   platform: z.string().max(64).optional(),
-  caFile: path.optional(),
+  registry,
 });
 const tagSchema = z.strictObject({ name, newName: name });
 const pruneSchema = z.strictObject({ all: z.boolean() });
@@ -47,6 +49,7 @@ const diskSchema = z.strictObject({
   journal: z.boolean(),
   platform: z.string().max(64).optional(),
   pull,
+  registry,
 });
 
 /** A required query parameter. */
@@ -103,12 +106,12 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
   });
 
   app.post("/v1/images/pull", async (c) => {
-    const { image, platform, caFile, pull: when } = validate(pullSchema, await jsonBody(c), "pull");
+    const { image, ...wanted } = validate(pullSchema, await jsonBody(c), "pull");
     return streamedReply<unknown>(c, async (work) => {
       const resolved = await host.resolve(image, {
-        pull: when,
-        ...(platform === undefined ? {} : { platform }),
-        ...(caFile === undefined ? {} : { caFile }),
+        pull: wanted.pull,
+        ...(wanted.platform === undefined ? {} : { platform: wanted.platform }),
+        ...(wanted.registry === undefined ? {} : { registry: wanted.registry }),
         ...work,
       });
       return { ...resolved, names: [resolved.name], platform: formatPlatform(resolved.platform) };
@@ -145,12 +148,16 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
 
   app.post("/v1/images/load", (c) => {
     const upload = c.req.raw.body;
+    const tag = c.req.query("tag");
+    // One image, to be used at once, instead of everything in the archive.
+    const one = c.req.query("one") === "true";
     return streamedReply<unknown>(c, async (work) => {
       const stream = upload === null ? Readable.from([]) : Readable.fromWeb(upload as never);
       const images = await importArchive(stream, {
         store,
         onProgress: work.progress,
         signal: work.signal,
+        ...(one ? { only: tag === undefined ? {} : { tag } } : {}),
       });
       return images.map((image) => ({
         ...image,
@@ -190,8 +197,7 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
           fix: "Remove it, or write to another file.",
         });
       }
-      const { platform, ...rest } = request;
-      return await buildDiskFile(host, platform === undefined ? rest : { ...rest, platform }, work);
+      return await buildDiskFile(host, withoutUndefined(request) as DiskRequest, work);
     });
   });
 }

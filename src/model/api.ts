@@ -8,6 +8,17 @@ import type { Accelerator, DriverName, IsolationReport, Timings, VmStatus } from
 /** When the registry is asked although the image may be in the store. */
 export type PullPolicy = "missing" | "always" | "never";
 
+/** How registries are reached for one request: the caller's settings, not the daemon's. */
+export interface RegistryAccess {
+  /** Absolute path of certificates of authorities to trust besides the system's. */
+  caFile?: string;
+  /**
+   * The caller's proxy variables and places of credentials instead of the daemon's own (see
+   * util/registry-env.ts). They may hold secrets: never logged, never kept.
+   */
+  env?: Record<string, string>;
+}
+
 /** A VM to be made. Exactly one of `image`, `runtime` and `rootfs` says what is in it. */
 export interface CreateRequest {
   /** Image source, paths absolute: `node:22`, `oci:/dir:tag`, … */
@@ -42,6 +53,7 @@ export interface CreateRequest {
   };
   pull: PullPolicy;
   platform?: string;
+  registry?: RegistryAccess;
   /** Boot the image's own init; absolute path in the guest. */
   init?: string;
   /** Removed as soon as the connection that made it, and every later holder, is gone. */
@@ -139,4 +151,5 @@ export interface DiskRequest {
   journal: boolean;
   platform?: string;
   pull: PullPolicy;
+  registry?: RegistryAccess;
 }

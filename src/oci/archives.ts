@@ -344,27 +344,39 @@ export async function resolveArchive(
   return finish(await takeOciImage(archive, entry, context), [name], context);
 }
 
+/** The one image wanted of an archive. */
+export interface Only {
+  /** Its tag in the archive; not needed when the archive holds one image. */
+  tag?: string;
+}
+
 /**
  * Load every image of an archive that comes as a stream, whichever of the two kinds it is,
  * and name them as the archive does.
+ * @param only take one image instead of all
  */
 export async function loadArchive(
   stream: AsyncIterable<Uint8Array>,
   label: string,
   context: ArchiveContext,
+  only?: Only,
 ): Promise<Image[]> {
   const path = await spool(stream, label, context);
+  const what = only?.tag === undefined ? label : `${only.tag} in ${label}`;
   try {
     const archive = await openArchive(path, label, context);
     const images: Image[] = [];
     if (archive.members.has("manifest.json")) {
-      for (const entry of await readDockerManifest(archive)) {
+      const all = await readDockerManifest(archive);
+      for (const entry of only === undefined ? all : [chooseDockerEntry(all, only.tag, what)]) {
         const names = (entry.RepoTags ?? []).map(storeName).filter((name) => name !== undefined);
         images.push(await finish(await takeDockerImage(archive, entry, context), names, context));
       }
       return images;
     }
-    for (const entry of await readOciIndex(archive)) {
+    const all = await readOciIndex(archive);
+    const chosen = only === undefined ? all : [chooseEntry(all, only.tag, context.platform, what)];
+    for (const entry of chosen) {
       const found = await takeOciImage(archive, entry, context);
       const tag = entry.annotations?.["org.opencontainers.image.ref.name"];
       // A bare tag ("22") names no repository; only full names are taken over.

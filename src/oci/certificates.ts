@@ -7,9 +7,9 @@ import { errnoOf, messageOf } from "../model/errors.ts";
 import { imageError } from "./errors.ts";
 
 /** Where registries' certificates are looked for, by host name, as Docker and podman do. */
-export function defaultCertDirs(): string[] {
+export function defaultCertDirs(env: NodeJS.ProcessEnv = process.env): string[] {
   return [
-    join(homedir(), ".config/containers/certs.d"),
+    join(env["HOME"] ?? homedir(), ".config/containers/certs.d"),
     "/etc/containers/certs.d",
     "/etc/docker/certs.d",
   ];

@@ -1,5 +1,6 @@
 /** The usual proxy variables, read as curl and Go read them. */
 import { BlockList, isIP } from "node:net";
+import { imageError } from "./errors.ts";
 
 /** Whether a host name or address is this machine itself. */
 export function isLoopback(hostname: string): boolean {
@@ -53,5 +54,13 @@ export function proxyFor(url: URL, env: NodeJS.ProcessEnv): URL | undefined {
   const port = url.port === "" ? (url.protocol === "https:" ? "443" : "80") : url.port;
   const exceptions = (env["no_proxy"] ?? env["NO_PROXY"] ?? "").split(",");
   if (exceptions.some((entry) => covers(entry.trim(), host, port))) return undefined;
-  return new URL(value.includes("://") ? value : `http://${value}`);
+  const text = value.includes("://") ? value : `http://${value}`;
+  if (URL.canParse(text)) return new URL(text);
+  // The value may hold a password: it is not repeated.
+  throw imageError(
+    "ERR_IMAGE_PROXY",
+    `Cannot use the proxy for ${url.host}`,
+    `The variable ${env[name] === undefined ? name.toUpperCase() : name} holds no address.`,
+    "Write it like http://proxy.example:3128.",
+  );
 }

@@ -2,6 +2,7 @@
 import type { Readable } from "node:stream";
 import type { Image, ImageSource, Platform } from "../model/image.ts";
 import type { ProgressSink } from "../model/progress.ts";
+import type { Only } from "./archives.ts";
 import { imageError } from "./errors.ts";
 import { withLease } from "./leases.ts";
 import type { Lease } from "./leases.ts";
@@ -98,23 +99,19 @@ export async function resolveImage(source: ImageSource, options: ResolveOptions)
 
 /**
  * Load every image of a `docker save` or OCI archive from a stream (`-`: standard input).
- * @param label what the stream is called in messages
+ * @param options `label`: what the stream is called in messages; `only`: one image, not all
  */
 export async function importArchive(
   stream: Readable,
-  options: ResolveOptions & { label?: string },
+  options: ResolveOptions & { label?: string; only?: Only },
 ): Promise<Image[]> {
   const { store, signal } = options;
   const label = options.label ?? "standard input";
   const body = async (lease: Lease): Promise<Image[]> => {
     const { loadArchive } = await import("./archives.ts");
     const platform = options.platform ?? hostPlatform();
-    return loadArchive(stream, label, {
-      store,
-      lease,
-      platform,
-      ...(signal === undefined ? {} : { signal }),
-    });
+    const context = { store, lease, platform, ...(signal === undefined ? {} : { signal }) };
+    return loadArchive(stream, label, context, options.only);
   };
   if (options.lease !== undefined) return body(options.lease);
   return withLease(store, `import of ${label}`, body, signal);

@@ -250,7 +250,7 @@ export class Transport {
     if (secure === undefined) {
       secure = secureOptions(
         url,
-        this.#options.certDirs ?? defaultCertDirs(),
+        this.#options.certDirs ?? defaultCertDirs(this.#options.env),
         this.#options.caFile,
         this.#options.insecure?.(url.host) === true,
       );

@@ -21,6 +21,7 @@ export async function buildDiskFile(
         lease,
         pull: request.pull,
         ...(request.platform === undefined ? {} : { platform: request.platform }),
+        ...(request.registry === undefined ? {} : { registry: request.registry }),
         ...work,
       });
       const options = { sizeBytes: request.sizeBytes, journal: request.journal };

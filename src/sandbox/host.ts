@@ -5,7 +5,7 @@ import { ensureInitramfs } from "../boot/initramfs.ts";
 import { addKernel, ensureKernel } from "../boot/kernel.ts";
 import { createEmptyDisk } from "../ext4/empty.ts";
 import { growDisk } from "../ext4/grow.ts";
-import type { CreateRequest } from "../model/api.ts";
+import type { CreateRequest, RegistryAccess } from "../model/api.ts";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import type { BuilderName } from "../model/disk.ts";
 import type { Image } from "../model/image.ts";
@@ -26,6 +26,7 @@ import { ensureRootfs, listRootfs } from "../rootfs/cache.ts";
 import { ensureRuntime, findRuntime, readCatalogue } from "../runtimes/index.ts";
 import { agentBinary, packageVersion } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
+import { withRegistryVariables } from "../util/registry-env.ts";
 import type { Driver } from "../vmm/driver.ts";
 import { chooseDriver } from "../vmm/choose.ts";
 import { FakeDriver } from "../vmm/fake/driver.ts";
@@ -62,8 +63,8 @@ export interface ResolveTextOptions {
   lease?: Lease;
   /** It must be a runtime of the catalogue: ERR_VALIDATION_RUNTIME otherwise. */
   runtime?: boolean;
-  /** Absolute path of certificates of authorities to trust besides the system's. */
-  caFile?: string;
+  /** How the caller reaches registries; default: as this process does. */
+  registry?: RegistryAccess;
   signal: AbortSignal;
   progress: ProgressSink;
 }
@@ -135,7 +136,8 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
       ...(options.platform === undefined ? {} : { platform: parsePlatform(options.platform) }),
       registry: {
         registries: await loadRegistries(layout.registriesFile),
-        ...(options.caFile === undefined ? {} : { caFile: options.caFile }),
+        env: withRegistryVariables(process.env, options.registry?.env),
+        ...(options.registry?.caFile === undefined ? {} : { caFile: options.registry.caFile }),
       },
       ...(options.lease === undefined ? {} : { lease: options.lease }),
       onProgress: options.progress,
@@ -162,6 +164,7 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
           pull: request.pull,
           runtime: request.image === undefined,
           ...(request.platform === undefined ? {} : { platform: request.platform }),
+          ...(request.registry === undefined ? {} : { registry: request.registry }),
           signal: work.signal,
           progress: work.progress,
         });

@@ -9,6 +9,7 @@ import { z } from "zod";
 import type { CreateRequest } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import { parseName } from "../util/names.ts";
+import { registryAccessSchema } from "./registry.ts";
 
 const text = (max: number): z.ZodString => z.string().max(max);
 const absolutePath = text(4096).regex(/^\/[^\0]*$/, "must be an absolute path");
@@ -71,6 +72,7 @@ const createSchema = z.strictObject({
   }),
   pull: z.enum(["missing", "always", "never"]),
   platform: text(64).optional(),
+  registry: registryAccessSchema.optional(),
   init: absolutePath.optional(),
   ephemeral: z.boolean(),
 });

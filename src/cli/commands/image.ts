@@ -172,6 +172,7 @@ interface DiskFlags {
   builder?: "direct" | "mke2fs";
   journal?: boolean;
   platform?: string;
+  caFile?: string;
 }
 
 /** `image disk`. */
@@ -181,10 +182,11 @@ function diskCommand(): Command {
     .option("--size <size>", "size of the disk", "10gb")
     .addOption(new Option("--builder <name>", "how it is made").choices(["direct", "mke2fs"]))
     .option("--journal", "with a journal, for a disk that will be written")
-    .addOption(platformOption());
+    .addOption(platformOption())
+    .option("--ca-file <path>", "certificates of authorities to trust besides the system's");
   return runs<DiskFlags>(target, (context, source: string) =>
     withProgress(context, async (work) => {
-      const { output: file, size, builder, journal, platform } = context.flags;
+      const { output: file, size, builder, journal, platform, caFile } = context.flags;
       const summary = await (
         await context.vmsan()
       ).images.disk(source, file, {
@@ -193,6 +195,7 @@ function diskCommand(): Command {
         journal: journal === true,
         ...(builder === undefined ? {} : { builder }),
         ...(platform === undefined ? {} : { platform }),
+        ...(caFile === undefined ? {} : { caFile }),
       });
       for (const warning of summary.warnings) context.output.note(`warning: ${warning}`);
       context.output.result(

@@ -1,0 +1,46 @@
+/**
+ * The environment variables that say how registries are reached. The daemon has the
+ * environment of whoever started it; a pull must obey that of whoever asks for it, so these
+ * few travel with the request. Their values may hold secrets: they are neither logged nor kept.
+ */
+import { resolve } from "node:path";
+
+/** Proxies, as curl and Go read them. */
+const PROXIES = [
+  "http_proxy",
+  "HTTP_PROXY",
+  "https_proxy",
+  "HTTPS_PROXY",
+  "no_proxy",
+  "NO_PROXY",
+] as const;
+/** Directories and files with credentials. */
+const PLACES = ["DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "HOME", "XDG_RUNTIME_DIR"] as const;
+/** What `docker-credential-*` programs need to be found and to find their keys. */
+const HELPERS = ["PATH", "DBUS_SESSION_BUS_ADDRESS", "GNUPGHOME", "PASSWORD_STORE_DIR"] as const;
+
+/** All variables that travel. */
+export const REGISTRY_VARIABLES = [...PROXIES, ...PLACES, ...HELPERS] as const;
+
+/** The caller's variables, paths made absolute. */
+export function registryVariables(env: NodeJS.ProcessEnv): Record<string, string> {
+  const places: readonly string[] = PLACES;
+  return Object.fromEntries(
+    REGISTRY_VARIABLES.flatMap((name) => {
+      const value = env[name];
+      if (value === undefined || value === "") return [];
+      return [[name, places.includes(name) ? resolve(value) : value]];
+    }),
+  );
+}
+
+/** An environment with the caller's variables; what the caller has not set counts as unset. */
+export function withRegistryVariables(
+  own: NodeJS.ProcessEnv,
+  sent: Readonly<Record<string, string>> | undefined,
+): NodeJS.ProcessEnv {
+  if (sent === undefined) return own;
+  const env = { ...own };
+  for (const name of REGISTRY_VARIABLES) delete env[name];
+  return { ...env, ...sent };
+}
