@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/signal"
 	"syscall"
 	"time"
 
@@ -20,7 +19,7 @@ const portFD = 3
 // port, which may be opened once only, over restarts of the agent.
 func supervise() error {
 	boot.IgnoreKeys()
-	signal.Ignore(syscall.SIGTERM)
+	boot.Discard(syscall.SIGTERM)
 	m, err := boot.Resume()
 	if err != nil {
 		return err
@@ -63,7 +62,7 @@ func supervise() error {
 // runBeside is the agent that supervise starts.
 func runBeside() error {
 	boot.IgnoreKeys()
-	signal.Ignore(syscall.SIGTERM)
+	boot.Discard(syscall.SIGTERM)
 	m, err := boot.Resume()
 	if err != nil {
 		return err

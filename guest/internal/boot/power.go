@@ -55,5 +55,11 @@ func Fatal(err error) {
 
 // IgnoreKeys keeps Ctrl-Alt-Del and window changes of the console away from the agent.
 func IgnoreKeys() {
-	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGWINCH)
+	Discard(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGWINCH)
+}
+
+// Discard takes these signals and does nothing. They are caught, not ignored: a program that
+// the agent starts would inherit "ignored", and could not be interrupted.
+func Discard(signals ...os.Signal) {
+	signal.Notify(make(chan os.Signal, 1), signals...)
 }
