@@ -1,7 +1,7 @@
 /** Worker thread: merges the layers that the decompression threads deliver, and writes the result. */
 import { rmSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
-import { asVmsanError } from "../model/errors.ts";
+import { asVmsanError, errnoOf } from "../model/errors.ts";
 import { BlockAppender, DataWriter, Ext4Writer, ImageFile } from "../ext4/ext4.ts";
 import { LayerSources, mergeImage, type MergedImage, type TreeNode } from "../layers/layers.ts";
 import { writeMergedTar } from "./merged-tar.ts";
@@ -116,7 +116,11 @@ function build(order: BuildOrder): BuildAnswer {
     return { kind: "done", result: order.format === "tar" ? buildTar(order) : buildDisk(order) };
   } catch (error) {
     const action = `Cannot build the disk image ${order.output}`;
-    return { kind: "failed", error: asVmsanError(error, action, "ERR_DISK_BUILD").toJSON() };
+    const full = errnoOf(error) === "ENOSPC" || errnoOf(error) === "EDQUOT";
+    const [code, fix] = full
+      ? ["ERR_DISK_FULL", "Free some space: `vmsan image prune --all` removes what no VM uses."]
+      : ["ERR_DISK_BUILD", "See the daemon's log: vmsan daemon logs."];
+    return { kind: "failed", error: asVmsanError(error, action, code, fix).toJSON() };
   }
 }
 

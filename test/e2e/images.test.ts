@@ -40,8 +40,9 @@ test("layers with whiteouts, opaque directories and hard links, by umoci", async
       await put(join(rootfs, "a/kept"), "kept");
       await put(join(rootfs, "b/one"), "one");
       await link(join(rootfs, "a/kept"), join(rootfs, "hard"));
-      await chmod(join(rootfs, "a/kept"), 0o4751);
+      // chown takes setuid away: mode last.
       await chown(join(rootfs, "a/kept"), 1234, 4321);
+      await chmod(join(rootfs, "a/kept"), 0o4751);
     },
     async (rootfs) => {
       await rm(join(rootfs, "a/gone"));
