@@ -143,6 +143,9 @@ async function handStreamThrough(
     client.once("close", () => gone.abort());
     const channel = service.sandboxes.channel(match[1] ?? "");
     const guest = await channel.open(match[2] ?? "", gone.signal);
+    // Two pipelines on one duplex listen to it more often than the default allows.
+    client.setMaxListeners(32);
+    guest.setMaxListeners(32);
     client.write(
       "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: vmsan-stream\r\n\r\n",
     );
