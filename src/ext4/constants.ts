@@ -21,6 +21,8 @@ export const DESCS_PER_BLOCK = BLOCK_SIZE / DESC_SIZE;
 export const FIRST_INODE = 11;
 /** Inode of the root directory. */
 export const ROOT_INODE = 2;
+/** Inode that holds blocks for further descriptors. */
+export const RESIZE_INODE = 7;
 /** Inode of the journal. */
 export const JOURNAL_INODE = 8;
 /** Byte offset of the superblock in the image. */

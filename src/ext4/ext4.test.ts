@@ -126,7 +126,8 @@ describe("empty disks", () => {
     await createEmptyDisk(path, { sizeBytes, journal: true, label: "vm" });
     await expectClean(path);
     expect(statSync(path).size).toBe(sizeBytes);
-    expect(statSync(path).blocks * 512).toBeLessThan(4 * MIB);
+    // A terabyte's descriptors take 512 KiB, and there are 18 copies of them.
+    expect(statSync(path).blocks * 512).toBeLessThan(sizeBytes < 1024 * GIB ? MIB : 12 * MIB);
     rmSync(path);
   });
   test("the same UUID gives the same bytes", async () => {
@@ -142,15 +143,43 @@ describe("empty disks", () => {
 });
 
 describe("growing", () => {
-  test("step by step, across descriptor blocks", async () => {
+  const steps = [100 * MIB, 129 * MIB, 2 * GIB, 10 * GIB, 40 * GIB, 300 * GIB];
+  test.each([true, false])("step by step; with a journal: %s", async (journal) => {
     const path = fresh();
-    await createEmptyDisk(path, { sizeBytes: 64 * MIB, journal: true });
-    for (const size of [100 * MIB, 129 * MIB, 2 * GIB, 10 * GIB, 40 * GIB, 300 * GIB]) {
+    await createEmptyDisk(path, { sizeBytes: 64 * MIB, journal });
+    for (const size of steps) {
       const got = await growDisk(path, size);
       expect(size - got).toBeLessThan(2.2 * MIB);
       await expectClean(path);
     }
-    expect(statSync(path).blocks * 512).toBeLessThan(2 * MIB);
+    expect(statSync(path).blocks * 512).toBeLessThan(5 * MIB);
+    // What has been grown by us, resize2fs can grow further.
+    await runOk("resize2fs", [path, "400G"], "ERR_TEST");
+    await expectClean(path);
+  });
+  test("beyond the reserved descriptors: refused", async () => {
+    const path = fresh();
+    await createEmptyDisk(path, { sizeBytes: 64 * MIB, journal: true });
+    await expect(growDisk(path, 600 * GIB)).rejects.toMatchObject({ code: "ERR_DISK_GROW" });
+    await expectClean(path);
+  });
+  test("what the kernel needs to grow a mounted disk", async () => {
+    const path = fresh();
+    await createEmptyDisk(path, { sizeBytes: 10 * GIB, journal: true });
+    const said = await runOk("dumpe2fs", ["-h", path], "ERR_TEST");
+    expect(said).toMatch(/features:.* resize_inode .*sparse_super /);
+    expect(said).not.toContain("sparse_super2");
+    // A hundred times the size: descriptors of 8 GiB a block.
+    expect(Number(/Reserved GDT blocks: +(\d+)/.exec(said)?.[1])).toBeGreaterThanOrEqual(120);
+    // The copies say the same.
+    const groups = (text: string): string[] =>
+      text.split("\n").filter((line) => /bitmap at/.test(line));
+    const stats = async (...place: string[]): Promise<string> =>
+      await runOk("debugfs", ["-c", ...place, "-R", "stats", path], "ERR_TEST");
+    const primary = await stats();
+    const copy = await stats("-s", "32768", "-b", "4096");
+    expect(groups(copy).length).toBe(80);
+    expect(groups(copy)).toEqual(groups(primary));
   });
   test("resize2fs can grow it too", async () => {
     const path = fresh();
@@ -189,10 +218,7 @@ describe("trees", () => {
     const children = new Map<string, TreeInode>();
     for (let i = 1; i < 256; i++) {
       if (i !== 47)
-        children.set(
-          String.fromCharCode(i) === "." ? "..." : String.fromCharCode(i),
-          inode({}),
-        );
+        children.set(String.fromCharCode(i) === "." ? "..." : String.fromCharCode(i), inode({}));
       children.set("n".repeat(i), inode({}));
     }
     for (let i = 0; i < 3000; i++) children.set(`\xff\x80${i}\xe9`, inode({}));

@@ -1,16 +1,12 @@
 /** Descriptors and bitmaps of all groups of a freshly written file system. */
-import {
-  BLOCK_SIZE,
-  BLOCKS_PER_GROUP,
-  DESC_SIZE,
-  DESCS_PER_BLOCK,
-  GROUP,
-  INODE_SIZE,
-} from "./constants.ts";
+import { BLOCK_SIZE, BLOCKS_PER_GROUP, DESC_SIZE, DESCS_PER_BLOCK, GROUP } from "./constants.ts";
 import { crc32c } from "./crc32c.ts";
 import { encodeGroup, markBits, prefixBitmap } from "./group.ts";
 
-/** What the tables are computed from. Blocks in use are a prefix of the disk but for `freed`. */
+/**
+ * What the tables are computed from. Blocks in use are a prefix of the disk but for `freed`, and
+ * the copies of superblock and descriptors in the groups behind it.
+ */
 export interface GroupsInput {
   seed: number;
   blocks: number;
@@ -24,16 +20,26 @@ export interface GroupsInput {
   /** Inodes 1 … lastInode are in use. */
   lastInode: number;
   directories: readonly number[];
-  /** First blocks of the three kinds of table; each lies in group order, without gaps. */
-  blockBitmaps: number;
-  inodeBitmaps: number;
-  inodeTables: number;
+  /** Groups that begin with copies, and blocks of each copy. */
+  backups: readonly number[];
+  copyBlocks: number;
+  /** Each group's block bitmap, inode bitmap and first block of its inode table. */
+  blockBitmaps: ArrayLike<number>;
+  inodeBitmaps: ArrayLike<number>;
+  inodeTables: ArrayLike<number>;
+}
+
+/** A block to be written. */
+interface PlacedBlock {
+  block: number;
+  bytes: Uint8Array;
 }
 
 /** Bytes to write, and the totals for the superblock. */
 export interface GroupTables {
   descriptors: Uint8Array;
-  bitmaps: { block: number; bytes: Uint8Array }[];
+  /** Pieces of one or more blocks. */
+  bitmaps: PlacedBlock[];
   freeBlocks: number;
 }
 
@@ -54,18 +60,23 @@ function freedByGroup(freed: readonly number[]): Map<number, [number, number][]>
   return byGroup;
 }
 
+/** Neighbouring blocks as one piece. */
+function joined(blocks: PlacedBlock[]): PlacedBlock[] {
+  const pieces: { block: number; parts: Uint8Array[] }[] = [];
+  for (const { block, bytes } of blocks.toSorted((a, b) => a.block - b.block)) {
+    const last = pieces.at(-1);
+    if (last !== undefined && last.block + last.parts.length === block) last.parts.push(bytes);
+    else pieces.push({ block, parts: [bytes] });
+  }
+  return pieces.map(({ block, parts }) => ({ block, bytes: Buffer.concat(parts) }));
+}
+
 /** Compute descriptors and bitmaps. Groups without anything in them get no bitmap (UNINIT). */
 export function encodeGroups(input: GroupsInput): GroupTables {
   const { seed, blocks, groups, perGroup, usedBlocks, lastInode } = input;
   const descriptors = new Uint8Array(Math.ceil(groups / DESCS_PER_BLOCK) * BLOCK_SIZE);
-  const usedGroups = Math.ceil(usedBlocks / BLOCKS_PER_GROUP);
-  const inodeGroups = Math.ceil(lastInode / perGroup);
-  const blockBitmaps = new Uint8Array(usedGroups * BLOCK_SIZE);
-  const inodeBitmaps = new Uint8Array(inodeGroups * BLOCK_SIZE);
-  const bitmaps: GroupTables["bitmaps"] = [
-    { block: input.blockBitmaps, bytes: blockBitmaps },
-    { block: input.inodeBitmaps, bytes: inodeBitmaps },
-  ];
+  const bitmaps: PlacedBlock[] = [];
+  const backups = new Set(input.backups);
   const freedRanges = freedByGroup(input.freed);
   const directories = new Uint32Array(groups);
   for (const inode of input.directories) {
@@ -77,12 +88,14 @@ export function encodeGroups(input: GroupsInput): GroupTables {
   let fullChecksum: number | undefined;
   for (let group = 0; group < groups; group++) {
     const size = Math.min(BLOCKS_PER_GROUP, blocks - group * BLOCKS_PER_GROUP);
-    const used = clamp(usedBlocks - group * BLOCKS_PER_GROUP, size);
+    const before = clamp(usedBlocks - group * BLOCKS_PER_GROUP, size);
+    const used = Math.max(before, backups.has(group) ? input.copyBlocks : 0);
     let free = size - used;
     let flags: number = GROUP.inodeZeroed;
     let blockChecksum = 0;
-    // The last group must have its bitmap: its padding bits say where the disk ends.
-    if (used === 0 && group !== groups - 1) flags |= GROUP.blockUninit;
+    // The last group must have its bitmap: its padding bits say where the disk ends. Copies alone
+    // need none: everybody knows where they are.
+    if (before === 0 && group !== groups - 1) flags |= GROUP.blockUninit;
     else {
       const bitmap = prefixBitmap(used, size);
       const ranges = freedRanges.get(group) ?? [];
@@ -90,8 +103,7 @@ export function encodeGroups(input: GroupsInput): GroupTables {
         markBits(bitmap, from, to, false);
         free += to - from;
       }
-      if (group < usedGroups) blockBitmaps.set(bitmap, group * BLOCK_SIZE);
-      else bitmaps.push({ block: input.blockBitmaps + group, bytes: bitmap });
+      bitmaps.push({ block: input.blockBitmaps[group] ?? 0, bytes: bitmap });
       if (free === 0) fullChecksum ??= crc32c(seed, bitmap);
       blockChecksum =
         free === 0 && fullChecksum !== undefined ? fullChecksum : crc32c(seed, bitmap);
@@ -103,13 +115,13 @@ export function encodeGroups(input: GroupsInput): GroupTables {
     if (usedInodes === 0) flags |= GROUP.inodeUninit;
     else {
       const bitmap = prefixBitmap(usedInodes, perGroup);
-      inodeBitmaps.set(bitmap, group * BLOCK_SIZE);
+      bitmaps.push({ block: input.inodeBitmaps[group] ?? 0, bytes: bitmap });
       inodeChecksum = crc32c(seed, bitmap, 0, perGroup / 8);
     }
     encodeGroup(descriptors, group * DESC_SIZE, seed, group, {
-      blockBitmap: input.blockBitmaps + group,
-      inodeBitmap: input.inodeBitmaps + group,
-      inodeTable: input.inodeTables + (group * perGroup * INODE_SIZE) / BLOCK_SIZE,
+      blockBitmap: input.blockBitmaps[group] ?? 0,
+      inodeBitmap: input.inodeBitmaps[group] ?? 0,
+      inodeTable: input.inodeTables[group] ?? 0,
       freeBlocks: free,
       freeInodes: perGroup - usedInodes,
       usedDirs: directories[group] ?? 0,
@@ -119,5 +131,5 @@ export function encodeGroups(input: GroupsInput): GroupTables {
       inodeBitmapChecksum: inodeChecksum,
     });
   }
-  return { descriptors, bitmaps, freeBlocks: freeTotal };
+  return { descriptors, bitmaps: joined(bitmaps), freeBlocks: freeTotal };
 }

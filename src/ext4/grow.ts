@@ -1,9 +1,8 @@
 /**
  * Growing a disk made by this writer: only metadata is written, whatever the sizes.
  *
- * New groups get their bitmaps and inode table at their own start. Descriptors go into the free
- * places of the last descriptor block; beyond it, blocks of descriptors lie in the new groups
- * themselves (meta_bg), so that nothing has to move.
+ * New groups get their bitmaps and inode table at their own start; grow-places.ts says where their
+ * descriptors go.
  */
 import { open, type FileHandle } from "node:fs/promises";
 import { VmsanError } from "../model/errors.ts";
@@ -16,13 +15,22 @@ import {
   GROUP,
   INCOMPAT,
   INODE_SIZE,
+  RESIZE_INODE,
   RO_COMPAT,
   SUPERBLOCK_OFFSET,
   SUPERBLOCK_SIZE,
 } from "./constants.ts";
 import { crc32c } from "./crc32c.ts";
 import { decodeGroup, encodeGroup, markBits } from "./group.ts";
-import { decodeSuperblock, sealSuperblock, type DecodedSuperblock } from "./superblock.ts";
+import { descriptorPlaces, type DescriptorPlaces, type ReservedPlaces } from "./grow-places.ts";
+import { sealInode } from "./inode.ts";
+import { resizeBlockOf, resizeInode } from "./resize-inode.ts";
+import {
+  backupSuperblock,
+  decodeSuperblock,
+  sealSuperblock,
+  type DecodedSuperblock,
+} from "./superblock.ts";
 
 /** The error for a disk that cannot be grown here. */
 function cannotGrow(path: string, why: string, fix: string): VmsanError {
@@ -59,8 +67,7 @@ function checkGrowable(path: string, sb: DecodedSuperblock | undefined): Decoded
     sb.descSize === DESC_SIZE &&
     sb.inodeSize === INODE_SIZE &&
     sb.blocksPerGroup === BLOCKS_PER_GROUP &&
-    (sb.compat & COMPAT.sparseSuper2) !== 0 &&
-    (sb.compat & COMPAT.resizeInode) === 0 &&
+    ((sb.compat & COMPAT.sparseSuper2) !== 0) !== ((sb.compat & COMPAT.resizeInode) !== 0) &&
     (sb.roCompat & RO_COMPAT.metadataCsum) !== 0;
   if (!ours) {
     throw cannotGrow(path, "Another program made its file system.", `Run: resize2fs ${path}`);
@@ -68,17 +75,49 @@ function checkGrowable(path: string, sb: DecodedSuperblock | undefined): Decoded
   return sb;
 }
 
-/** Blocks at the start of a group that hold a copy of its descriptor block (meta_bg). */
-function metaBlocks(group: number, firstMetaBg: number, meta: boolean): number {
-  if (!meta || Math.floor(group / DESCS_PER_BLOCK) < firstMetaBg) return 0;
-  const place = group % DESCS_PER_BLOCK;
-  return place === 0 || place === 1 || place === DESCS_PER_BLOCK - 1 ? 1 : 0;
+/** All descriptor blocks, those of new groups empty. */
+async function readDescriptors(
+  file: FileHandle,
+  places: DescriptorPlaces,
+  oldGroups: number,
+  groups: number,
+): Promise<Buffer[]> {
+  const blocks: Buffer[] = [];
+  for (let index = 0; index * DESCS_PER_BLOCK < groups; index++) {
+    const known = index * DESCS_PER_BLOCK < oldGroups;
+    const place = places.placesOf(index)[0] ?? 0;
+    blocks.push(
+      known ? await readAt(file, place * BLOCK_SIZE, BLOCK_SIZE) : Buffer.alloc(BLOCK_SIZE),
+    );
+  }
+  return blocks;
+}
+
+/** Write the resize inode anew, with what is still reserved. */
+async function growResizeInode(
+  file: FileHandle,
+  seed: number,
+  descriptors: Buffer,
+  reserved: ReservedPlaces,
+): Promise<void> {
+  const desc = decodeGroup(descriptors, 0, seed, 0);
+  if (desc === undefined) throw new RangeError("the first group descriptor's checksum is wrong");
+  const at = desc.inodeTable * BLOCK_SIZE + (RESIZE_INODE - 1) * INODE_SIZE;
+  const inode = await readAt(file, at, INODE_SIZE);
+  const resizeBlock = resizeBlockOf(inode.subarray(0x28, 0x64));
+  const found = resizeInode({ ...reserved, resizeBlock });
+  for (const { block, bytes } of found?.content ?? []) {
+    await file.write(bytes, 0, bytes.length, block * BLOCK_SIZE);
+  }
+  inode.writeUInt32LE((found?.blocks ?? 0) * (BLOCK_SIZE / 512), 0x1c);
+  sealInode(inode, 0, seed, RESIZE_INODE);
+  await file.write(inode, 0, INODE_SIZE, at);
 }
 
 /**
  * Grow the file system at `path`, and its file, to `sizeBytes` (a multiple of 4096). It must be
  * unmounted, cleanly shut down, and made by this writer. A last group too small for its own tables
- * is left unused. Throws ERR_DISK_GROW; the superblock is written last.
+ * is left unused. Several gigabytes can be added to any disk, and a hundredfold to most. Throws ERR_DISK_GROW; the superblock is written last.
  * @returns the size of the file system in bytes: `sizeBytes`, or up to 2.1 MiB less
  */
 export async function growDisk(path: string, sizeBytes: number): Promise<number> {
@@ -98,39 +137,29 @@ export async function growDisk(path: string, sizeBytes: number): Promise<number>
     const tableBlocks = (sb.inodesPerGroup * INODE_SIZE) / BLOCK_SIZE;
     const oldGroups = Math.ceil(old / BLOCKS_PER_GROUP);
     let groups = Math.ceil(blocks / BLOCKS_PER_GROUP);
+    let places = descriptorPlaces(sb, oldGroups, groups);
     const lastSize = blocks - (groups - 1) * BLOCKS_PER_GROUP;
-    // One block for descriptors, two bitmaps, and something to gain.
-    if (groups > oldGroups && lastSize < tableBlocks + 3 + 16) {
+    // Its own metadata, and something to gain.
+    if (groups > oldGroups && lastSize < places.ownBlocks(groups - 1) + 2 + tableBlocks + 16) {
       groups--;
       blocks = groups * BLOCKS_PER_GROUP;
+      places = descriptorPlaces(sb, oldGroups, groups);
     }
     if (blocks <= old) return old * BLOCK_SIZE;
+    if (places.missing > 0) {
+      throw cannotGrow(
+        path,
+        "It has no room for the descriptors of so many block groups.",
+        `Choose a smaller size, or run: resize2fs ${path}`,
+      );
+    }
     await file.truncate(Math.max(sizeBytes, (await file.stat()).size));
 
     const seed = crc32c(0xffffffff, sb.uuid);
-    const hadMeta = (sb.incompat & INCOMPAT.metaBg) !== 0;
-    const oldDescBlocks = Math.ceil(oldGroups / DESCS_PER_BLOCK);
-    const firstMetaBg = hadMeta ? sb.firstMetaBg : oldDescBlocks;
-    const meta = hadMeta || Math.ceil(groups / DESCS_PER_BLOCK) > oldDescBlocks;
-    /** Places of all copies of the descriptor block that a group's descriptor is in. */
-    const descPlaces = (group: number): number[] => {
-      const index = Math.floor(group / DESCS_PER_BLOCK);
-      if (!meta || index < firstMetaBg) return [1 + index];
-      const first = index * DESCS_PER_BLOCK;
-      return [first, first + 1, first + DESCS_PER_BLOCK - 1]
-        .filter((g) => g < groups)
-        .map((g) => g * BLOCKS_PER_GROUP);
-    };
-    const descBlocks = new Map<number, Buffer>();
-    const descBlock = async (group: number): Promise<Buffer> => {
-      const index = Math.floor(group / DESCS_PER_BLOCK);
-      const known = descBlocks.get(index);
-      if (known !== undefined) return known;
-      const isOld = index * DESCS_PER_BLOCK < oldGroups;
-      const block = isOld
-        ? await readAt(file, (descPlaces(group)[0] ?? 0) * BLOCK_SIZE, BLOCK_SIZE)
-        : Buffer.alloc(BLOCK_SIZE);
-      descBlocks.set(index, block);
+    const descBlocks = await readDescriptors(file, places, oldGroups, groups);
+    const descBlock = (group: number): Buffer => {
+      const block = descBlocks[Math.floor(group / DESCS_PER_BLOCK)];
+      if (block === undefined) throw new RangeError(`no descriptor block for group ${group}`);
       return block;
     };
     const sizeOf = (group: number, total: number): number =>
@@ -139,7 +168,7 @@ export async function growDisk(path: string, sizeBytes: number): Promise<number>
     // The old last group may have become larger; its padding bits become free blocks.
     let free = sb.freeBlocks;
     const lastOld = oldGroups - 1;
-    const lastBlock = await descBlock(lastOld);
+    const lastBlock = descBlock(lastOld);
     const lastAt = (lastOld % DESCS_PER_BLOCK) * DESC_SIZE;
     const last = decodeGroup(lastBlock, lastAt, seed, lastOld);
     if (last === undefined) {
@@ -157,7 +186,7 @@ export async function growDisk(path: string, sizeBytes: number): Promise<number>
     }
     for (let group = oldGroups; group < groups; group++) {
       const start = group * BLOCKS_PER_GROUP;
-      const own = metaBlocks(group, firstMetaBg, meta);
+      const own = places.ownBlocks(group);
       const size = sizeOf(group, blocks);
       const used = own + 2 + tableBlocks;
       const blockBitmap = start + own;
@@ -171,7 +200,7 @@ export async function growDisk(path: string, sizeBytes: number): Promise<number>
         checksum = crc32c(seed, bitmap);
       } else flags |= GROUP.blockUninit;
       free += size - used;
-      encodeGroup(await descBlock(group), (group % DESCS_PER_BLOCK) * DESC_SIZE, seed, group, {
+      encodeGroup(descBlock(group), (group % DESCS_PER_BLOCK) * DESC_SIZE, seed, group, {
         blockBitmap,
         inodeBitmap: blockBitmap + 1,
         inodeTable: blockBitmap + 2,
@@ -184,10 +213,13 @@ export async function growDisk(path: string, sizeBytes: number): Promise<number>
         inodeBitmapChecksum: 0,
       });
     }
-    for (const [index, block] of descBlocks) {
-      for (const place of descPlaces(index * DESCS_PER_BLOCK)) {
+    for (const [index, block] of descBlocks.entries()) {
+      for (const place of places.placesOf(index)) {
         await file.write(block, 0, BLOCK_SIZE, place * BLOCK_SIZE);
       }
+    }
+    if (places.reserved !== undefined) {
+      await growResizeInode(file, seed, descBlock(0), places.reserved);
     }
     const view = new DataView(raw.buffer, raw.byteOffset, SUPERBLOCK_SIZE);
     view.setUint32(0x0, sb.inodesPerGroup * groups, true);
@@ -196,11 +228,18 @@ export async function growDisk(path: string, sizeBytes: number): Promise<number>
     view.setUint32(0xc, free % 2 ** 32, true);
     view.setUint32(0x158, Math.floor(free / 2 ** 32), true);
     view.setUint32(0x10, sb.freeInodes + sb.inodesPerGroup * (groups - oldGroups), true);
-    if (meta) {
+    if (places.firstMetaBg !== undefined) {
       view.setUint32(0x60, sb.incompat | INCOMPAT.metaBg, true);
-      view.setUint32(0x104, firstMetaBg, true);
+      view.setUint32(0x104, places.firstMetaBg, true);
+    }
+    if (places.reserved !== undefined) {
+      view.setUint16(0xce, places.reserved.reservedDescBlocks, true);
     }
     sealSuperblock(raw);
+    for (const group of places.reserved?.backups ?? []) {
+      const copy = backupSuperblock(raw, group);
+      await file.write(copy, 0, SUPERBLOCK_SIZE, group * BLOCKS_PER_GROUP * BLOCK_SIZE);
+    }
     await file.sync();
     await file.write(raw, 0, SUPERBLOCK_SIZE, SUPERBLOCK_OFFSET);
     await file.sync();

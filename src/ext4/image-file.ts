@@ -52,10 +52,18 @@ export class ImageFile {
   }
 }
 
+/** Runs of blocks: pairs of first block and count, ascending. */
+export type BlockRuns = readonly number[];
+
 /** Allocates blocks strictly forward and writes them in large pieces. */
 export class BlockAppender {
+  /** Blocks left free in front of those to avoid: pairs of first block and count. */
+  readonly skipped: number[] = [];
   private readonly file: ImageFile;
   private readonly limit: number;
+  private readonly avoid: BlockRuns;
+  /** Index in `avoid` of the next run that lies ahead. */
+  private ahead = 0;
   private readonly buffer = Buffer.allocUnsafeSlow(BUFFER_SIZE);
   private fill = 0;
   /** Block that the buffer's first byte will have. */
@@ -64,11 +72,34 @@ export class BlockAppender {
   /**
    * @param first first block to give out
    * @param limit number of blocks of the disk
+   * @param avoid blocks that are given to nobody
    */
-  constructor(file: ImageFile, first: number, limit: number) {
+  constructor(file: ImageFile, first: number, limit: number, avoid: BlockRuns = []) {
     this.file = file;
     this.first = first;
     this.limit = limit;
+    this.avoid = avoid;
+  }
+
+  /** Make the next `count` blocks ones that lie together and need not be avoided. */
+  private step(count: number): void {
+    for (; this.ahead < this.avoid.length; this.ahead += 2) {
+      const from = this.avoid[this.ahead] ?? 0;
+      if (this.next + count <= from) return;
+      this.flush();
+      if (from > this.first) this.skipped.push(this.first, from - this.first);
+      this.first = from + (this.avoid[this.ahead + 1] ?? 0);
+    }
+  }
+
+  /** Give out `count` blocks in one piece that the caller writes. @returns the first */
+  place(count: number): number {
+    this.flush();
+    this.step(count);
+    const block = this.first;
+    if (block + count > this.limit) throw diskFull(this.limit);
+    this.first += count;
+    return block;
   }
 
   /** The block that is given out next. */
@@ -81,6 +112,7 @@ export class BlockAppender {
    * then (at least partly) taken by {@link commit}, or left.
    */
   window(): { bytes: Buffer; at: number } {
+    this.step(WINDOW_SIZE / BLOCK_SIZE);
     if (this.fill + WINDOW_SIZE > BUFFER_SIZE) this.flush();
     return { bytes: this.buffer, at: this.fill };
   }

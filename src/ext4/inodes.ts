@@ -9,6 +9,7 @@ import {
   JOURNAL_INODE,
   LINK_MAX,
   MAX_EXTENT_BLOCKS,
+  RESIZE_INODE,
   ROOT_INODE,
 } from "./constants.ts";
 import { encodeDirectory, planDirectory } from "./directory.ts";
@@ -23,6 +24,7 @@ import {
   putReservedInode,
   sealInode,
 } from "./inode.ts";
+import type { ResizeInode } from "./resize-inode.ts";
 import type { NumberedTree, TreeInode } from "./tree.ts";
 import { encodeXattrBlock, planXattrs, putInodeXattrs, type XattrPlan } from "./xattr.ts";
 
@@ -35,6 +37,7 @@ export interface InodeContext {
   hashSeed: Uint8Array;
   appender: BlockAppender;
   journal: { first: number; blocks: number } | undefined;
+  resize: ResizeInode | undefined;
 }
 
 /** All inodes, ready for the tables. */
@@ -150,28 +153,29 @@ class InodeWriter {
     sealInode(this.table, at, this.context.seed, number);
   }
 
+  /** Write a file of the file system's own: root's, mode 0600, of the year 1970. */
+  own(
+    number: number,
+    fields: { size: number; blocks: number; flags: number; block: Uint8Array },
+  ): void {
+    const at = (number - 1) * INODE_SIZE;
+    const file = { kind: "file", mode: 0o600, uid: 0, gid: 0, mtime: 0, mtimeNsec: 0 } as const;
+    putInode(this.table, at, { ...file, links: 1, xattrBlock: 0, ...fields });
+    sealInode(this.table, at, this.context.seed, number);
+  }
+
   /** Write the journal's inode. @returns its i_block */
   journal(first: number, blocks: number): Uint8Array {
     const block = new Uint8Array(60);
     encodeExtents(block, [0, first, blocks], 0, () => {
       throw new RangeError("the journal is one extent");
     });
-    const at = (JOURNAL_INODE - 1) * INODE_SIZE;
-    putInode(this.table, at, {
-      kind: "file",
-      mode: 0o600,
-      uid: 0,
-      gid: 0,
-      mtime: 0,
-      mtimeNsec: 0,
-      links: 1,
+    this.own(JOURNAL_INODE, {
       size: blocks * BLOCK_SIZE,
       blocks,
       flags: INODE_FLAG.extents,
       block,
-      xattrBlock: 0,
     });
-    sealInode(this.table, at, this.context.seed, JOURNAL_INODE);
     return block;
   }
 
@@ -243,6 +247,11 @@ export function writeInodes(tree: NumberedTree, context: InodeContext): WrittenI
     if (number === ROOT_INODE) continue;
     if (number === JOURNAL_INODE && context.journal !== undefined) {
       journalBlock = writer.journal(context.journal.first, context.journal.blocks);
+      continue;
+    }
+    if (number === RESIZE_INODE && context.resize !== undefined) {
+      const { size, blocks, block } = context.resize;
+      writer.own(number, { size, blocks, flags: 0, block });
       continue;
     }
     const at = (number - 1) * INODE_SIZE;

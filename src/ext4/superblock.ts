@@ -27,8 +27,8 @@ export interface Superblock {
   label: string;
   /** Inode of lost+found, 0 when the image's own tree has something else by that name. */
   lostAndFound: number;
-  /** First descriptor block that lies in its own groups (meta_bg), 0 without. */
-  firstMetaBg: number;
+  /** Descriptor blocks reserved for growth (resize_inode). */
+  reservedGdtBlocks: number;
   /** Copy of the journal inode's i_block (60 bytes) and size, for e2fsck. */
   journal: { block: Uint8Array; size: number } | undefined;
 }
@@ -46,6 +46,15 @@ const LOG_GROUPS_PER_FLEX = 4;
 export function sealSuperblock(bytes: Uint8Array): void {
   const view = new DataView(bytes.buffer, bytes.byteOffset, SUPERBLOCK_SIZE);
   view.setUint32(0x3fc, crc32c(0xffffffff, bytes, 0, 0x3fc), true);
+}
+
+/** The copy of a superblock that belongs into the group with this number. */
+export function backupSuperblock(primary: Uint8Array, group: number): Uint8Array {
+  const bytes = Uint8Array.from(primary);
+  // 16 bits hold all groups that have copies up to 8 TiB; e2fsprogs cuts the number likewise.
+  new DataView(bytes.buffer).setUint16(0x5a, group & 0xffff, true);
+  sealSuperblock(bytes);
+  return bytes;
 }
 
 /** The superblock as bytes, checksum included. All times are 0: images are reproducible. */
@@ -83,7 +92,7 @@ export function encodeSuperblock(sb: Superblock): Uint8Array {
   bytes[0xfc] = HASH_HALF_MD4;
   u16(0xfe, DESC_SIZE);
   u32(0x100, MOUNT_XATTR_ACL);
-  u32(0x104, sb.firstMetaBg);
+  u16(0xce, sb.reservedGdtBlocks);
   if (sb.journal !== undefined) {
     u32(0xe0, JOURNAL_INODE);
     bytes[0xfd] = 1; // s_jnl_backup_type: s_jnl_blocks holds the inode's blocks

@@ -5,11 +5,10 @@
  * where each file's content went; gives an image that the Linux kernel and e2fsprogs take as their
  * own. Layout, so that contents can be written before their total is known:
  *
- *   superblock | descriptors | journal | file contents | long symlinks, attribute, directory and
+ *   superblock | descriptors | (room for more) | (journal) | file contents | long symlinks, attribute, directory and
  *   extent blocks | all block bitmaps | all inode bitmaps | all inode tables | free
  *
- * flex_bg lets the tables lie anywhere; sparse_super2 without backups keeps copies out of the
- * contents' way. The superblock is written last: an unfinished image is no file system.
+ * flex_bg lets the tables lie anywhere; layout.ts says what else must lie where. The superblock is written last: an unfinished image is no file system.
  * The format follows the kernel's Documentation/filesystems/ext4/.
  */
 import { VmsanError } from "../model/errors.ts";
@@ -17,7 +16,6 @@ import {
   BLOCK_SIZE,
   BLOCKS_PER_GROUP,
   COMPAT,
-  DESCS_PER_BLOCK,
   FIRST_INODE,
   INCOMPAT,
   INODE_SIZE,
@@ -29,9 +27,11 @@ import { crc32c } from "./crc32c.ts";
 import { DataWriter } from "./data.ts";
 import { BlockAppender, diskFull, type ImageFile } from "./image-file.ts";
 import { encodeGroups } from "./groups.ts";
-import { encodeJournalSuperblock, journalBlocks } from "./journal.ts";
-import { writeInodes } from "./inodes.ts";
-import { encodeSuperblock } from "./superblock.ts";
+import { encodeJournalSuperblock } from "./journal.ts";
+import { writeInodes, type WrittenInodes } from "./inodes.ts";
+import { planLayout, type Layout } from "./layout.ts";
+import { resizeInode } from "./resize-inode.ts";
+import { backupSuperblock, encodeSuperblock } from "./superblock.ts";
 import { numberTree, type TreeInode } from "./tree.ts";
 
 /** Size and identity of a file system. */
@@ -94,36 +94,35 @@ export class Ext4Writer {
   private readonly file: ImageFile;
   private readonly options: Ext4Options;
   private readonly appender: BlockAppender;
-  private readonly blocks: number;
-  private readonly groups: number;
-  private readonly descBlocks: number;
-  private readonly journal: { first: number; blocks: number } | undefined;
+  private readonly layout: Layout;
 
   /** @param file empty image of `options.sizeBytes` bytes */
   constructor(file: ImageFile, options: Ext4Options) {
     checkOptions(options);
     this.file = file;
     this.options = options;
-    this.blocks = options.sizeBytes / BLOCK_SIZE;
-    this.groups = Math.ceil(this.blocks / BLOCKS_PER_GROUP);
-    this.descBlocks = Math.ceil(this.groups / DESCS_PER_BLOCK);
-    let next = 1 + this.descBlocks;
-    const journal = options.journal ? journalBlocks(this.blocks) : 0;
-    this.journal = journal === 0 ? undefined : { first: next, blocks: journal };
-    next += journal;
-    this.appender = new BlockAppender(file, next, this.blocks);
+    this.layout = planLayout(options.sizeBytes, options.journal);
+    const { first, blocks, backups, copyBlocks } = this.layout;
+    const avoid = backups.flatMap((group) => [group * BLOCKS_PER_GROUP, copyBlocks]);
+    this.appender = new BlockAppender(file, first, blocks, avoid);
     this.data = new DataWriter(file, this.appender);
   }
 
   /** Inodes per group: room for the tree, and for more where the disk has it. */
-  private inodesPerGroup(needed: number, end: number): number {
-    const fit = (wanted: number): number => Math.ceil(Math.ceil(wanted / this.groups) / 16) * 16;
-    const usual = fit(Math.max(needed + 16, (this.blocks * BLOCK_SIZE) / BYTES_PER_INODE));
+  private inodesPerGroup(needed: number): number {
+    const { groups, blocks, backups, copyBlocks } = this.layout;
+    const fit = (wanted: number): number => Math.ceil(Math.ceil(wanted / groups) / 16) * 16;
+    const usual = fit(Math.max(needed + 16, (blocks * BLOCK_SIZE) / BYTES_PER_INODE));
+    const end = this.appender.next;
     for (const perGroup of [usual, fit(needed)]) {
-      const tables = this.groups * (2 + (perGroup * INODE_SIZE) / BLOCK_SIZE);
-      if (perGroup <= MAX_INODES_PER_GROUP && end + tables <= this.blocks) return perGroup;
+      const table = (perGroup * INODE_SIZE) / BLOCK_SIZE;
+      // In front of each copy there may be a gap that is too small for a table.
+      const gaps = backups.length * (copyBlocks + table);
+      if (perGroup <= MAX_INODES_PER_GROUP && end + groups * (2 + table) + gaps <= blocks) {
+        return perGroup;
+      }
     }
-    if (fit(needed) <= MAX_INODES_PER_GROUP) throw diskFull(this.blocks);
+    if (fit(needed) <= MAX_INODES_PER_GROUP) throw diskFull(blocks);
     throw new VmsanError({
       code: "ERR_DISK_INODES",
       message: `The image's ${needed} files do not fit on a disk of ${this.options.sizeBytes} bytes`,
@@ -134,76 +133,104 @@ export class Ext4Writer {
 
   /** Write everything but the contents: inodes, directories, tables, superblock. */
   finish(root: TreeInode): Ext4Result {
-    const { file, appender, options, blocks, groups, journal } = this;
+    const { file, appender, options, layout } = this;
+    const { blocks, groups, journal, backups, copyBlocks } = layout;
     const seed = crc32c(0xffffffff, options.uuid);
     const numbered = numberTree(root);
+    const resize = resizeInode(layout);
     const written = writeInodes(numbered, {
       seed,
       hashSeed: options.hashSeed,
       appender,
       journal,
+      resize,
     });
     appender.flush();
-    const tablesAt = appender.next;
-    const perGroup = this.inodesPerGroup(written.lastInode, tablesAt);
-    const inodeBitmaps = tablesAt + groups;
-    const inodeTables = inodeBitmaps + groups;
-    const end = inodeTables + groups * ((perGroup * INODE_SIZE) / BLOCK_SIZE);
+    const perGroup = this.inodesPerGroup(written.lastInode);
+    const tableBlocks = (perGroup * INODE_SIZE) / BLOCK_SIZE;
+    const placed = (count: number): Float64Array =>
+      new Float64Array(groups).map(() => appender.place(count));
+    const blockBitmaps = placed(1);
+    const inodeBitmaps = placed(1);
+    const inodeTables = placed(tableBlocks);
 
     const tables = encodeGroups({
       seed,
       blocks,
       groups,
       perGroup,
-      usedBlocks: end,
-      freed: this.data.freed,
+      usedBlocks: appender.next,
+      freed: [...this.data.freed, ...appender.skipped],
       lastInode: written.lastInode,
       directories: written.directories,
-      blockBitmaps: tablesAt,
+      backups,
+      copyBlocks,
+      blockBitmaps,
       inodeBitmaps,
       inodeTables,
     });
-    for (const { block, bytes } of tables.bitmaps) file.write(block * BLOCK_SIZE, bytes);
-    file.write(inodeTables * BLOCK_SIZE, written.table);
+    for (const { block, bytes } of [...tables.bitmaps, ...(resize?.content ?? [])]) {
+      file.write(block * BLOCK_SIZE, bytes);
+    }
+    const tableBytes = tableBlocks * BLOCK_SIZE;
+    for (let group = 0; group * tableBytes < written.table.length; group++) {
+      const bytes = written.table.subarray(group * tableBytes, (group + 1) * tableBytes);
+      file.write((inodeTables[group] ?? 0) * BLOCK_SIZE, bytes);
+    }
     if (journal !== undefined) {
       file.write(journal.first * BLOCK_SIZE, encodeJournalSuperblock(journal.blocks));
     }
+    const superblock = this.superblock(tables.freeBlocks, perGroup, written, numbered.lostAndFound);
+    for (const group of backups) {
+      const at = group * BLOCKS_PER_GROUP * BLOCK_SIZE;
+      file.write(at + BLOCK_SIZE, tables.descriptors);
+      file.write(at, backupSuperblock(superblock, group));
+    }
     file.write(BLOCK_SIZE, tables.descriptors);
-    file.write(
-      SUPERBLOCK_OFFSET,
-      encodeSuperblock({
-        blocks,
-        freeBlocks: tables.freeBlocks,
-        inodes: perGroup * groups,
-        freeInodes: perGroup * groups - written.lastInode,
-        inodesPerGroup: perGroup,
-        compat:
-          COMPAT.extAttr |
-          COMPAT.dirIndex |
-          COMPAT.sparseSuper2 |
-          (journal === undefined ? 0 : COMPAT.hasJournal),
-        incompat: INCOMPAT.filetype | INCOMPAT.extents | INCOMPAT.bit64 | INCOMPAT.flexBg,
-        roCompat:
-          RO_COMPAT.largeFile |
-          RO_COMPAT.hugeFile |
-          RO_COMPAT.dirNlink |
-          RO_COMPAT.extraIsize |
-          RO_COMPAT.metadataCsum,
-        uuid: options.uuid,
-        hashSeed: options.hashSeed,
-        label: options.label ?? "",
-        lostAndFound: numbered.lostAndFound,
-        firstMetaBg: 0,
-        journal:
-          journal === undefined || written.journalBlock === undefined
-            ? undefined
-            : { block: written.journalBlock, size: journal.blocks * BLOCK_SIZE },
-      }),
-    );
+    file.write(SUPERBLOCK_OFFSET, superblock);
     return {
       entries: numbered.names,
       inodes: written.lastInode - FIRST_INODE + 1,
       warnings: written.warnings,
     };
+  }
+  /** The primary superblock. */
+  private superblock(
+    freeBlocks: number,
+    perGroup: number,
+    { lastInode, journalBlock }: WrittenInodes,
+    lostAndFound: number,
+  ): Uint8Array {
+    const { options, layout } = this;
+    const { journal, groups, reservedDescBlocks } = layout;
+    return encodeSuperblock({
+      blocks: layout.blocks,
+      freeBlocks,
+      inodes: perGroup * groups,
+      freeInodes: perGroup * groups - lastInode,
+      inodesPerGroup: perGroup,
+      compat:
+        COMPAT.extAttr |
+        COMPAT.dirIndex |
+        (journal === undefined ? COMPAT.sparseSuper2 : COMPAT.hasJournal) |
+        (reservedDescBlocks === 0 ? 0 : COMPAT.resizeInode),
+      incompat: INCOMPAT.filetype | INCOMPAT.extents | INCOMPAT.bit64 | INCOMPAT.flexBg,
+      roCompat:
+        RO_COMPAT.largeFile |
+        RO_COMPAT.hugeFile |
+        RO_COMPAT.dirNlink |
+        RO_COMPAT.extraIsize |
+        RO_COMPAT.metadataCsum |
+        (journal === undefined ? 0 : RO_COMPAT.sparseSuper),
+      uuid: options.uuid,
+      hashSeed: options.hashSeed,
+      label: options.label ?? "",
+      lostAndFound,
+      reservedGdtBlocks: reservedDescBlocks,
+      journal:
+        journal === undefined || journalBlock === undefined
+          ? undefined
+          : { block: journalBlock, size: journal.blocks * BLOCK_SIZE },
+    });
   }
 }
