@@ -50,6 +50,10 @@ if [ -f "$output" ] && [ "$(cat "$output.key" 2>/dev/null)" = "$key" ]; then
 fi
 
 mkdir -p "$(dirname "$output")"
+# One build at a time in this directory; what a killed one has left goes first.
+exec 9>"$(dirname "$output")/.lock"
+flock 9
+rm -rf "$(dirname "$output")"/.build-??????
 work=$(mktemp -d "$(dirname "$output")/.build-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 source=/usr/src/linux-source-6.1.tar.xz
@@ -67,7 +71,7 @@ build() { nice -n 19 make -C "$tree" ARCH="$karch" CROSS_COMPILE="$cross" -j"$jo
 # The same source gives the same kernel, whoever builds it and when.
 export KBUILD_BUILD_USER=vmsan KBUILD_BUILD_HOST=vmsan KBUILD_BUILD_VERSION=1
 export KBUILD_BUILD_TIMESTAMP='1970-01-01 00:00:00 UTC'
-build -s tinyconfig >&2
+build -s tinyconfig >/dev/null
 (cd "$tree" && ARCH=$karch scripts/kconfig/merge_config.sh -m .config "${fragments[@]}" >/dev/null)
 build -s olddefconfig >&2
 # A line that Kconfig has dropped on the architecture it was written for is a broken kernel.

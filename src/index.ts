@@ -4,6 +4,7 @@ export type { DaemonInfo, VmsanOptions, WorkOptions } from "./client/vmsan.ts";
 export { Vm } from "./client/vm.ts";
 export type { ExecOptions, ExecOutput } from "./client/vm.ts";
 export { Images } from "./client/images.ts";
+export { Kernels } from "./client/kernels.ts";
 export type { DiskOptions, ImageDetails, LoginOptions, PullOptions } from "./client/images.ts";
 export type { CreateOptions, NetworkOptions } from "./client/options.ts";
 export { GuestStream } from "./agent/streams.ts";
@@ -30,7 +31,15 @@ export { forwardToGuest, forwardToHost } from "./agent/ports.ts";
 export type { Endpoint, ForwardOptions, Forwarding } from "./agent/ports.ts";
 export { VmsanError } from "./model/errors.ts";
 export type { ErrorInfo } from "./model/errors.ts";
-export type { ImageList, ImageView, PruneReport, PullPolicy, VmView } from "./model/api.ts";
+export type {
+  ImageList,
+  ImageView,
+  KernelList,
+  KernelView,
+  PruneReport,
+  PullPolicy,
+  VmView,
+} from "./model/api.ts";
 export type { DiskSummary } from "./model/disk.ts";
 export type { ImageConfig } from "./model/image.ts";
 export type { GuestNetwork, NetworkPolicy, PublishedPort } from "./model/policy.ts";

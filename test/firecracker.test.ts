@@ -26,7 +26,7 @@ import { driverContract } from "../src/vmm/contract.ts";
 import { FirecrackerApi } from "../src/vmm/firecracker/api.ts";
 import { FirecrackerDriver } from "../src/vmm/firecracker/driver.ts";
 import { FirecrackerVm } from "../src/vmm/firecracker/vm.ts";
-import { uidHolders } from "../src/vmm/uids.ts";
+import { uidClaims } from "../src/vmm/uids.ts";
 import {
   buildGo,
   buildStandin,
@@ -89,7 +89,8 @@ async function leftovers(spec: VmSpec): Promise<string[]> {
   const groups = [...Object.values(mounts.v1), ...(mounts.v2 ? [mounts.v2.path] : [])]
     .map((mount) => join(mount, "vmsan", spec.id))
     .filter((path) => existsSync(path));
-  const uids = (await uidHolders(join(stateDir, "uids"))).has(spec.id) ? ["uid"] : [];
+  const claims = await uidClaims(join(stateDir, "uids"));
+  const uids = claims.some(({ vm }) => vm === spec.id) ? ["uid"] : [];
   const processes = readdirSync("/proc").filter((pid) => {
     if (!/^\d+$/.test(pid)) return false;
     try {

@@ -144,25 +144,44 @@ export async function selectedKernelId(dir: string): Promise<string | undefined>
   }
 }
 
+/** A kernel that must be in the store. @throws ERR_KERNEL_NOT_FOUND */
+async function requireKernel(dir: string, id: string): Promise<void> {
+  if ((await readKernel(dir, id)) !== undefined) return;
+  const known = (await listKernels(dir)).map((kernel) => kernel.id);
+  throw new VmsanError({
+    code: "ERR_KERNEL_NOT_FOUND",
+    message: `No kernel ${id}`,
+    why: `There is none of that name; known: ${known.join(", ") || "none"}.`,
+    fix: "See `vmsan kernel ls`; add one with `vmsan kernel add FILE`.",
+  });
+}
+
 /**
  * Choose the kernel of new VMs.
- * @param id a stored kernel, or `default` for Debian's
+ * @param id a stored kernel, or `default` for vmsan's own choice
+ * @throws ERR_KERNEL_NOT_FOUND
  */
 export async function selectKernel(dir: string, id: string): Promise<void> {
   if (id === "default") {
     await rm(join(dir, "selected.json"), { force: true });
     return;
   }
-  if ((await readKernel(dir, id)) === undefined) {
-    const known = (await listKernels(dir)).map((kernel) => kernel.id);
-    throw new VmsanError({
-      code: "ERR_KERNEL_UNKNOWN",
-      message: `Cannot use the kernel ${id}`,
-      why: `There is none of that name; known: ${known.join(", ") || "none"}.`,
-      fix: "See `vmsan kernel ls`; add one with `vmsan kernel add FILE`.",
-    });
-  }
+  await requireKernel(dir, id);
   await writeFileAtomic(join(dir, "selected.json"), `${JSON.stringify({ id })}\n`, 0o644);
+}
+
+/**
+ * Remove a kernel; whether a VM needs it is the caller's to know. One that was chosen is chosen
+ * no longer.
+ * @throws ERR_KERNEL_NOT_FOUND
+ */
+export async function removeKernel(dir: string, id: string): Promise<void> {
+  await withKernelStore(dir, async (scratch) => {
+    await requireKernel(dir, id);
+    if ((await selectedKernelId(dir)) === id) await selectKernel(dir, "default");
+    // Moved away first: at no time is there half a kernel under its name.
+    await rename(join(dir, id), join(scratch, "removed"));
+  });
 }
 
 /** Remove what an interrupted writer left; call with the store's lock held. */
@@ -198,6 +217,14 @@ export async function withKernelStore<T>(
   );
 }
 
+/** A name after all content: the same kernel with other modules is another one. */
+function contentLabel(sha256: string, modules: readonly KernelModule[]): string {
+  if (modules.length === 0) return sha256.slice(0, 12);
+  const hash = createHash("sha256").update(sha256);
+  for (const { name, bytes } of modules) hash.update(`\0${name}\0${bytes.length}\0`).update(bytes);
+  return hash.digest("hex").slice(0, 12);
+}
+
 /**
  * Put a kernel into the store, whole or not at all; call with the lock held.
  * One that is there already under the same name is replaced only when it is not whole.
@@ -208,7 +235,7 @@ export async function storeKernel(
   kernel: NewKernel,
 ): Promise<Kernel> {
   const sha256 = createHash("sha256").update(kernel.image.bytes).digest("hex");
-  const label = kernel.packageVersion ?? sha256.slice(0, 12);
+  const label = kernel.packageVersion ?? contentLabel(sha256, kernel.modules);
   const id = `${kernel.version}_${label}`.replace(/[^A-Za-z0-9._+~-]/g, "-").slice(0, 128);
   const present = await readKernel(dir, id);
   if (present !== undefined && present.sha256 === sha256) return present;

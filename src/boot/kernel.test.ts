@@ -7,10 +7,17 @@ import { spawnSync } from "node:child_process";
 import { afterAll, describe, expect, test } from "vitest";
 import { encodeCpio, cpioType } from "./cpio.ts";
 import { assembleInitramfs, ensureInitramfs } from "./initramfs.ts";
-import { addKernel, listKernels, selectKernel, verifyKernel } from "./kernel.ts";
+import {
+  addKernel,
+  listKernels,
+  removeKernel,
+  selectKernel,
+  selectedKernelId,
+  verifyKernel,
+} from "./kernel.ts";
 import { compareVersions } from "./kernel-debian.ts";
 import { collectModules, modinfo } from "./kernel-modules.ts";
-import { withKernelStore } from "./kernel-store.ts";
+import { storeKernel, withKernelStore } from "./kernel-store.ts";
 import { unpackKernel } from "./kernel-unpack.ts";
 import { decodeLz4Legacy } from "./lz4.ts";
 
@@ -274,13 +281,41 @@ describe("the kernel store", () => {
     await selectKernel(store, kernel.id);
     await selectKernel(store, "default");
     await expect(selectKernel(store, "../evil")).rejects.toMatchObject({
-      code: "ERR_KERNEL_UNKNOWN",
+      code: "ERR_KERNEL_NOT_FOUND",
     });
     writeFileSync(kernel.vmlinux, Buffer.alloc(100));
     expect(await listKernels(store)).toEqual([]);
     const again = await addKernel({ dir: store, file });
     expect(again.id).toBe(kernel.id);
     expect(await verifyKernel(again)).toBe(true);
+    await expect(addKernel({ dir: store, file: join(dir, "none") })).rejects.toMatchObject({
+      code: "ERR_KERNEL_FORMAT",
+    });
+    await selectKernel(store, kernel.id);
+    await removeKernel(store, kernel.id);
+    expect(await selectedKernelId(store)).toBeUndefined();
+    expect(readdirSync(store)).toEqual([".lock"]);
+    await expect(removeKernel(store, kernel.id)).rejects.toMatchObject({
+      code: "ERR_KERNEL_NOT_FOUND",
+    });
+  });
+
+  test("the same kernel with other modules is another one, with the same ones the same", async () => {
+    const store = join(dir, "store-modules");
+    const scratch = join(dir, "scratch-modules");
+    const image = await unpackKernel(elf(), "vmlinux");
+    const put = async (bytes: string | undefined) => {
+      mkdirSync(scratch, { recursive: true });
+      const modules = bytes === undefined ? [] : [{ name: "ext4", bytes: Buffer.from(bytes) }];
+      const given = { image, modules, version: "6.1", origin: "added", source: "x" } as const;
+      return await storeKernel(store, scratch, given);
+    };
+    mkdirSync(store);
+    const [without, one, other] = [await put(undefined), await put("one"), await put("other")];
+    expect(new Set([without.id, one.id, other.id]).size).toBe(3);
+    expect(other.modules.map((path) => readFileSync(path, "utf8"))).toEqual(["other"]);
+    expect((await put("one")).id).toBe(one.id);
+    expect(await listKernels(store)).toHaveLength(3);
   });
 
   test("a failing or aborted writer leaves nothing", async () => {

@@ -4,7 +4,7 @@
  * initramfs, all cached and complete. Needs no root and writes only below its own directory.
  */
 import { readFile, stat } from "node:fs/promises";
-import { VmsanError } from "../model/errors.ts";
+import { VmsanError, messageOf } from "../model/errors.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import {
   compareVersions,
@@ -26,6 +26,7 @@ import { unpackKernel, type KernelArch } from "./kernel-unpack.ts";
 
 export {
   listKernels,
+  removeKernel,
   selectKernel,
   selectedKernelId,
   verifyKernel,
@@ -55,8 +56,8 @@ export function hostArch(): KernelArch {
   });
 }
 
-/** The stored kernel to use now: the chosen one, else the newest of the default kind. */
-async function storedKernel(dir: string, arch: KernelArch): Promise<Kernel | undefined> {
+/** The stored kernel that new VMs get: the chosen one, else the newest of the default kind. */
+export async function storedKernel(dir: string, arch: KernelArch): Promise<Kernel | undefined> {
   const id = await selectedKernelId(dir);
   if (id !== undefined) {
     const kernel = await readKernel(dir, id);
@@ -120,6 +121,9 @@ export async function ensureKernel(options: EnsureKernelOptions): Promise<Kernel
   );
 }
 
+/** Most bytes of a kernel file. */
+const maxKernelFile = 512 << 20;
+
 /** What {@link addKernel} takes. */
 export interface AddKernelOptions {
   dir: string;
@@ -132,19 +136,31 @@ export interface AddKernelOptions {
   signal?: AbortSignal;
 }
 
-/** Verify, unpack and keep a kernel of the user's. */
+/** Read a kernel file or say why it cannot be one. */
+async function readKernelFile(file: string): Promise<Buffer> {
+  let why: string;
+  let cause: unknown;
+  try {
+    const info = await stat(file);
+    if (info.isFile() && info.size <= maxKernelFile) return await readFile(file);
+    why = info.isFile() ? "It is larger than 512 MiB." : "It is not a file.";
+  } catch (error) {
+    why = messageOf(error);
+    cause = error;
+  }
+  const fix = "Give the path of a kernel file that can be read.";
+  const message = `Cannot add ${file} as a kernel`;
+  throw new VmsanError({ code: "ERR_KERNEL_FORMAT", message, why, fix }, cause);
+}
+
+/**
+ * Verify, unpack and keep a kernel of the user's. The same file with the same modules is the same
+ * kernel, however often it is added.
+ * @throws ERR_KERNEL_FORMAT, ERR_KERNEL_FEATURE, ERR_KERNEL_UNPACK, ERR_KERNEL_STORE
+ */
 export async function addKernel(options: AddKernelOptions): Promise<Kernel> {
   const { dir, file, signal } = options;
-  const info = await stat(file);
-  if (!info.isFile() || info.size > 512 << 20) {
-    throw new VmsanError({
-      code: "ERR_KERNEL_FORMAT",
-      message: `Cannot add ${file} as a kernel`,
-      why: info.isFile() ? "It is larger than 512 MiB." : "It is not a file.",
-      fix: "Give the path of a kernel file.",
-    });
-  }
-  const image = await unpackKernel(await readFile(file), file, signal);
+  const image = await unpackKernel(await readKernelFile(file), file, signal);
   const modules =
     options.modulesDir === undefined ? [] : await collectModules(options.modulesDir, signal);
   return await withKernelStore(

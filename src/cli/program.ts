@@ -9,6 +9,7 @@ import { daemonCommand } from "./commands/daemon.ts";
 import { doctorCommand } from "./commands/doctor.ts";
 import { execCommand } from "./commands/exec.ts";
 import { imageCommand } from "./commands/image.ts";
+import { kernelCommand } from "./commands/kernel.ts";
 import {
   inspectCommand,
   pauseCommand,
@@ -48,7 +49,7 @@ const GROUPS: readonly (readonly [string, readonly (() => Command)[]])[] = [
     [uploadCommand, downloadCommand, cpCommand, psCommand, waitCommand, killCommand],
   ],
   ["Images:", [imageCommand, loginCommand, logoutCommand]],
-  ["Host:", [setupCommand, doctorCommand, daemonCommand, completionCommand]],
+  ["Host:", [setupCommand, doctorCommand, kernelCommand, daemonCommand, completionCommand]],
 ];
 
 /** The whole command line, ready to parse. */

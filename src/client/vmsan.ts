@@ -8,6 +8,7 @@ import { packageVersion } from "../util/package.ts";
 import { layoutOf, vmsanDir } from "../util/paths.ts";
 import type { Layout } from "../util/paths.ts";
 import { Images } from "./images.ts";
+import { Kernels } from "./kernels.ts";
 import { createRequest } from "./options.ts";
 import type { CreateOptions } from "./options.ts";
 import { startDaemon } from "./start.ts";
@@ -142,11 +143,13 @@ export class Daemon {
 export class Vmsan {
   readonly daemon: Daemon;
   readonly images: Images;
+  readonly kernels: Kernels;
 
   constructor(options: VmsanOptions = {}) {
     const dir = options.dir ?? vmsanDir();
     this.daemon = new Daemon(layoutOf(dir), options.start ?? true);
     this.images = new Images(this.daemon);
+    this.kernels = new Kernels(this.daemon);
   }
 
   /**

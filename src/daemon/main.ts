@@ -14,6 +14,7 @@ import { layoutOf, vmsanDir } from "../util/paths.ts";
 import type { Layout } from "../util/paths.ts";
 import { socketPath } from "../util/socket-path.ts";
 import { imageRoutes } from "./image-routes.ts";
+import { kernelRoutes } from "./kernel-routes.ts";
 import { networkRoutes } from "./network-routes.ts";
 import { fileLog } from "./log.ts";
 import { serve } from "./server.ts";
@@ -104,6 +105,7 @@ async function main(): Promise<void> {
       root: layout.root,
       extend: (app) => {
         imageRoutes(app, host, sandboxes);
+        kernelRoutes(app, host, sandboxes);
         networkRoutes(app, host, sandboxes);
       },
       shutdown: () => void stop("asked to"),

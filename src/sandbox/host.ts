@@ -22,7 +22,7 @@ import {
   withLease,
 } from "../oci/images.ts";
 import type { ContentStore, Lease } from "../oci/images.ts";
-import { ensureRootfs, listRootfs } from "../rootfs/cache.ts";
+import { ensureRootfs, listRootfs, sweepRootfs } from "../rootfs/cache.ts";
 import { ensureRuntime, findRuntime, readCatalogue } from "../runtimes/index.ts";
 import { agentBinary, packageVersion } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
@@ -32,6 +32,8 @@ import { chooseDriver } from "../vmm/choose.ts";
 import { FakeDriver } from "../vmm/fake/driver.ts";
 import { FirecrackerDriver } from "../vmm/firecracker/driver.ts";
 import { QemuDriver } from "../vmm/qemu/driver.ts";
+import { sweepHost } from "../vmm/sweep.ts";
+import { uidDirectory } from "../vmm/uids.ts";
 import { cloneDisk } from "./clone-disk.ts";
 import { createNetworks } from "./networks.ts";
 import type { HostNetworks } from "./networks.ts";
@@ -108,9 +110,10 @@ function bootLimit(accelerator: Accelerator): number {
 export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
   const store = await openStore(layout.images);
   const agent = process.env["VMSAN_AGENT"] ?? agentBinary();
+  const uidDir = uidDirectory(layout.probes);
   const drivers: Driver[] = [
-    new FirecrackerDriver({ stateDir: layout.probes, binDir: layout.bin }),
-    new QemuDriver({ stateDir: layout.probes }),
+    new FirecrackerDriver({ stateDir: layout.probes, uidDir, binDir: layout.bin }),
+    new QemuDriver({ stateDir: layout.probes, uidDir }),
     new FakeDriver(agent),
   ];
   const networks = createNetworks(layout, log);
@@ -218,6 +221,16 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
       if ((await stat(to)).size < sizeBytes) await growDisk(to, sizeBytes);
     },
     networks,
+    sweep: async (live) => {
+      const isKnown = (id: string): boolean => live.has(id);
+      const host = await sweepHost({ uidDir, vmsDir: layout.vms, isKnown });
+      const network = await networks.sweep(live);
+      const disks = await sweepRootfs(layout.rootfs);
+      return {
+        removed: [...host.removed, ...network.removed, ...disks.map((key) => `disk image ${key}`)],
+        failed: [...host.failed, ...network.failed],
+      };
+    },
     openChannel: (running, token) =>
       new AgentChannel({
         open: (signal) => running.connect(signal),

@@ -7,6 +7,7 @@ import type { NetworkPolicy } from "../model/policy.ts";
 import type { VmRecord } from "../model/vm.ts";
 import { newVmId, parseVmRef } from "../util/names.ts";
 import { together } from "../util/together.ts";
+import { checkIsolation } from "../vmm/isolation.ts";
 import { bringUp, tearDown } from "./bring-up.ts";
 import type { LiveGuest } from "./bring-up.ts";
 import { Mutex } from "./mutex.ts";
@@ -57,7 +58,8 @@ export class Sandboxes {
     for (const id of empty) await this.records.remove(id);
     await Promise.all(records.map((record) => this.recoverOne(record)));
     const live = new Set([...records.map((record) => record.id), ...broken.map(({ id }) => id)]);
-    const swept = await this.stages.networks.sweep(live);
+    const swept = await this.stages.sweep(live);
+    for (const what of swept.removed) this.log.info(`removed ${what}, left by an earlier daemon`);
     for (const { what, why } of swept.failed) this.log.error(`cannot remove ${what}: ${why}`);
   }
 
@@ -98,6 +100,7 @@ export class Sandboxes {
     const { name } = request;
     if (name !== undefined) this.requireFreeName(name);
     const choice = await this.stages.chooseDriver(request.driver);
+    checkIsolation(choice.driver, request.isolation);
     const id = await this.claimId();
     const busy = new AbortController();
     const signal = AbortSignal.any([work.signal, busy.signal]);

@@ -69,6 +69,8 @@ export interface Stages {
   /** A writable clone of a base image, grown to the size. */
   cloneRoot(from: string, to: string, sizeBytes: number, signal: AbortSignal): Promise<void>;
   networks: Networks;
+  /** Remove what no VM of these uses: half-made disks, networks, VMMs and their boxes. */
+  sweep(live: ReadonlySet<string>): Promise<CleanupReport>;
   openChannel(running: RunningVm, token: string): AgentChannel;
   /** Longest time from the VMM's start to the agent's first answer, in milliseconds. */
   bootLimitMs(accelerator: Accelerator): number;

@@ -216,11 +216,8 @@ export async function removeCgroup(
   return result;
 }
 
-/**
- * Kill every process in a VM's groups and wait for their end.
- * @returns their ids
- */
-export async function killCgroup(id: string, mounts?: CgroupMounts): Promise<number[]> {
+/** Ids of the processes in a VM's groups. */
+export async function cgroupProcesses(id: string, mounts?: CgroupMounts): Promise<number[]> {
   const found = mounts ?? (await findCgroups());
   const pids = new Set<number>();
   for (const root of [...Object.values(found.v1), ...(found.v2 ? [found.v2.path] : [])]) {
@@ -229,9 +226,18 @@ export async function killCgroup(id: string, mounts?: CgroupMounts): Promise<num
     const text = await readFile(path, "utf8").catch(() => "");
     for (const line of text.split("\n").filter(Boolean)) pids.add(Number(line));
   }
+  return [...pids];
+}
+
+/**
+ * Kill every process in a VM's groups and wait for their end.
+ * @returns their ids
+ */
+export async function killCgroup(id: string, mounts?: CgroupMounts): Promise<number[]> {
+  const pids = await cgroupProcesses(id, mounts);
   for (const pid of pids) {
     const identity = identityOf(pid);
     if (identity !== undefined) await killAndWait(identity);
   }
-  return [...pids];
+  return pids;
 }

@@ -19,7 +19,7 @@ import type { Driver, DriverProbe } from "./driver.ts";
 import { checkIsolation } from "./isolation.ts";
 import { boxed } from "./launch.ts";
 import { sweepHost } from "./sweep.ts";
-import { claimUid, defaultUidRange, releaseUids, uidHolders } from "./uids.ts";
+import { claimUid, defaultUidRange, releaseUids, uidClaims } from "./uids.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "vmsan-host-"));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -104,8 +104,8 @@ describe("user ids", () => {
     await releaseUids(claims, "a");
     await releaseUids(claims, "a");
     expect(await claimUid(claims, range, "c")).toBe(100);
-    expect(await uidHolders(claims)).toEqual(new Set(["b", "c"]));
-    expect(await uidHolders(join(dir, "nowhere"))).toEqual(new Set());
+    expect((await uidClaims(claims)).map(({ vm }) => vm).sort()).toEqual(["b", "c"]);
+    expect(await uidClaims(join(dir, "nowhere"))).toEqual([]);
   });
 
   test("the default range exists in this user namespace", () => {
@@ -117,15 +117,24 @@ describe("user ids", () => {
   });
 });
 
-test("sweeping takes ids of unknown VMs only", async () => {
-  const stateDir = join(dir, "sweep");
-  const claims = join(stateDir, "uids");
-  const range = { first: 100, count: 5 };
-  await claimUid(claims, range, "vm-known");
-  await claimUid(claims, range, "vm-unknown");
-  const report = await sweepHost(stateDir, (id) => id === "vm-known");
-  expect(report).toEqual({ removed: ["user id of vm-unknown"], failed: [] });
-  expect(await uidHolders(claims)).toEqual(new Set(["vm-known"]));
+test("sweeping takes ids of this installation's unknown VMs and of vanished installations only", async () => {
+  const uidDir = join(dir, "sweep", "uids");
+  const [vmsDir, otherVms] = [join(dir, "sweep", "vms"), join(dir, "sweep", "other")];
+  const range = { first: 100, count: 9 };
+  mkdirSync(join(otherVms, "vm-others"), { recursive: true });
+  await claimUid(uidDir, range, "vm-known", join(vmsDir, "vm-known"));
+  await claimUid(uidDir, range, "vm-unknown", join(vmsDir, "vm-unknown"));
+  await claimUid(uidDir, range, "vm-others", join(otherVms, "vm-others"));
+  await claimUid(uidDir, range, "vm-vanished", join(dir, "sweep", "gone", "vm-vanished"));
+  await claimUid(uidDir, range, "vm-old-format");
+  const report = await sweepHost({ uidDir, vmsDir, isKnown: (id) => id === "vm-known" });
+  expect(report.failed).toEqual([]);
+  expect(report.removed.sort()).toEqual(["user id of vm-unknown", "user id of vm-vanished"]);
+  expect((await uidClaims(uidDir)).map(({ vm }) => vm).sort()).toEqual([
+    "vm-known",
+    "vm-old-format",
+    "vm-others",
+  ]);
 });
 
 describe("control groups", () => {

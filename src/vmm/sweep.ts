@@ -1,36 +1,47 @@
 /**
- * At the daemon's start: VMs that hold a user id of this installation but that nobody knows any
- * more (a daemon was killed while it removed or made them) lose their control groups and ids.
- * Only such VMs are touched: other installations on this host have ids in directories of their own.
+ * At the daemon's start: VMs that hold a user id but that nobody knows any more (a daemon was
+ * killed while it removed or made them) lose their processes, control groups and ids. Claims of
+ * other installations are left alone, unless the VM's directory is gone and nothing of it runs.
  */
-import { join } from "node:path";
+import { existsSync } from "node:fs";
+import { dirname } from "node:path";
 import { messageOf } from "../model/errors.ts";
-import { removeCgroup, killCgroup } from "./cgroup.ts";
+import { cgroupProcesses, killCgroup, removeCgroup } from "./cgroup.ts";
 import type { CleanupReport } from "./driver.ts";
-import { releaseUids, uidHolders } from "./uids.ts";
+import { releaseUids, uidClaims, type UidClaim } from "./uids.ts";
 
-/**
- * Remove what unknown VMs have left on the host; their directories are the caller's.
- * @param stateDir as given to the drivers
- * @param isKnown whether there is a record of a VM
- */
-export async function sweepHost(
-  stateDir: string,
-  isKnown: (id: string) => boolean,
-): Promise<CleanupReport> {
+/** Whose VMs are looked at. */
+export interface SweepScope {
+  /** Where user ids are claimed, as given to the drivers. */
+  uidDir: string;
+  /** Directory of this installation's VMs. */
+  vmsDir: string;
+  /** Whether there is a record of a VM of this installation. */
+  isKnown: (id: string) => boolean;
+}
+
+/** Whether nobody will ever clean up after this VM. */
+async function isForgotten(claim: UidClaim, scope: SweepScope): Promise<boolean> {
+  if (dirname(claim.vmDir) === scope.vmsDir) return !scope.isKnown(claim.vm);
+  if (claim.vmDir === "" || existsSync(claim.vmDir)) return false;
+  return (await cgroupProcesses(claim.vm)).length === 0;
+}
+
+/** Remove what unknown VMs have left on the host; their directories are the caller's. */
+export async function sweepHost(scope: SweepScope): Promise<CleanupReport> {
   const report: CleanupReport = { removed: [], failed: [] };
-  const uidDir = join(stateDir, "uids");
-  for (const id of await uidHolders(uidDir)) {
-    if (isKnown(id)) continue;
+  for (const claim of await uidClaims(scope.uidDir)) {
+    const { vm } = claim;
     try {
-      for (const pid of await killCgroup(id)) report.removed.push(`process ${pid}`);
-      const groups = await removeCgroup(id);
+      if (!(await isForgotten(claim, scope))) continue;
+      for (const pid of await killCgroup(vm)) report.removed.push(`process ${pid}`);
+      const groups = await removeCgroup(vm);
       report.removed.push(...groups.removed);
       report.failed.push(...groups.failed);
-      await releaseUids(uidDir, id);
-      report.removed.push(`user id of ${id}`);
+      await releaseUids(scope.uidDir, vm);
+      report.removed.push(`user id of ${vm}`);
     } catch (error) {
-      report.failed.push({ what: id, why: messageOf(error) });
+      report.failed.push({ what: vm, why: messageOf(error) });
     }
   }
   return report;

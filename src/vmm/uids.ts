@@ -1,10 +1,10 @@
 /**
  * Unprivileged user ids, one for each VM, so that a VMM that a guest has broken out to can
- * touch no other VM. A claim is a file named after the id that holds the VM's name; it
+ * touch no other VM. A claim is a file named after the id that names the VM and its directory; it
  * survives crashes and is given back by the VM's clean-up.
  */
+import { accessSync, constants, mkdirSync, readFileSync } from "node:fs";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { VmsanError, errnoOf } from "../model/errors.ts";
 import { withLock } from "../util/lock.ts";
@@ -49,30 +49,73 @@ export function defaultUidRange(
   return candidates.find((range) => isMapped(range, uids) && isMapped(range, gids));
 }
 
-/** Claims by id. */
-async function claims(dir: string): Promise<Map<number, string>> {
-  const found = new Map<number, string>();
+/** Who holds an id. */
+export interface UidClaim {
+  uid: number;
+  /** The VM's id. */
+  vm: string;
+  /** The VM's directory, which tells installations apart; empty when it is not known. */
+  vmDir: string;
+}
+
+/**
+ * Where ids are claimed: one place for the whole host where root may write it, so that two
+ * installations never hand out the same id; else the installation's own.
+ * @param stateDir the installation's own
+ */
+export function uidDirectory(stateDir: string): string {
+  const shared = "/run/vmsan/uids";
+  if (process.geteuid?.() !== 0) return join(stateDir, "uids");
+  try {
+    mkdirSync(shared, { recursive: true, mode: 0o700 });
+    accessSync(shared, constants.W_OK);
+    return shared;
+  } catch (error) {
+    // EACCES, EROFS, EPERM: root of a namespace or of a sandbox that has no /run of its own.
+    if (["EACCES", "EROFS", "EPERM"].includes(errnoOf(error) ?? "")) return join(stateDir, "uids");
+    throw error;
+  }
+}
+
+/** All claims. */
+async function claims(dir: string): Promise<UidClaim[]> {
+  const found: UidClaim[] = [];
   for (const name of await readdir(dir)) {
     if (!/^\d+$/.test(name)) continue;
-    found.set(Number(name), (await readFile(join(dir, name), "utf8")).trim());
+    try {
+      const [vm = "", vmDir = ""] = (await readFile(join(dir, name), "utf8")).split("\n");
+      found.push({ uid: Number(name), vm, vmDir });
+    } catch (error) {
+      // Given back meanwhile by another VM's clean-up, which takes no lock.
+      if (errnoOf(error) !== "ENOENT") throw error;
+    }
   }
   return found;
 }
 
 /**
  * The id of this VM: the one it has already, else a free one.
+ * @param vm the VM's id
+ * @param vmDir the VM's directory
  * Throws ERR_VMM_UIDS when the range is used up.
  */
-export async function claimUid(dir: string, range: UidRange, vm: string): Promise<number> {
+export async function claimUid(
+  dir: string,
+  range: UidRange,
+  vm: string,
+  vmDir = "",
+): Promise<number> {
   await mkdir(dir, { recursive: true, mode: 0o700 });
   return await withLock(join(dir, ".lock"), async () => {
-    const taken = await claims(dir);
-    for (const [uid, owner] of taken) {
-      if (owner === vm && uid >= range.first && uid < range.first + range.count) return uid;
+    const taken = new Set<number>();
+    for (const claim of await claims(dir)) {
+      const { uid } = claim;
+      if (claim.vm === vm && uid >= range.first && uid < range.first + range.count) return uid;
+      taken.add(uid);
     }
     for (let uid = range.first; uid < range.first + range.count; uid++) {
       if (taken.has(uid)) continue;
-      await writeFile(join(dir, String(uid)), `${vm}\n`, { flag: "wx", flush: true });
+      await writeFile(join(dir, String(uid)), `${vm}\n${vmDir}\n`, { flag: "wx", flush: true });
       return uid;
     }
     throw new VmsanError({
@@ -86,22 +129,18 @@ export async function claimUid(dir: string, range: UidRange, vm: string): Promis
 
 /** Give back the ids of a VM; those that it has not are no error. */
 export async function releaseUids(dir: string, vm: string): Promise<void> {
-  try {
-    for (const [uid, owner] of await claims(dir)) {
-      if (owner === vm) await rm(join(dir, String(uid)), { force: true });
-    }
-  } catch (error) {
-    // No VM has ever claimed one.
-    if (errnoOf(error) !== "ENOENT") throw error;
+  for (const claim of await uidClaims(dir)) {
+    if (claim.vm === vm) await rm(join(dir, String(claim.uid)), { force: true });
   }
 }
 
-/** VMs that hold an id. */
-export async function uidHolders(dir: string): Promise<Set<string>> {
+/** Who holds ids; nobody before the first VM. */
+export async function uidClaims(dir: string): Promise<UidClaim[]> {
   try {
-    return new Set((await claims(dir)).values());
+    return await claims(dir);
   } catch (error) {
-    if (errnoOf(error) === "ENOENT") return new Set();
+    // Nobody has ever claimed one.
+    if (errnoOf(error) === "ENOENT") return [];
     throw error;
   }
 }

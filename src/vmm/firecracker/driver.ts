@@ -36,8 +36,10 @@ import { FirecrackerVm, type Place } from "./vm.ts";
 
 /** What the driver is told about the host. */
 export interface FirecrackerDriverOptions {
-  /** Directory for cached probe results and claimed user ids, e.g. VMSAN_DIR/probes. */
+  /** Directory for cached probe results, e.g. VMSAN_DIR/probes. */
   stateDir: string;
+  /** Where user ids are claimed; default `stateDir`/uids. See {@link uidDirectory}. */
+  uidDir?: string;
   /** Where `vmsan setup` puts the programs, e.g. VMSAN_DIR/bin. */
   binDir?: string;
   /** Programs; default: in `binDir`, then in PATH. */
@@ -71,7 +73,7 @@ export class FirecrackerDriver implements Driver {
 
   constructor(options: FirecrackerDriverOptions) {
     this.options = options;
-    this.uidDir = join(options.stateDir, "uids");
+    this.uidDir = options.uidDir ?? join(options.stateDir, "uids");
   }
 
   /** {@inheritDoc Driver.probe} */

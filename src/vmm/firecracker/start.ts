@@ -108,7 +108,7 @@ async function fillJail(request: JailedRequest): Promise<{ jail: Jail; uid: numb
   const jail = jailOf(spec, request.firecracker);
   await mkdir(jail.root, { recursive: true, mode: 0o700 });
   await checkJailPlace(jail.root);
-  const uid = await claimUid(request.uidDir, range, spec.id);
+  const uid = await claimUid(request.uidDir, range, spec.id, spec.dir);
   for (const { name, path, writable } of neededFiles(spec, from)) {
     const to = join(jail.root, name);
     await placeFile(path, to, writable);

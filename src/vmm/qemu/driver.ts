@@ -49,8 +49,10 @@ import { QemuVm, connectMonitor } from "./vm.ts";
 
 /** What the driver is told about the host. */
 export interface QemuDriverOptions {
-  /** Directory for cached probe results and claimed user ids, e.g. VMSAN_DIR/probes. */
+  /** Directory for cached probe results, e.g. VMSAN_DIR/probes. */
   stateDir: string;
+  /** Where user ids are claimed; default `stateDir`/uids. See {@link uidDirectory}. */
+  uidDir?: string;
   /** Program; default `qemu-system-ARCH` from PATH. */
   binary?: string;
   /** Default: KVM if the probe says that it works. */
@@ -100,7 +102,7 @@ export class QemuDriver implements Driver {
 
   constructor(options: QemuDriverOptions) {
     this.options = options;
-    this.uidDir = join(options.stateDir, "uids");
+    this.uidDir = options.uidDir ?? join(options.stateDir, "uids");
   }
 
   /** {@inheritDoc Driver.probe} */
@@ -280,7 +282,7 @@ export class QemuDriver implements Driver {
       notEnforced.push("own user id: this user namespace has none to spare");
       return;
     }
-    const uid = await claimUid(this.uidDir, range, spec.id);
+    const uid = await claimUid(this.uidDir, range, spec.id, spec.dir);
     host.runAs = { uid, gid: uid };
     const root = join(spec.dir, qemuFiles.root);
     await mkdir(root, { recursive: true });
