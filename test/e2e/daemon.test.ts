@@ -62,6 +62,24 @@ test("two first commands at once start one daemon", async () => {
   expect(starts.length).toBe(stops.length + 2);
 });
 
+test("a time limit stops the VM, also when the daemon was killed in between", async () => {
+  const limited = await vmsanJson<{ vmId: string }>(
+    ["create", "--memory", "256", "--timeout", "12s"],
+    { dir },
+  );
+  const view = await vmsanJson<{ timeoutAt: string }>(["inspect", limited.vmId], { dir });
+  expect(Date.parse(view.timeoutAt)).toBeGreaterThan(Date.now() - 12_000);
+  process.kill(await daemonPid(), "SIGKILL");
+  const status = async (): Promise<string> =>
+    (await vmsanJson<{ status: string }>(["inspect", limited.vmId], { dir })).status;
+  const deadline = Date.now() + 90_000;
+  while ((await status()) !== "stopped" && Date.now() < deadline) {
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+  expect(await status()).toBe("stopped");
+  await vmsanOk(["rm", limited.vmId], { dir });
+});
+
 test("an ephemeral VM whose owner and daemon are both killed is removed by the next daemon", async () => {
   const pid = await daemonPid();
   await vmsan(["run", "--memory", "256", "base", "--", "sh", "-c", "echo up; sleep 1000"], {
