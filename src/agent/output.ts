@@ -17,6 +17,8 @@ interface OutputEvents {
   onAck(offset: number): void;
   /** The user has taken some bytes. */
   onTaken(): void;
+  /** Nobody will take what follows. */
+  onUnread(): void;
   /** The user's callback threw. */
   onError(error: unknown): void;
 }
@@ -30,6 +32,7 @@ export class Output {
   private queued = 0;
   private busy = false;
   private ended = false;
+  private unread = false;
   private failure: Error | undefined;
   /** Offset of the next byte that is new. */
   private received: number;
@@ -72,6 +75,20 @@ export class Output {
     return this.callback !== undefined && this.readable === undefined;
   }
 
+  /** Whether what follows is thrown away, see {@link Output.close}. */
+  get closed(): boolean {
+    return this.unread;
+  }
+
+  /** Nobody reads it any more: what is queued and what follows is thrown away. */
+  close(): void {
+    if (this.unread) return;
+    this.unread = true;
+    this.callback = () => undefined;
+    if (!this.busy) this.pump();
+    if (!this.ended) this.events.onUnread();
+  }
+
   /** The output as a stream. */
   stream(): Readable {
     if (this.readable !== undefined) return this.readable;
@@ -85,9 +102,8 @@ export class Output {
       highWaterMark: 64 << 10,
       read: release,
       destroy: (error, done) => {
-        // A reader that has gone does not hold up the command: the rest is thrown away.
-        this.callback = () => undefined;
         release();
+        this.close();
         done(error);
       },
     });

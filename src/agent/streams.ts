@@ -41,6 +41,9 @@ const MAX_BACKLOG = 8 << 20;
 /** How long an aborted stream's command has to end before the stream is left alone. */
 const ABORT_MS = 5000;
 
+/** Offset of an ACK which says that nobody reads that output any more. */
+const NO_READER = 2n ** 64n - 1n;
+
 /** Something with input, outputs and an end, in a guest: a command, an archive, a connection. */
 export class GuestStream {
   /** 16 hex digits; other clients reach the stream by it. */
@@ -94,6 +97,7 @@ export class GuestStream {
       new Output(from, callback, {
         onAck: (offset) => this.sendAck(number, offset),
         onTaken: () => this.letThrough(),
+        onUnread: () => this.sendUnread(number),
         onError: (error) => this.finish(error),
       });
     this.outputs = {
@@ -148,6 +152,14 @@ export class GuestStream {
     const frame = encodeSignal(number, tree);
     if (this.attached) this.write(frame);
     else this.signals.push(frame);
+  }
+
+  /**
+   * Nobody reads this output any more: the rest of it is thrown away, and a command that goes on
+   * writing gets SIGPIPE, as from any pipe whose reader has left. (Not on a terminal.)
+   */
+  closeOutput(name: "stdout" | "stderr"): void {
+    this.outputs[name === "stdout" ? 1 : 2].close();
   }
 
   /** Leave the stream running in the guest. `exit` rejects with ERR_AGENT_DETACHED. */
@@ -350,6 +362,7 @@ export class GuestStream {
     else this.input.acknowledge(offsetField(value, "stdin"));
     if (this.size !== undefined) this.write(encodeResize(this.size.rows, this.size.cols));
     for (const frame of this.signals.splice(0)) this.write(frame);
+    for (const number of [1, 2] as const) if (this.outputs[number].closed) this.sendUnread(number);
     if (first) {
       this.resolveStarted();
       this.options.onStarted?.(this.guestPid);
@@ -360,7 +373,7 @@ export class GuestStream {
   private skip(number: OutputNumber, to: number, silent = false): void {
     const output = this.outputs[number];
     const from = output.receivedOffset;
-    if (output.skipTo(to) === 0 || silent) return;
+    if (output.skipTo(to) === 0 || silent || output.closed) return;
     this.options.onGap?.({ stream: number === 1 ? "stdout" : "stderr", from, to });
   }
 
@@ -430,6 +443,12 @@ export class GuestStream {
   private sendAck(number: OutputNumber, offset: number): void {
     if (!this.attached || this.over || this.observing) return;
     this.write(encodeOutput(FrameType.ACK, number, BigInt(offset)));
+  }
+
+  /** Tell the agent that an output has no reader any more. */
+  private sendUnread(number: OutputNumber): void {
+    if (!this.attached || this.over || this.observing) return;
+    this.write(encodeOutput(FrameType.ACK, number, NO_READER));
   }
 
   private write(frame: Buffer): void {

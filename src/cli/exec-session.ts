@@ -55,8 +55,8 @@ export async function execInTerminal(
     argv,
     { ...exec, stdin: withInput, ...(tty ? { tty: localSize() } : {}) },
     {
-      onStdout: collected?.stdout ?? writeTo(process.stdout),
-      onStderr: collected?.stderr ?? writeTo(process.stderr),
+      onStdout: collected?.stdout ?? writeTo(process.stdout, () => stream.closeOutput("stdout")),
+      onStderr: collected?.stderr ?? writeTo(process.stderr, () => stream.closeOutput("stderr")),
     },
   );
   const session = joinSession(stream, { withInput, tty: tty && inputIsTerminal });
@@ -114,11 +114,25 @@ async function startDetached(
   return 0;
 }
 
-/** Writes bytes as they are; waits while the reader is slow. */
-function writeTo(target: NodeJS.WriteStream): (chunk: Buffer) => Promise<void> | undefined {
+/**
+ * Writes bytes as they are; waits while the reader is slow.
+ * @param onGone called once when the reader has left (EPIPE): the command has to be told, as a
+ *   pipe would, and its status still counts
+ */
+function writeTo(
+  target: NodeJS.WriteStream,
+  onGone: () => void,
+): (chunk: Buffer) => Promise<void> | undefined {
+  let wake = (): void => undefined;
+  target.on("drain", () => wake());
+  target.once("error", () => {
+    onGone();
+    wake();
+  });
+  target.on("error", () => undefined);
   return (chunk) => {
-    if (target.write(chunk)) return undefined;
-    return new Promise((resolve) => target.once("drain", resolve));
+    if (target.write(chunk) || target.destroyed) return undefined;
+    return new Promise((resolve) => (wake = resolve));
   };
 }
 

@@ -13,6 +13,8 @@ function prepare(command: Command, json: boolean): void {
 
 // A reader that goes away (`vmsan list | head -1`) ends the command without a trace.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  // `exec` listens too: it tells the guest's command, and that one's status is the answer.
+  if (process.stdout.listenerCount("error") > 1) return;
   process.exit(error.code === "EPIPE" ? 0 : 1);
 });
 

@@ -14,6 +14,8 @@ export interface Step {
   /** Name, and whether the whole tree gets it. */
   signal?: [string, boolean];
   resize?: [number, number];
+  /** The client's own reader of that output leaves. */
+  close?: "stdout" | "stderr";
 }
 
 /** What to run. */

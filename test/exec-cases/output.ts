@@ -128,6 +128,19 @@ export function outputCases(big: number): ExecCase[] {
       expect: { exitCode: 0, stdout: "y\n141\n" },
     },
     {
+      name: "our reader leaves: SIGPIPE for the command, as over ssh",
+      run: { argv: ["yes"], steps: [{ after: "y\n", close: "stdout" }] },
+      expect: { exitCode: 141, signal: "SIGPIPE" },
+    },
+    {
+      name: "our reader of one output leaves, the other goes on",
+      run: {
+        argv: sh("yes; echo ${PIPESTATUS[0]} >&2; seq 1 100000 >&2; exit 3"),
+        steps: [{ after: "y\n", close: "stdout" }],
+      },
+      expect: { exitCode: 3, stderr: /^141\n1\n/, stderrBytes: 588_899 },
+    },
+    {
       name: "output as a pipe of a pipe",
       run: { argv: sh("seq 1 100000 | sort -rn | tail -n 1") },
       expect: { exitCode: 0, stdout: "1\n" },

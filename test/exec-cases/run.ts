@@ -72,6 +72,7 @@ async function follow(steps: Step[], stream: GuestStream, stdout: Collector): Pr
     if (step.end === true) stream.stdin.end();
     if (step.signal !== undefined) stream.signal(...step.signal);
     if (step.resize !== undefined) stream.resize(...step.resize);
+    if (step.close !== undefined) stream.closeOutput(step.close);
   }
 }
 

@@ -20,6 +20,8 @@ export interface SuiteOptions {
   big?: number;
   /** Commands at once; default 100. */
   parallel?: number;
+  /** Every how many-th exit status is tried; default 1. An emulated guest starts few commands a second. */
+  statusStep?: number;
   /** Milliseconds a case may take; default 60 s. */
   timeoutMs?: number;
 }
@@ -95,11 +97,14 @@ export function execSuite(
     }
 
     test(
-      "every exit status from 0 to 255",
+      options.statusStep === undefined
+        ? "every exit status from 0 to 255"
+        : `exit statuses from 0 to 255, each ${options.statusStep}th`,
       async () => {
-        const codes = Array.from({ length: 256 }, (_, i) => i);
+        const step = options.statusStep ?? 1;
+        const codes = Array.from({ length: 256 }, (_, i) => i).filter((i) => i % step === 0);
         const got: number[] = [];
-        for (let i = 0; i < 256; i += 16) {
+        for (let i = 0; i < codes.length; i += 16) {
           const batch = codes.slice(i, i + 16);
           const outcomes = await Promise.all(
             batch.map((code) => runCase(guest.start, { argv: ["sh", "-c", `exit ${code}`] })),

@@ -82,6 +82,10 @@ func (d *drain) pass(buf *[]byte, n int, err error) bool {
 		return false
 	}
 	_, werr := d.out.Write((*buf)[:n])
+	if werr != nil {
+		// As with any pipe whose reader has left: the writer gets SIGPIPE.
+		_ = d.file.Close()
+	}
 	return werr == nil
 }
 

@@ -32,6 +32,12 @@ const (
 	Stderr = 1
 )
 
+// noReader is the offset of an ACK which says that its output has no reader any more.
+const noReader = ^uint64(0)
+
+// errNoReader is what writes give once the client has no use for an output.
+var errNoReader = errors.New("nobody reads this output any more")
+
 // errAborted is what a kind's reads and writes give once its stream is ended from outside.
 var errAborted = errors.New("the stream was ended")
 
@@ -48,6 +54,8 @@ type output struct {
 	// acked: everything before it has been consumed by a client.
 	acked uint64
 	eof   bool
+	// unread: nobody will read what follows; it is thrown away.
+	unread bool
 }
 
 // Stream is one stream. Its methods are safe for concurrent use.
@@ -306,6 +314,9 @@ func (w *outputWriter) Write(p []byte) (int, error) {
 		if s.aborted {
 			return done, errAborted
 		}
+		if o.unread {
+			return done, errNoReader
+		}
 		rest := p[done:]
 		if o.ring.Room() < len(rest) {
 			s.makeRoom(o, len(rest))
@@ -341,6 +352,15 @@ func (s *Stream) CloseOutput(which int) {
 // ack takes ACK; the lock is held.
 func (s *Stream) ack(which int, offset uint64) {
 	o := &s.out[which]
+	if offset == noReader {
+		// A terminal may have other clients, a detached command others later.
+		if s.Spec.TTY == nil && !s.Spec.Detach {
+			o.unread, o.acked = true, o.ring.End()
+			o.ring.Free()
+			s.changed()
+		}
+		return
+	}
 	if offset <= o.acked || offset > o.ring.End() {
 		return
 	}
