@@ -90,7 +90,7 @@ export class BlobReader {
 
   private step(output: Uint8Array, filled: number): { consumed: number; produced: number } {
     try {
-      return this.inflater.step(this.input, this.at, this.end, output, filled);
+      return this.inflater.step(this.input, this.at, this.end, output, filled, this.eof);
     } catch (error) {
       // A damaged file is the likelier cause: say so if it is.
       this.finish();

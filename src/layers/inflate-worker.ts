@@ -1,11 +1,10 @@
 /** Worker thread: decompresses layers into its ring, one after the other, until it is ended. */
 import { createReadStream } from "node:fs";
 import { createHash } from "node:crypto";
-import { Readable } from "node:stream";
 import { workerData } from "node:worker_threads";
-import { createGunzip, createZstdDecompress } from "node:zlib";
-import type { Compression, LayerBlob } from "../model/image.ts";
+import type { LayerBlob } from "../model/image.ts";
 import { asVmsanError, messageOf } from "../model/errors.ts";
+import { createInflater as createStreamInflater } from "../util/decompress.ts";
 import { badCompression, badDigest, BlobReader } from "./blob-reader.ts";
 import { createInflater, type Inflater } from "./inflater.ts";
 import { Jobs } from "./jobs.ts";
@@ -40,40 +39,34 @@ function inflate(blob: LayerBlob, inflater: Inflater, ring: RingProducer): void 
 async function inflateStream(blob: LayerBlob, ring: RingProducer): Promise<void> {
   const hash = createHash("sha256");
   let size = 0;
-  const source = async function* (): AsyncGenerator<Buffer> {
-    for await (const chunk of createReadStream(blob.path)) {
-      const bytes = chunk as Buffer;
-      hash.update(bytes);
-      size += bytes.length;
-      count(bytes.length);
-      yield bytes;
+  const stream = await createStreamInflater(blob.compression, (bytes) => {
+    for (let at = 0; at < bytes.length; at += SLOT_SIZE) {
+      const part = bytes.subarray(at, at + SLOT_SIZE);
+      ring.reserve().set(part);
+      ring.commit(SLOT.data, part.length);
+    }
+  });
+  let failure: unknown;
+  const guard = async (step: () => Promise<void>): Promise<void> => {
+    try {
+      if (failure === undefined) await step();
+    } catch (error) {
+      failure = error;
     }
   };
-  const decoders: Record<Compression, (() => NodeJS.ReadWriteStream) | undefined> = {
-    none: undefined,
-    gzip: () => createGunzip({ chunkSize: SLOT_SIZE }),
-    zstd: () => createZstdDecompress({ chunkSize: SLOT_SIZE }),
-  };
-  const raw = Readable.from(source());
-  const decoder = decoders[blob.compression]?.();
-  if (decoder !== undefined) raw.on("error", (error) => decoder.emit("error", error));
-  try {
-    for await (const chunk of decoder === undefined ? raw : raw.pipe(decoder)) {
-      const bytes = chunk as Buffer;
-      for (let at = 0; at < bytes.length; at += SLOT_SIZE) {
-        const part = bytes.subarray(at, at + SLOT_SIZE);
-        ring.reserve().set(part);
-        ring.commit(SLOT.data, part.length);
-      }
-    }
-  } catch (error) {
-    throw badCompression(blob, messageOf(error));
+  // Read to the end even so: a damaged file is the likelier cause, and is what is reported then.
+  for await (const chunk of createReadStream(blob.path)) {
+    const bytes = chunk as Buffer;
+    hash.update(bytes);
+    size += bytes.length;
+    count(bytes.length);
+    await guard(async () => await stream.write(bytes));
   }
-  // Zero bytes behind the last member are not read by the decoder: the rest of the file counts too.
-  for await (const _rest of raw);
+  await guard(async () => await stream.end());
   if (size !== blob.size) throw badDigest(blob, `it has ${size} bytes instead of ${blob.size}`);
   const digest = `sha256:${hash.digest("hex")}`;
   if (digest !== blob.digest) throw badDigest(blob, digest);
+  if (failure !== undefined) throw badCompression(blob, messageOf(failure));
 }
 
 /** Decompress one layer, and say how it ended. */

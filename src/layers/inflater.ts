@@ -19,8 +19,18 @@ export interface Inflated {
 
 /** A decompressor that works in steps. */
 export interface Inflater {
-  /** Decompress from `input[from … to−1]` into `output[at …]`. Throws on bad data. */
-  step(input: Uint8Array, from: number, to: number, output: Uint8Array, at: number): Inflated;
+  /**
+   * Decompress from `input[from … to−1]` into `output[at …]`. Throws on bad data, and when `last`
+   * says that no more input comes although there should.
+   */
+  step(
+    input: Uint8Array,
+    from: number,
+    to: number,
+    output: Uint8Array,
+    at: number,
+    last: boolean,
+  ): Inflated;
   close(): void;
 }
 
@@ -72,16 +82,18 @@ export function createInflater(compression: Compression): Inflater | undefined {
   const inner = innerOf(stream);
   if (inner === undefined) return undefined;
   const { handle, state } = inner;
-  const flush = compression === "gzip" ? constants.Z_NO_FLUSH : constants.ZSTD_e_continue;
+  // Only zlib looks at it when decompressing.
+  const more = compression === "gzip" ? constants.Z_NO_FLUSH : constants.ZSTD_e_continue;
+  const finish = compression === "gzip" ? constants.Z_FINISH : constants.ZSTD_e_continue;
   let failure: string | undefined;
   // oxlint-disable-next-line unicorn/prefer-add-event-listener -- the handle is no event target
   handle.onerror = (message, _errno, code) => {
     failure = `${message} (${code})`;
   };
   return {
-    step(input, from, to, output, at) {
+    step(input, from, to, output, at, last) {
       const room = output.length - at;
-      handle.writeSync(flush, input, from, to - from, output, at, room);
+      handle.writeSync(last ? finish : more, input, from, to - from, output, at, room);
       if (failure !== undefined) throw new Error(failure);
       return { produced: room - (state[0] ?? 0), consumed: to - from - (state[1] ?? 0) };
     },
