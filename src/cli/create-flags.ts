@@ -5,9 +5,11 @@ import type { CreateOptions } from "../client/options.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { DriverName } from "../model/vm.ts";
 import { collect, collectList } from "./command.ts";
+import { addPolicyFlags, policyOptions } from "./policy-flags.ts";
+import type { PolicyFlags } from "./policy-flags.ts";
 
 /** What commander makes of the flags below. */
-export interface CreateFlags {
+export interface CreateFlags extends PolicyFlags {
   vcpus?: string;
   memory?: string;
   disk?: string;
@@ -19,15 +21,7 @@ export interface CreateFlags {
   timeout?: string;
   project?: string;
   publishPort?: string[];
-  networkPolicy?: string;
   network?: string;
-  allowedDomain?: string[];
-  allowedCidr?: string[];
-  deniedCidr?: string[];
-  allowHostPort?: string[];
-  allowIcmp?: boolean;
-  allowUdp?: boolean;
-  bandwidth?: string;
   name?: string;
   driver?: DriverName | "auto";
   env?: string[];
@@ -46,7 +40,7 @@ export interface CreateFlags {
 
 /** Add the flags that choose the VM's machine, network and defaults. */
 export function addCreateFlags(target: Command): Command {
-  return target
+  target
     .option("--vcpus <n>", "virtual CPUs, 1-32 (default: 1)")
     .option("--memory <size>", "MiB, or with unit: 512m, 2g (default: 512)")
     .option("--disk <size>", "size of the VM's disk: 10gb (default: 10gb)")
@@ -62,19 +56,8 @@ export function addCreateFlags(target: Command): Command {
     .option("--name <name>", "unique name, usable wherever an ID is")
     .option("--label <key=value>", "label; repeatable", collect)
     .option("--publish-port <list>", "host:guest TCP ports, comma separated", collectList)
-    .option("--network-policy <policy>", "allow-all, deny-all, custom or none")
-    .option("--network <mode>", "none: no network interface at all")
-    .option(
-      "--allowed-domain <list>",
-      "names the guest may reach; *.name for all below",
-      collectList,
-    )
-    .option("--allowed-cidr <list>", "addresses the guest may reach", collectList)
-    .option("--denied-cidr <list>", "addresses the guest may not reach; wins", collectList)
-    .option("--allow-host-port <list>", "TCP ports of this host the guest may reach", collectList)
-    .option("--allow-icmp", "let ICMP echo through")
-    .option("--allow-udp", "let UDP other than DNS through")
-    .option("--bandwidth <rate>", "both directions: 50mbit")
+    .option("--network <mode>", "none: no network interface at all");
+  return addPolicyFlags(target)
     .addOption(
       new Option("--driver <name>", "what runs the VM (default: auto)").choices([
         "auto",
@@ -156,14 +139,8 @@ export function createOptions(flags: CreateFlags): CreateOptions {
     workdir: flags.workdir,
     ports: flags.publishPort,
     timeout: flags.timeout,
+    ...policyOptions(flags),
     networkPolicy,
-    allowedDomains: flags.allowedDomain,
-    allowedCidrs: flags.allowedCidr,
-    deniedCidrs: flags.deniedCidr,
-    allowHostPorts: flags.allowHostPort,
-    allowIcmp: flags.allowIcmp,
-    allowUdp: flags.allowUdp,
-    bandwidth: flags.bandwidth,
     pull: flags.pull,
     platform: flags.platform,
     caFile: flags.caFile,

@@ -1,60 +1,47 @@
 /** `vmsan network`: a new policy for a running VM, or the log of its decisions. */
 import type { Command } from "commander";
-import { policyOf } from "../../client/options.ts";
-import { collectList, command, runs } from "../command.ts";
+import { VmsanError } from "../../model/errors.ts";
+import { command, runs } from "../command.ts";
+import { addPolicyFlags, policyOptions } from "../policy-flags.ts";
+import type { PolicyFlags } from "../policy-flags.ts";
 
-interface Flags {
-  networkPolicy?: string;
-  allowedDomain?: string[];
-  allowedCidr?: string[];
-  deniedCidr?: string[];
-  allowHostPort?: string[];
-  allowIcmp?: boolean;
-  allowUdp?: boolean;
-  bandwidth?: string;
+interface Flags extends PolicyFlags {
   log?: boolean;
   follow?: boolean;
 }
 
 /** The definition. */
 export function networkCommand(): Command {
-  const target = command("network <vm>", "change what a VM may reach, or show what it tried")
-    .option("--network-policy <policy>", "allow-all, deny-all or custom")
-    .option(
-      "--allowed-domain <list>",
-      "names the guest may reach; *.name for all below",
-      collectList,
-    )
-    .option("--allowed-cidr <list>", "addresses the guest may reach", collectList)
-    .option("--denied-cidr <list>", "addresses the guest may not reach; wins", collectList)
-    .option("--allow-host-port <list>", "TCP ports of this host the guest may reach", collectList)
-    .option("--allow-icmp", "let ICMP echo through")
-    .option("--allow-udp", "let UDP other than DNS through")
-    .option("--bandwidth <rate>", "both directions: 50mbit")
+  const target = addPolicyFlags(
+    command("network <vm>", "change what a VM may reach, or show what it tried"),
+  )
     .option("--log", "print the decisions instead: what was allowed and denied, by which rule")
     .option("-f, --follow", "with --log: go on as more come");
   return runs<Flags>(target, async ({ flags, output, vmsan }, ref: string) => {
-    const vm = await (await vmsan()).get(ref);
     if (flags.log === true) {
+      const vm = await (await vmsan()).get(ref);
       const { showDecisions } = await import("../logs-session.ts");
       return await showDecisions(vm, flags.follow === true, output);
     }
-    const {
-      log: _log,
-      follow: _follow,
-      allowedDomain,
-      allowedCidr,
-      deniedCidr,
-      allowHostPort,
-      ...rest
-    } = flags;
-    const policy = policyOf({
-      ...rest,
-      ...(allowedDomain === undefined ? {} : { allowedDomains: allowedDomain }),
-      ...(allowedCidr === undefined ? {} : { allowedCidrs: allowedCidr }),
-      ...(deniedCidr === undefined ? {} : { deniedCidrs: deniedCidr }),
-      ...(allowHostPort === undefined ? {} : { allowHostPorts: allowHostPort }),
-    });
+    const wanted = policyOptions(flags);
+    if (Object.keys(wanted).length === 0) {
+      const { view } = await (await vmsan()).get(ref);
+      output.result({ vmId: view.id, policy: view.policy }, JSON.stringify(view.policy, null, 2));
+      return 0;
+    }
+    // A policy is replaced as a whole: `--allow-icmp` alone must not open a closed VM.
+    const { networkPolicy, allowedDomains, allowedCidrs, deniedCidrs } = wanted;
+    if ([networkPolicy, allowedDomains, allowedCidrs, deniedCidrs].every((x) => x === undefined)) {
+      throw new VmsanError({
+        code: "ERR_VALIDATION_FLAGS",
+        message: `Cannot change the network policy of ${ref}`,
+        why: "A new policy replaces the old one as a whole, and none is named.",
+        fix: "Add --network-policy allow-all, deny-all or custom, or a list.",
+      });
+    }
+    const { policyOf } = await import("../../client/options.ts");
+    const policy = policyOf(wanted);
+    const vm = await (await vmsan()).get(ref);
     await vm.setPolicy(policy);
     output.result({ vmId: vm.id, policy: vm.view.policy }, `${vm.id}: ${vm.view.policy.mode}`);
     return 0;
