@@ -55,6 +55,14 @@ describe.skipIf(reason !== undefined)("network policies", () => {
     expect(own.filter((line) => line["open"] !== line["expected"])).toEqual([]);
   });
 
+  test("the same without root, in a user namespace with pasta as the way out", async () => {
+    const rootless = await inWorld(bench, "policies.ts", { rootless: true, columns: "ADF" });
+    const tried = rootless.filter((line) => line["policy"] !== undefined);
+    expect(tried.length).toBe(3 * lines.filter((line) => line["policy"] === "A").length);
+    expect(tried.filter((line) => line["open"] !== line["expected"])).toEqual([]);
+    expect(rootless.filter((line) => line["message"] !== undefined)).toEqual([]);
+  }, 120_000);
+
   test.each(mutations.map((mutation, index) => [mutation.from, index] as const))(
     "the table notices: %s",
     (_, index) => {
@@ -81,17 +89,22 @@ describe.skipIf(reason !== undefined)("networks in use", () => {
     const nothing = { links: [], routes: [], neighbours: [], namespaces: [], leases: [] };
     const stages = lines.filter((line) => line["stage"] !== undefined);
     expect(lines.filter((line) => line["problem"] !== undefined)).toEqual([]);
-    expect(stages.length).toBe(3 + 12);
-    // The one constant table is the host's own; it is there before any VM is.
-    for (const stage of stages)
-      expect(stage).toMatchObject({ ...nothing, rules: "table inet vmsan" });
-    expect(stages[0]).toMatchObject({ addresses: 300, descriptors: 0 });
-    expect(stages[2]).toMatchObject({
+    expect(stages.length).toBe(1 + 3 + 12);
+    for (const stage of stages) expect(stage).toMatchObject(nothing);
+    const [before, rounds, , failed] = stages;
+    // While a manager lives, so does its table; once none does, the host is as it was.
+    for (const stage of stages.slice(1, 4)) expect(stage["rules"]).toBe("table inet vmsan");
+    expect(rounds?.["settings"]).not.toEqual(before?.["settings"]);
+    const { settings } = before ?? {};
+    for (const stage of stages.slice(4))
+      expect(stage).toMatchObject({ rules: "", state: [], settings });
+    expect(rounds).toMatchObject({ addresses: 300, descriptors: 0 });
+    expect(failed).toMatchObject({
       code: "ERR_VALIDATION_PORT_CONFLICT",
       ended: "no longer wanted",
     });
     for (const stage of stages) expect(stage["failed"] ?? []).toEqual([]);
     // Some of the kills must have hit networks in the making, else nothing was tested.
-    expect(stages.slice(3).some((stage) => Number(stage["removed"]) > 0)).toBe(true);
+    expect(stages.slice(4).some((stage) => Number(stage["removed"]) > 0)).toBe(true);
   }, 180_000);
 });

@@ -86,6 +86,8 @@ export interface VmView {
   policy: NetworkPolicy;
   ports: PublishedPort[];
   guestNetwork?: GuestNetwork;
+  /** Why the network is not what the policy promises: no card, or less than all of it. */
+  networkReason?: string;
   isolation?: IsolationReport;
   timings: Timings;
   ephemeral: boolean;

@@ -42,6 +42,8 @@ export interface Isolation {
 export interface NetworkAttachment {
   /** Absolute path of the network namespace, or undefined for the host's. */
   netns?: string;
+  /** Absolute path of the user namespace to enter first, in which `netns` is. */
+  userns?: string;
   /** Name of the tap device in it; undefined when `socket` is used. */
   tap?: string;
   /** Absolute path of a passt-style stream socket. */
@@ -108,6 +110,8 @@ export interface VmRecord {
   defaults: { env: string[]; user?: string; workdir?: string };
   policy: NetworkPolicy;
   guestNetwork?: GuestNetwork;
+  /** Why the network is not what the policy promises: no card, or less than all of it. */
+  networkReason?: string;
   ports: PublishedPort[];
   process?: ProcessIdentity;
   isolation?: IsolationReport;

@@ -50,7 +50,7 @@ function systemError(reply: Reply, action: string): Error {
  * starts another. Sockets it has handed over are not affected by its end.
  */
 export class Helper {
-  private readonly command: readonly string[];
+  private readonly command: () => readonly string[];
   private readonly onFlow: (event: FlowEvent) => void;
   private readonly onExit: () => void;
   private child: ChildProcess | undefined;
@@ -59,12 +59,12 @@ export class Helper {
   private stderr = "";
 
   /**
-   * @param command argv, with whatever enters the namespaces it shall work from
+   * @param command gives argv, with whatever enters the namespaces it shall work from
    * @param onFlow receives logged packets
    * @param onExit told when a helper ended by itself
    */
   constructor(
-    command: readonly string[],
+    command: () => readonly string[],
     onFlow: (event: FlowEvent) => void,
     onExit: () => void = () => undefined,
   ) {
@@ -76,7 +76,7 @@ export class Helper {
   /** The process, started if it is not there. */
   private start(): ChildProcess {
     if (this.child !== undefined) return this.child;
-    const [file = "", ...args] = this.command;
+    const [file = "", ...args] = this.command();
     const child = spawn(file, args, { stdio: ["ignore", "ignore", "pipe", "ipc"] });
     this.child = child;
     this.stderr = "";
@@ -111,7 +111,7 @@ export class Helper {
     this.child = undefined;
     const error = new VmsanError({
       code: "ERR_NETWORK_HELPER",
-      message: `The network helper ${this.command.join(" ")} does not work`,
+      message: `The network helper (${child.spawnargs.join(" ")}) does not work`,
       why: `It ${why}. ${this.stderr.trim()}`.trim(),
       fix: "Run `vmsan doctor`; if the file is missing, install vmsan again.",
     });

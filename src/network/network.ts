@@ -1,9 +1,12 @@
 /** Makes VMs' networks, keeps their leases, and removes them; the folder's one way in. */
-import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import { machinePrefix6, mtu, planFor, tapName, type Plan } from "./address.ts";
 import { Helper } from "./helper.ts";
+import { forwardingEffects, forwardingSettings } from "./forwarding.ts";
+import { HostState } from "./host-state.ts";
 import { Leases, checkId, type Lease } from "./leases.ts";
 import {
   guestLinks,
@@ -17,8 +20,9 @@ import {
 } from "./links.ts";
 import { decisionOf } from "./log.ts";
 import { checkPortsAgainstPolicy } from "./parse.ts";
-import { probeHost } from "./probe.ts";
+import { mayAdministrate, probeHost } from "./probe.ts";
 import { Realm, hostAddresses } from "./realm.ts";
+import { RootlessRealm } from "./rootless.ts";
 import { hostRuleset, proxyMark } from "./rules.ts";
 import { Service } from "./service.ts";
 import type {
@@ -46,7 +50,10 @@ class Manager implements NetworkManager {
   private readonly services = new Map<string, Service>();
   private readonly warn: (message: string) => void;
   private readonly prefix6: string;
+  private readonly hostState = new HostState();
   private hostReady: Promise<void> | undefined;
+  /** Attachments under way, which may not have a lease yet. */
+  private attaching = 0;
   private addresses: string[] = hostAddresses();
   private readonly timer: NodeJS.Timeout;
 
@@ -57,11 +64,11 @@ class Manager implements NetworkManager {
     this.leases = new Leases(options.dir, this.warn);
     this.prefix6 = machinePrefix6(machineId());
     this.helper = new Helper(
-      [...realm.prefix, options.helper],
+      () => [...realm.prefix, options.helper],
       (event) => this.services.get(event.vm)?.log.add(decisionOf(event)),
       () => this.relog(),
     );
-    this.timer = setInterval(() => void this.refreshAddresses(), addressInterval).unref();
+    this.timer = setInterval(() => void this.look(), addressInterval).unref();
   }
 
   /** The helper ended: its packet logs with it. */
@@ -81,6 +88,17 @@ class Manager implements NetworkManager {
     return true;
   }
 
+  /** Now and then: the host's addresses, and the way out of a realm that needs one kept up. */
+  private async look(): Promise<void> {
+    await this.refreshAddresses();
+    if (this.services.size === 0 || this.realm.isHost || this.attaching > 0) return;
+    try {
+      await this.realm.ready();
+    } catch (error) {
+      this.warn(messageOf(error));
+    }
+  }
+
   /** When the host has got other addresses, no guest shall reach those. */
   private async refreshAddresses(): Promise<void> {
     if (!this.lookAtAddresses()) return;
@@ -97,22 +115,56 @@ class Manager implements NetworkManager {
     return probeHost(this.options.helper);
   }
 
-  /** The host's own table and forwarding, once for each manager. */
+  /** The host's own table and forwarding, once for each manager; in a realm, once for each. */
   private async prepareHost(): Promise<void> {
-    this.hostReady ??= (async () => {
-      await this.realm.nft(hostRuleset(this.prefix6));
-      // Forwarding makes Linux ignore router advertisements unless told otherwise (2).
-      if (this.wantsIpv6() && this.realm.prefix.length === 0) keepRouterAdvertisements();
-      await this.helper.sysctl("/proc/self/ns/net", {
-        "ipv4/ip_forward": "1",
-        ...(this.wantsIpv6() ? { "ipv6/conf/all/forwarding": "1" } : {}),
-      });
-    })();
+    if (await this.realm.ready()) {
+      // What an earlier realm held is gone, and the helper was in that one.
+      this.hostReady = undefined;
+      this.helper.stop();
+    }
+    this.hostReady ??= this.prepareOnce();
     try {
       await this.hostReady;
     } catch (error) {
       this.hostReady = undefined;
       throw error;
+    }
+  }
+
+  private async prepareOnce(): Promise<void> {
+    const rules = (): Promise<void> => this.realm.nft(hostRuleset(this.prefix6));
+    const settings = forwardingSettings(this.wantsIpv6(), this.realm.isHost);
+    if (this.realm.isHost) {
+      await this.hostState.use(settings, forwardingEffects(), rules);
+      return;
+    }
+    await rules();
+    const root = "/proc/sys/net/";
+    const relative = Object.entries(settings).map(([path, to]) => [path.slice(root.length), to]);
+    await this.helper.sysctl(
+      "/proc/self/ns/net",
+      Object.fromEntries(relative) as Record<string, string>,
+    );
+  }
+
+  /** When no VM of ours has a network any more: take back what was done for all of them. */
+  private async leaveHost(): Promise<{ what: string; why: string }[]> {
+    if (this.attaching > 0 || this.leases.all().length > 0) return [];
+    try {
+      if (!this.realm.isHost) {
+        this.helper.stop();
+        await this.realm.release();
+        this.hostReady = undefined;
+        return [];
+      }
+      if (!this.hostState.exists) return [];
+      this.hostReady = undefined;
+      return await this.hostState.leave(
+        () => [...this.realm.links()].some((name) => /^vmsan\d+$/.test(name)),
+        () => this.realm.nft("table inet vmsan\ndelete table inet vmsan\n"),
+      );
+    } catch (error) {
+      return [{ what: "the host's network settings", why: messageOf(error) }];
     }
   }
 
@@ -160,7 +212,7 @@ class Manager implements NetworkManager {
     };
     return {
       attachment: {
-        netns: this.realm.netnsPath(plan.netns),
+        ...this.realm.reach(plan.netns),
         tap: tapName,
         mac: plan.guestMac,
         enter: this.realm.enter(plan.netns),
@@ -201,9 +253,25 @@ class Manager implements NetworkManager {
     signal.throwIfAborted();
     if (this.leases.get(vmId) !== undefined) await this.detach(vmId);
     if (policy.mode === "none") return undefined;
-    await this.prepareHost();
-    await this.refreshAddresses();
-    const uid = options.uid ?? process.getuid?.() ?? 0;
+    this.attaching += 1;
+    try {
+      await this.prepareHost();
+      await this.refreshAddresses();
+      const uid = this.realm.tapOwner(options.uid ?? process.getuid?.() ?? 0);
+      return await this.attachWithSlot(vmId, policy, ports, uid, signal);
+    } finally {
+      this.attaching -= 1;
+    }
+  }
+
+  /** Make the network in a free slot; another one when its link turns up in between. */
+  private async attachWithSlot(
+    vmId: string,
+    policy: NetworkPolicy,
+    ports: readonly PublishedPort[],
+    uid: number,
+    signal: AbortSignal,
+  ): Promise<AttachedNetwork> {
     for (let attempt = 1; ; attempt += 1) {
       const lease = await this.lease(vmId, policy, uid);
       const service = this.serviceFor(lease);
@@ -326,7 +394,9 @@ class Manager implements NetworkManager {
       this.services.get(vmId)?.close();
       this.services.delete(vmId);
     }
-    return this.remove(dead);
+    const report = await this.remove(dead);
+    report.failed.push(...(await this.leaveHost()));
+    return report;
   }
 
   /** Remove what leases stand for, in one launch; a lease whose things stay is kept. */
@@ -379,7 +449,7 @@ class Manager implements NetworkManager {
     for (const service of this.services.values()) service.close();
     this.services.clear();
     this.helper.stop();
-    await Promise.resolve();
+    for (const { what, why } of await this.leaveHost()) this.warn(`${what} is left: ${why}`);
   }
 }
 
@@ -401,24 +471,15 @@ function machineId(): string {
   return "no machine-id";
 }
 
-/** Let interfaces that learn their IPv6 route from routers go on learning when forwarding is on. */
-function keepRouterAdvertisements(): void {
-  const dir = "/proc/sys/net/ipv6/conf";
-  if (!existsSync(dir)) return;
-  for (const name of readdirSync(dir)) {
-    const path = `${dir}/${name}/accept_ra`;
-    if (existsSync(path) && readFileSync(path, "utf8").trim() === "1") writeFileSync(path, "2");
-  }
-}
-
 /**
  * The manager of one installation; one at a time for a state directory.
- * @param realm where to make networks; default the host, as root
+ * @param realm where to make networks; default the host for root, else a stand-in for it
  * Throws ERR_NETWORK_STATE when the leases cannot be read.
  */
-export function createNetworkManager(
-  options: NetworkOptions,
-  realm: Realm = new Realm(),
-): NetworkManager {
-  return new Manager(options, realm);
+export function createNetworkManager(options: NetworkOptions, realm?: Realm): NetworkManager {
+  const warn = options.onWarning ?? ((): void => undefined);
+  const place =
+    realm ??
+    (mayAdministrate() ? new Realm() : new RootlessRealm(join(options.dir, "rootless"), warn));
+  return new Manager(options, place);
 }

@@ -1,7 +1,7 @@
 /**
  * Where VMs' networks are made: the host's own network namespace with root's rights, or one
- * below it that stands in for the host without them. Everything that touches the kernel goes
- * through here, as few process launches as it takes.
+ * below it that stands in for the host without them (rootless.ts). Everything that touches the
+ * kernel goes through here, as few process launches as it takes.
  */
 import { accessSync, existsSync, readFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
@@ -12,34 +12,59 @@ import { run } from "../util/run.ts";
 export const tools = { ip: "iproute2", tc: "iproute2", nft: "nftables", nsenter: "util-linux" };
 
 /** Where they are when PATH leaves out the system administrator's directories. */
-const adminPath = `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin:/usr/bin:/bin`;
+export const adminPath = `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin:/usr/bin:/bin`;
 
 /** Whether a program is found. */
 export function hasTool(name: string): boolean {
   return adminPath.split(":").some((dir) => dir !== "" && existsSync(`${dir}/${name}`));
 }
 
-/** A place to make VMs' networks in. */
+/** The host's own network namespace, with root's rights: a place to make VMs' networks in. */
 export class Realm {
-  /** argv to put before a program so that it runs there. */
-  readonly prefix: readonly string[];
-  /** /proc directory of a process that is there. */
-  private readonly proc: string;
   /** Programs launched so far; measured by the benchmark. */
   launches = 0;
 
+  /** argv to put before a program so that it runs there; empty: it is where this process is. */
+  get prefix(): readonly string[] {
+    return [];
+  }
+
+  /** Whether this is the host's own namespace, whose other users must not be disturbed. */
+  get isHost(): boolean {
+    return true;
+  }
+
+  /** /proc directory of a process that is there; undefined when there is none. */
+  protected get proc(): string | undefined {
+    return "/proc/self";
+  }
+
   /**
-   * @param prefix argv that enters it; empty: it is where this process is
-   * @param pid a process that is there; default this one
+   * Make the place ready for use.
+   * @returns whether it is a new one, which holds nothing of what an earlier one held
    */
-  constructor(prefix: readonly string[] = [], pid?: number) {
-    this.prefix = prefix;
-    this.proc = `/proc/${pid ?? "self"}`;
+  async ready(): Promise<boolean> {
+    return await Promise.resolve(false);
+  }
+
+  /** Take away what {@link ready} made; no VM may have a network here any more. */
+  async release(): Promise<void> {
+    await Promise.resolve();
   }
 
   /** Path of a named network namespace, for programs that run in the realm. */
   netnsPath(name: string): string {
     return `/run/netns/${name}`;
+  }
+
+  /** Where a VMM, started by this process, finds a VM's namespace. */
+  reach(name: string): { netns: string; userns?: string } {
+    return { netns: this.netnsPath(name) };
+  }
+
+  /** Owner of the tap as the realm sees it. @param uid as this process sees it */
+  tapOwner(uid: number): number {
+    return uid;
   }
 
   /** argv to put before a program so that it runs in a VM's namespace. */
@@ -49,12 +74,15 @@ export class Realm {
 
   /** Whether a named network namespace exists. */
   hasNetns(name: string): boolean {
-    return existsSync(`${this.proc}/root${this.netnsPath(name)}`);
+    const { proc } = this;
+    return proc !== undefined && existsSync(`${proc}/root${this.netnsPath(name)}`);
   }
 
   /** Names of all links. */
   links(): Set<string> {
-    const text = readFileSync(`${this.proc}/net/dev`, "utf8");
+    const { proc } = this;
+    if (proc === undefined) return new Set();
+    const text = readFileSync(`${proc}/net/dev`, "utf8");
     return new Set([...text.matchAll(/^\s*([^\s:]+):/gm)].map((match) => match[1] ?? ""));
   }
 
@@ -116,7 +144,7 @@ export class Realm {
   hasIpv6Route(): boolean {
     let text: string;
     try {
-      text = readFileSync(`${this.proc}/net/ipv6_route`, "utf8");
+      text = readFileSync(`${this.proc ?? "/proc/self"}/net/ipv6_route`, "utf8");
     } catch (error) {
       // ENOENT: a kernel without IPv6.
       if (errnoOf(error) === "ENOENT") return false;

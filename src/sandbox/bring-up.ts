@@ -131,10 +131,9 @@ export async function bringUp(
         record.ports,
         work.signal,
       );
-      if (network !== undefined) {
-        record.spec.network = network.attachment;
-        record.guestNetwork = network.guest;
-      }
+      if (network.attachment !== undefined) record.spec.network = network.attachment;
+      if (network.guest !== undefined) record.guestNetwork = network.guest;
+      if (network.reason !== undefined) record.networkReason = network.reason;
       at = lap("network", at);
     }
     work.progress({ phase: "boot", message: `${record.driver} (${record.accelerator})` });
@@ -204,5 +203,6 @@ export async function tearDown(
   delete record.process;
   delete record.spec.network;
   delete record.guestNetwork;
+  delete record.networkReason;
   return failed;
 }

@@ -1,7 +1,8 @@
 /** The networks of VMs, as the composer uses them: made where the host allows it. */
 import { createNetworkManager } from "../network/network.ts";
 import type { NetworkDecision, NetworkManager, NetworkProbe } from "../network/types.ts";
-import { VmsanError } from "../model/errors.ts";
+import { VmsanError, asVmsanError } from "../model/errors.ts";
+import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import { networkHelperBinary } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
 import type { EventLog } from "./sandboxes.ts";
@@ -15,6 +16,11 @@ export interface HostNetworks extends Networks {
   close(): Promise<void>;
 }
 
+/** Whether the caller asked for something that a VM without a card does not have. */
+function needsCard(policy: NetworkPolicy, ports: readonly PublishedPort[]): boolean {
+  return policy.mode === "custom" || policy.allowHostPorts.length > 0 || ports.length > 0;
+}
+
 /**
  * Networks of this host. Where it offers none, a VM with the default policy comes up without a
  * card, which is said; one whose policy asks for something to be reachable is refused.
@@ -26,14 +32,20 @@ export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
     onWarning: (message) => log.error(`network: ${message}`),
   });
   let probed: Promise<NetworkProbe> | undefined;
-  const probe = (): Promise<NetworkProbe> => (probed ??= manager.probe());
+  const probe = async (): Promise<NetworkProbe> => {
+    probed ??= manager.probe();
+    const found = await probed;
+    // What is missing may be installed while we run: only success is remembered.
+    if (found.mode === "none") probed = undefined;
+    return found;
+  };
   const nothing = { removed: [], failed: [] };
   return {
     probe,
     attach: async (vmId, policy, ports, signal) => {
       const { mode, reason, fix } = await probe();
       if (mode === "none") {
-        if (policy.mode === "custom" || ports.length > 0) {
+        if (needsCard(policy, ports)) {
           throw new VmsanError({
             code: "ERR_NETWORK_UNAVAILABLE",
             message: `Cannot make the network of ${vmId}`,
@@ -42,11 +54,24 @@ export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
           });
         }
         log.info(`${vmId}: no network: ${reason}`);
-        return undefined;
+        return { reason: `No network card: ${reason}${fix === undefined ? "" : ` ${fix}`}` };
       }
-      return await manager.attach(vmId, policy, ports, signal);
+      const made = await manager.attach(vmId, policy, ports, signal);
+      // With a fix even this mode is not all that it could be.
+      return { ...made, ...(fix === undefined ? {} : { reason: `${reason} ${fix}` }) };
     },
-    resume: (vmId, policy, ports) => manager.resume(vmId, policy, ports),
+    resume: async (vmId, policy, ports) => {
+      try {
+        await manager.resume(vmId, policy, ports);
+        return undefined;
+      } catch (error) {
+        // The VM runs and is of use without: it is said, and no reason to give it up.
+        const { message, why } = asVmsanError(error, `Cannot use the network of ${vmId}`);
+        const reason = `${message}: ${why ?? ""}`;
+        log.error(`${vmId}: ${reason}`);
+        return reason;
+      }
+    },
     update: (vmId, policy) => manager.update(vmId, policy),
     detach: (vmId) => manager.detach(vmId),
     sweep: async (live) => ((await probe()).mode === "none" ? nothing : await manager.sweep(live)),

@@ -82,7 +82,14 @@ export class Sandboxes {
       }
       const channel = this.stages.openChannel(running, await this.records.token(record.id));
       this.watch(entry, { running, channel });
-      await this.stages.networks.resume(record.id, record.policy, record.ports);
+      if (record.guestNetwork !== undefined) {
+        const { networks } = this.stages;
+        const reason = await networks.resume(record.id, record.policy, record.ports);
+        if (reason !== undefined && reason !== record.networkReason) {
+          record.networkReason = reason;
+          await this.records.save(record);
+        }
+      }
       this.armTimeout(entry);
       if (record.ephemeral) this.awaitClaim(entry);
       this.log.info(`${record.id}: found running (pid ${running.process.pid})`);

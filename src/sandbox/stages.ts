@@ -42,14 +42,18 @@ export interface Work {
 
 /** Networks of VMs; a network of its own for each. */
 export interface Networks {
+  /** Neither attachment nor guest: no card. `reason`: why it is not all that was asked for. */
   attach(
     vmId: string,
     policy: NetworkPolicy,
     ports: PublishedPort[],
     signal: AbortSignal,
-  ): Promise<{ attachment: NetworkAttachment; guest: GuestNetwork } | undefined>;
-  /** After a daemon's restart: serve the network of a VM that still runs. */
-  resume(vmId: string, policy: NetworkPolicy, ports: PublishedPort[]): Promise<void>;
+  ): Promise<{ attachment?: NetworkAttachment; guest?: GuestNetwork; reason?: string }>;
+  /**
+   * After a daemon's restart: serve the network of a VM that still runs. Never throws.
+   * @returns why it is not served in full; undefined when it is
+   */
+  resume(vmId: string, policy: NetworkPolicy, ports: PublishedPort[]): Promise<string | undefined>;
   update(vmId: string, policy: NetworkPolicy): Promise<void>;
   detach(vmId: string): Promise<CleanupReport>;
   sweep(live: ReadonlySet<string>): Promise<CleanupReport>;

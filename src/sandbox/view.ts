@@ -35,6 +35,7 @@ export function viewOf(record: VmRecord): VmView {
     policy: record.policy,
     ports: record.ports,
     ...optional("guestNetwork"),
+    ...optional("networkReason"),
     ...optional("isolation"),
     timings: record.timings,
     ephemeral: record.ephemeral,

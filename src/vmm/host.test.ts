@@ -203,6 +203,19 @@ test("boxes go around a program from the outside in, its arguments untouched", (
     "--",
     ...argv,
   ]);
+  const rootless = boxed(argv, { ...boxes, cgroups: [], network: { path: "/n", user: "/u" } });
+  expect(rootless.slice(0, rootless.indexOf("qemu"))).toEqual([
+    "nsenter",
+    "--user=/u",
+    "--preserve-credentials",
+    "--net=/n",
+    "--",
+    "setpriv",
+    "--bounding-set=-all",
+    "--inh-caps=-all",
+    "--no-new-privs",
+    "--",
+  ]);
   const none = {
     cgroups: [],
     network: "host",

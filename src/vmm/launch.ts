@@ -13,8 +13,8 @@ import { run } from "../util/run.ts";
 export interface Boxes {
   /** Control group directories to join. */
   cgroups: readonly string[];
-  /** `host`: ours; `new`: an empty one; else the path of one. */
-  network: "host" | "new" | { path: string };
+  /** `host`: ours; `new`: an empty one; else the path of one, and of the user namespace it is in. */
+  network: "host" | "new" | { path: string; user?: string };
   /** A user namespace of its own, for `new` networks without root. */
   userNamespace: boolean;
   /** No privileges by executing anything, ever. */
@@ -31,12 +31,19 @@ export function boxed(argv: readonly string[], boxes: Boxes): string[] {
   if (boxes.cgroups.length > 0) {
     out.push("/bin/sh", "-c", joinScript, "vmsan-cgroup", ...boxes.cgroups, "--");
   }
-  if (typeof boxes.network === "object") out.push("nsenter", `--net=${boxes.network.path}`, "--");
-  else if (boxes.network === "new") {
+  let drop: string[] = [];
+  if (typeof boxes.network === "object") {
+    const { path, user } = boxes.network;
+    const users = user === undefined ? [] : [`--user=${user}`, "--preserve-credentials"];
+    out.push("nsenter", ...users, `--net=${path}`, "--");
+    // Whoever enters a user namespace has all capabilities in it, which a VMM does not need.
+    if (user !== undefined) drop = ["--bounding-set=-all", "--inh-caps=-all"];
+  } else if (boxes.network === "new") {
     const user = boxes.userNamespace ? ["--user", "--map-current-user"] : [];
     out.push("unshare", ...user, "--net", "--");
   }
-  if (boxes.noNewPrivileges) out.push("setpriv", "--no-new-privs", "--");
+  if (boxes.noNewPrivileges) drop.push("--no-new-privs");
+  if (drop.length > 0) out.push("setpriv", ...drop, "--");
   return [...out, ...argv];
 }
 

@@ -10,8 +10,9 @@ export interface ColumnContext {
   vm: { probe(fields: Record<string, unknown>): Promise<string> };
   /** Marks seen outside the VM's namespace. */
   seen: Set<string>;
-  /** Name of the VM's namespace. */
+  /** Name of the VM's namespace, and argv that goes where it has that name. */
   netns: string;
+  prefix?: readonly string[];
   site: Site;
   table: readonly Attempt[];
   print: (line: unknown) => void;
@@ -40,9 +41,11 @@ export function fillZone(): void {
  * What the tap's side of the VM believes about its neighbours and routes, but for the guest's one
  * link-local address, which comes and goes.
  */
-function beliefs({ netns, site }: ColumnContext): string {
-  const ask = (...args: string[]): string =>
-    execFileSync("ip", ["-n", netns, ...args], { encoding: "utf8" });
+function beliefs({ netns, site, prefix = [] }: ColumnContext): string {
+  const ask = (...args: string[]): string => {
+    const [file = "", ...rest] = [...prefix, "ip", "-n", netns, ...args];
+    return execFileSync(file, rest, { encoding: "utf8" });
+  };
   const own = `${linkLocalOf(site.guestMac)} `;
   const all = ask("neigh", "show") + ask("-6", "route", "show") + ask("route", "show");
   const lines = all.split("\n").filter((line) => !line.startsWith(own));

@@ -24,6 +24,10 @@ const manager = (): ReturnType<typeof createNetworkManager> =>
   createNetworkManager({ dir: job.dir, helper: job.helper, ipv6: true });
 const policy = parsePolicy({ mode: "custom", allowedDomains: "a.test", bandwidth: "50m" });
 
+/** Settings of the host that forwarding changes. */
+const settings =
+  "^net[.]ipv[46][.](ip_forward$|conf[.].*[.](forwarding|accept_ra|accept_redirects)$)";
+
 /** What VMs' networks could leave behind in the kernel and on disk. */
 function traces(): Record<string, unknown> {
   const ip = (...args: string[]): string => execFileSync("ip", args, { encoding: "utf8" });
@@ -37,6 +41,8 @@ function traces(): Record<string, unknown> {
       .filter((line) => line.includes("vmsan")),
     namespaces: existsSync("/run/netns") ? readdirSync("/run/netns") : [],
     rules: execFileSync("nft", ["list", "tables"], { encoding: "utf8" }).trim(),
+    settings: execFileSync("sysctl", ["-a", "--pattern", settings], { encoding: "utf8" }),
+    state: existsSync("/run") ? readdirSync("/run").filter((name) => name.startsWith("vmsan")) : [],
     leases: existsSync(job.dir) ? readdirSync(job.dir) : [],
   };
 }
@@ -58,6 +64,11 @@ if (job.child === true) {
 } else {
   execFileSync("mount", ["-t", "tmpfs", "tmpfs", "/run"]);
   execFileSync("ip", ["link", "set", "lo", "up"]);
+  // A host with choices of its own, which must be found again.
+  execFileSync("ip", ["link", "add", "lan0", "type", "veth", "peer", "name", "lan1"]);
+  const choices = ["net.ipv4.conf.all.accept_redirects=0", "net.ipv4.conf.lan0.forwarding=1"];
+  execFileSync("sysctl", ["-qw", ...choices]);
+  print({ stage: "before", ...traces() });
 
   // 300 networks, up to four at a time alive.
   const networks = manager();

@@ -4,7 +4,10 @@
  * replace), each of which must make the table fail. Prints one JSON object a line.
  */
 import { execFileSync } from "node:child_process";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { Realm } from "../../src/network/realm.ts";
+import { RootlessRealm } from "../../src/network/rootless.ts";
 import { planFor } from "../../src/network/address.ts";
 import { attempts, order, policies, type Site } from "./table.ts";
 import { fillZone, runColumn } from "./column.ts";
@@ -17,6 +20,8 @@ interface Job {
   /** Columns to run, e.g. `ADN`; default all. */
   columns?: string;
   mutations?: Mutation[];
+  /** In a user namespace, with pasta as the way out. */
+  rootless?: boolean;
 }
 
 /** A rule spoilt on purpose. */
@@ -59,8 +64,13 @@ const job = JSON.parse(process.argv[2] ?? "{}") as Job;
 fillZone();
 
 const realm = new SpoilableRealm();
-const world = new World(job, realm);
+const rootless = new RootlessRealm(join(job.dir, "rootless"), (message) => print({ message }));
+const world = new World(job, job.rootless === true ? rootless : realm);
 await world.start();
+if (job.rootless === true) {
+  // As on Debian hosts: pasta pings by sockets that need no privilege.
+  writeFileSync("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
+}
 const serveOther = ["--tcp", "8080", "--udp", "5000"];
 const port = { protocol: "tcp", hostAddress: "198.51.100.2", guestPort: 8080 } as const;
 const other = await world.guest(
@@ -93,7 +103,18 @@ const site: Site = {
 };
 const table = attempts(site);
 
-const context = { vm: guest, seen: world.seen, netns: "vmsan-vm-guest", site, table, print };
+const { prefix } = world.realm;
+// Raw packets end at pasta, which speaks for its guests by sockets of its own.
+if (job.rootless === true) await world.watch(prefix);
+const context = {
+  vm: guest,
+  seen: world.seen,
+  netns: "vmsan-vm-guest",
+  prefix,
+  site,
+  table,
+  print,
+};
 
 /** Run one policy's column; the attempts that got through though they should not. */
 async function column(letter: string, report: boolean): Promise<string[]> {

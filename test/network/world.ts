@@ -238,9 +238,8 @@ ${internet4.map((address) => `address add ${address} dev lo\n`).join("")}${inter
         "9101",
       ]),
       new Tool([this.nettool, "serve", "--tcp", "22,8000,9000", "--udp", "5000"]),
-      new Tool([this.nettool, "watch"], (line) => this.seen.add(String(line["mark"]))),
     );
-    await Promise.all(this.tools.map((tool) => tool.ready));
+    await Promise.all([...this.tools.map((tool) => tool.ready), this.watch([])]);
     this.upstream.on("message", (message, peer) => {
       const query = dns.decode(message);
       const asked = query.questions?.[0];
@@ -263,6 +262,14 @@ ${internet4.map((address) => `address add ${address} dev lo\n`).join("")}${inter
     await new Promise<void>((resolve) =>
       this.upstream.bind(this.upstreamPort, "127.0.0.1", resolve),
     );
+  }
+
+  /** Note the marks of packets in a place. @param prefix argv that goes there */
+  async watch(prefix: readonly string[]): Promise<void> {
+    const watch = [...prefix, this.nettool, "watch"];
+    const tool = new Tool(watch, (line) => this.seen.add(String(line["mark"])));
+    this.tools.push(tool);
+    await tool.ready;
   }
 
   /** A VM's network with a stand-in for its guest. */

@@ -61,6 +61,7 @@ export function createCommand(): Command {
       view.close();
       if (flags.silent !== true) output.result(createReply(vm.view), vm.id);
       output.detail(`${vm.view.driver} (${vm.view.accelerator}): ${vm.view.driverReason}`);
+      if (vm.view.networkReason !== undefined) output.detail(vm.view.networkReason);
       if (argv.length > 0) {
         const { execInTerminal } = await import("../exec-session.ts");
         return await execInTerminal(vm, { argv }, output);

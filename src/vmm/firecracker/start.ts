@@ -183,13 +183,17 @@ export async function startBare(request: StartRequest): Promise<Launched> {
     "own user id, root directory and control group: these need root and the jailer",
   ];
   const own = await emptyNetwork(spec, notEnforced);
-  const netns = spec.network?.netns;
+  const { netns, userns } = spec.network ?? {};
+  const entered =
+    netns === undefined
+      ? undefined
+      : { path: netns, ...(userns === undefined ? {} : { user: userns }) };
   const argv = boxed(
     // Unlike under the jailer, the name is not given by somebody else.
     [firecracker, "--id", spec.id, ...firecrackerArguments(spec, "")],
     {
       cgroups: [],
-      network: netns === undefined ? (own ? "new" : "host") : { path: netns },
+      network: entered ?? (own ? "new" : "host"),
       userNamespace: true,
       noNewPrivileges: true,
     },

@@ -259,7 +259,10 @@ export class QemuDriver implements Driver {
 
   /** Which network namespace QEMU runs in: the VM's, an empty one, or ours if told so. */
   private async chooseNetwork({ spec, notEnforced }: Attempt): Promise<Boxes["network"]> {
-    if (spec.network?.netns !== undefined) return { path: spec.network.netns };
+    if (spec.network?.netns !== undefined) {
+      const { netns, userns } = spec.network;
+      return { path: netns, ...(userns === undefined ? {} : { user: userns }) };
+    }
     // A tap in our own namespace can be opened there only.
     if (!spec.isolation.networkNamespace || spec.network?.tap !== undefined) return "host";
     const why = await whyNoNetworkNamespace();
