@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import type { Hash } from "node:crypto";
 import { open, rm } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
+import type { Digest } from "../model/image.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import type { Descriptor } from "../schema/oci.ts";
 import { BlockWriter } from "./blocks.ts";
@@ -25,6 +26,11 @@ const FORGIVE = 1 << 20;
 const SYNC_EVERY = 64 << 20;
 /** Milliseconds between two progress events of a layer. */
 const REPORT_EVERY = 100;
+
+/** A blob as progress names it: the first twelve digits. */
+export function shortDigest(digest: Digest): string {
+  return hexOf(digest).slice(0, 12);
+}
 
 /** What a download needs. */
 export interface DownloadContext {
@@ -213,7 +219,7 @@ async function fetchWhole(
       await retry.wait(known, (why, ms) => {
         onProgress?.({
           phase: "pull",
-          item: hexOf(descriptor.digest).slice(0, 12),
+          item: shortDigest(descriptor.digest),
           message: `${why} Trying again in ${(ms / 1000).toFixed(1)} s from byte ${partial.size}.`,
         });
       });
@@ -224,7 +230,7 @@ async function fetchWhole(
 /** Progress events of one blob, not more than ten a second. */
 function reporter(descriptor: Descriptor, onProgress?: ProgressSink): (size: number) => void {
   if (onProgress === undefined) return () => undefined;
-  const item = hexOf(descriptor.digest).slice(0, 12);
+  const item = shortDigest(descriptor.digest);
   let last = 0;
   return (size) => {
     const now = performance.now();

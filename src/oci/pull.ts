@@ -16,7 +16,7 @@ import {
   parseDocument,
   selectManifest,
 } from "./documents.ts";
-import { downloadBlob } from "./download.ts";
+import { downloadBlob, shortDigest } from "./download.ts";
 import type { DownloadContext } from "./download.ts";
 import { imageError } from "./errors.ts";
 import { PullFailure, safeUrl } from "./failure.ts";
@@ -219,6 +219,10 @@ async function fetchBlobs(
   const byDigest = new Map(manifest.layers.map((layer) => [layer.digest, layer]));
   // The longest first: it decides when everything is there.
   const layers = [...byDigest.values()].sort((a, b) => b.size - a.size);
+  // All at once, so that whoever adds them up knows the sum from the start.
+  for (const { digest, size } of [manifest.config, ...layers]) {
+    onProgress?.({ phase: "pull", item: shortDigest(digest), done: 0, total: size, unit: "bytes" });
+  }
   const configFirst = async (stop: AbortSignal): Promise<void> => {
     await download(manifest.config, stop);
     const bytes = await store.readBlob(manifest.config.digest, CONFIG_LIMIT);

@@ -12,18 +12,21 @@ interface WorkHandles {
   signal: AbortSignal;
 }
 
-/** Run long work with progress; an interrupt ends it and gives the usual status. */
-async function withProgress(
+/**
+ * Run long work with progress, then report its result, once the terminal is free of bars.
+ * An interrupt ends the work and gives the usual status.
+ */
+async function withProgress<T>(
   context: Context<object>,
-  body: (work: WorkHandles) => Promise<void>,
+  body: (work: WorkHandles) => Promise<T>,
+  report: (result: T) => void,
 ): Promise<number> {
   const view = progressView(context.output, false);
   const interrupt = interruptSignal();
   try {
-    await body({
-      onProgress: view.sink,
-      signal: interrupt.signal,
-    });
+    const result = await body({ onProgress: view.sink, signal: interrupt.signal });
+    view.close();
+    report(result);
     return 0;
   } catch (error) {
     view.close();
@@ -63,17 +66,20 @@ function pullCommand(): Command {
     .addOption(platformOption())
     .option("--ca-file <path>", "certificates of authorities to trust besides the system's");
   return runs<{ platform?: string; caFile?: string }>(target, (context, source: string) =>
-    withProgress(context, async (work) => {
-      const { platform, caFile } = context.flags;
-      const image = await (
-        await context.vmsan()
-      ).images.pull(source, {
-        ...work,
-        ...(platform === undefined ? {} : { platform }),
-        ...(caFile === undefined ? {} : { caFile }),
-      });
-      context.output.result(image, image.digest);
-    }),
+    withProgress(
+      context,
+      async (work) => {
+        const { platform, caFile } = context.flags;
+        return await (
+          await context.vmsan()
+        ).images.pull(source, {
+          ...work,
+          ...(platform === undefined ? {} : { platform }),
+          ...(caFile === undefined ? {} : { caFile }),
+        });
+      },
+      (image) => context.output.result(image, image.digest),
+    ),
   );
 }
 
@@ -154,15 +160,19 @@ function loadCommand(): Command {
     "-",
   );
   return runs<{ input: string }>(target, (context) =>
-    withProgress(context, async (work) => {
-      const { input } = context.flags;
-      const { images } = await context.vmsan();
-      const loaded = await images.load(input === "-" ? process.stdin : input, work);
-      context.output.result(
-        { images: loaded },
-        loaded.map((image) => image.names[0] ?? image.digest).join("\n"),
-      );
-    }),
+    withProgress(
+      context,
+      async (work) => {
+        const { input } = context.flags;
+        const { images } = await context.vmsan();
+        return await images.load(input === "-" ? process.stdin : input, work);
+      },
+      (loaded) =>
+        context.output.result(
+          { images: loaded },
+          loaded.map((image) => image.names[0] ?? image.digest).join("\n"),
+        ),
+    ),
   );
 }
 
@@ -184,26 +194,30 @@ function diskCommand(): Command {
     .option("--journal", "with a journal, for a disk that will be written")
     .addOption(platformOption())
     .option("--ca-file <path>", "certificates of authorities to trust besides the system's");
-  return runs<DiskFlags>(target, (context, source: string) =>
-    withProgress(context, async (work) => {
-      const { output: file, size, builder, journal, platform, caFile } = context.flags;
-      const summary = await (
-        await context.vmsan()
-      ).images.disk(source, file, {
-        ...work,
-        size,
-        journal: journal === true,
-        ...(builder === undefined ? {} : { builder }),
-        ...(platform === undefined ? {} : { platform }),
-        ...(caFile === undefined ? {} : { caFile }),
-      });
-      for (const warning of summary.warnings) context.output.note(`warning: ${warning}`);
-      context.output.result(
-        { output: file, ...summary },
-        `${file}: ${summary.entries} entries, ${formatBytes(summary.dataBytes)} of data, ${formatBytes(summary.allocatedBytes)} on disk`,
-      );
-    }),
-  );
+  return runs<DiskFlags>(target, (context, source: string) => {
+    const { output: file, size, builder, journal, platform, caFile } = context.flags;
+    return withProgress(
+      context,
+      async (work) =>
+        await (
+          await context.vmsan()
+        ).images.disk(source, file, {
+          ...work,
+          size,
+          journal: journal === true,
+          ...(builder === undefined ? {} : { builder }),
+          ...(platform === undefined ? {} : { platform }),
+          ...(caFile === undefined ? {} : { caFile }),
+        }),
+      (summary) => {
+        for (const warning of summary.warnings) context.output.note(`warning: ${warning}`);
+        context.output.result(
+          { output: file, ...summary },
+          `${file}: ${summary.entries} entries, ${formatBytes(summary.dataBytes)} of data, ${formatBytes(summary.allocatedBytes)} on disk`,
+        );
+      },
+    );
+  });
 }
 
 /** The definition. */
