@@ -44,6 +44,16 @@ function boundedText(value: unknown, limit = 4096): string | undefined {
   return typeof value === "string" && value !== "" ? value.slice(0, limit) : undefined;
 }
 
+/** What to do about errors that the agent, which does not know this command line, gives no advice for. */
+const FIXES: Record<string, string> = {
+  ERR_AGENT_FILE:
+    "Check the path, and that the user may use it (-u); `vmsan exec VM ls -la` shows.",
+  ERR_AGENT_USER: "Name a user of the guest's /etc/passwd, or a number.",
+  ERR_AGENT_DIAL: "Check that something listens there: `vmsan exec VM ss -ltn`.",
+  ERR_AGENT_STREAM_NOT_FOUND: "See `vmsan ps VM` for the commands of a VM.",
+  ERR_AGENT_STREAM_ENDED: "See `vmsan ps VM` for the commands of a VM.",
+};
+
 /** An error reported by the agent, checked: the guest is not trusted. */
 export function agentError(value: unknown, action: string): VmsanError {
   const given = (typeof value === "object" && value !== null ? value : {}) as Record<
@@ -52,12 +62,14 @@ export function agentError(value: unknown, action: string): VmsanError {
   >;
   const code = boundedText(given["code"], 64);
   const why = boundedText(given["why"]);
-  const fix = boundedText(given["fix"]);
+  const known = code !== undefined && CODE.test(code) ? code : "ERR_AGENT_FAILED";
+  const fix =
+    boundedText(given["fix"]) ?? FIXES[known] ?? "See the guest's console: vmsan logs VM.";
   const info: ErrorInfo = {
-    code: code !== undefined && CODE.test(code) ? code : "ERR_AGENT_FAILED",
+    code: known,
     message: boundedText(given["message"]) ?? action,
     ...(why === undefined ? {} : { why }),
-    ...(fix === undefined ? {} : { fix }),
+    fix,
   };
   return new VmsanError(info);
 }

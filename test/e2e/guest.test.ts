@@ -167,13 +167,15 @@ describe("connections between client and daemon that break", () => {
 describe("a daemon that is killed in the middle", () => {
   /** Kill the daemon again and again until the work is done; each kill waits for a new one. */
   const under = async (kills: number, body: () => Promise<void>): Promise<void> => {
-    let done = false;
-    const working = body().finally(() => (done = true));
-    for (let i = 0; i < kills && !done; i += 1) {
+    const state = { done: false };
+    const working = body().finally(() => (state.done = true));
+    for (let i = 0; i < kills && !state.done; i += 1) {
       const pid = (await vmsan.daemon.info())?.pid;
       if (pid !== undefined) process.kill(pid, "SIGKILL");
       await expect
-        .poll(async () => done || (await vmsan.daemon.info()) !== undefined, { timeout: 60_000 })
+        .poll(async () => state.done || (await vmsan.daemon.info()) !== undefined, {
+          timeout: 60_000,
+        })
         .toBe(true);
     }
     await working;
