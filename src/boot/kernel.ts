@@ -121,6 +121,8 @@ export async function ensureKernel(options: EnsureKernelOptions): Promise<Kernel
   );
 }
 
+/** In the banner of kernels that scripts/build-kernel.sh has built. */
+const builtBy = "(vmsan@vmsan)";
 /** Most bytes of a kernel file. */
 const maxKernelFile = 512 << 20;
 
@@ -131,7 +133,7 @@ export interface AddKernelOptions {
   file: string;
   /** Its /lib/modules/VERSION directory; without it everything must be built in. */
   modulesDir?: string;
-  /** Default `added`. */
+  /** Default: what the kernel's banner says. */
   origin?: "added" | "built";
   signal?: AbortSignal;
 }
@@ -170,7 +172,7 @@ export async function addKernel(options: AddKernelOptions): Promise<Kernel> {
         image,
         modules,
         version: releaseOfKernel(image.bytes) ?? "unknown",
-        origin: options.origin ?? "added",
+        origin: options.origin ?? (image.bytes.includes(builtBy) ? "built" : "added"),
         source: file,
       }),
     signal,

@@ -106,13 +106,20 @@ function bootLimit(accelerator: Accelerator): number {
   return Number.isFinite(given) && given > 0 ? given * 1000 : BOOT_LIMIT_MS[accelerator];
 }
 
+/** With VMSAN_KVM=assume Firecracker is not told whether KVM works: it finds out at the start. */
+function judgeOfKvm(): { kvm?: () => Promise<{ usable: boolean; reason: string }> } {
+  if (process.env["VMSAN_KVM"] !== "assume") return {};
+  const reason = "KVM is assumed to work: VMSAN_KVM says so.";
+  return { kvm: async () => await Promise.resolve({ usable: true, reason }) };
+}
+
 /** Join the stages for a VMSAN_DIR. */
 export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
   const store = await openStore(layout.images);
   const agent = process.env["VMSAN_AGENT"] ?? agentBinary();
   const uidDir = uidDirectory(layout.probes);
   const drivers: Driver[] = [
-    new FirecrackerDriver({ stateDir: layout.probes, uidDir, binDir: layout.bin }),
+    new FirecrackerDriver({ stateDir: layout.probes, uidDir, binDir: layout.bin, ...judgeOfKvm() }),
     new QemuDriver({ stateDir: layout.probes, uidDir }),
     new FakeDriver(agent),
   ];
