@@ -104,6 +104,8 @@ export interface VmRecord {
   accelerator: Accelerator;
   /** Why this driver and accelerator were chosen. */
   driverReason: string;
+  /** The kernel that the user asked for; absent: whichever is selected at each start. */
+  kernelFile?: string;
   spec: VmSpec;
   diskSizeBytes: number;
   /** Defaults for every command, over the image's own. */

@@ -1,18 +1,18 @@
 /** All VMs of one VMSAN_DIR: made, started, stopped, removed, and found again. */
-import { join } from "node:path";
 import type { AgentChannel } from "../agent/channel.ts";
 import type { CreateRequest, VmView } from "../model/api.ts";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
 import type { VmRecord } from "../model/vm.ts";
 import { newVmId, parseVmRef } from "../util/names.ts";
-import { together } from "../util/together.ts";
 import { checkIsolation } from "../vmm/isolation.ts";
 import { bringUp, tearDown } from "./bring-up.ts";
 import type { LiveGuest } from "./bring-up.ts";
 import { Mutex } from "./mutex.ts";
 import type { VmRecords } from "./records.ts";
-import type { BootFiles, PreparedBase, Stages, Work } from "./stages.ts";
+import { newRecord, prepareVm } from "./new-vm.ts";
+import { interrupted, nameTaken, notFound, notRunning, notStopped } from "./refusals.ts";
+import type { Stages, Work } from "./stages.ts";
 import { viewOf } from "./view.ts";
 
 const STOP_GRACE_MS = 10_000;
@@ -105,46 +105,20 @@ export class Sandboxes {
    */
   async create(request: CreateRequest, work: Work, onId: (id: string) => void): Promise<VmView> {
     const { name } = request;
-    if (name !== undefined) this.requireFreeName(name);
+    this.requireFreeName(name);
     const choice = await this.stages.chooseDriver(request.driver);
     checkIsolation(choice.driver, request.isolation);
     const id = await this.claimId();
+    try {
+      // Others may have come meanwhile; from here to the entry nothing waits.
+      this.requireFreeName(name);
+    } catch (error) {
+      await this.records.remove(id);
+      throw error;
+    }
     const busy = new AbortController();
     const signal = AbortSignal.any([work.signal, busy.signal]);
-    const record: VmRecord = {
-      schema: 1,
-      id,
-      ...(name === undefined ? {} : { name }),
-      createdAt: new Date().toISOString(),
-      status: "creating",
-      labels: request.labels,
-      project: request.project,
-      driver: choice.driver.name,
-      accelerator: choice.accelerator,
-      driverReason: choice.reason,
-      spec: {
-        id,
-        dir: this.records.dir(id),
-        vcpus: request.vcpus,
-        memMib: request.memMib,
-        kernel: "",
-        initramfs: "",
-        kernelArgs: kernelArgs(request),
-        disks: [],
-        isolation: request.isolation,
-      },
-      diskSizeBytes: request.diskSizeBytes,
-      defaults: {
-        env: request.env,
-        ...(request.user === undefined ? {} : { user: request.user }),
-        ...(request.workdir === undefined ? {} : { workdir: request.workdir }),
-      },
-      policy: request.policy,
-      ports: request.ports,
-      ...(request.timeoutMs === undefined ? {} : { timeoutMs: request.timeoutMs }),
-      ephemeral: request.ephemeral,
-      timings: {},
-    };
+    const record = newRecord(id, this.records.dir(id), request, choice);
     const entry: Entry = { record, mutex: new Mutex(), busy, holders: 0 };
     this.entries.set(id, entry);
     return await entry.mutex.run(async () => {
@@ -152,7 +126,8 @@ export class Sandboxes {
         await this.records.save(record);
         onId(id);
         const since = performance.now();
-        await this.prepare(record, request, { signal, progress: work.progress });
+        await prepareVm(record, request, this.stages, { signal, progress: work.progress });
+        await this.records.save(record);
         record.timings["prepare"] = Math.round(performance.now() - since);
         await this.boot(entry, { signal, progress: work.progress });
         record.timings["total"] = Math.round(performance.now() - since);
@@ -160,45 +135,12 @@ export class Sandboxes {
         return viewOf(record);
       } catch (error) {
         await this.discard(entry);
-        if (signal.aborted) {
-          throw new VmsanError({
-            code: "ERR_VM_INTERRUPTED",
-            message: `The creation of ${id} was interrupted`,
-            why: "The request was cancelled; all that had been made was removed.",
-          });
-        }
+        if (signal.aborted) throw interrupted(id);
         throw error;
       } finally {
         delete entry.busy;
       }
     });
-  }
-
-  /** Disks and boot files for a new VM. */
-  private async prepare(record: VmRecord, request: CreateRequest, work: Work): Promise<void> {
-    const { spec } = record;
-    const [prepared, boot] = await together<[PreparedBase, BootFiles]>(
-      work.signal,
-      (signal) => this.stages.prepareBase(request, record.id, { ...work, signal }),
-      (signal) => this.stages.bootFiles(request.kernel, { ...work, signal }),
-    );
-    spec.kernel = boot.kernel;
-    spec.initramfs = boot.initramfs;
-    if (prepared.image !== undefined) record.image = prepared.image;
-    if (prepared.runtime !== undefined) record.runtime = prepared.runtime;
-    if (request.diskMode === "flat") {
-      const root = join(spec.dir, "root.ext4");
-      await this.stages.cloneRoot(prepared.rootfs, root, record.diskSizeBytes, work.signal);
-      spec.disks = [{ role: "root", path: root, readonly: false }];
-    } else {
-      const upper = join(spec.dir, "upper.ext4");
-      await this.stages.createUpper(upper, record.diskSizeBytes);
-      spec.disks = [
-        { role: "base", path: prepared.rootfs, readonly: true },
-        { role: "upper", path: upper, readonly: false },
-      ];
-    }
-    await this.records.save(record);
   }
 
   /** Bring a prepared VM up; on return it is running and saved. */
@@ -223,12 +165,7 @@ export class Sandboxes {
     return await entry.mutex.run(async () => {
       const { record } = entry;
       if (record.status === "running" || record.status === "paused") {
-        throw new VmsanError({
-          code: "ERR_VM_NOT_STOPPED",
-          message: `Cannot start ${ref}`,
-          why: `It is ${record.status}.`,
-          fix: `Stop it first: vmsan stop ${ref}`,
-        });
+        throw notStopped(`Cannot start ${ref}`, record, `Stop it first: vmsan stop ${ref}`);
       }
       const busy = new AbortController();
       entry.busy = busy;
@@ -237,7 +174,10 @@ export class Sandboxes {
         record.accelerator = choice.accelerator;
         record.driverReason = choice.reason;
         const signal = AbortSignal.any([work.signal, busy.signal]);
-        await this.boot(entry, { signal, progress: work.progress });
+        const own: Work = { signal, progress: work.progress };
+        // This version's agent, not the one the VM was made with.
+        Object.assign(record.spec, await this.stages.bootFiles(record.kernelFile, own));
+        await this.boot(entry, own);
         return viewOf(record);
       } catch (error) {
         record.status = "stopped";
@@ -296,12 +236,8 @@ export class Sandboxes {
     const entry = this.find(ref);
     const { record } = entry;
     if (!force && record.status !== "stopped" && record.status !== "error") {
-      throw new VmsanError({
-        code: "ERR_VM_NOT_STOPPED",
-        message: `Cannot remove ${ref}`,
-        why: `It is ${record.status}.`,
-        fix: `Stop it first (vmsan stop ${ref}), or use --force.`,
-      });
+      const fix = `Stop it first (vmsan stop ${ref}), or use --force.`;
+      throw notStopped(`Cannot remove ${ref}`, record, fix);
     }
     entry.busy?.abort();
     await entry.mutex.run(async () => {
@@ -500,18 +436,14 @@ export class Sandboxes {
     for (const { what, why } of failed) this.log.error(`${id}: could not ${what}: ${why}`);
   }
 
-  private requireFreeName(name: string): void {
+  private requireFreeName(name: string | undefined): void {
+    if (name === undefined) return;
     for (const { record } of this.entries.values()) {
-      if (record.name !== name) continue;
-      throw new VmsanError({
-        code: "ERR_VM_NAME_TAKEN",
-        message: `Cannot create a VM named ${name}`,
-        why: `${record.id} has that name.`,
-        fix: `Choose another name, or remove that VM: vmsan rm -f ${name}`,
-      });
+      if (record.name === name) throw nameTaken(name, record.id);
     }
   }
 
+  /** A new ID with its directory. */
   private async claimId(): Promise<string> {
     for (;;) {
       const id = newVmId();
@@ -524,27 +456,6 @@ export class Sandboxes {
     const byId = this.entries.get(ref);
     if (byId !== undefined) return byId;
     for (const entry of this.entries.values()) if (entry.record.name === ref) return entry;
-    throw new VmsanError({
-      code: "ERR_VM_NOT_FOUND",
-      message: `No VM ${ref}`,
-      why: "No VM has that ID or name.",
-      fix: "Run `vmsan list` to see all.",
-    });
+    throw notFound(ref);
   }
-}
-
-/** Kernel arguments that say how the agent sets up the root; nothing secret. */
-function kernelArgs(request: CreateRequest): string[] {
-  const args = [`vmsan.root=${request.diskMode}`];
-  if (request.init !== undefined) args.push(`vmsan.init=${request.init}`);
-  return args;
-}
-
-function notRunning(ref: string, record: VmRecord, wanted = "running"): VmsanError {
-  return new VmsanError({
-    code: "ERR_VM_NOT_RUNNING",
-    message: `${ref} is not ${wanted}`,
-    why: record.status === "running" ? "It is being stopped." : `It is ${record.status}.`,
-    fix: record.status === "paused" ? `vmsan resume ${ref}` : `vmsan start ${ref}`,
-  });
 }

@@ -1,0 +1,91 @@
+/** A VM before it runs: its record from a request, then its disks and boot files. */
+import { join } from "node:path";
+import type { CreateRequest } from "../model/api.ts";
+import type { VmRecord } from "../model/vm.ts";
+import { together } from "../util/together.ts";
+import type { BootFiles, DriverChoice, PreparedBase, Stages, Work } from "./stages.ts";
+
+/** Kernel arguments that say how the agent sets up the root; nothing secret. */
+function kernelArgs(request: CreateRequest): string[] {
+  const args = [`vmsan.root=${request.diskMode}`];
+  if (request.init !== undefined) args.push(`vmsan.init=${request.init}`);
+  return args;
+}
+
+/**
+ * The record of a VM that is about to be made.
+ * @param dir absolute path of the VM's own directory
+ */
+export function newRecord(
+  id: string,
+  dir: string,
+  request: CreateRequest,
+  choice: DriverChoice,
+): VmRecord {
+  const { name, kernel, user, workdir, timeoutMs } = request;
+  return {
+    schema: 1,
+    id,
+    ...(name === undefined ? {} : { name }),
+    createdAt: new Date().toISOString(),
+    status: "creating",
+    labels: request.labels,
+    project: request.project,
+    driver: choice.driver.name,
+    accelerator: choice.accelerator,
+    driverReason: choice.reason,
+    ...(kernel === undefined ? {} : { kernelFile: kernel }),
+    spec: {
+      id,
+      dir,
+      vcpus: request.vcpus,
+      memMib: request.memMib,
+      kernel: "",
+      initramfs: "",
+      kernelArgs: kernelArgs(request),
+      disks: [],
+      isolation: request.isolation,
+    },
+    diskSizeBytes: request.diskSizeBytes,
+    defaults: {
+      env: request.env,
+      ...(user === undefined ? {} : { user }),
+      ...(workdir === undefined ? {} : { workdir }),
+    },
+    policy: request.policy,
+    ports: request.ports,
+    ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    ephemeral: request.ephemeral,
+    timings: {},
+  };
+}
+
+/** Disks and boot files for a new VM, noted in its record. */
+export async function prepareVm(
+  record: VmRecord,
+  request: CreateRequest,
+  stages: Stages,
+  work: Work,
+): Promise<void> {
+  const { spec } = record;
+  const [prepared, boot] = await together<[PreparedBase, BootFiles]>(
+    work.signal,
+    (signal) => stages.prepareBase(request, record.id, { ...work, signal }),
+    (signal) => stages.bootFiles(record.kernelFile, { ...work, signal }),
+  );
+  Object.assign(spec, boot);
+  if (prepared.image !== undefined) record.image = prepared.image;
+  if (prepared.runtime !== undefined) record.runtime = prepared.runtime;
+  if (request.diskMode === "flat") {
+    const root = join(spec.dir, "root.ext4");
+    await stages.cloneRoot(prepared.rootfs, root, record.diskSizeBytes, work.signal);
+    spec.disks = [{ role: "root", path: root, readonly: false }];
+    return;
+  }
+  const upper = join(spec.dir, "upper.ext4");
+  await stages.createUpper(upper, record.diskSizeBytes);
+  spec.disks = [
+    { role: "base", path: prepared.rootfs, readonly: true },
+    { role: "upper", path: upper, readonly: false },
+  ];
+}

@@ -1,0 +1,210 @@
+/** The composer on the fake driver: lives of VMs without a VMM. */
+import { existsSync } from "node:fs";
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeEach, expect, test } from "vitest";
+import { AgentChannel } from "../agent/channel.ts";
+import { startStream } from "../agent/streams.ts";
+import type { CreateRequest } from "../model/api.ts";
+import { agentBinary } from "../util/package.ts";
+import { FakeDriver } from "../vmm/fake/driver.ts";
+import { VmRecords } from "./records.ts";
+import { Sandboxes } from "./sandboxes.ts";
+import type { Stages, Work } from "./stages.ts";
+
+const root = await mkdtemp(join(tmpdir(), "vmsan-sandboxes-"));
+const made: Sandboxes[] = [];
+let vms = "";
+let count = 0;
+beforeEach(() => {
+  vms = join(root, `vms-${(count += 1)}`);
+});
+afterAll(async () => {
+  for (const sandboxes of made) {
+    for (const { id } of sandboxes.list()) await sandboxes.remove(id, true);
+  }
+  await rm(root, { recursive: true, force: true });
+});
+
+const request: CreateRequest = {
+  vcpus: 1,
+  memMib: 128,
+  diskSizeBytes: 2 ** 30,
+  diskMode: "overlay",
+  project: "",
+  labels: {},
+  driver: "fake",
+  env: [],
+  policy: {
+    mode: "none",
+    allowedDomains: [],
+    allowedCidrs: [],
+    deniedCidrs: [],
+    allowHostPorts: [],
+    allowIcmp: false,
+    allowUdp: false,
+  },
+  ports: [],
+  isolation: { seccomp: true, pidNamespace: true, cgroup: true, networkNamespace: true },
+  pull: "missing",
+  ephemeral: false,
+};
+
+/** Stages that make nothing but what the fake driver needs. */
+function stages(changes: Partial<Stages> = {}): Stages {
+  const driver = new FakeDriver(agentBinary());
+  const nothing = { removed: [], failed: [] };
+  return {
+    prepareBase: async () => ({ rootfs: join(root, "base.ext4"), runtime: "base" }),
+    releaseBase: async () => undefined,
+    bootFiles: async () => ({ kernel: "/none", initramfs: "/none" }),
+    chooseDriver: async () => ({ driver, accelerator: "none", reason: "a test" }),
+    driver: () => driver,
+    createUpper: async (path) => writeFile(path, ""),
+    cloneRoot: async () => undefined,
+    networks: {
+      attach: async () => ({}),
+      resume: async () => undefined,
+      update: async () => undefined,
+      detach: async () => nothing,
+      sweep: async () => nothing,
+    },
+    sweep: async () => nothing,
+    openChannel: (running, token) =>
+      new AgentChannel({ open: (signal) => running.connect(signal), token, build: "test" }),
+    bootLimitMs: () => 20_000,
+    ...changes,
+  };
+}
+
+const log = { info: (): void => undefined, error: (): void => undefined };
+
+/** A composer on this test's directory, as a starting daemon has it. */
+async function start(changes: Partial<Stages> = {}): Promise<Sandboxes> {
+  const sandboxes = new Sandboxes(new VmRecords(vms), stages(changes), log);
+  await sandboxes.recover();
+  made.push(sandboxes);
+  return sandboxes;
+}
+
+const work = (): Work => ({ signal: new AbortController().signal, progress: () => undefined });
+const ignore = (): void => undefined;
+const runs = async (sandboxes: Sandboxes, ref: string): Promise<number> => {
+  const stream = startStream(sandboxes.channel(ref), {
+    kind: "exec",
+    argv: ["sh", "-c", "exit 3"],
+  });
+  return (await stream.exit).exitCode;
+};
+
+test("the agent of these tests has been built", () => {
+  expect(existsSync(agentBinary()), "run: npm test -- unit").toBe(true);
+});
+
+test("create, exec, stop, start, remove", async () => {
+  const sandboxes = await start();
+  const { id } = await sandboxes.create({ ...request, name: "one" }, work(), ignore);
+  expect(await runs(sandboxes, "one")).toBe(3);
+  await expect(sandboxes.start(id, work())).rejects.toMatchObject({ code: "ERR_VM_NOT_STOPPED" });
+  await sandboxes.stop(id);
+  expect(sandboxes.get(id).status).toBe("stopped");
+  await expect(sandboxes.stop(id)).rejects.toMatchObject({ code: "ERR_VM_NOT_RUNNING" });
+  await sandboxes.start(id, work());
+  expect(await runs(sandboxes, id)).toBe(3);
+  await expect(sandboxes.remove(id, false)).rejects.toMatchObject({ code: "ERR_VM_NOT_STOPPED" });
+  await sandboxes.remove(id, true);
+  expect(await readdir(vms)).toEqual([]);
+});
+
+test("of several creations with one name, one wins and the others leave nothing", async () => {
+  const sandboxes = await start();
+  const results = await Promise.allSettled(
+    [1, 2, 3].map(() => sandboxes.create({ ...request, name: "same" }, work(), ignore)),
+  );
+  expect(results.filter(({ status }) => status === "fulfilled")).toHaveLength(1);
+  for (const result of results) {
+    if (result.status === "rejected")
+      expect(result.reason).toMatchObject({ code: "ERR_VM_NAME_TAKEN" });
+  }
+  expect(await readdir(vms)).toHaveLength(1);
+});
+
+test("another daemon finds a running VM, and one that died in between", async () => {
+  const first = await start();
+  const kept = await first.create(request, work(), ignore);
+  const died = await first.create(request, work(), ignore);
+  await first.letGo();
+  process.kill(died.pid ?? 0, "SIGKILL");
+  const second = await start();
+  expect(await runs(second, kept.id)).toBe(3);
+  expect(second.get(kept.id).pid).toBe(kept.pid);
+  expect(second.get(died.id).status).toBe("stopped");
+  await second.start(died.id, work());
+  expect(await runs(second, died.id)).toBe(3);
+});
+
+test("a VM whose VMM dies is stopped, not running", async () => {
+  const sandboxes = await start();
+  const { id, pid } = await sandboxes.create(request, work(), ignore);
+  process.kill(pid ?? 0, "SIGKILL");
+  await expect.poll(() => sandboxes.get(id).status).toBe("stopped");
+});
+
+test("an interrupted creation leaves nothing, wherever it is interrupted", async () => {
+  for (const stage of ["prepareBase", "bootFiles", "createUpper"] as const) {
+    const abort = new AbortController();
+    const sandboxes = await start({
+      [stage]: async () => {
+        abort.abort();
+        abort.signal.throwIfAborted();
+      },
+    });
+    const creation = sandboxes.create(request, { ...work(), signal: abort.signal }, ignore);
+    await expect(creation, stage).rejects.toMatchObject({ code: "ERR_VM_INTERRUPTED" });
+    expect(await readdir(vms), stage).toEqual([]);
+  }
+});
+
+test("what a killed daemon left half made is removed by the next", async () => {
+  const records = new VmRecords(vms);
+  await records.claim("vm-00000001");
+  await records.claim("vm-00000002");
+  const sandboxes = await start();
+  const { id } = await sandboxes.create(request, work(), ignore);
+  const text = JSON.stringify({ ...JSON.parse(await readRecord(id)), status: "creating" });
+  await sandboxes.letGo();
+  await writeFile(join(vms, id, "vm.json"), text);
+  const next = await start();
+  expect(next.list()).toEqual([]);
+  expect(await readdir(vms)).toEqual([]);
+});
+
+async function readRecord(id: string): Promise<string> {
+  const { readFile } = await import("node:fs/promises");
+  return await readFile(join(vms, id, "vm.json"), "utf8");
+}
+
+test("a record that cannot be read is kept, and does not hide the others", async () => {
+  const sandboxes = await start();
+  const { id } = await sandboxes.create(request, work(), ignore);
+  await new VmRecords(vms).claim("vm-0000dead");
+  await writeFile(join(vms, "vm-0000dead", "vm.json"), "{ half a docum");
+  await sandboxes.letGo();
+  const next = await start();
+  expect(next.list().map((vm) => vm.id)).toEqual([id]);
+  expect(await readdir(vms)).toContain("vm-0000dead");
+});
+
+test("an ephemeral VM goes with its last holder", async () => {
+  const sandboxes = await start();
+  let release: (() => Promise<void>) | undefined;
+  const { id } = await sandboxes.create({ ...request, ephemeral: true }, work(), (made) => {
+    release = sandboxes.hold(made);
+  });
+  const second = sandboxes.hold(id);
+  await release?.();
+  expect(sandboxes.get(id).status).toBe("running");
+  await second();
+  expect(sandboxes.list()).toEqual([]);
+});
