@@ -7,7 +7,7 @@ import { vmPath } from "./paths.ts";
 
 const RETRY_MS = 100;
 /** As long as a restarted daemon waits for owners. */
-const GIVE_UP_MS = 30_000;
+const GIVE_UP_MS = 10_000;
 
 /** Holds one VM until released. */
 export class Hold {

@@ -17,7 +17,7 @@ import { viewOf } from "./view.ts";
 
 const STOP_GRACE_MS = 10_000;
 /** How long an ephemeral VM that a restarted daemon finds waits for its owner. */
-const CLAIM_MS = 30_000;
+const CLAIM_MS = 10_000;
 
 /** One VM of this process. */
 interface Entry {
