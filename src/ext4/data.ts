@@ -2,24 +2,33 @@
  * File contents on their way to the disk: pieces at ascending offsets become blocks, and aligned
  * 64 KiB windows that are all zero, or that nothing was written to, become holes.
  */
+import { VmsanError } from "../model/errors.ts";
 import { BLOCK_SIZE, MAX_EXTENT_BLOCKS } from "./constants.ts";
 import { appendExtent } from "./extent.ts";
-import { WINDOW_SIZE, type BlockAppender, type ImageFile } from "./image-file.ts";
+import { WINDOW_SIZE, type BlockAppender } from "./image-file.ts";
 
 /** Where a file's content lies: see Extents. Shared by files without any blocks. */
 const NO_EXTENTS: number[] = [];
 const ZEROS = Buffer.alloc(WINDOW_SIZE);
 
+/** Logical blocks have 32 bits. */
+const MAX_FILE_BYTES = (2 ** 32 - 1) * BLOCK_SIZE;
+
+/** The error for a file that ext4 cannot hold, be it all holes. */
+function tooLarge(size: number): VmsanError {
+  return new VmsanError({
+    code: "ERR_DISK_FILE_SIZE",
+    message: `Cannot store a file of ${size} bytes`,
+    why: `Files on ext4 have at most ${MAX_FILE_BYTES} bytes.`,
+    fix: "Use another image, or make the (sparse) file in it smaller.",
+  });
+}
+
 /** Writes one file after the other. */
 export class DataWriter {
-  /** Bytes of file content stored in blocks. */
-  dataBytes = 0;
-  /** Bytes of file content left as holes. */
-  holeBytes = 0;
   /** Extents given back by {@link release}, as pairs of first block and count. */
   readonly freed: number[] = [];
 
-  private readonly file: ImageFile;
   private readonly blocks: BlockAppender;
   private extents: number[] = NO_EXTENTS;
   private size = 0;
@@ -29,13 +38,13 @@ export class DataWriter {
   private bytes: Buffer = ZEROS;
   private at = 0;
 
-  constructor(file: ImageFile, blocks: BlockAppender) {
-    this.file = file;
+  constructor(blocks: BlockAppender) {
     this.blocks = blocks;
   }
 
-  /** Start a file of `size` bytes. */
+  /** Start a file of `size` bytes. Throws ERR_DISK_FILE_SIZE beyond what ext4 can map. */
   begin(size: number): void {
+    if (size > MAX_FILE_BYTES) throw tooLarge(size);
     this.size = size;
     this.extents = NO_EXTENTS;
     this.window = -1;
@@ -66,25 +75,13 @@ export class DataWriter {
   end(): number[] {
     this.closeWindow();
     this.window = -1;
-    let stored = 0;
-    for (let i = 2; i < this.extents.length; i += 3) stored += (this.extents[i] ?? 0) * BLOCK_SIZE;
-    stored = Math.min(stored, this.size);
-    this.dataBytes += stored;
-    this.holeBytes += this.size - stored;
     return this.extents;
   }
 
-  /** Give back the blocks of content that turned out not to be needed; it is wiped. */
+  /** Give back the blocks of content that turned out not to be needed. */
   release(extents: readonly number[]): void {
-    this.blocks.flush();
     for (let i = 0; i < extents.length; i += 3) {
-      const first = extents[i + 1] ?? 0;
-      const count = extents[i + 2] ?? 0;
-      this.freed.push(first, count);
-      for (let block = 0; block < count; block += WINDOW_SIZE / BLOCK_SIZE) {
-        const length = Math.min(WINDOW_SIZE, (count - block) * BLOCK_SIZE);
-        this.file.write((first + block) * BLOCK_SIZE, ZEROS.subarray(0, length));
-      }
+      this.freed.push(extents[i + 1] ?? 0, extents[i + 2] ?? 0);
     }
   }
 

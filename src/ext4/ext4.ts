@@ -5,5 +5,6 @@ export { Ext4Writer, type Ext4Options, type Ext4Result } from "./writer.ts";
 export { BLOCK_SIZE } from "./constants.ts";
 export { BlockAppender } from "./image-file.ts";
 export { DataWriter } from "./data.ts";
+export { countBlocks } from "./extent.ts";
 export { growDisk } from "./grow.ts";
 export { Ext4Reader, type FoundEntry } from "./reader.ts";

@@ -105,7 +105,7 @@ export class Ext4Writer {
     const { first, blocks, backups, copyBlocks } = this.layout;
     const avoid = backups.flatMap((group) => [group * BLOCKS_PER_GROUP, copyBlocks]);
     this.appender = new BlockAppender(file, first, blocks, avoid);
-    this.data = new DataWriter(file, this.appender);
+    this.data = new DataWriter(this.appender);
   }
 
   /** Inodes per group: room for the tree, and for more where the disk has it. */

@@ -4,8 +4,12 @@
 export interface LayerLimits {
   /** Entries of all layers together. */
   entries: number;
-  /** Bytes of one PAX or GNU header. */
+  /** Bytes of the PAX and GNU headers of one entry, and of all global ones that are in force. */
   headerBytes: number;
+  /** Bytes of names, link targets and attributes that are remembered of all layers together. */
+  metadataBytes: number;
+  /** Directories that no entry describes, but that paths lead through. */
+  implied: number;
   /** Bytes of a path. */
   pathBytes: number;
   /** Components of a path. */
@@ -20,6 +24,8 @@ export interface LayerLimits {
 export const DEFAULT_LIMITS: LayerLimits = {
   entries: 4_000_000,
   headerBytes: 1024 * 1024,
+  metadataBytes: 512 * 1024 * 1024,
+  implied: 1_000_000,
   pathBytes: 4096,
   depth: 2000,
   archiveBytes: 2 ** 40,

@@ -154,3 +154,23 @@ test("contents are what the archive holds", () => {
   const sha = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
   expect(sha(Buffer.from(content, "latin1"))).toBe(sha(data));
 });
+
+describe("dropped entries are counted:", () => {
+  const dropped = (layers: TestEntry[][]): number => merge(tars(layers)).merged.droppedEntries;
+  test("none, whatever directories are implied", () => {
+    expect(dropped([[{ path: "a/b/c" }], [{ path: "a/" }, { path: "a/b/d" }]])).toBe(0);
+  });
+  test("each hidden name, whiteouts themselves not", () => {
+    expect(
+      dropped([
+        [{ path: "a" }, { path: "d/" }, { path: "d/x" }, { path: "d/y" }, { path: "e/f/g" }],
+        [{ path: "a" }, { path: ".wh.d" }, { path: ".wh.none" }, { path: "e/.wh..wh..opq" }],
+      ]),
+    ).toBe(5);
+  });
+  test("duplicates and hard links by name", () => {
+    const link = (path: string, to: string): TestEntry => ({ path, kind: "hardlink", link: to });
+    expect(dropped([[{ path: "a" }, link("b", "a"), link("c", "a")], [{ path: ".wh.b" }]])).toBe(1);
+    expect(dropped([[{ path: "a" }, { path: "a" }, { path: "a" }]])).toBe(2);
+  });
+});

@@ -15,6 +15,10 @@ const MAX_SYMLINKS = 255;
 /** Merges layers into one tree. */
 class Merger<Content> {
   readonly root: TreeNode<Content> = implicitDirectory();
+  /** Names that entries have made so far, whether they are still there or not. */
+  made = 0;
+  /** Directories made because a path led through them. */
+  private implied = 0;
   private readonly limits: LayerLimits;
   /** The directory that the last entry lay in: its neighbours mostly follow. */
   private lastPath: string | undefined;
@@ -124,6 +128,7 @@ class Merger<Content> {
       if (next?.kind !== "directory") {
         // Only a symlink's target can bring such a name here.
         if (part.length > 255 || isReserved(part)) throw badTarget(parts);
+        if (++this.implied > this.limits.implied) throw tooManyImplied(this.limits.implied);
         next = implicitDirectory();
         node.children?.set(part, next);
       }
@@ -150,6 +155,7 @@ class Merger<Content> {
     const parent = this.directory(parts, parts.length - 1);
     const existing = parent.children?.get(name);
     if (header.kind === "directory" && existing?.kind === "directory") {
+      if (!existing.explicit) this.made++;
       describe(existing, header);
       return;
     }
@@ -164,6 +170,7 @@ class Merger<Content> {
         ? target
         : nodeOf(header, header.kind, entry.content, { layer, entry: index });
     if (node !== undefined) parent.children?.set(name, node);
+    this.made++;
   }
 
   /** The node that a hard link names. */
@@ -206,6 +213,16 @@ function symlinkLoop(parts: readonly string[]): Error {
   );
 }
 
+/** The error for paths that lead through more directories than an image may have. */
+function tooManyImplied(limit: number): Error {
+  return layerError(
+    "LIMIT",
+    "Cannot use the image",
+    `The paths of its layers lead through more than ${limit} directories without an entry.`,
+    "Use another image.",
+  );
+}
+
 /** The error for a symlink on the way whose target cannot be made. */
 function badTarget(parts: readonly string[]): Error {
   return layerError(
@@ -227,15 +244,20 @@ function notADirectory(): Error {
 /**
  * Merge layers.
  * @param layers bottom to top
+ * @returns the tree, and how many entries made names that are not in it
  * Throws ERR_LAYER_* for links to nothing, loops and the like.
  */
 export function mergeLayers<Content>(
   layers: readonly LayerEntries<Content>[],
   limits: LayerLimits,
-): TreeNode<Content> {
+): { root: TreeNode<Content>; dropped: number } {
   const merger = new Merger<Content>(limits);
   layers.forEach((entries, layer) => merger.apply(entries, layer));
-  return merger.root;
+  let kept = 0;
+  for (const { children } of walkNodes(merger.root)) {
+    for (const child of children?.values() ?? []) if (child.explicit) kept++;
+  }
+  return { root: merger.root, dropped: merger.made - kept };
 }
 
 /** Every inode of a tree once, the root first, directories before what they hold. */

@@ -16,7 +16,7 @@ import { layerError } from "./errors.ts";
 import type { LayerLimits } from "./limits.ts";
 import { mergeLayers, walkNodes } from "./merge.ts";
 import { cleanPath, whiteoutOf } from "./path.ts";
-import { TarReader } from "./tar/reader.ts";
+import { TarReader, type TarEntry } from "./tar/reader.ts";
 import type { TreeNode } from "./tree.ts";
 
 /** Where contents go, one file after the other. */
@@ -43,7 +43,7 @@ export interface MergedImage<Content> {
   root: TreeNode<Content>;
   /** Entries of all layers. */
   layerEntries: number;
-  /** Entries whose content or name is not in the tree. */
+  /** Entries whose name another entry, or a whiteout, took out of the tree again. */
   droppedEntries: number;
   /** Bytes of all archives. */
   archiveBytes: number;
@@ -53,20 +53,39 @@ export interface MergedImage<Content> {
   seconds: { read: number; merge: number };
 }
 
+/** What has been read of all layers. */
+interface Counts {
+  entries: number;
+  bytes: number;
+  metadata: number;
+}
+
+/** Bytes of an entry that stay in memory. */
+function metadataBytes({ path, link, xattrs }: TarEntry): number {
+  let bytes = path.length + link.length;
+  for (const [name, value] of xattrs ?? []) bytes += name.length + value.length;
+  return bytes;
+}
+
 /** Read one layer's entries, storing the content that `wanted` asks for. */
 function readLayer<Content>(
   source: ByteSource,
   blob: LayerBlob,
   context: StreamContext<Content>,
-  counts: { entries: number; bytes: number },
+  counts: Counts,
   wanted: (parts: readonly string[], index: number) => boolean,
 ): LayerEntries<Content> {
   const { store, limits } = context;
-  const reader = new TarReader(source, limits);
+  const reader = new TarReader(source, limits, (total) =>
+    checkBytes(counts.bytes + total, total, blob, limits),
+  );
   const entries: LayerEntries<Content> = [];
   for (let header = reader.next(); header !== undefined; header = reader.next()) {
     if (++counts.entries > limits.entries) throw tooMany(`more than ${limits.entries} entries`);
-    checkBytes(counts.bytes + reader.total, reader.total, blob, limits);
+    counts.metadata += metadataBytes(header);
+    if (counts.metadata > limits.metadataBytes) {
+      throw tooMany(`more than ${limits.metadataBytes} bytes of names and attributes`);
+    }
     const parts = cleanPath(header.path, limits);
     const whiteout = whiteoutOf(parts);
     let content: Content | undefined;
@@ -78,7 +97,6 @@ function readLayer<Content>(
     entries.push({ header, parts, whiteout, content });
   }
   const diffId = `sha256:${reader.drain()}`;
-  checkBytes(counts.bytes + reader.total, reader.total, blob, limits);
   counts.bytes += reader.total;
   if (diffId !== blob.diffId) {
     throw layerError(
@@ -119,7 +137,7 @@ export function mergeImage<Content>(
   context: StreamContext<Content>,
 ): MergedImage<Content> {
   const started = performance.now();
-  const counts = { entries: 0, bytes: 0 };
+  const counts = { entries: 0, bytes: 0, metadata: 0 };
   const cover = new Cover();
   const all: LayerEntries<Content>[] = layers.map(() => []);
   for (let layer = layers.length - 1; layer >= 0; layer--) {
@@ -137,14 +155,12 @@ export function mergeImage<Content>(
   }
   const layerEntries = counts.entries;
   const readAt = performance.now();
-  const root = mergeLayers(all, context.limits);
+  const { root, dropped } = mergeLayers(all, context.limits);
   const rereadLayers = settle(root, all, layers, context);
-  let names = 0;
-  for (const node of walkNodes(root)) names += node.children?.size ?? 0;
   return {
     root,
     layerEntries,
-    droppedEntries: Math.max(0, layerEntries - names),
+    droppedEntries: dropped,
     archiveBytes: counts.bytes,
     rereadLayers,
     seconds: {
@@ -183,7 +199,7 @@ function settle<Content>(
   for (const [layer, nodes] of again) {
     const blob = layers[layer];
     if (blob === undefined) continue;
-    const counts = { entries: 0, bytes: 0 };
+    const counts = { entries: 0, bytes: 0, metadata: 0 };
     const entries = readLayer(context.reopen(layer), blob, context, counts, (_, index) =>
       nodes.has(index),
     );

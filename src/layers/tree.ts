@@ -19,6 +19,8 @@ export interface TreeNode<Content> {
   minor: number;
   children: Map<string, TreeNode<Content>> | undefined;
   content: Content | undefined;
+  /** An entry made or described it; false for directories that only a path implies. */
+  explicit: boolean;
   /** The layer and entry that the content comes from. */
   origin: { layer: number; entry: number } | undefined;
 }
@@ -39,6 +41,7 @@ export function implicitDirectory<Content>(): TreeNode<Content> {
     minor: 0,
     children: new Map(),
     content: undefined,
+    explicit: false,
     origin: undefined,
   };
 }
@@ -66,6 +69,7 @@ export function nodeOf<Content>(
     minor: header.minor,
     children: kind === "directory" ? new Map() : undefined,
     content: file ? content : undefined,
+    explicit: true,
     origin: file ? origin : undefined,
   };
 }
@@ -78,4 +82,5 @@ export function describe<Content>(node: TreeNode<Content>, header: TarEntry): vo
   node.mtime = header.mtime;
   node.mtimeNsec = header.mtimeNsec;
   node.xattrs = header.xattrs;
+  node.explicit = true;
 }

@@ -2,8 +2,21 @@
 import { rmSync } from "node:fs";
 import { parentPort, workerData } from "node:worker_threads";
 import { asVmsanError, errnoOf } from "../model/errors.ts";
-import { BlockAppender, DataWriter, Ext4Writer, ImageFile } from "../ext4/ext4.ts";
-import { LayerSources, mergeImage, type MergedImage, type TreeNode } from "../layers/layers.ts";
+import {
+  BLOCK_SIZE,
+  BlockAppender,
+  countBlocks,
+  DataWriter,
+  Ext4Writer,
+  ImageFile,
+} from "../ext4/ext4.ts";
+import {
+  LayerSources,
+  mergeImage,
+  walkNodes,
+  type MergedImage,
+  type TreeNode,
+} from "../layers/layers.ts";
 import { writeMergedTar } from "./merged-tar.ts";
 import type { BuildAnswer, BuildOrder, BuildResult } from "./protocol.ts";
 
@@ -21,16 +34,22 @@ function merge(order: BuildOrder, store: DataWriter): MergedImage<number[]> {
 /** The part of the result that both formats share. */
 function resultOf(
   merged: MergedImage<number[]>,
-  data: DataWriter,
   entries: number,
   warnings: string[],
   finishedFrom: number,
 ): BuildResult {
+  let dataBytes = 0;
+  let holeBytes = 0;
+  for (const { size, content } of walkNodes(merged.root)) {
+    const stored = Math.min(size, countBlocks(content ?? []) * BLOCK_SIZE);
+    dataBytes += stored;
+    holeBytes += size - stored;
+  }
   return {
     entries,
     warnings,
-    dataBytes: data.dataBytes,
-    holeBytes: data.holeBytes,
+    dataBytes,
+    holeBytes,
     droppedEntries: merged.droppedEntries,
     seconds: { ...merged.seconds, finish: (performance.now() - finishedFrom) / 1000 },
   };
@@ -44,7 +63,7 @@ function buildDisk(order: BuildOrder): BuildResult {
     const merged = merge(order, writer.data);
     const started = performance.now();
     const { entries, warnings } = writer.finish(merged.root);
-    return resultOf(merged, writer.data, entries, warnings, started);
+    return resultOf(merged, entries, warnings, started);
   } finally {
     file.close();
   }
@@ -56,13 +75,13 @@ function buildTar(order: BuildOrder): BuildResult {
   const file = new ImageFile(pool, 0);
   try {
     const appender = new BlockAppender(file, 0, Number.MAX_SAFE_INTEGER);
-    const data = new DataWriter(file, appender);
+    const data = new DataWriter(appender);
     const merged = merge(order, data);
     const started = performance.now();
     appender.flush();
     const losses = new Losses();
     const names = writeMergedTar(merged.root, pool, order.output, (node) => losses.keep(node));
-    return resultOf(merged, data, names, losses.toWarnings(), started);
+    return resultOf(merged, names, losses.toWarnings(), started);
   } finally {
     file.close();
     rmSync(pool, { force: true });

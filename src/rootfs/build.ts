@@ -1,10 +1,11 @@
 /** Runs one build in threads of its own, so that the caller's event loop stays free. */
 import { existsSync } from "node:fs";
-import { rm } from "node:fs/promises";
+import { rename, rm } from "node:fs/promises";
 import { Worker } from "node:worker_threads";
 import { VmsanError } from "../model/errors.ts";
 import type { LayerBlob } from "../model/image.ts";
 import { DEFAULT_LIMITS, startReaders, workerUrl } from "../layers/layers.ts";
+import { asidePath } from "./aside.ts";
 import type { BuildAnswer, BuildOrder, BuildResult } from "./protocol.ts";
 
 /** How often progress is told, in milliseconds. */
@@ -25,8 +26,8 @@ export type BuildRequest = Omit<BuildOrder, "memory" | "limits"> & {
 };
 
 /**
- * Merge layers and write them out. `request.output` must not exist; on failure or abort nothing is
- * left there.
+ * Merge layers and write them out. `request.output` must not exist, and appears when it is complete;
+ * on failure or abort nothing is left beside it (see aside.ts for a killed process).
  */
 export async function runBuild(
   layers: LayerBlob[],
@@ -43,9 +44,10 @@ export async function runBuild(
       fix: "Remove it, or choose another name.",
     });
   }
+  const aside = await asidePath(request.output);
   const { streams, limits = DEFAULT_LIMITS, ...rest } = request;
   const readers = startReaders(layers, streams);
-  const order: BuildOrder = { ...rest, limits, memory: readers.memory };
+  const order: BuildOrder = { ...rest, output: aside, limits, memory: readers.memory };
   const worker = new Worker(workerUrl(import.meta.url, "build-worker"), {
     workerData: order,
     execArgv: [],
@@ -62,7 +64,6 @@ export async function runBuild(
           PROGRESS_MS,
         );
   let onAbort: (() => void) | undefined;
-  let complete = false;
   try {
     const answer = await Promise.race([
       readers.failed,
@@ -75,12 +76,13 @@ export async function runBuild(
     ]);
     if (answer.kind === "failed") throw new VmsanError(answer.error);
     progress?.(total, total);
-    complete = true;
+    await Promise.all([worker.terminate(), readers.stop()]);
+    await rename(aside, request.output);
     return answer.result;
   } finally {
     clearInterval(timer);
     if (onAbort !== undefined) signal.removeEventListener("abort", onAbort);
     await Promise.all([worker.terminate(), readers.stop()]);
-    if (!complete) await rm(request.output, { force: true });
+    await rm(aside, { force: true });
   }
 }

@@ -3,11 +3,11 @@
  * Slower by far, and an ordinary user's build loses owners, devices and more (it says so); kept as
  * an oracle and for those who trust nothing else. Needs tar, mkfs.ext4 and debugfs.
  */
-import { randomBytes } from "node:crypto";
 import { mkdir, rename, rm, stat } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { join } from "node:path";
 import type { DiskBuilder, DiskOptions } from "../model/disk.ts";
 import { run, runOk } from "../util/run.ts";
+import { asidePath } from "./aside.ts";
 import { runBuild } from "./build.ts";
 import { identityOf, imageKey } from "./identity.ts";
 
@@ -73,7 +73,7 @@ export const mke2fsBuilder: DiskBuilder = {
     const started = performance.now();
     const { signal } = context;
     const identity = identityOf(imageKey(layers, options, "mke2fs", VERSION));
-    const aside = join(dirname(output), `.${basename(output)}.${randomBytes(6).toString("hex")}`);
+    const aside = await asidePath(output);
     const tree = join(aside, "tree");
     const archive = join(aside, "merged.tar");
     const image = join(aside, "image");

@@ -66,6 +66,7 @@ const MAX_SPARSE_PIECES = 1_000_000;
 export class TarReader {
   private readonly source: ByteSource;
   private readonly limits: LayerLimits;
+  private readonly onBytes: ((total: number) => void) | undefined;
   private readonly hash: Hash = createHash("sha256");
   private readonly block = Buffer.allocUnsafeSlow(RECORD);
   private piece: Uint8Array = new Uint8Array(0);
@@ -76,11 +77,15 @@ export class TarReader {
   /** Content of the current entry that has not been read: bytes stored and padding. */
   private stored = 0;
   private padding = 0;
+  /** Bytes of extended headers in front of the current entry. */
+  private extended = 0;
   private map: SparseMap | undefined;
 
-  constructor(source: ByteSource, limits: LayerLimits) {
+  /** @param onBytes told of the archive's bytes taken so far; may throw to stop the reading */
+  constructor(source: ByteSource, limits: LayerLimits, onBytes?: (total: number) => void) {
     this.source = source;
     this.limits = limits;
+    this.onBytes = onBytes;
   }
 
   /** Fetch the next piece; false at the end. */
@@ -93,6 +98,7 @@ export class TarReader {
     }
     this.hash.update(piece);
     this.total += piece.length;
+    this.onBytes?.(this.total);
     this.piece = piece;
     this.at = 0;
     return true;
@@ -132,13 +138,8 @@ export class TarReader {
 
   /** The whole content of a header entry. */
   private small(raw: RawHeader): Buffer {
-    if (raw.size > this.limits.headerBytes) {
-      throw layerError(
-        "TAR_HEADER_SIZE",
-        `Cannot read a layer's tar header of ${raw.size} bytes`,
-        `Extended headers may have at most ${this.limits.headerBytes} bytes.`,
-      );
-    }
+    this.extended += raw.size;
+    if (this.extended > this.limits.headerBytes) throw this.headerTooLarge(this.extended);
     if (raw.size < 0) throw negativeSize(raw.name);
     const bytes = Buffer.alloc(raw.size);
     if (this.read(bytes) < bytes.length) throw truncated("in an extended header");
@@ -146,11 +147,30 @@ export class TarReader {
     return bytes;
   }
 
+  /** The error for headers beyond the limit. */
+  private headerTooLarge(bytes: number): Error {
+    return layerError(
+      "TAR_HEADER_SIZE",
+      `Cannot read a layer's tar headers of ${bytes} bytes`,
+      `The extended headers of one entry may have at most ${this.limits.headerBytes} bytes.`,
+    );
+  }
+
+  /** Take in a global header. */
+  private global(raw: RawHeader): void {
+    parsePax(this.small(raw), this.globals);
+    this.extended = 0;
+    let bytes = 0;
+    for (const [key, value] of this.globals) bytes += key.length + value.length;
+    if (bytes > this.limits.headerBytes) throw this.headerTooLarge(bytes);
+  }
+
   /** The next entry, what was left of the one before skipped; undefined at the end. */
   next(): TarEntry | undefined {
     this.skip(this.stored + this.padding);
     this.stored = 0;
     this.padding = 0;
+    this.extended = 0;
     const pax = new Map(this.globals);
     let longName: string | undefined;
     let longLink: string | undefined;
@@ -182,7 +202,7 @@ export class TarReader {
           parsePax(this.small(raw), pax);
           continue;
         case "g": {
-          parsePax(this.small(raw), this.globals);
+          this.global(raw);
           for (const [key, value] of this.globals) pax.set(key, value);
           continue;
         }
