@@ -9,11 +9,8 @@
  * have nothing else to do: the load is printed too.
  */
 import { spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
 import {
   createReadStream,
-  existsSync,
-  linkSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
@@ -27,7 +24,7 @@ import { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { parseArgs } from "node:util";
 import { createGunzip } from "node:zlib";
-import { makeTar, storeLayer, type TestEntry } from "../src/layers/testing.ts";
+import { makeTar, storeLayer, storeLayout, type TestEntry } from "../src/layers/testing.ts";
 import type { LayerBlob } from "../src/model/image.ts";
 
 const { values } = parseArgs({
@@ -127,49 +124,11 @@ function tarAndMkfs(layers: LayerBlob[]): void {
   sh("rm", ["-rf", tree]);
 }
 
-/** An OCI layout around the layers, for umoci. */
-function layout(layers: LayerBlob[]): string {
-  const path = join(dir, "oci");
-  mkdirSync(join(path, "blobs/sha256"), { recursive: true });
-  const put = (value: unknown): { digest: string; size: number } => {
-    const bytes = Buffer.from(JSON.stringify(value));
-    const hex = createHash("sha256").update(bytes).digest("hex");
-    writeFileSync(join(path, "blobs/sha256", hex), bytes);
-    return { digest: `sha256:${hex}`, size: bytes.length };
-  };
-  for (const layer of layers) {
-    const to = join(path, "blobs/sha256", layer.digest.slice(7));
-    if (!existsSync(to)) linkSync(layer.path, to);
-  }
-  const type = "application/vnd.oci.image";
-  const config = put({
-    architecture: "amd64",
-    os: "linux",
-    config: {},
-    rootfs: { type: "layers", diff_ids: layers.map(({ diffId }) => diffId) },
-  });
-  const manifest = put({
-    schemaVersion: 2,
-    mediaType: `${type}.manifest.v1+json`,
-    config: { mediaType: `${type}.config.v1+json`, ...config },
-    layers: layers.map(({ digest, size }) => ({
-      mediaType: `${type}.layer.v1.tar+gzip`,
-      digest,
-      size,
-    })),
-  });
-  const named = { "org.opencontainers.image.ref.name": "bench" };
-  const index = [{ mediaType: `${type}.manifest.v1+json`, ...manifest, annotations: named }];
-  writeFileSync(join(path, "index.json"), JSON.stringify({ schemaVersion: 2, manifests: index }));
-  writeFileSync(join(path, "oci-layout"), JSON.stringify({ imageLayoutVersion: "1.0.0" }));
-  return path;
-}
-
 /** umoci unpack, then mkfs. */
 function umociAndMkfs(oci: string): void {
   const bundle = join(dir, "bundle");
   const rootless = process.getuid?.() === 0 ? [] : ["--rootless"];
-  sh("umoci", ["unpack", ...rootless, "--image", `${oci}:bench`, bundle]);
+  sh("umoci", ["unpack", ...rootless, "--image", oci, bundle]);
   mkfs(join(bundle, "rootfs"));
   sh("rm", ["-rf", bundle]);
 }
@@ -214,7 +173,7 @@ try {
   }
   if (values.only !== "direct") {
     seconds.tarMkfs?.push(await timed(() => tarAndMkfs(layers)));
-    const oci = layout(layers);
+    const oci = storeLayout(join(dir, "oci"), layers);
     seconds.umociMkfs?.push(await timed(() => umociAndMkfs(oci)));
   }
   const of = (name: string): number => median(seconds[name] ?? []);

@@ -1,6 +1,6 @@
 /** For tests: layers made of lists of entries. */
 import { createHash } from "node:crypto";
-import { writeFileSync } from "node:fs";
+import { existsSync, linkSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import type { Compression, LayerBlob } from "../model/image.ts";
@@ -62,6 +62,48 @@ export function storeLayer(
   const path = join(dir, digest.replace(":", "-"));
   writeFileSync(path, blob);
   return { digest, size: blob.length, diffId: digestOf(tar), compression, path };
+}
+
+/**
+ * An OCI layout around stored layers, for umoci.
+ * @param dir made by this
+ * @returns `DIR:image`
+ */
+export function storeLayout(dir: string, layers: readonly LayerBlob[]): string {
+  mkdirSync(join(dir, "blobs/sha256"), { recursive: true });
+  const put = (value: unknown): { digest: string; size: number } => {
+    const bytes = Buffer.from(JSON.stringify(value));
+    const digest = digestOf(bytes);
+    writeFileSync(join(dir, "blobs/sha256", digest.slice(7)), bytes);
+    return { digest, size: bytes.length };
+  };
+  for (const layer of layers) {
+    const to = join(dir, "blobs/sha256", layer.digest.slice(7));
+    if (!existsSync(to)) linkSync(layer.path, to);
+  }
+  const type = "application/vnd.oci.image";
+  const config = put({
+    architecture: "amd64",
+    os: "linux",
+    config: {},
+    rootfs: { type: "layers", diff_ids: layers.map(({ diffId }) => diffId) },
+  });
+  const suffix = { gzip: "+gzip", zstd: "+zstd", none: "" };
+  const manifest = put({
+    schemaVersion: 2,
+    mediaType: `${type}.manifest.v1+json`,
+    config: { mediaType: `${type}.config.v1+json`, ...config },
+    layers: layers.map(({ digest, size, compression }) => ({
+      mediaType: `${type}.layer.v1.tar${suffix[compression]}`,
+      digest,
+      size,
+    })),
+  });
+  const annotations = { "org.opencontainers.image.ref.name": "image" };
+  const manifests = [{ mediaType: `${type}.manifest.v1+json`, ...manifest, annotations }];
+  writeFileSync(join(dir, "index.json"), JSON.stringify({ schemaVersion: 2, manifests }));
+  writeFileSync(join(dir, "oci-layout"), JSON.stringify({ imageLayoutVersion: "1.0.0" }));
+  return `${dir}:image`;
 }
 
 /** Compress as a registry would. */

@@ -100,7 +100,7 @@ test("paths through a great many directories", async () => {
 
 test("global headers without end", async () => {
   const one = (i: number): Buffer => {
-    const text = `${10_000} k${i}=`.padEnd(9999, "x");
+    const text = `10000 k${i}=`.padEnd(9999, "x");
     const tar = makeTar([{ path: "pax", data: `${text}\n` }]);
     const header = Buffer.from(tar.subarray(0, 512));
     header.write("g", 156, "latin1");
