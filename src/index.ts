@@ -45,3 +45,7 @@ export type { ImageConfig } from "./model/image.ts";
 export type { GuestNetwork, NetworkPolicy, PublishedPort } from "./model/policy.ts";
 export type { ProgressEvent, ProgressSink } from "./model/progress.ts";
 export type { Accelerator, DriverName, IsolationReport, VmStatus } from "./model/vm.ts";
+export { planSetup, runDoctor, runSetup } from "./setup/sdk.ts";
+export type { HostDoctorOptions, HostSetupOptions } from "./setup/sdk.ts";
+export type { PlannedItem, SetupItem, SetupReport } from "./setup/setup.ts";
+export type { CheckResult, DoctorReport } from "./doctor/doctor.ts";

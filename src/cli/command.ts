@@ -1,5 +1,6 @@
 /** What all commands share: their flags, their context, and how their failures end. */
 import { Command, Option } from "commander";
+import type { HelpConfiguration } from "commander";
 import type { Vmsan } from "../client/vmsan.ts";
 import { Output } from "./output.ts";
 import type { CommonFlags } from "./output.ts";
@@ -15,10 +16,15 @@ export interface Context<Flags> {
 /** An action returns its exit status; nothing means 0. */
 export type Action<Flags> = (context: Context<Flags>, ...args: never[]) => Promise<number | void>;
 
+/** Lists of commands with names only, so that their descriptions fit into 80 columns. */
+export const helpLayout: HelpConfiguration = {
+  subcommandTerm: (listed) => [listed.name(), ...listed.aliases()].join(", "),
+};
+
 /** A new command with the flags that every command takes. */
 export function command(nameAndArgs: string, description: string): Command {
   const [name = "", ...args] = nameAndArgs.split(" ");
-  const made = new Command(name).description(description);
+  const made = new Command(name).description(description).configureHelp(helpLayout);
   if (args.length > 0) made.arguments(args.join(" "));
   return made
     .addOption(new Option("--json", "one JSON object on standard output"))

@@ -1,6 +1,7 @@
 /** The command table: every command's definition, no command's work. */
 import { Command, Option } from "commander";
 import { packageVersion } from "../util/package.ts";
+import { helpLayout } from "./command.ts";
 import { completionCommand } from "./commands/completion.ts";
 import { connectCommand } from "./commands/connect.ts";
 import { cpCommand, downloadCommand, uploadCommand } from "./commands/copy.ts";
@@ -58,6 +59,14 @@ export function createProgram(): Command {
     .description("Any OCI image as a hardware-isolated microVM.")
     .version(packageVersion(), "--version", "print the version")
     .helpOption("-h, --help", "print help")
+    .addHelpCommand(
+      new Command("help")
+        .argument("[command]")
+        .description("print help for a command")
+        .helpOption(false)
+        .helpGroup("Host:"),
+    )
+    .configureHelp(helpLayout)
     .addOption(new Option("--json", "one JSON object on standard output"))
     .addOption(new Option("--verbose", "say more on standard error"))
     .enablePositionalOptions()

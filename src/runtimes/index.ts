@@ -1,5 +1,6 @@
 /** What other folders use of runtimes/. */
 export { builtinRuntimes, findRuntime, readCatalogue, type Runtime } from "./catalogue.ts";
+export { configOver, type RuntimeConfig } from "./config.ts";
 export {
   ensureRuntime,
   importRuntime,

@@ -174,11 +174,12 @@ describe("making a runtime", () => {
   });
 
   test("a runtime that is an image needs nothing", async () => {
-    catalogue["go"] = { image: "golang:1" };
+    catalogue["go"] = { image: "golang:1", workdir: "/go", cmd: ["go"] };
     const found = await ensure("go");
     expect(found.source).toMatchObject({
       kind: "registry",
       reference: { repository: "library/golang" },
     });
+    expect(found.config).toEqual({ workdir: "/go", cmd: ["go"] });
   });
 });

@@ -15,6 +15,7 @@ import { syncDirectory, temporarySibling } from "../util/atomic.ts";
 import { withLock } from "../util/lock.ts";
 import { endBuilders } from "./builder.ts";
 import { findRuntime, type Runtime } from "./catalogue.ts";
+import type { RuntimeConfig } from "./config.ts";
 import {
   debianBuilderVersion,
   debianSources,
@@ -69,6 +70,8 @@ export interface ReadyRuntime {
   name: string;
   /** A registry image as the catalogue has it, or the OCI layout made here. */
   source: ImageSource;
+  /** What the catalogue says over the image's configuration; in those made here it is inside. */
+  config: RuntimeConfig;
   /** Nothing had to be made. */
   cached: boolean;
   /** For those made here. */
@@ -248,7 +251,9 @@ export async function ensureRuntime(options: EnsureRuntimeOptions): Promise<Read
   const { dir, name } = options;
   const runtime = findRuntime(options.catalogue, name);
   if (runtime.image !== undefined) {
-    return { name, source: parseImageSource(runtime.image), cached: true };
+    const { user, workdir, env, cmd } = runtime;
+    const config: RuntimeConfig = { user, workdir, env, cmd };
+    return { name, source: parseImageSource(runtime.image), config, cached: true };
   }
   if (options.refresh !== true) {
     const home = join(dir, `${name}-${await recipeHash(options, name, runtime)}`);
@@ -271,7 +276,7 @@ export async function ensureRuntime(options: EnsureRuntimeOptions): Promise<Read
 /** What users of a made runtime need. */
 function ready(name: string, made: Made): ReadyRuntime {
   const source: ImageSource = { kind: "oci", path: made.home, tag: name };
-  return { name, source, cached: made.cached, built: made.built };
+  return { name, source, config: {}, cached: made.cached, built: made.built };
 }
 
 /** Remove what killed builds left; call with the lock held, so that nobody builds. */

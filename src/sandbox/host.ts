@@ -23,7 +23,7 @@ import {
 } from "../oci/images.ts";
 import type { ContentStore, Lease } from "../oci/images.ts";
 import { ensureRootfs, listRootfs, sweepRootfs } from "../rootfs/cache.ts";
-import { ensureRuntime, findRuntime, readCatalogue } from "../runtimes/index.ts";
+import { configOver, ensureRuntime, findRuntime, readCatalogue } from "../runtimes/index.ts";
 import { agentBinary, packageVersion } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
 import { withRegistryVariables } from "../util/registry-env.ts";
@@ -139,8 +139,8 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
             signal: options.signal,
             progress: options.progress,
           })
-        : { source };
-    return await resolveImage(ready.source, {
+        : { source, config: {} };
+    const image = await resolveImage(ready.source, {
       store,
       pull: options.pull,
       ...(options.platform === undefined ? {} : { platform: parsePlatform(options.platform) }),
@@ -153,6 +153,7 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
       onProgress: options.progress,
       signal: options.signal,
     });
+    return { ...image, config: configOver(image.config, ready.config) };
   };
 
   const prepareBase = async (
