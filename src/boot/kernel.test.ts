@@ -1,12 +1,9 @@
-import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as zlib from "node:zlib";
 import { spawnSync } from "node:child_process";
 import { afterAll, describe, expect, test } from "vitest";
-import { encodeCpio, cpioType } from "./cpio.ts";
-import { assembleInitramfs, ensureInitramfs } from "./initramfs.ts";
 import {
   addKernel,
   listKernels,
@@ -20,39 +17,10 @@ import { collectModules, modinfo } from "./kernel-modules.ts";
 import { storeKernel, withKernelStore } from "./kernel-store.ts";
 import { unpackKernel } from "./kernel-unpack.ts";
 import { decodeLz4Legacy } from "./lz4.ts";
+import { elf, moduleFile } from "./testing.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "vmsan-kernel-"));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
-
-/** A small ELF file with one PT_LOAD and one PT_NOTE segment, and a kernel's banner. */
-function elf(options: { pvh?: boolean; machine?: number } = {}): Buffer {
-  const bytes = Buffer.alloc(8192);
-  bytes.writeUInt32BE(0x7f454c46, 0);
-  bytes.set([2, 1, 1], 4);
-  bytes.writeUInt16LE(2, 16);
-  bytes.writeUInt16LE(options.machine ?? 62, 18);
-  bytes.writeBigUInt64LE(64n, 32);
-  bytes.writeUInt16LE(56, 54);
-  bytes.writeUInt16LE(2, 56);
-  bytes.writeUInt32LE(1, 64);
-  bytes.writeBigUInt64LE(4096n, 64 + 8);
-  bytes.writeBigUInt64LE(4096n, 64 + 32);
-  bytes.writeUInt32LE(4, 120);
-  bytes.writeBigUInt64LE(1024n, 120 + 8);
-  bytes.writeBigUInt64LE(20n, 120 + 32);
-  bytes.writeUInt32LE(4, 1024);
-  bytes.writeUInt32LE(4, 1028);
-  bytes.writeUInt32LE(options.pvh === false ? 17 : 18, 1032);
-  bytes.write("Xen\0", 1036, "latin1");
-  bytes.write("Linux version 6.1.0-test (someone@somewhere)", 4096, "latin1");
-  // Random content makes compressors work; the same seed each time keeps the test repeatable.
-  let seed = createHash("sha256").update("kernel").digest();
-  for (let at = 5000; at + 32 < 8000; at += 32) {
-    seed = createHash("sha256").update(seed).digest();
-    seed.copy(bytes, at);
-  }
-  return bytes;
-}
 
 /** A bzImage around a payload. */
 function bzImage(payload: Buffer): Buffer {
@@ -185,28 +153,6 @@ describe("unpacking kernels", () => {
     }
   });
 });
-
-/** A module file: ELF with .modinfo only. */
-function moduleFile(depends: string): Buffer {
-  const info = Buffer.from(`license=GPL\0depends=${depends}\0name=x\0`);
-  const names = Buffer.from("\0.shstrtab\0.modinfo\0");
-  const bytes = Buffer.alloc(64 + 3 * 64 + info.length + names.length);
-  bytes.writeUInt32BE(0x7f454c46, 0);
-  bytes.writeBigUInt64LE(64n, 40);
-  bytes.writeUInt16LE(64, 58);
-  bytes.writeUInt16LE(3, 60);
-  bytes.writeUInt16LE(1, 62);
-  const section = (index: number, name: number, from: number, data: Buffer): void => {
-    const at = 64 + index * 64;
-    bytes.writeUInt32LE(name, at);
-    bytes.writeBigUInt64LE(BigInt(from), at + 24);
-    bytes.writeBigUInt64LE(BigInt(data.length), at + 32);
-    data.copy(bytes, from);
-  };
-  section(1, 1, 256, names);
-  section(2, 11, 256 + names.length, info);
-  return bytes;
-}
 
 /** A /lib/modules directory. */
 function modulesTree(name: string, modules: Record<string, string>, builtin: string[]): string {
@@ -341,61 +287,5 @@ describe("the kernel store", () => {
       "6.1.0-56",
       "6.12.1",
     ]);
-  });
-});
-
-describe("initramfs", () => {
-  const agent = join(dir, "agent");
-  writeFileSync(agent, elf());
-
-  test("cpio headers, names and padding follow newc", () => {
-    const data = Buffer.from("abcde");
-    const archive = encodeCpio([{ name: "f", mode: cpioType.file | 0o644, data }]);
-    expect(archive.length % 512).toBe(0);
-    expect(archive.toString("latin1", 0, 110)).toBe(
-      `070701${[1, 0o100644, 0, 0, 1, 0, 5, 0, 0, 0, 0, 2, 0].map((n) => n.toString(16).padStart(8, "0")).join("")}`,
-    );
-    expect(archive.toString("latin1", 110, 112)).toBe("f\0");
-    expect(archive.toString("latin1", 112, 117)).toBe("abcde");
-    expect(archive.toString("latin1", 120, 126)).toBe("070701");
-    expect(archive.includes("TRAILER!!!")).toBe(true);
-  });
-
-  test("the same parts give the same bytes; modules are listed in load order, unpacked", async () => {
-    const plain = join(dir, "b.ko");
-    const packed = join(dir, "a.ko.gz");
-    writeFileSync(plain, moduleFile(""));
-    writeFileSync(packed, zlib.gzipSync(moduleFile("b")));
-    const outputs = [join(dir, "1.cpio"), join(dir, "2.cpio")];
-    for (const output of outputs) {
-      await assembleInitramfs({ agent, modules: [plain, packed], output });
-    }
-    const [one, two] = outputs.map((output) => readFileSync(output));
-    expect(one?.equals(two ?? Buffer.alloc(0))).toBe(true);
-    expect(one?.includes("/modules/b.ko\n/modules/a.ko\n")).toBe(true);
-    expect(one?.includes(moduleFile("b"))).toBe(true);
-  });
-
-  test("an agent that is no static ELF file is refused before anything boots", async () => {
-    const dynamic = elf();
-    dynamic.writeUInt32LE(3, 120);
-    for (const bytes of [dynamic, Buffer.from("#!/bin/sh\n"), elf().subarray(0, 80)]) {
-      const bad = join(dir, "bad-agent");
-      writeFileSync(bad, bytes);
-      const making = assembleInitramfs({ agent: bad, modules: [], output: join(dir, "bad.cpio") });
-      await expect(making).rejects.toMatchObject({ code: "ERR_INITRAMFS_AGENT" });
-    }
-    expect(readdirSync(dir)).not.toContain("bad.cpio");
-  });
-
-  test("cached by content: another agent is another archive", async () => {
-    const cache = join(dir, "cache");
-    const first = await ensureInitramfs({ dir: cache, agent, kernel: { modules: [] } });
-    expect(await ensureInitramfs({ dir: cache, agent, kernel: { modules: [] } })).toBe(first);
-    const other = join(dir, "agent-2");
-    writeFileSync(other, Buffer.concat([elf(), Buffer.from("another agent")]));
-    const second = await ensureInitramfs({ dir: cache, agent: other, kernel: { modules: [] } });
-    expect(second).not.toBe(first);
-    expect(readFileSync(second).includes("another agent")).toBe(true);
   });
 });

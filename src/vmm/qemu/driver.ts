@@ -24,10 +24,8 @@ import type {
 import { killAndWait, processExit } from "../exit.ts";
 import { capability, checkIsolation, hasCapabilities, readIsolation } from "../isolation.ts";
 import { killLeftovers } from "../leftovers.ts";
-import { probeKvm } from "../kvm.ts";
 import {
   boxed,
-  findProgram,
   spawnDetached,
   tailOf,
   whyNoNetworkNamespace,
@@ -43,6 +41,7 @@ import {
   type QemuHost,
   type QemuRestore,
 } from "./command.ts";
+import { probeQemu } from "./probe.ts";
 import type { Qmp } from "./qmp.ts";
 import { loadState, memoryOf } from "./snapshot.ts";
 import { QemuVm, connectMonitor } from "./vm.ts";
@@ -61,8 +60,6 @@ export interface QemuDriverOptions {
   uids?: UidRange;
 }
 
-/** Oldest version with `-netdev stream`. */
-const oldest = [7, 2] as const;
 /** Milliseconds until the monitor must answer after the start. */
 const startTimeoutMs = 20_000;
 /** Memory of the process beyond the guest's and translated code: devices, I/O, snapshots. */
@@ -121,50 +118,9 @@ export class QemuDriver implements Driver {
 
   /** Find the program, its version and an accelerator. */
   private async look(): Promise<DriverProbe> {
-    const name = this.options.binary ?? `qemu-system-${hostArch()}`;
-    const binary = await findProgram(name);
-    if (binary === undefined) {
-      return {
-        usable: false,
-        accelerator: "none",
-        reason: `There is no ${name} in PATH.`,
-        fix: "Install the Debian package qemu-system-x86 (or qemu-system-arm on aarch64).",
-      };
-    }
-    const shown = await run(binary, ["--version"], { timeoutMs: 10_000 });
-    const match = /version (\d+)\.(\d+)(\.\d+)?/.exec(shown.stdout);
-    const [major, minor] = [Number(match?.[1]), Number(match?.[2])];
-    const version = match?.[0].slice("version ".length);
-    if (version === undefined || major < oldest[0] || (major === oldest[0] && minor < oldest[1])) {
-      return {
-        usable: false,
-        accelerator: "none",
-        reason: `${binary} is QEMU ${version ?? "of an unknown version"}; 7.2 or later is needed.`,
-        fix: "Install a newer QEMU (Debian 12 or later has one).",
-      };
-    }
-    if (this.options.accelerator === "tcg") {
-      const reason = "Software emulation was asked for.";
-      return { usable: true, accelerator: "tcg", reason, version };
-    }
-    const kvm = await probeKvm({ qemu: binary, cacheDir: this.options.stateDir });
-    this.cpu = kvm.cpu ?? "host";
-    if (kvm.usable || this.options.accelerator === "kvm") {
-      return {
-        usable: kvm.usable,
-        accelerator: kvm.usable ? "kvm" : "none",
-        reason: kvm.reason,
-        version,
-        ...(kvm.fix === undefined ? {} : { fix: kvm.fix }),
-      };
-    }
-    return {
-      usable: true,
-      accelerator: "tcg",
-      reason: `Software emulation, because KVM cannot be used: ${kvm.reason}`,
-      version,
-      ...(kvm.fix === undefined ? {} : { fix: kvm.fix }),
-    };
+    const { probe, cpu } = await probeQemu(this.options);
+    this.cpu = cpu;
+    return probe;
   }
 
   /** {@inheritDoc Driver.start} */
