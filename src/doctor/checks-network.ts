@@ -1,5 +1,7 @@
-/** Checks of the network: route, names, nftables, passt, and firewalls in the way. */
+/** Checks of the network: route, names, nftables, firewalls in the way, what VMs will have. */
 import { isIP } from "node:net";
+import { probeHost } from "../network/probe.ts";
+import { networkHelperBinary } from "../util/package.ts";
 import { run } from "../util/run.ts";
 import { which } from "../util/which.ts";
 import type { Check, Finding } from "./doctor.ts";
@@ -41,13 +43,12 @@ async function tryNft(signal: AbortSignal): Promise<Finding> {
   const root = process.getuid?.() === 0;
   if (nft === undefined) {
     return {
-      status: root ? "warn" : "skip",
-      detail: "nft is not installed: no network policy for VMs that root runs.",
+      status: "warn",
+      detail: "nft is not installed: VMs have no network.",
       fix: "apt-get install nftables",
     };
   }
-  if (!root)
-    return { status: "skip", detail: "Only root uses it; VMs of ordinary users have passt." };
+  if (!root) return { status: "skip", detail: "Used in a namespace of this user: see network." };
   const tried = await run(nft, ["list", "tables"], { signal });
   if (tried.code === 0) return { status: "ok", detail: "nft can list the tables." };
   return {
@@ -120,16 +121,17 @@ export const networkChecks: readonly Check[] = [
     },
   },
   {
-    name: "passt",
+    name: "network",
     run: async () => {
-      if ((await which("passt")) !== undefined) return { status: "ok", detail: "Installed." };
-      return process.getuid?.() === 0
-        ? { status: "skip", detail: "Not installed; root's VMs do not need it." }
-        : {
-            status: "warn",
-            detail: "Not installed: VMs of an ordinary user have no network.",
-            fix: "apt-get install passt",
-          };
+      const { mode, reason, fix } = await probeHost(networkHelperBinary());
+      if (mode === "none") {
+        return {
+          status: "warn",
+          detail: `VMs have no network: ${reason}`,
+          ...(fix === undefined ? {} : { fix }),
+        };
+      }
+      return { status: "ok", detail: reason };
     },
   },
 ];

@@ -119,8 +119,8 @@ export const vmmChecks: readonly Check[] = [
       } catch (error) {
         return {
           status: "warn",
-          detail: `/dev/net/tun cannot be opened (${errnoOf(error) ?? messageOf(error)}): no tap devices.`,
-          fix: "As root: mkdir -p /dev/net; mknod -m 666 /dev/net/tun c 10 200. Without it VMs use passt.",
+          detail: `/dev/net/tun cannot be opened (${errnoOf(error) ?? messageOf(error)}): VMs have no network card.`,
+          fix: "As root: mkdir -p /dev/net; mknod -m 666 /dev/net/tun c 10 200. Without it VMs have no network.",
         };
       }
     },

@@ -7,6 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { layoutOf, type Layout } from "../util/paths.ts";
+import { claimUid, releaseUids, uidClaims, uidDirectory } from "../vmm/uids.ts";
 import { allChecks, runDoctor, type Check } from "./doctor.ts";
 import { defaultInterface, droppingForwardChains, nameServers } from "./checks-network.ts";
 import { findRemains } from "./remains.ts";
@@ -214,6 +215,49 @@ describe("leftovers", () => {
     } finally {
       vmm.kill("SIGKILL");
       bystander.kill("SIGKILL");
+    }
+  });
+
+  test("user ids and networks of VMs without a record are given back, those of others stay", async () => {
+    const [gone, there] = ["vm-0123abcd", "vm-4567abcd"];
+    const uids = uidDirectory(layout.probes);
+    const range = { first: 1_999_000_000, count: 10 };
+    const lease = (vmId: string, slot: number): string =>
+      JSON.stringify({
+        schema: 1,
+        vmId,
+        slot,
+        prefix6: "fd00:0000:0000",
+        uid: 1_999_000_000 + slot,
+        generation: 1,
+        policy: {
+          mode: "deny-all",
+          allowedDomains: [],
+          allowedCidrs: [],
+          deniedCidrs: [],
+          allowHostPorts: [],
+        },
+      });
+    await mkdir(layout.network, { recursive: true });
+    for (const [slot, id] of [gone, there].entries()) {
+      await claimUid(uids, range, id, join(layout.vms, id));
+      await writeFile(join(layout.network, `${id}.json`), lease(id, slot));
+    }
+    await mkdir(join(layout.vms, there));
+    await writeFile(join(layout.vms, there, "vm.json"), "{}");
+    try {
+      const checks = allChecks.filter(({ name }) => name === "leftovers");
+      const report = await runDoctor({ layout, checks, fix: true });
+      expect(report.checks[0]).toMatchObject({
+        status: "ok",
+        fixed: `Removed: user id of ${gone}, network of ${gone}.`,
+      });
+      expect(await readdir(layout.network)).toEqual([`${there}.json`]);
+      const ours = (await uidClaims(uids)).filter(({ vmDir }) => vmDir.startsWith(layout.vms));
+      expect(ours.map(({ vm }) => vm)).toEqual([there]);
+      expect(await findRemains(layout, new AbortController().signal)).toEqual([]);
+    } finally {
+      for (const id of [gone, there]) await releaseUids(uids, id);
     }
   });
 

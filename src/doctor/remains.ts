@@ -1,21 +1,29 @@
 /**
  * What dead processes of vmsan left in a VMSAN_DIR: VMMs whose VM is forgotten, directories of
- * VMs that were never recorded, temporary files. Only what is certainly nobody's is named.
+ * VMs that were never recorded, their user ids, control groups and networks, temporary files.
+ * Only what is certainly nobody's is named.
  */
-import { access, readdir, readFile, readlink, rm, stat } from "node:fs/promises";
+import { access, mkdir, readdir, readFile, readlink, rm, stat } from "node:fs/promises";
 import { connect } from "node:net";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { errnoOf } from "../model/errors.ts";
 import type { ProcessIdentity } from "../model/vm.ts";
+import { createNetworkManager } from "../network/network.ts";
+import { tryLock } from "../util/lock.ts";
 import { isVmId } from "../util/names.ts";
+import { networkHelperBinary } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
 import { identityOf, isAlive } from "../util/process-identity.ts";
 import { killAndWait } from "../vmm/exit.ts";
+import { sweepHost } from "../vmm/sweep.ts";
+import { uidClaims, uidDirectory } from "../vmm/uids.ts";
 
 /** Something that can be removed. */
 export type Remains =
   | { kind: "process"; what: string; process: ProcessIdentity }
-  | { kind: "vm" | "temporary"; what: string; path: string };
+  | { kind: "vm" | "temporary"; what: string; path: string }
+  /** What its user id and its network lease stand for: control groups, namespaces, links, rules. */
+  | { kind: "host"; what: string };
 
 /** Milliseconds after which nobody is still writing a temporary file. */
 const abandonedAfter = 24 * 3_600_000;
@@ -81,6 +89,49 @@ async function forgottenProcesses(vms: string): Promise<Remains[]> {
   return found;
 }
 
+/** The VMs that have a record. */
+async function recordedVms(vms: string): Promise<Set<string>> {
+  const recorded = new Set<string>();
+  for (const id of (await namesIn(vms)).filter(isVmId))
+    if (await exists(join(vms, id, "vm.json"))) recorded.add(id);
+  return recorded;
+}
+
+/** User ids and networks of VMs that are not recorded. */
+async function forgottenOnHost(layout: Layout): Promise<Remains[]> {
+  const recorded = await recordedVms(layout.vms);
+  const claimed = (await uidClaims(uidDirectory(layout.probes)))
+    .filter(({ vm, vmDir }) => dirname(vmDir) === layout.vms && !recorded.has(vm))
+    .map(({ vm }) => ({ kind: "host" as const, what: `user id of ${vm}` }));
+  const leased = (await namesIn(layout.network))
+    .map((name) => name.replace(/\.json$/, ""))
+    .filter((id) => isVmId(id) && !recorded.has(id))
+    .map((id) => ({ kind: "host" as const, what: `network of ${id}` }));
+  return [...claimed, ...leased];
+}
+
+/** Give back what {@link forgottenOnHost} found, as a daemon does at its start. */
+async function sweepForgotten(layout: Layout): Promise<void> {
+  await mkdir(layout.run, { recursive: true, mode: 0o700 });
+  // Leases are one process's at a time: no daemon may begin meanwhile.
+  const held = tryLock(layout.daemonLock);
+  if (held === undefined) return;
+  try {
+    const live = await recordedVms(layout.vms);
+    const isKnown = (id: string): boolean => live.has(id);
+    const uidDir = uidDirectory(layout.probes);
+    const host = await sweepHost({ uidDir, vmsDir: layout.vms, isKnown });
+    const networks = createNetworkManager({ dir: layout.network, helper: networkHelperBinary() });
+    const network = await networks.sweep(live);
+    await networks.close();
+    const failed = [...host.failed, ...network.failed];
+    if (failed.length > 0)
+      throw new Error(failed.map(({ what, why }) => `${what} stays: ${why}`).join("; "));
+  } finally {
+    held.release();
+  }
+}
+
 /**
  * Look for remains. While a daemon runs, what VMs have is its own affair and not looked at.
  */
@@ -92,6 +143,7 @@ export async function findRemains(layout: Layout, signal: AbortSignal): Promise<
       if (await exists(join(layout.vms, id, "vm.json"))) continue;
       found.push({ kind: "vm", what: `directory of ${id}`, path: join(layout.vms, id) });
     }
+    found.push(...(await forgottenOnHost(layout)));
   }
   signal.throwIfAborted();
   const { kernels, runtimes, images, rootfs, initramfs, root } = layout;
@@ -122,9 +174,11 @@ export async function removeRemains(
       if (isAlive(one.process)) await killAndWait(one.process);
       continue;
     }
+    if (one.kind === "host") continue;
     // A daemon may have started since, and may be making this very VM.
     if (one.kind === "vm" && (await isListening(layout.socket))) continue;
     await rm(one.path, { recursive: true, force: true });
   }
+  if (remains.some(({ kind }) => kind === "host")) await sweepForgotten(layout);
   return `Removed: ${remains.map(({ what }) => what).join(", ")}.`;
 }

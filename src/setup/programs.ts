@@ -41,18 +41,11 @@ export function programsFor(needs: ProgramNeeds): Program[] {
   }
   if (needs.nodeImages)
     list.push({ program: "npm", package: "npm", why: "fetches Node.js for images" });
-  if (root) {
-    list.push(
-      { program: "ip", package: "iproute2", why: "connects VMs to the network" },
-      { program: "nft", package: "nftables", why: "enforces network policies" },
-    );
-  } else {
-    list.push({
-      program: "passt",
-      package: "passt",
-      why: "connects VMs to the network without root",
-    });
-  }
+  list.push(
+    { program: "ip", package: "iproute2", why: "connects VMs to the network" },
+    { program: "nft", package: "nftables", why: "enforces network policies" },
+  );
+  if (!root) list.push({ program: "pasta", package: "passt", why: "is the way out without root" });
   return list;
 }
 

@@ -60,7 +60,7 @@ beforeEach(async () => {
   vi.stubEnv("PATH", `${tools}:${process.env["PATH"] ?? ""}`);
   vi.stubEnv("VMSAN_AGENT", join(dir, "agent"));
   await writeFile(join(dir, "agent"), "agent");
-  for (const name of ["apt-config", "fakechroot", "fakeroot", "passt", "ip", "nft"]) {
+  for (const name of ["apt-config", "fakechroot", "fakeroot", "pasta", "ip", "nft"]) {
     await tool(name, "exit 0");
   }
   for (const name of ["qemu-system-x86_64", "qemu-system-aarch64"]) await tool(name, "exit 0");
