@@ -48,10 +48,15 @@ export function whyNoStandin(): string | undefined {
 }
 
 /** Compile a Go program of this repository statically. */
-export function buildGo(dir: string, target: string, output: string): void {
+export function buildGo(
+  dir: string,
+  target: string,
+  output: string,
+  env: Record<string, string> = {},
+): void {
   execFileSync("go", ["build", "-trimpath", "-buildvcs=false", "-o", output, target], {
     cwd: dir,
-    env: { ...process.env, CGO_ENABLED: "0", GOFLAGS: "", GOTOOLCHAIN: "local" },
+    env: { ...process.env, CGO_ENABLED: "0", GOFLAGS: "", GOTOOLCHAIN: "local", ...env },
     stdio: ["ignore", "ignore", "inherit"],
   });
 }

@@ -2,7 +2,7 @@
  * The whole product on Firecracker's stand-in, through the command line and the daemon. Its guest
  * is the agent alone in a jail, without disks mounted: the one program in it is the agent itself.
  */
-import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { findCgroups } from "../../src/vmm/cgroup.ts";
@@ -150,6 +150,22 @@ describe.skipIf(unusable !== undefined)("vmsan on Firecracker's stand-in", () =>
     await vmsanOk(["start", id], here());
     await vmsanOk(["rm", "-f", id], here());
     expect(await leftovers(id)).toEqual([]);
+  });
+
+  test("a VM that nobody knows any more is ended by the next daemon", async () => {
+    const made = await vmsanJson<{ vmId: string }>(
+      ["create", "--driver", "firecracker", "--network", "none", "--memory", "256"],
+      here(),
+    );
+    const vmm = (await inspect(made.vmId)).pid;
+    const { pid } = await vmsanJson<{ pid: number }>(["daemon", "status"], here());
+    process.kill(pid, "SIGKILL");
+    rmSync(join(dir, "vms", made.vmId), { recursive: true });
+    expect((await vmsanJson<{ count: number }>(["list"], here())).count).toBe(0);
+    // Its entry in /proc may stay as a zombie's: nobody is its parent but the host's first process.
+    const log = readFileSync(join(dir, "run", "daemon.log"), "utf8");
+    expect(log).toContain(`removed process ${vmm}, left by an earlier daemon`);
+    await expectNothingOutside(made.vmId);
   });
 
   test("what cannot work is refused before anything is made", async () => {

@@ -5,11 +5,10 @@
 import { chmod, mkdir, rm, symlink } from "node:fs/promises";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { hostArch } from "../../boot/kernel.ts";
+import { hostArch, type KernelArch } from "../../boot/kernel.ts";
 import { VmsanError, asVmsanError, messageOf } from "../../model/errors.ts";
 import type { ProcessIdentity, VmSpec } from "../../model/vm.ts";
 import { isAlive } from "../../util/process-identity.ts";
-import { run } from "../../util/run.ts";
 import { cgroupName, createCgroup, removeCgroup, type Cgroup } from "../cgroup.ts";
 import { boundLog } from "../console-log.ts";
 import type {
@@ -56,6 +55,8 @@ export interface QemuDriverOptions {
   binary?: string;
   /** Default: KVM if the probe says that it works. */
   accelerator?: "kvm" | "tcg";
+  /** Guests' processor; default this machine's. Another one only by emulation, for tests. */
+  arch?: KernelArch;
   /** User ids for VMs, used as root; default: one that exists in this user namespace. */
   uids?: UidRange;
 }
@@ -148,7 +149,11 @@ export class QemuDriver implements Driver {
     }
     const attempt: Attempt = {
       spec,
-      host: { arch: hostArch(), accelerator: probe.accelerator, cpu: this.cpu },
+      host: {
+        arch: this.options.arch ?? hostArch(),
+        accelerator: probe.accelerator,
+        cpu: this.cpu,
+      },
       notEnforced: [],
     };
     let started: Started | undefined;

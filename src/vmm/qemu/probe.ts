@@ -1,5 +1,5 @@
 /** Whether QEMU can be used here, and how: its version, KVM or software emulation. */
-import { hostArch } from "../../boot/kernel.ts";
+import { hostArch, type KernelArch } from "../../boot/kernel.ts";
 import { run } from "../../util/run.ts";
 import type { DriverProbe } from "../driver.ts";
 import { probeKvm } from "../kvm.ts";
@@ -13,6 +13,8 @@ export interface QemuProbeOptions {
   binary?: string;
   /** Default: KVM if it works. */
   accelerator?: "kvm" | "tcg";
+  /** Guests' processor; default this machine's. */
+  arch?: KernelArch;
 }
 
 /** Oldest version with `-netdev stream`. */
@@ -30,7 +32,7 @@ function unusable(reason: string, fix: string): { probe: DriverProbe; cpu: strin
 export async function probeQemu(
   options: QemuProbeOptions,
 ): Promise<{ probe: DriverProbe; cpu: string }> {
-  const name = options.binary ?? `qemu-system-${hostArch()}`;
+  const name = options.binary ?? `qemu-system-${options.arch ?? hostArch()}`;
   const binary = await findProgram(name);
   if (binary === undefined) {
     return unusable(
