@@ -10,7 +10,7 @@ import { loadavg, tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { ensureInitramfs } from "../src/boot/initramfs.ts";
-import { ensureKernel, listKernels, type Kernel } from "../src/boot/kernel.ts";
+import { ensureKernel, hostArch, listKernels, type Kernel } from "../src/boot/kernel.ts";
 import { createEmptyDisk } from "../src/ext4/empty.ts";
 import type { VmSpec } from "../src/model/vm.ts";
 import { agentBinary } from "../src/util/package.ts";
@@ -76,7 +76,8 @@ function median(numbers: number[]): number {
 try {
   await ensureKernel({ dir: layout.kernels });
   const kernels = (await listKernels(layout.kernels)).filter(
-    (kernel) => positionals.length === 0 || positionals.includes(kernel.id),
+    (kernel) =>
+      kernel.arch === hostArch() && (positionals.length === 0 || positionals.includes(kernel.id)),
   );
   const probe = await driver.probe();
   console.log(

@@ -15,7 +15,6 @@ import type { VmSpec } from "../../src/model/vm.ts";
 import { driverContract } from "../../src/vmm/contract.ts";
 import { QemuDriver } from "../../src/vmm/qemu/driver.ts";
 import { buildGo } from "../firecracker-support.ts";
-import { preparedDir } from "./support.ts";
 
 const wanted = process.env["VMSAN_TEST_AARCH64"] === "1";
 const dir = wanted ? mkdtempSync(join(tmpdir(), "vmsan-aarch64-")) : "";
@@ -27,7 +26,7 @@ async function bootFiles(): Promise<{ kernel: Kernel; initramfs: string }> {
   if (files !== undefined) return files;
   const agent = join(dir, "agent");
   buildGo(resolve(import.meta.dirname, "../../guest"), "./cmd/agent", agent, { GOARCH: "arm64" });
-  const kernel = await ensureKernel({ dir: join(preparedDir, "kernels"), arch: "aarch64" });
+  const kernel = await ensureKernel({ dir: join(dir, "kernels"), arch: "aarch64" });
   const initramfs = await ensureInitramfs({ dir: join(dir, "initramfs"), agent, kernel });
   files = { kernel, initramfs };
   return files;
