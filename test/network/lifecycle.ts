@@ -66,6 +66,7 @@ if (job.child === true) {
   execFileSync("ip", ["link", "set", "lo", "up"]);
   // A host with choices of its own, which must be found again.
   execFileSync("ip", ["link", "add", "lan0", "type", "veth", "peer", "name", "lan1"]);
+  execFileSync("sysctl", ["-qw", "net.ipv4.ip_forward=0"]);
   const choices = ["net.ipv4.conf.all.accept_redirects=0", "net.ipv4.conf.lan0.forwarding=1"];
   execFileSync("sysctl", ["-qw", ...choices]);
   print({ stage: "before", ...traces() });

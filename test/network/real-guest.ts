@@ -1,10 +1,13 @@
 /**
- * The table of attempts from inside a real guest, through the command line; in namespaces of its
- * own. The job names bin/vmsan and a VMSAN_DIR with kernel and base image. Prints JSON lines.
+ * The table of attempts from inside a real guest, and the rest that the command line does with
+ * networks; in namespaces of its own. The job names bin/vmsan and a VMSAN_DIR with kernel and base
+ * image. Prints JSON lines: results of the table, and stages with what came of them.
  */
-import { execFile, execFileSync } from "node:child_process";
+import { execFile, execFileSync, spawn } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
+import { createInterface } from "node:readline";
 import { promisify } from "node:util";
 import { planFor } from "../../src/network/address.ts";
 import { parsePolicy } from "../../src/network/parse.ts";
@@ -97,7 +100,60 @@ for (const letter of job.columns ?? order) {
     true,
   );
 }
+/** A VM as `inspect` shows it. */
+const inspect = async (): Promise<Record<string, unknown>> =>
+  JSON.parse(await vmsan("inspect", "--json", made.vmId)) as Record<string, unknown>;
+/** Whether the guest's port answers the internet at the host's address. */
+const outside = world.prober("internet");
+const published = async (): Promise<string> => {
+  for (let attempt = 1; ; attempt += 1) {
+    const got = await outside.probe({ kind: "tcp", addr: "198.51.100.2:8091", timeoutMs: 10_000 });
+    // The guest's server may not be up yet.
+    if (got.startsWith("open") || attempt === 20) return got;
+    await new Promise((resolve) => setTimeout(resolve, 250));
+  }
+};
+
+// The decision log, as it grows.
+await vmsan("network", made.vmId, "--network-policy", "custom", "--allowed-domain", "a.test");
+const follower = spawn(job.vmsan, ["network", "--json", "--log", "-f", made.vmId], {
+  stdio: ["ignore", "pipe", "inherit"],
+});
+const refused = new Promise<string>((resolve) => {
+  createInterface({ input: follower.stdout }).on("line", (line) => {
+    if (line.includes("late.test")) resolve(line);
+  });
+  follower.once("exit", () => resolve("the follower ended"));
+});
+await vm.probe({ kind: "dns", addr: "9.9.9.9:53", name: "late.test", type: 1, timeoutMs: 4000 });
+print({ stage: "log", got: await refused });
+follower.kill("SIGTERM");
+
+// A published port, before and after the daemon is another one.
+const serve = "sleep 900 | /tmp/nettool serve --tcp 8080";
+await vmsan("exec", made.vmId, "--", "sh", "-c", `setsid sh -c '${serve}' >/dev/null 2>&1 &`);
+print({ stage: "published", got: await published() });
+await vmsan("daemon", "stop");
+await vmsan("list");
+print({ stage: "published, next daemon", got: await published() });
+
+// A port that somebody else has taken in between is no reason to give up the VM.
+await vmsan("daemon", "stop");
+const thief = createServer();
+await new Promise<void>((resolve) => thief.listen(8091, "198.51.100.2", resolve));
+const { status, networkReason } = await inspect();
+print({ stage: "port taken", status, networkReason });
+const alive = await vmsan("exec", made.vmId, "--", "echo", "alive");
+print({ stage: "alive", got: alive.trim() });
+thief.close();
+
+// Nothing of the host is changed once the last VM has gone and the daemon ended.
 await vmsan("rm", "-f", made.vmId);
 await world.stop();
+const before = execFileSync("nft", ["list", "tables"], { encoding: "utf8" }).trim();
+await vmsan("daemon", "stop");
+const after = execFileSync("nft", ["list", "tables"], { encoding: "utf8" }).trim();
+const forwarding = readFileSync("/proc/sys/net/ipv4/ip_forward", "utf8").trim();
+print({ stage: "left", before, after, forwarding });
 print({ done: true });
 process.exit(0);

@@ -202,6 +202,8 @@ export class World {
   /** Make host and internet. */
   async start(): Promise<void> {
     execFileSync("mount", ["-t", "tmpfs", "tmpfs", "/run"]);
+    // A new namespace takes this over from the machine.
+    execFileSync("sysctl", ["-qw", "net.ipv4.ip_forward=0"]);
     ip("netns add internet\n");
     ip(`link set dev lo up
 address add 10.9.0.1/32 dev lo
