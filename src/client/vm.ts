@@ -1,5 +1,6 @@
 /** One VM, as SDK users hold it. */
 import type { Duplex, Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
 import { download, upload } from "../agent/copy.ts";
 import type { CopyOptions } from "../agent/copy.ts";
 import { readFile, writeFile } from "../agent/file-stream.ts";
@@ -15,6 +16,7 @@ import { parseEnv } from "./options.ts";
 import type { Hold } from "./hold.ts";
 import type { Daemon, WorkOptions } from "./vmsan.ts";
 import { vmPath } from "./paths.ts";
+import { isConnectionLost } from "./transport.ts";
 
 /** A command as SDK users write it; what is left out comes from the VM and its image. */
 export interface ExecOptions {
@@ -43,6 +45,10 @@ export interface ExecOutput extends StreamExit {
 /** Most bytes of each output that `exec` collects. */
 const MAX_COLLECTED = 64 << 20;
 
+/** How long a call that may be repeated is tried again while daemons die. */
+const RETRY_MS = 30_000;
+const RETRY_PAUSE_MS = 50;
+
 /** Reaches a VM's agent through the daemon, also after the daemon was started anew. */
 class VmTransport implements GuestTransport {
   private readonly daemon: Daemon;
@@ -58,7 +64,18 @@ class VmTransport implements GuestTransport {
   }
 
   async request<T>(method: string, path: string, options: RequestOptions = {}): Promise<T> {
-    return await this.daemon.call<T>(method, vmPath(this.id, `agent${path}`), options);
+    const idempotent = options.idempotent ?? method !== "POST";
+    const deadline = Date.now() + RETRY_MS;
+    for (;;) {
+      try {
+        return await this.daemon.call<T>(method, vmPath(this.id, `agent${path}`), options);
+      } catch (error) {
+        // The daemon died in the middle: the next one can be asked the same again.
+        if (!idempotent || !isConnectionLost(error) || Date.now() > deadline) throw error;
+        options.signal?.throwIfAborted();
+        await sleep(RETRY_PAUSE_MS);
+      }
+    }
   }
 }
 
