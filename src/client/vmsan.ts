@@ -131,10 +131,10 @@ export class Daemon {
     } catch (error) {
       if (!isConnectionLost(error)) throw error;
     }
+    if (identity === undefined) return true;
     const deadline = Date.now() + STOP_LIMIT_MS;
-    while (identity !== undefined && isAlive(identity) && Date.now() < deadline) {
-      await sleep(STOP_POLL_MS);
-    }
+    do await sleep(STOP_POLL_MS);
+    while (isAlive(identity) && Date.now() < deadline);
     return true;
   }
 }
