@@ -86,10 +86,10 @@ try {
       .join(" ")}`,
   );
   let index = 0;
-  for (const kernel of kernels) {
-    const times: number[] = [];
-    const memory: number[] = [];
-    for (let run = 0; run < Number(values.runs); run++) {
+  const seen = kernels.map((kernel) => ({ kernel, times: [] as number[], memory: [] as number[] }));
+  // By turns, so that what else the host does burdens all alike.
+  for (let run = 0; run < Number(values.runs); run++) {
+    for (const { kernel, times, memory } of seen) {
       const spec = await makeSpec(kernel, (index += 1));
       const from = performance.now();
       const vm = await driver.start(spec, AbortSignal.timeout(60_000));
@@ -100,6 +100,8 @@ try {
       await vm.kill();
       await driver.cleanup(spec);
     }
+  }
+  for (const { kernel, times, memory } of seen) {
     const line = { median: median(times), least: Math.min(...times), rss: median(memory) };
     console.log(
       `${kernel.id}: agent answers after ${line.median.toFixed(0)} ms (least ${line.least.toFixed(0)}), ${line.rss.toFixed(0)} MiB resident, ${kernel.modules.length} modules`,

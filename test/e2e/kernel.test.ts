@@ -1,0 +1,51 @@
+/** `vmsan kernel …` through the daemon, in a store of its own. */
+import { existsSync, writeFileSync } from "node:fs";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { listKernels } from "../../src/boot/kernel.ts";
+import { errorCode, freshDir, preparedDir, removeDir, vmsan, vmsanJson } from "./support.ts";
+
+interface List {
+  kernels: { id: string; current: boolean; origin: string; usedBy: string[]; modules: number }[];
+  chosen: string;
+}
+
+let dir = "";
+let file = "";
+beforeAll(async () => {
+  dir = await freshDir(["initramfs", "probes"]);
+  const [prepared] = await listKernels(join(preparedDir, "kernels"));
+  if (prepared === undefined) throw new Error("no kernel is prepared");
+  file = prepared.vmlinux;
+});
+afterAll(() => removeDir(dir));
+
+const call = async <T>(...args: string[]) => await vmsanJson<T>(["kernel", ...args], { dir });
+
+test("a kernel is added once, however often; chosen, used by nobody, removed", async () => {
+  expect(await call<List>("ls")).toEqual({ kernels: [], chosen: "default" });
+  const first = await call<{ id: string; current: boolean }>("add", file);
+  const again = await call<{ id: string }>("add", file);
+  expect(again.id).toBe(first.id);
+  const { kernels } = await call<List>("ls");
+  expect(kernels).toMatchObject([{ id: first.id, origin: "added", usedBy: [], modules: 0 }]);
+  // One of the user's is no default: it must be chosen.
+  expect(kernels[0]?.current).toBe(false);
+  expect(await call("use", first.id)).toEqual({ chosen: first.id, current: first.id });
+  expect((await call<List>("ls")).kernels[0]?.current).toBe(true);
+  expect(await call("rm", first.id)).toEqual({ removed: [first.id] });
+  expect(await call<List>("ls")).toEqual({ kernels: [], chosen: "default" });
+  expect(await readdir(join(dir, "kernels"))).toEqual([".lock"]);
+});
+
+test("what is no kernel is refused and leaves nothing", async () => {
+  const text = join(dir, "text");
+  writeFileSync(text, "no kernel".repeat(1000));
+  expect(await errorCode(["kernel", "add", text], { dir })).toBe("ERR_KERNEL_FORMAT");
+  expect(await errorCode(["kernel", "add", join(dir, "none")], { dir })).toBe("ERR_KERNEL_FORMAT");
+  expect(await errorCode(["kernel", "use", "none"], { dir })).toBe("ERR_KERNEL_NOT_FOUND");
+  expect(await errorCode(["kernel", "rm", "../run"], { dir })).toBe("ERR_KERNEL_NOT_FOUND");
+  expect(existsSync(join(dir, "run"))).toBe(true);
+  expect((await vmsan(["kernel", "ls"], { dir })).stdout.toString()).toMatch(/ID +ARCH/);
+});
