@@ -253,11 +253,23 @@ uninstall_vmsan() {
 # remove_data: what vmsan keeps in VMSAN_DIR, by name; the directory itself when nothing is left.
 remove_data() {
   [ -d "$home" ] || return 0
-  for name in agent cache images initramfs kernels network node probes rootfs run runtimes snapshots vms volumes; do
+  for name in agent bin cache images initramfs kernels network node probes rootfs run runtimes snapshots vms volumes; do
     rm -rf "${home:?}/$name"
   done
   rm -rf "$home/runtimes.json" "$home"/.tmp-* "$home"/.node-stage.*
   rmdir "$home" 2>/dev/null || say "kept $home: it holds files that are not vmsan's"
+  [ "$(id -u)" -ne 0 ] || remove_shared
+}
+
+# remove_shared: what all of root's installations share, if no VM of any of them has part in it.
+remove_shared() {
+  for group in /sys/fs/cgroup/vmsan /sys/fs/cgroup/*/vmsan; do
+    [ ! -d "$group" ] || rmdir "$group" 2>/dev/null || true
+  done
+  [ -d /run/vmsan ] || return 0
+  for claim in /run/vmsan/uids/*; do [ ! -e "$claim" ] || return 0; done
+  rm -f /run/vmsan/uids/.lock
+  rmdir /run/vmsan/uids /run/vmsan 2>/dev/null || true
 }
 
 # All of it is read before any of it runs: a download that stops halfway does nothing.

@@ -13,11 +13,12 @@ import {
   truncate,
   writeFile,
 } from "node:fs/promises";
-import { arch, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { run, runOk } from "../../src/util/run.ts";
+import { buildPackage } from "./package.ts";
 
 const root = resolve(import.meta.dirname, "../..");
 const installer = join(root, "install.sh");
@@ -66,27 +67,7 @@ async function processes(): Promise<string[]> {
 
 beforeAll(async () => {
   dir = await mkdtemp(join(tmpdir(), "vmsan-install-"));
-  const staged = join(dir, "package");
-  const machine = arch() === "arm64" ? "aarch64" : "x86_64";
-  await runOk(join(root, "scripts/build.sh"), [join(staged, "dist"), machine], "ERR_TEST");
-  for (const name of [
-    "bin",
-    "docs",
-    "install.sh",
-    "package.json",
-    "README.md",
-    "LICENSE",
-    "CHANGELOG.md",
-  ]) {
-    await cp(join(root, name), join(staged, name), { recursive: true, verbatimSymlinks: true });
-  }
-  await runOk(
-    "npm",
-    ["pack", "--silent", "--ignore-scripts", "--pack-destination", dir],
-    "ERR_TEST",
-    { cwd: staged },
-  );
-  packageFile = join(dir, (await readdir(dir)).find((name) => name.endsWith(".tgz")) ?? "");
+  packageFile = await buildPackage(dir);
 });
 afterAll(() => rm(dir, { recursive: true, force: true }));
 beforeEach(async () => {
