@@ -20,8 +20,7 @@ export class Cover {
   private below = new Map<string, boolean>();
 
   /** Does an upper layer hide a file at this path? */
-  hides(parts: readonly string[]): boolean {
-    const path = parts.join("/");
+  hides(path: string): boolean {
     if (this.marks.size === 0 || this.needed.has(path)) return false;
     return (
       this.marks.has(path) || this.hiddenBelow(path.slice(0, Math.max(0, path.lastIndexOf("/"))))
@@ -47,7 +46,7 @@ export class Cover {
   /** Take in a whole layer, after it has been read: it hides only what lies below it. */
   add(entries: LayerEntries<unknown>): void {
     this.below = new Map();
-    for (const { header, parts, whiteout } of entries) {
+    for (const { header, parts, path, whiteout } of entries) {
       switch (whiteout.kind) {
         case "ignore":
           break;
@@ -59,7 +58,7 @@ export class Cover {
           break;
         case "none": {
           const directory = header.kind === "directory";
-          this.mark(parts.join("/"), directory ? ENTRY : ALL);
+          this.mark(path, directory ? ENTRY : ALL);
           if (header.kind === "hardlink") this.needed.add(header.link.replace(/^(\.?\/)+/, ""));
         }
       }

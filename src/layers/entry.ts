@@ -7,6 +7,8 @@ export interface LayerEntry<Content> {
   header: TarEntry;
   /** Cleaned path; [] is the root. */
   parts: readonly string[];
+  /** The same with slashes between. */
+  path: string;
   whiteout: Whiteout;
   /** Where the content went; undefined when it was left out because an upper layer hides it. */
   content: Content | undefined;

@@ -51,8 +51,8 @@ class Merger<Content> {
     );
     if (hiding.length === 0) return;
     const own = new Set<string>();
-    for (const { header, parts, whiteout } of entries) {
-      if (whiteout.kind === "none" && header.kind !== "symlink") own.add(parts.join("/"));
+    for (const { header, path, whiteout } of entries) {
+      if (whiteout.kind === "none" && header.kind !== "symlink") own.add(path);
     }
     for (const { parts, whiteout } of hiding) {
       const directory = this.find(parts.slice(0, -1), own);
@@ -100,15 +100,15 @@ class Merger<Content> {
   }
 
   /**
-   * The directory at a path, made where missing. Symlinks are followed inside the root; anything
+   * The directory that an entry lies in, made where missing. Symlinks are followed inside the root; anything
    * else in the way is replaced by a directory.
    */
-  private directory(parts: readonly string[], count: number): TreeNode<Content> {
-    const path = parts.slice(0, count).join("/");
+  private directory({ parts, path: whole }: LayerEntry<Content>): TreeNode<Content> {
+    const path = whole.slice(0, Math.max(0, whole.lastIndexOf("/")));
     if (path === this.lastPath && this.lastDirectory !== undefined) return this.lastDirectory;
     const stack: TreeNode<Content>[] = [];
     let node: TreeNode<Content> = this.root;
-    const pending = parts.slice(0, count).reverse();
+    const pending = parts.slice(0, -1).reverse();
     let followed = 0;
     for (let part = pending.pop(); part !== undefined; part = pending.pop()) {
       if (part === "..") {
@@ -152,7 +152,7 @@ class Merger<Content> {
     }
     if (header.kind === "symlink") checkSymlink(header.link, parts, this.limits);
     const target = header.kind === "hardlink" ? this.linkTarget(entry) : undefined;
-    const parent = this.directory(parts, parts.length - 1);
+    const parent = this.directory(entry);
     const existing = parent.children?.get(name);
     if (header.kind === "directory" && existing?.kind === "directory") {
       if (!existing.explicit) this.made++;

@@ -73,7 +73,7 @@ function readLayer<Content>(
   blob: LayerBlob,
   context: StreamContext<Content>,
   counts: Counts,
-  wanted: (parts: readonly string[], index: number) => boolean,
+  wanted: (path: string, index: number) => boolean,
 ): LayerEntries<Content> {
   const { store, limits } = context;
   const reader = new TarReader(source, limits, (total) =>
@@ -87,14 +87,15 @@ function readLayer<Content>(
       throw tooMany(`more than ${limits.metadataBytes} bytes of names and attributes`);
     }
     const parts = cleanPath(header.path, limits);
+    const path = parts.join("/");
     const whiteout = whiteoutOf(parts);
     let content: Content | undefined;
-    if (header.kind === "file" && whiteout.kind === "none" && wanted(parts, entries.length)) {
+    if (header.kind === "file" && whiteout.kind === "none" && wanted(path, entries.length)) {
       store.begin(header.size);
       reader.content((offset, chunk, from, to) => store.write(offset, chunk, from, to));
       content = store.end();
     }
-    entries.push({ header, parts, whiteout, content });
+    entries.push({ header, parts, path, whiteout, content });
   }
   const diffId = `sha256:${reader.drain()}`;
   counts.bytes += reader.total;
@@ -148,7 +149,7 @@ export function mergeImage<Content>(
       blob,
       context,
       counts,
-      (parts) => !cover.hides(parts),
+      (path) => !cover.hides(path),
     );
     cover.add(entries);
     all[layer] = entries;

@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { lstatSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { Ext4Reader, type FoundEntry } from "../ext4/ext4.ts";
 import type { InodeKind } from "../ext4/constants.ts";
 import { makeTar, storeLayer, storeLayout, type TestEntry } from "../layers/testing.ts";

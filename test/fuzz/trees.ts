@@ -11,7 +11,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { directBuilder } from "../../src/rootfs/direct.ts";
 import { compareWithUmoci, randomImage } from "../../src/rootfs/random-trees.ts";
 

@@ -171,14 +171,19 @@ export class TarReader {
     this.stored = 0;
     this.padding = 0;
     this.extended = 0;
-    const pax = new Map(this.globals);
+    // Most entries have no records of their own: no map is made for them.
+    let pax = this.globals;
+    const ownPax = (): Map<string, string> => {
+      if (pax === this.globals) pax = new Map(pax);
+      return pax;
+    };
     let longName: string | undefined;
     let longLink: string | undefined;
     let zeros = 0;
     for (;;) {
       const block = this.record();
       if (block === undefined) {
-        if (longName !== undefined || longLink !== undefined || pax.size > this.globals.size) {
+        if (longName !== undefined || longLink !== undefined || pax !== this.globals) {
           throw truncated("behind an extended header");
         }
         return undefined;
@@ -199,11 +204,11 @@ export class TarReader {
           continue;
         case "x":
         case "X":
-          parsePax(this.small(raw), pax);
+          parsePax(this.small(raw), ownPax());
           continue;
         case "g": {
           this.global(raw);
-          for (const [key, value] of this.globals) pax.set(key, value);
+          if (pax !== this.globals) for (const [key, value] of this.globals) pax.set(key, value);
           continue;
         }
         case "V":
@@ -219,7 +224,7 @@ export class TarReader {
   private entry(
     raw: RawHeader,
     block: Buffer,
-    pax: Map<string, string>,
+    pax: ReadonlyMap<string, string>,
     longName: string | undefined,
     longLink: string | undefined,
   ): TarEntry {
