@@ -127,7 +127,7 @@ async function openArchive(path: string, label: string, context: ArchiveContext)
   let plain = path;
   try {
     if ((await stat(path)).isDirectory()) throw archiveError(label, "It is a directory.");
-    if ((await compressionOf(path)) !== "none") {
+    if (compressionOf(path) !== "none") {
       plain = await spool(createReadStream(path), label, context);
     }
   } catch (error) {

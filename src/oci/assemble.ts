@@ -1,5 +1,5 @@
 /** From a manifest whose blobs are at hand to an {@link Image}: everything verified. */
-import { open, stat } from "node:fs/promises";
+import { closeSync, openSync, readSync, statSync } from "node:fs";
 import type { Compression, Digest, Image, LayerBlob, Platform } from "../model/image.ts";
 import { errnoOf } from "../model/errors.ts";
 import type { Descriptor, Manifest } from "../schema/oci.ts";
@@ -58,14 +58,14 @@ export async function findManifest(
 }
 
 /** The first bytes of a file tell how it is compressed. */
-export async function compressionOf(path: string): Promise<Compression> {
-  const handle = await open(path, "r");
+export function compressionOf(path: string): Compression {
+  // Synchronous for the reason that store.ts gives.
+  const file = openSync(path, "r");
   try {
     const head = Buffer.alloc(4);
-    const { bytesRead } = await handle.read(head, 0, 4, 0);
-    return sniffCompression(head.subarray(0, bytesRead));
+    return sniffCompression(head.subarray(0, readSync(file, head, 0, 4, 0)));
   } finally {
-    await handle.close();
+    closeSync(file);
   }
 }
 
@@ -78,7 +78,7 @@ async function checkLayer(
 ): Promise<void> {
   let size: number;
   try {
-    ({ size } = await stat(path));
+    ({ size } = statSync(path));
   } catch (error) {
     if (errnoOf(error) === "ENOENT") throw blobMissing(layer.digest, path, error);
     throw error;
@@ -122,7 +122,7 @@ export async function assembleImage(
       size: layer.size,
       // parseConfig has counted them.
       diffId: diffIds[index] ?? layer.digest,
-      compression: await compressionOf(path),
+      compression: compressionOf(path),
       path,
     });
   }

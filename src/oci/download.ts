@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import type { Hash } from "node:crypto";
+import { constants } from "node:fs";
 import { open, rm } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import type { Digest } from "../model/image.ts";
@@ -55,6 +56,7 @@ interface Partial {
 async function rehash(handle: FileHandle, limit: number, signal?: AbortSignal): Promise<Partial> {
   const hash = createHash("sha256");
   const { size: present } = await handle.stat();
+  if (present === 0) return { handle, hash, size: 0 };
   if (present > limit) {
     // Longer than the blob: not its beginning.
     await handle.truncate(0);
@@ -260,11 +262,7 @@ export async function downloadBlob(
   try {
     if (await present()) return report(descriptor.size);
     const path = store.partialPath(digest);
-    const handle = await open(path, "a+", 0o644).then(async (created) => {
-      // Positions are ignored in append mode: it only made the file.
-      await created.close();
-      return open(path, "r+");
-    });
+    const handle = await open(path, constants.O_RDWR | constants.O_CREAT, 0o644);
     try {
       const partial = await rehash(handle, descriptor.size, signal);
       await fetchWhole(descriptor, partial, context, report);

@@ -76,7 +76,7 @@ async function inspectFile(
   context: ArchiveContext,
 ): Promise<{ digest: Digest; size: number; diffId: Digest; suffix: string }> {
   const { store, signal } = context;
-  const compression = await compressionOf(path);
+  const compression = compressionOf(path);
   const suffix = compression === "none" ? "" : `+${compression}`;
   const { size } = await stat(path);
   const known = await store.knownFile(path);

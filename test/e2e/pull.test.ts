@@ -163,10 +163,10 @@ test("the caller's proxy is used, with its password, and the daemon's own enviro
     await tool("cp", secure.caFile ?? "", join(work, "certs/ca.crt"));
     const flags = ["-q", "--dest-cert-dir", join(work, "certs")];
     await tool("skopeo", "copy", ...flags, `oci:${layout}:x`, `docker://${secure.host}/a/b:1`);
-    const pull = ["image", "pull", "--ca-file", secure.caFile ?? "", `registry.test:${port}/a/b:1`];
+    const pull = ["image", "pull", "--ca-file", secure.caFile ?? "", `named.test:${port}/a/b:1`];
     const env = { HTTPS_PROXY: `http://me:s3cret@127.0.0.1:${proxyPort}` };
     expect(await vmsanOk(pull, { dir, env })).toContain(image.manifest.digest);
-    expect(new Set(asked.map(({ target }) => target))).toEqual(new Set([`registry.test:${port}`]));
+    expect(new Set(asked.map(({ target }) => target))).toEqual(new Set([`named.test:${port}`]));
     const basic = `Basic ${Buffer.from("me:s3cret").toString("base64")}`;
     expect(asked.every(({ authorization }) => authorization === basic)).toBe(true);
     // What one caller has set is not there for the next, and NO_PROXY wins.

@@ -62,7 +62,7 @@ function makeCertificates(dir: string): { ca: string; cert: string; key: string 
     "-out",
     file("srv.csr"),
   );
-  writeFileSync(file("ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:registry.test\n");
+  writeFileSync(file("ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:named.test\n");
   openssl(
     "x509",
     "-req",
