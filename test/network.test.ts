@@ -86,7 +86,14 @@ describe.skipIf(reason !== undefined)("networks in use", () => {
 
   test("300 networks, failures and kills leave nothing", async () => {
     const lines = await inWorld(bench, "lifecycle.ts", { rounds: 300, kills: 12 });
-    const nothing = { links: [], routes: [], neighbours: [], namespaces: [], leases: [] };
+    const nothing = {
+      links: [],
+      routes: [],
+      neighbours: [],
+      namespaces: [],
+      leases: [],
+      keepers: [],
+    };
     const stages = lines.filter((line) => line["stage"] !== undefined);
     expect(lines.filter((line) => line["problem"] !== undefined)).toEqual([]);
     expect(stages.length).toBe(1 + 3 + 12);
@@ -107,4 +114,14 @@ describe.skipIf(reason !== undefined)("networks in use", () => {
     // Some of the kills must have hit networks in the making, else nothing was tested.
     expect(stages.slice(4).some((stage) => Number(stage["removed"]) > 0)).toBe(true);
   }, 180_000);
+
+  test("killed daemons of an ordinary user leave nothing", async () => {
+    const lines = await inWorld(bench, "lifecycle.ts", { rootless: true, kills: 8 });
+    expect(lines.filter((line) => line["problem"] !== undefined)).toEqual([]);
+    const [before, ...kills] = lines.filter((line) => line["stage"] !== undefined);
+    expect(kills.length).toBe(8);
+    const clean = { leases: [], keepers: [], failed: [], links: before?.["links"], rules: "" };
+    for (const kill of kills) expect(kill).toMatchObject(clean);
+    expect(kills.some((kill) => Number(kill["removed"]) > 0)).toBe(true);
+  }, 120_000);
 });

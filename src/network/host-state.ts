@@ -117,11 +117,10 @@ export class HostState {
         }
         await store(changes);
         for (const [path, set] of due) writeFileSync(path, set);
+        // Also what has not changed: taking the rest back may change it.
         for (const path of beside) {
           const { was } = changes.get(path) ?? { was: "" };
-          const set = readFileSync(path, "utf8").trim();
-          if (set === was) changes.delete(path);
-          else changes.set(path, { was, set });
+          changes.set(path, { was, set: readFileSync(path, "utf8").trim() });
         }
         await store(changes);
       }
@@ -144,12 +143,13 @@ export class HostState {
       rmSync(join(this.dir, this.own), { force: true });
       if (inUse() || this.users().length > 0) return failed;
       await body();
-      for (const [path, { was, set }] of this.changes()) {
+      const now = (path: string): string | undefined =>
+        existsSync(path) ? readFileSync(path, "utf8").trim() : undefined;
+      // Somebody else's later choice stays.
+      const ours = [...this.changes()].filter(([path, { set }]) => now(path) === set);
+      for (const [path, { was }] of ours) {
         try {
-          // Somebody else's later choice stays.
-          if (existsSync(path) && readFileSync(path, "utf8").trim() === set) {
-            writeFileSync(path, was);
-          }
+          if (now(path) !== was) writeFileSync(path, was);
         } catch (error) {
           failed.push({ what: path, why: messageOf(error) });
         }

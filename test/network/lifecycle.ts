@@ -4,13 +4,18 @@
  */
 import { execFileSync, spawn } from "node:child_process";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
+import { join } from "node:path";
 import { createNetworkManager } from "../../src/network/network.ts";
 import { parsePolicy } from "../../src/network/parse.ts";
+import { Realm } from "../../src/network/realm.ts";
+import { RootlessRealm } from "../../src/network/rootless.ts";
 
 interface Job {
   helper: string;
   dir: string;
   child?: boolean;
+  /** In a user namespace; only the kills. */
+  rootless?: boolean;
   rounds: number;
   kills: number;
 }
@@ -21,12 +26,32 @@ const print = (line: unknown): void => {
   process.stdout.write(`${JSON.stringify(line)}\n`);
 };
 const manager = (): ReturnType<typeof createNetworkManager> =>
-  createNetworkManager({ dir: job.dir, helper: job.helper, ipv6: true });
+  createNetworkManager(
+    { dir: job.dir, helper: job.helper, ipv6: true },
+    job.rootless === true
+      ? new RootlessRealm(join(job.dir, "rootless"), (problem) => print({ problem }))
+      : new Realm(),
+  );
 const policy = parsePolicy({ mode: "custom", allowedDomains: "a.test", bandwidth: "50m" });
 
 /** Settings of the host that forwarding changes. */
 const settings =
   "^net[.]ipv[46][.](ip_forward$|conf[.].*[.](forwarding|accept_ra|accept_redirects)$)";
+
+/** Command lines of the processes that keep a rootless realm. */
+function keepers(): string[] {
+  return readdirSync("/proc")
+    .filter((name) => /^\d+$/.test(name))
+    .flatMap((pid) => {
+      try {
+        const line = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
+        return /^(sleep|pasta|passt|unshare|sh) /.test(line) ? [line] : [];
+      } catch {
+        // ENOENT, ESRCH: it has ended.
+        return [];
+      }
+    });
+}
 
 /** What VMs' networks could leave behind in the kernel and on disk. */
 function traces(): Record<string, unknown> {
@@ -43,6 +68,7 @@ function traces(): Record<string, unknown> {
     rules: execFileSync("nft", ["list", "tables"], { encoding: "utf8" }).trim(),
     settings: execFileSync("sysctl", ["-a", "--pattern", settings], { encoding: "utf8" }),
     state: existsSync("/run") ? readdirSync("/run").filter((name) => name.startsWith("vmsan")) : [],
+    keepers: keepers(),
     leases: existsSync(job.dir) ? readdirSync(job.dir) : [],
   };
 }
@@ -59,18 +85,8 @@ async function churn(): Promise<void> {
   }
 }
 
-if (job.child === true) {
-  await churn();
-} else {
-  execFileSync("mount", ["-t", "tmpfs", "tmpfs", "/run"]);
-  execFileSync("ip", ["link", "set", "lo", "up"]);
-  // A host with choices of its own, which must be found again.
-  execFileSync("ip", ["link", "add", "lan0", "type", "veth", "peer", "name", "lan1"]);
-  execFileSync("sysctl", ["-qw", "net.ipv4.ip_forward=0"]);
-  const choices = ["net.ipv4.conf.all.accept_redirects=0", "net.ipv4.conf.lan0.forwarding=1"];
-  execFileSync("sysctl", ["-qw", ...choices]);
-  print({ stage: "before", ...traces() });
-
+/** Networks in numbers, one in use, and starts that fail or are no longer wanted. */
+async function life(): Promise<void> {
   // 300 networks, up to four at a time alive.
   const networks = manager();
   const alive: string[] = [];
@@ -131,6 +147,27 @@ if (job.child === true) {
   await networks.detach("vm-first");
   print({ stage: "failures", code, ended, ...traces() });
   await networks.close();
+}
+
+if (job.child === true) {
+  await churn();
+} else {
+  execFileSync("mount", ["-t", "tmpfs", "tmpfs", "/run"]);
+  execFileSync("ip", ["link", "set", "lo", "up"]);
+  // A host with choices of its own, which must be found again.
+  execFileSync("ip", ["link", "add", "lan0", "type", "veth", "peer", "name", "lan1"]);
+  execFileSync("sysctl", ["-qw", "net.ipv4.ip_forward=0"]);
+  const choices = ["net.ipv4.conf.all.accept_redirects=0", "net.ipv4.conf.lan0.forwarding=1"];
+  execFileSync("sysctl", ["-qw", ...choices]);
+  print({ stage: "before", ...traces() });
+
+  if (job.rootless === true) {
+    const wan =
+      "address add 198.51.100.2/24 dev lan0\nlink set dev lan1 up\nlink set dev lan0 up\nroute add default via 198.51.100.1\n";
+    execFileSync("ip", ["-batch", "-"], { input: wan });
+  } else {
+    await life();
+  }
 
   // Killed at random moments; the next start finds everything.
   for (let kill = 0; kill < job.kills; kill += 1) {
