@@ -133,6 +133,8 @@ async function handStreamThrough(
 ): Promise<void> {
   // A client that goes away ends the pipeline below; this keeps an early error from being fatal.
   client.on("error", () => client.destroy());
+  // node:http's own, ours and two pipelines' come to 11: one more than Node warns of.
+  client.setMaxListeners(20);
   try {
     const match = STREAM_PATH.exec(request.url ?? "");
     if (match === null || request.headers.upgrade !== "vmsan-stream") {

@@ -215,8 +215,9 @@ func (c *command) run(status <-chan syscall.WaitStatus, x *stdio) {
 	if x.in != nil && x.in != x.master {
 		_ = x.in.Close() // the pump has closed it unless it failed
 	}
-	c.group.Release()
 	s.Finish(exit)
+	// Removing a cgroup waits for the kernel; nobody else has to.
+	c.group.Release()
 }
 
 // endTree waits until the tree of a timed-out command is gone, which KILL sees to after the grace time.
