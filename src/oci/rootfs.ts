@@ -2,6 +2,8 @@
 import { spawn } from "node:child_process";
 import { stat } from "node:fs/promises";
 import type { Stats } from "node:fs";
+import { PassThrough } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import type { Digest, Image } from "../model/image.ts";
 import { errnoOf, messageOf } from "../model/errors.ts";
 import { protectBytes } from "./archives.ts";
@@ -48,6 +50,12 @@ async function archiveDirectory(
     stdio: ["ignore", "pipe", "pipe"],
     env: { ...process.env, LC_ALL: "C" },
   });
+  // Read from the first moment on: Node throws away the output of a process that has ended
+  // before anybody reads it, and storing it begins only after a file has been opened.
+  const output = new PassThrough({ highWaterMark: 1 << 20 });
+  pipeline(child.stdout, output).catch((error: unknown) => {
+    output.destroy(error instanceof Error ? error : new Error(messageOf(error)));
+  });
   let said = "";
   child.stderr.setEncoding("utf8");
   child.stderr.on("data", (text: string) => {
@@ -61,9 +69,10 @@ async function archiveDirectory(
   ended.catch(() => undefined);
   // tar's status decides whether its output is the whole tree, so nothing is named before it.
   try {
-    const blob = await ingest(store, lease, child.stdout, {}, `the tree ${dir}`, signal);
+    const blob = await ingest(store, lease, output, {}, `the tree ${dir}`, signal);
     const status = await ended;
     if (status !== 0) throw failure(`tar ended with status ${status}: ${said.trim()}`);
+    if (blob.size === 0) throw failure("tar wrote nothing at all.");
     return blob;
   } finally {
     child.kill("SIGKILL");

@@ -1,5 +1,6 @@
 /** The store: names, leases, pins, removal, disk use; archives in and out; corruption of everything. */
 import { execFileSync, spawn } from "node:child_process";
+import { pbkdf2 } from "node:crypto";
 import {
   createReadStream,
   existsSync,
@@ -17,6 +18,7 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
+import { promisify } from "node:util";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { afterAll, beforeEach, expect, test } from "vitest";
 import { hasTool } from "../../test/registry/docker-registry.ts";
@@ -362,6 +364,23 @@ test("prune while images come in and go: what was resolved is whole", async () =
     expect(image.layers.every((layer) => existsSync(layer.path))).toBe(true);
     await lease.release();
     expect((await prune()).blobs).toBeGreaterThan(3);
+  }
+});
+
+test("a tree so small that tar ends before anybody reads is not taken for an empty one", async () => {
+  const tree = await mkdtemp(join(root, "tree-"));
+  writeFileSync(join(tree, "f"), "x");
+  // The thread pool is busy, as on a loaded machine: opening a file takes longer than tar.
+  const load = { on: true };
+  const busy = Array.from({ length: 8 }, async () => {
+    while (load.on) await promisify(pbkdf2)("password", "salt", 20_000, 32, "sha512");
+  });
+  try {
+    const image = await resolve(`rootfs:${tree}`);
+    expect(image.layers[0]?.size).toBe(10_240);
+  } finally {
+    load.on = false;
+    await Promise.all(busy);
   }
 });
 
