@@ -115,8 +115,15 @@ describe.skipIf(reason !== undefined)("networks in use", () => {
     expect(stages.slice(4).some((stage) => Number(stage["removed"]) > 0)).toBe(true);
   }, 180_000);
 
-  test("killed daemons of an ordinary user leave nothing", async () => {
+  test("without root: killed keepers are replaced, killed daemons leave nothing", async () => {
     const lines = await inWorld(bench, "lifecycle.ts", { rootless: true, kills: 8 });
+    const loss = lines.find((line) => line["event"] === "loss") as Record<string, number[]>;
+    const { before: first, between, after } = loss;
+    expect(between?.[0]).not.toBe(first?.[0]);
+    expect(between?.[1]).toBe(first?.[1]);
+    expect(after?.[1]).not.toBe(first?.[1]);
+    // One keeper and one pasta: the old one's has gone with it.
+    expect(loss["running"]).toBe(2);
     expect(lines.filter((line) => line["problem"] !== undefined)).toEqual([]);
     const [before, ...kills] = lines.filter((line) => line["stage"] !== undefined);
     expect(kills.length).toBe(8);

@@ -93,10 +93,17 @@ class Manager implements NetworkManager {
     await this.refreshAddresses();
     if (this.services.size === 0 || this.realm.isHost || this.attaching > 0) return;
     try {
-      await this.realm.ready();
+      await this.enterRealm();
     } catch (error) {
       this.warn(messageOf(error));
     }
+  }
+
+  /** Make the realm ready; what an earlier one held is gone, and the helper was in that one. */
+  private async enterRealm(): Promise<void> {
+    if (!(await this.realm.ready())) return;
+    this.hostReady = undefined;
+    this.helper.stop();
   }
 
   /** When the host has got other addresses, no guest shall reach those. */
@@ -117,11 +124,7 @@ class Manager implements NetworkManager {
 
   /** The host's own table and forwarding, once for each manager; in a realm, once for each. */
   private async prepareHost(): Promise<void> {
-    if (await this.realm.ready()) {
-      // What an earlier realm held is gone, and the helper was in that one.
-      this.hostReady = undefined;
-      this.helper.stop();
-    }
+    await this.enterRealm();
     this.hostReady ??= this.prepareOnce();
     try {
       await this.hostReady;

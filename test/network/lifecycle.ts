@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { createNetworkManager } from "../../src/network/network.ts";
 import { parsePolicy } from "../../src/network/parse.ts";
 import { Realm } from "../../src/network/realm.ts";
+import { identityOf } from "../../src/util/process-identity.ts";
 import { RootlessRealm } from "../../src/network/rootless.ts";
 
 interface Job {
@@ -83,6 +84,31 @@ async function churn(): Promise<void> {
     await networks.update(ids[0] ?? "", parsePolicy({ mode: "deny-all" }));
     await Promise.all(ids.slice(round % 2).map((id) => networks.detach(id)));
   }
+}
+
+/** The keeper's and pasta's deaths: the next start has both again. */
+async function loss(): Promise<void> {
+  const networks = manager();
+  await networks.attach("vm-first", policy, [], signal);
+  const dir = join(job.dir, "rootless");
+  const pasta = (): number => Number(readFileSync(join(dir, "pasta.pid"), "utf8"));
+  const keeper = (): number =>
+    (JSON.parse(readFileSync(join(dir, "keeper.json"), "utf8")) as { pid: number }).pid;
+  const kill = async (pid: number): Promise<void> => {
+    process.kill(pid, "SIGKILL");
+    while (identityOf(pid) !== undefined) await new Promise((resolve) => setTimeout(resolve, 10));
+  };
+  const before = [pasta(), keeper()];
+  await kill(pasta());
+  await networks.attach("vm-second", policy, [], signal);
+  const between = [pasta(), keeper()];
+  await kill(keeper());
+  await networks.attach("vm-third", policy, [], signal);
+  const after = [pasta(), keeper()];
+  print({ event: "loss", before, between, after, running: keepers().length });
+  const { failed } = await networks.sweep(new Set());
+  await networks.close();
+  if (failed.length > 0) print({ problem: failed });
 }
 
 /** Networks in numbers, one in use, and starts that fail or are no longer wanted. */
@@ -165,6 +191,7 @@ if (job.child === true) {
     const wan =
       "address add 198.51.100.2/24 dev lan0\nlink set dev lan1 up\nlink set dev lan0 up\nroute add default via 198.51.100.1\n";
     execFileSync("ip", ["-batch", "-"], { input: wan });
+    await loss();
   } else {
     await life();
   }
