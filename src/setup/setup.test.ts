@@ -1,5 +1,7 @@
 /** Setup and bundles with stand-ins for the programs they run: quick, no network. */
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import {
   chmod,
   mkdir,
@@ -11,7 +13,8 @@ import {
   writeFile,
 } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { listKernels } from "../boot/kernel.ts";
 import { builtinRuntimes, listBuiltRuntimes } from "../runtimes/index.ts";
@@ -170,6 +173,35 @@ describe("setup", () => {
     await expect(running).rejects.toThrow("enough");
     expect(await readdir(layout.runtimes)).toEqual([".lock"]);
   });
+});
+
+test("killed at 30 random moments and run again: complete, nothing half made, nothing wrong", async () => {
+  await putKernel(layout);
+  const args = [join(import.meta.dirname, "../../bin/start.cjs"), "setup", "--json"];
+  const env = { ...process.env, VMSAN_DIR: layout.root };
+  const start = performance.now();
+  expect(await run(process.execPath, args, { env })).toMatchObject({ code: 0 });
+  const usual = performance.now() - start;
+  let cut = 0;
+  for (let i = 0; i < 30; i += 1) {
+    for (const { path } of await listBuiltRuntimes(layout.runtimes))
+      await rm(path, { recursive: true });
+    const child = spawn(process.execPath, args, { env, stdio: "ignore", detached: true });
+    const ended = once(child, "exit");
+    await Promise.race([sleep(Math.random() * usual), ended]);
+    child.kill("SIGKILL");
+    await ended;
+    if (child.signalCode !== null) cut += 1;
+    expect(await runSetup({ layout })).toMatchObject({ ok: true });
+    const [made, ...others] = await listBuiltRuntimes(layout.runtimes);
+    expect(others).toEqual([]);
+    expect((await readdir(layout.runtimes)).sort()).toEqual([".lock", basename(made?.path ?? "")]);
+    for (const { digest } of made?.layers ?? []) {
+      const blob = await readFile(join(made?.path ?? "", "blobs/sha256", digest.slice(7)));
+      expect(`sha256:${createHash("sha256").update(blob).digest("hex")}`).toBe(digest);
+    }
+  }
+  expect(cut).toBeGreaterThan(5);
 });
 
 describe("bundles", () => {
