@@ -316,3 +316,45 @@ describe("ports", () => {
     await expect.poll(running, { timeout: 20_000 }).toEqual([]);
   });
 });
+
+test("--init boots the image's own init, with the agent beside it", async () => {
+  const tree = join(work, "init");
+  for (const name of ["bin", "sbin", "etc", "tmp"])
+    fs.mkdirSync(join(tree, name), { recursive: true });
+  fs.copyFileSync("/bin/busybox", join(tree, "bin/busybox"));
+  for (const name of ["sh", "cat", "id", "sleep"])
+    fs.symlinkSync("busybox", join(tree, "bin", name));
+  fs.symlinkSync("../bin/busybox", join(tree, "sbin/init"));
+  fs.writeFileSync(
+    join(tree, "etc/inittab"),
+    '::sysinit:/bin/sh -c "echo ran >/tmp/mark"\n::respawn:/bin/sleep 1000\n',
+  );
+  expect((await bash("tar -C init -cf init.tar .")).code).toBe(0);
+  const image = `rootfs:${join(work, "init.tar")}`;
+  await vmsanOk(["create", "--from-image", image, "--init", "--name", "init", "--memory", "256"], {
+    dir,
+  });
+  await expect
+    .poll(
+      async () => (await vmsan(["exec", "init", "cat", "/tmp/mark"], { dir })).stdout.toString(),
+      {
+        timeout: 30_000,
+      },
+    )
+    .toBe("ran\n");
+  expect(await vmsanOk(["exec", "init", "cat", "/proc/1/comm"], { dir })).toBe("init\n");
+  // A number that no passwd knows: there is none.
+  expect(await vmsanOk(["exec", "-u", "1234:99", "init", "id"], { dir })).toBe("uid=1234 gid=99\n");
+  const limited = ["exec", "--timeout", "1s", "init", "sh", "-c", "sleep 98781 & sleep 98781"];
+  expect((await vmsan(limited, { dir })).code).toBe(124);
+  expect(
+    await vmsanOk(
+      ["exec", "init", "sh", "-c", "cat /proc/[0-9]*/cmdline | /bin/busybox grep -c 9878[1] || :"],
+      {
+        dir,
+      },
+    ),
+  ).toBe("0\n");
+  await vmsanOk(["stop", "init"], { dir });
+  await vmsanOk(["rm", "init"], { dir });
+});
