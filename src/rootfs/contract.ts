@@ -130,6 +130,8 @@ export function diskBuilderContract(builder: DiskBuilder, traits: BuilderTraits)
           { path: "ping", data: "p", xattrs: new Map([["security.capability", capability]]) },
           {
             path: "acl",
+            // The group's bits are the ACL's mask, as in every archive of a real file.
+            mode: 0o664,
             xattrs: new Map<string, Uint8Array>([
               ["system.posix_acl_access", acl],
               ["user.note", Buffer.from("n")],
