@@ -45,6 +45,7 @@ export async function runBuild(
     });
   }
   const aside = await asidePath(request.output);
+  signal.throwIfAborted();
   // An abort during the wait has no listener yet.
   signal.throwIfAborted();
   const { streams, limits = DEFAULT_LIMITS, ...rest } = request;

@@ -74,6 +74,7 @@ export const mke2fsBuilder: DiskBuilder = {
     const { signal } = context;
     const identity = identityOf(imageKey(layers, options, "mke2fs", VERSION));
     const aside = await asidePath(output);
+    signal.throwIfAborted();
     const tree = join(aside, "tree");
     const archive = join(aside, "merged.tar");
     const image = join(aside, "image");
