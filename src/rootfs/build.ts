@@ -45,8 +45,8 @@ export async function runBuild(
     });
   }
   const aside = await asidePath(request.output);
-  signal.throwIfAborted();
   // An abort during the wait has no listener yet.
+  signal.throwIfAborted();
   const { streams, limits = DEFAULT_LIMITS, ...rest } = request;
   const readers = startReaders(layers, streams);
   const order: BuildOrder = { ...rest, output: aside, limits, memory: readers.memory };
