@@ -40,7 +40,10 @@ function median(numbers: number[]): number {
 
 const dir = mkdtempSync(join(tmpdir(), "vmsan-bench-run-"));
 const call = (...args: string[]): string => {
-  const result = spawnSync(bin, args, { env: { ...process.env, VMSAN_DIR: dir }, encoding: "utf8" });
+  const result = spawnSync(bin, args, {
+    env: { ...process.env, VMSAN_DIR: dir },
+    encoding: "utf8",
+  });
   if (result.status !== 0) throw new Error(`${args.join(" ")}: ${result.stderr}`);
   return result.stdout.trim();
 };
@@ -80,7 +83,8 @@ try {
   }
   const id = call("create");
   const exec: number[] = [];
-  for (let i = 0; i < rounds; i += 1) exec.push((await firstByte(dir, ["exec", id, "echo", "hi"])).ms);
+  for (let i = 0; i < rounds; i += 1)
+    exec.push((await firstByte(dir, ["exec", id, "echo", "hi"])).ms);
   call("rm", "-f", id);
   report("cold", cold, coldPhases, median(cold) / median(exec));
   report("warm", warm, warmPhases, median(warm) / median(exec));

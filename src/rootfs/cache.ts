@@ -34,6 +34,8 @@ export interface RootfsOptions {
   cacheDir: string;
   /** Bytes of the file system, a multiple of 4096. */
   sizeBytes: number;
+  /** For a disk that will be cloned and written; default false. */
+  journal?: boolean;
   /** Default `direct`. */
   builder?: BuilderName;
   signal?: AbortSignal;
@@ -168,7 +170,7 @@ async function buildEntry(
 export async function ensureRootfs(layers: LayerBlob[], options: RootfsOptions): Promise<Rootfs> {
   const { cacheDir, sizeBytes, signal } = options;
   const builder = builders[options.builder ?? "direct"];
-  const disk: DiskOptions = { sizeBytes, journal: false };
+  const disk: DiskOptions = { sizeBytes, journal: options.journal ?? false };
   const key = imageKey(layers, disk, builder.name, builder.version);
   const present = await readEntry(cacheDir, key);
   if (present !== undefined) {

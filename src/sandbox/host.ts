@@ -190,6 +190,7 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
         const { path } = await ensureRootfs(image.layers, {
           cacheDir: layout.rootfs,
           sizeBytes: flat ? request.diskSizeBytes : BASE_BYTES,
+          journal: flat,
           ...(builder === undefined ? {} : { builder }),
           signal: work.signal,
           progress: (done, total) =>

@@ -1,6 +1,8 @@
 /** The main job as a user meets it: run, create, exec, list, inspect, stop, start, remove. */
 import { createHash, randomBytes } from "node:crypto";
+import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { tool } from "./images.ts";
 import { errorCode, freshDir, removeDir, vmsan, vmsanJson, vmsanOk } from "./support.ts";
 
 let dir = "";
@@ -82,6 +84,23 @@ describe("a VM that is kept", () => {
     await vmsanOk(["rm", "-f", id], { dir });
     expect(await errorCode(["exec", id, "true"], { dir })).toBe("ERR_VM_NOT_FOUND");
   });
+});
+
+test("one flat disk: written, stopped cleanly, kept", async () => {
+  const { vmId } = await vmsanJson<{ vmId: string }>(
+    ["create", "--disk-mode", "flat", "--disk", "2gb", "--memory", "256"],
+    { dir },
+  );
+  expect(await vmsanOk(["exec", vmId, "sh", "-c", "grep ' / ' /proc/mounts"], { dir })).toMatch(
+    /^\/dev\/\S+ \/ ext4 rw/,
+  );
+  await vmsanOk(["exec", "--sudo", vmId, "sh", "-c", "echo flat > /note"], { dir });
+  await vmsanOk(["stop", vmId], { dir });
+  // Throws with e2fsck's words when the file system is not clean.
+  await tool("e2fsck", "-fn", join(dir, "vms", vmId, "root.ext4"));
+  await vmsanOk(["start", vmId], { dir });
+  expect(await vmsanOk(["exec", vmId, "cat", "/note"], { dir })).toBe("flat\n");
+  await vmsanOk(["rm", "-f", vmId], { dir });
 });
 
 test("wrong usage is refused before anything is made", async () => {
