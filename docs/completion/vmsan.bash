@@ -5,7 +5,7 @@ _vmsan() {
   local path='' word previous='' words='' flags='' kind='' given=0 i
   for ((i = 1; i < current; i++)); do
     word=${line[i]}
-    case $previous in --allow-host-port|--allowed-cidr|--allowed-domain|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--driver|--entrypoint|--env|--format|--from|--from-image|--init|--input|--kernel|--label|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--user|--username|--vcpus|--workdir|-d|-e|-i|-o|-s|-u|-w) previous=''; continue ;; esac
+    case $previous in --allow-host-port|--allowed-cidr|--allowed-domain|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--driver|--entrypoint|--env|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--user|--username|--vcpus|--workdir|-d|-e|-i|-o|-s|-u|-w) previous=''; continue ;; esac
     previous=$word
     case $word in
       --) return 0 ;;
@@ -50,7 +50,7 @@ _vmsan() {
     'image disk') words='' flags='--json --verbose --output -o --size --builder --journal --platform --ca-file --help -h' kind=file ;;
     'login') words='' flags='--json --verbose --username -u --password-stdin --ca-file --help -h' kind=file ;;
     'logout') words='' flags='--json --verbose --help -h' kind=file ;;
-    'setup') words='' flags='--json --verbose --runtime --plan --offline --mirror --suite --from --bundle --refresh --help -h' kind='' ;;
+    'setup') words='' flags='--json --verbose --runtime --plan --offline --mirror --suite --from --bundle --firecracker --firecracker-version --refresh --help -h' kind='' ;;
     'doctor') words='' flags='--json --verbose --fix --help -h' kind='' ;;
     'kernel') words='ls list add use rm remove' flags='--json --verbose --help -h' kind='' ;;
     'kernel ls'|'kernel list') words='' flags='--json --verbose --help -h' kind='' ;;
@@ -70,7 +70,7 @@ _vmsan() {
     --pull) words='missing always never' kind='' ;;
     --format) words='oci-archive docker-archive' kind='' ;;
     --builder) words='direct mke2fs' kind='' ;;
-    --allow-host-port|--allowed-cidr|--allowed-domain|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--driver|--entrypoint|--env|--format|--from|--from-image|--init|--input|--kernel|--label|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--user|--username|--vcpus|--workdir|-d|-e|-i|-o|-s|-u|-w) words='' flags='' kind=file ;;
+    --allow-host-port|--allowed-cidr|--allowed-domain|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--driver|--entrypoint|--env|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--user|--username|--vcpus|--workdir|-d|-e|-i|-o|-s|-u|-w) words='' flags='' kind=file ;;
     *) if [ "$given" -gt 0 ] && [ "$kind" = vm ]; then kind=file; fi ;;
   esac
   if [[ $cur == -* ]]; then

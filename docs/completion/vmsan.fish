@@ -308,6 +308,8 @@ complete -c vmsan -n '__fish_seen_subcommand_from setup' -l mirror -r -d 'where 
 complete -c vmsan -n '__fish_seen_subcommand_from setup' -l suite -r -d 'Debian release of the base image, instead of the host'\''s'
 complete -c vmsan -n '__fish_seen_subcommand_from setup' -l from -r -d 'take everything from this bundle (a file, or unpacked)'
 complete -c vmsan -n '__fish_seen_subcommand_from setup' -l bundle -r -d 'afterwards write a bundle for hosts without a network'
+complete -c vmsan -n '__fish_seen_subcommand_from setup' -l firecracker -r -d 'also Firecracker and its jailer, from this address or directory'
+complete -c vmsan -n '__fish_seen_subcommand_from setup' -l firecracker-version -r -d 'another release than the pinned one'
 complete -c vmsan -n '__fish_seen_subcommand_from setup' -l refresh -d 'make the runtimes again, with today'\''s packages'
 complete -c vmsan -n '__fish_seen_subcommand_from setup' -s h -l help -d 'display help for command'
 complete -c vmsan -n '__fish_seen_subcommand_from doctor' -l json -d 'one JSON object on standard output'

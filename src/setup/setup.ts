@@ -3,15 +3,17 @@
  * there, what would be fetched) and carries it out, each item on its own: one that fails stops no
  * other, and the report says how to get it. What is there costs no network and no process.
  */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { access } from "node:fs/promises";
-import { ensureKernel, listKernels } from "../boot/kernel.ts";
+import { ensureKernel, hostArch, listKernels } from "../boot/kernel.ts";
 import { VmsanError, asVmsanError, type ErrorInfo } from "../model/errors.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import { ensureRuntime, findRuntime, readCatalogue, type Runtime } from "../runtimes/index.ts";
 import { agentBinary } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
 import { which } from "../util/which.ts";
+import { pinnedVersion, provisionFirecracker } from "../vmm/firecracker/binaries.ts";
 import { readBundle } from "./bundle.ts";
 import { installCommand, installPrograms, missingPrograms, programsFor } from "./programs.ts";
 
@@ -29,6 +31,11 @@ export interface SetupOptions {
   from?: string;
   /** Make runtimes again with today's packages. */
   refresh?: boolean;
+  /**
+   * Fetch Firecracker and its jailer when they are not there; `base` is the https or file address
+   * or the directory that holds `vVERSION/ARCHIVE` with its checksum.
+   */
+  firecracker?: { base?: string; version?: string; sha256?: string };
   signal?: AbortSignal;
   progress?: ProgressSink;
 }
@@ -89,23 +96,41 @@ function offlineError(what: string): VmsanError {
   });
 }
 
-/** Firecracker and its jailer: used when they are there, never fetched. */
-function firecrackerItem(): Item {
+/** Firecracker and its jailer: used when they are there, fetched when asked for. */
+function firecrackerItem(options: SetupOptions): Item {
+  const { layout, firecracker } = options;
+  const find = async (name: string): Promise<string | undefined> => {
+    const own = join(layout.bin, name);
+    return existsSync(own) ? own : await which(name);
+  };
   return {
     name: "firecracker",
     look: async () => {
-      const found = await Promise.all([which("firecracker"), which("jailer")]);
+      const found = await Promise.all([find("firecracker"), find("jailer")]);
       const ready = !found.includes(undefined);
-      const detail = ready ? found.join(", ") : "not on PATH; QEMU runs the VMs";
+      const missing = firecracker !== undefined && !ready;
+      const otherwise = missing
+        ? `release ${firecracker.version ?? pinnedVersion}`
+        : "not on PATH; QEMU runs the VMs (--firecracker fetches it)";
       return {
         name: "firecracker",
-        state: ready ? "ready" : "optional",
-        detail,
-        fetchBytes: 0,
-        diskBytes: 0,
+        state: ready ? "ready" : missing ? "missing" : "optional",
+        detail: ready ? found.join(", ") : otherwise,
+        fetchBytes: missing ? 8 * MIB : 0,
+        diskBytes: missing ? 8 * MIB : 0,
       };
     },
-    make: () => Promise.reject(new Error("never made")),
+    make: async () => {
+      const local = firecracker?.base !== undefined && !/^https?:/.test(firecracker.base);
+      if (options.offline === true && !local) throw offlineError("Firecracker");
+      const programs = await provisionFirecracker({
+        binDir: layout.bin,
+        arch: hostArch(),
+        ...firecracker,
+        ...context(options),
+      });
+      return `${programs.version} in ${layout.bin}`;
+    },
   };
 }
 
@@ -258,7 +283,7 @@ async function itemsOf(options: SetupOptions): Promise<{ item: Item; plan: Plann
     // What lies below a Node.js runtime may have to be made as well.
     if (recipe?.kind === "node") missing.add("debian");
   }
-  const first = [programsItem(options, missing), firecrackerItem()];
+  const first = [programsItem(options, missing), firecrackerItem(options)];
   const firstPlans = await Promise.all(first.map((item) => item.look()));
   return [...first, ...others].map((item, i) => {
     const plan = [...firstPlans, ...plans][i];

@@ -13,6 +13,8 @@ interface Flags {
   from?: string;
   bundle?: string;
   refresh?: boolean;
+  firecracker?: string | true;
+  firecrackerVersion?: string;
   plan?: boolean;
 }
 
@@ -30,6 +32,11 @@ export function setupCommand(): Command {
     .option("--suite <NAME>", "Debian release of the base image, instead of the host's")
     .option("--from <PATH>", "take everything from this bundle (a file, or unpacked)")
     .option("--bundle <FILE>", "afterwards write a bundle for hosts without a network")
+    .option(
+      "--firecracker [BASE]",
+      "also Firecracker and its jailer, from this address or directory",
+    )
+    .option("--firecracker-version <X.Y.Z>", "another release than the pinned one")
     .option("--refresh", "make the runtimes again, with today's packages");
   return runs<Flags>(target, async ({ flags, output }) => {
     const { planSetup, runSetup, writeBundle } = await import("../../setup/index.ts");
@@ -52,6 +59,9 @@ export function setupCommand(): Command {
       ...(flags.mirror === undefined ? {} : { mirror: flags.mirror }),
       ...(flags.suite === undefined ? {} : { suite: flags.suite }),
       ...(flags.from === undefined ? {} : { from: resolve(flags.from) }),
+      ...(flags.firecracker === undefined
+        ? {}
+        : { firecracker: firecrackerSource(flags.firecracker, flags.firecrackerVersion) }),
       signal: interrupt.signal,
       progress: view.sink,
     };
@@ -120,4 +130,15 @@ function sayMissing(output: Output, items: readonly SetupItem[]): void {
     if (error.why !== undefined) output.note(`  why: ${error.why}`);
     if (error.fix !== undefined) output.note(`  fix: ${error.fix}`);
   }
+}
+
+/** Where Firecracker comes from; a directory is made absolute. */
+function firecrackerSource(
+  base: string | true,
+  version: string | undefined,
+): { base?: string; version?: string } {
+  return {
+    ...(base === true ? {} : { base: /^[a-z]+:/.test(base) ? base : resolve(base) }),
+    ...(version === undefined ? {} : { version }),
+  };
 }
