@@ -1,7 +1,7 @@
 /** Showing what a guest has said: its console, a detached command's output, decisions. */
 import { pipeline } from "node:stream/promises";
 import { attachStream } from "../agent/streams.ts";
-import { parseStreamInfo } from "../agent/spec.ts";
+import { streamInfo } from "../agent/commands.ts";
 import type { Vm } from "../client/vm.ts";
 import { VmsanError } from "../model/errors.ts";
 import { invalid, parseDuration, parseInteger } from "../util/units.ts";
@@ -80,7 +80,7 @@ export async function showCommandOutput(
   options: LogOptions,
   output: Output,
 ): Promise<number> {
-  const info = parseStreamInfo(await vm.transport.request("GET", `/v1/streams/${requireId(id)}`));
+  const info = await streamInfo(vm.transport, requireId(id));
   if (options.since !== undefined && Date.parse(info.startedAt) < sinceTime(options.since))
     return 0;
   const tail = tailOf(options);

@@ -1,7 +1,7 @@
 /** An interactive shell that goes on when the connection is left or lost. */
+import { listStreams } from "../agent/commands.ts";
 import { attachStream } from "../agent/streams.ts";
 import type { StreamInfo } from "../agent/spec.ts";
-import { parseStreamInfo } from "../agent/spec.ts";
 import type { Vm } from "../client/vm.ts";
 import { VmsanError } from "../model/errors.ts";
 import { joinSession } from "./exec-session.ts";
@@ -12,10 +12,8 @@ const LABEL_PREFIX = "shell:";
 
 /** The running shell of that name, if there is one. */
 async function findShell(vm: Vm, label: string): Promise<StreamInfo | undefined> {
-  const reply = await vm.transport.request<{ streams?: unknown[] }>("GET", "/v1/streams");
-  return (reply.streams ?? [])
-    .map((entry) => parseStreamInfo(entry))
-    .find((info) => info.running && info.label === label);
+  const streams = await listStreams(vm.transport);
+  return streams.find((info) => info.running && info.label === label);
 }
 
 /**

@@ -9,11 +9,9 @@ export function psCommand(): Command {
     command("ps <vm>", "commands that run, or have run, in a VM"),
     async (context, ref: string) => {
       const vm = await (await context.vmsan()).get(ref);
-      const { parseStreamInfo } = await import("../../agent/spec.ts");
-      const reply = await vm.transport.request<{ streams?: unknown[] }>("GET", "/v1/streams");
-      const commands = (reply.streams ?? [])
-        .map((entry) => parseStreamInfo(entry))
-        .filter(({ kind }) => kind === "exec");
+      const { listStreams } = await import("../../agent/commands.ts");
+      const streams = await listStreams(vm.transport);
+      const commands = streams.filter(({ kind }) => kind === "exec");
       context.output.result(
         { vmId: vm.id, commands },
         table([
@@ -39,11 +37,8 @@ export function waitCommand(): Command {
     async (context, ref: string, id: string) => {
       const vm = await (await context.vmsan()).get(ref);
       const { requireId } = await import("../logs-session.ts");
-      const { parseStreamInfo } = await import("../../agent/spec.ts");
-      const info = parseStreamInfo(
-        await vm.transport.request("GET", `/v1/streams/${requireId(id)}/wait`),
-      );
-      const { exit } = info;
+      const { waitStream } = await import("../../agent/commands.ts");
+      const { exit } = await waitStream(vm.transport, requireId(id));
       context.output.result({
         vmId: vm.id,
         commandId: id,
