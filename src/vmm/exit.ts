@@ -1,11 +1,28 @@
 /** Learning that a VMM process has ended, also one that an earlier daemon started. */
 import type { ChildProcess } from "node:child_process";
+import { VmsanError, messageOf } from "../model/errors.ts";
 import type { ProcessIdentity } from "../model/vm.ts";
 import { isAlive, signalProcess } from "../util/process-identity.ts";
 import type { VmmExit } from "./driver.ts";
 
 /** Milliseconds between looks at a process that is not our child. */
 const lookEveryMs = 200;
+
+/**
+ * The error of a VM that does not run (any more): ERR_VM_NOT_RUNNING.
+ * @param program the VMM's name, for people
+ */
+export function vmmGone(id: string, program: string, cause?: unknown): VmsanError {
+  return new VmsanError(
+    {
+      code: "ERR_VM_NOT_RUNNING",
+      message: `The VM ${id} does not run`,
+      why: cause === undefined ? `Its ${program} process has ended.` : messageOf(cause),
+      fix: `Start it with \`vmsan start ${id}\`; its console.log tells why it ended.`,
+    },
+    cause,
+  );
+}
 
 /**
  * Resolves when exactly that process is gone.

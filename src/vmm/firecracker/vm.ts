@@ -4,13 +4,13 @@ import type { Socket } from "node:net";
 import { dirname, join } from "node:path";
 import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
+import { VmsanError, errnoOf } from "../../model/errors.ts";
 import type { IsolationReport, ProcessIdentity, VmSpec } from "../../model/vm.ts";
 import { isAlive } from "../../util/process-identity.ts";
 import { run } from "../../util/run.ts";
 import { connectUnix } from "../../util/socket-path.ts";
 import type { RunningVm, SnapshotFiles, VmmExit } from "../driver.ts";
-import { killAndWait, within } from "../exit.ts";
+import { killAndWait, vmmGone, within } from "../exit.ts";
 import { FirecrackerApi } from "./api.ts";
 import { agentPort, fcFiles } from "./config.ts";
 
@@ -33,17 +33,7 @@ export interface Place {
 }
 
 /** An error of a VM that does not run (any more). */
-function notRunning(id: string, cause?: unknown): VmsanError {
-  return new VmsanError(
-    {
-      code: "ERR_VM_NOT_RUNNING",
-      message: `The VM ${id} does not run`,
-      why: cause === undefined ? "Its Firecracker process has ended." : messageOf(cause),
-      fix: `Start it with \`vmsan start ${id}\`; its console.log tells why it ended.`,
-    },
-    cause,
-  );
-}
+const notRunning = (id: string, cause?: unknown): VmsanError => vmmGone(id, "Firecracker", cause);
 
 /**
  * Ask for a connection to a guest port on a freshly connected vsock socket.

@@ -2,12 +2,12 @@
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
-import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
+import { VmsanError, errnoOf } from "../../model/errors.ts";
 import type { IsolationReport, ProcessIdentity, VmSpec } from "../../model/vm.ts";
 import { isAlive } from "../../util/process-identity.ts";
 import { connectUnix } from "../../util/socket-path.ts";
 import type { RunningVm, SnapshotFiles, VmmExit } from "../driver.ts";
-import { killAndWait, within } from "../exit.ts";
+import { killAndWait, vmmGone, within } from "../exit.ts";
 import { qemuFiles } from "./command.ts";
 import { Qmp } from "./qmp.ts";
 import { createState } from "./snapshot.ts";
@@ -16,17 +16,7 @@ import { createState } from "./snapshot.ts";
 const monitorTimeoutMs = 20_000;
 
 /** An error of a VM that does not run (any more). */
-function notRunning(id: string, cause?: unknown): VmsanError {
-  return new VmsanError(
-    {
-      code: "ERR_VM_NOT_RUNNING",
-      message: `The VM ${id} does not run`,
-      why: cause === undefined ? "Its QEMU process has ended." : messageOf(cause),
-      fix: `Start it with \`vmsan start ${id}\`; its console.log tells why it ended.`,
-    },
-    cause,
-  );
-}
+const notRunning = (id: string, cause?: unknown): VmsanError => vmmGone(id, "QEMU", cause);
 
 /** A VM in a QEMU process. */
 export class QemuVm implements RunningVm {
