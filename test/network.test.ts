@@ -24,6 +24,7 @@ const mutations = [
   { from: "goto deny-deny-all", to: "accept", columns: "D" },
   { from: "th dport { 80, 443 } goto deny-protocol", to: "th dport 80 continue", columns: "F" },
   { from: "goto deny-protocol", to: "accept", columns: "A" },
+  { from: "th dport != { 443, 9000, 5000 } goto deny-port", to: "continue", columns: "P" },
   {
     from: 'iifname "tap0" meta nfproto ipv4 tcp dport { 80, 443 } jump proxy4',
     to: "",

@@ -9,6 +9,7 @@ export interface PolicyFlags {
   allowedDomain?: string[];
   allowedCidr?: string[];
   deniedCidr?: string[];
+  allowedPort?: string[];
   allowHostPort?: string[];
   allowIcmp?: boolean;
   allowUdp?: boolean;
@@ -26,6 +27,7 @@ export function addPolicyFlags(target: Command): Command {
     )
     .option("--allowed-cidr <list>", "addresses the guest may reach", collectList)
     .option("--denied-cidr <list>", "addresses the guest may not reach; wins", collectList)
+    .option("--allowed-port <list>", "only these ports of what the lists allow", collectList)
     .option("--allow-host-port <list>", "TCP ports of this host the guest may reach", collectList)
     .option("--allow-icmp", "let ICMP echo through")
     .option("--allow-udp", "let UDP other than DNS through")
@@ -39,6 +41,7 @@ export function policyOptions(flags: PolicyFlags): NetworkOptions {
     allowedDomains: flags.allowedDomain,
     allowedCidrs: flags.allowedCidr,
     deniedCidrs: flags.deniedCidr,
+    allowedPorts: flags.allowedPort,
     allowHostPorts: flags.allowHostPort,
     allowIcmp: flags.allowIcmp,
     allowUdp: flags.allowUdp,

@@ -15,6 +15,8 @@ export interface NetworkOptions {
   allowedDomains?: string[];
   allowedCidrs?: string[];
   deniedCidrs?: string[];
+  /** Only these ports of what the lists allow; without it every port. */
+  allowedPorts?: (string | number)[];
   allowHostPorts?: (string | number)[];
   allowIcmp?: boolean;
   allowUdp?: boolean;
@@ -89,6 +91,7 @@ export function policyOf(options: NetworkOptions): NetworkPolicy {
     allowedDomains: options.allowedDomains,
     allowedCidrs: options.allowedCidrs,
     deniedCidrs: options.deniedCidrs,
+    allowedPorts: options.allowedPorts,
     allowHostPorts: options.allowHostPorts,
     allowIcmp: options.allowIcmp,
     allowUdp: options.allowUdp,

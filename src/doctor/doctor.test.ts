@@ -235,6 +235,7 @@ describe("leftovers", () => {
           allowedDomains: [],
           allowedCidrs: [],
           deniedCidrs: [],
+          allowedPorts: [],
           allowHostPorts: [],
         },
       });

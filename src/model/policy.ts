@@ -12,6 +12,8 @@ export interface NetworkPolicy {
   allowedCidrs: string[];
   /** Wins over everything allowed. */
   deniedCidrs: string[];
+  /** Ports of what the lists allow, under `custom`; empty: every port. */
+  allowedPorts: number[];
   /** TCP ports of the host itself that the guest may reach. */
   allowHostPorts: number[];
   allowIcmp: boolean;

@@ -1,4 +1,4 @@
-/** The policy's answers for names and addresses, as the name server and the proxy need them. Pure. */
+/** The policy's answers for names, addresses and ports, as the name server and the proxy need them. Pure. */
 import type { NetworkPolicy } from "../model/policy.ts";
 import { contains, embeddedV4, parseAddress, parseCidr, type Address, type Cidr } from "./cidr.ts";
 import { dohResolvers, guestRanges, protectedRanges } from "./ranges.ts";
@@ -22,6 +22,11 @@ export function matchesDomain(domains: readonly string[], name: string): boolean
 export function nameAllowed(policy: NetworkPolicy, name: string): boolean {
   if (policy.mode === "allow-all") return true;
   return policy.mode === "custom" && matchesDomain(policy.allowedDomains, name);
+}
+
+/** Whether a port is among those of what the policy's lists allow. */
+export function portAllowed({ allowedPorts }: NetworkPolicy, number: number): boolean {
+  return allowedPorts.length === 0 || allowedPorts.includes(number);
 }
 
 const cidrs = (list: readonly string[]): Cidr[] =>

@@ -42,6 +42,10 @@ export function checkId(vmId: string): void {
 const strings = (value: unknown): string[] | undefined =>
   Array.isArray(value) && value.every((entry) => typeof entry === "string") ? value : undefined;
 
+/** A list of integers, or undefined. */
+const numbers = (value: unknown): number[] | undefined =>
+  Array.isArray(value) && value.every((entry) => Number.isInteger(entry)) ? value : undefined;
+
 /** A stored policy; undefined when it is not one. */
 function readPolicy(value: unknown): NetworkPolicy | undefined {
   if (typeof value !== "object" || value === null) return undefined;
@@ -51,14 +55,16 @@ function readPolicy(value: unknown): NetworkPolicy | undefined {
   const allowedDomains = strings(from["allowedDomains"]);
   const allowedCidrs = strings(from["allowedCidrs"]);
   const deniedCidrs = strings(from["deniedCidrs"]);
-  const ports = from["allowHostPorts"];
+  const hostPorts = numbers(from["allowHostPorts"]);
+  // Leases of versions that knew no such list.
+  const allowedPorts = numbers(from["allowedPorts"] ?? []);
   if (
     mode === undefined ||
     allowedDomains === undefined ||
     allowedCidrs === undefined ||
     deniedCidrs === undefined ||
-    !Array.isArray(ports) ||
-    !ports.every((port): port is number => Number.isInteger(port))
+    hostPorts === undefined ||
+    allowedPorts === undefined
   ) {
     return undefined;
   }
@@ -68,7 +74,8 @@ function readPolicy(value: unknown): NetworkPolicy | undefined {
     allowedDomains,
     allowedCidrs,
     deniedCidrs,
-    allowHostPorts: ports,
+    allowedPorts,
+    allowHostPorts: hostPorts,
     allowIcmp: from["allowIcmp"] === true,
     allowUdp: from["allowUdp"] === true,
     ...(typeof mbit === "number" ? { bandwidthMbit: mbit } : {}),

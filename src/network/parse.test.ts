@@ -100,6 +100,7 @@ test("conflicts", () => {
       { deniedCidrs: "10.0.0.0/8" },
       { allowHostPorts: "80" },
       { allowIcmp: true },
+      { allowedPorts: "443" },
     ]) {
       expect(code(() => parsePolicy({ mode, ...more }))).toBe("ERR_VALIDATION_POLICY_CONFLICT");
     }
@@ -115,6 +116,25 @@ test("conflicts", () => {
   expect(code(() => checkPortsAgainstPolicy(parsePolicy({ mode: "deny-all" }), ports))).toBe(
     "no error",
   );
+});
+
+test("ports narrow what lists allow, and need such a list", () => {
+  expect(parsePolicy({ allowedDomains: "a.example", allowedPorts: "443, 22,443" })).toMatchObject({
+    mode: "custom",
+    allowedPorts: [443, 22],
+  });
+  for (const mode of ["allow-all", "custom"]) {
+    for (const more of [{}, { deniedCidrs: "10.0.0.0/8" }]) {
+      expect(code(() => parsePolicy({ mode, allowedPorts: [443], ...more }))).toBe(
+        "ERR_VALIDATION_POLICY_CONFLICT",
+      );
+    }
+  }
+  for (const bad of ["0", "65536", "80-90", "http", "", "443,,80"]) {
+    expect(code(() => parsePolicy({ allowedCidrs: "::/0", allowedPorts: bad }))).toBe(
+      "ERR_VALIDATION_PORT",
+    );
+  }
 });
 
 test("bandwidth", () => {

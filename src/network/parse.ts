@@ -14,6 +14,7 @@ export interface PolicyInput {
   allowedDomains?: ListInput;
   allowedCidrs?: ListInput;
   deniedCidrs?: ListInput;
+  allowedPorts?: string | readonly (string | number)[] | undefined;
   allowHostPorts?: string | readonly (string | number)[] | undefined;
   allowIcmp?: boolean | undefined;
   allowUdp?: boolean | undefined;
@@ -141,26 +142,23 @@ export function parsePolicy(input: PolicyInput): NetworkPolicy {
       `Use one of: ${modes.join(", ")}.`,
     );
   }
-  const hostPorts = input.allowHostPorts;
   const policy: NetworkPolicy = {
     mode,
     allowedDomains: unique(entries(input.allowedDomains, "DOMAIN", "domain").map(parseDomain)),
     allowedCidrs: unique(entries(input.allowedCidrs, "CIDR", "CIDR").map(parseCidrText)),
     deniedCidrs: unique(entries(input.deniedCidrs, "CIDR", "CIDR").map(parseCidrText)),
-    allowHostPorts: unique(
-      entries(
-        typeof hostPorts === "string" ? hostPorts : hostPorts?.map(String),
-        "PORT",
-        "port",
-      ).map(parsePort),
-    ),
+    allowedPorts: portList(input.allowedPorts),
+    allowHostPorts: portList(input.allowHostPorts),
     allowIcmp: input.allowIcmp ?? false,
     allowUdp: input.allowUdp ?? false,
     ...(input.bandwidth === undefined ? {} : { bandwidthMbit: parseBandwidth(input.bandwidth) }),
   };
   const lists =
     policy.allowedDomains.length + policy.allowedCidrs.length + policy.deniedCidrs.length > 0;
-  const openings = policy.allowHostPorts.length > 0 || policy.allowIcmp || policy.allowUdp;
+  const openings =
+    policy.allowedPorts.length + policy.allowHostPorts.length > 0 ||
+    policy.allowIcmp ||
+    policy.allowUdp;
   if ((mode === "deny-all" || mode === "none") && (lists || openings)) {
     throw invalid(
       "POLICY_CONFLICT",
@@ -177,8 +175,25 @@ export function parsePolicy(input: PolicyInput): NetworkPolicy {
       "Leave one of the two out.",
     );
   }
+  if (
+    policy.allowedPorts.length > 0 &&
+    policy.allowedDomains.length + policy.allowedCidrs.length === 0
+  ) {
+    throw invalid(
+      "POLICY_CONFLICT",
+      `Cannot allow the ports ${policy.allowedPorts.join(", ")} of nothing`,
+      "Ports narrow what names and CIDRs allow, and none of those is given.",
+      "Add --allowed-domain, or --allowed-cidr 0.0.0.0/0,::/0 for these ports everywhere.",
+    );
+  }
   if (mode === "allow-all" && lists) policy.mode = "custom";
   return policy;
+}
+
+/** Ports from a comma list or a list. */
+function portList(input: string | readonly (string | number)[] | undefined): number[] {
+  const list = typeof input === "string" ? input : input?.map(String);
+  return unique(entries(list, "PORT", "port").map(parsePort));
 }
 
 /** Without duplicates, order kept. */

@@ -6,7 +6,7 @@
 import { connect, type Server, type Socket } from "node:net";
 import type { NetworkPolicy } from "../model/policy.ts";
 import { HttpGate } from "./http-gate.ts";
-import { addressRefused, nameAllowed, normalName } from "./judge.ts";
+import { addressRefused, nameAllowed, normalName, portAllowed } from "./judge.ts";
 import type { Decision } from "./log.ts";
 import { readHello, refusalAlert } from "./tls.ts";
 
@@ -65,6 +65,7 @@ export class Proxy {
       const kept =
         [...link.names].every((name) => nameAllowed(policy(), name)) &&
         policy().mode === "custom" &&
+        portAllowed(policy(), link.guest.localPort ?? 0) &&
         addressRefused(policy(), hostAddresses(), link.address) === undefined;
       if (!kept) this.end(link);
     }
@@ -108,7 +109,10 @@ export class Proxy {
       return;
     }
     this.links.add(link);
-    const refusedBy = addressRefused(this.context.policy(), this.context.hostAddresses(), address);
+    const policy = this.context.policy();
+    const refusedBy = portAllowed(policy, port)
+      ? addressRefused(policy, this.context.hostAddresses(), address)
+      : "port";
     if (refusedBy !== undefined) refuse(refusedBy);
     else if (port === 443) this.tls(link, refuse);
     else if (port === 80) this.http(link, refuse);

@@ -30,6 +30,14 @@ test.each([
       allowUdp: true,
     }),
   ],
+  [
+    "custom with ports",
+    parsePolicy({
+      allowedDomains: "a.example",
+      allowedCidrs: "203.0.113.0/24",
+      allowedPorts: "443,8443",
+    }),
+  ],
 ])("golden ruleset: %s", (_, policy) => {
   const names = policy.mode === "custom" && policy.allowedDomains.length > 0;
   const text = ruleset({

@@ -15,6 +15,7 @@
 import type { NetworkPolicy } from "../model/policy.ts";
 import { linkLocalOf, tapName, uplinkName, type Plan } from "./address.ts";
 import { contains, formatCidr, parseCidr, type Cidr } from "./cidr.ts";
+import { portAllowed } from "./judge.ts";
 import { dohResolvers, guestRanges, protectedRanges } from "./ranges.ts";
 
 /** Port of the transparent proxy inside the VM's namespace, on its loopback. */
@@ -115,9 +116,15 @@ export function hasNameServer(policy: NetworkPolicy): boolean {
   return policy.mode === "allow-all" || policy.mode === "custom";
 }
 
-/** Whether TCP 80 and 443 to names pass the proxy. */
+/** Of TCP 80 and 443, those that pass the proxy on their way to names. */
+function proxiedPorts(policy: NetworkPolicy): number[] {
+  if (policy.mode !== "custom" || policy.allowedDomains.length === 0) return [];
+  return [80, 443].filter((number) => portAllowed(policy, number));
+}
+
+/** Whether web traffic to names passes the proxy. */
 export function hasProxy(policy: NetworkPolicy): boolean {
-  return policy.mode === "custom" && policy.allowedDomains.length > 0;
+  return proxiedPorts(policy).length > 0;
 }
 
 /** Whether the guest may send ICMP echo requests to what it may reach. */
@@ -159,6 +166,7 @@ function endings(generation: number): string {
     "resolver",
     "protected",
     "protocol",
+    "port",
     "too-many-connections",
     "default-deny",
   ];
@@ -243,10 +251,11 @@ ${ipv6 ? `    iifname "${tapName}" meta nfproto ipv6 meta l4proto { tcp, udp } t
     ${ip} daddr @names${nr} meta l4proto tcp tproxy ${ip} to ${loopback}:${proxyPort} meta mark set ${proxyMark} accept
   }
 `;
+  const web = `tcp dport { ${proxiedPorts(policy).join(", ")} }`;
   return `${text}  chain prerouting {
     type filter hook prerouting priority mangle; policy accept;
-    iifname "${tapName}" meta nfproto ipv4 tcp dport { 80, 443 } jump proxy4
-    iifname "${tapName}" meta nfproto ipv6 tcp dport { 80, 443 } jump proxy6
+    iifname "${tapName}" meta nfproto ipv4 ${web} jump proxy4
+    iifname "${tapName}" meta nfproto ipv6 ${web} jump proxy6
   }
 ${family(4, "ip", "127.0.0.1")}${family(6, "ip6", "[::1]")}`;
 }
@@ -297,7 +306,11 @@ function verdict(nr: Family, { policy }: RuleInput): string {
       );
     }
   }
+  const { allowedPorts } = policy;
+  const narrowed =
+    allowedPorts.length > 0 ? port(`!= { ${allowedPorts.join(", ")} }`, "deny-port") : [];
   const cidr = [
+    ...narrowed,
     "meta l4proto tcp goto allow-allowed-cidr",
     ...(policy.allowUdp ? ["meta l4proto udp goto allow-allowed-cidr"] : []),
     ...(policy.allowIcmp ? [`${echo} goto allow-allowed-cidr`] : []),
@@ -305,6 +318,7 @@ function verdict(nr: Family, { policy }: RuleInput): string {
   ];
   // 80 and 443 would escape the proxy here (and QUIC cannot be read by it): never.
   const name = [
+    ...narrowed,
     ...port("{ 80, 443 }", "deny-protocol"),
     "meta l4proto tcp goto allow-allowed-domain",
     ...(policy.allowUdp ? ["meta l4proto udp goto allow-allowed-domain"] : []),

@@ -41,6 +41,7 @@ const request: CreateRequest = {
     allowedDomains: [],
     allowedCidrs: [],
     deniedCidrs: [],
+    allowedPorts: [],
     allowHostPorts: [],
     allowIcmp: false,
     allowUdp: false,

@@ -23,6 +23,8 @@ export const policySchema = z.strictObject({
   allowedDomains: list(text(255), 1000),
   allowedCidrs: list(text(64), 1000),
   deniedCidrs: list(text(64), 1000),
+  // Absent in what versions without it have stored.
+  allowedPorts: list(port, 100).default([]),
   allowHostPorts: list(port, 100),
   allowIcmp: z.boolean(),
   allowUdp: z.boolean(),

@@ -71,8 +71,10 @@ export function uidDirectory(stateDir: string): string {
     accessSync(shared, constants.W_OK);
     return shared;
   } catch (error) {
-    // EACCES, EROFS, EPERM: root of a namespace or of a sandbox that has no /run of its own.
-    if (["EACCES", "EROFS", "EPERM"].includes(errnoOf(error) ?? "")) return join(stateDir, "uids");
+    // Root of a namespace or of a sandbox that has no /run of its own. ENOENT is what Node
+    // says when it would have to make the parent too and the file system is read-only.
+    const unusable = ["EACCES", "EROFS", "EPERM", "ENOENT"];
+    if (unusable.includes(errnoOf(error) ?? "")) return join(stateDir, "uids");
     throw error;
   }
 }

@@ -11,7 +11,7 @@ import { freshDir, preparedDir, removeDir, root, vmsanBin } from "./support.ts";
 
 const reason = whyNot();
 if (reason !== undefined) process.stderr.write(`skipped: test/e2e/network.test.ts ${reason}\n`);
-const columns = Number(process.env["VMSAN_TEST_SCALE"] ?? "1") > 1 ? order : "F";
+const columns = Number(process.env["VMSAN_TEST_SCALE"] ?? "1") > 1 ? order : "FP";
 
 let bench: Bench;
 let dir: string;

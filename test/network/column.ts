@@ -1,7 +1,7 @@
 /** One policy's column of the table: every attempt made in a guest, and judged. */
 import { execFileSync } from "node:child_process";
 import { linkLocalOf } from "../../src/network/address.ts";
-import { lookups, names, order, type Attempt, type Site } from "./table.ts";
+import { expected, lookups, names, type Attempt, type Site } from "./table.ts";
 import { name, zone } from "./world.ts";
 
 /** Where a column runs. */
@@ -112,10 +112,10 @@ export async function runColumn(
   }
   const leaks: string[] = [];
   for (const [attempt, { open, got }] of results) {
-    const expected = attempt.expect[order.indexOf(letter)] === "o";
-    if (open && !expected) leaks.push(attempt.name);
+    const wanted = expected(attempt, letter);
+    if (open && !wanted) leaks.push(attempt.name);
     if (report) {
-      print({ policy: letter, name: attempt.name, expected, open, got: got.slice(0, 200) });
+      print({ policy: letter, name: attempt.name, expected: wanted, open, got: got.slice(0, 200) });
     }
   }
   const after = beliefs(context);

@@ -90,6 +90,7 @@ for (const letter of job.columns ?? order) {
     ...list("--allowed-domain", policy.allowedDomains),
     ...list("--allowed-cidr", policy.allowedCidrs),
     ...list("--denied-cidr", policy.deniedCidrs),
+    ...list("--allowed-port", policy.allowedPorts),
     ...list("--allow-host-port", policy.allowHostPorts),
     ...(policy.allowIcmp ? ["--allow-icmp"] : []),
     ...(policy.allowUdp ? ["--allow-udp"] : []),

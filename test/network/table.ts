@@ -27,6 +27,17 @@ export const policies: Record<string, NetworkPolicy> = {
     allowUdp: true,
   }),
   E: parsePolicy({ mode: "custom" }),
+  // What F opens, on three ports; see expected().
+  P: parsePolicy({
+    mode: "custom",
+    allowedDomains: domains,
+    allowedCidrs: cidrs,
+    deniedCidrs: denied,
+    allowedPorts: [443, 9000, 5000],
+    allowHostPorts: "8000",
+    allowIcmp: true,
+    allowUdp: true,
+  }),
   B: parsePolicy({
     mode: "custom",
     allowedCidrs: "0.0.0.0/0,::/0",
@@ -35,12 +46,15 @@ export const policies: Record<string, NetworkPolicy> = {
 };
 
 /** The order of the letters in expectations. */
-export const order = "ADNCFEB";
+const columns = "ADNCFEB";
+
+/** Every policy, in the order in which they are tried. */
+export const order = `${columns}P`;
 
 /** One attempt. */
 export interface Attempt {
   name: string;
-  /** One letter a policy, in {@link order}: `o` succeeds, `-` does not. */
+  /** One letter a policy, in {@link columns}: `o` succeeds, `-` does not. */
   expect: string;
   /** For nettool; or frames, whose success is that a packet with the mark got out. */
   fields?: Record<string, unknown>;
@@ -48,6 +62,19 @@ export interface Attempt {
   mark?: string;
   /** What success looks like, beyond an answer of a server. */
   want?: RegExp;
+}
+
+/** Whether an attempt is to succeed under the policy of this letter. */
+export function expected(attempt: Attempt, letter: string): boolean {
+  if (letter !== "P") return attempt.expect[columns.indexOf(letter)] === "o";
+  if (!expected(attempt, "F")) return false;
+  // Ports narrow what the lists allow; names and the gateway's own ports are not among that.
+  const { kind, addr } = attempt.fields ?? {};
+  if (kind !== "tcp" && kind !== "udp" && kind !== "tls") return true;
+  const [, host = "", port = ""] = /^(.*):(\d+)$/.exec(String(addr)) ?? [];
+  return /^\[?(203\.0\.113|10\.7|2001:db8:2)/.test(host)
+    ? ["443", "9000", "5000"].includes(port)
+    : true;
 }
 
 /** Names, as the world's upstream serves them. */
