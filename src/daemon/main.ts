@@ -128,7 +128,12 @@ async function main(): Promise<void> {
 }
 
 main().catch((error: unknown) => {
-  const known = asVmsanError(error, "The daemon cannot start", "ERR_DAEMON_START");
+  const known = asVmsanError(
+    error,
+    "The daemon cannot start",
+    "ERR_DAEMON_START",
+    `Put that right, or name another directory with VMSAN_DIR; ${layoutOf(vmsanDir()).daemonLog} may say more.`,
+  );
   report({ ready: false, error: known.toJSON() });
   process.stderr.write(`${new Date().toISOString()} error ${known.message}: ${known.why ?? ""}\n`);
   process.exit(1);

@@ -24,6 +24,11 @@ if [ "${1-}" = --inside ]; then
   for n in 0:stdin 1:stdout 2:stderr; do ln -s "/proc/self/fd/${n%:*}" "$root/dev/${n#*:}"; done
   mkdir -m 1777 "$root/dev/shm"
   mount -t proc proc "$root/proc"
+  # An empty /run in which nothing can be made, unless the list of name servers is kept there.
+  case $(readlink -f /etc/resolv.conf) in
+    /run/*) ;;
+    *) mount -t tmpfs -o ro,mode=755 sandbox-run "$root/run" ;;
+  esac
   # A chrooted process may not make user namespaces (user_namespaces(7), EPERM).
   exec chroot "$root" setpriv --reuid "$uid" --regid "$uid" --clear-groups --no-new-privs \
     --bounding-set=-all --inh-caps=-all --ambient-caps=-all \
