@@ -1,5 +1,5 @@
 /** Processes that cannot be confused with a later one of the same number. */
-import { readFileSync } from "node:fs";
+import { readFileSync, readdirSync } from "node:fs";
 import type { ProcessIdentity } from "../model/vm.ts";
 
 let cachedBootId: string | undefined;
@@ -15,11 +15,14 @@ interface ProcStat {
   startTime: number;
 }
 
-/** The fields of /proc/PID/stat that matter here; undefined when there is no such process. */
-function readStat(pid: number): ProcStat | undefined {
+/**
+ * The fields of /proc/…/stat that matter here; undefined when there is no such process.
+ * @param task a process, or `PID/task/TID`
+ */
+function readStat(task: number | string): ProcStat | undefined {
   let text: string;
   try {
-    text = readFileSync(`/proc/${pid}/stat`, "utf8");
+    text = readFileSync(`/proc/${task}/stat`, "utf8");
   } catch {
     // ENOENT or ESRCH: there is no such process, which is the answer.
     return undefined;
@@ -42,6 +45,21 @@ export function isAlive(identity: ProcessIdentity): boolean {
   return (
     now !== undefined && now.startTime === identity.startTime && now.bootId === identity.bootId
   );
+}
+
+/** Whether no thread of a process runs any more: SIGSTOP reaches them one after the other. */
+export function isStopped({ pid }: ProcessIdentity): boolean {
+  let threads: string[];
+  try {
+    threads = readdirSync(`/proc/${pid}/task`);
+  } catch {
+    // ENOENT: it is gone.
+    return true;
+  }
+  return threads.every((thread) => {
+    const state = readStat(`${pid}/task/${thread}`)?.state;
+    return state === undefined || "TtZX".includes(state);
+  });
 }
 
 /** Signal exactly that process; false when it is gone. */

@@ -164,7 +164,11 @@ export const controlCases: ExecCase[] = [
   {
     name: "terminal: a new size is told",
     run: {
-      argv: sh("trap 'stty size' WINCH; echo ready; while :; do sleep 0.02; done"),
+      // Linux sends SIGWINCH an instant before the new size can be read (pty_resize), so the one
+      // who is told looks until it is there.
+      argv: sh(
+        `trap 'until [ "$(stty size)" = "33 111" ]; do sleep 0.01; done; stty size' WINCH; echo ready; while :; do sleep 0.02; done`,
+      ),
       tty: TTY,
       steps: [
         { after: "ready", resize: [33, 111] },

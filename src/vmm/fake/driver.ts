@@ -9,7 +9,7 @@ import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import type { IsolationReport, ProcessIdentity, VmSpec } from "../../model/vm.ts";
-import { isAlive, signalProcess } from "../../util/process-identity.ts";
+import { isAlive, isStopped, signalProcess } from "../../util/process-identity.ts";
 import { connectUnix } from "../../util/socket-path.ts";
 import type {
   CleanupReport,
@@ -75,7 +75,7 @@ class FakeVm implements RunningVm {
   /** {@inheritDoc RunningVm.pause} Stops the agent and every process below it. */
   async pause(): Promise<void> {
     this.signalAll("SIGSTOP");
-    await Promise.resolve();
+    while (!isStopped(this.process)) await sleep(1);
   }
 
   /** {@inheritDoc RunningVm.resume} */
