@@ -8,6 +8,7 @@ import { AgentChannel } from "../agent/channel.ts";
 import { startStream } from "../agent/streams.ts";
 import type { CreateRequest } from "../model/api.ts";
 import { agentBinary } from "../util/package.ts";
+import { identityOf } from "../util/process-identity.ts";
 import { FakeDriver } from "../vmm/fake/driver.ts";
 import { VmRecords } from "./records.ts";
 import { Sandboxes } from "./sandboxes.ts";
@@ -137,6 +138,8 @@ test("another daemon finds a running VM, and one that died in between", async ()
   const died = await first.create(request, work(), ignore);
   await first.letGo();
   process.kill(died.pid ?? 0, "SIGKILL");
+  // The kernel ends it in its own time.
+  await expect.poll(() => identityOf(died.pid ?? 0)).toBeUndefined();
   const second = await start();
   expect(await runs(second, kept.id)).toBe(3);
   expect(second.get(kept.id).pid).toBe(kept.pid);
