@@ -58,15 +58,21 @@ export class Proxy {
     server.on("connection", (socket) => this.take(socket));
   }
 
+  /** The rule that closes an address and port, whatever name is asked for; undefined: none. */
+  private targetRefused(address: string, port: number): string | undefined {
+    const policy = this.context.policy();
+    if (!portAllowed(policy, port)) return "port";
+    return addressRefused(policy, this.context.hostAddresses(), address);
+  }
+
   /** The policy changed: cut what it no longer allows. */
   recheck(): void {
     for (const link of this.links) {
-      const { policy, hostAddresses } = this.context;
+      const policy = this.context.policy();
       const kept =
-        [...link.names].every((name) => nameAllowed(policy(), name)) &&
-        policy().mode === "custom" &&
-        portAllowed(policy(), link.guest.localPort ?? 0) &&
-        addressRefused(policy(), hostAddresses(), link.address) === undefined;
+        [...link.names].every((name) => nameAllowed(policy, name)) &&
+        policy.mode === "custom" &&
+        this.targetRefused(link.address, link.guest.localPort ?? 0) === undefined;
       if (!kept) this.end(link);
     }
   }
@@ -109,10 +115,7 @@ export class Proxy {
       return;
     }
     this.links.add(link);
-    const policy = this.context.policy();
-    const refusedBy = portAllowed(policy, port)
-      ? addressRefused(policy, this.context.hostAddresses(), address)
-      : "port";
+    const refusedBy = this.targetRefused(address, port);
     if (refusedBy !== undefined) refuse(refusedBy);
     else if (port === 443) this.tls(link, refuse);
     else if (port === 80) this.http(link, refuse);
