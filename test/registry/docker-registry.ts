@@ -112,8 +112,12 @@ export async function startRegistry(options: TestRegistryOptions = {}): Promise<
   });
   closeSync(output);
   let ended = false;
+  let failure = "";
   const gone = new Promise<void>((resolve) => {
-    child.once("error", () => resolve());
+    child.once("error", ({ message }) => {
+      failure = `${message}\n`;
+      resolve();
+    });
     child.once("close", () => resolve());
   }).then(() => {
     ended = true;
@@ -122,7 +126,7 @@ export async function startRegistry(options: TestRegistryOptions = {}): Promise<
   while (host === undefined) {
     const said = readFileSync(log, "utf8");
     host = /listening on (127\.0\.0\.1:\d+)/.exec(said)?.[1];
-    if (ended) throw new Error(`docker-registry ended: ${said.slice(-2000)}`);
+    if (ended) throw new Error(`docker-registry ended: ${failure}${said.slice(-2000)}`);
     if (host === undefined) await sleep(20);
   }
   return {
