@@ -193,8 +193,8 @@ async function ensureLocked(options: EnsureRuntimeOptions): Promise<Made> {
   if (options.offline === true) throw offlineError(name);
 
   const scratch = temporarySibling(home);
+  const layout = temporarySibling(home);
   try {
-    const layout = join(scratch, "layout");
     const work = join(scratch, "work");
     await mkdir(work, { recursive: true });
     await beginLayout(layout);
@@ -211,6 +211,8 @@ async function ensureLocked(options: EnsureRuntimeOptions): Promise<Made> {
       createdAt: new Date().toISOString(),
     };
     await writeFile(join(layout, "runtime.json"), `${JSON.stringify(built, null, 2)}\n`);
+    // Before the runtime is in its place: whoever finds it there looks for no scratch.
+    await rm(scratch, { recursive: true, force: true });
     // What is there is broken or to be replaced.
     await rm(home, { recursive: true, force: true });
     await rename(layout, home);
@@ -228,7 +230,7 @@ async function ensureLocked(options: EnsureRuntimeOptions): Promise<Made> {
       error,
     );
   } finally {
-    await rm(scratch, { recursive: true, force: true });
+    for (const left of [scratch, layout]) await rm(left, { recursive: true, force: true });
   }
 }
 
