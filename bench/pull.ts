@@ -12,20 +12,23 @@
 import { execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { loadavg, tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { gunzipSync } from "node:zlib";
 import { startRegistry } from "../test/registry/docker-registry.ts";
 import { makeImage, noise, tarOf, writeLayout } from "../test/registry/fixture.ts";
 
 const { values } = parseArgs({
-  options: { rounds: { type: "string", default: "5" }, big: { type: "string", default: "500" } },
+  options: {
+    rounds: { type: "string", default: "5" },
+    big: { type: "string", default: "500" },
+    // Of the process that makes an image: which one, and where its layout goes.
+    make: { type: "string" },
+    layout: { type: "string", default: "" },
+  },
 });
 const rounds = Number(values.rounds);
 const bin = resolve(import.meta.dirname, "../bin/vmsan");
-const root = mkdtempSync(join(tmpdir(), "vmsan-bench-pull-"));
-const home = join(root, "home");
-const env = { ...process.env, VMSAN_DIR: home };
 /** Most resident memory of the daemon in any run, in MiB. */
 let daemonPeak = 0;
 
@@ -40,7 +43,7 @@ interface Sample {
 }
 
 /** Run a program under GNU time, which has the kernel's own account of it. */
-async function measure(file: string, args: string[]): Promise<Sample> {
+async function measure(file: string, args: string[], env = process.env): Promise<Sample> {
   const start = performance.now();
   const child = spawn("/usr/bin/time", ["-f", "%U %S %M", file, ...args], {
     stdio: ["ignore", "ignore", "pipe"],
@@ -70,11 +73,15 @@ function daemonUse(pid: number): { cpu: number; now: number; most: number } {
 }
 
 /** `vmsan image pull` as users call it: the daemon runs, the store has nothing of the image. */
-async function measureOurs(pid: number, reference: string): Promise<Sample> {
+async function measureOurs(
+  pid: number,
+  reference: string,
+  env: NodeJS.ProcessEnv,
+): Promise<Sample> {
   // Sets the highest memory to the present one.
   writeFileSync(`/proc/${pid}/clear_refs`, "5");
   const before = daemonUse(pid);
-  const own = await measure(bin, ["image", "pull", reference]);
+  const own = await measure(bin, ["image", "pull", reference], env);
   const after = daemonUse(pid);
   daemonPeak = Math.max(daemonPeak, after.most);
   return {
@@ -117,92 +124,112 @@ function realisticLayers(): Buffer[] {
   });
 }
 
-execFileSync(bin, ["daemon", "start"], { env });
-const status = execFileSync(bin, ["daemon", "status", "--json"], { env, encoding: "utf8" });
-const { pid } = JSON.parse(status) as { pid: number };
-const registry = await startRegistry();
-try {
-  const images = {
-    [`one layer of ${values.big} MiB`]: makeImage({
-      layers: [tarOf("big", noise(Number(values.big) << 20, 1))],
-    }),
-    realistic: makeImage({ layers: realisticLayers().map((bytes) => gunzipSync(bytes)) }),
-    "30 small layers": makeImage({
-      layers: Array.from({ length: 30 }, (_, index) => tarOf(`f${index}`, noise(50_000, index))),
-    }),
+/** The images that are pulled. */
+const IMAGES: Record<string, () => Buffer[]> = {
+  [`one layer of ${values.big} MiB`]: () => [tarOf("big", noise(Number(values.big) << 20, 1))],
+  realistic: () => realisticLayers().map((bytes) => gunzipSync(bytes)),
+  "30 small layers": () =>
+    Array.from({ length: 30 }, (_, index) => tarOf(`f${index}`, noise(50_000, index))),
+};
+
+/** Sizes and digests of an image's layers, from the layout it was written to. */
+function layersOf(layout: string): { digest: string; size: number }[] {
+  const blob = (digest: string): string =>
+    readFileSync(join(layout, "blobs/sha256", digest.slice(7)), "utf8");
+  const index = JSON.parse(readFileSync(join(layout, "index.json"), "utf8")) as {
+    manifests: { digest: string }[];
   };
-  for (const [index, [name, image]] of Object.entries(images).entries()) {
-    const layout = join(root, `layout-${index}`);
-    writeLayout(layout, [{ top: image.manifest, tag: "x", images: [image] }]);
-    const reference = `${registry.host}/bench/i${index}:1`;
-    const push = [
-      "copy",
-      "-q",
-      "--dest-tls-verify=false",
-      `oci:${layout}:x`,
-      `docker://${reference}`,
+  const manifest = JSON.parse(blob(index.manifests[0]?.digest ?? "")) as {
+    layers: { digest: string; size: number }[];
+  };
+  return manifest.layers;
+}
+
+/** Pull one image by both, in turns, and print what it took. */
+async function compare(name: string, root: string, host: string, pid: number): Promise<void> {
+  const home = join(root, "home");
+  const env = { ...process.env, VMSAN_DIR: home };
+  const layout = mkdtempSync(join(root, "layout-"));
+  // By a process of its own: the more memory this one has, the longer it takes to start another.
+  const make = [import.meta.filename, "--big", values.big, "--make", name, "--layout", layout];
+  execFileSync(process.execPath, make, { stdio: "inherit" });
+  const reference = `${host}/bench/${basename(layout).toLowerCase()}:1`;
+  const push = ["copy", "-q", "--dest-tls-verify=false"];
+  execFileSync("skopeo", [...push, `oci:${layout}:x`, `docker://${reference}`]);
+  const layers = layersOf(layout);
+  const ours: Sample[] = [];
+  const theirs: Sample[] = [];
+  for (let round = 0; round <= rounds; round += 1) {
+    const other = mkdtempSync(join(root, "s-"));
+    const copy = ["copy", "-q", "--src-tls-verify=false"];
+    const pairs = [
+      async () =>
+        theirs.push(await measure("skopeo", [...copy, `docker://${reference}`, `oci:${other}:x`])),
+      async () => ours.push(await measureOurs(pid, reference, env)),
     ];
-    execFileSync("skopeo", push);
-    const ours: Sample[] = [];
-    const theirs: Sample[] = [];
-    for (let round = 0; round <= rounds; round += 1) {
-      const other = mkdtempSync(join(root, "s-"));
-      const copy = [
-        "copy",
-        "-q",
-        "--src-tls-verify=false",
-        `docker://${reference}`,
-        `oci:${other}:x`,
-      ];
-      const pairs = [
-        async () => theirs.push(await measure("skopeo", copy)),
-        async () => ours.push(await measureOurs(pid, reference)),
-      ];
-      // In turns, so that neither always finds the disk busy with the other's writes.
-      for (const run of round % 2 === 0 ? pairs : pairs.reverse()) {
-        execFileSync("sync");
-        await run();
-      }
-      for (const { digest } of image.layers) {
-        const [a, b] = [join(home, "images"), other].map((dir) =>
-          readFileSync(join(dir, "blobs/sha256", digest.slice(7))),
-        );
-        if (a === undefined || b === undefined || !a.equals(b))
-          throw new Error(`${digest} differs`);
-      }
-      if (readdirSync(join(home, "images/partial")).length > 0)
-        throw new Error("something is left over");
-      execFileSync(bin, ["image", "rm", reference], { env, stdio: "ignore" });
-      rmSync(other, { recursive: true });
-      // The first round warms the caches.
-      if (round === 0) ours.length = theirs.length = 0;
+    // In turns, so that neither always finds the disk busy with the other's writes.
+    for (const run of round % 2 === 0 ? pairs : pairs.reverse()) {
+      execFileSync("sync");
+      await run();
     }
-    const bytes = image.layers.reduce((sum, layer) => sum + layer.size, 0);
-    const of = (samples: Sample[]): Record<string, number> => ({
-      wall: Number(median(samples.map(({ wall }) => wall)).toFixed(3)),
-      best: Number(Math.min(...samples.map(({ wall }) => wall)).toFixed(3)),
-      cpu: Number(median(samples.map(({ cpu }) => cpu)).toFixed(2)),
-      memoryMiB: Math.round(Math.max(...samples.map(({ memory }) => memory))),
-    });
-    const [us, them] = [of(ours), of(theirs)];
-    const ratio = Number(((us["wall"] ?? 0) / (them["wall"] ?? 1)).toFixed(2));
-    const load = Number(loadavg()[0]?.toFixed(1));
-    console.log(
-      JSON.stringify({
-        bench: "pull",
-        name,
-        mib: Math.round(bytes / 2 ** 20),
-        rounds,
-        load,
-        vmsan: us,
-        daemonPeakMiB: Math.round(daemonPeak),
-        skopeo: them,
-        ratio,
-      }),
-    );
+    for (const { digest } of layers) {
+      const [a, b] = [join(home, "images"), other].map((dir) =>
+        join(dir, "blobs/sha256", digest.slice(7)),
+      );
+      execFileSync("cmp", [a ?? "", b ?? ""]);
+    }
+    if (readdirSync(join(home, "images/partial")).length > 0)
+      throw new Error("something is left over");
+    execFileSync(bin, ["image", "rm", reference], { env, stdio: "ignore" });
+    rmSync(other, { recursive: true });
+    // The first round warms the caches.
+    if (round === 0) ours.length = theirs.length = 0;
   }
-} finally {
-  execFileSync(bin, ["daemon", "stop"], { env });
-  await registry.stop();
-  rmSync(root, { recursive: true, force: true });
+  const bytes = layers.reduce((sum, layer) => sum + layer.size, 0);
+  const of = (samples: Sample[]): Record<string, number> => ({
+    wall: Number(median(samples.map(({ wall }) => wall)).toFixed(3)),
+    best: Number(Math.min(...samples.map(({ wall }) => wall)).toFixed(3)),
+    cpu: Number(median(samples.map(({ cpu }) => cpu)).toFixed(2)),
+    memoryMiB: Math.round(Math.max(...samples.map(({ memory }) => memory))),
+  });
+  const [us, them] = [of(ours), of(theirs)];
+  const ratio = Number(((us["wall"] ?? 0) / (them["wall"] ?? 1)).toFixed(2));
+  const load = Number(loadavg()[0]?.toFixed(1));
+  console.log(
+    JSON.stringify({
+      bench: "pull",
+      name,
+      mib: Math.round(bytes / 2 ** 20),
+      rounds,
+      load,
+      vmsan: us,
+      daemonPeakMiB: Math.round(daemonPeak),
+      skopeo: them,
+      ratio,
+    }),
+  );
+}
+
+/** Compare all images. */
+async function main(): Promise<void> {
+  const root = mkdtempSync(join(tmpdir(), "vmsan-bench-pull-"));
+  const env = { ...process.env, VMSAN_DIR: join(root, "home") };
+  const registry = await startRegistry();
+  try {
+    execFileSync(bin, ["daemon", "start"], { env });
+    const status = execFileSync(bin, ["daemon", "status", "--json"], { env, encoding: "utf8" });
+    const { pid } = JSON.parse(status) as { pid: number };
+    for (const name of Object.keys(IMAGES)) await compare(name, root, registry.host, pid);
+  } finally {
+    execFileSync(bin, ["daemon", "stop"], { env });
+    await registry.stop();
+    rmSync(root, { recursive: true, force: true });
+  }
+}
+
+const layers = IMAGES[values.make ?? ""];
+if (layers === undefined) await main();
+else {
+  const image = makeImage({ layers: layers() });
+  writeLayout(values.layout, [{ top: image.manifest, tag: "x", images: [image] }]);
 }
