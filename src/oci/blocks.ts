@@ -1,32 +1,47 @@
 /** Memory that bodies are received into and written from, used again and again. */
-import type { FileHandle } from "node:fs/promises";
+import { write, writeSync } from "node:fs";
+import { promisify } from "node:util";
 import type { BodySink } from "./connection.ts";
 
 /** Bytes of a block: one write. */
-const BLOCK = 1 << 20;
-/** Blocks of one download: one being filled, others being written. */
+const BLOCK = 512 << 10;
+/** Most blocks of one download: one being filled, others being written. */
 const BLOCKS = 3;
+/**
+ * Largest write that this thread does itself, in bytes. It goes into the page cache in less time
+ * than a turn of the thread pool takes.
+ */
+const SYNC_WRITE = 64 << 10;
 
-/** Blocks that nobody uses at the moment. */
-export class BlockPool {
-  readonly #free: Buffer[] = [];
+const writeAside = promisify(write);
 
-  /** A block with unknown content. */
-  take(): Buffer {
-    return this.#free.pop() ?? Buffer.allocUnsafeSlow(BLOCK);
-  }
+/** Most unused blocks that are kept: what six downloads use. */
+const KEPT = 6 * BLOCKS;
 
-  /** Give a block back. */
-  give(block: Buffer): void {
-    this.#free.push(block);
-  }
+/**
+ * Blocks that no download of this process uses at the moment. Memory that is let go of stays
+ * until some later garbage collection, so new blocks for each pull would add up in a daemon.
+ */
+const unused: Buffer[] = [];
+
+/** A block with unknown content. @param size bytes that it need hold; it may hold more */
+function takeBlock(size: number): Buffer {
+  // Made to measure for a small body: thirty layers of 50 kB need not have 15 MiB.
+  if (size < BLOCK / 2) return Buffer.allocUnsafeSlow(size);
+  return unused.pop() ?? Buffer.allocUnsafeSlow(BLOCK);
+}
+
+/** Give a block back that nobody reads or writes any more. */
+function giveBlock(block: Buffer): void {
+  if (block.length === BLOCK && unused.length < KEPT) unused.push(block);
 }
 
 /** Writes a body to a file while the next block is received. */
 export class BlockWriter implements BodySink {
-  readonly #handle: FileHandle;
-  readonly #pool: BlockPool;
+  readonly #fd: number;
   readonly #onBytes: (bytes: Buffer) => void;
+  /** One more than expected, so that a body that goes on shows. */
+  readonly #blockSize: number;
   #position: number;
   #current: Buffer;
   #used = 0;
@@ -35,21 +50,17 @@ export class BlockWriter implements BodySink {
   #failure: { error: unknown } | undefined;
 
   /**
+   * @param fd file descriptor, open until {@link finish} has ended
    * @param position in the file where the body goes
+   * @param expected bytes that the body should have; more may come, and are offered as well
    * @param onBytes sees every piece before it is written; throws to refuse it
    */
-  constructor(
-    handle: FileHandle,
-    position: number,
-    pool: BlockPool,
-    onBytes: (bytes: Buffer) => void,
-  ) {
-    this.#handle = handle;
+  constructor(fd: number, position: number, expected: number, onBytes: (bytes: Buffer) => void) {
+    this.#fd = fd;
     this.#position = position;
-    this.#pool = pool;
     this.#onBytes = onBytes;
-    this.#current = pool.take();
-    for (let count = 1; count < BLOCKS; count += 1) this.#free.push(pool.take());
+    this.#blockSize = expected + 1;
+    this.#current = takeBlock(this.#blockSize);
   }
 
   space(): Uint8Array {
@@ -63,12 +74,12 @@ export class BlockWriter implements BodySink {
     if (this.#used < this.#current.length) return undefined;
     this.#writeCurrent();
     // There is always a block to fill: reading stops before the last one is full.
-    return this.#free.length > 0 ? undefined : this.#oneWritten();
+    return this.#writing.size < BLOCKS - 1 ? undefined : this.#oneWritten();
   }
 
   /** Wait for any write to end. */
   async #oneWritten(): Promise<void> {
-    while (this.#free.length === 0 && this.#writing.size > 0) await Promise.race(this.#writing);
+    while (this.#writing.size >= BLOCKS - 1) await Promise.race(this.#writing);
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 
@@ -79,37 +90,40 @@ export class BlockWriter implements BodySink {
     const position = this.#position;
     this.#position += size;
     this.#used = 0;
-    this.#current = this.#free.pop() ?? this.#pool.take();
-    const write = this.#writeAll(block.subarray(0, size), position)
+    this.#current = this.#free.pop() ?? takeBlock(this.#blockSize);
+    const written = this.#writeAll(block.subarray(0, size), position)
       .catch((error: unknown) => {
         this.#failure ??= { error };
       })
       .finally(() => {
         this.#free.push(block);
-        this.#writing.delete(write);
+        this.#writing.delete(written);
       });
-    this.#writing.add(write);
+    this.#writing.add(written);
   }
 
   /** A write may take less than it is given. */
   async #writeAll(bytes: Buffer, position: number): Promise<void> {
     for (let done = 0; done < bytes.length;) {
-      const { bytesWritten } = await this.#handle.write(
-        bytes,
-        done,
-        bytes.length - done,
-        position + done,
-      );
-      done += bytesWritten;
+      const left = bytes.length - done;
+      done +=
+        left <= SYNC_WRITE
+          ? writeSync(this.#fd, bytes, done, left, position + done)
+          : (await writeAside(this.#fd, bytes, done, left, position + done)).bytesWritten;
     }
   }
 
   /** Write what is left and give the memory back; call it once, however the body ended. */
   async finish(): Promise<void> {
-    if (this.#used > 0) this.#writeCurrent();
-    await Promise.all(this.#writing);
-    for (const block of [this.#current, ...this.#free]) this.#pool.give(block);
-    this.#free = [];
+    try {
+      if (this.#used > 0) {
+        await this.#writeAll(this.#current.subarray(0, this.#used), this.#position);
+      }
+    } finally {
+      await Promise.all(this.#writing);
+      for (const block of [this.#current, ...this.#free]) giveBlock(block);
+      this.#free = [];
+    }
     if (this.#failure !== undefined) throw this.#failure.error;
   }
 }

@@ -4,14 +4,21 @@
  */
 import { createHash } from "node:crypto";
 import type { Hash } from "node:crypto";
-import { constants } from "node:fs";
-import { open, rm } from "node:fs/promises";
-import type { FileHandle } from "node:fs/promises";
+import {
+  closeSync,
+  constants,
+  fdatasync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  read,
+  rmSync,
+} from "node:fs";
+import { promisify } from "node:util";
 import type { Digest } from "../model/image.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import type { Descriptor } from "../schema/oci.ts";
 import { BlockWriter } from "./blocks.ts";
-import type { BlockPool } from "./blocks.ts";
 import { storeError } from "./errors.ts";
 import { PullFailure, safeUrl } from "./failure.ts";
 import { Retry } from "./retry.ts";
@@ -28,6 +35,9 @@ const SYNC_EVERY = 64 << 20;
 /** Milliseconds between two progress events of a layer. */
 const REPORT_EVERY = 100;
 
+const readAside = promisify(read);
+const syncAside = promisify(fdatasync);
+
 /** A blob as progress names it: the first twelve digits. */
 export function shortDigest(digest: Digest): string {
   return hexOf(digest).slice(0, 12);
@@ -38,7 +48,6 @@ export interface DownloadContext {
   store: ContentStore;
   /** Servers that have the blob, asked in turn. */
   sessions: readonly Session[];
-  pool: BlockPool;
   limits: RetryLimits;
   onProgress?: ProgressSink;
   signal?: AbortSignal;
@@ -46,36 +55,37 @@ export interface DownloadContext {
 
 /** A partial file with the state of its digest. */
 interface Partial {
-  handle: FileHandle;
+  /** File descriptor. */
+  fd: number;
   hash: Hash;
   /** Bytes that are in the file and in the hash. */
   size: number;
 }
 
 /** Digest what an earlier try left, at most `limit` bytes. */
-async function rehash(handle: FileHandle, limit: number, signal?: AbortSignal): Promise<Partial> {
+async function rehash(fd: number, limit: number, signal?: AbortSignal): Promise<Partial> {
   const hash = createHash("sha256");
-  const { size: present } = await handle.stat();
-  if (present === 0) return { handle, hash, size: 0 };
+  const { size: present } = fstatSync(fd);
+  if (present === 0) return { fd, hash, size: 0 };
   if (present > limit) {
     // Longer than the blob: not its beginning.
-    await handle.truncate(0);
-    return { handle, hash, size: 0 };
+    ftruncateSync(fd);
+    return { fd, hash, size: 0 };
   }
   const buffer = Buffer.allocUnsafe(1 << 20);
   let size = 0;
   for (;;) {
     signal?.throwIfAborted();
-    const { bytesRead } = await handle.read(buffer, 0, buffer.length, size);
-    if (bytesRead === 0) return { handle, hash, size };
+    const { bytesRead } = await readAside(fd, buffer, 0, buffer.length, size);
+    if (bytesRead === 0) return { fd, hash, size };
     hash.update(buffer.subarray(0, bytesRead));
     size += bytesRead;
   }
 }
 
 /** Throw away what a partial file holds. */
-async function restart(partial: Partial): Promise<void> {
-  await partial.handle.truncate(0);
+function restart(partial: Partial): void {
+  ftruncateSync(partial.fd);
   partial.hash = createHash("sha256");
   partial.size = 0;
 }
@@ -120,11 +130,11 @@ async function requestRest(
   } catch (error) {
     const unusable = error instanceof PullFailure && error.details?.["status"] === 416;
     if (!unusable) throw error;
-    await restart(partial);
+    restart(partial);
     return requestRest(session, descriptor, partial, signal);
   }
   const resumed = answer.status === 206 && rangeStart(answer) === partial.size;
-  if (!resumed && partial.size > 0) await restart(partial);
+  if (!resumed && partial.size > 0) restart(partial);
   if (answer.status === 206 && !resumed && rangeStart(answer) !== 0) {
     answer.discard();
     throw wrongContent(descriptor, answer.url, "It sends another range than it was asked for.");
@@ -137,14 +147,14 @@ async function receive(
   session: Session,
   descriptor: Descriptor,
   partial: Partial,
-  pool: BlockPool,
   onBytes: (size: number) => void,
   signal?: AbortSignal,
 ): Promise<URL> {
   const answer = await requestRest(session, descriptor, partial, signal);
   let syncedAt = partial.size;
   let syncing: Promise<void> = Promise.resolve();
-  const writer = new BlockWriter(partial.handle, partial.size, pool, (bytes) => {
+  const { fd, size: position } = partial;
+  const writer = new BlockWriter(fd, position, descriptor.size - position, (bytes) => {
     if (partial.size + bytes.length > descriptor.size) {
       throw wrongContent(descriptor, answer.url, "It sends more than was announced.");
     }
@@ -154,15 +164,19 @@ async function receive(
     if (partial.size - syncedAt >= SYNC_EVERY) {
       syncedAt = partial.size;
       // Its errors come again from the last datasync, which decides.
-      syncing = syncing.then(async () => partial.handle.datasync()).catch(() => undefined);
+      syncing = syncing.then(async () => syncAside(fd)).catch(() => undefined);
     }
   });
   try {
     await answer.receive(writer, signal);
   } finally {
-    // Also after a failure: the file must hold what the hash holds, to go on from there.
-    await writer.finish();
-    await syncing;
+    // Also after a failure: the file must hold what the hash holds, to go on from there, and
+    // whoever closes it must not do so while something is written or synced.
+    try {
+      await writer.finish();
+    } finally {
+      await syncing;
+    }
   }
   return answer.url;
 }
@@ -174,7 +188,7 @@ async function fetchWhole(
   context: DownloadContext,
   report: (size: number) => void,
 ): Promise<void> {
-  const { sessions, limits, pool, signal, onProgress } = context;
+  const { sessions, limits, signal, onProgress } = context;
   const retry = new Retry(limits, signal);
   let credited = partial.size;
   let mismatches = 0;
@@ -191,7 +205,7 @@ async function fetchWhole(
     try {
       let url = session.endpoint.bases[0] ?? new URL("https://localhost");
       if (partial.size < descriptor.size || descriptor.size === 0) {
-        url = await receive(session, descriptor, partial, pool, onBytes, signal);
+        url = await receive(session, descriptor, partial, onBytes, signal);
       }
       if (partial.size < descriptor.size) {
         throw new PullFailure(
@@ -207,7 +221,7 @@ async function fetchWhole(
       const digest = partial.hash.copy().digest("hex");
       if (digest === hexOf(descriptor.digest)) return;
       mismatches += 1;
-      await restart(partial);
+      restart(partial);
       credited = 0;
       const wrong = wrongContent(descriptor, url, `The content is sha256:${digest}.`);
       // Once more from the start: a power cut may have damaged what an earlier pull left.
@@ -262,18 +276,18 @@ export async function downloadBlob(
   try {
     if (await present()) return report(descriptor.size);
     const path = store.partialPath(digest);
-    const handle = await open(path, constants.O_RDWR | constants.O_CREAT, 0o644);
+    const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o644);
     try {
-      const partial = await rehash(handle, descriptor.size, signal);
+      const partial = await rehash(fd, descriptor.size, signal);
       await fetchWhole(descriptor, partial, context, report);
-      await handle.datasync();
+      await syncAside(fd);
     } finally {
-      await handle.close();
+      closeSync(fd);
     }
     await store.publish(path, digest);
   } catch (error) {
     if (error instanceof PullFailure && error.code === "ERR_IMAGE_DIGEST") {
-      await rm(store.partialPath(digest), { force: true });
+      rmSync(store.partialPath(digest), { force: true });
     }
     throw storeError(error, `Cannot store ${digest}`, store.dir);
   } finally {

@@ -5,7 +5,6 @@ import type { ProgressSink } from "../model/progress.ts";
 import type { Descriptor } from "../schema/oci.ts";
 import { assembleImage, blobsOf, findManifest } from "./assemble.ts";
 import type { FoundManifest } from "./assemble.ts";
-import { BlockPool } from "./blocks.ts";
 import type { Credentials } from "./credentials.ts";
 import {
   CONFIG_LIMIT,
@@ -204,12 +203,10 @@ async function fetchBlobs(
   const { store, lease, onProgress, signal } = context;
   const { manifest } = remote.found;
   await lease.protect(blobsOf(remote.found));
-  const pool = new BlockPool();
   const download = async (descriptor: Descriptor, stop: AbortSignal | undefined): Promise<void> => {
     const wanted: DownloadContext = {
       store,
       sessions,
-      pool,
       limits: context.registry.retry ?? RETRY_LIMITS,
       ...(onProgress === undefined ? {} : { onProgress }),
       ...(stop === undefined ? {} : { signal: stop }),

@@ -5,7 +5,8 @@
  *     oci-layout, index.json   the images, by name; any OCI tool can read them
  *     blobs/sha256/HEX         verified content, put there by rename only
  *     partial/HEX              downloads that have not ended
- *     verified/HEX             which file was found to have the digest, and when (a cache)
+ *     verified/HEX             which file was found to have the digest, and when (a cache, of
+ *                              files that are worth it)
  *     leases/ID/               what a running process uses, and its temporary files
  *     pins/OWNER.json          what must stay until its owner says otherwise
  *     locks/                   lock files
@@ -63,6 +64,12 @@ export async function digestFile(
 function stampOf(stats: BigIntStats): string {
   return [stats.dev, stats.ino, stats.size, stats.mtimeNs, stats.ctimeNs].join(":");
 }
+
+/**
+ * Largest content, in bytes, of which is not remembered that it was verified: reading it again
+ * takes no longer than looking up when that was.
+ */
+const READ_AGAIN = 256 << 10;
 
 /** What is remembered of a verified file. */
 export interface Verified {
@@ -125,6 +132,9 @@ export class ContentStore {
     if (known !== undefined && known.stamp === stampOf(stats)) {
       return known.diffId === undefined ? {} : { diffId: known.diffId };
     }
+    if (stats.size <= READ_AGAIN) {
+      return digestOf(readFileSync(path)) === digest ? {} : undefined;
+    }
     const found = await digestFile(path, signal);
     if (found.digest !== digest) return undefined;
     await this.markVerified(path, digest);
@@ -147,6 +157,7 @@ export class ContentStore {
   /** Remember that `path` has this digest, as of now. */
   async markVerified(path: string, digest: Digest, verified: Verified = {}): Promise<void> {
     const stats = statSync(path, { bigint: true });
+    if (stats.size <= READ_AGAIN && verified.diffId === undefined) return;
     const text = JSON.stringify({ path, digest, stamp: stampOf(stats), ...verified });
     // A cache: when it is torn or lost, the content is read again.
     writeFileSync(this.#stampPath(path, digest), text);
