@@ -13,8 +13,8 @@ import { manualPage, markdownReference } from "./lib/documents.ts";
 const root = resolve(import.meta.dirname, "..");
 
 /** Path below the repository → content. */
-export function generatedDocuments(): Record<string, string> {
-  const program = describeCommand(createProgram());
+export async function generatedDocuments(): Promise<Record<string, string>> {
+  const program = describeCommand(await createProgram());
   return {
     "docs/cli.md": markdownReference(program),
     "docs/vmsan.1": manualPage(program, packageVersion()),
@@ -25,8 +25,8 @@ export function generatedDocuments(): Record<string, string> {
 }
 
 /** Of those, the ones that are not on disk as they should be. */
-export function outdatedDocuments(): string[] {
-  return Object.entries(generatedDocuments()).flatMap(([path, content]) => {
+export async function outdatedDocuments(): Promise<string[]> {
+  return Object.entries(await generatedDocuments()).flatMap(([path, content]) => {
     try {
       return readFileSync(join(root, path), "utf8") === content ? [] : [path];
     } catch {
@@ -38,11 +38,11 @@ export function outdatedDocuments(): string[] {
 
 if (process.argv[1] === import.meta.filename) {
   if (process.argv[2] === "--check") {
-    const outdated = outdatedDocuments();
+    const outdated = await outdatedDocuments();
     for (const path of outdated) console.error(`${path} is out of date: run npm run docs`);
     process.exitCode = outdated.length === 0 ? 0 : 1;
   } else {
-    for (const [path, content] of Object.entries(generatedDocuments())) {
+    for (const [path, content] of Object.entries(await generatedDocuments())) {
       mkdirSync(dirname(join(root, path)), { recursive: true });
       writeFileSync(join(root, path), content);
     }

@@ -18,7 +18,7 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => {
   process.exit(error.code === "EPIPE" ? 0 : 1);
 });
 
-const program = createProgram();
+const program = await createProgram(process.argv.slice(2));
 const before = process.argv.indexOf("--");
 const own = before === -1 ? process.argv : process.argv.slice(0, before);
 const json = own.includes("--json");

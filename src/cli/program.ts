@@ -1,60 +1,162 @@
-/** The command table: every command's definition, no command's work. */
+/** The command table: where every command's definition is. */
 import { Command, Option } from "commander";
 import { packageVersion } from "../util/package.ts";
 import { helpLayout } from "./command.ts";
-import { completionCommand } from "./commands/completion.ts";
-import { connectCommand } from "./commands/connect.ts";
-import { cpCommand, downloadCommand, uploadCommand } from "./commands/copy.ts";
-import { createCommand } from "./commands/create.ts";
-import { daemonCommand } from "./commands/daemon.ts";
-import { doctorCommand } from "./commands/doctor.ts";
-import { execCommand } from "./commands/exec.ts";
-import { imageCommand } from "./commands/image.ts";
-import { kernelCommand } from "./commands/kernel.ts";
-import {
-  inspectCommand,
-  pauseCommand,
-  removeCommand,
-  resumeCommand,
-  startCommand,
-  stopCommand,
-} from "./commands/lifecycle.ts";
-import { listCommand } from "./commands/list.ts";
-import { loginCommand, logoutCommand } from "./commands/login.ts";
-import { logsCommand } from "./commands/logs.ts";
-import { networkCommand } from "./commands/network.ts";
-import { portForwardCommand } from "./commands/port-forward.ts";
-import { killCommand, psCommand, waitCommand } from "./commands/processes.ts";
-import { runCommand } from "./commands/run.ts";
-import { setupCommand } from "./commands/setup.ts";
 
-const GROUPS: readonly (readonly [string, readonly (() => Command)[]])[] = [
-  ["Run:", [runCommand, createCommand, execCommand, connectCommand]],
+/** A command's definition, loaded only where it is wanted: a file of its own each. */
+interface Entry {
+  /** Its name and then its aliases, as the definition has them. */
+  names: readonly string[];
+  load: () => Promise<() => Command>;
+}
+
+const GROUPS: readonly (readonly [string, readonly Entry[]])[] = [
+  [
+    "Run:",
+    [
+      { names: ["run"], load: async () => (await import("./commands/run.ts")).runCommand },
+      { names: ["create"], load: async () => (await import("./commands/create.ts")).createCommand },
+      { names: ["exec"], load: async () => (await import("./commands/exec.ts")).execCommand },
+      {
+        names: ["connect"],
+        load: async () => (await import("./commands/connect.ts")).connectCommand,
+      },
+    ],
+  ],
   [
     "VMs:",
     [
-      listCommand,
-      inspectCommand,
-      startCommand,
-      stopCommand,
-      removeCommand,
-      pauseCommand,
-      resumeCommand,
-      logsCommand,
-      networkCommand,
-      portForwardCommand,
+      {
+        names: ["list", "ls"],
+        load: async () => (await import("./commands/list.ts")).listCommand,
+      },
+      {
+        names: ["inspect"],
+        load: async () => (await import("./commands/lifecycle.ts")).inspectCommand,
+      },
+      {
+        names: ["start"],
+        load: async () => (await import("./commands/lifecycle.ts")).startCommand,
+      },
+      {
+        names: ["stop"],
+        load: async () => (await import("./commands/lifecycle.ts")).stopCommand,
+      },
+      {
+        names: ["remove", "rm"],
+        load: async () => (await import("./commands/lifecycle.ts")).removeCommand,
+      },
+      {
+        names: ["pause"],
+        load: async () => (await import("./commands/lifecycle.ts")).pauseCommand,
+      },
+      {
+        names: ["resume"],
+        load: async () => (await import("./commands/lifecycle.ts")).resumeCommand,
+      },
+      {
+        names: ["logs"],
+        load: async () => (await import("./commands/logs.ts")).logsCommand,
+      },
+      {
+        names: ["network"],
+        load: async () => (await import("./commands/network.ts")).networkCommand,
+      },
+      {
+        names: ["port-forward"],
+        load: async () => (await import("./commands/port-forward.ts")).portForwardCommand,
+      },
     ],
   ],
   [
     "Inside a VM:",
-    [uploadCommand, downloadCommand, cpCommand, psCommand, waitCommand, killCommand],
+    [
+      {
+        names: ["upload"],
+        load: async () => (await import("./commands/copy.ts")).uploadCommand,
+      },
+      {
+        names: ["download"],
+        load: async () => (await import("./commands/copy.ts")).downloadCommand,
+      },
+      {
+        names: ["cp"],
+        load: async () => (await import("./commands/copy.ts")).cpCommand,
+      },
+      {
+        names: ["ps"],
+        load: async () => (await import("./commands/processes.ts")).psCommand,
+      },
+      {
+        names: ["wait"],
+        load: async () => (await import("./commands/processes.ts")).waitCommand,
+      },
+      {
+        names: ["kill"],
+        load: async () => (await import("./commands/processes.ts")).killCommand,
+      },
+    ],
   ],
-  ["Images:", [imageCommand, loginCommand, logoutCommand]],
-  ["Host:", [setupCommand, doctorCommand, kernelCommand, daemonCommand, completionCommand]],
+  [
+    "Images:",
+    [
+      {
+        names: ["image"],
+        load: async () => (await import("./commands/image.ts")).imageCommand,
+      },
+      {
+        names: ["login"],
+        load: async () => (await import("./commands/login.ts")).loginCommand,
+      },
+      {
+        names: ["logout"],
+        load: async () => (await import("./commands/login.ts")).logoutCommand,
+      },
+    ],
+  ],
+  [
+    "Host:",
+    [
+      {
+        names: ["setup"],
+        load: async () => (await import("./commands/setup.ts")).setupCommand,
+      },
+      {
+        names: ["doctor"],
+        load: async () => (await import("./commands/doctor.ts")).doctorCommand,
+      },
+      {
+        names: ["kernel"],
+        load: async () => (await import("./commands/kernel.ts")).kernelCommand,
+      },
+      {
+        names: ["daemon"],
+        load: async () => (await import("./commands/daemon.ts")).daemonCommand,
+      },
+      {
+        names: ["completion"],
+        load: async () => (await import("./commands/completion.ts")).completionCommand,
+      },
+    ],
+  ],
 ];
 
-/** The whole command line, ready to parse. */
-export function createProgram(): Command {
+/** The definitions that these arguments need: one, or all for help and for names not known. */
+function entriesFor(args: readonly string[]): readonly Entry[] {
+  const all = GROUPS.flatMap(([, entries]) => entries);
+  const first = args.find((arg) => arg !== "--json" && arg !== "--verbose");
+  if (first === "--version") return [];
+  const named = all.find(({ names }) => first !== undefined && names.includes(first));
+  return named === undefined ? all : [named];
+}
+
+/**
+ * The command line, ready to parse.
+ * @param args what will be parsed: if it names a command, only that one's definition is loaded,
+ *   because loading all takes longer than most commands do
+ */
+export async function createProgram(args: readonly string[] = []): Promise<Command> {
+  const wanted = entriesFor(args);
   const program = new Command("vmsan")
     .description("Any OCI image as a hardware-isolated microVM.")
     .version(packageVersion(), "--version", "print the version")
@@ -71,8 +173,12 @@ export function createProgram(): Command {
     .addOption(new Option("--verbose", "say more on standard error"))
     .enablePositionalOptions()
     .showSuggestionAfterError(true);
-  for (const [group, commands] of GROUPS) {
-    for (const make of commands) program.addCommand(make().helpGroup(group));
+  for (const [group, entries] of GROUPS) {
+    for (const entry of entries) {
+      if (!wanted.includes(entry)) continue;
+      const make = await entry.load();
+      program.addCommand(make().helpGroup(group));
+    }
   }
   program.addHelpText("after", "\nAny command: vmsan COMMAND --help. Documentation: docs/.");
   return program;

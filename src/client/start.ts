@@ -3,10 +3,15 @@ import { spawn } from "node:child_process";
 import { closeSync, mkdirSync, openSync } from "node:fs";
 import type { StartReport } from "../model/api.ts";
 import { VmsanError, messageOf } from "../model/errors.ts";
-import { entryPoint } from "../util/package.ts";
+import { entryPoint, sourcesCompileCache } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
 
 const START_LIMIT_MS = 20_000;
+/**
+ * For V8, in MiB. What the daemon makes and forgets is small; without a limit it grows by tens of
+ * MiB before the first collection.
+ */
+const YOUNG_GENERATION = "--max-semi-space-size=4";
 
 /**
  * Start the daemon and wait until it serves. When another process starts it at the same
@@ -33,11 +38,16 @@ export async function startDaemon(layout: Layout): Promise<void> {
     throw fail(messageOf(error), error);
   }
   try {
-    const child = spawn(process.execPath, [entryPoint("daemon/main")], {
+    const child = spawn(process.execPath, [YOUNG_GENERATION, entryPoint("daemon/main")], {
       detached: true,
       cwd: "/",
       stdio: ["ignore", log, log, "pipe"],
-      env: { ...process.env, VMSAN_DIR: layout.root },
+      env: {
+        // A second start from the cache takes half the time, and 20 MiB less from sources.
+        NODE_COMPILE_CACHE: sourcesCompileCache ?? layout.compileCache,
+        ...process.env,
+        VMSAN_DIR: layout.root,
+      },
     });
     const pipe = child.stdio[3];
     if (pipe === null || pipe === undefined || !("setEncoding" in pipe))

@@ -11,12 +11,11 @@ import { Images } from "./images.ts";
 import { Kernels } from "./kernels.ts";
 import { createRequest } from "./options.ts";
 import type { CreateOptions } from "./options.ts";
-import { startDaemon } from "./start.ts";
 import { Transport, isConnectionLost, isNotListening } from "./transport.ts";
 import type { CallOptions, StreamedCallOptions } from "./transport.ts";
 import { Hold } from "./hold.ts";
 import { vmPath } from "./paths.ts";
-import { Vm } from "./vm.ts";
+import type { Vm } from "./vm.ts";
 
 const STOP_LIMIT_MS = 15_000;
 const STOP_POLL_MS = 20;
@@ -74,7 +73,9 @@ export class Daemon {
     } catch (error) {
       if (!isConnectionLost(error)) throw error;
     }
-    if (this.mayStart) await startDaemon(this.layout);
+    if (!this.mayStart) return;
+    const { startDaemon } = await import("./start.ts");
+    await startDaemon(this.layout);
   }
 
   /** Call, and once more when the daemon turns out not to run (any more). */
@@ -152,6 +153,12 @@ export class Vmsan {
     this.kernels = new Kernels(this.daemon);
   }
 
+  /** The object for a VM; what works in a guest is loaded with the first one. */
+  private async vm(view: VmView, hold?: Hold): Promise<Vm> {
+    const { Vm } = await import("./vm.ts");
+    return new Vm(this.daemon, view, hold);
+  }
+
   /**
    * Make a VM and wait until commands can run in it.
    * @throws VmsanError ERR_VALIDATION_*, ERR_IMAGE_*, ERR_DISK_*, ERR_VM_*; nothing is left then
@@ -174,7 +181,7 @@ export class Vmsan {
       },
       ...hold?.options,
     });
-    return new Vm(this.daemon, view, hold);
+    return await this.vm(view, hold);
   }
 
   /** All VMs as they are now. */
@@ -184,13 +191,13 @@ export class Vmsan {
 
   /** A VM by its ID or name. @throws ERR_VM_NOT_FOUND */
   async get(ref: string): Promise<Vm> {
-    return new Vm(this.daemon, await this.daemon.call<VmView>("GET", vmPath(ref)));
+    return await this.vm(await this.daemon.call<VmView>("GET", vmPath(ref)));
   }
 
   /** Start a stopped VM. @throws ERR_VM_NOT_STOPPED */
   async start(ref: string, work: WorkOptions = {}): Promise<Vm> {
     const view = await this.daemon.streamed<VmView>("POST", vmPath(ref, "start"), work);
-    return new Vm(this.daemon, view);
+    return await this.vm(view);
   }
 
   /**

@@ -1,6 +1,7 @@
 /** The daemon's process: takes the lock, finds its VMs, serves until it is told to stop. */
 import { once } from "node:events";
 import { closeSync, mkdirSync, writeSync } from "node:fs";
+import { flushCompileCache } from "node:module";
 import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { StartReport } from "../model/api.ts";
@@ -74,6 +75,8 @@ async function takeOver(layout: Layout): Promise<Lock | undefined> {
 }
 
 async function main(): Promise<void> {
+  // For this program's modules, not for programs that it starts.
+  delete process.env["NODE_COMPILE_CACHE"];
   const layout = layoutOf(vmsanDir());
   mkdirSync(layout.root, { recursive: true, mode: 0o700 });
   mkdirSync(layout.run, { recursive: true, mode: 0o700 });
@@ -120,6 +123,8 @@ async function main(): Promise<void> {
   process.on("uncaughtException", (error) => log.error("uncaught exception", error));
   log.info(`serving ${layout.root} (pid ${process.pid})`);
   report({ ready: true });
+  // Now rather than at the end, which may be a SIGKILL.
+  flushCompileCache();
 
   for (;;) {
     await sleep(IDLE_CHECK_MS);

@@ -27,6 +27,14 @@ export function entryPoint(name: string): string {
     : join(packageRoot, "dist", `${name}.js`);
 }
 
+/**
+ * Absolute path of the compile cache while running from sources; the installed package keeps its
+ * own in VMSAN_DIR. bin/start.cjs, which can import nothing, knows both as well.
+ */
+export const sourcesCompileCache: string | undefined = fromSources
+  ? join(packageRoot, ".cache", "compile")
+  : undefined;
+
 let cachedVersion: string | undefined;
 
 /** Version of this package. */

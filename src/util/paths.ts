@@ -39,6 +39,8 @@ export interface Layout {
   network: string;
   /** Results of host probes. */
   probes: string;
+  /** What Node.js keeps of compiled modules. */
+  compileCache: string;
 }
 
 /** The layout of a VMSAN_DIR. */
@@ -62,5 +64,6 @@ export function layoutOf(root: string): Layout {
     runtimes: join(root, "runtimes"),
     network: join(root, "network"),
     probes: join(root, "probes"),
+    compileCache: join(root, "cache", "compile"),
   };
 }

@@ -1,5 +1,6 @@
 /** `vmsan completion`: scripts for the completion of shells. */
-import { Argument, type Command } from "commander";
+import { Argument } from "commander";
+import type { Command } from "commander";
 import { command, runs } from "../command.ts";
 
 /** The definition. */
@@ -17,9 +18,8 @@ fish:  vmsan completion fish >~/.config/fish/completions/vmsan.fish`,
   return runs(target, async (context, shell: "bash" | "zsh" | "fish") => {
     const { completionScript } = await import("../completion.ts");
     const { describeCommand } = await import("../describe.ts");
-    let program: Command = target;
-    while (program.parent !== null) program = program.parent;
-    const script = completionScript(describeCommand(program), shell);
+    const { createProgram } = await import("../program.ts");
+    const script = completionScript(describeCommand(await createProgram()), shell);
     context.output.result({ shell, script }, script.trimEnd());
   });
 }
