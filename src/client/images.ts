@@ -7,7 +7,6 @@ import { pipeline } from "node:stream/promises";
 import type { DiskRequest, ImageList, ImageView, PruneReport, PullPolicy } from "../model/api.ts";
 import type { DiskSummary } from "../model/disk.ts";
 import type { ImageConfig } from "../model/image.ts";
-import { temporarySibling } from "../util/atomic.ts";
 import { parseDiskSize } from "../util/units.ts";
 import { absoluteSource, registryAccess } from "./options.ts";
 import type { Daemon, WorkOptions } from "./vmsan.ts";
@@ -157,6 +156,8 @@ export class Images {
       await pipeline(archive, to, { end: false });
       return;
     }
+    // Loaded here, because it takes node:crypto, which takes 4 ms.
+    const { temporarySibling } = await import("../util/atomic.ts");
     const path = resolve(to);
     const aside = temporarySibling(path);
     try {

@@ -7,10 +7,12 @@
 import type * as Http from "node:http";
 import type { IncomingMessage, RequestOptions } from "node:http";
 import type { Duplex, Readable } from "node:stream";
+import { VERSION_HEADER } from "../model/api.ts";
 import type { ReplyLine } from "../model/api.ts";
 import { VmsanError, errnoOf } from "../model/errors.ts";
 import type { ErrorInfo } from "../model/errors.ts";
 import type { ProgressSink } from "../model/progress.ts";
+import { packageVersion } from "../util/package.ts";
 import { socketPath } from "../util/socket-path.ts";
 
 const MAX_REPLY = 64 << 20;
@@ -46,13 +48,21 @@ export function isNotListening(error: unknown): boolean {
   return errno === "ENOENT" || errno === "ECONNREFUSED";
 }
 
+/** Whether the daemon refused a call, before it did anything, because its version is another. */
+export function isOtherVersion(error: unknown): boolean {
+  return error instanceof VmsanError && error.code === "ERR_DAEMON_VERSION";
+}
+
 /** Whether the error says that the daemon went away in the middle of a call. */
 export function isConnectionLost(error: unknown): boolean {
   const errno = errnoOf(error);
   return errno === "ECONNRESET" || errno === "EPIPE" || isNotListening(error);
 }
 
-/** Loaded on first use: it costs a start-up a few milliseconds. */
+/**
+ * Loaded on first use, and not by import: that would load all that node:http exports, WebSocket
+ * among it, which takes 20 ms.
+ */
 function http(): typeof Http {
   return process.getBuiltinModule("node:http");
 }
@@ -95,7 +105,11 @@ export class Transport {
 
   private async send(method: string, path: string, options: CallOptions): Promise<IncomingMessage> {
     const address = socketPath(this.socket);
-    const headers: Record<string, string> = { host: "vmsan", ...options.headers };
+    const headers: Record<string, string> = {
+      host: "vmsan",
+      [VERSION_HEADER]: packageVersion(),
+      ...options.headers,
+    };
     const payload = options.body === undefined ? undefined : JSON.stringify(options.body);
     if (payload !== undefined) headers["content-type"] = "application/json";
     const requestOptions: RequestOptions = {
@@ -208,7 +222,12 @@ export class Transport {
       socketPath: address.path,
       method: "POST",
       path,
-      headers: { host: "vmsan", connection: "Upgrade", upgrade: "vmsan-stream" },
+      headers: {
+        host: "vmsan",
+        [VERSION_HEADER]: packageVersion(),
+        connection: "Upgrade",
+        upgrade: "vmsan-stream",
+      },
       ...(signal === undefined ? {} : { signal }),
     };
     try {

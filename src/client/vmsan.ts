@@ -11,7 +11,7 @@ import { Images } from "./images.ts";
 import { Kernels } from "./kernels.ts";
 import { createRequest } from "./options.ts";
 import type { CreateOptions } from "./options.ts";
-import { Transport, isConnectionLost, isNotListening } from "./transport.ts";
+import { Transport, isConnectionLost, isNotListening, isOtherVersion } from "./transport.ts";
 import type { CallOptions, StreamedCallOptions } from "./transport.ts";
 import { Hold } from "./hold.ts";
 import { vmPath } from "./paths.ts";
@@ -78,14 +78,15 @@ export class Daemon {
     await startDaemon(this.layout);
   }
 
-  /** Call, and once more when the daemon turns out not to run (any more). */
+  /**
+   * Call, and once more when the daemon turns out not to run (any more) or to be another version:
+   * nothing was done then, so it is safe to repeat whatever the call is.
+   */
   private async withDaemon<T>(body: (transport: Transport) => Promise<T>): Promise<T> {
-    await this.ensure();
     try {
       return await body(this.transport);
     } catch (error) {
-      // Nothing was sent: safe to repeat whatever the call is.
-      if (!isNotListening(error)) throw error;
+      if (!isNotListening(error) && !isOtherVersion(error)) throw error;
       this.ready = undefined;
       await this.ensure();
       return await body(this.transport);
@@ -99,6 +100,8 @@ export class Daemon {
 
   /** A call whose reply is progress and a result. */
   async streamed<T>(method: string, path: string, options: StreamedCallOptions): Promise<T> {
+    // What was uploaded in vain would be lost.
+    if (options.upload !== undefined) await this.ensure();
     return await this.withDaemon((transport) => transport.streamed<T>(method, path, options));
   }
 

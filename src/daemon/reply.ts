@@ -12,7 +12,7 @@ const MAX_BODY = 4 << 20;
 export function statusOf(code: string): 400 | 404 | 409 | 500 {
   if (code.startsWith("ERR_VALIDATION_")) return 400;
   if (code.endsWith("_NOT_FOUND")) return 404;
-  if (/_(NOT_STOPPED|NOT_RUNNING|NAME_TAKEN|IN_USE)$/.test(code)) return 409;
+  if (/_(NOT_STOPPED|NOT_RUNNING|NAME_TAKEN|IN_USE|DAEMON_VERSION)$/.test(code)) return 409;
   return 500;
 }
 

@@ -11,7 +11,8 @@ import { pipeline } from "node:stream/promises";
 import { getRequestListener } from "@hono/node-server";
 import { Hono } from "hono";
 import { createServer } from "node:http";
-import { asVmsanError, messageOf } from "../model/errors.ts";
+import { VERSION_HEADER } from "../model/api.ts";
+import { VmsanError, asVmsanError, messageOf } from "../model/errors.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import { socketPath } from "../util/socket-path.ts";
 import { packageVersion } from "../util/package.ts";
@@ -40,6 +41,17 @@ export interface Listening {
   idleMs(): number;
 }
 
+/** Throws ERR_DAEMON_VERSION for a client that says that it is of another version than this. */
+function checkVersion(said: string | undefined): void {
+  if (said === undefined || said === packageVersion()) return;
+  throw new VmsanError({
+    code: "ERR_DAEMON_VERSION",
+    message: `This daemon is of version ${packageVersion()}, the client of ${said.slice(0, 64)}`,
+    why: "Nothing was done: what the two mean by the same words may differ.",
+    fix: "End this daemon (POST /v1/shutdown, `vmsan daemon stop`); its VMs go on, and the next command starts another.",
+  });
+}
+
 /** The routes; separate from the socket so that tests can call them directly. */
 export function createApp(service: Service): Hono {
   const app = new Hono();
@@ -59,12 +71,17 @@ export function createApp(service: Service): Hono {
       404,
     ),
   );
+  // These two are for clients of every version: with them they replace the daemon.
   app.get("/v1/version", (c) =>
     c.json({ version: packageVersion(), pid: process.pid, root: service.root, protocol: 1 }),
   );
   app.post("/v1/shutdown", (c) => {
     setImmediate(service.shutdown);
     return c.body(null, 204);
+  });
+  app.use(async (c, next) => {
+    checkVersion(c.req.header(VERSION_HEADER));
+    await next();
   });
   vmRoutes(app, service.sandboxes);
   service.extend?.(app);
@@ -141,6 +158,7 @@ async function handStreamThrough(
       client.end("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
       return;
     }
+    checkVersion(request.headers[VERSION_HEADER]?.toString());
     const gone = new AbortController();
     client.once("close", () => gone.abort());
     const channel = service.sandboxes.channel(match[1] ?? "");

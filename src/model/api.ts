@@ -5,6 +5,12 @@ import type { GuestNetwork, NetworkPolicy, PublishedPort } from "./policy.ts";
 import type { ProgressEvent } from "./progress.ts";
 import type { Accelerator, DriverName, IsolationReport, Timings, VmStatus } from "./vm.ts";
 
+/**
+ * Request header with the version of the client. A daemon of another version does nothing for
+ * such a request but answer ERR_DAEMON_VERSION (status 409).
+ */
+export const VERSION_HEADER = "vmsan-version";
+
 /** When the registry is asked although the image may be in the store. */
 export type PullPolicy = "missing" | "always" | "never";
 

@@ -1,0 +1,80 @@
+import { createServer } from "node:http";
+import type { Server } from "node:http";
+import { mkdtemp, mkdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Readable } from "node:stream";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { VERSION_HEADER } from "../model/api.ts";
+import { packageVersion } from "../util/package.ts";
+import { layoutOf } from "../util/paths.ts";
+import { Vmsan } from "./vmsan.ts";
+
+let dir: string;
+let vmsan: Vmsan;
+let asked: string[];
+let old: Server;
+
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), "vmsan-client-"));
+  vmsan = new Vmsan({ dir });
+  asked = [];
+});
+
+afterEach(async () => {
+  await vmsan.daemon.stop();
+  old.close();
+  await rm(dir, { recursive: true });
+});
+
+/** Serve as a daemon of version 0.0.1 does. */
+async function serveOld(): Promise<void> {
+  const { socket, run } = layoutOf(dir);
+  await mkdir(run, { recursive: true });
+  old = createServer((request, response) => {
+    asked.push(`${request.method} ${request.url} ${String(request.headers[VERSION_HEADER])}`);
+    if (request.url === "/v1/shutdown") {
+      response.writeHead(204).end();
+      old.close();
+    } else if (request.url === "/v1/version") {
+      response.end(JSON.stringify({ version: "0.0.1" }));
+    } else {
+      response.writeHead(409, { "content-type": "application/json" });
+      response.end(JSON.stringify({ error: { code: "ERR_DAEMON_VERSION", message: "other" } }));
+    }
+  });
+  await new Promise<void>((resolve) => old.listen(socket, resolve));
+}
+
+test("a daemon of another version is replaced, and asked again", async () => {
+  await serveOld();
+  expect(await vmsan.list()).toEqual([]);
+  const own = packageVersion();
+  expect(asked).toEqual([
+    `GET /v1/vms ${own}`,
+    `GET /v1/version ${own}`,
+    `POST /v1/shutdown ${own}`,
+  ]);
+  expect(await vmsan.daemon.info()).toMatchObject({ version: own });
+});
+
+test("an upload is not begun before the version is known", async () => {
+  await serveOld();
+  const upload = Readable.from([Buffer.from("no archive")]);
+  await expect(vmsan.images.load(upload)).rejects.toMatchObject({
+    code: expect.stringMatching(/^ERR_IMAGE_/) as string,
+  });
+  expect(asked.map((line) => line.split(" ")[1])).toEqual(["/v1/version", "/v1/shutdown"]);
+});
+
+test("the daemon does nothing for a client of another version", async () => {
+  await serveOld();
+  await vmsan.list();
+  const headers = { [VERSION_HEADER]: "0.0.1" };
+  const other = { code: "ERR_DAEMON_VERSION" };
+  await expect(vmsan.daemon.call("GET", "/v1/vms", { headers })).rejects.toMatchObject(other);
+  await expect(
+    vmsan.daemon.call("POST", "/v1/images/prune", { headers, body: { all: true } }),
+  ).rejects.toMatchObject(other);
+  expect(await vmsan.daemon.info()).toMatchObject({ version: packageVersion() });
+});
