@@ -128,7 +128,9 @@ function realisticLayers(): Buffer[] {
 const IMAGES: Record<string, () => Buffer[]> = {
   [`one layer of ${values.big} MiB`]: () => [tarOf("big", noise(Number(values.big) << 20, 1))],
   realistic: () => realisticLayers().map((bytes) => gunzipSync(bytes)),
-  "30 small layers": () =>
+  "30 layers of 1 MiB": () =>
+    Array.from({ length: 30 }, (_, index) => tarOf(`f${index}`, noise(1 << 20, index))),
+  "30 layers of 50 kB": () =>
     Array.from({ length: 30 }, (_, index) => tarOf(`f${index}`, noise(50_000, index))),
 };
 

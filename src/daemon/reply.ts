@@ -8,6 +8,9 @@ import type { Work } from "../sandbox/stages.ts";
 /** Most bytes of a JSON request body. */
 const MAX_BODY = 4 << 20;
 
+/** Longest that a line of progress waits for others, in milliseconds: less than eyes notice. */
+const PROGRESS_MS = 20;
+
 /** The HTTP status for an error code. */
 export function statusOf(code: string): 400 | 404 | 409 | 500 {
   if (code.startsWith("ERR_VALIDATION_")) return 400;
@@ -84,9 +87,10 @@ export function streamedReply<T>(
       pending = "";
     };
     const send = (line: ReplyLine<T>): void => {
-      // Lines of one moment travel together: a write costs more than making thirty of them.
-      if (pending === "") setImmediate(flush);
+      // Progress travels together: a write costs both ends more than thirty lines do.
+      if (pending === "") setTimeout(flush, PROGRESS_MS);
       pending += `${JSON.stringify(line)}\n`;
+      if (line.event !== "progress") flush();
     };
     try {
       const result = await body({
@@ -96,12 +100,10 @@ export function streamedReply<T>(
         gone,
       });
       send({ event: "result", result });
-      flush();
       await last;
       await afterwards?.(gone);
     } catch (error) {
       send({ event: "error", error: asVmsanError(error, "The request failed").toJSON() });
-      flush();
       await last;
     }
   });
