@@ -1,9 +1,7 @@
 /** One VM, as SDK users hold it. */
 import type { Duplex, Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import { download, upload } from "../agent/copy.ts";
 import type { CopyOptions } from "../agent/copy.ts";
-import { readFile, writeFile } from "../agent/file-stream.ts";
 import type { FileOptions } from "../agent/file-stream.ts";
 import { attachStream, startStream } from "../agent/streams.ts";
 import type { AttachOptions, GuestStream, StreamOptions } from "../agent/streams.ts";
@@ -86,7 +84,10 @@ export function mergeEnv(...lists: readonly (readonly string[])[]): string[] {
   return [...merged.values()];
 }
 
-/** A microVM. Methods that change it keep {@link view} up to date. */
+/**
+ * A microVM. Methods that change it keep {@link view} up to date; what copies files is loaded when
+ * that is first asked for.
+ */
 export class Vm {
   /** What was known when this object was made or last refreshed. */
   view: VmView;
@@ -256,11 +257,13 @@ export class Vm {
     destination: string,
     options: CopyOptions = {},
   ): Promise<void> {
+    const { upload } = await import("../agent/copy.ts");
     await upload(this.transport, sources, destination, this.asUser(options));
   }
 
   /** Copy a file or tree of the guest to this host, as cp would: all of it, or nothing. */
   async download(path: string, destination: string, options: CopyOptions = {}): Promise<void> {
+    const { download } = await import("../agent/copy.ts");
     await download(this.transport, path, destination, this.asUser(options));
   }
 
@@ -270,6 +273,7 @@ export class Vm {
     onData: (bytes: Buffer) => void | Promise<void>,
     options: FileOptions = {},
   ): Promise<void> {
+    const { readFile } = await import("../agent/file-stream.ts");
     await readFile(this.transport, path, onData, this.asUser(options));
   }
 
@@ -279,6 +283,7 @@ export class Vm {
     source: AsyncIterable<Buffer>,
     options: FileOptions & { mode?: number } = {},
   ): Promise<void> {
+    const { writeFile } = await import("../agent/file-stream.ts");
     await writeFile(this.transport, path, source, this.asUser(options));
   }
 
