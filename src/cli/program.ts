@@ -3,151 +3,59 @@ import { Command, Option } from "commander";
 import { packageVersion } from "../util/package.ts";
 import { helpLayout } from "./command.ts";
 
-/** A command's definition, loaded only where it is wanted: a file of its own each. */
-interface Entry {
-  /** Its name and then its aliases, as the definition has them. */
-  names: readonly string[];
-  load: () => Promise<() => Command>;
-}
+/**
+ * By the help's headings: each command's name and aliases, as its definition has them, and where
+ * that definition is. It is loaded only where it is wanted.
+ */
+const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
+  "Run:": {
+    run: async () => (await import("./commands/run.ts")).runCommand,
+    create: async () => (await import("./commands/create.ts")).createCommand,
+    exec: async () => (await import("./commands/exec.ts")).execCommand,
+    connect: async () => (await import("./commands/connect.ts")).connectCommand,
+  },
+  "VMs:": {
+    "list ls": async () => (await import("./commands/list.ts")).listCommand,
+    inspect: async () => (await import("./commands/lifecycle.ts")).inspectCommand,
+    start: async () => (await import("./commands/lifecycle.ts")).startCommand,
+    stop: async () => (await import("./commands/lifecycle.ts")).stopCommand,
+    "remove rm": async () => (await import("./commands/lifecycle.ts")).removeCommand,
+    pause: async () => (await import("./commands/lifecycle.ts")).pauseCommand,
+    resume: async () => (await import("./commands/lifecycle.ts")).resumeCommand,
+    logs: async () => (await import("./commands/logs.ts")).logsCommand,
+    network: async () => (await import("./commands/network.ts")).networkCommand,
+    "port-forward": async () => (await import("./commands/port-forward.ts")).portForwardCommand,
+  },
+  "Inside a VM:": {
+    upload: async () => (await import("./commands/copy.ts")).uploadCommand,
+    download: async () => (await import("./commands/copy.ts")).downloadCommand,
+    cp: async () => (await import("./commands/copy.ts")).cpCommand,
+    ps: async () => (await import("./commands/processes.ts")).psCommand,
+    wait: async () => (await import("./commands/processes.ts")).waitCommand,
+    kill: async () => (await import("./commands/processes.ts")).killCommand,
+  },
+  "Images:": {
+    image: async () => (await import("./commands/image.ts")).imageCommand,
+    login: async () => (await import("./commands/login.ts")).loginCommand,
+    logout: async () => (await import("./commands/login.ts")).logoutCommand,
+  },
+  "Host:": {
+    setup: async () => (await import("./commands/setup.ts")).setupCommand,
+    doctor: async () => (await import("./commands/doctor.ts")).doctorCommand,
+    kernel: async () => (await import("./commands/kernel.ts")).kernelCommand,
+    daemon: async () => (await import("./commands/daemon.ts")).daemonCommand,
+    completion: async () => (await import("./commands/completion.ts")).completionCommand,
+  },
+};
 
-const GROUPS: readonly (readonly [string, readonly Entry[]])[] = [
-  [
-    "Run:",
-    [
-      { names: ["run"], load: async () => (await import("./commands/run.ts")).runCommand },
-      { names: ["create"], load: async () => (await import("./commands/create.ts")).createCommand },
-      { names: ["exec"], load: async () => (await import("./commands/exec.ts")).execCommand },
-      {
-        names: ["connect"],
-        load: async () => (await import("./commands/connect.ts")).connectCommand,
-      },
-    ],
-  ],
-  [
-    "VMs:",
-    [
-      {
-        names: ["list", "ls"],
-        load: async () => (await import("./commands/list.ts")).listCommand,
-      },
-      {
-        names: ["inspect"],
-        load: async () => (await import("./commands/lifecycle.ts")).inspectCommand,
-      },
-      {
-        names: ["start"],
-        load: async () => (await import("./commands/lifecycle.ts")).startCommand,
-      },
-      {
-        names: ["stop"],
-        load: async () => (await import("./commands/lifecycle.ts")).stopCommand,
-      },
-      {
-        names: ["remove", "rm"],
-        load: async () => (await import("./commands/lifecycle.ts")).removeCommand,
-      },
-      {
-        names: ["pause"],
-        load: async () => (await import("./commands/lifecycle.ts")).pauseCommand,
-      },
-      {
-        names: ["resume"],
-        load: async () => (await import("./commands/lifecycle.ts")).resumeCommand,
-      },
-      {
-        names: ["logs"],
-        load: async () => (await import("./commands/logs.ts")).logsCommand,
-      },
-      {
-        names: ["network"],
-        load: async () => (await import("./commands/network.ts")).networkCommand,
-      },
-      {
-        names: ["port-forward"],
-        load: async () => (await import("./commands/port-forward.ts")).portForwardCommand,
-      },
-    ],
-  ],
-  [
-    "Inside a VM:",
-    [
-      {
-        names: ["upload"],
-        load: async () => (await import("./commands/copy.ts")).uploadCommand,
-      },
-      {
-        names: ["download"],
-        load: async () => (await import("./commands/copy.ts")).downloadCommand,
-      },
-      {
-        names: ["cp"],
-        load: async () => (await import("./commands/copy.ts")).cpCommand,
-      },
-      {
-        names: ["ps"],
-        load: async () => (await import("./commands/processes.ts")).psCommand,
-      },
-      {
-        names: ["wait"],
-        load: async () => (await import("./commands/processes.ts")).waitCommand,
-      },
-      {
-        names: ["kill"],
-        load: async () => (await import("./commands/processes.ts")).killCommand,
-      },
-    ],
-  ],
-  [
-    "Images:",
-    [
-      {
-        names: ["image"],
-        load: async () => (await import("./commands/image.ts")).imageCommand,
-      },
-      {
-        names: ["login"],
-        load: async () => (await import("./commands/login.ts")).loginCommand,
-      },
-      {
-        names: ["logout"],
-        load: async () => (await import("./commands/login.ts")).logoutCommand,
-      },
-    ],
-  ],
-  [
-    "Host:",
-    [
-      {
-        names: ["setup"],
-        load: async () => (await import("./commands/setup.ts")).setupCommand,
-      },
-      {
-        names: ["doctor"],
-        load: async () => (await import("./commands/doctor.ts")).doctorCommand,
-      },
-      {
-        names: ["kernel"],
-        load: async () => (await import("./commands/kernel.ts")).kernelCommand,
-      },
-      {
-        names: ["daemon"],
-        load: async () => (await import("./commands/daemon.ts")).daemonCommand,
-      },
-      {
-        names: ["completion"],
-        load: async () => (await import("./commands/completion.ts")).completionCommand,
-      },
-    ],
-  ],
-];
-
-/** The definitions that these arguments need: one, or all for help and for names not known. */
-function entriesFor(args: readonly string[]): readonly Entry[] {
-  const all = GROUPS.flatMap(([, entries]) => entries);
+/** The commands whose definitions these arguments need: one, or all for help and unknown names. */
+function wantedBy(args: readonly string[]): (names: string) => boolean {
   const first = args.find((arg) => arg !== "--json" && arg !== "--verbose");
-  if (first === "--version") return [];
-  const named = all.find(({ names }) => first !== undefined && names.includes(first));
-  return named === undefined ? all : [named];
+  if (first === "--version") return () => false;
+  const isNamed = (names: string): boolean =>
+    first !== undefined && names.split(" ").includes(first);
+  const known = Object.values(GROUPS).some((commands) => Object.keys(commands).some(isNamed));
+  return known ? isNamed : () => true;
 }
 
 /**
@@ -156,7 +64,7 @@ function entriesFor(args: readonly string[]): readonly Entry[] {
  *   because loading all takes longer than most commands do
  */
 export async function createProgram(args: readonly string[] = []): Promise<Command> {
-  const wanted = entriesFor(args);
+  const wanted = wantedBy(args);
   const program = new Command("vmsan")
     .description("Any OCI image as a hardware-isolated microVM.")
     .version(packageVersion(), "--version", "print the version")
@@ -173,10 +81,10 @@ export async function createProgram(args: readonly string[] = []): Promise<Comma
     .addOption(new Option("--verbose", "say more on standard error"))
     .enablePositionalOptions()
     .showSuggestionAfterError(true);
-  for (const [group, entries] of GROUPS) {
-    for (const entry of entries) {
-      if (!wanted.includes(entry)) continue;
-      const make = await entry.load();
+  for (const [group, commands] of Object.entries(GROUPS)) {
+    for (const [names, load] of Object.entries(commands)) {
+      if (!wanted(names)) continue;
+      const make = await load();
       program.addCommand(make().helpGroup(group));
     }
   }
