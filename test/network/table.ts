@@ -11,33 +11,28 @@ const domains =
 const cidrs = "203.0.113.32/28,2001:db8:2::40/128,10.7.7.0/24";
 const denied = "203.0.113.44/32";
 
+/** A policy with everything that one can open. */
+const full = {
+  mode: "custom" as const,
+  allowedDomains: domains,
+  allowedCidrs: cidrs,
+  deniedCidrs: denied,
+  allowHostPorts: "8000",
+  allowIcmp: true,
+  allowUdp: true,
+};
+const allowedPorts = [443, 9000, 5000];
+
 /** The policies, by the letter that stands for them in expectations. */
 export const policies: Record<string, NetworkPolicy> = {
   A: parsePolicy({ mode: "allow-all" }),
   D: parsePolicy({ mode: "deny-all" }),
   N: parsePolicy({ mode: "custom", allowedDomains: domains }),
   C: parsePolicy({ mode: "custom", allowedCidrs: cidrs, deniedCidrs: denied }),
-  F: parsePolicy({
-    mode: "custom",
-    allowedDomains: domains,
-    allowedCidrs: cidrs,
-    deniedCidrs: denied,
-    allowHostPorts: "8000",
-    allowIcmp: true,
-    allowUdp: true,
-  }),
+  F: parsePolicy(full),
   E: parsePolicy({ mode: "custom" }),
   // What F opens, on three ports; see expected().
-  P: parsePolicy({
-    mode: "custom",
-    allowedDomains: domains,
-    allowedCidrs: cidrs,
-    deniedCidrs: denied,
-    allowedPorts: [443, 9000, 5000],
-    allowHostPorts: "8000",
-    allowIcmp: true,
-    allowUdp: true,
-  }),
+  P: parsePolicy({ ...full, allowedPorts }),
   B: parsePolicy({
     mode: "custom",
     allowedCidrs: "0.0.0.0/0,::/0",
@@ -73,7 +68,7 @@ export function expected(attempt: Attempt, letter: string): boolean {
   if (kind !== "tcp" && kind !== "udp" && kind !== "tls") return true;
   const [, host = "", port = ""] = /^(.*):(\d+)$/.exec(String(addr)) ?? [];
   return /^\[?(203\.0\.113|10\.7|2001:db8:2)/.test(host)
-    ? ["443", "9000", "5000"].includes(port)
+    ? allowedPorts.includes(Number(port))
     : true;
 }
 
