@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
+import { removeAbandoned, sweepAbandoned } from "../util/abandoned.ts";
 import { syncDirectory, temporarySibling, writeFileAtomic } from "../util/atomic.ts";
 import { withLock } from "../util/lock.ts";
 import { compareVersions } from "./kernel-debian.ts";
@@ -184,11 +185,17 @@ export async function removeKernel(dir: string, id: string): Promise<void> {
   });
 }
 
-/** Remove what an interrupted writer left; call with the store's lock held. */
-async function sweep(dir: string): Promise<void> {
-  for (const name of await readdir(dir)) {
-    if (name.startsWith(".tmp-")) await rm(join(dir, name), { recursive: true, force: true });
-  }
+/** Remove a writer's directory. */
+async function removeScratch(path: string): Promise<void> {
+  await rm(path, { recursive: true, force: true });
+}
+
+/**
+ * Remove what killed writers left, downloads among it, unless somebody is writing.
+ * @returns the names of what was removed
+ */
+export async function sweepKernels(dir: string): Promise<string[]> {
+  return await sweepAbandoned(dir, removeScratch);
 }
 
 /**
@@ -204,13 +211,13 @@ export async function withKernelStore<T>(
   return await withLock(
     join(dir, ".lock"),
     async () => {
-      await sweep(dir);
+      await removeAbandoned(dir, removeScratch);
       const scratch = temporarySibling(join(dir, "x"));
       await mkdir(scratch);
       try {
         return await body(scratch);
       } finally {
-        await rm(scratch, { recursive: true, force: true });
+        await removeScratch(scratch);
       }
     },
     signal === undefined ? {} : { signal },

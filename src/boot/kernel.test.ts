@@ -14,7 +14,7 @@ import {
 } from "./kernel.ts";
 import { compareVersions } from "./kernel-debian.ts";
 import { collectModules, modinfo } from "./kernel-modules.ts";
-import { storeKernel, withKernelStore } from "./kernel-store.ts";
+import { storeKernel, sweepKernels, withKernelStore } from "./kernel-store.ts";
 import { unpackKernel } from "./kernel-unpack.ts";
 import { decodeLz4Legacy } from "./lz4.ts";
 import { elf, moduleFile } from "./testing.ts";
@@ -213,6 +213,20 @@ describe("modules", () => {
 });
 
 describe("the kernel store", () => {
+  test("what a killed writer left is swept, but not what one is working on", async () => {
+    const store = join(dir, "sweep");
+    expect(await sweepKernels(store)).toEqual([]);
+    await withKernelStore(store, async (scratch) => {
+      writeFileSync(join(scratch, "package.deb"), "half");
+      expect(await sweepKernels(store)).toEqual([]);
+      expect(readdirSync(scratch)).toEqual(["package.deb"]);
+    });
+    mkdirSync(join(store, ".tmp-0123456789abcdef", "kernel"), { recursive: true });
+    writeFileSync(join(store, ".tmp-file"), "being written by selectKernel()");
+    expect(await sweepKernels(store)).toEqual([".tmp-0123456789abcdef"]);
+    expect(readdirSync(store).sort()).toEqual([".lock", ".tmp-file"]);
+  });
+
   test("add, list, select, verify; half-written leftovers go", async () => {
     const store = join(dir, "store");
     const file = join(dir, "bzImage");

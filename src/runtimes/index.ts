@@ -6,6 +6,7 @@ export {
   importRuntime,
   listBuiltRuntimes,
   pruneRuntimes,
+  sweepRuntimes,
   type BuiltRuntime,
   type EnsureRuntimeOptions,
   type ReadyRuntime,

@@ -18,7 +18,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { zstdDecompressSync } from "node:zlib";
 import type { Runtime } from "./catalogue.ts";
 import { builderTemporary } from "./builder.ts";
-import { ensureRuntime, listBuiltRuntimes, pruneRuntimes } from "./store.ts";
+import { ensureRuntime, listBuiltRuntimes, pruneRuntimes, sweepRuntimes } from "./store.ts";
 
 let dir: string;
 let tools: string;
@@ -156,14 +156,17 @@ describe("making a runtime", () => {
     expect(await readdir(store())).toEqual([".lock"]);
   });
 
-  test("what a killed build left running is ended by the next one", async () => {
+  test.each([
+    ["the next one", async (): Promise<unknown> => ensure()],
+    ["the next daemon", async (): Promise<unknown> => sweepRuntimes(store())],
+  ])("what a killed build left running is ended by %s", async (_who, sweep) => {
     const work = join(store(), ".tmp-dead", "work");
     await mkdir(work, { recursive: true });
     // As fakeroot's server does it: a session of its own, deaf to what happens to the build.
     const env = { ...process.env, TMPDIR: builderTemporary(work) };
     const orphan = spawn("sleep", ["61"], { detached: true, stdio: "ignore", env });
     const ended = once(orphan, "exit");
-    await ensure();
+    await sweep();
     expect(await ended).toEqual([null, "SIGTERM"]);
     expect(await readdir(store())).not.toContain(".tmp-dead");
   });

@@ -11,6 +11,7 @@ import { VmsanError, errnoOf } from "../model/errors.ts";
 import type { Digest, ImageSource } from "../model/image.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import { parseImageSource } from "../oci/source.ts";
+import { removeAbandoned, sweepAbandoned } from "../util/abandoned.ts";
 import { syncDirectory, temporarySibling } from "../util/atomic.ts";
 import { withLock } from "../util/lock.ts";
 import { endBuilders } from "./builder.ts";
@@ -267,7 +268,7 @@ export async function ensureRuntime(options: EnsureRuntimeOptions): Promise<Read
   return await withLock(
     join(dir, ".lock"),
     async () => {
-      await removeAbandoned(dir);
+      await removeAbandoned(dir, removeBuild);
       return ready(name, await ensureLocked(options));
     },
     // Another process may be making one: that takes its time.
@@ -281,13 +282,18 @@ function ready(name: string, made: Made): ReadyRuntime {
   return { name, source, config: {}, cached: made.cached, built: made.built };
 }
 
-/** Remove what killed builds left; call with the lock held, so that nobody builds. */
-async function removeAbandoned(dir: string): Promise<void> {
-  for (const name of await readdir(dir)) {
-    if (!name.startsWith(".tmp-")) continue;
-    await endBuilders(join(dir, name, "work"));
-    await rm(join(dir, name), { recursive: true, force: true, maxRetries: 5 });
-  }
+/** Remove a killed build's directory, and end what still runs for it. */
+async function removeBuild(path: string): Promise<void> {
+  await endBuilders(join(path, "work"));
+  await rm(path, { recursive: true, force: true, maxRetries: 5 });
+}
+
+/**
+ * End and remove what killed builds left, unless somebody is building.
+ * @returns the names of what was removed
+ */
+export async function sweepRuntimes(dir: string): Promise<string[]> {
+  return await sweepAbandoned(dir, removeBuild);
 }
 
 /**
@@ -302,7 +308,7 @@ export async function pruneRuntimes(
   return await withLock(
     join(dir, ".lock"),
     async () => {
-      await removeAbandoned(dir);
+      await removeAbandoned(dir, removeBuild);
       const keep = new Set<string>();
       for (const [name, runtime] of Object.entries(catalogue)) {
         if (runtime.recipe === undefined) continue;

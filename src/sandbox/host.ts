@@ -2,6 +2,7 @@
 import { access, stat } from "node:fs/promises";
 import { AgentChannel } from "../agent/channel.ts";
 import { ensureInitramfs } from "../boot/initramfs.ts";
+import { sweepKernels } from "../boot/kernel-store.ts";
 import { addKernel, ensureKernel } from "../boot/kernel.ts";
 import { createEmptyDisk } from "../ext4/empty.ts";
 import { growDisk } from "../ext4/grow.ts";
@@ -23,11 +24,17 @@ import {
 } from "../oci/images.ts";
 import type { ContentStore, Lease } from "../oci/images.ts";
 import { ensureRootfs, listRootfs, sweepRootfs } from "../rootfs/cache.ts";
-import { configOver, ensureRuntime, findRuntime, readCatalogue } from "../runtimes/index.ts";
+import {
+  configOver,
+  ensureRuntime,
+  findRuntime,
+  readCatalogue,
+  sweepRuntimes,
+} from "../runtimes/index.ts";
 import { agentBinary, packageVersion } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
 import { withRegistryVariables } from "../util/registry-env.ts";
-import type { Driver } from "../vmm/driver.ts";
+import type { CleanupReport, Driver } from "../vmm/driver.ts";
 import { chooseDriver } from "../vmm/choose.ts";
 import { FakeDriver } from "../vmm/fake/driver.ts";
 import { FirecrackerDriver } from "../vmm/firecracker/driver.ts";
@@ -234,11 +241,22 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
       const isKnown = (id: string): boolean => live.has(id);
       const host = await sweepHost({ uidDir, vmsDir: layout.vms, isKnown });
       const network = await networks.sweep(live);
-      const disks = await sweepRootfs(layout.rootfs);
-      return {
-        removed: [...host.removed, ...network.removed, ...disks.map((key) => `disk image ${key}`)],
+      const report: CleanupReport = {
+        removed: [...host.removed, ...network.removed],
         failed: [...host.failed, ...network.failed],
       };
+      for (const [what, sweep, dir] of [
+        ["disk image", sweepRootfs, layout.rootfs],
+        ["kernel", sweepKernels, layout.kernels],
+        ["runtime", sweepRuntimes, layout.runtimes],
+      ] as const) {
+        try {
+          report.removed.push(...(await sweep(dir)).map((name) => `${what} ${name}`));
+        } catch (error) {
+          report.failed.push({ what: `${what}s not finished in ${dir}`, why: messageOf(error) });
+        }
+      }
+      return report;
     },
     openChannel: (running, token) =>
       new AgentChannel({
