@@ -155,6 +155,31 @@ test("a VM whose VMM dies is stopped, not running", async () => {
   await expect.poll(() => sandboxes.get(id).status).toBe("stopped");
 });
 
+test("a VM that is said to be stopped can be removed and started, also while it is cleaned up", async () => {
+  let cleanedUp = Promise.withResolvers<void>();
+  const sandboxes = await start({
+    networks: {
+      ...stages().networks,
+      detach: async () => {
+        await cleanedUp.promise;
+        return { removed: [], failed: [] };
+      },
+    },
+  });
+  for (const next of ["start", "remove"] as const) {
+    cleanedUp = Promise.withResolvers();
+    const { id, pid } = await sandboxes.create(request, work(), ignore);
+    process.kill(pid ?? 0, "SIGKILL");
+    await expect.poll(() => sandboxes.get(id).status).toBe("stopped");
+    const done = next === "start" ? sandboxes.start(id, work()) : sandboxes.remove(id, false);
+    cleanedUp.resolve();
+    await done;
+    const left = sandboxes.list().filter((vm) => vm.id === id);
+    expect(left.map(({ status }) => status)).toEqual(next === "start" ? ["running"] : []);
+  }
+  expect(await readdir(vms)).toHaveLength(1);
+});
+
 test("an interrupted creation leaves nothing, wherever it is interrupted", async () => {
   for (const stage of ["prepareBase", "bootFiles", "createUpper"] as const) {
     const abort = new AbortController();

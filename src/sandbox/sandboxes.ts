@@ -165,6 +165,11 @@ export class Sandboxes {
     return await entry.mutex.run(async () => {
       const { record } = entry;
       if (record.status === "running" || record.status === "paused") {
+        // Its VMM may have died just now, and nobody has looked after it yet.
+        if (viewOf(record).status === "stopped") await this.settleDead(entry);
+        if (this.entries.get(record.id) !== entry) throw notFound(ref);
+      }
+      if (record.status === "running" || record.status === "paused") {
         throw notStopped(`Cannot start ${ref}`, record, `Stop it first: vmsan stop ${ref}`);
       }
       const busy = new AbortController();
@@ -235,7 +240,9 @@ export class Sandboxes {
   async remove(ref: string, force: boolean): Promise<void> {
     const entry = this.find(ref);
     const { record } = entry;
-    if (!force && record.status !== "stopped" && record.status !== "error") {
+    // As users are told: one whose VMM has ended is stopped, also while that is cleaned up.
+    const { status } = viewOf(record);
+    if (!force && status !== "stopped" && status !== "error") {
       const fix = `Stop it first (vmsan stop ${ref}), or use --force.`;
       throw notStopped(`Cannot remove ${ref}`, record, fix);
     }
