@@ -83,11 +83,13 @@ export class Daemon {
    * nothing was done then, so it is safe to repeat whatever the call is.
    */
   private async withDaemon<T>(body: (transport: Transport) => Promise<T>): Promise<T> {
+    const before = this.ready;
     try {
       return await body(this.transport);
     } catch (error) {
       if (!isNotListening(error) && !isOtherVersion(error)) throw error;
-      this.ready = undefined;
+      // Of several calls that find this, one starts the daemon; the others wait for it.
+      if (this.ready === before) this.ready = undefined;
       await this.ensure();
       return await body(this.transport);
     }

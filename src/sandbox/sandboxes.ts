@@ -164,11 +164,9 @@ export class Sandboxes {
     const entry = this.find(ref);
     return await entry.mutex.run(async () => {
       const { record } = entry;
-      if (record.status === "running" || record.status === "paused") {
-        // Its VMM may have died just now, and nobody has looked after it yet.
-        if (viewOf(record).status === "stopped") await this.settleDead(entry);
-        if (this.entries.get(record.id) !== entry) throw notFound(ref);
-      }
+      // Its VMM may have died just now, and nobody has looked after it yet.
+      if (viewOf(record).status !== record.status) await this.settleDead(entry);
+      if (this.entries.get(record.id) !== entry) throw notFound(ref);
       if (record.status === "running" || record.status === "paused") {
         throw notStopped(`Cannot start ${ref}`, record, `Stop it first: vmsan stop ${ref}`);
       }
