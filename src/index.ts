@@ -1,6 +1,7 @@
 /** The SDK: every public export, nothing else. */
 export { Vmsan } from "./client/vmsan.ts";
-export type { DaemonInfo, VmsanOptions, WorkOptions } from "./client/vmsan.ts";
+export type { VmsanOptions } from "./client/vmsan.ts";
+export type { DaemonInfo, WorkOptions } from "./client/daemon.ts";
 export { Vm } from "./client/vm.ts";
 export type { ExecOptions, ExecOutput } from "./client/vm.ts";
 export { Images } from "./client/images.ts";

@@ -97,6 +97,24 @@ test("folders import only what the table allows", () => {
   expect(wrong).toEqual([]);
 });
 
+test("no file imports itself by way of others", () => {
+  const state = new Map<string, "open" | "done">();
+  const circles: string[] = [];
+  const visit = (file: string, way: readonly string[]): void => {
+    if (state.get(file) === "open") {
+      const circle = [...way.slice(way.indexOf(file)), file];
+      circles.push(circle.map((each) => relative(src, each)).join(" → "));
+    }
+    if (state.has(file)) return;
+    state.set(file, "open");
+    for (const target of imports(file)) if (all.has(target)) visit(target, [...way, file]);
+    state.set(file, "done");
+  };
+  const all = new Set(files(src));
+  for (const file of all) visit(file, []);
+  expect(circles).toEqual([]);
+});
+
 test("every folder has a rule and a first file that says what it is for", () => {
   for (const entry of readdirSync(src, { withFileTypes: true })) {
     if (!entry.isDirectory()) continue;

@@ -48,12 +48,16 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
   },
 };
 
-/** The commands whose definitions these arguments need: one, or all for help and unknown names. */
+/**
+ * The commands whose definitions these arguments need: one, or all for help, for unknown names,
+ * and for the completion of all commands.
+ */
 function wantedBy(args: readonly string[]): (names: string) => boolean {
   const first = args.find((arg) => arg !== "--json" && arg !== "--verbose");
   if (first === "--version") return () => false;
   const isNamed = (names: string): boolean =>
     first !== undefined && names.split(" ").includes(first);
+  if (first === "completion") return () => true;
   const known = Object.values(GROUPS).some((commands) => Object.keys(commands).some(isNamed));
   return known ? isNamed : () => true;
 }

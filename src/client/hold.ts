@@ -2,7 +2,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { VmView } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
-import type { Daemon } from "./vmsan.ts";
+import type { Daemon } from "./daemon.ts";
 import { vmPath } from "./paths.ts";
 
 const RETRY_MS = 100;

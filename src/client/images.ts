@@ -9,7 +9,7 @@ import type { DiskSummary } from "../model/disk.ts";
 import type { ImageConfig } from "../model/image.ts";
 import { parseDiskSize } from "../util/units.ts";
 import { absoluteSource, registryAccess } from "./options.ts";
-import type { Daemon, WorkOptions } from "./vmsan.ts";
+import type { Daemon, WorkOptions } from "./daemon.ts";
 
 /** What an image is, in full. */
 export interface ImageDetails extends ImageView {

@@ -1,7 +1,7 @@
 /** Guest kernels of the store, for SDK users. */
 import { resolve } from "node:path";
 import type { KernelList, KernelRequest, KernelView } from "../model/api.ts";
-import type { Daemon } from "./vmsan.ts";
+import type { Daemon } from "./daemon.ts";
 
 /** The guest kernels of one VMSAN_DIR. */
 export class Kernels {

@@ -3,7 +3,11 @@ import { resolve } from "node:path";
 import type { CreateRequest, PullPolicy, RegistryAccess } from "../model/api.ts";
 import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import type { DriverName } from "../model/vm.ts";
-import { checkPortsAgainstPolicy, parsePolicy, parsePublishedPorts } from "../network/parse.ts";
+import {
+  checkPortsAgainstPolicy,
+  parsePolicy,
+  parsePublishedPorts,
+} from "../network/policy/parse.ts";
 import { parseName } from "../util/names.ts";
 import { registryVariables } from "../util/registry-env.ts";
 import { invalid, parseDiskSize, parseDuration, parseInteger, parseMemory } from "../util/units.ts";

@@ -12,7 +12,7 @@ import { VmsanError } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
 import { parseEnv } from "./options.ts";
 import type { Hold } from "./hold.ts";
-import type { Daemon, WorkOptions } from "./vmsan.ts";
+import type { Daemon, WorkOptions } from "./daemon.ts";
 import { vmPath } from "./paths.ts";
 import { isConnectionLost } from "./transport.ts";
 

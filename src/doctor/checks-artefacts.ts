@@ -5,7 +5,7 @@ import { errnoOf } from "../model/errors.ts";
 import { listBuiltRuntimes } from "../runtimes/index.ts";
 import { agentBinary, packageVersion } from "../util/package.ts";
 import { which } from "../util/which.ts";
-import type { Check } from "./doctor.ts";
+import type { Check } from "./check.ts";
 import { findRemains, removeRemains } from "./remains.ts";
 
 /** First bytes of an ELF file. */

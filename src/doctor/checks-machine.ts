@@ -5,7 +5,7 @@ import { arch, platform } from "node:os";
 import { dirname, join } from "node:path";
 import { errnoOf } from "../model/errors.ts";
 import { formatBytes } from "../util/units.ts";
-import type { Check, Finding } from "./doctor.ts";
+import type { Check, Finding } from "./check.ts";
 
 const GIB = 2 ** 30;
 

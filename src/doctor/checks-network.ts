@@ -1,10 +1,10 @@
 /** Checks of the network: route, names, nftables, firewalls in the way, what VMs will have. */
 import { isIP } from "node:net";
-import { probeHost } from "../network/probe.ts";
+import { probeHost } from "../network/host/probe.ts";
 import { networkHelperBinary } from "../util/package.ts";
 import { run } from "../util/run.ts";
 import { which } from "../util/which.ts";
-import type { Check, Finding } from "./doctor.ts";
+import type { Check, Finding } from "./check.ts";
 import { readText } from "./checks-machine.ts";
 
 /** Name servers in the text of a resolv.conf(5). */

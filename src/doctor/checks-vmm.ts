@@ -6,7 +6,7 @@ import { run } from "../util/run.ts";
 import { which } from "../util/which.ts";
 import { findCgroups } from "../vmm/cgroup.ts";
 import { probeKvm } from "../vmm/kvm.ts";
-import type { Check, Finding } from "./doctor.ts";
+import type { Check, Finding } from "./check.ts";
 import { readText } from "./checks-machine.ts";
 
 /** QEMU's program for this machine. */

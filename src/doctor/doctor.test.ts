@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { layoutOf, type Layout } from "../util/paths.ts";
 import { claimUid, releaseUids, uidClaims, uidDirectory } from "../vmm/uids.ts";
-import { allChecks, runDoctor, type Check } from "./doctor.ts";
+import type { Check } from "./check.ts";
+import { allChecks, runDoctor } from "./doctor.ts";
 import { defaultInterface, droppingForwardChains, nameServers } from "./checks-network.ts";
 import { findRemains } from "./remains.ts";
 

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
 import type { NetworkPolicy, PolicyMode } from "../model/policy.ts";
 import { writeFileAtomic } from "../util/atomic.ts";
-import { slotCount } from "./address.ts";
+import { slotCount } from "./kernel/address.ts";
 
 /** What is kept of a VM's network. */
 export interface Lease {

@@ -3,10 +3,10 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "../model/policy.ts";
-import { machinePrefix6, mtu, planFor, tapName, type Plan } from "./address.ts";
+import { machinePrefix6, mtu, planFor, tapName, type Plan } from "./kernel/address.ts";
 import { Helper } from "./helper.ts";
-import { forwardingEffects, forwardingSettings } from "./forwarding.ts";
-import { HostState } from "./host-state.ts";
+import { forwardingEffects, forwardingSettings } from "./host/forwarding.ts";
+import { HostState } from "./host/host-state.ts";
 import { Leases, checkId, type Lease } from "./leases.ts";
 import {
   guestLinks,
@@ -17,13 +17,13 @@ import {
   shape,
   shaperLink,
   unshape,
-} from "./links.ts";
+} from "./kernel/links.ts";
 import { decisionOf } from "./log.ts";
-import { checkPortsAgainstPolicy } from "./parse.ts";
-import { mayAdministrate, probeHost } from "./probe.ts";
-import { Realm, hostAddresses } from "./realm.ts";
-import { RootlessRealm } from "./rootless.ts";
-import { hostRuleset, proxyMark } from "./rules.ts";
+import { checkPortsAgainstPolicy } from "./policy/parse.ts";
+import { mayAdministrate, probeHost } from "./host/probe.ts";
+import { Realm, hostAddresses } from "./host/realm.ts";
+import { RootlessRealm } from "./host/rootless.ts";
+import { hostRuleset, proxyMark } from "./kernel/rules.ts";
 import { Service } from "./service.ts";
 import type {
   AttachedNetwork,
@@ -33,7 +33,7 @@ import type {
   NetworkOptions,
   NetworkProbe,
 } from "./types.ts";
-import { parseServer } from "./upstream.ts";
+import { parseServer } from "./names/upstream.ts";
 
 /** Milliseconds between looks at the host's own addresses, which rules name. */
 const addressInterval = 15_000;

@@ -4,16 +4,16 @@
  */
 import { messageOf } from "../model/errors.ts";
 import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
-import type { Plan } from "./address.ts";
+import type { Plan } from "./kernel/address.ts";
 import type { Helper } from "./helper.ts";
-import { nameAllowed } from "./judge.ts";
+import { nameAllowed } from "./policy/judge.ts";
 import { DecisionLog, type Decision } from "./log.ts";
-import { NameServer } from "./name-server.ts";
-import { NameBook } from "./names.ts";
-import { Proxy } from "./proxy.ts";
+import { NameServer } from "./names/name-server.ts";
+import { NameBook } from "./names/names.ts";
+import { Proxy } from "./proxy/proxy.ts";
 import { openHostPort, publishAll, type GuestSide, type Listener } from "./publish.ts";
-import { addNames, logGroup, proxyPort, ruleset } from "./rules.ts";
-import { ask, type NameServer as Upstream } from "./upstream.ts";
+import { addNames, logGroup, proxyPort, ruleset } from "./kernel/rules.ts";
+import { ask, type NameServer as Upstream } from "./names/upstream.ts";
 
 /** What a service needs. */
 export interface ServiceOptions {

@@ -4,7 +4,7 @@
  * With VMSAN_TEST_SCALE above 1 every policy's column is run, not just the strictest.
  */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { hasTool } from "../../src/network/realm.ts";
+import { hasTool } from "../../src/network/host/realm.ts";
 import { buildBench, inWorld, whyNot, type Bench } from "../network/launch.ts";
 import { order } from "../network/table.ts";
 import { freshDir, preparedDir, removeDir, root, vmsanBin } from "./support.ts";

@@ -1,6 +1,6 @@
 /** One policy's column of the table: every attempt made in a guest, and judged. */
 import { execFileSync } from "node:child_process";
-import { linkLocalOf } from "../../src/network/address.ts";
+import { linkLocalOf } from "../../src/network/kernel/address.ts";
 import { expected, lookups, names, type Attempt, type Site } from "./table.ts";
 import { name, zone } from "./world.ts";
 

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { canOpen, hasTool } from "../../src/network/realm.ts";
+import { canOpen, hasTool } from "../../src/network/host/realm.ts";
 
 /** Why worlds cannot be made here; undefined when they can. */
 export function whyNot(): string | undefined {

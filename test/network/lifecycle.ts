@@ -6,10 +6,10 @@ import { execFileSync, spawn } from "node:child_process";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { createNetworkManager } from "../../src/network/network.ts";
-import { parsePolicy } from "../../src/network/parse.ts";
-import { Realm } from "../../src/network/realm.ts";
+import { parsePolicy } from "../../src/network/policy/parse.ts";
+import { Realm } from "../../src/network/host/realm.ts";
 import { identityOf } from "../../src/util/process-identity.ts";
-import { RootlessRealm } from "../../src/network/rootless.ts";
+import { RootlessRealm } from "../../src/network/host/rootless.ts";
 
 interface Job {
   helper: string;

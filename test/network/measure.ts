@@ -1,10 +1,10 @@
 /** Measurements for bench/network.ts, in namespaces of their own. Prints JSON lines. */
 import { spawnSync } from "node:child_process";
-import { planFor } from "../../src/network/address.ts";
-import { guestLinks, guestSysctls, hostLinks } from "../../src/network/links.ts";
-import { parsePolicy } from "../../src/network/parse.ts";
-import { Realm } from "../../src/network/realm.ts";
-import { ruleset } from "../../src/network/rules.ts";
+import { planFor } from "../../src/network/kernel/address.ts";
+import { guestLinks, guestSysctls, hostLinks } from "../../src/network/kernel/links.ts";
+import { parsePolicy } from "../../src/network/policy/parse.ts";
+import { Realm } from "../../src/network/host/realm.ts";
+import { ruleset } from "../../src/network/kernel/rules.ts";
 import { World } from "./world.ts";
 
 const job = JSON.parse(process.argv[2] ?? "{}") as {

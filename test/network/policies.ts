@@ -6,9 +6,9 @@
 import { execFileSync } from "node:child_process";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Realm } from "../../src/network/realm.ts";
-import { RootlessRealm } from "../../src/network/rootless.ts";
-import { planFor } from "../../src/network/address.ts";
+import { Realm } from "../../src/network/host/realm.ts";
+import { RootlessRealm } from "../../src/network/host/rootless.ts";
+import { planFor } from "../../src/network/kernel/address.ts";
 import { attempts, order, policies, type Site } from "./table.ts";
 import { fillZone, runColumn } from "./column.ts";
 import { World } from "./world.ts";

@@ -2,7 +2,7 @@
  * What a guest tries, and under which policy it may succeed. Plain data, so that the same table
  * runs against stand-ins (policies.ts) and against real guests.
  */
-import { parsePolicy } from "../../src/network/parse.ts";
+import { parsePolicy } from "../../src/network/policy/parse.ts";
 import type { NetworkPolicy } from "../../src/model/policy.ts";
 import { arp, ethernet, icmpv6, ipv4, ipv6, tcpSyn, udp, udp6 } from "./packets.ts";
 

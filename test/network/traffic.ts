@@ -4,7 +4,7 @@
  * {stage, ok, got}.
  */
 import { existsSync, readFileSync, readdirSync } from "node:fs";
-import { parsePolicy, type PolicyInput } from "../../src/network/parse.ts";
+import { parsePolicy, type PolicyInput } from "../../src/network/policy/parse.ts";
 import { ethernet, ipv4, udp } from "./packets.ts";
 import { World, name } from "./world.ts";
 
@@ -171,7 +171,7 @@ await across(
 // Changes under traffic: what both policies forbid never passes.
 world.seen.clear();
 const { mac } = guest.network.guest;
-const gatewayMac = (await import("../../src/network/address.ts")).planFor(
+const gatewayMac = (await import("../../src/network/kernel/address.ts")).planFor(
   "vm-guest",
   0,
   "fd00:0000:0000",

@@ -9,7 +9,7 @@ import { createInterface } from "node:readline";
 import dns from "dns-packet";
 import type { NetworkPolicy, PublishedPort } from "../../src/model/policy.ts";
 import { createNetworkManager } from "../../src/network/network.ts";
-import { Realm } from "../../src/network/realm.ts";
+import { Realm } from "../../src/network/host/realm.ts";
 import type { AttachedNetwork, NetworkManager, NetworkOptions } from "../../src/network/types.ts";
 
 /** Addresses of the internet's hosts, all on one machine. */

@@ -18,8 +18,9 @@ fish:  vmsan completion fish >~/.config/fish/completions/vmsan.fish`,
   return runs(target, async (context, shell: "bash" | "zsh" | "fish") => {
     const { completionScript } = await import("../completion.ts");
     const { describeCommand } = await import("../describe.ts");
-    const { createProgram } = await import("../program.ts");
-    const script = completionScript(describeCommand(await createProgram()), shell);
+    // The program that this command was called in; for this command it is loaded whole.
+    const program = target.parent ?? target;
+    const script = completionScript(describeCommand(program), shell);
     context.output.result({ shell, script }, script.trimEnd());
   });
 }

@@ -3,7 +3,7 @@ import { randomInt } from "node:crypto";
 import { createSocket } from "node:dgram";
 import { readFileSync, statSync } from "node:fs";
 import { connect, isIPv6 } from "node:net";
-import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
+import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import dns from "dns-packet";
 
 /** A name server. */

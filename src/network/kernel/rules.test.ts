@@ -1,9 +1,16 @@
 import { expect, test } from "vitest";
 import { planFor } from "./address.ts";
-import { cidr, contains, formatAddress, parseAddress, parseCidr, formatCidr } from "./cidr.ts";
-import { addressRefused, matchesDomain } from "./judge.ts";
-import { minSeconds, NameBook } from "./names.ts";
-import { parsePolicy } from "./parse.ts";
+import {
+  cidr,
+  contains,
+  formatAddress,
+  parseAddress,
+  parseCidr,
+  formatCidr,
+} from "../policy/cidr.ts";
+import { addressRefused, matchesDomain } from "../policy/judge.ts";
+import { minSeconds, NameBook } from "../names/names.ts";
+import { parsePolicy } from "../policy/parse.ts";
 import { addNames, hostRuleset, maxNameAddresses, ruleset, type RuleInput } from "./rules.ts";
 
 const base: Omit<RuleInput, "policy"> = {

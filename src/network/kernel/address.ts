@@ -1,6 +1,6 @@
 /** From a slot number to everything a VM's network is named and addressed by. Pure. */
 import { createHash } from "node:crypto";
-import { formatAddress, parseAddress } from "./cidr.ts";
+import { formatAddress, parseAddress } from "../policy/cidr.ts";
 
 /** Ranges of guest addresses in the order they are used; one /30 a slot. */
 const ranges = [

@@ -1,7 +1,7 @@
 /** Policies and published ports from what users type. Pure; loaded by the CLI's start-up. */
 import { domainToASCII } from "node:url";
-import { VmsanError } from "../model/errors.ts";
-import type { NetworkPolicy, PolicyMode, PublishedPort } from "../model/policy.ts";
+import { VmsanError } from "../../model/errors.ts";
+import type { NetworkPolicy, PolicyMode, PublishedPort } from "../../model/policy.ts";
 import { formatAddress, formatCidr, parseAddress, parseCidr } from "./cidr.ts";
 
 /** A comma list as typed, or the pieces of a repeated option. */

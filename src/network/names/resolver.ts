@@ -4,10 +4,10 @@
  * name and the type.
  */
 import dns from "dns-packet";
-import { messageOf } from "../model/errors.ts";
-import type { NetworkPolicy } from "../model/policy.ts";
-import { addressRefused, nameAllowed, normalName } from "./judge.ts";
-import type { Decision } from "./log.ts";
+import { messageOf } from "../../model/errors.ts";
+import type { NetworkPolicy } from "../../model/policy.ts";
+import { addressRefused, nameAllowed, normalName } from "../policy/judge.ts";
+import type { Decision } from "../log.ts";
 import type { Question } from "./upstream.ts";
 
 /** Name by which a guest finds the host's opened ports. */

@@ -4,10 +4,10 @@
  * Nothing is decrypted.
  */
 import { connect, type Server, type Socket } from "node:net";
-import type { NetworkPolicy } from "../model/policy.ts";
+import type { NetworkPolicy } from "../../model/policy.ts";
 import { HttpGate } from "./http-gate.ts";
-import { addressRefused, nameAllowed, normalName, portAllowed } from "./judge.ts";
-import type { Decision } from "./log.ts";
+import { addressRefused, nameAllowed, normalName, portAllowed } from "../policy/judge.ts";
+import type { Decision } from "../log.ts";
 import { readHello, refusalAlert } from "./tls.ts";
 
 /** What the proxy works with; one for each VM. */

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { VmsanError } from "../model/errors.ts";
+import { VmsanError } from "../../model/errors.ts";
 import { parsePolicy, parsePublishedPorts, checkPortsAgainstPolicy } from "./parse.ts";
 
 /** The code of the error that `body` throws. */

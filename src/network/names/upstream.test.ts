@@ -2,7 +2,7 @@ import { createSocket, type Socket } from "node:dgram";
 import { createServer, type Server } from "node:net";
 import dns from "dns-packet";
 import { afterEach, expect, test } from "vitest";
-import { parsePolicy } from "./parse.ts";
+import { parsePolicy } from "../policy/parse.ts";
 import { resolveQuery, type ResolverContext } from "./resolver.ts";
 import { ask, parseResolvConf, parseServer } from "./upstream.ts";
 

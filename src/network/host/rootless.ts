@@ -6,11 +6,11 @@
 import { spawn } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
-import type { ProcessIdentity } from "../model/vm.ts";
-import { writeFileAtomic } from "../util/atomic.ts";
-import { identityOf, isAlive, signalProcess } from "../util/process-identity.ts";
-import { run } from "../util/run.ts";
+import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
+import type { ProcessIdentity } from "../../model/vm.ts";
+import { writeFileAtomic } from "../../util/atomic.ts";
+import { identityOf, isAlive, signalProcess } from "../../util/process-identity.ts";
+import { run } from "../../util/run.ts";
 import { Realm, adminPath } from "./realm.ts";
 
 /** Programs that only this mode needs, and the Debian packages that hold them. */

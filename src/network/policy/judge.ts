@@ -1,5 +1,5 @@
 /** The policy's answers for names, addresses and ports, as the name server and the proxy need them. Pure. */
-import type { NetworkPolicy } from "../model/policy.ts";
+import type { NetworkPolicy } from "../../model/policy.ts";
 import { contains, embeddedV4, parseAddress, parseCidr, type Address, type Cidr } from "./cidr.ts";
 import { dohResolvers, guestRanges, protectedRanges } from "./ranges.ts";
 

@@ -1,13 +1,13 @@
 /** What this host offers VMs by way of network, found out without lasting effect. */
 import { readFileSync } from "node:fs";
 import { access, constants } from "node:fs/promises";
-import { run } from "../util/run.ts";
-import { parsePolicy } from "./parse.ts";
-import { planFor } from "./address.ts";
+import { run } from "../../util/run.ts";
+import { parsePolicy } from "../policy/parse.ts";
+import { planFor } from "../kernel/address.ts";
 import { adminPath, canOpen, hasTool, tools } from "./realm.ts";
 import { keeperSpaces, rootlessTools } from "./rootless.ts";
-import { ruleset } from "./rules.ts";
-import type { NetworkProbe } from "./types.ts";
+import { ruleset } from "../kernel/rules.ts";
+import type { NetworkProbe } from "../types.ts";
 
 /** Number of CAP_NET_ADMIN in capability masks (capability.h). */
 const capNetAdmin = 12n;

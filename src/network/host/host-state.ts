@@ -13,10 +13,10 @@ import {
   writeFileSync,
 } from "node:fs";
 import { join } from "node:path";
-import { errnoOf, messageOf } from "../model/errors.ts";
-import { writeFileAtomic } from "../util/atomic.ts";
-import { withLock } from "../util/lock.ts";
-import { identityOf } from "../util/process-identity.ts";
+import { errnoOf, messageOf } from "../../model/errors.ts";
+import { writeFileAtomic } from "../../util/atomic.ts";
+import { withLock } from "../../util/lock.ts";
+import { identityOf } from "../../util/process-identity.ts";
 
 /** A setting that was changed: the file's content before, and the one that was written. */
 interface Change {

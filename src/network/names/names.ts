@@ -2,9 +2,9 @@
  * The addresses that allowed names have had for one VM: what is in the kernel's set, until
  * when, and what to put there after a change of policy. Pure but for the clock it is given.
  */
-import type { NetworkPolicy } from "../model/policy.ts";
-import { addressRefused, nameAllowed } from "./judge.ts";
-import { maxNameAddresses, type NameAddress } from "./rules.ts";
+import type { NetworkPolicy } from "../../model/policy.ts";
+import { addressRefused, nameAllowed } from "../policy/judge.ts";
+import { maxNameAddresses, type NameAddress } from "../kernel/rules.ts";
 
 /** Shortest time an address stays usable, in seconds: programs keep answers beyond their TTL. */
 export const minSeconds = 120;

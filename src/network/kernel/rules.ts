@@ -12,11 +12,11 @@
  * change the marks are old: every packet, in either direction, is judged again by the
  * connection's original destination, so what is now forbidden is cut and the rest goes on.
  */
-import type { NetworkPolicy } from "../model/policy.ts";
+import type { NetworkPolicy } from "../../model/policy.ts";
 import { linkLocalOf, tapName, uplinkName, type Plan } from "./address.ts";
-import { contains, formatCidr, parseCidr, type Cidr } from "./cidr.ts";
-import { portAllowed } from "./judge.ts";
-import { dohResolvers, guestRanges, protectedRanges } from "./ranges.ts";
+import { contains, formatCidr, parseCidr, type Cidr } from "../policy/cidr.ts";
+import { portAllowed } from "../policy/judge.ts";
+import { dohResolvers, guestRanges, protectedRanges } from "../policy/ranges.ts";
 
 /** Port of the transparent proxy inside the VM's namespace, on its loopback. */
 export const proxyPort = 15_080;

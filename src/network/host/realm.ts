@@ -5,8 +5,8 @@
  */
 import { accessSync, existsSync, readFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
-import { VmsanError, errnoOf } from "../model/errors.ts";
-import { run } from "../util/run.ts";
+import { VmsanError, errnoOf } from "../../model/errors.ts";
+import { run } from "../../util/run.ts";
 
 /** Programs that are run, and the Debian packages that hold them. */
 export const tools = { ip: "iproute2", tc: "iproute2", nft: "nftables", nsenter: "util-linux" };
