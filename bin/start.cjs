@@ -1,13 +1,20 @@
 "use strict";
-// Second step of bin/vmsan, kept so plain that any Node.js can read it: refuses one that is too
-// old in words, switches the compile cache on (it halves the start from sources), goes on in the
-// real program.
+// Second step of bin/vmsan, kept so plain that any Node.js can read it: undoes what kept Node.js from
+// reading the user's words and environment, refuses one that is too old in words, switches the compile
+// cache on (it halves the start from sources), goes on in the real program.
 const { existsSync } = require("node:fs");
 const nodeModule = require("node:module");
 const { homedir } = require("node:os");
 const { join } = require("node:path");
 
 const MIN = [22, 18];
+
+process.argv = process.argv.map((word, i) => (i > 1 && word.startsWith(":") ? word.slice(1) : word));
+delete process.env.NODE_OPTIONS;
+if (process.env.VMSAN_KEPT_NODE_OPTIONS !== undefined) {
+  process.env.NODE_OPTIONS = process.env.VMSAN_KEPT_NODE_OPTIONS;
+  delete process.env.VMSAN_KEPT_NODE_OPTIONS;
+}
 
 const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
 if (major < MIN[0] || (major === MIN[0] && minor < MIN[1])) {

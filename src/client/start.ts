@@ -38,7 +38,7 @@ export async function startDaemon(layout: Layout): Promise<void> {
     throw fail(messageOf(error), error);
   }
   try {
-    const child = spawn(process.execPath, [YOUNG_GENERATION, entryPoint("daemon/main")], {
+    const child = spawn(process.execPath, [YOUNG_GENERATION, "--", entryPoint("daemon/main")], {
       detached: true,
       cwd: "/",
       stdio: ["ignore", log, log, "pipe"],
@@ -47,6 +47,8 @@ export async function startDaemon(layout: Layout): Promise<void> {
         NODE_COMPILE_CACHE: sourcesCompileCache ?? layout.compileCache,
         ...process.env,
         VMSAN_DIR: layout.root,
+        // The user's are for the user's programs, as bin/vmsan has it.
+        NODE_OPTIONS: process.env["VMSAN_NODE_OPTIONS"],
       },
     });
     const pipe = child.stdio[3];
