@@ -174,15 +174,15 @@ export class Images {
    * @returns where they are kept
    */
   async login(registry: string, options: LoginOptions): Promise<{ where: string }> {
-    const { login } = await import("../oci/login.ts");
-    const { loadRegistries } = await import("../oci/registries.ts");
+    const { login } = await import("../oci/registry/login.ts");
+    const { loadRegistries } = await import("../oci/registry/registries.ts");
     const registries = await loadRegistries(this.daemon.layout.registriesFile);
     return await login(registry, { ...options, registries });
   }
 
   /** Forget the credentials for a registry. @returns false when there were none */
   async logout(registry: string): Promise<boolean> {
-    const { logout } = await import("../oci/login.ts");
+    const { logout } = await import("../oci/registry/login.ts");
     return await logout(registry);
   }
 

@@ -14,10 +14,10 @@ import {
   pruneStore,
   removeImage,
   tagImage,
-} from "../oci/manage.ts";
-import type { ImageDetails } from "../oci/manage.ts";
-import { formatPlatform } from "../oci/platform.ts";
-import { saveImageTo } from "../oci/save.ts";
+} from "../oci/store/manage.ts";
+import type { ImageDetails } from "../oci/store/manage.ts";
+import { formatPlatform } from "../oci/documents/platform.ts";
+import { saveImageTo } from "../oci/archives/save.ts";
 import { buildDiskFile, pruneDisks } from "../sandbox/disks.ts";
 import type { Host } from "../sandbox/host.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";

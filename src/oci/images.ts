@@ -3,21 +3,26 @@
  * archive or a bare tree; gives an Image whose manifest, configuration and layers are files
  * with known digests, kept in a content store that several processes share.
  *
+ * Rooms, each using only those before it: http/ (the protocol), documents/ (what others wrote
+ * about images), store/ (what is kept), archives/ (files and directories of other tools),
+ * registry/ (images from servers). Here: names as users write them, which all rooms know, and the
+ * ways through the rooms.
+ *
  * images.ts: everything the other folders use of it. Heavy parts load when first needed.
  */
 export { formatImageSource, parseImageSource } from "./source.ts";
 export type { ParseOptions } from "./source.ts";
 export { formatReference, parseReference } from "./reference.ts";
-export { formatPlatform, hostPlatform, parsePlatform } from "./platform.ts";
-export { ContentStore, openStore } from "./store.ts";
-export { pin, takeLease, unpin, withLease } from "./leases.ts";
-export type { Lease } from "./leases.ts";
+export { formatPlatform, hostPlatform, parsePlatform } from "./documents/platform.ts";
+export { ContentStore, openStore } from "./store/store.ts";
+export { pin, takeLease, unpin, withLease } from "./store/leases.ts";
+export type { Lease } from "./store/leases.ts";
 export { importArchive, resolveImage } from "./resolve.ts";
 export type { PullPolicy, ResolveOptions } from "./resolve.ts";
-export type { RegistryOptions } from "./pull.ts";
-export { loadRegistries } from "./registries.ts";
-export type { RegistriesConfig } from "./registries.ts";
-export type { Credentials } from "./credentials.ts";
-export type { LoginOptions } from "./login.ts";
-export type { DiskUse, ImageDetails, ImageSummary, PruneOptions, Removed } from "./manage.ts";
-export type { SaveOptions } from "./save.ts";
+export type { RegistryOptions } from "./registry/pull.ts";
+export { loadRegistries } from "./registry/registries.ts";
+export type { RegistriesConfig } from "./registry/registries.ts";
+export type { Credentials } from "./registry/credentials.ts";
+export type { LoginOptions } from "./registry/login.ts";
+export type { DiskUse, ImageDetails, ImageSummary, PruneOptions, Removed } from "./store/manage.ts";
+export type { SaveOptions } from "./archives/save.ts";

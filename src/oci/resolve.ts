@@ -2,14 +2,14 @@
 import type { Readable } from "node:stream";
 import type { Image, ImageSource, Platform } from "../model/image.ts";
 import type { ProgressSink } from "../model/progress.ts";
-import type { Only } from "./archives.ts";
+import type { Only } from "./archives/archives.ts";
 import { imageError } from "./errors.ts";
-import { withLease } from "./leases.ts";
-import type { Lease } from "./leases.ts";
-import type { RegistryOptions } from "./pull.ts";
-import { formatPlatform, hostPlatform } from "./platform.ts";
+import { withLease } from "./store/leases.ts";
+import type { Lease } from "./store/leases.ts";
+import type { RegistryOptions } from "./registry/pull.ts";
+import { formatPlatform, hostPlatform } from "./documents/platform.ts";
 import { formatImageSource } from "./source.ts";
-import type { ContentStore } from "./store.ts";
+import type { ContentStore } from "./store/store.ts";
 
 /** When a registry is asked: if the image is not in the store, each time, or not at all. */
 export type PullPolicy = "missing" | "always" | "never";
@@ -55,20 +55,20 @@ export async function resolveImage(source: ImageSource, options: ResolveOptions)
     const context = { store, lease, platform, ...(signal === undefined ? {} : { signal }) };
     switch (source.kind) {
       case "oci": {
-        const { resolveLayout } = await import("./layout.ts");
+        const { resolveLayout } = await import("./archives/layout.ts");
         return resolveLayout(source, name, platform, store, signal);
       }
       case "oci-archive":
       case "docker-archive": {
-        const { resolveArchive } = await import("./archives.ts");
+        const { resolveArchive } = await import("./archives/archives.ts");
         return resolveArchive(source, name, context);
       }
       case "rootfs": {
-        const { resolveRootfs } = await import("./rootfs.ts");
+        const { resolveRootfs } = await import("./archives/rootfs.ts");
         return resolveRootfs(source, name, context);
       }
       case "registry": {
-        const { pullImage } = await import("./pull.ts");
+        const { pullImage } = await import("./registry/pull.ts");
         return pullImage(source.reference, {
           ...context,
           pull: options.pull ?? "missing",
@@ -77,7 +77,7 @@ export async function resolveImage(source: ImageSource, options: ResolveOptions)
         });
       }
       case "docker-daemon": {
-        const { resolveDockerDaemon } = await import("./docker-daemon.ts");
+        const { resolveDockerDaemon } = await import("./archives/docker-daemon.ts");
         return resolveDockerDaemon(source, name, context);
       }
       case "runtime":
@@ -108,7 +108,7 @@ export async function importArchive(
   const { store, signal } = options;
   const label = options.label ?? "standard input";
   const body = async (lease: Lease): Promise<Image[]> => {
-    const { loadArchive } = await import("./archives.ts");
+    const { loadArchive } = await import("./archives/archives.ts");
     const platform = options.platform ?? hostPlatform();
     const context = { store, lease, platform, ...(signal === undefined ? {} : { signal }) };
     return loadArchive(stream, label, context, options.only);

@@ -1,15 +1,15 @@
 /** The pure parts: references, sources, platforms, proxies, HTTP heads and chunks. */
 import { expect, test } from "vitest";
 import { array, assert, integer, property, string } from "fast-check";
-import { parseChallenges } from "./authenticate.ts";
-import { parseDocument, selectManifest, checkManifest } from "./documents.ts";
+import { parseChallenges } from "./registry/authenticate.ts";
+import { parseDocument, selectManifest, checkManifest } from "./documents/documents.ts";
 import { formatImageSource, parseImageSource } from "./source.ts";
 import { formatReference, parseReference } from "./reference.ts";
-import { parsePlatform, platformScore } from "./platform.ts";
-import { parseRegistry } from "./login.ts";
-import { proxyFor } from "./proxy.ts";
-import { retryAfter, safeUrl } from "./failure.ts";
-import { ChunkedDecoder, encodeRequest, parseHead } from "./wire.ts";
+import { parsePlatform, platformScore } from "./documents/platform.ts";
+import { parseRegistry } from "./registry/login.ts";
+import { proxyFor } from "./http/proxy.ts";
+import { retryAfter, safeUrl } from "./http/failure.ts";
+import { ChunkedDecoder, encodeRequest, parseHead } from "./http/wire.ts";
 
 const HEX = "ab".repeat(32);
 

@@ -1,0 +1,181 @@
+/** An image of the store as one file: an OCI archive or what `docker load` takes. */
+import { createReadStream } from "node:fs";
+import { open, rename, rm } from "node:fs/promises";
+import { once } from "node:events";
+import type { Writable } from "node:stream";
+import type { Digest, Platform } from "../../model/image.ts";
+import { temporarySibling } from "../../util/atomic.ts";
+import { assembleImage, findManifest } from "../store/assemble.ts";
+import { inflate } from "../store/decompress.ts";
+import { MEDIA } from "../documents/documents.ts";
+import { storeError } from "../errors.ts";
+import { blobName } from "./archives.ts";
+import { withLease } from "../store/leases.ts";
+import { findImage } from "../store/manage.ts";
+import { NAME } from "../store/names.ts";
+import { blobCorrupt, hexOf } from "../store/store.ts";
+import type { ContentStore } from "../store/store.ts";
+import { tarHeader, tarPadding, tarTrailer } from "./tar.ts";
+
+/** Kinds of archives. */
+export type ArchiveFormat = "oci-archive" | "docker-archive";
+
+/** What {@link saveImage} takes. */
+export interface SaveOptions {
+  store: ContentStore;
+  /** The image's name or digest. */
+  image: string;
+  format: ArchiveFormat;
+  platform?: Platform;
+  signal?: AbortSignal;
+}
+
+/** A member: its name, its size, and how its content is sent. */
+interface Part {
+  name: string;
+  size: number;
+  send: (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>;
+}
+
+/** A member with content in memory. */
+function bytesPart(name: string, text: string | Buffer): Part {
+  const bytes = Buffer.from(text);
+  return { name, size: bytes.length, send: async (write) => write(bytes) };
+}
+
+/** A member with the content of a file. */
+function filePart(name: string, path: string, size: number): Part {
+  return {
+    name,
+    size,
+    send: async (write) => {
+      for await (const bytes of createReadStream(path, { highWaterMark: 1 << 20 })) {
+        await write(bytes as Buffer);
+      }
+    },
+  };
+}
+
+/** The members of the archive of an image whose blobs are verified. */
+async function partsOf(options: SaveOptions): Promise<Part[]> {
+  const { store, image: text, format, platform, signal } = options;
+  const entry = await findImage(store, text, platform);
+  const pathOf = (digest: Digest): string => store.blobPath(digest);
+  const wanted = entry.descriptor.platform ?? platform ?? { os: "linux", architecture: "" };
+  const found = await findManifest(entry.descriptor, wanted, pathOf, entry.name);
+  const image = await assembleImage(found, pathOf, entry.name, store, signal);
+  // A name such as rootfs:/dir is no reference that other tools could read.
+  const tag = /^[a-z-]+:\//.test(entry.name) ? undefined : entry.name;
+  if (format === "oci-archive") {
+    const { config, layers } = found.manifest;
+    const blobs = new Map([...layers, config].map((blob) => [blob.digest, blob.size]));
+    blobs.set(found.digest, found.size);
+    const descriptor = {
+      mediaType: found.mediaType,
+      digest: found.digest,
+      size: found.size,
+      platform: image.platform,
+      ...(tag === undefined ? {} : { annotations: { [NAME]: tag } }),
+    };
+    const index = { schemaVersion: 2, mediaType: MEDIA.index, manifests: [descriptor] };
+    return [
+      bytesPart("oci-layout", '{"imageLayoutVersion":"1.0.0"}'),
+      bytesPart("index.json", JSON.stringify(index)),
+      ...[...blobs].map(([digest, size]) => filePart(blobName(digest), pathOf(digest), size)),
+    ];
+  }
+  const parts: Part[] = [];
+  for (const layer of new Map(image.layers.map((each) => [each.diffId, each])).values()) {
+    const name = `${hexOf(layer.diffId)}.tar`;
+    if (layer.compression === "none") {
+      parts.push(filePart(name, layer.path, layer.size));
+      continue;
+    }
+    // docker load wants plain layers, and tar wants their size first: decompressed twice.
+    let size = 0;
+    await inflate(
+      createReadStream(layer.path),
+      layer.compression,
+      (bytes) => {
+        size += bytes.length;
+      },
+      layer.digest,
+    );
+    const send: Part["send"] = async (write) =>
+      inflate(createReadStream(layer.path), layer.compression, write, layer.digest);
+    parts.push({ name, size, send });
+  }
+  const configName = `${hexOf(image.configDigest)}.json`;
+  const { size } = found.manifest.config;
+  const manifest = [
+    {
+      Config: configName,
+      RepoTags: tag === undefined || tag.includes("@") ? [] : [tag],
+      Layers: image.layers.map((layer) => `${hexOf(layer.diffId)}.tar`),
+    },
+  ];
+  return [
+    ...parts,
+    filePart(configName, pathOf(image.configDigest), size),
+    bytesPart("manifest.json", JSON.stringify(manifest)),
+  ];
+}
+
+/** Send an archive; the image stays in the store meanwhile. */
+async function send(
+  options: SaveOptions,
+  write: (bytes: Uint8Array) => Promise<void>,
+): Promise<void> {
+  const { store, image, signal, platform } = options;
+  await withLease(
+    store,
+    `saving of ${image}`,
+    async (lease) => {
+      await lease.protect([(await findImage(store, image, platform)).descriptor.digest]);
+      for (const part of await partsOf(options)) {
+        signal?.throwIfAborted();
+        await write(tarHeader(part.name, part.size));
+        let sent = 0;
+        await part.send(async (bytes) => {
+          signal?.throwIfAborted();
+          sent += bytes.length;
+          await write(bytes);
+        });
+        if (sent !== part.size) {
+          throw blobCorrupt("sha256:", part.name, `It has ${sent} bytes instead of ${part.size}.`);
+        }
+        await write(tarPadding(part.size));
+      }
+      await write(tarTrailer());
+    },
+    signal,
+  );
+}
+
+/** Save an image to a file, which appears only when it is whole. */
+export async function saveImage(options: SaveOptions & { path: string }): Promise<void> {
+  const aside = temporarySibling(options.path);
+  try {
+    const handle = await open(aside, "wx", 0o644);
+    try {
+      await send(options, async (bytes) => {
+        await handle.write(bytes);
+      });
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(aside, options.path);
+  } catch (error) {
+    await rm(aside, { force: true });
+    throw storeError(error, `Cannot save ${options.image}`, options.path);
+  }
+}
+
+/** Save an image to a stream, e.g. standard output. The stream is not ended. */
+export async function saveImageTo(stream: Writable, options: SaveOptions): Promise<void> {
+  const { signal } = options;
+  await send(options, async (bytes) => {
+    if (!stream.write(bytes)) await once(stream, "drain", signal === undefined ? {} : { signal });
+  });
+}

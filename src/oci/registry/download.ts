@@ -1,0 +1,296 @@
+/**
+ * One blob from a registry into the store: continued where an earlier try or process
+ * stopped, digested as it comes, bounded by the descriptor, fetched once among all processes.
+ */
+import { createHash } from "node:crypto";
+import type { Hash } from "node:crypto";
+import {
+  closeSync,
+  constants,
+  fdatasync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  read,
+  rmSync,
+} from "node:fs";
+import { promisify } from "node:util";
+import type { Digest } from "../../model/image.ts";
+import type { ProgressSink } from "../../model/progress.ts";
+import type { Descriptor } from "../../schema/oci.ts";
+import { BlockWriter } from "../http/blocks.ts";
+import { storeError } from "../errors.ts";
+import { PullFailure, safeUrl } from "../http/failure.ts";
+import { Retry } from "./retry.ts";
+import type { RetryLimits } from "./retry.ts";
+import type { Session } from "./session.ts";
+import { hexOf } from "../store/store.ts";
+import type { ContentStore } from "../store/store.ts";
+import type { Answer } from "../http/transport.ts";
+
+/** Bytes of progress after which earlier failures are forgiven. */
+const FORGIVE = 1 << 20;
+/** Bytes after which the kernel is told to begin writing to the disk. */
+const SYNC_EVERY = 64 << 20;
+/** Milliseconds between two progress events of a layer. */
+const REPORT_EVERY = 100;
+
+const readAside = promisify(read);
+const syncAside = promisify(fdatasync);
+
+/** A blob as progress names it: the first twelve digits. */
+export function shortDigest(digest: Digest): string {
+  return hexOf(digest).slice(0, 12);
+}
+
+/** What a download needs. */
+export interface DownloadContext {
+  store: ContentStore;
+  /** Servers that have the blob, asked in turn. */
+  sessions: readonly Session[];
+  limits: RetryLimits;
+  onProgress?: ProgressSink;
+  signal?: AbortSignal;
+}
+
+/** A partial file with the state of its digest. */
+interface Partial {
+  /** File descriptor. */
+  fd: number;
+  hash: Hash;
+  /** Bytes that are in the file and in the hash. */
+  size: number;
+}
+
+/** Digest what an earlier try left, at most `limit` bytes. */
+async function rehash(fd: number, limit: number, signal?: AbortSignal): Promise<Partial> {
+  const hash = createHash("sha256");
+  const { size: present } = fstatSync(fd);
+  if (present === 0) return { fd, hash, size: 0 };
+  if (present > limit) {
+    // Longer than the blob: not its beginning.
+    ftruncateSync(fd);
+    return { fd, hash, size: 0 };
+  }
+  const buffer = Buffer.allocUnsafe(1 << 20);
+  let size = 0;
+  for (;;) {
+    signal?.throwIfAborted();
+    const { bytesRead } = await readAside(fd, buffer, 0, buffer.length, size);
+    if (bytesRead === 0) return { fd, hash, size };
+    hash.update(buffer.subarray(0, bytesRead));
+    size += bytesRead;
+  }
+}
+
+/** Throw away what a partial file holds. */
+function restart(partial: Partial): void {
+  ftruncateSync(partial.fd);
+  partial.hash = createHash("sha256");
+  partial.size = 0;
+}
+
+/** The error for a body that is not what the manifest announced. */
+function wrongContent(descriptor: Descriptor, url: URL, why: string): PullFailure {
+  return new PullFailure(
+    {
+      code: "ERR_IMAGE_DIGEST",
+      message: `Cannot use what ${safeUrl(url)} sends`,
+      why: `${why} Expected ${descriptor.size} bytes with ${descriptor.digest}.`,
+      fix: "Pull again; if it stays so, the registry or something on the way to it changes the content.",
+    },
+    false,
+  );
+}
+
+/** Whether a 206 answer begins where it was asked to. */
+function rangeStart(answer: Answer): number | undefined {
+  const match = /^bytes (\d+)-/.exec(answer.headers["content-range"] ?? "");
+  return match === null ? undefined : Number(match[1]);
+}
+
+/** Ask for the rest of a blob; a server that does not know ranges sends all of it again. */
+async function requestRest(
+  session: Session,
+  descriptor: Descriptor,
+  partial: Partial,
+  signal?: AbortSignal,
+): Promise<Answer> {
+  const options = {
+    // A compressed transfer would have neither the size nor the digest announced.
+    headers: {
+      "accept-encoding": "identity",
+      ...(partial.size === 0 ? {} : { range: `bytes=${partial.size}-` }),
+    },
+    ...(signal === undefined ? {} : { signal }),
+  };
+  let answer: Answer;
+  try {
+    answer = await session.get(`blobs/${descriptor.digest}`, options);
+  } catch (error) {
+    const unusable = error instanceof PullFailure && error.details?.["status"] === 416;
+    if (!unusable) throw error;
+    restart(partial);
+    return requestRest(session, descriptor, partial, signal);
+  }
+  const resumed = answer.status === 206 && rangeStart(answer) === partial.size;
+  if (!resumed && partial.size > 0) restart(partial);
+  if (answer.status === 206 && !resumed && rangeStart(answer) !== 0) {
+    answer.discard();
+    throw wrongContent(descriptor, answer.url, "It sends another range than it was asked for.");
+  }
+  return answer;
+}
+
+/** Receive one answer's body into the partial file; what came stays there if it breaks off. */
+async function receive(
+  session: Session,
+  descriptor: Descriptor,
+  partial: Partial,
+  onBytes: (size: number) => void,
+  signal?: AbortSignal,
+): Promise<URL> {
+  const answer = await requestRest(session, descriptor, partial, signal);
+  let syncedAt = partial.size;
+  let syncing: Promise<void> = Promise.resolve();
+  const { fd, size: position } = partial;
+  const writer = new BlockWriter(fd, position, descriptor.size - position, (bytes) => {
+    if (partial.size + bytes.length > descriptor.size) {
+      throw wrongContent(descriptor, answer.url, "It sends more than was announced.");
+    }
+    partial.hash.update(bytes);
+    partial.size += bytes.length;
+    onBytes(partial.size);
+    if (partial.size - syncedAt >= SYNC_EVERY) {
+      syncedAt = partial.size;
+      // Its errors come again from the last datasync, which decides.
+      syncing = syncing.then(async () => syncAside(fd)).catch(() => undefined);
+    }
+  });
+  try {
+    await answer.receive(writer, signal);
+  } finally {
+    // Also after a failure: the file must hold what the hash holds, to go on from there, and
+    // whoever closes it must not do so while something is written or synced.
+    try {
+      await writer.finish();
+    } finally {
+      await syncing;
+    }
+  }
+  return answer.url;
+}
+
+/** Fetch until the blob is whole, trying again as often as the limits allow. */
+async function fetchWhole(
+  descriptor: Descriptor,
+  partial: Partial,
+  context: DownloadContext,
+  report: (size: number) => void,
+): Promise<void> {
+  const { sessions, limits, signal, onProgress } = context;
+  const retry = new Retry(limits, signal);
+  let credited = partial.size;
+  let mismatches = 0;
+  const onBytes = (size: number): void => {
+    if (size - credited >= FORGIVE) {
+      credited = size;
+      retry.progress();
+    }
+    report(size);
+  };
+  for (let turn = 0; ; turn += 1) {
+    const session = sessions[turn % sessions.length];
+    if (session === undefined) throw new TypeError("No server to fetch from");
+    try {
+      let url = session.endpoint.bases[0] ?? new URL("https://localhost");
+      if (partial.size < descriptor.size || descriptor.size === 0) {
+        url = await receive(session, descriptor, partial, onBytes, signal);
+      }
+      if (partial.size < descriptor.size) {
+        throw new PullFailure(
+          {
+            code: "ERR_IMAGE_NETWORK",
+            message: `Cannot get all of ${safeUrl(url)}`,
+            why: `It ended after ${partial.size} of ${descriptor.size} bytes.`,
+            fix: "Pull again; what came so far is kept.",
+          },
+          true,
+        );
+      }
+      const digest = partial.hash.copy().digest("hex");
+      if (digest === hexOf(descriptor.digest)) return;
+      mismatches += 1;
+      restart(partial);
+      credited = 0;
+      const wrong = wrongContent(descriptor, url, `The content is sha256:${digest}.`);
+      // Once more from the start: a power cut may have damaged what an earlier pull left.
+      if (mismatches > 1) throw wrong;
+      throw new PullFailure(wrong.toJSON(), true);
+    } catch (error) {
+      credited = Math.min(credited, partial.size);
+      const elsewhere = sessions.length > 1 && turn + 1 < sessions.length;
+      const mayMove = error instanceof PullFailure && !error.retry && elsewhere;
+      const known = mayMove ? new PullFailure(error.toJSON(), true, undefined, error) : error;
+      await retry.wait(known, (why, ms) => {
+        onProgress?.({
+          phase: "pull",
+          item: shortDigest(descriptor.digest),
+          message: `${why} Trying again in ${(ms / 1000).toFixed(1)} s from byte ${partial.size}.`,
+        });
+      });
+    }
+  }
+}
+
+/** Progress events of one blob, not more than ten a second. */
+function reporter(descriptor: Descriptor, onProgress?: ProgressSink): (size: number) => void {
+  if (onProgress === undefined) return () => undefined;
+  const item = shortDigest(descriptor.digest);
+  let last = 0;
+  return (size) => {
+    const now = performance.now();
+    if (size < descriptor.size && now - last < REPORT_EVERY) return;
+    last = now;
+    onProgress({ phase: "pull", item, done: size, total: descriptor.size, unit: "bytes" });
+  };
+}
+
+/**
+ * Make a blob present in the store. Whoever else fetches it at the same time, in this or
+ * another process, waits and finds it there. The caller's lease already protects it.
+ */
+export async function downloadBlob(
+  descriptor: Descriptor,
+  context: DownloadContext,
+): Promise<void> {
+  const { store, signal } = context;
+  const { digest } = descriptor;
+  const report = reporter(descriptor, context.onProgress);
+  const present = async (): Promise<boolean> => {
+    if ((await store.blobSize(digest)) !== descriptor.size) return false;
+    return (await store.isVerified(store.blobPath(digest), digest, signal)) !== undefined;
+  };
+  if (await present()) return report(descriptor.size);
+  const held = await store.lockBlob(digest, signal);
+  try {
+    if (await present()) return report(descriptor.size);
+    const path = store.partialPath(digest);
+    const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o644);
+    try {
+      const partial = await rehash(fd, descriptor.size, signal);
+      await fetchWhole(descriptor, partial, context, report);
+      await syncAside(fd);
+    } finally {
+      closeSync(fd);
+    }
+    await store.publish(path, digest);
+  } catch (error) {
+    if (error instanceof PullFailure && error.code === "ERR_IMAGE_DIGEST") {
+      rmSync(store.partialPath(digest), { force: true });
+    }
+    throw storeError(error, `Cannot store ${digest}`, store.dir);
+  } finally {
+    held.release();
+  }
+}

@@ -1,0 +1,337 @@
+/**
+ * oci/registry/: images from registries and their mirrors. Takes a reference and credentials;
+ * gives verified blobs in the store, each fetched once among all processes.
+ *
+ * pull.ts: one image: manifest, configuration and layers.
+ */
+import type { Digest, Image, ImageReference, Platform } from "../../model/image.ts";
+import { VmsanError } from "../../model/errors.ts";
+import type { ProgressSink } from "../../model/progress.ts";
+import type { Descriptor } from "../../schema/oci.ts";
+import { assembleImage, blobsOf, findManifest } from "../store/assemble.ts";
+import type { FoundManifest } from "../store/assemble.ts";
+import type { Credentials } from "./credentials.ts";
+import {
+  CONFIG_LIMIT,
+  MANIFEST_LIMIT,
+  MEDIA,
+  checkManifest,
+  parseConfig,
+  parseDocument,
+  selectManifest,
+} from "../documents/documents.ts";
+import { downloadBlob, shortDigest } from "./download.ts";
+import type { DownloadContext } from "./download.ts";
+import { imageError } from "../errors.ts";
+import { PullFailure, safeUrl } from "../http/failure.ts";
+import type { Lease } from "../store/leases.ts";
+import { findDigest, findName, setName } from "../store/names.ts";
+import type { NamedManifest } from "../store/names.ts";
+import { formatReference } from "../reference.ts";
+import { endpointsFor } from "./registries.ts";
+import type { RegistriesConfig } from "./registries.ts";
+import { RETRY_LIMITS, Retry } from "./retry.ts";
+import type { RetryLimits } from "./retry.ts";
+import { Session } from "./session.ts";
+import { digestOf } from "../store/store.ts";
+import type { ContentStore } from "../store/store.ts";
+import { Transport } from "../http/transport.ts";
+import type { TransportOptions } from "../http/transport.ts";
+
+/** Blobs fetched at the same time. */
+const PARALLEL = 6;
+
+/** How to talk to registries. */
+export interface RegistryOptions extends TransportOptions {
+  registries?: RegistriesConfig;
+  /** Instead of those in the user's credential files; for the reference's registry only. */
+  credentials?: Credentials;
+  retry?: RetryLimits;
+}
+
+/** What {@link pullImage} takes. */
+export interface PullContext {
+  store: ContentStore;
+  lease: Lease;
+  platform: Platform;
+  pull: "missing" | "always" | "never";
+  registry: RegistryOptions;
+  onProgress?: ProgressSink;
+  signal?: AbortSignal;
+}
+
+/** A document of a registry, its digest verified. */
+interface Fetched {
+  bytes: Buffer;
+  digest: Digest;
+  mediaType: string | undefined;
+}
+
+/** Fetch a manifest or an index by tag or digest. */
+async function fetchDocument(
+  session: Session,
+  reference: string,
+  context: PullContext,
+): Promise<Fetched> {
+  const { signal, onProgress } = context;
+  const retry = new Retry(context.registry.retry ?? RETRY_LIMITS, signal);
+  const accept = [MEDIA.index, MEDIA.manifest, MEDIA.dockerList, MEDIA.dockerManifest].join(", ");
+  for (;;) {
+    try {
+      const answer = await session.get(`manifests/${reference}`, {
+        headers: { accept },
+        ...(signal === undefined ? {} : { signal }),
+      });
+      const bytes = await answer.read(MANIFEST_LIMIT, signal);
+      if (bytes === undefined) throw tooLarge(answer.url);
+      const digest = digestOf(bytes);
+      if (reference.startsWith("sha256:") && digest !== reference) {
+        throw wrongManifest(answer.url, digest, reference);
+      }
+      const type = answer.headers["content-type"];
+      return { bytes, digest, mediaType: type?.split(";")[0]?.trim() };
+    } catch (error) {
+      await retry.wait(error, (why, ms) =>
+        onProgress?.({
+          phase: "pull",
+          message: `${why} Trying again in ${(ms / 1000).toFixed(1)} s.`,
+        }),
+      );
+    }
+  }
+}
+
+/** The error for a manifest beyond the limit. */
+function tooLarge(url: URL): Error {
+  return imageError(
+    "ERR_IMAGE_TOO_LARGE",
+    `Cannot use ${safeUrl(url)}`,
+    `The manifest is larger than ${MANIFEST_LIMIT} bytes.`,
+    "Check that the reference names an ordinary image.",
+  );
+}
+
+/** The error for a manifest with another digest than asked for. */
+function wrongManifest(url: URL, found: string, wanted: string): PullFailure {
+  return new PullFailure(
+    {
+      code: "ERR_IMAGE_DIGEST",
+      message: `Cannot use what ${safeUrl(url)} sends`,
+      why: `The content is ${found} instead of ${wanted}.`,
+      fix: "Pull again; if it stays so, the registry or something on the way to it changes the content.",
+    },
+    false,
+  );
+}
+
+/** The manifest for the platform, and what the reference itself points to. */
+interface RemoteManifest {
+  found: FoundManifest;
+  bytes: Buffer;
+  sourceDigest: Digest;
+}
+
+/** Fetch the manifest that a reference means on one server. */
+async function fetchManifest(
+  session: Session,
+  reference: ImageReference,
+  context: PullContext,
+): Promise<RemoteManifest> {
+  const name = formatReference(reference);
+  let fetched = await fetchDocument(
+    session,
+    reference.digest ?? reference.tag ?? "latest",
+    context,
+  );
+  const sourceDigest = fetched.digest;
+  for (let depth = 0; depth < 4; depth += 1) {
+    const { bytes, digest, mediaType } = fetched;
+    const document = parseDocument(bytes, mediaType, name);
+    if (document.kind === "manifest") {
+      const { manifest } = document;
+      checkManifest(manifest, name);
+      const found = { digest, size: bytes.length, mediaType: document.mediaType, manifest };
+      return { found, bytes, sourceDigest };
+    }
+    const chosen = selectManifest(document.index.manifests, context.platform, name);
+    fetched = await fetchDocument(session, chosen.digest, context);
+    if (fetched.bytes.length !== chosen.size) {
+      throw imageError(
+        "ERR_IMAGE_DIGEST",
+        `Cannot use ${name}`,
+        `The manifest has ${fetched.bytes.length} bytes, its index says ${chosen.size}.`,
+        "Push the image again with a current tool.",
+      );
+    }
+  }
+  throw imageError(
+    "ERR_IMAGE_MANIFEST",
+    `Cannot use ${name}`,
+    "Its indexes are nested more than four deep.",
+    "Name the digest of the image itself.",
+  );
+}
+
+/** Run tasks, a few at a time; the first failure stops those that wait and those that run. */
+async function inParallel(
+  tasks: readonly ((signal: AbortSignal) => Promise<void>)[],
+  signal?: AbortSignal,
+): Promise<void> {
+  const failed = new AbortController();
+  const both = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
+  let next = 0;
+  let failure: { error: unknown } | undefined;
+  const worker = async (): Promise<void> => {
+    for (;;) {
+      const task = tasks[next];
+      next += 1;
+      if (task === undefined || failure !== undefined) return;
+      try {
+        await task(both);
+      } catch (error) {
+        failure ??= { error };
+        failed.abort(error);
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(PARALLEL, tasks.length) }, worker));
+  if (failure !== undefined) throw failure.error;
+}
+
+/** Fetch everything that a manifest names. */
+async function fetchBlobs(
+  remote: RemoteManifest,
+  name: string,
+  sessions: readonly Session[],
+  context: PullContext,
+): Promise<void> {
+  const { store, lease, onProgress, signal } = context;
+  const { manifest } = remote.found;
+  await lease.protect(blobsOf(remote.found));
+  const download = async (descriptor: Descriptor, stop: AbortSignal | undefined): Promise<void> => {
+    const wanted: DownloadContext = {
+      store,
+      sessions,
+      limits: context.registry.retry ?? RETRY_LIMITS,
+      ...(onProgress === undefined ? {} : { onProgress }),
+      ...(stop === undefined ? {} : { signal: stop }),
+    };
+    await downloadBlob(descriptor, wanted);
+  };
+  const byDigest = new Map(manifest.layers.map((layer) => [layer.digest, layer]));
+  // The longest first: it decides when everything is there.
+  const layers = [...byDigest.values()].sort((a, b) => b.size - a.size);
+  // All at once, so that whoever adds them up knows the sum from the start.
+  for (const { digest, size } of [manifest.config, ...layers]) {
+    onProgress?.({ phase: "pull", item: shortDigest(digest), done: 0, total: size, unit: "bytes" });
+  }
+  const configFirst = async (stop: AbortSignal): Promise<void> => {
+    await download(manifest.config, stop);
+    const bytes = await store.readBlob(manifest.config.digest, CONFIG_LIMIT);
+    // Before gigabytes have come, not after.
+    parseConfig(bytes, manifest.layers.length, name);
+  };
+  const tasks = layers.map(
+    (layer) =>
+      async (stop: AbortSignal): Promise<void> =>
+        download(layer, stop),
+  );
+  await inParallel([configFirst, ...tasks], signal);
+  await store.putBytes(remote.bytes);
+}
+
+/** The image as the store has it, if it is whole. */
+async function loadCached(
+  cached: NamedManifest,
+  name: string,
+  context: PullContext,
+): Promise<Image> {
+  const { store, lease, platform, signal } = context;
+  const pathOf = (digest: Digest): string => store.blobPath(digest);
+  await lease.protect([cached.descriptor.digest]);
+  const found = await findManifest(cached.descriptor, platform, pathOf, name);
+  await lease.protect(blobsOf(found));
+  return assembleImage(found, pathOf, name, store, signal);
+}
+
+/** Try the store first, as far as the policy allows. */
+async function tryCache(
+  reference: ImageReference,
+  name: string,
+  context: PullContext,
+): Promise<Image | undefined> {
+  const { store, platform, pull } = context;
+  const { digest } = reference;
+  // What a digest names cannot change, so even `always` need not ask again.
+  if (pull === "always" && digest === undefined) return undefined;
+  const cached =
+    digest === undefined
+      ? await findName(store, name, platform)
+      : await findDigest(store, digest, platform);
+  if (cached === undefined) return undefined;
+  try {
+    return await loadCached(cached, name, context);
+  } catch (error) {
+    const lost =
+      error instanceof VmsanError &&
+      ["ERR_IMAGE_BLOB_MISSING", "ERR_IMAGE_BLOB_CORRUPT"].includes(error.code);
+    if (!lost || pull === "never") throw error;
+    context.onProgress?.({ phase: "pull", message: `${error.message}: ${error.why ?? ""}` });
+    return undefined;
+  }
+}
+
+/**
+ * The image that a reference means, from the store or from its registry.
+ * With `missing`, an image that the store has needs no network.
+ */
+export async function pullImage(reference: ImageReference, context: PullContext): Promise<Image> {
+  const name = formatReference(reference);
+  const cached = await tryCache(reference, name, context);
+  if (cached !== undefined) return cached;
+  if (context.pull === "never") {
+    throw imageError(
+      "ERR_IMAGE_NOT_CACHED",
+      `Cannot use ${name}`,
+      "It is not in the image store, and pulling is switched off.",
+      `Run \`vmsan image pull ${name}\` first.`,
+    );
+  }
+  const { registry, store, signal } = context;
+  const endpoints = endpointsFor(reference, registry.registries ?? { mirrors: {}, insecure: [] });
+  const insecure = registry.registries?.insecure ?? [];
+  const transport = new Transport({
+    ...registry,
+    insecure: registry.insecure ?? ((host) => insecure.includes(host)),
+  });
+  const sessions = endpoints.map((endpoint) => {
+    const own = endpoint.registry === reference.registry ? registry.credentials : undefined;
+    return new Session(endpoint, transport, own, registry.env);
+  });
+  try {
+    for (const [index, session] of sessions.entries()) {
+      let remote: RemoteManifest;
+      try {
+        remote = await fetchManifest(session, reference, context);
+      } catch (error) {
+        signal?.throwIfAborted();
+        const last = index === sessions.length - 1;
+        if (last || !(error instanceof PullFailure)) throw error;
+        context.onProgress?.({
+          phase: "pull",
+          message: `${session.endpoint.host} does not help (${error.why ?? error.message}); asking the next one.`,
+        });
+        continue;
+      }
+      await fetchBlobs(remote, name, sessions.slice(index), context);
+      const { found, sourceDigest } = remote;
+      const pathOf = (digest: Digest): string => store.blobPath(digest);
+      const image = await assembleImage(found, pathOf, name, store, signal);
+      await setName(store, { name, ...found, platform: image.platform, sourceDigest });
+      return image;
+    }
+    throw new TypeError("A reference without a server");
+  } finally {
+    transport.close();
+  }
+}
