@@ -135,7 +135,6 @@ const FOLDER_LIMIT = 20;
 
 /** Folder → how many it may hold all the same, and why. */
 const larger: Record<string, { files: number; because: string }> = {
-  network: { files: 26, because: "it gets rooms of its own next" },
   ext4: { files: 23, because: "one file for each structure of the format, all of one kind" },
 };
 
