@@ -3,12 +3,13 @@
  * VMs that were never recorded, their user ids, control groups and networks, temporary files.
  * Only what is certainly nobody's is named.
  */
-import { access, mkdir, readdir, readFile, readlink, rm, stat } from "node:fs/promises";
+import { access, mkdir, readdir, readFile, realpath, rm, stat } from "node:fs/promises";
 import { connect } from "node:net";
 import { basename, dirname, join } from "node:path";
 import { errnoOf } from "../model/errors.ts";
 import type { ProcessIdentity } from "../model/vm.ts";
 import { createNetworkManager } from "../network/network.ts";
+import { isSameDirectory, workingDirectory } from "../util/directory.ts";
 import { tryLock } from "../util/lock.ts";
 import { isVmId } from "../util/names.ts";
 import { networkHelperBinary } from "../util/package.ts";
@@ -63,9 +64,10 @@ async function namesIn(dir: string): Promise<string[]> {
 /** The VM whose directory a process works in; undefined for all other processes. */
 async function vmOfProcess(vms: string, pid: string): Promise<string | undefined> {
   try {
-    const cwd = (await readlink(`/proc/${pid}/cwd`)).replace(/ \(deleted\)$/, "");
-    if (!cwd.startsWith(`${vms}/`)) return undefined;
-    const id = cwd.slice(vms.length + 1).split("/")[0] ?? "";
+    const cwd = workingDirectory(Number(pid)) ?? "";
+    const real = await realpath(vms);
+    if (!cwd.startsWith(`${real}/`)) return undefined;
+    const id = cwd.slice(real.length + 1).split("/")[0] ?? "";
     // A user's shell that happens to stand there is no VMM: those name the VM in an argument.
     const argv = await readFile(`/proc/${pid}/cmdline`, "utf8");
     return isVmId(id) && argv.includes(id) ? id : undefined;
@@ -101,7 +103,8 @@ async function recordedVms(vms: string): Promise<Set<string>> {
 async function forgottenOnHost(layout: Layout): Promise<Remains[]> {
   const recorded = await recordedVms(layout.vms);
   const claimed = (await uidClaims(uidDirectory(layout.probes)))
-    .filter(({ vm, vmDir }) => dirname(vmDir) === layout.vms && !recorded.has(vm))
+    .filter(({ vmDir }) => isSameDirectory(dirname(vmDir), layout.vms))
+    .filter(({ vmDir }) => !recorded.has(basename(vmDir)))
     .map(({ vm }) => ({ kind: "host" as const, what: `user id of ${vm}` }));
   const leased = (await namesIn(layout.network))
     .map((name) => name.replace(/\.json$/, ""))

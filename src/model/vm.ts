@@ -55,6 +55,11 @@ export interface NetworkAttachment {
 /** Everything a driver needs to start a VM: plain data, no secrets. */
 export interface VmSpec {
   id: string;
+  /**
+   * Name on the host, which all installations share, of its control group and the like; absent:
+   * its ID. A copy of a VM has another one than its original.
+   */
+  hostId?: string;
   /** Absolute directory of the VM's own files; sockets and console log live in it. */
   dir: string;
   vcpus: number;

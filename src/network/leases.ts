@@ -2,18 +2,26 @@
  * Leases: which VM has which slot, and with which policy. One file a VM, written before
  * anything is made in the kernel, so that a crash at any moment leaves a name to clean up by.
  */
-import { readFileSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
 import type { NetworkPolicy, PolicyMode } from "../model/policy.ts";
 import { writeFileAtomic } from "../util/atomic.ts";
+import { isSameDirectory } from "../util/directory.ts";
 import { slotCount } from "./kernel/address.ts";
 
 /** What is kept of a VM's network. */
 export interface Lease {
   schema: 1;
   vmId: string;
+  /**
+   * Absolute path of the directory that it was written in: a copy of it elsewhere is no lease.
+   * Absent in those of versions that did not say so.
+   */
+  dir?: string;
+  /** Name of the network namespace; absent: from the VM's ID. */
+  netns?: string;
   slot: number;
   /** First 48 bits of the guests' IPv6 addresses. */
   prefix6: string;
@@ -110,10 +118,12 @@ function readLease(text: string): Lease | undefined {
   ) {
     return undefined;
   }
-  const shaped = from["shapedMbit"];
+  const { shapedMbit: shaped, dir, netns } = from;
   return {
     schema: 1,
     vmId,
+    ...(typeof dir === "string" ? { dir } : {}),
+    ...(typeof netns === "string" && /^vmsan-[a-z0-9-]{1,80}$/.test(netns) ? { netns } : {}),
     slot,
     prefix6,
     uid,
@@ -123,6 +133,12 @@ function readLease(text: string): Lease | undefined {
     changing: from["changing"] === true,
     shapedMbit: typeof shaped === "number" ? shaped : 0,
   };
+}
+
+/** Whether a lease that was written in a directory is another's than those of `here`. */
+function isForeign(writtenIn: string, here: string): boolean {
+  // One whose directory is gone was moved here along with it.
+  return !isSameDirectory(writtenIn, here) && existsSync(writtenIn);
 }
 
 /** The leases of one installation. Used by one process at a time (the daemon). */
@@ -145,6 +161,8 @@ export class Leases {
       const lease = readLease(readFileSync(path, "utf8"));
       if (lease === undefined || `${lease.vmId}.json` !== name) {
         onDamaged(`The network lease ${path} is damaged and was ignored.`);
+      } else if (lease.dir !== undefined && isForeign(lease.dir, dir)) {
+        rmSync(path, { force: true });
       } else {
         this.byVm.set(lease.vmId, lease);
         this.cursor = Math.max(this.cursor, lease.slot + 1);
@@ -203,7 +221,8 @@ export class Leases {
   }
 
   /** Write a lease; it counts from the moment of the call. */
-  async put(lease: Lease): Promise<void> {
+  async put(given: Lease): Promise<void> {
+    const lease = { ...given, dir: this.dir };
     checkId(lease.vmId);
     const before = this.byVm.get(lease.vmId);
     this.byVm.set(lease.vmId, lease);

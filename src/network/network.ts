@@ -178,7 +178,8 @@ class Manager implements NetworkManager {
 
   /** The plan that a lease stands for. */
   private planOf(lease: Lease): Plan {
-    return planFor(lease.vmId, lease.slot, lease.prefix6);
+    const plan = planFor(lease.vmId, lease.slot, lease.prefix6);
+    return { ...plan, netns: lease.netns ?? plan.netns };
   }
 
   /** The live side for a lease; not yet open. */
@@ -224,13 +225,23 @@ class Manager implements NetworkManager {
     };
   }
 
+  /** The first of a name and its successors that nobody has: a copied VM's original may run. */
+  private freeNetns(name: string): string {
+    for (let number = 1; ; number += 1) {
+      const candidate = number === 1 ? name : `${name}-${number}`;
+      if (!this.realm.hasNetns(candidate)) return candidate;
+    }
+  }
+
   /** A lease with a slot whose link does not exist, written before anything is made. */
   private async lease(vmId: string, policy: NetworkPolicy, uid: number): Promise<Lease> {
     const links = this.realm.links();
     const slot = this.leases.freeSlot((candidate) => links.has(`vmsan${candidate}`));
+    const { netns } = planFor(vmId, slot, this.prefix6);
     const lease: Lease = {
       schema: 1,
       vmId,
+      netns: this.freeNetns(netns),
       slot,
       prefix6: this.prefix6,
       ipv6: this.wantsIpv6(),
@@ -389,6 +400,11 @@ class Manager implements NetworkManager {
     this.services.delete(vmId);
     const lease = this.leases.get(vmId);
     return lease === undefined ? { removed: [], failed: [] } : this.remove([lease]);
+  }
+
+  async forget(vmId: string): Promise<void> {
+    if (this.services.has(vmId)) throw new Error(`the network of ${vmId} is served`);
+    await this.leases.drop(vmId);
   }
 
   async sweep(live: ReadonlySet<string>): Promise<NetworkCleanup> {

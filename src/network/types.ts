@@ -76,6 +76,11 @@ export interface NetworkManager {
   resume(vmId: string, policy: NetworkPolicy, ports: readonly PublishedPort[]): Promise<void>;
   /** Remove the VM's network, in use or not; a second call finds nothing and is no error. */
   detach(vmId: string): Promise<NetworkCleanup>;
+  /**
+   * The VM is a copy, and the network that is noted for it is its original's: note none for it.
+   * Nothing is removed.
+   */
+  forget(vmId: string): Promise<void>;
   /** Remove the networks of all VMs of this installation that are not in `live`. */
   sweep(live: ReadonlySet<string>): Promise<NetworkCleanup>;
   /** Lines of the bounded decision log after number `since`, oldest first. */

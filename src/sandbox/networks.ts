@@ -74,6 +74,7 @@ export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
     },
     update: (vmId, policy) => manager.update(vmId, policy),
     detach: (vmId) => manager.detach(vmId),
+    forget: (vmId) => manager.forget(vmId),
     sweep: async (live) => ((await probe()).mode === "none" ? nothing : await manager.sweep(live)),
     decisions: (vmId) => manager.decisions(vmId),
     follow: (vmId, signal) => manager.followDecisions(vmId, signal),

@@ -78,6 +78,11 @@ export class VmRecords {
     await rm(this.dir(id), { recursive: true, force: true });
   }
 
+  /** Forget a VM's channel token, which it shares with the VM that it was copied from. */
+  async dropToken(id: string): Promise<void> {
+    await rm(join(this.dir(id), "token"), { force: true });
+  }
+
   /** The VM's channel token, 32 hex digits; made on first use, readable by the owner alone. */
   async token(id: string): Promise<string> {
     const path = join(this.dir(id), "token");

@@ -1,12 +1,14 @@
 /** The composer on the fake driver: lives of VMs without a VMM. */
 import { existsSync } from "node:fs";
-import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import { mkdtemp, readFile, readdir, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeEach, expect, test } from "vitest";
+import { afterAll, beforeEach, describe, expect, test } from "vitest";
 import { AgentChannel } from "../agent/channel.ts";
 import { startStream } from "../agent/streams.ts";
 import type { CreateRequest } from "../model/api.ts";
+import type { VmRecord } from "../model/vm.ts";
 import { agentBinary } from "../util/package.ts";
 import { identityOf } from "../util/process-identity.ts";
 import { FakeDriver } from "../vmm/fake/driver.ts";
@@ -70,6 +72,7 @@ function stages(changes: Partial<Stages> = {}): Stages {
       resume: async () => undefined,
       update: async () => undefined,
       detach: async () => nothing,
+      forget: async () => undefined,
       sweep: async () => nothing,
     },
     sweep: async () => nothing,
@@ -130,6 +133,115 @@ test("of several creations with one name, one wins and the others leave nothing"
       expect(result.reason).toMatchObject({ code: "ERR_VM_NAME_TAKEN" });
   }
   expect(await readdir(vms)).toHaveLength(1);
+});
+
+describe("a directory of VMs that was copied", () => {
+  /** Copy this test's directory as `cp -a` does and go on in the copy. */
+  const copy = (): void => {
+    const from = vms;
+    vms = `${from}-copy`;
+    execFileSync("cp", ["-a", from, vms]);
+  };
+
+  test("has stopped VMs; the original's run on, whatever becomes of the copies", async () => {
+    const original = await start();
+    const { id, pid } = await original.create({ ...request, name: "one" }, work(), ignore);
+    const { id: paused } = await original.create(request, work(), ignore);
+    await original.pause(paused);
+    copy();
+    const forgotten: string[] = [];
+    const networks = { ...stages().networks, forget: async (vm: string) => forgotten.push(vm) };
+    const copied = await start({ networks: networks as unknown as Stages["networks"] });
+    expect(copied.list().map(({ status }) => status)).toEqual(["stopped", "stopped"]);
+    expect(forgotten.toSorted()).toEqual([id, paused].toSorted());
+    expect(original.get(id)).toMatchObject({ status: "running", pid });
+    // Both can run, each with its own files and names.
+    await copied.start("one", work());
+    expect(copied.get(id).pid).not.toBe(pid);
+    const record = JSON.parse(await readFile(join(vms, id, "vm.json"), "utf8")) as VmRecord;
+    expect(record.spec).toMatchObject({
+      dir: join(vms, id),
+      hostId: expect.stringMatching(`^${id}-[0-9a-f]{8}$`) as string,
+    });
+    expect(record.spec.disks.map(({ path }) => path)).toEqual([
+      join(root, "base.ext4"),
+      join(vms, id, "upper.ext4"),
+    ]);
+    expect(await runs(copied, "one")).toBe(3);
+    await copied.remove(id, true);
+    await copied.remove(paused, true);
+    expect(await readdir(vms)).toEqual([]);
+    await original.resume(paused);
+    for (const each of [id, paused]) expect(await runs(original, each)).toBe(3);
+  });
+
+  test("keeps no half-made and no ephemeral VM, and takes neither from the original", async () => {
+    let boots = 0;
+    const reached = Promise.withResolvers<void>();
+    const held = Promise.withResolvers<void>();
+    const original = await start({
+      bootFiles: async () => {
+        boots += 1;
+        if (boots === 2) {
+          reached.resolve();
+          await held.promise;
+        }
+        return { kernel: "/none", initramfs: "/none" };
+      },
+    });
+    const { id } = await original.create({ ...request, ephemeral: true }, work(), ignore);
+    const creating = original.create(request, work(), ignore);
+    await reached.promise;
+    copy();
+    const copied = await start();
+    expect(copied.list()).toEqual([]);
+    expect(await readdir(vms)).toEqual([]);
+    held.resolve();
+    expect(await runs(original, (await creating).id)).toBe(3);
+    expect(await runs(original, id)).toBe(3);
+  });
+
+  test("is the same directory by way of a link", async () => {
+    const first = await start();
+    const { id, pid } = await first.create(request, work(), ignore);
+    await first.letGo();
+    await symlink(vms, `${vms}-link`);
+    vms = `${vms}-link`;
+    const second = await start();
+    expect(second.get(id)).toMatchObject({ status: "running", pid });
+    expect(await runs(second, id)).toBe(3);
+  });
+
+  test("of one that was moved the VMs are ended and stopped: no two write to one disk", async () => {
+    const first = await start();
+    const { id, pid } = await first.create(request, work(), ignore);
+    await first.letGo();
+    made.pop();
+    await rename(vms, `${vms}-moved`);
+    vms = `${vms}-moved`;
+    const second = await start();
+    expect(second.get(id).status).toBe("stopped");
+    expect(identityOf(pid ?? 0)).toBeUndefined();
+    await second.start(id, work());
+    expect(await runs(second, id)).toBe(3);
+  });
+
+  test("put in the place of the original, which was moved away, touches none of its VMs", async () => {
+    const first = await start();
+    const { id, pid } = await first.create(request, work(), ignore);
+    await first.letGo();
+    const place = vms;
+    await rename(place, `${place}-moved`);
+    vms = `${place}-moved`;
+    copy();
+    await rename(vms, place);
+    vms = place;
+    const second = await start();
+    expect(second.get(id).status).toBe("stopped");
+    await second.remove(id, true);
+    expect(identityOf(pid ?? 0)?.pid).toBe(pid);
+    process.kill(pid ?? 0, "SIGKILL");
+  });
 });
 
 test("another daemon finds a running VM, and one that died in between", async () => {

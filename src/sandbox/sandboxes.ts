@@ -8,6 +8,7 @@ import { newVmId, parseVmRef } from "../util/names.ts";
 import { checkIsolation } from "../vmm/isolation.ts";
 import { bringUp, tearDown } from "./bring-up.ts";
 import type { LiveGuest } from "./bring-up.ts";
+import { settleIn, standingOf } from "./copies.ts";
 import { Mutex } from "./mutex.ts";
 import type { VmRecords } from "./records.ts";
 import { newRecord, prepareVm } from "./new-vm.ts";
@@ -67,6 +68,7 @@ export class Sandboxes {
     const entry: Entry = { record, mutex: new Mutex(), holders: 0 };
     this.entries.set(record.id, entry);
     try {
+      await this.settleIn(record);
       if (record.status === "creating") {
         this.log.info(`${record.id}: its creation was interrupted; removing it`);
         await this.discard(entry);
@@ -96,6 +98,24 @@ export class Sandboxes {
     } catch (error) {
       this.log.error(`${record.id}: cannot take it up`, error);
     }
+  }
+
+  /**
+   * See to it that a record speaks of its own directory and of what is its own. Of a copy it is
+   * saved before anything else: nothing that its original has may be taken for its own.
+   */
+  private async settleIn(record: VmRecord): Promise<void> {
+    const { id, spec } = record;
+    const dir = this.records.dir(id);
+    const standing = standingOf(record, dir);
+    if (standing === "own") return;
+    this.log.info(`${id}: a ${standing === "copy" ? "copy of" : "VM moved from"} ${spec.dir}`);
+    settleIn(record, dir, standing);
+    if (standing === "copy") {
+      await this.stages.networks.forget(id);
+      await this.records.dropToken(id);
+    }
+    await this.records.save(record);
   }
 
   /**

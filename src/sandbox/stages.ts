@@ -56,6 +56,8 @@ export interface Networks {
   resume(vmId: string, policy: NetworkPolicy, ports: PublishedPort[]): Promise<string | undefined>;
   update(vmId: string, policy: NetworkPolicy): Promise<void>;
   detach(vmId: string): Promise<CleanupReport>;
+  /** The VM is a copy: what is noted of its network is its original's, and left alone. */
+  forget(vmId: string): Promise<void>;
   sweep(live: ReadonlySet<string>): Promise<CleanupReport>;
 }
 

@@ -23,6 +23,10 @@ const recordSchema = z.looseObject({
   driverReason: z.string(),
   spec: z.looseObject({
     id: z.string(),
+    hostId: z
+      .string()
+      .regex(/^[a-z0-9-]{1,60}$/)
+      .optional(),
     dir: z.string(),
     vcpus: z.number(),
     memMib: z.number(),

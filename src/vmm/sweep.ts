@@ -4,8 +4,9 @@
  * other installations are left alone, unless the VM's directory is gone and nothing of it runs.
  */
 import { existsSync } from "node:fs";
-import { dirname } from "node:path";
+import { basename, dirname } from "node:path";
 import { messageOf } from "../model/errors.ts";
+import { isSameDirectory, worksInNamesake } from "../util/directory.ts";
 import { cgroupProcesses, killCgroup, removeCgroup } from "./cgroup.ts";
 import type { CleanupReport } from "./driver.ts";
 import { releaseUids, uidClaims, type UidClaim } from "./uids.ts";
@@ -22,9 +23,14 @@ export interface SweepScope {
 
 /** Whether nobody will ever clean up after this VM. */
 async function isForgotten(claim: UidClaim, scope: SweepScope): Promise<boolean> {
-  if (dirname(claim.vmDir) === scope.vmsDir) return !scope.isKnown(claim.vm);
-  if (claim.vmDir === "" || existsSync(claim.vmDir)) return false;
-  return (await cgroupProcesses(claim.vm)).length === 0;
+  const { vm, vmDir } = claim;
+  if (vmDir === "") return false;
+  if (!isSameDirectory(dirname(vmDir), scope.vmsDir)) {
+    return !existsSync(vmDir) && (await cgroupProcesses(vm)).length === 0;
+  }
+  if (scope.isKnown(basename(vmDir))) return false;
+  // This directory may stand in the place of another one that was moved with its VMs.
+  return !(await cgroupProcesses(vm)).some((pid) => worksInNamesake(pid, vmDir));
 }
 
 /** Remove what unknown VMs have left on the host; their directories are the caller's. */

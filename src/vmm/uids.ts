@@ -52,7 +52,7 @@ export function defaultUidRange(
 /** Who holds an id. */
 export interface UidClaim {
   uid: number;
-  /** The VM's id. */
+  /** The VM's name on the host (host-id.ts). */
   vm: string;
   /** The VM's directory, which tells installations apart; empty when it is not known. */
   vmDir: string;
@@ -97,7 +97,7 @@ async function claims(dir: string): Promise<UidClaim[]> {
 
 /**
  * The id of this VM: the one it has already, else a free one.
- * @param vm the VM's id
+ * @param vm the VM's name on the host, which a copy does not share with its original
  * @param vmDir the VM's directory
  * Throws ERR_VMM_UIDS when the range is used up.
  */

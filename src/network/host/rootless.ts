@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import type { ProcessIdentity } from "../../model/vm.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
+import { worksIn } from "../../util/directory.ts";
 import { identityOf, isAlive, signalProcess } from "../../util/process-identity.ts";
 import { run } from "../../util/run.ts";
 import { Realm, adminPath } from "./realm.ts";
@@ -58,7 +59,14 @@ export class RootlessRealm extends Realm {
     super();
     this.dir = dir;
     this.warn = warn;
-    this.keeper = readIdentity(this.keeperFile);
+    const keeper = readIdentity(this.keeperFile);
+    if (keeper !== undefined && this.isOwn(keeper)) this.keeper = keeper;
+  }
+
+  /** Whether a keeper is this directory's: not when the directory is a copy of another's. */
+  private isOwn(keeper: ProcessIdentity): boolean {
+    // Keepers of versions that did not stand in their directory are known by their pasta.
+    return worksIn(keeper.pid, this.dir) || this.pastaServes(keeper.pid);
   }
 
   private get keeperFile(): string {
@@ -124,7 +132,7 @@ export class RootlessRealm extends Realm {
   override release(): Promise<void> {
     return this.serial(async () => {
       const pasta = this.pasta();
-      if (pasta !== undefined) signalProcess(pasta, "SIGKILL");
+      if (pasta !== undefined) signalProcess(pasta.identity, "SIGKILL");
       if (this.keeper !== undefined) signalProcess(this.keeper, "SIGKILL");
       this.keeper = undefined;
       rmSync(this.dir, { recursive: true, force: true });
@@ -146,7 +154,8 @@ export class RootlessRealm extends Realm {
     const child = spawn("unshare", [...keeperSpaces, "--", "sh", "-c", keeperScript], {
       detached: true,
       stdio: ["pipe", "pipe", "pipe"],
-      cwd: "/",
+      // What tells it from those of other installations.
+      cwd: this.dir,
       env: { PATH: adminPath },
     });
     child.unref();
@@ -189,17 +198,22 @@ export class RootlessRealm extends Realm {
   }
 
   /** The running pasta of this place; known by its command line, which names its file. */
-  private pasta(): ProcessIdentity | undefined {
+  private pasta(): { identity: ProcessIdentity; argv: string[] } | undefined {
     try {
       const identity = identityOf(Number(readFileSync(this.pastaFile, "utf8")));
       if (identity === undefined) return undefined;
       const argv = readFileSync(`/proc/${identity.pid}/cmdline`, "utf8").split("\0");
-      return argv.includes(this.pastaFile) ? identity : undefined;
+      return argv.includes(this.pastaFile) ? { identity, argv } : undefined;
     } catch (error) {
       // ENOENT, ESRCH: it was never started, or it has ended.
       if (errnoOf(error) === "ENOENT" || errnoOf(error) === "ESRCH") return undefined;
       throw error;
     }
+  }
+
+  /** Whether this place's pasta runs and connects that keeper. */
+  private pastaServes(keeper: number): boolean {
+    return this.pasta()?.argv.includes(String(keeper)) ?? false;
   }
 
   /**
@@ -209,12 +223,9 @@ export class RootlessRealm extends Realm {
   private async connect(): Promise<void> {
     const running = this.pasta();
     const keeper = this.keeper?.pid ?? 0;
+    if (this.pastaServes(keeper)) return;
     // One that belongs to a keeper that is gone is of no use.
-    if (running !== undefined) {
-      const argv = readFileSync(`/proc/${running.pid}/cmdline`, "utf8").split("\0");
-      if (argv.includes(String(keeper))) return;
-      signalProcess(running, "SIGKILL");
-    }
+    if (running !== undefined) signalProcess(running.identity, "SIGKILL");
     rmSync(this.pastaFile, { force: true });
     this.launches += 1;
     // Root without rights over the network (in a container): pasta would become nobody, who may

@@ -2,6 +2,7 @@
 import { VmsanError } from "../../model/errors.ts";
 import type { VmSpec } from "../../model/vm.ts";
 import type { CgroupLimits } from "../cgroup.ts";
+import { hostIdOf } from "../host-id.ts";
 import type {
   ApiCall,
   Balloon,
@@ -74,7 +75,7 @@ export function checkSpec(spec: VmSpec): void {
     throw new VmsanError({ code: "ERR_DRIVER_UNSUPPORTED", message, why, fix });
   };
   if (spec.vcpus > 32) refuse(`It has ${spec.vcpus} processors; 32 is the most.`, "Use fewer.");
-  if (!/^[A-Za-z0-9-]{1,64}$/.test(spec.id)) {
+  if (!/^[A-Za-z0-9-]{1,64}$/.test(hostIdOf(spec))) {
     refuse("Its name is not one of 1 to 64 letters, digits and hyphens.", "Use another name.");
   }
   if (spec.network?.socket !== undefined) {
@@ -192,7 +193,7 @@ export function jailerArguments(spec: VmSpec, choices: JailChoices): string[] {
           ...group.settings.flatMap(([file, value]) => ["--cgroup", `${file}=${value}`]),
         ];
   return [
-    [choices.jailer, "--id", spec.id, "--exec-file", choices.firecracker],
+    [choices.jailer, "--id", hostIdOf(spec), "--exec-file", choices.firecracker],
     ["--uid", String(choices.uid), "--gid", String(choices.gid)],
     ["--chroot-base-dir", choices.base],
     choices.netns === undefined ? [] : ["--netns", choices.netns],

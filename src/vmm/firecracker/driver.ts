@@ -22,6 +22,7 @@ import type {
   SnapshotFiles,
 } from "../driver.ts";
 import { killAndWait, processExit, within } from "../exit.ts";
+import { hostIdOf } from "../host-id.ts";
 import { checkIsolation, readIsolation } from "../isolation.ts";
 import { probeKvm } from "../kvm.ts";
 import { findProgram } from "../launch.ts";
@@ -282,7 +283,7 @@ export class FirecrackerDriver implements Driver {
       // It has just ended, which whoever asked will be told otherwise.
       if (errnoOf(error) !== "ENOENT" && errnoOf(error) !== "ESRCH") throw error;
     }
-    const cgroup = cgroupName(spec.id);
+    const cgroup = cgroupName(hostIdOf(spec));
     return readIsolation(identity.pid, {
       mode: place.prefix === "/" ? "jailer" : "user namespace",
       notEnforced,
@@ -320,9 +321,9 @@ export class FirecrackerDriver implements Driver {
         else report.failed.push({ what: `process ${one.pid}`, why: "It does not die of SIGKILL." });
       }
     }
-    const killed = await killLeftovers(spec.dir, spec.id);
+    const killed = await killLeftovers(spec.dir, hostIdOf(spec));
     report.removed.push(...killed.map((pid) => `process ${pid}`));
-    const groups = await removeCgroup(spec.id, await findCgroups());
+    const groups = await removeCgroup(hostIdOf(spec), await findCgroups());
     report.removed.push(...groups.removed);
     report.failed.push(...groups.failed);
     const base = join(spec.dir, "jail");
@@ -330,7 +331,7 @@ export class FirecrackerDriver implements Driver {
     if (why !== undefined) report.failed.push({ what: base, why });
     try {
       await rm(join(spec.dir, "vmm"), { recursive: true, force: true });
-      await releaseUids(this.uidDir, spec.id);
+      await releaseUids(this.uidDir, hostIdOf(spec));
     } catch (error) {
       report.failed.push({ what: spec.dir, why: messageOf(error) });
     }

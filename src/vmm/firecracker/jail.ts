@@ -8,6 +8,7 @@ import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import type { ProcessIdentity, VmSpec } from "../../model/vm.ts";
 import { identityOf } from "../../util/process-identity.ts";
 import { runOk } from "../../util/run.ts";
+import { hostIdOf } from "../host-id.ts";
 
 /** Paths of a jail. */
 export interface Jail {
@@ -23,7 +24,7 @@ export interface Jail {
 export function jailOf(spec: VmSpec, firecracker: string): Jail {
   const base = join(spec.dir, "jail");
   const name = basename(firecracker);
-  const root = join(base, name, spec.id, "root");
+  const root = join(base, name, hostIdOf(spec), "root");
   return { base, root, pidFile: join(root, `${name}.pid`) };
 }
 

@@ -6,6 +6,7 @@ import type { ProcessIdentity, VmSpec } from "../../model/vm.ts";
 import { identityOf } from "../../util/process-identity.ts";
 import type { SnapshotFiles } from "../driver.ts";
 import { processExit, within } from "../exit.ts";
+import { hostIdOf } from "../host-id.ts";
 import { boxed, spawnDetached, tailOf, whyNoNetworkNamespace } from "../launch.ts";
 import { claimUid, type UidRange } from "../uids.ts";
 import { planCgroup } from "./cgroup-plan.ts";
@@ -108,7 +109,7 @@ async function fillJail(request: JailedRequest): Promise<{ jail: Jail; uid: numb
   const jail = jailOf(spec, request.firecracker);
   await mkdir(jail.root, { recursive: true, mode: 0o700 });
   await checkJailPlace(jail.root);
-  const uid = await claimUid(request.uidDir, range, spec.id, spec.dir);
+  const uid = await claimUid(request.uidDir, range, hostIdOf(spec), spec.dir);
   for (const { name, path, writable } of neededFiles(spec, from)) {
     const to = join(jail.root, name);
     await placeFile(path, to, writable);
@@ -190,7 +191,7 @@ export async function startBare(request: StartRequest): Promise<Launched> {
       : { path: netns, ...(userns === undefined ? {} : { user: userns }) };
   const argv = boxed(
     // Unlike under the jailer, the name is not given by somebody else.
-    [firecracker, "--id", spec.id, ...firecrackerArguments(spec, "")],
+    [firecracker, "--id", hostIdOf(spec), ...firecrackerArguments(spec, "")],
     {
       cgroups: [],
       network: entered ?? (own ? "new" : "host"),

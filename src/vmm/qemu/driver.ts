@@ -21,6 +21,7 @@ import type {
   VmmExit,
 } from "../driver.ts";
 import { killAndWait, processExit } from "../exit.ts";
+import { hostIdOf } from "../host-id.ts";
 import { capability, checkIsolation, hasCapabilities, readIsolation } from "../isolation.ts";
 import { killLeftovers } from "../leftovers.ts";
 import {
@@ -204,7 +205,7 @@ export class QemuDriver implements Driver {
       const memoryBytes = (spec.memMib + overheadMib + code) * (1 << 20);
       // A quarter of a processor for devices and I/O beside the guest's own.
       const limits = { memoryBytes, cpus: spec.vcpus + 0.25, pids: 128 + spec.vcpus };
-      attempt.cgroup = await createCgroup(spec.id, limits);
+      attempt.cgroup = await createCgroup(hostIdOf(spec), limits);
       notEnforced.push(...attempt.cgroup.notEnforced);
     }
     if (spec.network?.socket !== undefined) {
@@ -246,7 +247,7 @@ export class QemuDriver implements Driver {
       notEnforced.push("own user id: this user namespace has none to spare");
       return;
     }
-    const uid = await claimUid(this.uidDir, range, spec.id, spec.dir);
+    const uid = await claimUid(this.uidDir, range, hostIdOf(spec), spec.dir);
     host.runAs = { uid, gid: uid };
     const root = join(spec.dir, qemuFiles.root);
     await mkdir(root, { recursive: true });
@@ -331,7 +332,7 @@ export class QemuDriver implements Driver {
     if (!isAlive(identity)) return undefined;
     const exited = processExit(identity);
     const groups = readFileSync(`/proc/${identity.pid}/cgroup`, "utf8");
-    const name = cgroupName(spec.id);
+    const name = cgroupName(hostIdOf(spec));
     return this.hold(
       {
         spec,
@@ -355,11 +356,11 @@ export class QemuDriver implements Driver {
   /** {@inheritDoc Driver.cleanup} */
   async cleanup(spec: VmSpec): Promise<CleanupReport> {
     const killed = await killLeftovers(spec.dir, guestName(spec.id));
-    const report: CleanupReport = await removeCgroup(spec.id);
+    const report: CleanupReport = await removeCgroup(hostIdOf(spec));
     report.removed.push(...killed.map((pid) => `process ${pid}`));
     try {
       await this.removeFiles(spec);
-      await releaseUids(this.uidDir, spec.id);
+      await releaseUids(this.uidDir, hostIdOf(spec));
     } catch (error) {
       report.failed.push({ what: spec.dir, why: messageOf(error) });
     }

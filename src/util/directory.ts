@@ -1,0 +1,55 @@
+/** Which directory a path leads to, and which one a process works in. */
+import { readlinkSync, realpathSync, statSync } from "node:fs";
+
+/** Whether there is such a directory (or file). */
+function lookAt(path: string): { dev: number; ino: number } | undefined {
+  return statSync(path, { throwIfNoEntry: false });
+}
+
+/** Whether two paths lead to one directory, also by way of links. */
+export function isSameDirectory(one: string, other: string): boolean {
+  if (one === other) return true;
+  const [a, b] = [lookAt(one), lookAt(other)];
+  return a !== undefined && b !== undefined && a.dev === b.dev && a.ino === b.ino;
+}
+
+/** A path without links; as it is when there is no such file. */
+function withoutLinks(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    // ENOENT, ENOTDIR: what has been removed has no other name.
+    return path;
+  }
+}
+
+/**
+ * Absolute path of the directory that a process works in, also of one that has been removed;
+ * undefined when the process is gone or not ours to see.
+ */
+export function workingDirectory(pid: number): string | undefined {
+  try {
+    return readlinkSync(`/proc/${pid}/cwd`).replace(/ \(deleted\)$/, "");
+  } catch {
+    // ENOENT, ESRCH: it has ended; EACCES: another user's.
+    return undefined;
+  }
+}
+
+/** Whether a process works in a directory or below it. */
+export function worksIn(pid: number, dir: string): boolean {
+  const cwd = workingDirectory(pid);
+  if (cwd === undefined) return false;
+  const inside = (of: string): boolean => cwd === of || cwd.startsWith(`${of}/`);
+  return inside(dir) || inside(withoutLinks(dir));
+}
+
+/**
+ * Whether a process certainly works in another directory of this one's name: then it belongs to
+ * whoever has that one. Of a process in a jail nothing is known.
+ */
+export function worksInNamesake(pid: number, dir: string): boolean {
+  const name = dir.slice(dir.lastIndexOf("/") + 1);
+  const cwd = workingDirectory(pid);
+  return cwd !== undefined && cwd.split("/").includes(name) && !worksIn(pid, dir);
+}
