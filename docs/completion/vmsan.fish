@@ -138,6 +138,7 @@ complete -c vmsan -n '__fish_seen_subcommand_from exec' -s e -l env -r -d 'envir
 complete -c vmsan -n '__fish_seen_subcommand_from exec' -s u -l user -r -d 'name, uid, name:group or uid:gid'
 complete -c vmsan -n '__fish_seen_subcommand_from exec' -l timeout -r -d 'end it and all it started: 30s, 5m, 1h'
 complete -c vmsan -n '__fish_seen_subcommand_from exec' -s d -l detach -d 'print its ID and let it run'
+complete -c vmsan -n '__fish_seen_subcommand_from exec' -l no-extend-timeout -d '-i and -t do not renew the VM'\''s time limit'
 complete -c vmsan -n '__fish_seen_subcommand_from exec' -s h -l help -d 'display help for command'
 complete -c vmsan -n '__vmsan_at connect' -a '(__vmsan_vms)'
 complete -c vmsan -n '__fish_seen_subcommand_from connect' -l json -d 'one JSON object on standard output'

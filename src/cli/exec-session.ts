@@ -4,6 +4,7 @@ import type { Vm } from "../client/vm.ts";
 import type { ExecOptions } from "../client/vm.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { Output } from "./output.ts";
+import { renewTimeLimit, timeLimitPassed } from "./time-limit.ts";
 import { DetachKeys, localSize, rawTerminal } from "./terminal.ts";
 
 /** What to run and how to join it. */
@@ -12,6 +13,8 @@ export interface SessionOptions extends Omit<ExecOptions, "tty" | "stdin"> {
   tty?: boolean;
   /** Pass standard input through although it is a terminal. */
   interactive?: boolean;
+  /** Whether an interactive command renews the VM's time limit while it runs; default true. */
+  extendTimeout?: boolean;
 }
 
 /** Most bytes of each output that `--json` collects. */
@@ -36,7 +39,7 @@ export async function execInTerminal(
   options: SessionOptions,
   output: Output,
 ): Promise<number> {
-  const { argv, tty = false, interactive = false, ...exec } = options;
+  const { argv, tty = false, interactive = false, extendTimeout = true, ...exec } = options;
   if (exec.detach === true) return await startDetached(vm, argv, exec, tty, output);
   const inputIsTerminal = process.stdin.isTTY;
   // An image archive may have come that way: then there is no input left.
@@ -60,14 +63,18 @@ export async function execInTerminal(
     },
   );
   const session = joinSession(stream, { withInput, tty: tty && inputIsTerminal });
+  const leaveLimit =
+    extendTimeout && (interactive || tty) ? renewTimeLimit(vm, output) : () => undefined;
   try {
     const exit = await stream.exit;
+    const timeLimit = await timeLimitPassed(vm);
     if (collected !== undefined) {
       output.result({
         exitCode: exit.exitCode,
         signal: exit.signal ?? null,
         timedOut: exit.timedOut,
         oomKilled: exit.oomKilled,
+        ...(timeLimit === undefined ? {} : { vmTimedOut: true }),
         durationMs: exit.durationMs,
         ...collected.text(),
       });
@@ -75,6 +82,7 @@ export async function execInTerminal(
     session.end();
     if (exit.error !== undefined) output.note(`vmsan: ${exit.error.message}`);
     if (exit.timedOut && !output.json) output.note("vmsan: the command's time limit has passed");
+    if (timeLimit !== undefined) output.note(timeLimit);
     if (exit.oomKilled && !output.json)
       output.note("vmsan: the guest killed it for lack of memory");
     return exit.exitCode;
@@ -89,6 +97,7 @@ export async function execInTerminal(
     output.failure(error);
     return status;
   } finally {
+    leaveLimit();
     session.end();
   }
 }

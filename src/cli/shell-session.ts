@@ -5,6 +5,7 @@ import type { StreamInfo } from "../agent/spec.ts";
 import type { Vm } from "../client/vm.ts";
 import { VmsanError } from "../model/errors.ts";
 import { joinSession } from "./exec-session.ts";
+import { timeLimitPassed } from "./time-limit.ts";
 import { localSize } from "./terminal.ts";
 
 const SESSION = /^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$/;
@@ -55,6 +56,9 @@ export async function connectShell(
   const joined = joinSession(stream, { withInput: true, tty: process.stdin.isTTY });
   try {
     const { exitCode } = await stream.exit;
+    joined.end();
+    const timeLimit = await timeLimitPassed(vm);
+    if (timeLimit !== undefined) process.stderr.write(`\n${timeLimit}\n`);
     return exitCode;
   } catch (error) {
     if (!joined.detached) throw error;

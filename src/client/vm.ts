@@ -217,6 +217,17 @@ export class Vm {
     this.view = await this.daemon.call<VmView>("PUT", vmPath(this.id, "policy"), { body: policy });
   }
 
+  /**
+   * Let its time limit count from now on; a VM without one goes on without.
+   * @param timeoutMs another limit from now on, in milliseconds
+   * @throws ERR_VM_NOT_RUNNING, also while it is being stopped at its limit
+   */
+  async extendTimeout(timeoutMs?: number): Promise<void> {
+    this.view = await this.daemon.call<VmView>("POST", vmPath(this.id, "timeout"), {
+      body: timeoutMs === undefined ? {} : { timeoutMs },
+    });
+  }
+
   /** Halt the VM's CPUs. */
   async pause(): Promise<void> {
     await this.daemon.call("POST", vmPath(this.id, "pause"));

@@ -10,6 +10,14 @@ import { jsonBody, streamedReply } from "./reply.ts";
 
 const stopSchema = z.strictObject({ graceMs: z.int().min(0).max(3_600_000).optional() });
 
+const timeoutSchema = z.strictObject({
+  timeoutMs: z
+    .int()
+    .min(1)
+    .max(2 ** 31 - 1)
+    .optional(),
+});
+
 /** Calls to the agent that are handed through as they are. */
 const AGENT_PATHS = /^\/v1\/(hello|stats|streams(\/[0-9a-f]{16}(\/(wait|signal))?)?|fs\/[a-z]+)$/;
 
@@ -66,6 +74,12 @@ export function vmRoutes(app: Hono, sandboxes: Sandboxes): void {
     const { graceMs } = validate(stopSchema, await jsonBody(c), "request to stop a VM");
     await sandboxes.stop(c.req.param("id"), graceMs);
     return c.body(null, 204);
+  });
+
+  // The time limit counts from now on: the VM's own, or another one.
+  app.post("/v1/vms/:id/timeout", async (c) => {
+    const { timeoutMs } = validate(timeoutSchema, await jsonBody(c), "time limit of a VM");
+    return c.json(await sandboxes.extendTimeout(c.req.param("id"), timeoutMs));
   });
 
   app.post("/v1/vms/:id/pause", async (c) => {

@@ -3,7 +3,14 @@ import type { ErrorInfo } from "./errors.ts";
 import type { ImageConfig } from "./image.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "./policy.ts";
 import type { ProgressEvent } from "./progress.ts";
-import type { Accelerator, DriverName, IsolationReport, Timings, VmStatus } from "./vm.ts";
+import type {
+  Accelerator,
+  DriverName,
+  IsolationReport,
+  StopReason,
+  Timings,
+  VmStatus,
+} from "./vm.ts";
 
 /**
  * Request header with the version of the client. A daemon of another version does nothing for
@@ -75,6 +82,9 @@ export interface VmView {
   createdAt: string;
   startedAt?: string;
   timeoutAt?: string;
+  /** Milliseconds from a start (or an extension) to {@link timeoutAt}. */
+  timeoutMs?: number;
+  stopReason?: StopReason;
   image?: { name: string; digest: string; config: ImageConfig };
   runtime?: string;
   project: string;

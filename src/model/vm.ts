@@ -12,6 +12,9 @@ export type Accelerator = "kvm" | "tcg" | "none";
 /** What is true of a VM now. `error`: it could not be started or died; see `error`. */
 export type VmStatus = "creating" | "running" | "paused" | "stopped" | "error";
 
+/** Why a VM stopped without being asked to. `time-limit`: its `--timeout` has passed. */
+export type StopReason = "time-limit";
+
 /** A process that outlives the one that started it, named so that it is never confused. */
 export interface ProcessIdentity {
   pid: number;
@@ -126,6 +129,8 @@ export interface VmRecord {
   /** When the VM is stopped by itself. */
   timeoutAt?: string;
   timeoutMs?: number;
+  /** Set from the moment the VM is being stopped for it until the next start. */
+  stopReason?: StopReason;
   /** Removed as soon as its owner is gone (`run`). */
   ephemeral: boolean;
   timings: Timings;

@@ -1,13 +1,20 @@
 /** What the composer refuses, in words. */
 import { VmsanError } from "../model/errors.ts";
 import type { VmRecord } from "../model/vm.ts";
+import { formatDuration } from "../util/units.ts";
+
+/** Why it was stopped, as the end of a sentence. */
+function becauseOf({ stopReason, timeoutMs }: VmRecord): string {
+  if (stopReason === undefined || timeoutMs === undefined) return "";
+  return `: its time limit of ${formatDuration(timeoutMs)} (--timeout) has passed`;
+}
 
 /** The VM is not in the state that the call needs. */
 export function notRunning(ref: string, record: VmRecord, wanted = "running"): VmsanError {
   return new VmsanError({
     code: "ERR_VM_NOT_RUNNING",
     message: `${ref} is not ${wanted}`,
-    why: record.status === "running" ? "It is being stopped." : `It is ${record.status}.`,
+    why: `${record.status === "running" ? "It is being stopped" : `It is ${record.status}`}${becauseOf(record)}.`,
     fix: record.status === "paused" ? `vmsan resume ${ref}` : `vmsan start ${ref}`,
   });
 }

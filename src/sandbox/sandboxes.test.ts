@@ -349,3 +349,32 @@ test("an ephemeral VM goes with its last holder", async () => {
   await second();
   expect(sandboxes.list()).toEqual([]);
 });
+
+test("a time limit says why commands ended, can be put off, and starts anew with the VM", async () => {
+  const sandboxes = await start();
+  const { id } = await sandboxes.create({ ...request, timeoutMs: 1200 }, work(), ignore);
+  const first = sandboxes.get(id).timeoutAt ?? "";
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const extended = await sandboxes.extendTimeout(id);
+  expect(Date.parse(extended.timeoutAt ?? "")).toBeGreaterThan(Date.parse(first));
+  const stream = startStream(sandboxes.channel(id), { kind: "exec", argv: ["sleep", "100"] });
+  const exit = await stream.exit;
+  // Known by now, although the VM may still be on its way down.
+  expect(sandboxes.get(id).stopReason).toBe("time-limit");
+  expect(exit.exitCode).toBe(143);
+  expect(Date.now()).toBeGreaterThanOrEqual(Date.parse(extended.timeoutAt ?? ""));
+  await expect.poll(() => sandboxes.get(id).status, { timeout: 10_000 }).toBe("stopped");
+  for (const call of [
+    async () => sandboxes.channel(id),
+    () => sandboxes.extendTimeout(id),
+    () => sandboxes.stop(id),
+  ]) {
+    await expect(call()).rejects.toMatchObject({
+      code: "ERR_VM_NOT_RUNNING",
+      why: expect.stringMatching(/time limit of 1s .*has passed/),
+    });
+  }
+  await sandboxes.start(id, work());
+  expect(sandboxes.get(id).stopReason).toBeUndefined();
+  expect((await sandboxes.extendTimeout(id, 3_600_000)).timeoutMs).toBe(3_600_000);
+});

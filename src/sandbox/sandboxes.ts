@@ -39,6 +39,12 @@ export interface EventLog {
   error(message: string, error?: unknown): void;
 }
 
+/** Start a VM's time limit, if it has one. */
+function countFromNow(record: VmRecord): void {
+  if (record.timeoutMs === undefined) return;
+  record.timeoutAt = new Date(Date.now() + record.timeoutMs).toISOString();
+}
+
 /** The composer's public face; the daemon serves exactly this. */
 export class Sandboxes {
   private readonly entries = new Map<string, Entry>();
@@ -170,10 +176,9 @@ export class Sandboxes {
     const guest = await bringUp(record, token, this.stages, work, () => this.records.save(record));
     record.status = "running";
     delete record.error;
+    delete record.stopReason;
     record.startedAt = new Date().toISOString();
-    if (record.timeoutMs !== undefined) {
-      record.timeoutAt = new Date(Date.now() + record.timeoutMs).toISOString();
-    }
+    countFromNow(record);
     await this.records.save(record);
     this.watch(entry, guest);
     this.armTimeout(entry);
@@ -333,6 +338,26 @@ export class Sandboxes {
     });
   }
 
+  /**
+   * Let a running VM's time limit count from now on; without a limit nothing changes.
+   * @param limitMs another limit from now on, in milliseconds
+   * @throws ERR_VM_NOT_RUNNING
+   */
+  async extendTimeout(ref: string, limitMs?: number): Promise<VmView> {
+    const entry = this.find(ref);
+    return await entry.mutex.run(async () => {
+      const { record } = entry;
+      if (entry.guest === undefined || record.stopReason !== undefined) {
+        throw notRunning(ref, record);
+      }
+      if (limitMs !== undefined) record.timeoutMs = limitMs;
+      countFromNow(record);
+      await this.records.save(record);
+      this.armTimeout(entry);
+      return viewOf(record);
+    });
+  }
+
   /** All VMs as they are now, oldest first. */
   list(): VmView[] {
     return [...this.entries.values()]
@@ -451,7 +476,10 @@ export class Sandboxes {
     const left = Math.max(0, Date.parse(record.timeoutAt) - Date.now());
     entry.timeout = setTimeout(() => {
       this.log.info(`${record.id}: its time limit has passed; stopping it`);
+      // Before anything of it ends: whoever sees that asks why.
+      record.stopReason = "time-limit";
       this.stop(record.id).catch((error: unknown) => {
+        if (entry.guest !== undefined) delete record.stopReason;
         this.log.error(`${record.id}: cannot stop it at its time limit`, error);
       });
     }, left);

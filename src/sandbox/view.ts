@@ -18,6 +18,8 @@ export function viewOf(record: VmRecord): VmView {
     createdAt: record.createdAt,
     ...optional("startedAt"),
     ...optional("timeoutAt"),
+    ...optional("timeoutMs"),
+    ...optional("stopReason"),
     ...optional("image"),
     ...optional("runtime"),
     project: record.project,

@@ -18,6 +18,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { listKernels } from "../boot/kernel.ts";
 import { builtinRuntimes, listBuiltRuntimes } from "../runtimes/index.ts";
+import { startFaulty } from "../../test/registry/faulty.ts";
+import { makeImage, noise, tarOf } from "../../test/registry/fixture.ts";
+import type { ProgressSink } from "../model/progress.ts";
 import { layoutOf, type Layout } from "../util/paths.ts";
 import { run } from "../util/run.ts";
 import { writeBundle } from "./bundle.ts";
@@ -98,7 +101,7 @@ describe("setup", () => {
       agent: "ready",
       kernel: "missing",
       base: "missing",
-      go: "optional",
+      go: "missing",
     });
     expect(plan.find(({ name }) => name === "base")?.fetchBytes).toBeGreaterThan(0);
     expect(await readdir(layout.root)).toEqual(["runtimes.json"]);
@@ -115,6 +118,43 @@ describe("setup", () => {
     const second = await runSetup({ layout });
     expect(second.items.filter(({ status }) => status === "made")).toEqual([]);
     expect(await readdir(dir)).not.toContain("ran");
+  });
+
+  test("a runtime that is an image is fetched, with progress, or fails", async () => {
+    await putKernel(layout);
+    const image = makeImage({ layers: [tarOf("lang", noise(100_000, 1))] });
+    const registry = await startFaulty({
+      repository: "a/lang",
+      tags: { latest: image.manifest },
+      images: [image],
+    });
+    try {
+      const runtimes = {
+        lang: { image: `${registry.host}/a/lang` },
+        far: { image: `${registry.host}/no/where` },
+      };
+      const file = join(layout.root, "runtimes.json");
+      await writeFile(file, JSON.stringify({ schema: 1, runtimes }));
+      const item = async (names: string[], rest = {}): Promise<SetupReport["items"]> =>
+        (await runSetup({ layout, runtimes: names, ...rest })).items.filter(({ name }) =>
+          names.includes(name),
+        );
+      const [offline] = await item(["lang"], { offline: true });
+      expect(offline).toMatchObject({ status: "failed", error: { code: "ERR_SETUP_OFFLINE" } });
+      const events: string[] = [];
+      const progress: ProgressSink = ({ phase, total }) => events.push(`${phase} ${total ?? ""}`);
+      const both = await item(["lang", "far"], { progress });
+      expect(both[0]).toMatchObject({ status: "made", detail: expect.stringContaining("sha256:") });
+      expect(both[1]).toMatchObject({ status: "failed", error: { code: "ERR_IMAGE_NOT_FOUND" } });
+      expect(events.some((event) => /^pull \d+$/.test(event))).toBe(true);
+      // Now it is there: no network, offline as well.
+      await registry.stop();
+      expect((await item(["lang"], { offline: true }))[0]).toMatchObject({ status: "cached" });
+      const plan = await planSetup({ layout, runtimes: ["lang", "far"] });
+      expect(plan.slice(-2).map(({ state }) => state)).toEqual(["ready", "missing"]);
+    } finally {
+      await registry.stop();
+    }
   });
 
   test("an item that fails stops no other, and says how to get it", async () => {

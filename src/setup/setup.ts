@@ -15,6 +15,7 @@ import type { Layout } from "../util/paths.ts";
 import { which } from "../util/which.ts";
 import { pinnedVersion, provisionFirecracker } from "../vmm/firecracker/binaries.ts";
 import { readBundle } from "./bundle.ts";
+import { isRemote, lookForImage, pullRuntimeImage } from "./image.ts";
 import { installCommand, installPrograms, missingPrograms, programsFor } from "./programs.ts";
 
 /** What {@link planSetup} and {@link runSetup} take. */
@@ -187,6 +188,33 @@ function kernelItem(options: SetupOptions): Item {
   };
 }
 
+/** A runtime that is a registry's image. */
+function imageItem(options: SetupOptions, name: string, image: string): Item {
+  const { layout } = options;
+  const remote = isRemote(image);
+  return {
+    name,
+    look: async () => {
+      const found = options.refresh === true ? undefined : await lookForImage(layout, image);
+      return {
+        name,
+        state: found === undefined ? "missing" : "ready",
+        detail: found === undefined ? image : `${image}, ${found.slice(0, 19)}`,
+        fetchBytes: found === undefined && remote ? 50 * MIB : 0,
+        diskBytes: found === undefined && remote ? 50 * MIB : 0,
+      };
+    },
+    make: async () => {
+      if (options.offline === true && remote) throw offlineError(`${image}, the image of ${name},`);
+      const digest = await pullRuntimeImage(layout, image, {
+        refresh: options.refresh === true,
+        ...context(options),
+      });
+      return `${image}, ${digest.slice(0, 19)}`;
+    },
+  };
+}
+
 /** A runtime of the catalogue. */
 function runtimeItem(
   options: SetupOptions,
@@ -194,6 +222,7 @@ function runtimeItem(
   name: string,
 ): Item {
   const runtime = findRuntime(catalogue, name);
+  if (runtime.image !== undefined) return imageItem(options, name, runtime.image);
   const request = {
     dir: options.layout.runtimes,
     name,
@@ -205,10 +234,6 @@ function runtimeItem(
   return {
     name,
     look: async () => {
-      if (runtime.image !== undefined) {
-        const detail = `${runtime.image}, pulled when it is first used`;
-        return { name, state: "optional", detail, fetchBytes: 0, diskBytes: 0 };
-      }
       let ready = options.refresh !== true;
       try {
         await ensureRuntime({ ...request, offline: true });

@@ -1,5 +1,12 @@
 import { describe, expect, test } from "vitest";
-import { formatBytes, parseDiskSize, parseDuration, parseInteger, parseMemory } from "./units.ts";
+import {
+  formatBytes,
+  formatDuration,
+  parseDiskSize,
+  parseDuration,
+  parseInteger,
+  parseMemory,
+} from "./units.ts";
 
 const code = (body: () => unknown): string => {
   try {
@@ -22,6 +29,11 @@ describe("durations", () => {
     (text) => expect(code(() => parseDuration(text))).toBe("ERR_VALIDATION_DURATION"),
   );
 });
+
+test.each(["12s", "5m", "1h", "2h30m", "1h1s", "590h"])(
+  "a duration reads as it was written: %s",
+  (text) => expect(formatDuration(parseDuration(text))).toBe(text),
+);
 
 describe("sizes", () => {
   test.each([

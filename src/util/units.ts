@@ -103,6 +103,22 @@ export function parseDuration(value: string | number): number {
   );
 }
 
+/** Milliseconds as {@link parseDuration} takes them, to the second: `2h30m`, `12s`. */
+export function formatDuration(ms: number): string {
+  let left = Math.max(1, Math.round(ms / 1000));
+  let text = "";
+  for (const [unit, seconds] of [
+    ["h", 3600],
+    ["m", 60],
+    ["s", 1],
+  ] as const) {
+    const count = Math.floor(left / seconds);
+    if (count > 0) text += `${count}${unit}`;
+    left -= count * seconds;
+  }
+  return text;
+}
+
 /** Bytes as people read them. */
 export function formatBytes(bytes: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];

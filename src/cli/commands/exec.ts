@@ -13,6 +13,8 @@ export interface ExecFlags {
   user?: string;
   timeout?: string;
   detach?: boolean;
+  /** False: --no-extend-timeout. */
+  extendTimeout?: boolean;
 }
 
 /** The definition. */
@@ -26,6 +28,7 @@ export function execCommand(): Command {
     .option("-u, --user <user>", "name, uid, name:group or uid:gid")
     .option("--timeout <duration>", "end it and all it started: 30s, 5m, 1h")
     .option("-d, --detach", "print its ID and let it run")
+    .option("--no-extend-timeout", "-i and -t do not renew the VM's time limit")
     .passThroughOptions();
   return runs<ExecFlags>(target, async ({ flags, output, vmsan }, ref: string, rest: string[]) => {
     const argv = withoutSeparator(rest);
@@ -44,6 +47,7 @@ export function execCommand(): Command {
         detach: flags.detach === true,
         tty: flags.tty === true,
         interactive: flags.interactive === true,
+        extendTimeout: flags.extendTimeout !== false,
       },
       output,
     );

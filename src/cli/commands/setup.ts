@@ -89,6 +89,11 @@ export function setupCommand(): Command {
           signal: interrupt.signal,
         });
         bundle = { file, bytes };
+        for (const name of runtimes.filter((each) => catalogue[each]?.image !== undefined)) {
+          output.note(
+            `${name} is not in the bundle, which holds what is made here; \`vmsan image save ${catalogue[name]?.image} -o FILE\` and \`vmsan image load -i FILE\` carry it`,
+          );
+        }
       }
       const lines = report.items.map(itemLine);
       if (bundle !== undefined)
