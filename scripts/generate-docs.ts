@@ -1,5 +1,5 @@
 /**
- * Writes what is made from the command table: docs/cli.md, docs/vmsan.1, docs/completion/.
+ * Writes what is made from tables: docs/cli.md, docs/docker.md, docs/vmsan.1, docs/completion/.
  * `node scripts/generate-docs.ts`; with --check it writes nothing and fails if they differ.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -8,6 +8,7 @@ import { completionScript } from "../src/cli/completion.ts";
 import { describeCommand } from "../src/cli/describe.ts";
 import { createProgram } from "../src/cli/program.ts";
 import { packageVersion } from "../src/util/package.ts";
+import { dockerDocument } from "./lib/docker-habits.ts";
 import { manualPage, markdownReference } from "./lib/documents.ts";
 
 const root = resolve(import.meta.dirname, "..");
@@ -17,6 +18,7 @@ export async function generatedDocuments(): Promise<Record<string, string>> {
   const program = describeCommand(await createProgram());
   return {
     "docs/cli.md": markdownReference(program),
+    "docs/docker.md": await dockerDocument(),
     "docs/vmsan.1": manualPage(program, packageVersion()),
     "docs/completion/vmsan.bash": completionScript(program, "bash"),
     "docs/completion/_vmsan": completionScript(program, "zsh"),

@@ -5,7 +5,7 @@ _vmsan() {
   local path='' word previous='' words='' flags='' kind='' given=0 i
   for ((i = 1; i < current; i++)); do
     word=${line[i]}
-    case $previous in --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--driver|--entrypoint|--env|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--user|--username|--vcpus|--workdir|-d|-e|-i|-o|-s|-u|-w) previous=''; continue ;; esac
+    case $previous in --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--driver|--entrypoint|--env|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--user|--username|--vcpus|--workdir|-d|-e|-i|-m|-o|-p|-s|-u|-w) previous=''; continue ;; esac
     previous=$word
     case $word in
       --) return 0 ;;
@@ -18,8 +18,8 @@ _vmsan() {
   done
   case $path in
     '') words='run create exec connect list ls inspect start stop remove rm pause resume logs network port-forward upload download cp ps wait kill image login logout setup doctor kernel daemon completion' flags='--version --json --verbose --help -h' kind='' ;;
-    'run') words='' flags='--json --verbose --interactive -i --tty -t --entrypoint --vcpus --memory --disk --disk-mode --kernel --timeout --project --name --label --publish-port --network --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
-    'create') words='' flags='--json --verbose --from-image --runtime --rootfs --snapshot --connect --silent --vcpus --memory --disk --disk-mode --kernel --timeout --project --name --label --publish-port --network --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
+    'run') words='' flags='--json --verbose --interactive -i --tty -t --rm --entrypoint --vcpus --memory -m --disk --disk-mode --kernel --timeout --project --name --label --publish-port -p --network --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
+    'create') words='' flags='--json --verbose --from-image --runtime --rootfs --snapshot --connect --silent --vcpus --memory -m --disk --disk-mode --kernel --timeout --project --name --label --publish-port -p --network --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
     'exec') words='' flags='--json --verbose --sudo --interactive -i --tty -t --workdir -w --env -e --user -u --timeout --detach -d --no-extend-timeout --help -h' kind=vm ;;
     'connect') words='' flags='--json --verbose --session -s --user -u --help -h' kind=vm ;;
     'list'|'ls') words='' flags='--json --verbose --help -h' kind='' ;;
@@ -70,7 +70,7 @@ _vmsan() {
     --pull) words='missing always never' kind='' ;;
     --format) words='oci-archive docker-archive' kind='' ;;
     --builder) words='direct mke2fs' kind='' ;;
-    --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--driver|--entrypoint|--env|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--user|--username|--vcpus|--workdir|-d|-e|-i|-o|-s|-u|-w) words='' flags='' kind=file ;;
+    --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--driver|--entrypoint|--env|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--user|--username|--vcpus|--workdir|-d|-e|-i|-m|-o|-p|-s|-u|-w) words='' flags='' kind=file ;;
     *) if [ "$given" -gt 0 ] && [ "$kind" = vm ]; then kind=file; fi ;;
   esac
   if [[ $cur == -* ]]; then

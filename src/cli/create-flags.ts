@@ -42,7 +42,7 @@ export interface CreateFlags extends PolicyFlags {
 export function addCreateFlags(target: Command): Command {
   target
     .option("--vcpus <n>", "virtual CPUs, 1-32 (default: 1)")
-    .option("--memory <size>", "MiB, or with unit: 512m, 2g (default: 512)")
+    .option("-m, --memory <size>", "MiB, or with unit: 512m, 2g (default: 512)")
     .option("--disk <size>", "size of the VM's disk: 10gb (default: 10gb)")
     .addOption(
       new Option("--disk-mode <mode>", "shared base and own upper disk, or one flat disk").choices([
@@ -55,7 +55,7 @@ export function addCreateFlags(target: Command): Command {
     .option("--project <name>", "label for grouping")
     .option("--name <name>", "unique name, usable wherever an ID is")
     .option("--label <key=value>", "label; repeatable", collect)
-    .option("--publish-port <list>", "host:guest TCP ports, comma separated", collectList)
+    .option("-p, --publish-port <list>", "host:guest TCP ports, comma separated", collectList)
     .option("--network <mode>", "none: no network interface at all");
   return addPolicyFlags(target)
     .addOption(

@@ -31,6 +31,9 @@ try {
   if (error.exitCode === 0) process.exitCode = 0;
   else {
     process.exitCode = EXIT_USAGE;
+    const { hintFor } = await import("./hints.ts");
+    const hint = hintFor(error.message, process.argv.slice(2));
+    if (!json && hint !== undefined) new Output({ json }).note(`  fix: ${hint}`);
     if (json) {
       const { VmsanError } = await import("../model/errors.ts");
       new Output({ json }).failure(
@@ -38,7 +41,7 @@ try {
           code: "ERR_VALIDATION_FLAGS",
           message: error.message.replace(/^error: /, ""),
           why: "The command line was not understood.",
-          fix: "See vmsan --help, or vmsan COMMAND --help.",
+          fix: hint ?? "See vmsan --help, or vmsan COMMAND --help.",
         }),
       );
     }

@@ -64,7 +64,12 @@ export function createCommand(): Command {
       if (vm.view.networkReason !== undefined) output.detail(vm.view.networkReason);
       if (argv.length > 0) {
         const { execInTerminal } = await import("../exec-session.ts");
-        return await execInTerminal(vm, { argv }, output);
+        const status = await execInTerminal(vm, { argv }, output);
+        const { fromImage, runtime, rootfs } = flags;
+        if (status === 127 && (fromImage ?? runtime ?? rootfs) === undefined && !output.json) {
+          output.note(`  If ${argv[0]} is an image: vmsan create --from-image ${argv[0]}`);
+        }
+        return status;
       }
       if (flags.connect === true) {
         const { connectShell } = await import("../shell-session.ts");

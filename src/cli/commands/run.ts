@@ -22,6 +22,7 @@ export function runCommand(): Command {
   )
     .option("-i, --interactive", "pass standard input through, also from a terminal")
     .option("-t, --tty", "with a terminal")
+    .option("--rm", "remove the VM at the end; run always does")
     .option("--entrypoint <command>", "instead of the image's entrypoint; empty for none")
     .passThroughOptions();
   addCreateFlags(target);

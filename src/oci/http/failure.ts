@@ -44,14 +44,16 @@ export function networkFailure(error: unknown, url: URL): PullFailure {
     );
   }
   const unknownHost = errno === "ENOTFOUND";
+  const without =
+    "Without a network: `vmsan image load -i FILE`, or an image of this host by its path (oci:DIR, docker-archive:FILE, rootfs:DIR).";
   return new PullFailure(
     {
       code: "ERR_IMAGE_NETWORK",
       message,
       why: unknownHost ? `No address is known for ${url.hostname}.` : messageOf(error),
       fix: unknownHost
-        ? "Check the registry's name, the name servers and HTTPS_PROXY."
-        : "Check the network and the registry, and HTTPS_PROXY if there is a proxy; what came so far is kept.",
+        ? `Check the registry's name, the name servers and HTTPS_PROXY. ${without}`
+        : `Check the network and the registry, and HTTPS_PROXY if there is a proxy; what came so far is kept. ${without}`,
     },
     !unknownHost,
     undefined,
