@@ -86,7 +86,7 @@ export const habits: Record<string, readonly Habit[]> = {
       prints: /vmsan-agent/,
       remark: "the guest's console; `logs VM ID` a command of `exec -d`",
     },
-    { type: "cp web:/etc/hostname -", prints: /^vm-[0-9a-f]{8}\n$/ },
+    { type: "cp web:/etc/hostname -", prints: /^web\n$/ },
     { type: "inspect web", prints: /"status": "running"/ },
     { type: "pause web", prints: /web/, remark: "`resume` lets it go on" },
     { type: "unpause web" },

@@ -58,7 +58,7 @@ const OPTIONS: readonly Hint[] = [
   {
     commands: MAKES,
     words: ["--hostname", "--domainname"],
-    fix: "A guest's host name is its VM's ID; in the guest, `hostname NAME` as root changes it.",
+    fix: "`--name NAME` is the guest's host name as well; without one it is the VM's ID.",
   },
   {
     commands: MAKES,
