@@ -1,7 +1,8 @@
 /** What all commands share: their flags, their context, and how their failures end. */
-import { Command, Option } from "commander";
-import type { HelpConfiguration } from "commander";
+import { Option } from "commander";
+import type { Command, HelpConfiguration } from "commander";
 import type { Vmsan } from "../client/vmsan.ts";
+import { OptionsFirst } from "./options-first.ts";
 import { Output } from "./output.ts";
 import type { CommonFlags } from "./output.ts";
 
@@ -22,9 +23,9 @@ export const helpLayout: HelpConfiguration = {
 };
 
 /** A new command with the flags that every command takes. */
-export function command(nameAndArgs: string, description: string): Command {
+export function command(nameAndArgs: string, description: string): OptionsFirst {
   const [name = "", ...args] = nameAndArgs.split(" ");
-  const made = new Command(name).description(description).configureHelp(helpLayout);
+  const made = new OptionsFirst(name).description(description).configureHelp(helpLayout);
   if (args.length > 0) made.arguments(args.join(" "));
   return made
     .addOption(new Option("--json", "one JSON object on standard output"))

@@ -5,6 +5,7 @@ import type { CreateOptions } from "../client/options.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { DriverName } from "../model/vm.ts";
 import { collect, collectList } from "./command.ts";
+import { withCallersValues } from "./options-first.ts";
 import { addPolicyFlags, policyOptions } from "./policy-flags.ts";
 import type { PolicyFlags } from "./policy-flags.ts";
 
@@ -66,7 +67,11 @@ export function addCreateFlags(target: Command): Command {
         "fake",
       ]),
     )
-    .option("-e, --env <key=value>", "environment of every command; repeatable", collect)
+    .option(
+      "-e, --env <key=value>",
+      "environment of every command; KEY alone: from here; repeatable",
+      collect,
+    )
     .option("-u, --user <user>", "user of every command: name, uid, name:group")
     .option("-w, --workdir <path>", "working directory of every command")
     .addOption(
@@ -134,7 +139,7 @@ export function createOptions(flags: CreateFlags): CreateOptions {
     diskMode: flags.diskMode,
     project: flags.project,
     driver: flags.driver,
-    env: flags.env,
+    env: flags.env === undefined ? undefined : withCallersValues(flags.env, process.env),
     user: flags.user,
     workdir: flags.workdir,
     ports: flags.publishPort,

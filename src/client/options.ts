@@ -48,7 +48,7 @@ export interface CreateOptions extends NetworkOptions {
   project?: string;
   labels?: Record<string, string>;
   driver?: DriverName | "auto";
-  /** `KEY=VALUE`, for every command. */
+  /** `KEY=VALUE`, for every command; `KEY` alone takes away what the image has. */
   env?: string[];
   user?: string;
   workdir?: string;
@@ -103,15 +103,15 @@ export function policyOf(options: NetworkOptions): NetworkPolicy {
   });
 }
 
-/** `KEY=VALUE` entries. @throws ERR_VALIDATION_FLAGS */
+/** Entries of an environment: `KEY=VALUE`, or `KEY` to take it away. @throws ERR_VALIDATION_FLAGS */
 export function parseEnv(entries: readonly string[]): string[] {
   for (const entry of entries) {
-    if (/^[^=\0]+=[^\0]*$/s.test(entry)) continue;
+    if (/^[^=\0]+(=[^\0]*)?$/s.test(entry)) continue;
     throw invalid(
       "FLAGS",
       "environment entry",
       entry,
-      "It takes KEY=VALUE.",
+      "It takes KEY=VALUE, or KEY.",
       "For example: -e A=1.",
     );
   }

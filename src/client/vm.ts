@@ -18,7 +18,7 @@ import { isConnectionLost } from "./transport.ts";
 
 /** A command as SDK users write it; what is left out comes from the VM and its image. */
 export interface ExecOptions {
-  /** `KEY=VALUE`, over the VM's and the image's. */
+  /** `KEY=VALUE`, over the VM's and the image's; `KEY` alone takes one of theirs away. */
   env?: string[];
   workdir?: string;
   user?: string;
@@ -77,10 +77,14 @@ class VmTransport implements GuestTransport {
   }
 }
 
-/** Join `KEY=VALUE` lists; later ones win. */
+/** Join `KEY=VALUE` lists; later ones win. `KEY` alone takes the variable away, as in Docker. */
 export function mergeEnv(...lists: readonly (readonly string[])[]): string[] {
   const merged = new Map<string, string>();
-  for (const entry of lists.flat()) merged.set(entry.slice(0, entry.indexOf("=")), entry);
+  for (const entry of lists.flat()) {
+    const at = entry.indexOf("=");
+    if (at < 0) merged.delete(entry);
+    else merged.set(entry.slice(0, at), entry);
+  }
   return [...merged.values()];
 }
 

@@ -14,7 +14,7 @@ import { registryAccessSchema } from "./registry.ts";
 const text = (max: number): z.ZodString => z.string().max(max);
 const absolutePath = text(4096).regex(/^\/[^\0]*$/, "must be an absolute path");
 const port = z.int().min(1).max(65535);
-const envEntry = text(131_072).regex(/^[^=\0]+=[^\0]*$/s, "must be KEY=VALUE");
+const envEntry = text(131_072).regex(/^[^=\0]+(=[^\0]*)?$/s, "must be KEY=VALUE or KEY");
 const list = <T extends z.ZodType>(item: T, max: number): z.ZodArray<T> => z.array(item).max(max);
 
 /** A network policy; addresses and names themselves are checked by network/. */

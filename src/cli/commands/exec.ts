@@ -1,7 +1,8 @@
 /** `vmsan exec`: run a command in a VM. */
 import type { Command } from "commander";
 import { parseDuration } from "../../util/units.ts";
-import { collect, command, runs, withoutSeparator } from "../command.ts";
+import { collect, command, runs } from "../command.ts";
+import { withCallersValues } from "../options-first.ts";
 
 /** Flags of commands that run something in a guest. */
 export interface ExecFlags {
@@ -24,14 +25,13 @@ export function execCommand(): Command {
     .option("-i, --interactive", "pass standard input through, also from a terminal")
     .option("-t, --tty", "with a terminal")
     .option("-w, --workdir <path>", "working directory")
-    .option("-e, --env <key=value>", "environment; repeatable", collect)
+    .option("-e, --env <key=value>", "environment; KEY alone: from here; repeatable", collect)
     .option("-u, --user <user>", "name, uid, name:group or uid:gid")
     .option("--timeout <duration>", "end it and all it started: 30s, 5m, 1h")
     .option("-d, --detach", "print its ID and let it run")
     .option("--no-extend-timeout", "-i and -t do not renew the VM's time limit")
-    .passThroughOptions();
-  return runs<ExecFlags>(target, async ({ flags, output, vmsan }, ref: string, rest: string[]) => {
-    const argv = withoutSeparator(rest);
+    .optionsBehind();
+  return runs<ExecFlags>(target, async ({ flags, output, vmsan }, ref: string, argv: string[]) => {
     const timeoutMs = flags.timeout === undefined ? undefined : parseDuration(flags.timeout);
     const { execInTerminal } = await import("../exec-session.ts");
     const vm = await (await vmsan()).get(ref);
@@ -39,7 +39,7 @@ export function execCommand(): Command {
       vm,
       {
         argv,
-        ...(flags.env === undefined ? {} : { env: flags.env }),
+        ...(flags.env === undefined ? {} : { env: withCallersValues(flags.env, process.env) }),
         ...(flags.workdir === undefined ? {} : { workdir: flags.workdir }),
         ...(flags.sudo === true ? { user: "root" } : {}),
         ...(flags.user === undefined ? {} : { user: flags.user }),
