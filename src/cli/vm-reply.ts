@@ -1,5 +1,5 @@
 /** What the commands' JSON replies say of a VM: the reference's fields and ours. */
-import type { VmView } from "../model/api.ts";
+import type { VmList, VmView } from "../model/api.ts";
 
 const GIB = 2 ** 30;
 
@@ -42,6 +42,11 @@ export function listEntry(view: VmView): Record<string, unknown> {
     snapshot: null,
     tunnelHostnames: [],
   };
+}
+
+/** A VM whose record cannot be read, in the reply of `list`. */
+export function damagedEntry({ id, why }: VmList["damaged"][number]): Record<string, unknown> {
+  return { id, name: null, status: "error", error: { code: "ERR_VM_STATE", why } };
 }
 
 /** The guest's IPv4 address without its prefix length. */

@@ -1,5 +1,5 @@
 /** The SDK's entrance: all VMs and images of one VMSAN_DIR. */
-import type { CreateRequest, VmView } from "../model/api.ts";
+import type { CreateRequest, VmList, VmView } from "../model/api.ts";
 import { layoutOf, vmsanDir } from "../util/paths.ts";
 import { Daemon } from "./daemon.ts";
 import type { WorkOptions } from "./daemon.ts";
@@ -65,7 +65,12 @@ export class Vmsan {
 
   /** All VMs as they are now. */
   async list(): Promise<VmView[]> {
-    return (await this.daemon.call<{ vms: VmView[] }>("GET", "/v1/vms")).vms;
+    return (await this.survey()).vms;
+  }
+
+  /** All VMs, and those whose records cannot be read. */
+  async survey(): Promise<VmList> {
+    return await this.daemon.call<VmList>("GET", "/v1/vms");
   }
 
   /** A VM by its ID or name. @throws ERR_VM_NOT_FOUND */

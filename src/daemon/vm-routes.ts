@@ -23,7 +23,7 @@ const AGENT_PATHS = /^\/v1\/(hello|stats|streams(\/[0-9a-f]{16}(\/(wait|signal))
 
 /** Add the routes below /v1/vms. */
 export function vmRoutes(app: Hono, sandboxes: Sandboxes): void {
-  app.get("/v1/vms", (c) => c.json({ vms: sandboxes.list() }));
+  app.get("/v1/vms", (c) => c.json({ vms: sandboxes.list(), damaged: sandboxes.listDamaged() }));
 
   app.post("/v1/vms", async (c) => {
     const request = parseCreateRequest(await jsonBody(c));

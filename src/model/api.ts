@@ -109,6 +109,13 @@ export interface VmView {
   ephemeral: boolean;
 }
 
+/** All VMs of a daemon. */
+export interface VmList {
+  vms: VmView[];
+  /** VMs whose records cannot be read: only their removal is possible. */
+  damaged: { id: string; why: string }[];
+}
+
 /** One line of a streamed reply (application/x-ndjson). */
 export type ReplyLine<T> =
   | { event: "progress"; progress: ProgressEvent }

@@ -48,6 +48,11 @@ export function agentFatal(lines: readonly string[]): string | undefined {
   return undefined;
 }
 
+const FIX =
+  "Check --kernel and --rootfs if you gave them; `vmsan doctor` checks the host. VMSAN_BOOT_TIMEOUT (seconds) gives a slow host more time.";
+const DISK_FIX =
+  "If you gave --rootfs, check that file (e2fsck -n). Else the image's cached disk is damaged: `vmsan image prune --all` removes it once no VM uses it, and it is made anew.";
+
 /**
  * The error for a guest that did not come up.
  * @param exit how the VMM ended, when it did
@@ -74,7 +79,7 @@ export async function bootFailure(
       code: exit === undefined && fatal === undefined ? "ERR_TIMEOUT_AGENT" : "ERR_VM_BOOT",
       message: `${vmId} did not boot`,
       why: `${what} ${tail}`,
-      fix: "Check --kernel and --rootfs if you gave them; `vmsan doctor` checks the host. VMSAN_BOOT_TIMEOUT (seconds) gives a slow host more time.",
+      fix: fatal?.startsWith("ERR_AGENT_BOOT_DISK") === true ? DISK_FIX : FIX,
       details: { console: lines },
     },
     cause,

@@ -1,7 +1,16 @@
 /** The composer on the fake driver: lives of VMs without a VMM. */
 import { existsSync } from "node:fs";
 import { execFileSync } from "node:child_process";
-import { mkdtemp, readFile, readdir, rename, rm, symlink, writeFile } from "node:fs/promises";
+import {
+  mkdir,
+  mkdtemp,
+  readFile,
+  readdir,
+  rename,
+  rm,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeEach, describe, expect, test } from "vitest";
@@ -378,3 +387,43 @@ test("a time limit says why commands ended, can be put off, and starts anew with
   expect(sandboxes.get(id).stopReason).toBeUndefined();
   expect((await sandboxes.extendTimeout(id, 3_600_000)).timeoutMs).toBe(3_600_000);
 });
+
+test.each([
+  ["garbage", "garbage"],
+  ["an empty object", "{}"],
+  ["zeros", "\0\0\0\0"],
+  ["another version's", '{"schema":99}'],
+  ["a directory", undefined],
+])(
+  "a record that is damaged (%s) is shown, refused in words, and removed by force",
+  async (_, text) => {
+    const first = await start();
+    const hurt = await first.create(request, work(), ignore);
+    const whole = await first.create(request, work(), ignore);
+    await first.letGo();
+    const file = join(vms, hurt.id, "vm.json");
+    await rm(file);
+    await (text === undefined ? mkdir(file) : writeFile(file, text));
+    const second = await start();
+    expect(second.list().map(({ id }) => id)).toEqual([whole.id]);
+    expect(second.listDamaged()).toMatchObject([{ id: hurt.id }]);
+    expect(identityOf(hurt.pid ?? 0)).toBeDefined();
+    for (const call of [
+      () => second.remove(hurt.id, false),
+      () => second.start(hurt.id, work()),
+      () => second.stop(hurt.id),
+      async () => second.get(hurt.id),
+    ]) {
+      await expect(call()).rejects.toMatchObject({
+        code: "ERR_VM_STATE",
+        fix: expect.stringContaining(`vmsan rm -f ${hurt.id}`),
+      });
+    }
+    await second.remove(hurt.id, true);
+    // Its VMM is gone although nobody knew of it; the other one was not touched.
+    await expect.poll(() => identityOf(hurt.pid ?? 0)).toBeUndefined();
+    expect(await readdir(vms)).toEqual([whole.id]);
+    expect(await runs(second, whole.id)).toBe(3);
+    expect(second.listDamaged()).toEqual([]);
+  },
+);

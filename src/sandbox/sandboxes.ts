@@ -9,8 +9,9 @@ import { checkIsolation } from "../vmm/isolation.ts";
 import { bringUp, tearDown } from "./bring-up.ts";
 import type { LiveGuest } from "./bring-up.ts";
 import { settleIn, standingOf } from "./copies.ts";
+import { damaged, removeDamaged } from "./damaged.ts";
 import { Mutex } from "./mutex.ts";
-import type { VmRecords } from "./records.ts";
+import type { BrokenRecord, VmRecords } from "./records.ts";
 import { newRecord, prepareVm } from "./new-vm.ts";
 import { interrupted, nameTaken, notFound, notRunning, notStopped } from "./refusals.ts";
 import type { Stages, Work } from "./stages.ts";
@@ -48,6 +49,8 @@ function countFromNow(record: VmRecord): void {
 /** The composer's public face; the daemon serves exactly this. */
 export class Sandboxes {
   private readonly entries = new Map<string, Entry>();
+  /** VMs whose records cannot be read. */
+  private readonly broken = new Map<string, BrokenRecord>();
   private readonly records: VmRecords;
   private readonly stages: Stages;
   private readonly log: EventLog;
@@ -61,7 +64,10 @@ export class Sandboxes {
   /** Find the VMs that an earlier daemon left: adopt the living, clean up after the dead. */
   async recover(): Promise<void> {
     const { records, broken, empty } = await this.records.load();
-    for (const { id, why } of broken) this.log.error(`${id}: its record cannot be read: ${why}`);
+    for (const one of broken) {
+      this.log.error(`${one.id}: its record cannot be read: ${one.why}`);
+      this.broken.set(one.id, one);
+    }
     for (const id of empty) await this.records.remove(id);
     await Promise.all(records.map((record) => this.recoverOne(record)));
     const live = new Set([...records.map((record) => record.id), ...broken.map(({ id }) => id)]);
@@ -261,6 +267,11 @@ export class Sandboxes {
    * @throws ERR_VM_NOT_STOPPED for a running VM without `force`
    */
   async remove(ref: string, force: boolean): Promise<void> {
+    if (force && this.broken.has(ref)) {
+      this.report(ref, await removeDamaged(ref, this.records, this.stages));
+      this.broken.delete(ref);
+      return;
+    }
     const entry = this.find(ref);
     const { record } = entry;
     // As users are told: one whose VMM has ended is stopped, also while that is cleaned up.
@@ -363,6 +374,11 @@ export class Sandboxes {
     return [...this.entries.values()]
       .map(({ record }) => viewOf(record))
       .toSorted((a, b) => a.createdAt.localeCompare(b.createdAt) || a.id.localeCompare(b.id));
+  }
+
+  /** VMs whose records cannot be read, and why. */
+  listDamaged(): BrokenRecord[] {
+    return [...this.broken.values()];
   }
 
   /** One VM as it is now. @throws ERR_VM_NOT_FOUND */
@@ -506,6 +522,8 @@ export class Sandboxes {
 
   private find(ref: string): Entry {
     parseVmRef(ref);
+    const broken = this.broken.get(ref);
+    if (broken !== undefined) throw damaged(broken);
     const byId = this.entries.get(ref);
     if (byId !== undefined) return byId;
     for (const entry of this.entries.values()) if (entry.record.name === ref) return entry;

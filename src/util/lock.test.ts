@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
@@ -29,4 +29,29 @@ test("the lock of a killed process is free", async () => {
   const waiting = lock(path, { timeoutMs: 10_000 });
   child.kill("SIGKILL");
   (await waiting).release();
+});
+
+test.each(["garbage", "SQLite format 3\0".padEnd(4096, "x"), "\0".repeat(100)])(
+  "a damaged lock file (%#) is one as any other, and still excludes",
+  (content) => {
+    const path = join(dir, `damaged-${content.length}`);
+    writeFileSync(path, content);
+    const first = tryLock(path);
+    expect(first).toBeDefined();
+    expect(tryLock(path)).toBeUndefined();
+    first?.release();
+    tryLock(path)?.release();
+  },
+);
+
+test("a lock file that is damaged under its holder stays held", async () => {
+  const path = join(dir, "held.lock");
+  const source = `import { tryLock } from ${JSON.stringify(join(import.meta.dirname, "lock.ts"))};
+    globalThis.held = tryLock(${JSON.stringify(path)}); console.log("held"); setInterval(() => {}, 1000);`;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", source]);
+  await new Promise((resolve) => child.stdout.once("data", resolve));
+  writeFileSync(path, "garbage over what its holder has");
+  expect(tryLock(path)).toBeUndefined();
+  child.kill("SIGKILL");
+  (await lock(path, { timeoutMs: 10_000 })).release();
 });

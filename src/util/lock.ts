@@ -4,7 +4,7 @@
  * Node has no flock(2); SQLite takes fcntl(2) locks on its database file and is built in,
  * so a lock here is an open exclusive transaction on an empty database.
  */
-import { mkdirSync } from "node:fs";
+import { mkdirSync, truncateSync } from "node:fs";
 import { dirname } from "node:path";
 import type * as Sqlite from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -21,6 +21,11 @@ function loadSqlite(): typeof Sqlite {
   }
 }
 
+/** Take the lock, or throw at once. */
+function begin(database: Sqlite.DatabaseSync): void {
+  database.exec("PRAGMA busy_timeout = 0; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE");
+}
+
 /** A held lock; release it once. */
 export interface Lock {
   release(): void;
@@ -35,7 +40,14 @@ export function tryLock(path: string): Lock | undefined {
   const { DatabaseSync } = loadSqlite();
   const database = new DatabaseSync(path);
   try {
-    database.exec("PRAGMA busy_timeout = 0; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE");
+    try {
+      begin(database);
+    } catch (error) {
+      if (!/not a database|malformed/i.test(messageOf(error))) throw error;
+      // Nothing is kept in it. Emptied in place, so that whoever holds this file's lock keeps it.
+      truncateSync(path);
+      begin(database);
+    }
   } catch (error) {
     database.close();
     if (/locked|busy/i.test(messageOf(error))) return undefined;

@@ -3,19 +3,31 @@ import type { Command } from "commander";
 import type { VmView } from "../../model/api.ts";
 import { command, runs } from "../command.ts";
 import { plain, table } from "../output.ts";
-import { listEntry } from "../vm-reply.ts";
+import { damagedEntry, listEntry } from "../vm-reply.ts";
 
 /** The definition. */
 export function listCommand(): Command {
   const target = command("list", "list all VMs").alias("ls");
   return runs(target, async (context) => {
-    const views = await (await context.vmsan()).list();
+    const { vms: views, damaged } = await (await context.vmsan()).survey();
     const statuses: Record<string, number> = {};
+    if (damaged.length > 0) statuses["error"] = damaged.length;
     for (const { status } of views) statuses[status] = (statuses[status] ?? 0) + 1;
     context.output.result(
-      { count: views.length, statuses, vms: views.map(listEntry) },
-      table([["ID", "NAME", "STATUS", "IMAGE", "DRIVER", "CREATED"], ...views.map(row)]),
+      {
+        count: views.length + damaged.length,
+        statuses,
+        vms: [...views.map(listEntry), ...damaged.map(damagedEntry)],
+      },
+      table([
+        ["ID", "NAME", "STATUS", "IMAGE", "DRIVER", "CREATED"],
+        ...views.map(row),
+        ...damaged.map(({ id }) => [id, "-", "error", "-", "-", "-"]),
+      ]),
     );
+    for (const { id, why } of context.output.json ? [] : damaged) {
+      context.output.note(`${id}: its record cannot be read: ${why}\n  fix: vmsan rm -f ${id}`);
+    }
   });
 }
 

@@ -54,7 +54,7 @@ export async function readIndex(dir: string, missing?: Index): Promise<Index> {
       "ERR_IMAGE_LAYOUT",
       `Cannot read the OCI layout ${dir}`,
       `${path} is not an image index: ${messageOf(error)}`,
-      "Copy the image again; the index is damaged.",
+      "Copy the image again: the index is damaged. In vmsan's own store, move it away; images are then fetched again.",
       error,
     );
   }

@@ -278,7 +278,7 @@ export function blobCorrupt(digest: Digest, path: string, why: string): Error {
     "ERR_IMAGE_BLOB_CORRUPT",
     `Cannot use ${path}`,
     `${why} Expected ${digest}.`,
-    "Pull or copy the image again; if it happens again, check the disk and memory.",
+    "Pull or copy the image again (a runtime made here: vmsan setup --runtime NAME --refresh); if it happens again, check the disk and memory.",
   );
 }
 
