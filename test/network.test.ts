@@ -56,6 +56,13 @@ describe.skipIf(reason !== undefined)("network policies", () => {
     expect(own.filter((line) => line["open"] !== line["expected"])).toEqual([]);
   });
 
+  test("the same where every server answers 101", async () => {
+    const switched = await inWorld(bench, "policies.ts", { switching: true, columns: "ANFEB" });
+    const web = switched.filter((line) => String(line["name"]).startsWith("http: "));
+    expect(web.length).toBeGreaterThan(5 * 25);
+    expect(web.filter((line) => line["open"] !== line["expected"])).toEqual([]);
+  }, 120_000);
+
   test("the same without root, in a user namespace with pasta as the way out", async () => {
     const rootless = await inWorld(bench, "policies.ts", { rootless: true, columns: "ADF" });
     const tried = rootless.filter((line) => line["policy"] !== undefined);

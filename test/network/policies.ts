@@ -20,6 +20,8 @@ interface Job {
   /** Columns to run, e.g. `ADN`; default all. */
   columns?: string;
   mutations?: Mutation[];
+  /** Servers agree to every upgrade, asked for or not. */
+  switching?: boolean;
   /** In a user namespace, with pasta as the way out. */
   rootless?: boolean;
 }

@@ -206,11 +206,44 @@ export function attempts(site: Site): Attempt[] {
       get("evil.test"),
     /host=evil/,
   );
+  const upgrade = (protocol: string, ...more: string[]): string =>
+    crlf("GET / HTTP/1.1", "Host: a.test", "Connection: upgrade", `Upgrade: ${protocol}`, ...more);
+  const socket = upgrade("websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGVzdA==");
+  http("an upgrade to WebSocket", "o-o-o-o", `${socket}through`, /101[^]*through/);
+  http("another protocol behind WebSocket's name", "o-----o", socket + get("evil.test"), /evil/);
   http(
-    "an upgrade that the server accepts",
-    "o-o-o-o",
-    `${crlf("GET / HTTP/1.1", "Host: a.test", "Connection: upgrade", "Upgrade: tunnel")}through`,
+    "WebSocket behind another request",
+    "o-----o",
+    `${get("a.test")}${socket}through`,
     /101[^]*through/,
+  );
+  http(
+    "an upgrade to h2c",
+    "o-----o",
+    `${upgrade("h2c", "HTTP2-Settings: AAMAAABkAAQAAP__")}PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n`,
+    /PRI|host=$/m,
+  );
+  http("HTTP/2 without asking", "o-----o", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+  for (const protocol of [
+    "tunnel",
+    "h2c, websocket",
+    "websocket, h2c",
+    "websocket\r\nUpgrade: h2c",
+  ]) {
+    const asked = JSON.stringify(protocol);
+    http(`an upgrade to ${asked}`, "o-----o", `${upgrade(protocol)}through`, /101[^]*through/);
+  }
+  http("an upgrade that is not needed", "o-o-o-o", upgrade("other"));
+  http(
+    "chunked body of HTTP/1.0",
+    "o-----o",
+    `${crlf("POST / HTTP/1.0", "Host: a.test", "Connection: keep-alive", "Transfer-Encoding: chunked")}0\r\n\r\n${get("evil.test")}`,
+    /host=/,
+  );
+  http(
+    "host that is for neighbours only",
+    "o-----o",
+    crlf("GET / HTTP/1.1", "Host: a.test", "Connection: host"),
   );
   http(
     "connect method",

@@ -162,6 +162,7 @@ export class World {
   /** Marks of packets that were seen on the host, outside every VM's namespace. */
   readonly seen = new Set<string>();
   private readonly nettool: string;
+  private readonly web: string;
   private readonly upstreamPort: number;
   private readonly options: NetworkOptions;
   private readonly tools: Tool[] = [];
@@ -169,11 +170,19 @@ export class World {
   private readonly upstream = createSocket("udp4");
 
   constructor(
-    paths: { nettool: string; helper: string; dir: string; upstreamPort?: number },
+    paths: {
+      nettool: string;
+      helper: string;
+      dir: string;
+      upstreamPort?: number;
+      /** Servers answer every request with 101. */
+      switching?: boolean;
+    },
     realm: Realm = new Realm(),
   ) {
     this.upstreamPort = paths.upstreamPort ?? 5300;
     this.nettool = paths.nettool;
+    this.web = paths.switching === true ? "--http101" : "--http";
     this.realm = realm;
     this.options = {
       dir: paths.dir,
@@ -228,7 +237,7 @@ ${internet4.map((address) => `address add ${address} dev lo\n`).join("")}${inter
         ...outside,
         "--tcp",
         "22,53,853,5432,8443,9000",
-        "--http",
+        this.web,
         "80",
         "--tls",
         "443",

@@ -59,6 +59,18 @@ test.each([
     head("POST / HTTP/1.1", "Host: a.test", "Transfer-Encoding: gzip, chunked"),
     "malformed",
   ],
+  [
+    "chunked in HTTP/1.0",
+    head("POST / HTTP/1.0", "Host: a.test", "Transfer-Encoding: chunked"),
+    "malformed",
+  ],
+  [
+    "host for neighbours only",
+    head("GET / HTTP/1.1", "Host: a.test", "Connection: close, Host"),
+    "malformed",
+  ],
+  ["vertical tab", head("GET / HTTP/1.1", "X: a\x0bHost: b.test", "Host: a.test"), "malformed"],
+  ["control character in the target", head("GET /\x01 HTTP/1.1", "Host: a.test"), "malformed"],
   ["folded header", head("GET / HTTP/1.1", "X: a", " Host: b.test", "Host: a.test"), "malformed"],
   ["space before colon", head("GET / HTTP/1.1", "Host : b.test", "Host: a.test"), "malformed"],
   ["lone line feed", head("GET / HTTP/1.1", "X: y\nHost: b.test", "Host: a.test"), "malformed"],
@@ -90,12 +102,52 @@ test("an upgrade opens a tunnel only when the server agrees", () => {
   const agreed = gate();
   expect(Buffer.concat(agreed.push(Buffer.from(`${request}raw`)).forward).toString()).toBe(request);
   expect(agreed.waiting).toBe(true);
-  expect(Buffer.concat(agreed.upgraded(101).forward).toString()).toBe("raw");
+  expect(Buffer.concat(agreed.upgraded(101, "WebSocket").forward).toString()).toBe("raw");
   const refused = gate();
   refused.push(Buffer.from(request));
-  expect(refused.upgraded(200).refused).toBeUndefined();
+  expect(refused.upgraded(200, "websocket").refused).toBeUndefined();
   expect(refused.push(Buffer.from(get("a.test"))).refused?.why).toBe("malformed");
+  const other = gate();
+  other.push(Buffer.from(request));
+  expect(other.upgraded(101, "h2c").refused?.why).toBe("upgrade");
 });
+
+test("a tunnel that begins as HTTP does is cut before a whole request is through", () => {
+  for (const text of [get("b.test"), "PRI * HTTP/2.0\r\n\r\n", `\r\n${get("b.test")}`]) {
+    const tunnel = gate();
+    const asked = ["GET / HTTP/1.1", "Host: a.test", "Connection: upgrade", "Upgrade: websocket"];
+    tunnel.push(Buffer.from(head(...asked)));
+    tunnel.upgraded(101, "websocket");
+    let why: string | undefined;
+    let passed = "";
+    for (const byte of Buffer.from(text)) {
+      const step = tunnel.push(Buffer.of(byte));
+      passed += Buffer.concat(step.forward).toString();
+      why ??= step.refused?.why;
+    }
+    expect({ why, whole: passed.includes("HTTP/") }).toEqual({ why: "upgrade", whole: false });
+  }
+});
+
+test.each([
+  [["Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMA"], []],
+  [["Connection: upgrade", "Upgrade: websocket, h2c"], []],
+  [["Connection: upgrade", "Upgrade: websocket", "Upgrade: h2c"], []],
+  [["Connection: upgrade", "Upgrade: websocket", "HTTP2-Settings: AAMA"], []],
+  [["Connection: close, upgrade", "Upgrade: TLS/1.2"], ["connection: close"]],
+  [["Upgrade: websocket"], []],
+])(
+  "%j is asked without the offer of another protocol, and the next request is checked",
+  (fields, left) => {
+    const offered = head("GET /x HTTP/1.1", "Host: a.test", ...fields, "Accept: */*");
+    const plain = head("GET /x HTTP/1.1", "host: a.test", "accept: */*", ...left);
+    expect(push(offered + get("a.test"))).toEqual({
+      passed: plain + get("a.test"),
+      why: undefined,
+    });
+    expect(push(offered + get("b.test"))).toEqual({ passed: plain, why: "host" });
+  },
+);
 
 test("cutting the stream anywhere changes nothing", () => {
   const body = `${head("POST / HTTP/1.1", "Host: a.test", "Transfer-Encoding: chunked")}5\r\nhello\r\n0\r\n\r\n`;

@@ -1,21 +1,19 @@
 /**
- * What a client sends on an HTTP/1.x connection, cut into requests (RFC 9112), so that every
- * request's host is checked, not only the first one's. Strict: what two parsers could read in
- * two ways is refused. Pure.
+ * What a client sends on an HTTP/1.x connection, cut into requests (head.ts), so that every
+ * request's host is checked, not only the first one's. Of all upgrades only WebSocket passes,
+ * which stays with the host that was checked; others are not offered to the server. Pure.
  */
+import { maxHead, readHead } from "./head.ts";
 
 /** What becomes of a piece of client data. */
 export interface GateStep {
-  /** Bytes to pass on to the server. */
+  /** Bytes to pass on to the server: those of the client, but for offers of other protocols. */
   forward: Buffer[];
   /** Hosts of the requests that began in this piece, in order. */
   hosts: string[];
   /** The connection ends here: why. Nothing after `forward` may pass. */
-  refused?: { why: "host" | "malformed" | "too-large"; host?: string };
+  refused?: { why: "host" | "malformed" | "too-large" | "upgrade"; host?: string };
 }
-
-/** Longest request head, in bytes. */
-const maxHead = 32_768;
 
 type State =
   | { name: "head" }
@@ -24,68 +22,21 @@ type State =
   | { name: "chunk-end" }
   | { name: "trailer" }
   | { name: "upgrade" }
-  | { name: "tunnel" }
+  | { name: "tunnel"; begin: string | undefined }
   | { name: "spent" }
   | { name: "dead" };
 
-interface Head {
-  host: string;
-  next: State;
-}
+/** Whether a text begins as a request of HTTP does, of any version. */
+const beginsAsRequest = /^\s*[A-Za-z]{1,32} \S+ HTTP\//;
 
-/** Host name of `name[:port]`, lower case; undefined for anything else (literals included). */
-function hostName(value: string): string | undefined {
-  const match = /^([A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?)(?::\d{1,5})?$/.exec(value);
-  return match?.[1]?.toLowerCase();
-}
-
-/** How the request goes on after its head; undefined when that is ambiguous. */
-function framing(fields: ReadonlyMap<string, string[]>): State | undefined {
-  const lengths = fields.get("content-length") ?? [];
-  const codings = fields.get("transfer-encoding") ?? [];
-  if (lengths.length + codings.length > 1) return undefined;
-  if (codings.length === 1) {
-    return codings[0]?.toLowerCase() === "chunked" ? { name: "chunk-size" } : undefined;
-  }
-  if (fields.has("upgrade")) {
-    return lengths.length === 0 || lengths[0] === "0" ? { name: "upgrade" } : undefined;
-  }
-  if (lengths.length === 0) return { name: "head" };
-  if (!/^\d{1,15}$/.test(lengths[0] ?? "")) return undefined;
-  const left = Number(lengths[0]);
-  return left === 0 ? { name: "head" } : { name: "body", left, after: "head" };
-}
-
-/** Read a request head (without its empty line); undefined when it is not plain HTTP/1.x. */
-function readHead(text: string): Head | undefined {
-  // A lone CR or LF is a line end to some servers and not to others.
-  const [requestLine = "", ...lines] = text.split("\r\n");
-  if (/[\r\n\0]/.test(text.replaceAll("\r\n", ""))) return undefined;
-  const request = /^([A-Za-z]{1,32}) (\S+) HTTP\/1\.[01]$/.exec(requestLine);
-  if (request === null || request[1]?.toUpperCase() === "CONNECT") return undefined;
-  const fields = new Map<string, string[]>();
-  for (const line of lines) {
-    const field = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*$/.exec(line);
-    if (field === null) return undefined;
-    const name = field[1]?.toLowerCase() ?? "";
-    fields.set(name, [...(fields.get(name) ?? []), field[2] ?? ""]);
-  }
-  const hosts = fields.get("host") ?? [];
-  const host = hosts.length === 1 ? hostName(hosts[0] ?? "") : undefined;
-  const target = request[2] ?? "";
-  if (host === undefined) return undefined;
-  if (!target.startsWith("/") && target !== "*") {
-    const absolute = /^https?:\/\/([^/?#]+)/i.exec(target);
-    if (hostName(absolute?.[1] ?? "") !== host) return undefined;
-  }
-  const next = framing(fields);
-  return next === undefined ? undefined : { host, next };
-}
+/** How much of a tunnel's begin is looked at, in characters. */
+const tunnelBegin = 4096;
 
 /** Follows one client connection. */
 export class HttpGate {
   private state: State = { name: "head" };
   private held: Buffer = Buffer.alloc(0);
+  private requests = 0;
   private readonly allowed: (host: string) => boolean;
 
   /** @param allowed whether requests to a host (lower case) may pass */
@@ -99,12 +50,20 @@ export class HttpGate {
   }
 
   /**
-   * The server's final status for a request that asked for an upgrade: 101 opens a tunnel, any
-   * other leaves the connection without a further request.
+   * The server's final answer to a request that asked for an upgrade: 101 with `websocket` opens
+   * a tunnel, with anything else it ends the connection; any other status leaves the connection
+   * without a further request.
+   * @param protocol the answer's Upgrade field
    */
-  upgraded(status: number): GateStep {
-    if (this.state.name !== "upgrade") return { forward: [], hosts: [] };
-    this.state = status === 101 ? { name: "tunnel" } : { name: "spent" };
+  upgraded(status: number, protocol: string): GateStep {
+    const step: GateStep = { forward: [], hosts: [] };
+    if (this.state.name !== "upgrade") return step;
+    if (status !== 101) this.state = { name: "spent" };
+    else if (protocol.toLowerCase() === "websocket") this.state = { name: "tunnel", begin: "" };
+    else {
+      this.refuse(step, "upgrade");
+      return step;
+    }
     return this.push(Buffer.alloc(0));
   }
 
@@ -125,7 +84,11 @@ export class HttpGate {
   }
 
   /** End the connection. */
-  private refuse(step: GateStep, why: "host" | "malformed" | "too-large", host?: string): boolean {
+  private refuse(
+    step: GateStep,
+    why: NonNullable<GateStep["refused"]>["why"],
+    host?: string,
+  ): boolean {
     this.state = { name: "dead" };
     this.held = Buffer.alloc(0);
     step.refused = host === undefined ? { why } : { why, host };
@@ -159,14 +122,27 @@ export class HttpGate {
           match[0] === "" ? { name: "head" } : { name: "trailer" },
         );
       case "tunnel":
-        this.pass(step, this.held.length);
-        return false;
+        return this.tunnel(step, state.begin);
       case "spent":
         return this.held.length > 0 ? this.refuse(step, "malformed") : false;
       case "upgrade":
       case "dead":
         return false;
     }
+  }
+
+  /**
+   * Bytes of a tunnel. It must not begin as HTTP does: then the server has not left that, whatever
+   * it said, and another host could be asked for.
+   */
+  private tunnel(step: GateStep, before: string | undefined): boolean {
+    if (before !== undefined) {
+      const begin = (before + this.held.toString("latin1")).slice(0, tunnelBegin);
+      if (beginsAsRequest.test(begin)) return this.refuse(step, "upgrade");
+      this.state = { name: "tunnel", begin: begin.length < tunnelBegin ? begin : undefined };
+    }
+    this.pass(step, this.held.length);
+    return false;
   }
 
   /** A whole line of chunked framing. */
@@ -190,8 +166,19 @@ export class HttpGate {
     if (head === undefined) return this.refuse(step, "malformed");
     if (!this.allowed(head.host)) return this.refuse(step, "host", head.host);
     step.hosts.push(head.host);
-    this.state = head.next;
-    this.pass(step, end + 4);
+    this.requests += 1;
+    // Of a later request the server's answer could not be told from those to earlier ones.
+    if (head.webSocket && this.requests === 1) {
+      this.state = { name: "upgrade" };
+      this.pass(step, end + 4);
+      return true;
+    }
+    this.state = head.framing;
+    if (head.withoutUpgrade === undefined) this.pass(step, end + 4);
+    else {
+      step.forward.push(Buffer.from(head.withoutUpgrade, "latin1"));
+      this.held = this.held.subarray(end + 4);
+    }
     return true;
   }
 }

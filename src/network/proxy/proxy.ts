@@ -26,6 +26,9 @@ const connectMs = 15_000;
 /** Most connections of one guest. */
 const maxConnections = 1024;
 
+/** Longest head of an answer to a request for an upgrade, with interim ones, in bytes. */
+const maxAnswer = 65_536;
+
 /** A connection being passed on. */
 interface Link {
   guest: Socket;
@@ -227,16 +230,22 @@ export class Proxy {
     let head = "";
     outside.on("data", (chunk: Buffer) => {
       if (gate.waiting) {
-        head = (head + chunk.toString("latin1")).slice(0, 65_536);
+        head = (head + chunk.toString("latin1")).slice(0, maxAnswer);
         // 100 Continue and other interim answers are not the answer.
         for (let end; /^HTTP\/1\.[01] 1(?!01)\d\d/.test(head); head = head.slice(end + 4)) {
           end = head.indexOf("\r\n\r\n");
           if (end < 0) break;
         }
-        const status = /^HTTP\/1\.[01] (\d{3})/.exec(head)?.[1] ?? "";
-        if (status === "101" || /^[2-5]/.test(status)) {
-          handle(gate.upgraded(Number(status)));
+        const answer = /^HTTP\/1\.[01] (\d{3})[^]*?\r\n\r\n/.exec(head);
+        if (answer !== null) {
+          const protocols = answer[0].matchAll(/^upgrade:[ \t]*(.*?)[ \t]*$/gim);
+          const protocol = [...protocols].map((match) => match[1]).join();
+          handle(gate.upgraded(Number(answer[1]), protocol));
+          if (link.guest.destroyed) return;
           link.guest.resume();
+        } else if (head.length === maxAnswer) {
+          cut(outside);
+          return;
         }
       }
       if (!link.guest.write(chunk)) {

@@ -24,6 +24,7 @@ func serve(args []string) {
 	flags := flag.NewFlagSet("serve", flag.ExitOnError)
 	banner := flags.String("tcp", "", "ports that greet and echo")
 	web := flags.String("http", "", "HTTP ports")
+	switching := flags.String("http101", "", "HTTP ports whose every answer is 101")
 	secure := flags.String("tls", "", "TLS ports")
 	datagram := flags.String("udp", "", "UDP ports that echo")
 	sink := flags.String("sink", "", "ports that read everything")
@@ -39,6 +40,7 @@ func serve(args []string) {
 		}
 		each(*banner, func(port string) { listen(ip, port, greet) })
 		each(*web, func(port string) { listen(ip, port, answerHTTP) })
+		each(*switching, func(port string) { listen(ip, port, answer101) })
 		each(*secure, func(port string) {
 			listen(ip, port, func(conn net.Conn) { answerTLS(conn, certificate) })
 		})
@@ -101,14 +103,58 @@ func answerHTTP(conn net.Conn) {
 			return
 		}
 		io.Copy(io.Discard, request.Body)
-		if request.Header.Get("Upgrade") == "tunnel" {
-			fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: tunnel\r\nConnection: upgrade\r\n\r\n")
+		if protocol := request.Header.Get("Upgrade"); protocol != "" && protocol != "other" {
+			sayUpgraded(conn, protocol)
 			io.Copy(conn, reader)
 			return
 		}
 		text := fmt.Sprintf("server=%s host=%s\n", conn.LocalAddr(), request.Host)
 		fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)
 	}
+}
+
+// sayUpgraded is the answer that ends HTTP on a connection.
+func sayUpgraded(conn net.Conn, protocol string) {
+	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: %s\r\nConnection: upgrade\r\n\r\n", protocol)
+}
+
+// answer101 agrees to every upgrade, asked for or not, then echoes everything and goes on answering
+// what is a request all the same.
+func answer101(conn net.Conn) {
+	echo := &lateWriter{to: conn}
+	reader := bufio.NewReader(io.TeeReader(conn, echo))
+	for {
+		request, err := http.ReadRequest(reader)
+		if err != nil {
+			io.Copy(io.Discard, reader)
+			return
+		}
+		io.Copy(io.Discard, request.Body)
+		protocol := request.Header.Get("Upgrade")
+		if protocol == "" {
+			protocol = "h2c"
+		}
+		sayUpgraded(conn, protocol)
+		fmt.Fprintf(conn, "server=%s host=%s\n", conn.LocalAddr(), request.Host)
+		if !echo.open {
+			echo.open = true
+			behind, _ := reader.Peek(reader.Buffered())
+			conn.Write(behind)
+		}
+	}
+}
+
+// lateWriter drops what is written before it is opened.
+type lateWriter struct {
+	to   io.Writer
+	open bool
+}
+
+func (w *lateWriter) Write(data []byte) (int, error) {
+	if !w.open {
+		return len(data), nil
+	}
+	return w.to.Write(data)
 }
 
 // answerTLS says which name the handshake asked for, then echoes.
