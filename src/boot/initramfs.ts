@@ -10,7 +10,8 @@ import { writeFileAtomic } from "../util/atomic.ts";
 import { withLock } from "../util/lock.ts";
 import { cpioType, encodeCpio, type CpioEntry } from "./cpio.ts";
 import type { Kernel } from "./kernel-store.ts";
-import { decompress, detectCompression } from "./kernel-unpack.ts";
+import { detectPacking } from "../util/packing.ts";
+import { decompress } from "./kernel-unpack.ts";
 
 /** Part of every cache key: raised when the layout of the archive changes. */
 const layoutVersion = 1;
@@ -78,7 +79,7 @@ export async function assembleInitramfs(parts: InitramfsParts): Promise<void> {
   ];
   for (const path of modules) {
     const bytes = await readFile(path);
-    const unpacked = await decompress(bytes, detectCompression(bytes), path, signal);
+    const unpacked = await decompress(bytes, detectPacking(bytes), path, signal);
     entries.push(file(`modules/${moduleName(path)}`, unpacked));
   }
   const load = modules.map((path) => `/modules/${moduleName(path)}\n`).join("");

@@ -6,7 +6,8 @@
 import { readdir, readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { VmsanError, errnoOf } from "../model/errors.ts";
-import { decompress, type Compression } from "./kernel-unpack.ts";
+import type { Packing } from "../util/packing.ts";
+import { decompress } from "./kernel-unpack.ts";
 
 /** Modules of which a guest cannot do without. */
 export const requiredModules = ["virtio_mmio", "virtio_blk", "ext4", "overlay"] as const;
@@ -28,7 +29,7 @@ export interface KernelModule {
   bytes: Buffer;
 }
 
-const suffixes: Record<string, Compression> = {
+const suffixes: Record<string, Packing> = {
   ".ko": "none",
   ".ko.xz": "xz",
   ".ko.zst": "zstd",
@@ -36,7 +37,7 @@ const suffixes: Record<string, Compression> = {
 };
 
 /** Module name of a file name (`virtio-rng.ko.xz` → `virtio_rng`) and its compression. */
-function parseModuleFile(file: string): { name: string; compression: Compression } | undefined {
+function parseModuleFile(file: string): { name: string; compression: Packing } | undefined {
   const dot = file.indexOf(".ko");
   if (dot <= 0) return undefined;
   const compression = suffixes[file.slice(dot)];
@@ -47,8 +48,8 @@ function parseModuleFile(file: string): { name: string; compression: Compression
 /** All modules below a /lib/modules/VERSION directory by name. */
 async function indexModules(
   dir: string,
-): Promise<Map<string, { path: string; compression: Compression }>> {
-  const index = new Map<string, { path: string; compression: Compression }>();
+): Promise<Map<string, { path: string; compression: Packing }>> {
+  const index = new Map<string, { path: string; compression: Packing }>();
   for (const entry of await readdir(join(dir, "kernel"), { recursive: true })) {
     const parsed = parseModuleFile(entry);
     if (parsed !== undefined) {

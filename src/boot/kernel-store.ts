@@ -11,7 +11,8 @@ import { syncDirectory, temporarySibling, writeFileAtomic } from "../util/atomic
 import { withLock } from "../util/lock.ts";
 import { compareVersions } from "./kernel-debian.ts";
 import type { KernelModule } from "./kernel-modules.ts";
-import type { Compression, KernelArch, KernelImage } from "./kernel-unpack.ts";
+import type { Packing } from "../util/packing.ts";
+import type { KernelArch, KernelImage } from "./kernel-unpack.ts";
 
 /** A kernel that can be booted: paths are absolute. */
 export interface Kernel {
@@ -34,7 +35,7 @@ export interface Kernel {
   /** SHA-256 of the uncompressed kernel. */
   sha256: string;
   /** How it was packed. */
-  compression: Compression;
+  compression: Packing;
   addedAt: string;
 }
 

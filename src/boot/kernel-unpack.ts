@@ -3,16 +3,14 @@
  * x86_64 (from bzImage, Documentation/arch/x86/boot.rst), Image on aarch64 (from gzip or an
  * EFI zboot file).
  */
-import { spawn } from "node:child_process";
 import * as zlib from "node:zlib";
 import { VmsanError, messageOf } from "../model/errors.ts";
+import { UnpackError, detectPacking, needsProgram, unpackThrough } from "../util/packing.ts";
+import type { Packing } from "../util/packing.ts";
 import { decodeLz4Legacy } from "./lz4.ts";
 
 /** Processor architectures with a kernel here, by the names that `uname -m` prints. */
 export type KernelArch = "x86_64" | "aarch64";
-
-/** Compressions that Linux build scripts use for kernels and modules. */
-export type Compression = "gzip" | "xz" | "lzma" | "lz4" | "zstd" | "bzip2" | "lzo" | "none";
 
 /** What an uncompressed kernel is, as its own headers say. */
 export interface KernelImage {
@@ -20,31 +18,13 @@ export interface KernelImage {
   /** Bytes of the uncompressed kernel. */
   bytes: Buffer;
   /** How it was packed. */
-  compression: Compression;
+  compression: Packing;
   /** x86: holds the PVH entry note, which QEMU needs to boot an ELF kernel. */
   pvh: boolean;
 }
 
 /** Most bytes an unpacked kernel or module may have: a guard against bombs, ten times a large kernel. */
 const maxUnpacked = 512 << 20;
-
-const magics: readonly [Compression, readonly number[]][] = [
-  ["gzip", [0x1f, 0x8b]],
-  ["xz", [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00]],
-  ["lzma", [0x5d, 0x00, 0x00]],
-  ["lz4", [0x02, 0x21, 0x4c, 0x18]],
-  ["zstd", [0x28, 0xb5, 0x2f, 0xfd]],
-  ["bzip2", [0x42, 0x5a, 0x68]],
-  ["lzo", [0x89, 0x4c, 0x5a, 0x4f]],
-];
-
-/** Programs for what Node has not built in; each reads standard input. */
-const tools: Partial<Record<Compression, readonly string[]>> = {
-  xz: ["xz", "-dc"],
-  lzma: ["xz", "-dc", "--format=lzma"],
-  bzip2: ["bzip2", "-dc"],
-  lzo: ["lzop", "-dc"],
-};
 
 /** An ERR_KERNEL_FORMAT error. */
 function badKernel(what: string, why: string): VmsanError {
@@ -56,65 +36,28 @@ function badKernel(what: string, why: string): VmsanError {
   });
 }
 
-/** Compression of these bytes by their first ones; `none` when no magic number fits. */
-export function detectCompression(bytes: Buffer): Compression {
-  for (const [name, magic] of magics) {
-    if (magic.every((byte, index) => bytes[index] === byte)) return name;
-  }
-  return "none";
-}
-
 /** Pipe bytes through a program; ERR_SETUP_MISSING_BINARY without it, ERR_KERNEL_FORMAT on failure. */
-function pipeThrough(
-  command: readonly string[],
+async function pipeThrough(
+  compression: Packing,
   input: Buffer,
   what: string,
   signal?: AbortSignal,
 ): Promise<Buffer> {
-  const [file = "", ...args] = command;
-  return new Promise((resolve, reject) => {
-    const child = spawn(file, args, {
-      stdio: ["pipe", "pipe", "pipe"],
-      ...(signal === undefined ? {} : { signal, killSignal: "SIGKILL" as const }),
-    });
-    const parts: Buffer[] = [];
-    let size = 0;
-    let complaint = "";
-    child.stdout.on("data", (part: Buffer) => {
-      size += part.length;
-      if (size > maxUnpacked) child.kill("SIGKILL");
-      else parts.push(part);
-    });
-    child.stderr.setEncoding("utf8").on("data", (text: string) => {
-      complaint = (complaint + text).slice(-2000);
-    });
-    child.on("error", (error) => {
-      if (signal?.aborted === true) reject(signal.reason as Error);
-      else {
-        reject(
-          new VmsanError(
-            {
-              code: "ERR_SETUP_MISSING_BINARY",
-              message: `Cannot run ${file} to unpack ${what}`,
-              why: messageOf(error),
-              fix: `Install the Debian package with ${file} (xz-utils, bzip2, lzop) and try again.`,
-            },
-            error,
-          ),
-        );
-      }
-    });
-    child.on("close", (code) => {
-      if (signal?.aborted === true) reject(signal.reason as Error);
-      else if (size > maxUnpacked) {
-        reject(badKernel(what, `It unpacks to more than ${maxUnpacked >> 20} MiB.`));
-      } else if (code === 0) resolve(Buffer.concat(parts));
-      else reject(badKernel(what, `${file} cannot unpack it: ${complaint.trim() || "no reason"}`));
-    });
-    // EPIPE: the program gave up on its input; its exit status says so.
-    child.stdin.on("error", () => undefined);
-    child.stdin.end(input);
-  });
+  const parts: Buffer[] = [];
+  let size = 0;
+  const take = (part: Buffer): void => {
+    size += part.length;
+    if (size > maxUnpacked)
+      throw badKernel(what, `It unpacks to more than ${maxUnpacked >> 20} MiB.`);
+    parts.push(part);
+  };
+  try {
+    await unpackThrough(compression, [input], take, what, signal);
+  } catch (error) {
+    if (!(error instanceof UnpackError)) throw error;
+    throw badKernel(what, `It cannot be unpacked as ${compression}: ${error.message}`);
+  }
+  return Buffer.concat(parts);
 }
 
 /**
@@ -123,13 +66,12 @@ function pipeThrough(
  */
 export async function decompress(
   bytes: Buffer,
-  compression: Compression,
+  compression: Packing,
   what: string,
   signal?: AbortSignal,
 ): Promise<Buffer> {
   if (compression === "none") return bytes;
-  const command = tools[compression];
-  if (command !== undefined) return await pipeThrough(command, bytes, what, signal);
+  if (needsProgram(compression)) return await pipeThrough(compression, bytes, what, signal);
   try {
     if (compression === "lz4") return decodeLz4Legacy(bytes, maxUnpacked);
     return compression === "gzip"
@@ -211,9 +153,9 @@ async function unpackBzImage(
   bytes: Buffer,
   what: string,
   signal?: AbortSignal,
-): Promise<{ compression: Compression; elf: Buffer }> {
+): Promise<{ compression: Packing; elf: Buffer }> {
   const payload = bzImagePayload(bytes, what);
-  const compression = detectCompression(payload);
+  const compression = detectPacking(payload);
   if (compression === "none" && payload.readUInt32BE(0) !== 0x7f454c46) {
     throw badKernel(what, "The compression of its payload is unknown.");
   }
@@ -260,9 +202,9 @@ export async function unpackKernel(
     const length = bytes.readUInt32LE(12);
     if (from + length > bytes.length) throw badKernel(what, "Its payload is cut short.");
     packed = bytes.subarray(from, from + length);
-  } else if (detectCompression(bytes) === "gzip") packed = bytes;
+  } else if (detectPacking(bytes) === "gzip") packed = bytes;
   if (packed === undefined) throw badKernel(what, "It has no header of a Linux kernel.");
-  const compression = detectCompression(packed);
+  const compression = detectPacking(packed);
   const image = await decompress(packed, compression, what, signal);
   if (isArm64Image(image)) return { arch: "aarch64", bytes: image, compression, pvh: false };
   if (image.length >= 64 && image.readUInt32BE(0) === 0x7f454c46) {

@@ -2,7 +2,6 @@
 import { expect, test } from "vitest";
 import { array, assert, integer, property, string } from "fast-check";
 import { parseChallenges } from "./registry/authenticate.ts";
-import { parseDocument, selectManifest, checkManifest } from "./documents/documents.ts";
 import { formatImageSource, parseImageSource } from "./source.ts";
 import { formatReference, parseReference } from "./reference.ts";
 import { parsePlatform, platformScore } from "./documents/platform.ts";
@@ -134,67 +133,6 @@ test("platforms and variants", () => {
   expect(score()).toBe(score("v7"));
   expect(parsePlatform("x86_64")).toEqual({ os: "linux", architecture: "amd64" });
   expect(() => parsePlatform("linux/a/b/c")).toThrow();
-  const entry = (architecture: string, variant?: string) => ({
-    mediaType: "x",
-    digest: `sha256:${HEX}` as const,
-    size: 1,
-    platform: { os: "linux", architecture, ...(variant === undefined ? {} : { variant }) },
-  });
-  const entries = [entry("arm", "v5"), entry("arm", "v6"), entry("arm64", "v8")];
-  expect(selectManifest(entries, arm, "x").platform?.variant).toBe("v6");
-  expect(selectManifest(entries, parsePlatform("arm64"), "x").platform?.architecture).toBe("arm64");
-  expect(() => selectManifest(entries, parsePlatform("amd64"), "x")).toThrow(/amd64/);
-});
-
-test("documents that claim to be two things, schema 1, artifacts and foreign layers", () => {
-  const parse = (value: unknown, outer?: string): unknown =>
-    parseDocument(Buffer.from(JSON.stringify(value)), outer, "x");
-  const item = {
-    mediaType: "application/vnd.oci.image.config.v1+json",
-    digest: `sha256:${HEX}`,
-    size: 1,
-  };
-  const manifest = { schemaVersion: 2, config: item, layers: [] as unknown[] };
-  const index = "application/vnd.oci.image.index.v1+json";
-  const own = "application/vnd.oci.image.manifest.v1+json";
-  expect(parse(manifest)).toMatchObject({ kind: "manifest", mediaType: own });
-  expect(() => parse({ ...manifest, mediaType: own }, index)).toThrow(/Cannot use/);
-  expect(() => parse({ ...manifest, manifests: [item] }, own)).toThrow(/Cannot use/);
-  expect(() => parse({ schemaVersion: 2, manifests: [], layers: [] }, index)).toThrow(/Cannot use/);
-  expect(() =>
-    parse({
-      schemaVersion: 1,
-      mediaType: "application/vnd.docker.distribution.manifest.v1+prettyjws",
-    }),
-  ).toThrow(expect.objectContaining({ code: "ERR_IMAGE_MEDIA_TYPE" }) as Error);
-  const check = (mediaType: string, config = item.mediaType): (() => void) => {
-    const document = parseDocument(
-      Buffer.from(
-        JSON.stringify({
-          ...manifest,
-          config: { ...item, mediaType: config },
-          layers: [{ ...item, mediaType }],
-        }),
-      ),
-      undefined,
-      "x",
-    );
-    if (document.kind !== "manifest") throw new Error("no manifest");
-    return () => checkManifest(document.manifest, "x");
-  };
-  const code = (name: string): Error => expect.objectContaining({ code: name }) as Error;
-  const layer = "application/vnd.oci.image.layer.v1.tar";
-  expect(check(`${layer}+zstd`)).not.toThrow();
-  expect(check("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip")).toThrow(
-    code("ERR_IMAGE_FOREIGN_LAYER"),
-  );
-  expect(check("application/vnd.oci.image.layer.nondistributable.v1.tar")).toThrow(
-    code("ERR_IMAGE_FOREIGN_LAYER"),
-  );
-  expect(check("application/x-cake")).toThrow(code("ERR_IMAGE_MEDIA_TYPE"));
-  expect(check(layer, "application/vnd.cncf.helm.config.v1+json")).toThrow(
-    code("ERR_IMAGE_MEDIA_TYPE"),
-  );
 });
 
 test.each([

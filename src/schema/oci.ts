@@ -2,10 +2,12 @@
  * schema/: validation of outside data. Takes parsed JSON of unknown shape, gives typed values.
  *
  * oci.ts: documents of the OCI image spec 1.1 and their Docker schema 2 twins, Docker's
- * `save` manifest and credential files. Go programs write `null` for empty lists and maps,
- * so those are accepted wherever a list or map may be empty.
+ * `save` manifest and credential files. Only what is used is demanded: fields that nothing
+ * depends on count as absent when they are not of their kind, and `null`, which Go programs
+ * write and read for every empty value, is absent everywhere.
  */
 import { z } from "zod";
+import type { Platform } from "../model/image.ts";
 
 const digest = z
   .string()
@@ -18,73 +20,127 @@ const size = z
   .min(0)
   .max(2 ** 50);
 
-const platform = z.object({
-  os: z.string().max(64),
-  architecture: z.string().max(64),
-  variant: z.string().max(64).exactOptional(),
+/** What a field holds that decides something: undefined when absent, refused when of another kind. */
+function optional<T extends z.ZodType>(kind: T) {
+  return kind.nullish().transform((value) => value ?? undefined);
+}
+
+/** What a field holds that nothing depends on: undefined when it is not of its kind, too. */
+function descriptive<T extends z.ZodType>(kind: T) {
+  return optional(kind.nullish().catch(undefined));
+}
+
+/** A map whose values that are no text count as absent. */
+const texts = descriptive(z.record(z.string(), z.unknown())).transform(
+  (map): Record<string, string> => {
+    const entries = Object.entries(map ?? {});
+    return Object.fromEntries(
+      entries.filter((entry): entry is [string, string] => typeof entry[1] === "string"),
+    );
+  },
+);
+
+/** A platform; none when it leaves out what it is for. */
+const platform = descriptive(
+  z.object({
+    os: optional(z.string().max(64)),
+    architecture: optional(z.string().max(64)),
+    variant: descriptive(z.string().max(64)),
+  }),
+).transform((named): Platform | undefined => {
+  const { os = "", architecture = "", variant = "" } = named ?? {};
+  if (os === "" || architecture === "") return undefined;
+  return { os, architecture, ...(variant === "" ? {} : { variant }) };
 });
 
-const annotations = z.record(z.string(), z.string()).nullish();
-
-/** A descriptor (descriptor.md). */
+/** A descriptor (descriptor.md) of content that is needed: its size bounds what is read. */
 export const descriptorSchema = z.object({
-  mediaType: z.string().min(1).max(255),
+  mediaType: optional(z.string().max(255)).transform((type) => type ?? ""),
   digest,
   size,
-  platform: platform.optional(),
-  annotations,
 });
-/** A validated descriptor. */
+/** A validated descriptor; its media type is empty when it names none. */
 export type Descriptor = z.output<typeof descriptorSchema>;
+
+/** An entry of an index: one of several manifests or indexes to choose from. */
+export const entrySchema = descriptorSchema.extend({
+  platform,
+  annotations: texts,
+});
+/** A validated entry of an index. */
+export type IndexEntry = z.output<typeof entrySchema>;
 
 /** An image manifest, OCI or Docker schema 2 (manifest.md). */
 export const manifestSchema = z.object({
-  schemaVersion: z.literal(2),
-  mediaType: z.string().optional(),
   config: descriptorSchema,
-  layers: z.array(descriptorSchema).max(4096),
-  manifests: z.never("a manifest must not also be an index").optional(),
+  layers: optional(z.array(descriptorSchema).max(4096)).transform((layers) => layers ?? []),
 });
 /** A validated image manifest. */
 export type Manifest = z.output<typeof manifestSchema>;
 
-/** An image index or Docker manifest list (image-index.md). */
-export const indexSchema = z.object({
-  schemaVersion: z.literal(2),
-  mediaType: z.string().optional(),
-  manifests: z.array(descriptorSchema).max(100_000),
-  layers: z.never("an index must not also be a manifest").optional(),
-  annotations,
-});
+/**
+ * An image index or Docker manifest list (image-index.md). Its entries are independent of each
+ * other: one that cannot be read is set aside with the reason.
+ */
+export const indexSchema = z
+  .object({
+    manifests: optional(z.array(z.unknown()).max(100_000)),
+  })
+  .transform(({ manifests: all }) => {
+    const manifests: IndexEntry[] = [];
+    const unusable: string[] = [];
+    for (const [position, value] of (all ?? []).entries()) {
+      const entry = entrySchema.safeParse(value);
+      if (entry.success) manifests.push(entry.data);
+      else unusable.push(`${position}: ${describeIssues(entry.error)}`);
+    }
+    return { manifests, unusable };
+  });
 /** A validated index. */
 export type Index = z.output<typeof indexSchema>;
 
-const words = z.union([z.array(z.string()), z.string().transform((word) => [word])]).nullish();
-const keys = z.record(z.string(), z.unknown()).nullish();
+/** What is wrong with a document, in one line: the first three faults. */
+export function describeIssues(error: z.ZodError): string {
+  return error.issues
+    .slice(0, 3)
+    .map((issue) => `${issue.path.map(String).join(".") || "document"}: ${issue.message}`)
+    .join("; ");
+}
+
+/** A list of words. A missing one is empty, so that the others keep their places. */
+const list = z.array(
+  z
+    .string()
+    .nullable()
+    .transform((word) => word ?? ""),
+);
+const words = optional(z.union([list, z.string().transform((word) => [word])]));
+/** The keys of a map; some tools write a list of them, and an empty list for an empty map. */
+const keys = z.union([
+  z.array(z.string()),
+  z.record(z.string(), z.unknown()).transform((map) => Object.keys(map)),
+]);
 
 /** An image configuration (config.md), as far as it matters here. */
 export const configSchema = z.object({
-  architecture: z.string().max(64).default(""),
-  os: z.string().max(64).default(""),
-  variant: z.string().max(64).optional(),
-  created: z.string().nullish(),
-  rootfs: z.object({
-    type: z.literal("layers"),
-    diff_ids: z.array(digest).max(4096).nullish(),
-  }),
-  config: z
-    .object({
-      Env: z.array(z.string()).nullish(),
+  architecture: optional(z.string().max(64)),
+  os: optional(z.string().max(64)),
+  variant: descriptive(z.string().max(64)),
+  created: descriptive(z.string()),
+  rootfs: optional(z.object({ diff_ids: optional(z.array(digest).max(4096)) })),
+  config: optional(
+    z.object({
+      Env: optional(list),
       Entrypoint: words,
       Cmd: words,
-      WorkingDir: z.string().nullish(),
-      User: z.string().nullish(),
-      Labels: z.record(z.string(), z.string()).nullish(),
-      ExposedPorts: keys,
-      Volumes: keys,
-      StopSignal: z.string().nullish(),
-    })
-    .nullish(),
+      WorkingDir: optional(z.string()),
+      User: optional(z.string()),
+      Volumes: optional(keys),
+      Labels: texts,
+      ExposedPorts: descriptive(keys),
+      StopSignal: descriptive(z.string()),
+    }),
+  ),
 });
 /** A validated image configuration. */
 export type ConfigDocument = z.output<typeof configSchema>;
@@ -94,8 +150,10 @@ export const dockerSaveSchema = z
   .array(
     z.object({
       Config: z.string().min(1).max(4096),
-      RepoTags: z.array(z.string().max(512)).nullish(),
-      Layers: z.array(z.string().min(1).max(4096)).max(4096).nullish(),
+      RepoTags: optional(z.array(z.string().max(512))).transform((tags) => tags ?? []),
+      Layers: optional(z.array(z.string().min(1).max(4096)).max(4096)).transform(
+        (layers) => layers ?? [],
+      ),
     }),
   )
   .min(1)
@@ -103,17 +161,21 @@ export const dockerSaveSchema = z
 /** A validated `manifest.json` of `docker save`. */
 export type DockerSaveManifest = z.output<typeof dockerSaveSchema>;
 
-const authEntry = z.object({
-  auth: z.string().optional(),
-  username: z.string().optional(),
-  password: z.string().optional(),
-  identitytoken: z.string().optional(),
+/** One entry of `auths`. */
+export const authEntrySchema = z.object({
+  auth: descriptive(z.string()),
+  username: descriptive(z.string()),
+  password: descriptive(z.string()),
+  identitytoken: descriptive(z.string()),
 });
 
-/** `~/.docker/config.json` or containers' `auth.json`, as far as credentials go. */
+/**
+ * `~/.docker/config.json` or containers' `auth.json`, as far as credentials go; entries are looked
+ * at when they are needed, and kept as they are when the file is written.
+ */
 export const authFileSchema = z.looseObject({
-  auths: z.record(z.string(), authEntry).nullish(),
-  credHelpers: z.record(z.string(), z.string()).nullish(),
+  auths: z.record(z.string(), z.unknown()).nullish(),
+  credHelpers: z.record(z.string(), z.unknown()).nullish(),
   credsStore: z.string().nullish(),
 });
 /** A validated credential file. */
@@ -122,20 +184,14 @@ export type AuthFile = z.output<typeof authFileSchema>;
 /** What `docker-credential-X get` prints. */
 export const helperCredentialsSchema = z.object({ Username: z.string(), Secret: z.string() });
 
-/** A token server's answer (distribution spec, token authentication). */
+/** A token server's answer (distribution spec, token authentication): the token, under either name. */
 export const tokenSchema = z
-  .object({
-    token: z.string().optional(),
-    access_token: z.string().optional(),
-    expires_in: z.number().nullish(),
-  })
+  .object({ token: descriptive(z.string()), access_token: descriptive(z.string()) })
   .transform((answer, context) => {
-    const token = answer.token ?? answer.access_token;
-    if (token === undefined || token === "") {
-      context.addIssue({ code: "custom", message: "has no token" });
-      return z.NEVER;
-    }
-    return { token, expiresIn: answer.expires_in ?? 60 };
+    const token = answer.token || answer.access_token;
+    if (token !== undefined && token !== "") return token;
+    context.addIssue({ code: "custom", message: "has no token" });
+    return z.NEVER;
   });
 
 /** The registries file: mirrors and insecure registries. */
@@ -148,5 +204,5 @@ export type RegistriesFile = z.output<typeof registriesFileSchema>;
 
 /** A registry's error body. */
 export const registryErrorsSchema = z.object({
-  errors: z.array(z.object({ code: z.string().optional(), message: z.string().nullish() })),
+  errors: z.array(z.object({ code: descriptive(z.string()), message: descriptive(z.string()) })),
 });

@@ -11,25 +11,20 @@ import { posix } from "node:path";
 import type { Digest, Image, Platform } from "../../model/image.ts";
 import { errnoOf } from "../../model/errors.ts";
 import { dockerSaveSchema, indexSchema } from "../../schema/oci.ts";
-import type { Descriptor, DockerSaveManifest } from "../../schema/oci.ts";
-import { assembleImage, compressionOf, findManifest } from "../store/assemble.ts";
-import type { FoundManifest } from "../store/assemble.ts";
-import { inflate } from "../store/decompress.ts";
-import {
-  CONFIG_LIMIT,
-  MEDIA,
-  diffIdsOf,
-  parseConfig,
-  parseDocument,
-  parseJson,
-  sniffCompression,
-  validate,
-} from "../documents/documents.ts";
+import type { Descriptor, DockerSaveManifest, Index, IndexEntry } from "../../schema/oci.ts";
+import { PACKING_HEAD } from "../../util/packing.ts";
+import { assembleImage } from "../store/assemble.ts";
+import type { ImagePacking } from "../store/decompress.ts";
+import { inflate, isCompression, packingOf, sniffPacking } from "../store/decompress.ts";
+import type { Choice, FoundManifest } from "../documents/choose.ts";
+import { diffIdsOf, parseConfig } from "../documents/config.ts";
+import { CONFIG_LIMIT, MANIFEST_LIMIT, parseJson, validate } from "../documents/documents.ts";
+import { MEDIA } from "../documents/media.ts";
 import { imageError } from "../errors.ts";
 import { FileWriter, ingest } from "../store/ingest.ts";
-import { chooseEntry } from "./layout.ts";
+import { chooseTagged, taggedEntries } from "./layout.ts";
 import type { Lease } from "../store/leases.ts";
-import { setName } from "../store/names.ts";
+import { nameOf, setName } from "../store/names.ts";
 import { formatReference, parseReference } from "../reference.ts";
 import { digestOf, hexOf, temporaryName } from "../store/store.ts";
 import type { ContentStore } from "../store/store.ts";
@@ -103,7 +98,7 @@ async function spool(
     const iterator = source[Symbol.asyncIterator]();
     let head = Buffer.alloc(0);
     let ended = false;
-    while (head.length < 4 && !ended) {
+    while (head.length < PACKING_HEAD && !ended) {
       const next = await iterator.next();
       if (next.done === true) ended = true;
       else head = Buffer.concat([head, next.value]);
@@ -117,7 +112,7 @@ async function spool(
         yield next.value;
       }
     })();
-    await inflate(rest, sniffCompression(head), (bytes) => writer.write(bytes), label);
+    await inflate(rest, sniffPacking(head), (bytes) => writer.write(bytes), label);
     await writer.drain();
   } finally {
     await handle.close();
@@ -130,7 +125,7 @@ async function openArchive(path: string, label: string, context: ArchiveContext)
   let plain = path;
   try {
     if ((await stat(path)).isDirectory()) throw archiveError(label, "It is a directory.");
-    if (compressionOf(path) !== "none") {
+    if (packingOf(path) !== "none") {
       plain = await spool(createReadStream(path), label, context);
     }
   } catch (error) {
@@ -154,12 +149,13 @@ async function openArchive(path: string, label: string, context: ArchiveContext)
   }
 }
 
-/** Copy a member into the store as a blob, unless it is there. */
+/** Copy a member into the store as a blob, unless it is there. @param packing taken off on the way */
 async function takeBlob(
   archive: Archive,
   name: string,
   expected: { digest?: Digest; size?: number },
   context: ArchiveContext,
+  packing: ImagePacking = "none",
 ): Promise<{ digest: Digest; size: number }> {
   const { store, lease, signal } = context;
   const member = findMember(archive, name);
@@ -168,13 +164,14 @@ async function takeBlob(
     await lease.protect([digest]);
     const path = store.blobPath(digest);
     const size = await store.blobSize(digest);
-    if (size === member.size && (await store.isVerified(path, digest, signal)) !== undefined) {
+    const whole = size !== undefined && (packing !== "none" || size === member.size);
+    if (whole && (await store.isVerified(path, digest, signal)) !== undefined) {
       return { digest, size };
     }
     await store.discard(digest);
   }
   const source = readRange(archive.path, member.offset, member.size);
-  return ingest(store, lease, source, expected, `${name} of ${archive.label}`, signal);
+  return ingest(store, lease, source, expected, `${name} of ${archive.label}`, signal, packing);
 }
 
 /** Where a layout keeps a blob. */
@@ -182,29 +179,30 @@ export function blobName(digest: Digest): string {
   return `blobs/sha256/${hexOf(digest)}`;
 }
 
-/** Copy one image of an OCI archive into the store. */
+/** Copy one image of an OCI archive into the store: the one that these entries mean. */
 async function takeOciImage(
   archive: Archive,
-  entry: Descriptor,
+  entries: readonly IndexEntry[],
+  unusable: readonly string[],
   context: ArchiveContext,
 ): Promise<FoundManifest> {
   const { store, platform } = context;
-  // Indexes on the way to the manifest are taken as well: findManifest reads them.
-  const fetch = async (descriptor: Descriptor): Promise<void> => {
-    const { digest, size } = descriptor;
+  const take = async ({ digest, size }: Descriptor): Promise<void> => {
     await takeBlob(archive, blobName(digest), { digest, size }, context);
   };
-  await fetch(entry);
-  const bytes = await store.readBlob(entry.digest, JSON_LIMIT);
-  const document = parseDocument(bytes, entry.mediaType, archive.label);
-  if (document.kind === "index") {
-    const inner = chooseEntry(document.index.manifests, undefined, platform, archive.label);
-    return takeOciImage(archive, inner, context);
-  }
-  const pathOf = (digest: Digest): string => store.blobPath(digest);
-  const found = await findManifest(entry, platform, pathOf, archive.label);
-  await fetch(found.manifest.config);
-  for (const layer of found.manifest.layers) await fetch(layer);
+  const read = async (descriptor: Descriptor, limit: number): Promise<Buffer> => {
+    await take(descriptor);
+    return store.readBlob(descriptor.digest, limit);
+  };
+  const choice: Choice = {
+    platform,
+    what: archive.label,
+    readDocument: async (entry) => read(entry, MANIFEST_LIMIT),
+    readConfig: async (descriptor) => read(descriptor, CONFIG_LIMIT),
+  };
+  const found = await chooseTagged(entries, choice, unusable);
+  await take(found.manifest.config);
+  for (const layer of found.manifest.layers) await take(layer);
   return found;
 }
 
@@ -216,25 +214,30 @@ async function takeDockerImage(
 ): Promise<FoundManifest> {
   const { store, lease } = context;
   const configBytes = await readMember(archive, entry.Config, CONFIG_LIMIT);
-  const names = entry.Layers ?? [];
+  const names = entry.Layers;
   const config = parseConfig(configBytes, names.length, archive.label);
   const layers: Descriptor[] = [];
   for (const [index, diffId] of diffIdsOf(config).entries()) {
     const name = names[index] ?? "";
     const member = findMember(archive, name);
     const head: Uint8Array[] = [];
-    const headSize = Math.min(4, member.size);
+    const headSize = Math.min(PACKING_HEAD, member.size);
     for await (const part of readRange(archive.path, member.offset, headSize)) head.push(part);
-    const compression = sniffCompression(Buffer.concat(head));
+    const packing = sniffPacking(Buffer.concat(head));
     // An uncompressed layer is what its DiffID says; a compressed one is checked when unpacked.
-    const expected = compression === "none" ? { digest: diffId } : {};
-    const blob = await takeBlob(archive, name, expected, context);
-    const suffix = compression === "none" ? "" : `+${compression}`;
-    layers.push({ mediaType: `${MEDIA.layer}${suffix}`, ...blob });
+    // What layers of images are not compressed with is taken off at once.
+    const kept = isCompression(packing) && packing !== "none" ? packing : undefined;
+    const expected = kept === undefined ? { digest: diffId } : {};
+    const off = kept === undefined ? packing : "none";
+    const blob = await takeBlob(archive, name, expected, context, off);
+    layers.push({
+      mediaType: kept === undefined ? MEDIA.layer : `${MEDIA.layer}+${kept}`,
+      ...blob,
+    });
   }
   const configDigest = await protectBytes(configBytes, store, lease);
   const manifest = {
-    schemaVersion: 2 as const,
+    schemaVersion: 2,
     mediaType: MEDIA.manifest,
     config: { mediaType: MEDIA.config, digest: configDigest, size: configBytes.length },
     layers,
@@ -245,7 +248,7 @@ async function takeDockerImage(
     digest,
     size: bytes.length,
     mediaType: MEDIA.manifest,
-    manifest: { ...manifest, manifests: undefined },
+    manifest,
   };
 }
 
@@ -289,11 +292,11 @@ async function readDockerManifest(archive: Archive): Promise<DockerSaveManifest>
 }
 
 /** The index of an OCI archive. */
-async function readOciIndex(archive: Archive): Promise<Descriptor[]> {
+async function readOciIndex(archive: Archive): Promise<Index> {
   const bytes = await readMember(archive, "index.json", JSON_LIMIT);
   const what = `index.json of ${archive.label}`;
   const value = parseJson(bytes, "ERR_IMAGE_ARCHIVE", what);
-  return validate(indexSchema, value, "ERR_IMAGE_ARCHIVE", what).manifests;
+  return validate(indexSchema, value, "ERR_IMAGE_ARCHIVE", what);
 }
 
 /** A Docker tag as it is named in the store; undefined for one that Docker would not write. */
@@ -304,6 +307,18 @@ function storeName(tag: string): string | undefined {
     // ERR_VALIDATION_IMAGE_REF: a name made by another tool; the image is kept without it.
     return undefined;
   }
+}
+
+/** Refuse a name with a digest that is another image's. Throws ERR_IMAGE_DIGEST. */
+function checkDigest(name: string, found: FoundManifest): void {
+  const { digest } = parseReference(name);
+  if (digest === undefined || digest === found.digest) return;
+  throw imageError(
+    "ERR_IMAGE_DIGEST",
+    `Cannot load an image as ${name}`,
+    `Its digest is ${found.digest}: under that name another image would be taken for it.`,
+    "Save it again under a name with a tag.",
+  );
 }
 
 /** The one image of an archive that a tag means, or the only one. */
@@ -317,11 +332,11 @@ function chooseDockerEntry(
     tag === undefined
       ? entries
       : entries.filter((entry) =>
-          (entry.RepoTags ?? []).some((each) => each === tag || storeName(each) === wanted),
+          entry.RepoTags.some((each) => each === tag || storeName(each) === wanted),
         );
   const [only, second] = matching;
   if (only !== undefined && second === undefined) return only;
-  const tags = entries.flatMap((entry) => entry.RepoTags ?? []).slice(0, 20);
+  const tags = entries.flatMap((entry) => entry.RepoTags).slice(0, 20);
   const missing = only === undefined;
   throw imageError(
     missing ? "ERR_IMAGE_NOT_FOUND" : "ERR_IMAGE_AMBIGUOUS",
@@ -343,8 +358,9 @@ export async function resolveArchive(
     const entry = chooseDockerEntry(entries, source.tag, name);
     return finish(await takeDockerImage(archive, entry, context), [name], context);
   }
-  const entry = chooseEntry(await readOciIndex(archive), source.tag, context.platform, name);
-  return finish(await takeOciImage(archive, entry, context), [name], context);
+  const { manifests, unusable } = await readOciIndex(archive);
+  const entries = taggedEntries(manifests, source.tag, name);
+  return finish(await takeOciImage(archive, entries, unusable, context), [name], context);
 }
 
 /** The one image wanted of an archive. */
@@ -372,18 +388,24 @@ export async function loadArchive(
     if (archive.members.has("manifest.json")) {
       const all = await readDockerManifest(archive);
       for (const entry of only === undefined ? all : [chooseDockerEntry(all, only.tag, what)]) {
-        const names = (entry.RepoTags ?? []).map(storeName).filter((name) => name !== undefined);
-        images.push(await finish(await takeDockerImage(archive, entry, context), names, context));
+        const names = entry.RepoTags.map(storeName).filter((name) => name !== undefined);
+        const found = await takeDockerImage(archive, entry, context);
+        for (const name of names) checkDigest(name, found);
+        images.push(await finish(found, names, context));
       }
       return images;
     }
-    const all = await readOciIndex(archive);
-    const chosen = only === undefined ? all : [chooseEntry(all, only.tag, context.platform, what)];
-    for (const entry of chosen) {
-      const found = await takeOciImage(archive, entry, context);
-      const tag = entry.annotations?.["org.opencontainers.image.ref.name"];
+    const { manifests, unusable } = await readOciIndex(archive);
+    const wanted =
+      only === undefined
+        ? manifests.map((entry) => [entry])
+        : [taggedEntries(manifests, only.tag, what)];
+    for (const entries of wanted) {
+      const found = await takeOciImage(archive, entries, unusable, context);
+      const tag = entries.map(nameOf).find((name) => name !== undefined);
       // A bare tag ("22") names no repository; only full names are taken over.
       const full = tag !== undefined && /[/:]/.test(tag) ? storeName(tag) : undefined;
+      if (full !== undefined) checkDigest(full, found);
       images.push(await finish(found, full === undefined ? [] : [full], context));
     }
     return images;

@@ -1,21 +1,21 @@
 /** `oci:DIR[:TAG]`: an OCI image layout of another tool, used where it is. */
 import { join } from "node:path";
 import type { Image, Platform } from "../../model/image.ts";
-import type { Descriptor } from "../../schema/oci.ts";
-import { assembleImage, findManifest } from "../store/assemble.ts";
-import { selectManifest } from "../documents/documents.ts";
+import type { IndexEntry } from "../../schema/oci.ts";
+import { assembleImage, choiceOf } from "../store/assemble.ts";
+import { chooseManifest, follow } from "../documents/choose.ts";
+import type { Choice, FoundManifest } from "../documents/choose.ts";
 import { imageError } from "../errors.ts";
 import { nameOf, readIndex } from "../store/names.ts";
 import { hexOf } from "../store/store.ts";
 import type { ContentStore } from "../store/store.ts";
 
-/** Choose an index entry by tag, or the only image when there is no tag. */
-export function chooseEntry(
-  entries: readonly Descriptor[],
+/** The entries that a tag means, or all when there is no tag and they are of one image. */
+export function taggedEntries(
+  entries: readonly IndexEntry[],
   tag: string | undefined,
-  platform: Platform,
   what: string,
-): Descriptor {
+): readonly IndexEntry[] {
   const names = [...new Set(entries.map(nameOf).filter((name) => name !== undefined))];
   const offer =
     names.length === 0 ? "It names no tags." : `It has the tags ${names.slice(0, 20).join(", ")}.`;
@@ -23,8 +23,7 @@ export function chooseEntry(
     tag === undefined
       ? entries
       : entries.filter((entry) => nameOf(entry) === tag || entry.digest === tag);
-  const [only, second] = candidates;
-  if (only === undefined) {
+  if (candidates.length === 0) {
     throw imageError(
       "ERR_IMAGE_NOT_FOUND",
       `Cannot find ${what}`,
@@ -32,8 +31,7 @@ export function chooseEntry(
       "Name one of its tags after a colon.",
     );
   }
-  if (second === undefined) return only;
-  if (tag === undefined && names.length > 1) {
+  if (tag === undefined && entries.length > 1 && names.length > 1) {
     throw imageError(
       "ERR_IMAGE_AMBIGUOUS",
       `Cannot choose an image of ${what}`,
@@ -41,7 +39,19 @@ export function chooseEntry(
       "Name one of them: oci:DIR:TAG.",
     );
   }
-  return selectManifest(candidates, platform, what);
+  return candidates;
+}
+
+/** The manifest of the entries that a tag means: one is taken as it is, of several the best. */
+export async function chooseTagged(
+  entries: readonly IndexEntry[],
+  choice: Choice,
+  unusable: readonly string[],
+): Promise<FoundManifest> {
+  const [only, second] = entries;
+  return only !== undefined && second === undefined
+    ? follow(only, choice)
+    : chooseManifest(entries, choice, unusable);
 }
 
 /** The image of an OCI layout directory. Its blobs stay where they are. */
@@ -53,9 +63,10 @@ export async function resolveLayout(
   signal?: AbortSignal,
 ): Promise<Image> {
   const index = await readIndex(source.path);
-  const entry = chooseEntry(index.manifests, source.tag, platform, name);
+  const entries = taggedEntries(index.manifests, source.tag, name);
   const pathOf = (digest: `sha256:${string}`): string =>
     join(source.path, "blobs", "sha256", hexOf(digest));
-  const found = await findManifest(entry, platform, pathOf, name);
+  const choice = choiceOf(platform, pathOf, name);
+  const found = await chooseTagged(entries, choice, index.unusable);
   return assembleImage(found, pathOf, name, store, signal);
 }

@@ -1,5 +1,6 @@
-/** `rootfs:DIR` and `rootfs:FILE.tar[.gz|.zst]`: a bare tree becomes a one-layer image. */
+/** `rootfs:DIR` and `rootfs:FILE.tar[.gz|.zst|.xz|.bz2]`: a bare tree becomes a one-layer image. */
 import { spawn } from "node:child_process";
+import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import type { Stats } from "node:fs";
 import { PassThrough } from "node:stream";
@@ -8,8 +9,9 @@ import type { Digest, Image } from "../../model/image.ts";
 import { errnoOf, messageOf } from "../../model/errors.ts";
 import { protectBytes } from "./archives.ts";
 import type { ArchiveContext } from "./archives.ts";
-import { assembleImage, compressionOf } from "../store/assemble.ts";
-import { MEDIA } from "../documents/documents.ts";
+import { assembleImage } from "../store/assemble.ts";
+import { isCompression, packingOf } from "../store/decompress.ts";
+import { MEDIA } from "../documents/media.ts";
 import { imageError } from "../errors.ts";
 import { findDiffId, ingest } from "../store/ingest.ts";
 import { setName } from "../store/names.ts";
@@ -79,23 +81,54 @@ async function archiveDirectory(
   }
 }
 
-/** The layer of a tar file: used where it is, its digests remembered until it changes. */
-async function inspectFile(
-  path: string,
-  context: ArchiveContext,
-): Promise<{ digest: Digest; size: number; diffId: Digest; suffix: string }> {
-  const { store, signal } = context;
-  const compression = compressionOf(path);
-  const suffix = compression === "none" ? "" : `+${compression}`;
-  const { size } = await stat(path);
+/** A layer, and whether it is used where it is instead of being kept in the store. */
+interface RootLayer {
+  digest: Digest;
+  /** Bytes. */
+  size: number;
+  diffId: Digest;
+  /** Of its media type. */
+  suffix: string;
+  inPlace: boolean;
+}
+
+/**
+ * The layer of a tar file: used where it is, its digests remembered until it changes. One that is
+ * compressed as layers are not to be is unpacked into the store.
+ */
+async function layerOfFile(path: string, context: ArchiveContext): Promise<RootLayer> {
+  const { store, lease, signal } = context;
+  const packing = packingOf(path);
   const known = await store.knownFile(path);
+  if (!isCompression(packing)) {
+    if (known?.diffId !== undefined) {
+      await lease.protect([known.diffId]);
+      const size = await store.blobSize(known.diffId);
+      if (size !== undefined) {
+        return { digest: known.diffId, size, diffId: known.diffId, suffix: "", inPlace: false };
+      }
+    }
+    const { digest } = await digestFile(path, signal);
+    const source = createReadStream(path, { highWaterMark: 1 << 20 });
+    const blob = await ingest(store, lease, source, {}, path, signal, packing);
+    await store.markVerified(path, digest, { diffId: blob.digest });
+    return { ...blob, diffId: blob.digest, suffix: "", inPlace: false };
+  }
+  const suffix = packing === "none" ? "" : `+${packing}`;
+  const { size } = await stat(path);
   if (known?.diffId !== undefined) {
-    return { digest: known.digest, size, diffId: known.diffId, suffix };
+    return { digest: known.digest, size, diffId: known.diffId, suffix, inPlace: true };
   }
   const { digest } = await digestFile(path, signal);
-  const diffId = compression === "none" ? digest : await findDiffId(path, compression, signal);
+  const diffId = packing === "none" ? digest : await findDiffId(path, packing, signal);
   await store.markVerified(path, digest, { diffId });
-  return { digest, size, diffId, suffix };
+  return { digest, size, diffId, suffix, inPlace: true };
+}
+
+/** The layer of a directory, archived into the store. */
+async function layerOfDirectory(path: string, context: ArchiveContext): Promise<RootLayer> {
+  const blob = await archiveDirectory(path, context);
+  return { ...blob, diffId: blob.digest, suffix: "", inPlace: false };
 }
 
 /** The image of a bare tree, for this host's platform. */
@@ -117,22 +150,17 @@ export async function resolveRootfs(
       error,
     );
   }
-  const inPlace = stats.isFile();
-  if (!inPlace && !stats.isDirectory()) {
+  if (!stats.isFile() && !stats.isDirectory()) {
     throw imageError(
       "ERR_IMAGE_ROOTFS",
       `Cannot use ${source.path}`,
       "It is neither a directory nor a file.",
-      "Name a directory or a tar archive (plain, .gz or .zst).",
+      "Name a directory or a tar archive (plain, .gz, .zst, .xz or .bz2).",
     );
   }
-  const layer = inPlace
-    ? await inspectFile(source.path, context)
-    : await archiveDirectory(source.path, context).then((blob) => ({
-        ...blob,
-        diffId: blob.digest,
-        suffix: "",
-      }));
+  const layer = stats.isFile()
+    ? await layerOfFile(source.path, context)
+    : await layerOfDirectory(source.path, context);
   const configBytes = Buffer.from(
     JSON.stringify({
       ...platform,
@@ -142,7 +170,7 @@ export async function resolveRootfs(
   );
   const configDigest = await protectBytes(configBytes, store, lease);
   const manifest = {
-    schemaVersion: 2 as const,
+    schemaVersion: 2,
     mediaType: MEDIA.manifest,
     config: { mediaType: MEDIA.config, digest: configDigest, size: configBytes.length },
     layers: [
@@ -155,12 +183,12 @@ export async function resolveRootfs(
     digest,
     size: bytes.length,
     mediaType: MEDIA.manifest,
-    manifest: { ...manifest, manifests: undefined },
+    manifest,
   };
   const pathOf = (wanted: Digest): string =>
-    inPlace && wanted === layer.digest ? source.path : store.blobPath(wanted);
+    layer.inPlace && wanted === layer.digest ? source.path : store.blobPath(wanted);
   const image = await assembleImage(found, pathOf, name, store, signal);
   // A file's layer is not in the store, so the store cannot list it as an image of its own.
-  if (!inPlace) await setName(store, { name, ...found, platform });
+  if (!layer.inPlace) await setName(store, { name, ...found, platform });
   return image;
 }

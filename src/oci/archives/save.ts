@@ -7,7 +7,7 @@ import type { Digest, Platform } from "../../model/image.ts";
 import { temporarySibling } from "../../util/atomic.ts";
 import { assembleImage, findManifest } from "../store/assemble.ts";
 import { inflate } from "../store/decompress.ts";
-import { MEDIA } from "../documents/documents.ts";
+import { MEDIA } from "../documents/media.ts";
 import { storeError } from "../errors.ts";
 import { blobName } from "./archives.ts";
 import { withLease } from "../store/leases.ts";
@@ -65,7 +65,9 @@ async function partsOf(options: SaveOptions): Promise<Part[]> {
   const found = await findManifest(entry.descriptor, wanted, pathOf, entry.name);
   const image = await assembleImage(found, pathOf, entry.name, store, signal);
   // A name such as rootfs:/dir is no reference that other tools could read.
-  const tag = /^[a-z-]+:\//.test(entry.name) ? undefined : entry.name;
+  // Nor is one with the digest of an index, of which the archive holds one image.
+  const other = entry.name.includes("@") && !entry.name.endsWith(`@${found.digest}`);
+  const tag = /^[a-z-]+:\//.test(entry.name) || other ? undefined : entry.name;
   if (format === "oci-archive") {
     const { config, layers } = found.manifest;
     const blobs = new Map([...layers, config].map((blob) => [blob.digest, blob.size]));

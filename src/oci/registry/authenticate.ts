@@ -144,7 +144,7 @@ export class Authenticator {
     if (bytes === undefined) throw realmError(safeUrl(url), "Its answer is larger than 1 MiB.");
     try {
       const value = parseJson(bytes, "ERR_IMAGE_TOKEN", "token answer");
-      return validate(tokenSchema, value, "ERR_IMAGE_TOKEN", "token answer").token;
+      return validate(tokenSchema, value, "ERR_IMAGE_TOKEN", "token answer");
     } catch (error) {
       // The parser's own words may quote the token.
       if (error instanceof VmsanError) throw realmError(safeUrl(url), "Its answer holds no token.");

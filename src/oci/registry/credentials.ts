@@ -7,7 +7,7 @@ import { readFile, realpath } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
-import { authFileSchema, helperCredentialsSchema } from "../../schema/oci.ts";
+import { authEntrySchema, authFileSchema, helperCredentialsSchema } from "../../schema/oci.ts";
 import type { AuthFile } from "../../schema/oci.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
 import { withLock } from "../../util/lock.ts";
@@ -153,7 +153,10 @@ async function askHelper(
 }
 
 /** Credentials of an entry of `auths`. */
-function fromEntry(entry: NonNullable<AuthFile["auths"]>[string]): Credentials | undefined {
+function fromEntry(value: unknown): Credentials | undefined {
+  // One that is none says nothing about the others.
+  const entry = authEntrySchema.safeParse(value).data;
+  if (entry === undefined) return undefined;
   if (entry.identitytoken !== undefined && entry.identitytoken !== "") {
     return { kind: "identity", token: entry.identitytoken };
   }
@@ -182,7 +185,7 @@ export async function findCredentials(
     const file = await readAuthFile(path);
     if (file === undefined) continue;
     for (const [key, helper] of Object.entries(file.credHelpers ?? {})) {
-      if (normalizeKey(key) !== registry) continue;
+      if (normalizeKey(key) !== registry || typeof helper !== "string") continue;
       const found = await askHelper(helper, registry, env);
       if (found !== undefined) return found;
     }
@@ -202,10 +205,11 @@ export async function findCredentials(
 /** The helper that keeps a registry's credentials, if any. */
 function helperOf(file: AuthFile, registry: string): string | undefined {
   const own = Object.entries(file.credHelpers ?? {}).find(
-    ([key]) => normalizeKey(key) === registry,
+    ([key, helper]) => normalizeKey(key) === registry && typeof helper === "string",
   );
   const store = file.credsStore ?? "";
-  return own?.[1] ?? (store === "" ? undefined : store);
+  if (typeof own?.[1] === "string") return own[1];
+  return store === "" ? undefined : store;
 }
 
 /** The file behind a symbolic link: replacing must not cut the link. */

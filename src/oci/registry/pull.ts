@@ -8,18 +8,13 @@ import type { Digest, Image, ImageReference, Platform } from "../../model/image.
 import { VmsanError } from "../../model/errors.ts";
 import type { ProgressSink } from "../../model/progress.ts";
 import type { Descriptor } from "../../schema/oci.ts";
-import { assembleImage, blobsOf, findManifest } from "../store/assemble.ts";
-import type { FoundManifest } from "../store/assemble.ts";
+import { assembleImage, blobsOf, findManifest, foreignLayer } from "../store/assemble.ts";
 import type { Credentials } from "./credentials.ts";
-import {
-  CONFIG_LIMIT,
-  MANIFEST_LIMIT,
-  MEDIA,
-  checkManifest,
-  parseConfig,
-  parseDocument,
-  selectManifest,
-} from "../documents/documents.ts";
+import { manifestOf } from "../documents/choose.ts";
+import type { FoundManifest } from "../documents/choose.ts";
+import { parseConfig } from "../documents/config.ts";
+import { CONFIG_LIMIT, MANIFEST_LIMIT } from "../documents/documents.ts";
+import { MEDIA, isNonDistributable } from "../documents/media.ts";
 import { downloadBlob, shortDigest } from "./download.ts";
 import type { DownloadContext } from "./download.ts";
 import { imageError } from "../errors.ts";
@@ -127,7 +122,7 @@ function wrongManifest(url: URL, found: string, wanted: string): PullFailure {
 /** The manifest for the platform, and what the reference itself points to. */
 interface RemoteManifest {
   found: FoundManifest;
-  bytes: Buffer;
+  bytes: Uint8Array;
   sourceDigest: Digest;
 }
 
@@ -137,39 +132,45 @@ async function fetchManifest(
   reference: ImageReference,
   context: PullContext,
 ): Promise<RemoteManifest> {
-  const name = formatReference(reference);
-  let fetched = await fetchDocument(
+  const { store, lease, platform } = context;
+  const first = await fetchDocument(
     session,
     reference.digest ?? reference.tag ?? "latest",
     context,
   );
-  const sourceDigest = fetched.digest;
-  for (let depth = 0; depth < 4; depth += 1) {
-    const { bytes, digest, mediaType } = fetched;
-    const document = parseDocument(bytes, mediaType, name);
-    if (document.kind === "manifest") {
-      const { manifest } = document;
-      checkManifest(manifest, name);
-      const found = { digest, size: bytes.length, mediaType: document.mediaType, manifest };
-      return { found, bytes, sourceDigest };
-    }
-    const chosen = selectManifest(document.index.manifests, context.platform, name);
-    fetched = await fetchDocument(session, chosen.digest, context);
-    if (fetched.bytes.length !== chosen.size) {
-      throw imageError(
-        "ERR_IMAGE_DIGEST",
-        `Cannot use ${name}`,
-        `The manifest has ${fetched.bytes.length} bytes, its index says ${chosen.size}.`,
-        "Push the image again with a current tool.",
-      );
-    }
-  }
-  throw imageError(
-    "ERR_IMAGE_MANIFEST",
-    `Cannot use ${name}`,
-    "Its indexes are nested more than four deep.",
-    "Name the digest of the image itself.",
-  );
+  const documents = new Map<Digest, Uint8Array>([[first.digest, first.bytes]]);
+  const found = await manifestOf(first, {
+    platform,
+    what: formatReference(reference),
+    readDocument: async ({ digest }) => {
+      const { bytes } = await fetchDocument(session, digest, context);
+      documents.set(digest, bytes);
+      return bytes;
+    },
+    readConfig: async (config) => {
+      await lease.protect([config.digest]);
+      await downloadBlob(config, downloadContext([session], context));
+      return store.readBlob(config.digest, CONFIG_LIMIT);
+    },
+  });
+  const bytes = documents.get(found.digest) ?? first.bytes;
+  return { found, bytes, sourceDigest: first.digest };
+}
+
+/** What a download needs of a pull. */
+function downloadContext(
+  sessions: readonly Session[],
+  context: PullContext,
+  signal: AbortSignal | undefined = context.signal,
+): DownloadContext {
+  const { store, onProgress, registry } = context;
+  return {
+    store,
+    sessions,
+    limits: registry.retry ?? RETRY_LIMITS,
+    ...(onProgress === undefined ? {} : { onProgress }),
+    ...(signal === undefined ? {} : { signal }),
+  };
 }
 
 /** Run tasks, a few at a time; the first failure stops those that wait and those that run. */
@@ -209,14 +210,13 @@ async function fetchBlobs(
   const { manifest } = remote.found;
   await lease.protect(blobsOf(remote.found));
   const download = async (descriptor: Descriptor, stop: AbortSignal | undefined): Promise<void> => {
-    const wanted: DownloadContext = {
-      store,
-      sessions,
-      limits: context.registry.retry ?? RETRY_LIMITS,
-      ...(onProgress === undefined ? {} : { onProgress }),
-      ...(stop === undefined ? {} : { signal: stop }),
-    };
-    await downloadBlob(descriptor, wanted);
+    try {
+      await downloadBlob(descriptor, downloadContext(sessions, context, stop));
+    } catch (error) {
+      const missing = error instanceof PullFailure && error.code === "ERR_IMAGE_NOT_FOUND";
+      if (!missing || !isNonDistributable(descriptor.mediaType)) throw error;
+      throw foreignLayer(descriptor, "The registry does not hold it.", error);
+    }
   };
   const byDigest = new Map(manifest.layers.map((layer) => [layer.digest, layer]));
   // The longest first: it decides when everything is there.
@@ -237,7 +237,7 @@ async function fetchBlobs(
         download(layer, stop),
   );
   await inParallel([configFirst, ...tasks], signal);
-  await store.putBytes(remote.bytes);
+  await store.putBytes(Buffer.from(remote.bytes));
 }
 
 /** The image as the store has it, if it is whole. */

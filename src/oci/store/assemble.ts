@@ -1,32 +1,29 @@
 /** From a manifest whose blobs are at hand to an {@link Image}: everything verified. */
-import { closeSync, openSync, readSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import type { Compression, Digest, Image, LayerBlob, Platform } from "../../model/image.ts";
 import { errnoOf } from "../../model/errors.ts";
-import type { Descriptor, Manifest } from "../../schema/oci.ts";
-import {
-  CONFIG_LIMIT,
-  MANIFEST_LIMIT,
-  checkManifest,
-  diffIdsOf,
-  parseConfig,
-  parseDocument,
-  platformOf,
-  selectManifest,
-  sniffCompression,
-  toImageConfig,
-} from "../documents/documents.ts";
+import type { Descriptor } from "../../schema/oci.ts";
+import { manifestOf } from "../documents/choose.ts";
+import type { Choice, FoundManifest } from "../documents/choose.ts";
+import { diffIdsOf, parseConfig, platformOf, toImageConfig } from "../documents/config.ts";
+import { CONFIG_LIMIT, MANIFEST_LIMIT, checkManifest } from "../documents/documents.ts";
+import { isNonDistributable } from "../documents/media.ts";
+import { imageError } from "../errors.ts";
+import { isCompression, packingOf } from "./decompress.ts";
 import { blobCorrupt, blobMissing, readVerified } from "./store.ts";
 import type { ContentStore } from "./store.ts";
 
 /** Where blobs are: the store, or a layout of somebody else. */
 export type BlobPath = (digest: Digest) => string;
 
-/** A manifest with its own descriptor's data. */
-export interface FoundManifest {
-  digest: Digest;
-  size: number;
-  mediaType: string;
-  manifest: Manifest;
+/** A choice among documents that are files. @param what the image's name for messages */
+export function choiceOf(platform: Platform, pathOf: BlobPath, what: string): Choice {
+  return {
+    platform,
+    what,
+    readDocument: async ({ digest }) => readVerified(pathOf(digest), digest, MANIFEST_LIMIT),
+    readConfig: async ({ digest }) => readVerified(pathOf(digest), digest, CONFIG_LIMIT),
+  };
 }
 
 /**
@@ -39,34 +36,33 @@ export async function findManifest(
   pathOf: BlobPath,
   what: string,
 ): Promise<FoundManifest> {
-  let at = descriptor;
-  // Indexes may hold indexes; nobody nests them deeper than twice.
-  for (let depth = 0; depth < 4; depth += 1) {
-    const bytes = await readVerified(pathOf(at.digest), at.digest, MANIFEST_LIMIT);
-    const document = parseDocument(bytes, at.mediaType, what);
-    if (document.kind === "manifest") {
-      return {
-        digest: at.digest,
-        size: bytes.length,
-        mediaType: document.mediaType,
-        manifest: document.manifest,
-      };
-    }
-    at = selectManifest(document.index.manifests, platform, what);
-  }
-  throw blobCorrupt(descriptor.digest, what, "Its indexes are nested more than four deep.");
+  const choice = choiceOf(platform, pathOf, what);
+  const bytes = await choice.readDocument(descriptor);
+  const { digest, mediaType } = descriptor;
+  return manifestOf({ bytes, digest, mediaType }, choice);
 }
 
-/** The first bytes of a file tell how it is compressed. */
-export function compressionOf(path: string): Compression {
-  // Synchronous for the reason that store.ts gives.
-  const file = openSync(path, "r");
-  try {
-    const head = Buffer.alloc(4);
-    return sniffCompression(head.subarray(0, readSync(file, head, 0, 4, 0)));
-  } finally {
-    closeSync(file);
-  }
+/** The error for a layer that may be left out of registries and archives, and is. */
+export function foreignLayer(layer: Descriptor, why: string, cause?: unknown): Error {
+  return imageError(
+    "ERR_IMAGE_FOREIGN_LAYER",
+    `Cannot get layer ${layer.digest}`,
+    `${why} Its type (${layer.mediaType}) allows that: it would come from an address in the manifest.`,
+    "Copy the image again with its non-distributable layers, or use another image.",
+    cause,
+  );
+}
+
+/** How a layer is compressed. Throws ERR_IMAGE_LAYER_COMPRESSION for what layers are not to be. */
+function compressionOf(layer: Descriptor, path: string): Compression {
+  const packing = packingOf(path);
+  if (isCompression(packing)) return packing;
+  throw imageError(
+    "ERR_IMAGE_LAYER_COMPRESSION",
+    `Cannot use layer ${layer.digest}`,
+    `It is compressed with ${packing}; layers of images are plain tar archives, or compressed with gzip or zstd.`,
+    "Copy the image with other compression, e.g. `skopeo copy --dest-compress …`, or build it again.",
+  );
 }
 
 /** Check one layer blob: present, right size, right digest. */
@@ -80,8 +76,10 @@ async function checkLayer(
   try {
     ({ size } = statSync(path));
   } catch (error) {
-    if (errnoOf(error) === "ENOENT") throw blobMissing(layer.digest, path, error);
-    throw error;
+    if (errnoOf(error) !== "ENOENT") throw error;
+    throw isNonDistributable(layer.mediaType)
+      ? foreignLayer(layer, "It is not among the image's files.", error)
+      : blobMissing(layer.digest, path, error);
   }
   if (size !== layer.size) {
     throw blobCorrupt(layer.digest, path, `It has ${size} bytes instead of ${layer.size}.`);
@@ -122,7 +120,7 @@ export async function assembleImage(
       size: layer.size,
       // parseConfig has counted them.
       diffId: diffIds[index] ?? layer.digest,
-      compression: compressionOf(path),
+      compression: compressionOf(layer, path),
       path,
     });
   }

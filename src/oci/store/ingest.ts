@@ -3,8 +3,9 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { open, rm } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
-import type { Compression, Digest, Image } from "../../model/image.ts";
+import type { Digest, Image } from "../../model/image.ts";
 import { inflate } from "./decompress.ts";
+import type { ImagePacking } from "./decompress.ts";
 import { imageError, storeError } from "../errors.ts";
 import type { Lease } from "./leases.ts";
 import { blobCorrupt, temporaryName } from "./store.ts";
@@ -100,6 +101,7 @@ export interface StoredBlob {
  * Store a stream as a blob, protected by the lease.
  * Throws ERR_IMAGE_BLOB_CORRUPT when it is not what was expected.
  * @param what for messages, e.g. `layer 3 of app.tar`
+ * @param packing how the source is compressed; what is stored and expected is not
  */
 export async function ingest(
   store: ContentStore,
@@ -108,6 +110,7 @@ export async function ingest(
   expected: Expected,
   what: string,
   signal?: AbortSignal,
+  packing: ImagePacking = "none",
 ): Promise<StoredBlob> {
   const file = temporaryName(lease.dir, "blob");
   const hash = createHash("sha256");
@@ -116,13 +119,17 @@ export async function ingest(
     const handle = await open(file, "wx", 0o644);
     try {
       const writer = new FileWriter(handle, 0);
-      for await (const bytes of source) {
+      const take = async (bytes: Uint8Array): Promise<void> => {
         signal?.throwIfAborted();
         hash.update(bytes);
         size += bytes.length;
-        if (expected.size !== undefined && size > expected.size) break;
+        if (expected.size !== undefined && size > expected.size) {
+          const digest = expected.digest ?? `sha256:${hash.digest("hex")}`;
+          throw blobCorrupt(digest, what, `It has more than ${expected.size} bytes.`);
+        }
         await writer.write(bytes);
-      }
+      };
+      await inflate(source, packing, take, what);
       await writer.drain();
       await handle.datasync();
     } finally {
@@ -130,13 +137,8 @@ export async function ingest(
     }
     const digest: Digest = `sha256:${hash.digest("hex")}`;
     if (expected.size !== undefined && size !== expected.size) {
-      throw blobCorrupt(
-        expected.digest ?? digest,
-        what,
-        size > expected.size
-          ? `It has more than ${expected.size} bytes.`
-          : `It has ${size} bytes instead of ${expected.size}.`,
-      );
+      const short = `It has ${size} bytes instead of ${expected.size}.`;
+      throw blobCorrupt(expected.digest ?? digest, what, short);
     }
     if (expected.digest !== undefined && expected.digest !== digest) {
       throw blobCorrupt(expected.digest, what, `Its content is ${digest}.`);
@@ -154,7 +156,7 @@ export async function ingest(
 /** Digest of a file's uncompressed content. */
 export async function findDiffId(
   path: string,
-  compression: Compression,
+  packing: ImagePacking,
   signal?: AbortSignal,
 ): Promise<Digest> {
   const hash = createHash("sha256");
@@ -162,7 +164,7 @@ export async function findDiffId(
     highWaterMark: 1 << 18,
     ...(signal === undefined ? {} : { signal }),
   });
-  await inflate(source, compression, (bytes) => void hash.update(bytes), path);
+  await inflate(source, packing, (bytes) => void hash.update(bytes), path);
   return `sha256:${hash.digest("hex")}`;
 }
 

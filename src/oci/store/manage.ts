@@ -3,14 +3,10 @@ import { readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Digest, Image, ImageConfig, Platform } from "../../model/image.ts";
 import { errnoOf } from "../../model/errors.ts";
-import {
-  MANIFEST_LIMIT,
-  CONFIG_LIMIT,
-  parseConfig,
-  parseDocument,
-} from "../documents/documents.ts";
+import type { FoundManifest } from "../documents/choose.ts";
+import { parseConfig } from "../documents/config.ts";
+import { CONFIG_LIMIT, MANIFEST_LIMIT, parseDocument } from "../documents/documents.ts";
 import { assembleImage, blobsOf, findManifest } from "./assemble.ts";
-import type { FoundManifest } from "./assemble.ts";
 import { imageError } from "../errors.ts";
 import { listHolders } from "./leases.ts";
 import type { Holder } from "./leases.ts";
@@ -163,7 +159,7 @@ export async function inspectImage(
     platform: image.platform,
     sourceDigest: entry.sourceDigest,
     configDigest: image.configDigest,
-    created: document.created ?? undefined,
+    created: document.created,
     config: image.config,
     layers: found.manifest.layers.map(({ digest, mediaType, size }, index) => ({
       digest,

@@ -5,8 +5,8 @@ import type { Digest, Platform } from "../../model/image.ts";
 import { errnoOf, messageOf } from "../../model/errors.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
 import { indexSchema } from "../../schema/oci.ts";
-import type { Descriptor, Index } from "../../schema/oci.ts";
-import { MEDIA } from "../documents/documents.ts";
+import type { Index, IndexEntry } from "../../schema/oci.ts";
+import { MEDIA } from "../documents/media.ts";
 import { imageError, storeError } from "../errors.ts";
 import { platformScore } from "../documents/platform.ts";
 import type { ContentStore } from "./store.ts";
@@ -21,7 +21,7 @@ const STORED = "dev.vmsan.stored";
 /** A named image of the store. */
 export interface NamedManifest {
   name: string;
-  descriptor: Descriptor;
+  descriptor: IndexEntry;
   /** What the registry serves under the name: this manifest or an index with it. */
   sourceDigest: Digest;
   /** ISO 8601; empty when another tool put it there. */
@@ -60,12 +60,7 @@ export async function readIndex(dir: string, missing?: Index): Promise<Index> {
   }
 }
 
-const EMPTY: Index = {
-  schemaVersion: 2,
-  mediaType: MEDIA.index,
-  manifests: [],
-  layers: undefined,
-};
+const EMPTY: Index = { manifests: [], unusable: [] };
 
 /** The store's index.json as it is. */
 export async function readStoreIndex(store: ContentStore): Promise<Index> {
@@ -75,7 +70,7 @@ export async function readStoreIndex(store: ContentStore): Promise<Index> {
 /** Change the store's index; the caller holds the store's lock. */
 export async function writeStoreIndex(
   store: ContentStore,
-  manifests: readonly Descriptor[],
+  manifests: readonly IndexEntry[],
 ): Promise<void> {
   const index = { schemaVersion: 2, mediaType: MEDIA.index, manifests };
   try {
@@ -86,8 +81,8 @@ export async function writeStoreIndex(
 }
 
 /** An entry's name, if it has one. */
-export function nameOf(entry: Descriptor): string | undefined {
-  return entry.annotations?.[NAME];
+export function nameOf(entry: IndexEntry): string | undefined {
+  return entry.annotations[NAME];
 }
 
 /** All named images. */
@@ -96,13 +91,13 @@ export async function listNames(store: ContentStore): Promise<NamedManifest[]> {
   return index.manifests.flatMap((descriptor) => {
     const name = nameOf(descriptor);
     if (name === undefined) return [];
-    const source = descriptor.annotations?.[SOURCE];
+    const source = descriptor.annotations[SOURCE];
     return [
       {
         name,
         descriptor,
         sourceDigest: (source ?? descriptor.digest) as Digest,
-        stored: descriptor.annotations?.[STORED] ?? "",
+        stored: descriptor.annotations[STORED] ?? "",
       },
     ];
   });
@@ -164,7 +159,7 @@ export async function setName(store: ContentStore, entry: NewName): Promise<void
   const guard = await store.lock();
   try {
     const index = await readStoreIndex(store);
-    const elsewhere = (other: Descriptor): boolean =>
+    const elsewhere = (other: IndexEntry): boolean =>
       entry.platform.os !== "" &&
       other.platform !== undefined &&
       platformScore(entry.platform, other.platform) !== 1000;
@@ -172,12 +167,12 @@ export async function setName(store: ContentStore, entry: NewName): Promise<void
       (other) => nameOf(other) !== entry.name || elsewhere(other),
     );
     const { platform } = entry;
-    const descriptor: Descriptor = {
+    const descriptor: IndexEntry = {
       mediaType: entry.mediaType,
       digest: entry.digest,
       size: entry.size,
       // An image made from a bare tree always says what it is for; a foreign one may not.
-      ...(platform.os === "" ? {} : { platform }),
+      platform: platform.os === "" ? undefined : platform,
       annotations: {
         [NAME]: entry.name,
         ...(entry.sourceDigest === undefined ? {} : { [SOURCE]: entry.sourceDigest }),

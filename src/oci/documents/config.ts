@@ -1,0 +1,54 @@
+/** Image configurations (config.md): parsed, and what of them decides how a command runs. */
+import type { Digest, ImageConfig, Platform } from "../../model/image.ts";
+import { configSchema } from "../../schema/oci.ts";
+import type { ConfigDocument } from "../../schema/oci.ts";
+import { imageError } from "../errors.ts";
+import { parseJson, validate } from "./documents.ts";
+import { normalizePlatform } from "./platform.ts";
+
+/** Parse a configuration and check that it fits the manifest. Throws ERR_IMAGE_CONFIG. */
+export function parseConfig(bytes: Uint8Array, layers: number, what: string): ConfigDocument {
+  const code = "ERR_IMAGE_CONFIG";
+  const value = parseJson(bytes, code, `configuration of ${what}`);
+  const config = validate(configSchema, value, code, `configuration of ${what}`);
+  const count = diffIdsOf(config).length;
+  if (count !== layers) {
+    throw imageError(
+      code,
+      `Cannot use the configuration of ${what}`,
+      `It lists ${count} layers, the manifest ${layers}.`,
+      "Build or push the image again with a current tool.",
+    );
+  }
+  return config;
+}
+
+/** The digests of the uncompressed layers, bottom to top. */
+export function diffIdsOf(config: ConfigDocument): Digest[] {
+  return config.rootfs?.diff_ids ?? [];
+}
+
+/** What of a configuration decides how a command runs. */
+export function toImageConfig(document: ConfigDocument): ImageConfig {
+  const { config } = document;
+  return {
+    // An empty word stands for a missing one, and sets nothing.
+    env: (config?.Env ?? []).filter((entry) => entry !== ""),
+    entrypoint: config?.Entrypoint ?? [],
+    cmd: config?.Cmd ?? [],
+    workingDir: config?.WorkingDir ?? "",
+    user: config?.User ?? "",
+    labels: config?.Labels ?? {},
+    exposedPorts: config?.ExposedPorts ?? [],
+    volumes: config?.Volumes ?? [],
+    ...(config?.StopSignal === undefined || config.StopSignal === ""
+      ? {}
+      : { stopSignal: config.StopSignal }),
+  };
+}
+
+/** The platform that a configuration names; what it leaves out is empty. */
+export function platformOf(config: ConfigDocument): Platform {
+  const { os = "", architecture = "", variant } = config;
+  return normalizePlatform({ os, architecture, ...(variant === undefined ? {} : { variant }) });
+}
