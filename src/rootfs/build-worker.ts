@@ -18,10 +18,10 @@ import {
   type TreeNode,
 } from "../layers/layers.ts";
 import { writeMergedTar } from "./merged-tar.ts";
-import type { BuildAnswer, BuildOrder, BuildResult } from "./protocol.ts";
+import type { BuildAnswer, BuildResult, ThreadOrder } from "./protocol.ts";
 
 /** Read and merge, contents going through `store`. */
-function merge(order: BuildOrder, store: DataWriter): MergedImage<number[]> {
+function merge(order: ThreadOrder, store: DataWriter): MergedImage<number[]> {
   const sources = new LayerSources(order.memory);
   return mergeImage<number[]>(order.memory.layers, {
     store,
@@ -56,7 +56,7 @@ function resultOf(
 }
 
 /** Layers → ext4 image. */
-function buildDisk(order: BuildOrder): BuildResult {
+function buildDisk(order: ThreadOrder): BuildResult {
   const file = new ImageFile(order.output, order.options.sizeBytes);
   try {
     const writer = new Ext4Writer(file, { ...order.options, ...order.identity });
@@ -70,7 +70,7 @@ function buildDisk(order: BuildOrder): BuildResult {
 }
 
 /** Layers → one archive. Contents wait in a pool beside it until the tree is known. */
-function buildTar(order: BuildOrder): BuildResult {
+function buildTar(order: ThreadOrder): BuildResult {
   const pool = `${order.output}.pool`;
   const file = new ImageFile(pool, 0);
   try {
@@ -130,7 +130,7 @@ class Losses {
 }
 
 /** Carry out the order. */
-function build(order: BuildOrder): BuildAnswer {
+function build(order: ThreadOrder): BuildAnswer {
   try {
     return { kind: "done", result: order.format === "tar" ? buildTar(order) : buildDisk(order) };
   } catch (error) {
@@ -144,4 +144,4 @@ function build(order: BuildOrder): BuildAnswer {
 }
 
 // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
-parentPort?.postMessage(build(workerData as BuildOrder));
+parentPort?.postMessage(build(workerData as ThreadOrder));

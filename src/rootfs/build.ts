@@ -1,15 +1,22 @@
-/** Runs one build in threads of its own, so that the caller's event loop stays free. */
+/** Runs one build in a process of its own, so that its memory goes away with it. */
+import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync } from "node:fs";
 import { rename, rm } from "node:fs/promises";
-import { Worker } from "node:worker_threads";
 import { VmsanError } from "../model/errors.ts";
 import type { LayerBlob } from "../model/image.ts";
-import { DEFAULT_LIMITS, startReaders, workerUrl } from "../layers/layers.ts";
+import { DEFAULT_LIMITS } from "../layers/layers.ts";
+import { entryPoint } from "../util/package.ts";
 import { asidePath } from "./aside.ts";
-import type { BuildAnswer, BuildOrder, BuildResult } from "./protocol.ts";
+import type {
+  BuildAnswer,
+  BuildRequest,
+  BuildResult,
+  ProcessMessage,
+  ProcessOrder,
+} from "./protocol.ts";
 
-/** How often progress is told, in milliseconds. */
-const PROGRESS_MS = 100;
+/** Characters of a broken builder's last words that are kept. */
+const LAST_WORDS = 2000;
 
 /** What a build is told besides its order. */
 export interface BuildContext {
@@ -18,12 +25,56 @@ export interface BuildContext {
   progress?: (done: number, total: number) => void;
 }
 
-/** The rest of a build order: see BuildOrder. */
-export type BuildRequest = Omit<BuildOrder, "memory" | "limits"> & {
-  limits?: BuildOrder["limits"];
+/** What {@link runBuild} takes; the rest of an order has defaults. */
+export type RunRequest = Omit<BuildRequest, "limits"> & {
+  limits?: BuildRequest["limits"];
   /** Decompress with Node's public streams only. */
   streams?: boolean;
 };
+
+/** The error for a building process that ended without an answer. */
+function broken(output: string, how: string, words: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_DISK_BUILD",
+    message: `Cannot build the disk image ${output}`,
+    why: `The building process ended with ${how}. ${words.trim()}`.trim(),
+    fix: "If memory ran out (SIGKILL, SIGABRT), free some and try again; else see `vmsan daemon logs`.",
+  });
+}
+
+/** Give the order and wait for the answer. Rejects when the process ends without one. */
+function answerOf(
+  child: ChildProcess,
+  order: ProcessOrder,
+  progress: (done: number) => void,
+): Promise<BuildAnswer> {
+  return new Promise((resolve, reject) => {
+    let words = "";
+    const fail = (how: string): void => reject(broken(order.output, how, words));
+    child.stderr?.setEncoding("utf8").on("data", (text: string) => {
+      words = (words + text).slice(-LAST_WORDS);
+    });
+    child.on("message", (message: ProcessMessage) => {
+      if (message.kind === "progress") progress(message.done);
+      else resolve(message);
+    });
+    child.on("error", (error) => fail(error.message));
+    child.on("close", (status, signal) => fail(signal ?? `status ${status}`));
+    child.send(order, (error) => {
+      // What ended it is said by "close", with its last words.
+      if (error !== null && child.pid === undefined) fail(error.message);
+    });
+  });
+}
+
+/** End a building process and wait until it is gone. */
+async function end(child: ChildProcess): Promise<void> {
+  if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+  await new Promise((resolve) => {
+    child.once("exit", resolve);
+    child.kill("SIGKILL");
+  });
+}
 
 /**
  * Merge layers and write them out. `request.output` must not exist, and appears when it is complete;
@@ -31,7 +82,7 @@ export type BuildRequest = Omit<BuildOrder, "memory" | "limits"> & {
  */
 export async function runBuild(
   layers: LayerBlob[],
-  request: BuildRequest,
+  request: RunRequest,
   context: BuildContext,
 ): Promise<BuildResult> {
   const { signal, progress } = context;
@@ -47,44 +98,30 @@ export async function runBuild(
   const aside = await asidePath(request.output);
   // An abort during the wait has no listener yet.
   signal.throwIfAborted();
-  const { streams, limits = DEFAULT_LIMITS, ...rest } = request;
-  const readers = startReaders(layers, streams);
-  const order: BuildOrder = { ...rest, output: aside, limits, memory: readers.memory };
-  const worker = new Worker(workerUrl(import.meta.url, "build-worker"), {
-    workerData: order,
-    execArgv: [],
-    // A small nursery: what entries leave behind is collected early instead of filling memory.
-    resourceLimits: { maxYoungGenerationSizeMb: 16 },
-  });
+  const { streams = false, limits = DEFAULT_LIMITS, ...rest } = request;
   const total = layers.reduce((sum, layer) => sum + layer.size, 0);
-  const read = new BigInt64Array(readers.memory.progress);
-  const timer =
-    progress === undefined
-      ? undefined
-      : setInterval(
-          () => progress(Math.min(total, Number(Atomics.load(read, 0))), total),
-          PROGRESS_MS,
-        );
+  const child = spawn(process.execPath, [entryPoint("rootfs/builder")], {
+    stdio: ["ignore", "ignore", "pipe", "ipc"],
+    serialization: "advanced",
+  });
   let onAbort: (() => void) | undefined;
   try {
     const answer = await Promise.race([
-      readers.failed,
-      new Promise<BuildAnswer>((resolve, reject) => {
+      answerOf(child, { ...rest, output: aside, limits, layers, streams }, (done) =>
+        progress?.(Math.min(total, done), total),
+      ),
+      new Promise<never>((_, reject) => {
         onAbort = () => reject(signal.reason as Error);
         signal.addEventListener("abort", onAbort, { once: true });
-        worker.on("message", resolve);
-        worker.on("error", reject);
       }),
     ]);
     if (answer.kind === "failed") throw new VmsanError(answer.error);
     progress?.(total, total);
-    await Promise.all([worker.terminate(), readers.stop()]);
     await rename(aside, request.output);
     return answer.result;
   } finally {
-    clearInterval(timer);
     if (onAbort !== undefined) signal.removeEventListener("abort", onAbort);
-    await Promise.all([worker.terminate(), readers.stop()]);
+    await end(child);
     await rm(aside, { force: true });
   }
 }

@@ -1,0 +1,73 @@
+/**
+ * The program that builds one image: its memory goes away with it. It takes one order from the
+ * process that started it, answers, and ends; when that process ends first, so does this one, at
+ * once and whatever its threads wait for.
+ */
+import { writeFileSync } from "node:fs";
+import { Worker } from "node:worker_threads";
+import { startReaders, workerUrl } from "../layers/layers.ts";
+import { asVmsanError } from "../model/errors.ts";
+import type { BuildAnswer, ProcessMessage, ProcessOrder, ThreadOrder } from "./protocol.ts";
+
+/** How often progress is told, in milliseconds. */
+const PROGRESS_MS = 100;
+/**
+ * MiB of the building thread's heap. What it remembers of entries lies outside, in arrays; a small
+ * nursery collects early what it makes and forgets.
+ */
+const HEAP = { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 512 } as const;
+
+/** End without waiting for threads, which may be inside a call that never returns. */
+function end(): void {
+  process.kill(process.pid, "SIGKILL");
+}
+
+/** When memory runs out, the kernel should take this process, not the one that asked for it. */
+function offerToOomKiller(): void {
+  try {
+    writeFileSync("/proc/self/oom_score_adj", "500");
+  } catch {
+    // A kernel or container without it (EACCES, ENOENT): the kernel chooses as it likes.
+  }
+}
+
+/** Run the threads of one build. */
+async function build({ layers, streams, ...request }: ProcessOrder): Promise<BuildAnswer> {
+  const readers = startReaders(layers, streams);
+  const order: ThreadOrder = { ...request, memory: readers.memory };
+  const worker = new Worker(workerUrl(import.meta.url, "build-worker"), {
+    workerData: order,
+    execArgv: [],
+    resourceLimits: HEAP,
+  });
+  const read = new BigInt64Array(readers.memory.progress);
+  const timer = setInterval(
+    () => tell({ kind: "progress", done: Number(Atomics.load(read, 0)) }),
+    PROGRESS_MS,
+  );
+  try {
+    return await Promise.race([
+      readers.failed,
+      new Promise<BuildAnswer>((resolve, reject) => {
+        worker.on("message", resolve);
+        worker.on("error", reject);
+      }),
+    ]);
+  } catch (error) {
+    const action = `Cannot build the disk image ${request.output}`;
+    return { kind: "failed", error: asVmsanError(error, action, "ERR_DISK_BUILD").toJSON() };
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+/** Send a message to who started this process. */
+function tell(message: ProcessMessage, sent: () => void = () => undefined): void {
+  process.send?.(message, sent);
+}
+
+process.once("disconnect", end);
+process.once("message", (order: ProcessOrder) => {
+  offerToOomKiller();
+  void build(order).then((answer) => tell(answer, end));
+});
