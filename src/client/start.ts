@@ -1,9 +1,10 @@
 /** Starting the daemon of a VMSAN_DIR on demand. */
 import { spawn } from "node:child_process";
-import { closeSync, mkdirSync, openSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import type { StartReport } from "../model/api.ts";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import { entryPoint, sourcesCompileCache } from "../util/package.ts";
+import { makeDirectory } from "../util/directory.ts";
 import type { Layout } from "../util/paths.ts";
 
 const START_LIMIT_MS = 20_000;
@@ -32,7 +33,7 @@ export async function startDaemon(layout: Layout): Promise<void> {
     );
   let log: number;
   try {
-    mkdirSync(layout.run, { recursive: true, mode: 0o700 });
+    makeDirectory(layout.run);
     log = openSync(layout.daemonLog, "a", 0o600);
   } catch (error) {
     throw fail(messageOf(error), error);

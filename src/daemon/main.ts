@@ -1,6 +1,6 @@
 /** The daemon's process: takes the lock, finds its VMs, serves until it is told to stop. */
 import { once } from "node:events";
-import { closeSync, mkdirSync, writeSync } from "node:fs";
+import { closeSync, writeSync } from "node:fs";
 import { flushCompileCache } from "node:module";
 import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -11,6 +11,7 @@ import { Sandboxes } from "../sandbox/sandboxes.ts";
 import { createHost } from "../sandbox/host.ts";
 import { tryLock } from "../util/lock.ts";
 import type { Lock } from "../util/lock.ts";
+import { makeDirectory } from "../util/directory.ts";
 import { layoutOf, vmsanDir } from "../util/paths.ts";
 import type { Layout } from "../util/paths.ts";
 import { socketPath } from "../util/socket-path.ts";
@@ -78,8 +79,8 @@ async function main(): Promise<void> {
   // For this program's modules, not for programs that it starts.
   delete process.env["NODE_COMPILE_CACHE"];
   const layout = layoutOf(vmsanDir());
-  mkdirSync(layout.root, { recursive: true, mode: 0o700 });
-  mkdirSync(layout.run, { recursive: true, mode: 0o700 });
+  makeDirectory(layout.root);
+  makeDirectory(layout.run);
   const log = fileLog(layout.daemonLog);
   const held = await takeOver(layout);
   if (held === undefined) {

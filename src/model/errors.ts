@@ -64,9 +64,36 @@ export function errnoOf(error: unknown): string | undefined {
   return typeof error.code === "string" ? error.code : undefined;
 }
 
+/** What the host refuses, whatever was being done: code and remedy by errno. */
+const HOST_ERRORS: Record<string, { code: string; fix: string }> = Object.fromEntries(
+  [
+    {
+      errnos: ["ENOSPC", "EDQUOT"],
+      code: "ERR_DISK_FULL",
+      fix: "Free some space or inodes where VMSAN_DIR is (df -h, df -i, quota); `vmsan image prune --all` removes what no VM uses.",
+    },
+    {
+      errnos: ["EROFS", "EACCES", "EPERM"],
+      code: "ERR_HOST_PERMISSION",
+      fix: "Make that place writable for this user, or name another directory with VMSAN_DIR; `vmsan doctor` checks it.",
+    },
+    {
+      errnos: ["EMFILE", "ENFILE"],
+      code: "ERR_HOST_FILES",
+      fix: "Raise the limit of open files (ulimit -n, LimitNOFILE=) and restart the daemon: vmsan daemon stop.",
+    },
+    {
+      errnos: ["ENOMEM", "EAGAIN"],
+      code: "ERR_HOST_MEMORY",
+      fix: "The host has no memory or processes left for this; stop VMs, or raise the limits (ulimit -u, the control group's).",
+    },
+  ].flatMap(({ errnos, ...rest }) => errnos.map((errno) => [errno, rest])),
+);
+
 /**
  * Anything thrown, as a {@link VmsanError}.
- * An unknown error keeps its message as `why` under the given code and action.
+ * An unknown error keeps its message as `why` under the given code and action; one of the host
+ * gets the host's code and remedy when the caller knows no remedy.
  */
 export function asVmsanError(
   error: unknown,
@@ -75,8 +102,9 @@ export function asVmsanError(
   fix?: string,
 ): VmsanError {
   if (error instanceof VmsanError) return error;
-  return new VmsanError(
-    { code, message: action, why: messageOf(error), ...(fix === undefined ? {} : { fix }) },
-    error,
-  );
+  const why = messageOf(error);
+  const host = fix === undefined ? HOST_ERRORS[errnoOf(error) ?? ""] : undefined;
+  if (host !== undefined) return new VmsanError({ message: action, why, ...host }, error);
+  const info = { code, message: action, why, ...(fix === undefined ? {} : { fix }) };
+  return new VmsanError(info, error);
 }

@@ -75,7 +75,8 @@ export class VmRecords {
 
   /** Remove a VM's directory with all in it. */
   async remove(id: string): Promise<void> {
-    await rm(this.dir(id), { recursive: true, force: true });
+    // Tried again: what ends just now may still write a last file.
+    await rm(this.dir(id), { recursive: true, force: true, maxRetries: 5 });
   }
 
   /** Forget a VM's channel token, which it shares with the VM that it was copied from. */

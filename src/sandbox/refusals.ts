@@ -58,3 +58,23 @@ export function interrupted(id: string): VmsanError {
     fix: "Create it again.",
   });
 }
+
+/** The VM is being removed under a command that runs in it. */
+export function removed(ref: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_VM_NOT_RUNNING",
+    message: `${ref} is not running`,
+    why: "It is being removed.",
+    fix: "Nothing of it will be left; make another one: vmsan create.",
+  });
+}
+
+/** The start was cancelled. */
+export function startInterrupted(ref: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_VM_INTERRUPTED",
+    message: `The start of ${ref} was interrupted`,
+    why: "It was removed meanwhile, or the request was cancelled.",
+    fix: `If it is still there (vmsan list), start it again: vmsan start ${ref}`,
+  });
+}

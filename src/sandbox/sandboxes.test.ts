@@ -425,5 +425,45 @@ test.each([
     expect(await readdir(vms)).toEqual([whole.id]);
     expect(await runs(second, whole.id)).toBe(3);
     expect(second.listDamaged()).toEqual([]);
+    await second.remove(whole.id, true);
+    // In one process the first composer sees these ends too.
+    for (const { id } of [hurt, whole]) {
+      await expect.poll(() => first.get(id).status).toBe("stopped");
+    }
   },
 );
+
+test("calls at once on one VM: each succeeds or says what came first, and nothing is left", async () => {
+  const sandboxes = await start();
+  const { id } = await sandboxes.create(request, work(), ignore);
+  const running = startStream(sandboxes.channel(id), { kind: "exec", argv: ["sleep", "100"] });
+  await running.started;
+  await Promise.all([
+    expect(running.exit).rejects.toMatchObject({
+      code: expect.stringMatching(/^ERR_(VM_NOT_RUNNING|AGENT_CLOSED)$/),
+    }),
+    sandboxes.stop(id, 0),
+  ]);
+  const starts = await Promise.allSettled([1, 2, 3].map(() => sandboxes.start(id, work())));
+  expect(starts.map(({ status }) => status).toSorted()).toEqual([
+    "fulfilled",
+    "rejected",
+    "rejected",
+  ]);
+  await sandboxes.stop(id, 0);
+  const calls = await Promise.allSettled<unknown>([
+    sandboxes.start(id, work()),
+    sandboxes.remove(id, true),
+    sandboxes.stop(id, 0),
+    sandboxes.start(id, work()),
+    sandboxes.remove(id, true),
+  ]);
+  for (const call of calls) {
+    if (call.status === "fulfilled") continue;
+    expect((call.reason as { code: string }).code).toMatch(
+      /^ERR_VM_(INTERRUPTED|NOT_RUNNING|NOT_FOUND|NOT_STOPPED)$/,
+    );
+  }
+  expect(sandboxes.list()).toEqual([]);
+  expect(await readdir(vms)).toEqual([]);
+});

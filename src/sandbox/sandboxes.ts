@@ -13,7 +13,15 @@ import { damaged, removeDamaged } from "./damaged.ts";
 import { Mutex } from "./mutex.ts";
 import type { BrokenRecord, VmRecords } from "./records.ts";
 import { newRecord, prepareVm } from "./new-vm.ts";
-import { interrupted, nameTaken, notFound, notRunning, notStopped } from "./refusals.ts";
+import {
+  interrupted,
+  nameTaken,
+  notFound,
+  notRunning,
+  notStopped,
+  removed,
+  startInterrupted,
+} from "./refusals.ts";
 import type { Stages, Work } from "./stages.ts";
 import { viewOf } from "./view.ts";
 
@@ -32,6 +40,8 @@ interface Entry {
   /** Open connections that keep an ephemeral VM. */
   holders: number;
   claim?: NodeJS.Timeout;
+  /** From the moment nothing can be done with it any more. */
+  removing?: boolean;
 }
 
 /** Where failures without a caller go. */
@@ -215,7 +225,8 @@ export class Sandboxes {
         return viewOf(record);
       } catch (error) {
         record.status = "stopped";
-        await this.records.save(record);
+        await this.saveIfPossible(record);
+        if (busy.signal.aborted) throw startInterrupted(ref);
         throw error;
       } finally {
         delete entry.busy;
@@ -258,7 +269,19 @@ export class Sandboxes {
     this.report(record.id, await tearDown(record, this.stages, guest));
     record.status = "stopped";
     delete record.timeoutAt;
-    await this.records.save(record);
+    await this.saveIfPossible(record);
+  }
+
+  /**
+   * Save what is so whether it can be saved or not (the disk may be full): the next daemon sees
+   * for itself that nothing of the VM runs.
+   */
+  private async saveIfPossible(record: VmRecord): Promise<void> {
+    try {
+      await this.records.save(record);
+    } catch (error) {
+      this.log.error(`${record.id}: cannot save that it is ${record.status}`, error);
+    }
   }
 
   /**
@@ -289,6 +312,7 @@ export class Sandboxes {
   /** Remove a VM whatever its state; what cannot be cleaned is logged. */
   private async discard(entry: Entry): Promise<void> {
     const { record, guest } = entry;
+    entry.removing = true;
     delete entry.guest;
     clearTimeout(entry.timeout);
     clearTimeout(entry.claim);
@@ -389,6 +413,7 @@ export class Sandboxes {
   /** The channel to a running VM's agent. @throws ERR_VM_NOT_RUNNING */
   channel(ref: string): AgentChannel {
     const entry = this.find(ref);
+    if (entry.removing === true) throw removed(ref);
     if (entry.guest === undefined || entry.record.status !== "running") {
       throw notRunning(ref, entry.record);
     }

@@ -1,5 +1,7 @@
 /** Which directory a path leads to, and which one a process works in. */
-import { readlinkSync, realpathSync, statSync } from "node:fs";
+import { mkdirSync, readlinkSync, realpathSync, statSync } from "node:fs";
+import { dirname } from "node:path";
+import { errnoOf } from "../model/errors.ts";
 
 /** Whether there is such a directory (or file). */
 function lookAt(path: string): { dev: number; ino: number } | undefined {
@@ -52,4 +54,20 @@ export function worksInNamesake(pid: number, dir: string): boolean {
   const name = dir.slice(dir.lastIndexOf("/") + 1);
   const cwd = workingDirectory(pid);
   return cwd !== undefined && cwd.split("/").includes(name) && !worksIn(pid, dir);
+}
+
+/**
+ * Make a directory that only this user can enter, with those above it.
+ * @throws the system's error: Node's recursive mkdir says ENOENT where the system said EROFS or EDQUOT
+ */
+export function makeDirectory(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    if (errnoOf(error) !== "ENOENT") throw error;
+    let missing = path;
+    while (lookAt(dirname(missing)) === undefined) missing = dirname(missing);
+    mkdirSync(missing, { mode: 0o700 });
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  }
 }
