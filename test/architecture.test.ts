@@ -36,8 +36,14 @@ const allowed: Record<string, { may: string[]; because: string }> = {
     because: "the only composer",
   },
   daemon: {
-    may: ["sandbox", "schema", "agent", "doctor", "oci"],
+    may: ["sandbox", "schema", "agent", "doctor", "oci", "http"],
     because: "serves the composer over HTTP",
+  },
+  http: { may: [], because: "what servers share knows no server" },
+  gateway: {
+    may: ["client", "schema", "http", "network"],
+    because:
+      "other protocols on the SDK's client, and nothing below it; addresses are parsed by one piece of code",
   },
   client: {
     may: ["agent", "network", "oci"],
@@ -57,7 +63,7 @@ const allowed: Record<string, { may: string[]; because: string }> = {
     because: "asks each stage how it is",
   },
   cli: {
-    may: ["client", "agent", "doctor", "setup", "runtimes"],
+    may: ["client", "agent", "doctor", "setup", "runtimes", "gateway"],
     because: "may do only what the SDK can",
   },
 };

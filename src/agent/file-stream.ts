@@ -1,4 +1,5 @@
 /** Streams that carry files: whose permissions hold, what the agent says at the end. */
+import type { Readable } from "node:stream";
 import { VmsanError } from "../model/errors.ts";
 import type { GuestStream, StreamOptions } from "./streams.ts";
 import { startStream } from "./streams.ts";
@@ -71,6 +72,31 @@ export async function readFile(
   const spec = withUser({ kind: "read", path }, options);
   const stream = startStream(transport, spec, { ...withSignal(options), onStdout: onData });
   await checkExit(stream, `Cannot read ${path} in the guest`);
+}
+
+/**
+ * One file's bytes as a stream, once it is open; it fails when the file could not be read to its end.
+ * @throws ERR_AGENT_FILE when it cannot be opened
+ */
+export async function openFile(
+  transport: GuestTransport,
+  path: string,
+  options: FileOptions = {},
+): Promise<Readable> {
+  const stream = startStream(
+    transport,
+    withUser({ kind: "read", path }, options),
+    withSignal(options),
+  );
+  await stream.started;
+  const { stdout } = stream;
+  checkExit(stream, `Cannot read ${path} in the guest`).catch((error: unknown) =>
+    stdout.destroy(error as Error),
+  );
+  stdout.once("close", () => {
+    if (!stdout.readableEnded) stream.signal("SIGKILL", true);
+  });
+  return stdout;
 }
 
 /** Make one file of bytes; its name appears when all of them are there. */

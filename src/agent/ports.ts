@@ -34,8 +34,8 @@ export interface ForwardOptions {
   onError?: (error: unknown) => void;
 }
 
-/** The agent's way to write an endpoint. */
-function addressOf(endpoint: Endpoint): string {
+/** The agent's way to write an endpoint: host and port, or a path. */
+export function addressOf(endpoint: Endpoint): string {
   if (endpoint.network === "unix") return endpoint.path;
   const { host, port } = endpoint;
   return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;

@@ -39,6 +39,10 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
     login: async () => (await import("./commands/login.ts")).loginCommand,
     logout: async () => (await import("./commands/login.ts")).logoutCommand,
   },
+  "Gateway:": {
+    serve: async () => (await import("./commands/serve.ts")).serveCommand,
+    key: async () => (await import("./commands/key.ts")).keyCommand,
+  },
   "Host:": {
     setup: async () => (await import("./commands/setup.ts")).setupCommand,
     doctor: async () => (await import("./commands/doctor.ts")).doctorCommand,

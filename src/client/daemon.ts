@@ -6,7 +6,7 @@ import { identityOf, isAlive } from "../util/process-identity.ts";
 import { packageVersion } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
 import { Transport, isConnectionLost, isNotListening, isOtherVersion } from "./transport.ts";
-import type { CallOptions, StreamedCallOptions } from "./transport.ts";
+import type { CallOptions, RemoteServer, StreamedCallOptions } from "./transport.ts";
 
 const STOP_LIMIT_MS = 15_000;
 const STOP_POLL_MS = 20;
@@ -32,10 +32,11 @@ export class Daemon {
   private readonly mayStart: boolean;
   private ready: Promise<void> | undefined;
 
-  constructor(layout: Layout, mayStart: boolean) {
+  /** @param remote a gateway in place of this machine's daemon */
+  constructor(layout: Layout, mayStart: boolean, remote?: RemoteServer) {
     this.layout = layout;
-    this.mayStart = mayStart;
-    this.transport = new Transport(layout.socket);
+    this.mayStart = mayStart && remote === undefined;
+    this.transport = new Transport(remote ?? layout.socket);
   }
 
   /** Make sure that a daemon of this version serves. */
@@ -70,6 +71,7 @@ export class Daemon {
     try {
       return await body(this.transport);
     } catch (error) {
+      if (this.transport.remote) throw error;
       if (!isNotListening(error) && !isOtherVersion(error)) throw error;
       // Of several calls that find this, one starts the daemon; the others wait for it.
       if (this.ready === before) this.ready = undefined;
@@ -86,7 +88,7 @@ export class Daemon {
   /** A call whose reply is progress and a result. */
   async streamed<T>(method: string, path: string, options: StreamedCallOptions): Promise<T> {
     // What was uploaded in vain would be lost.
-    if (options.upload !== undefined) await this.ensure();
+    if (options.upload !== undefined && !this.transport.remote) await this.ensure();
     return await this.withDaemon((transport) => transport.streamed<T>(method, path, options));
   }
 

@@ -81,6 +81,11 @@ export function registryAccess(caFile?: string): RegistryAccess {
 
 const PATH_SOURCES = /^(oci|oci-archive|docker-archive|rootfs):(?!-$)(.+)$/s;
 
+/** Whether an image source names files or an engine of the host, and no registry. */
+export function isHostSource(source: string): boolean {
+  return /^(?:oci|oci-archive|docker-archive|docker-daemon|rootfs):/.test(source);
+}
+
 /** An image source whose path is absolute: the daemon's working directory is another. */
 export function absoluteSource(source: string): string {
   const match = PATH_SOURCES.exec(source);

@@ -2,7 +2,7 @@
  * client/: the one client of the daemon, used by the SDK and by the CLI. Takes requests as
  * nouns of model/, gives their results; starts the daemon when it does not run.
  *
- * transport.ts: HTTP/1.1 over the daemon's unix socket.
+ * transport.ts: HTTP/1.1 over the daemon's unix socket, or over TCP to a gateway.
  */
 import type * as Http from "node:http";
 import type { IncomingMessage, RequestOptions } from "node:http";
@@ -63,8 +63,8 @@ export function isConnectionLost(error: unknown): boolean {
  * Loaded on first use, and not by import: that would load all that node:http exports, WebSocket
  * among it, which takes 20 ms.
  */
-function http(): typeof Http {
-  return process.getBuiltinModule("node:http");
+function http(secure: boolean): Pick<typeof Http, "request"> {
+  return process.getBuiltinModule(secure ? "node:https" : "node:http");
 }
 
 /** The error that the daemon reported. */
@@ -94,19 +94,66 @@ function errorFrom(status: number, text: string): VmsanError {
  */
 const NO_SERVER_NAME = { servername: "" };
 
-/** Calls to one daemon socket. */
-export class Transport {
-  private readonly socket: string;
+/** A gateway on another machine (`vmsan serve`), and the key that it is shown. */
+export interface RemoteServer {
+  /** `http://HOST:PORT` or `https://HOST:PORT`. */
+  url: string;
+  /** The API key's text. */
+  key: string;
+  /** Certificates to trust instead of the system's, PEM. */
+  ca?: string;
+}
 
-  /** @param socket absolute path of the daemon's socket, of any length */
-  constructor(socket: string) {
-    this.socket = socket;
+/** How one request gets to its server. */
+interface Route extends Disposable {
+  options: RequestOptions;
+  headers: Record<string, string>;
+  secure: boolean;
+}
+
+/** Calls to one daemon socket, or to one gateway. */
+export class Transport {
+  private readonly server: string | RemoteServer;
+
+  /** @param server absolute path of the daemon's socket, of any length; or a gateway */
+  constructor(server: string | RemoteServer) {
+    this.server = server;
+  }
+
+  /** Whether this speaks to a gateway, whose process is not ours to start or to end. */
+  get remote(): boolean {
+    return typeof this.server !== "string";
+  }
+
+  private route(): Route {
+    if (typeof this.server === "string") {
+      const address = socketPath(this.server);
+      return {
+        options: { ...NO_SERVER_NAME, socketPath: address.path },
+        headers: { host: "vmsan" },
+        secure: false,
+        [Symbol.dispose]: () => address[Symbol.dispose](),
+      };
+    }
+    const { url, key, ca } = this.server;
+    const { protocol, hostname, port, host } = new URL(url);
+    const secure = protocol === "https:";
+    return {
+      options: {
+        host: hostname.replace(/^\[(.*)\]$/, "$1"),
+        port: port === "" ? (secure ? 443 : 80) : Number(port),
+        ...(ca === undefined ? {} : { ca }),
+      },
+      headers: { host, authorization: `Bearer ${key}` },
+      secure,
+      [Symbol.dispose]: () => undefined,
+    };
   }
 
   private async send(method: string, path: string, options: CallOptions): Promise<IncomingMessage> {
-    const address = socketPath(this.socket);
+    using route = this.route();
     const headers: Record<string, string> = {
-      host: "vmsan",
+      ...route.headers,
       [VERSION_HEADER]: packageVersion(),
       ...options.headers,
     };
@@ -115,26 +162,21 @@ export class Transport {
     const requestOptions: RequestOptions = {
       // A connection each: an idle one kept open would keep this process from ending.
       agent: false,
-      ...NO_SERVER_NAME,
-      socketPath: address.path,
+      ...route.options,
       method,
       path,
       headers,
       ...(options.signal === undefined ? {} : { signal: options.signal }),
     };
-    try {
-      return await new Promise<IncomingMessage>((resolve, reject) => {
-        const request = http().request(requestOptions, resolve);
-        request.on("error", reject);
-        if (options.upload === undefined) request.end(payload);
-        else {
-          options.upload.on("error", (error) => request.destroy(error));
-          options.upload.pipe(request);
-        }
-      });
-    } finally {
-      address[Symbol.dispose]();
-    }
+    return await new Promise<IncomingMessage>((resolve, reject) => {
+      const request = http(route.secure).request(requestOptions, resolve);
+      request.on("error", reject);
+      if (options.upload === undefined) request.end(payload);
+      else {
+        options.upload.on("error", (error) => request.destroy(error));
+        options.upload.pipe(request);
+      }
+    });
   }
 
   /** A call with one JSON value as its reply; undefined for 204. */
@@ -215,37 +257,32 @@ export class Transport {
 
   /** Switch a connection to raw bytes (HTTP/1.1 Upgrade, protocol `vmsan-stream`). */
   async upgrade(path: string, signal?: AbortSignal): Promise<Duplex> {
-    const address = socketPath(this.socket);
+    using route = this.route();
     const requestOptions: RequestOptions = {
       agent: false,
-      ...NO_SERVER_NAME,
-      socketPath: address.path,
+      ...route.options,
       method: "POST",
       path,
       headers: {
-        host: "vmsan",
+        ...route.headers,
         [VERSION_HEADER]: packageVersion(),
         connection: "Upgrade",
         upgrade: "vmsan-stream",
       },
       ...(signal === undefined ? {} : { signal }),
     };
-    try {
-      return await new Promise<Duplex>((resolve, reject) => {
-        const request = http().request(requestOptions);
-        request.on("error", reject);
-        request.on("upgrade", (_reply, socket, head) => {
-          if (head.length > 0) socket.unshift(head);
-          resolve(socket);
-        });
-        request.on("response", (reply) => {
-          readText(reply).then((text) => reject(errorFrom(reply.statusCode ?? 0, text)), reject);
-        });
-        request.end();
+    return await new Promise<Duplex>((resolve, reject) => {
+      const request = http(route.secure).request(requestOptions);
+      request.on("error", reject);
+      request.on("upgrade", (_reply, socket, head) => {
+        if (head.length > 0) socket.unshift(head);
+        resolve(socket);
       });
-    } finally {
-      address[Symbol.dispose]();
-    }
+      request.on("response", (reply) => {
+        readText(reply).then((text) => reject(errorFrom(reply.statusCode ?? 0, text)), reject);
+      });
+      request.end();
+    });
   }
 }
 

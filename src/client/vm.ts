@@ -3,6 +3,7 @@ import type { Duplex, Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { CopyOptions } from "../agent/copy.ts";
 import type { FileOptions } from "../agent/file-stream.ts";
+import type { Endpoint } from "../agent/ports.ts";
 import { attachStream, startStream } from "../agent/streams.ts";
 import type { AttachOptions, GuestStream, StreamOptions } from "../agent/streams.ts";
 import type { StreamExit, StreamSpec } from "../agent/spec.ts";
@@ -216,6 +217,15 @@ export class Vm {
     return { ...exit, stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr) };
   }
 
+  /**
+   * Connect to something that listens in the guest, whatever the network policy is.
+   * @throws ERR_AGENT_DIAL when nothing listens there
+   */
+  async dial(endpoint: Endpoint): Promise<Duplex> {
+    const { dialGuest } = await import("../agent/dial.ts");
+    return await dialGuest(this.transport, endpoint);
+  }
+
   /** Put a network policy in force. */
   async setPolicy(policy: NetworkPolicy): Promise<void> {
     this.view = await this.daemon.call<VmView>("PUT", vmPath(this.id, "policy"), { body: policy });
@@ -290,6 +300,15 @@ export class Vm {
   ): Promise<void> {
     const { readFile } = await import("../agent/file-stream.ts");
     await readFile(this.transport, path, onData, this.asUser(options));
+  }
+
+  /**
+   * Open one file of the guest; a slow reader slows the guest.
+   * @throws ERR_AGENT_FILE when it cannot be read
+   */
+  async openFile(path: string, options: FileOptions = {}): Promise<Readable> {
+    const { openFile } = await import("../agent/file-stream.ts");
+    return await openFile(this.transport, path, this.asUser(options));
   }
 
   /** Write one file of the guest; it appears under its name when it is whole. */

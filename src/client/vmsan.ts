@@ -1,6 +1,7 @@
 /** The SDK's entrance: all VMs and images of one VMSAN_DIR. */
 import type { CreateRequest, VmList, VmView } from "../model/api.ts";
 import { layoutOf, vmsanDir } from "../util/paths.ts";
+import { invalid } from "../util/units.ts";
 import { Daemon } from "./daemon.ts";
 import type { WorkOptions } from "./daemon.ts";
 import { Hold } from "./hold.ts";
@@ -9,6 +10,7 @@ import { Kernels } from "./kernels.ts";
 import { createRequest } from "./options.ts";
 import type { CreateOptions } from "./options.ts";
 import { vmPath } from "./paths.ts";
+import type { RemoteServer } from "./transport.ts";
 import type { Vm } from "./vm.ts";
 
 /** Where and how to reach the daemon. */
@@ -17,6 +19,27 @@ export interface VmsanOptions {
   dir?: string;
   /** Start the daemon when it does not run; default true. */
   start?: boolean;
+  /**
+   * A gateway on another machine instead of a daemon on this one; default from VMSAN_URL and
+   * VMSAN_KEY when `dir` is not given.
+   */
+  remote?: RemoteServer;
+}
+
+/** The gateway that the environment names; undefined when it names none. */
+function remoteServer(): RemoteServer | undefined {
+  const { VMSAN_URL: url, VMSAN_KEY: key } = process.env;
+  if (url === undefined || url === "") return undefined;
+  if (/^https?:\/\//.test(url) && URL.canParse(url) && key !== undefined && key !== "") {
+    return { url, key };
+  }
+  throw invalid(
+    "FLAGS",
+    "VMSAN_URL",
+    url,
+    "It takes http://HOST:PORT or https://HOST:PORT of a `vmsan serve`, and VMSAN_KEY its API key.",
+    "Set both, or neither for this machine's own VMs.",
+  );
 }
 
 /** microVMs from OCI images. One object for each VMSAN_DIR; it holds no connection open. */
@@ -27,7 +50,8 @@ export class Vmsan {
 
   constructor(options: VmsanOptions = {}) {
     const dir = options.dir ?? vmsanDir();
-    this.daemon = new Daemon(layoutOf(dir), options.start ?? true);
+    const remote = options.remote ?? (options.dir === undefined ? remoteServer() : undefined);
+    this.daemon = new Daemon(layoutOf(dir), options.start ?? true, remote);
     this.images = new Images(this.daemon);
     this.kernels = new Kernels(this.daemon);
   }
@@ -50,6 +74,17 @@ export class Vmsan {
     if (options.image !== undefined) {
       Object.assign(request, await this.images.source(options.image, request.pull, work));
     }
+    return await this.createFrom(request, work);
+  }
+
+  /**
+   * As {@link create}, from a complete request in plain numbers.
+   * @throws VmsanError as create does
+   */
+  async createFrom(
+    request: CreateRequest,
+    work: WorkOptions & { onVm?: (id: string) => void } = {},
+  ): Promise<Vm> {
     const hold = request.ephemeral ? new Hold(this.daemon) : undefined;
     const view = await this.daemon.streamed<VmView>("POST", "/v1/vms", {
       body: request,

@@ -23,7 +23,7 @@ import type { Host } from "../sandbox/host.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import { validate, withoutUndefined } from "../schema/api.ts";
 import { registryAccessSchema } from "../schema/registry.ts";
-import { jsonBody, streamedReply } from "./reply.ts";
+import { jsonBody, streamedReply } from "../http/reply.ts";
 
 const name = z.string().min(1).max(4096);
 const path = z.string().max(4096).startsWith("/");

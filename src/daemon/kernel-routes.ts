@@ -6,7 +6,7 @@ import type { Host } from "../sandbox/host.ts";
 import { chooseKernel, dropKernel, keepKernel, kernelList } from "../sandbox/kernels.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import { validate } from "../schema/api.ts";
-import { jsonBody } from "./reply.ts";
+import { jsonBody } from "../http/reply.ts";
 
 const path = z.string().max(4096).startsWith("/");
 const addSchema = z.strictObject({ file: path, modulesDir: path.optional() });

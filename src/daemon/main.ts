@@ -18,7 +18,7 @@ import { socketPath } from "../util/socket-path.ts";
 import { imageRoutes } from "./image-routes.ts";
 import { kernelRoutes } from "./kernel-routes.ts";
 import { networkRoutes } from "./network-routes.ts";
-import { fileLog } from "./log.ts";
+import { fileLog } from "../util/log.ts";
 import { serve } from "./server.ts";
 
 const IDLE_LIMIT_MS = 15 * 60_000;

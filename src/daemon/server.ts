@@ -16,8 +16,8 @@ import { VmsanError, asVmsanError, messageOf } from "../model/errors.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import { socketPath } from "../util/socket-path.ts";
 import { packageVersion } from "../util/package.ts";
-import { errorReply, statusOf } from "./reply.ts";
-import type { Log } from "./log.ts";
+import { errorReply, statusOf } from "../http/reply.ts";
+import type { Log } from "../util/log.ts";
 import { vmRoutes } from "./vm-routes.ts";
 
 const STREAM_PATH = /^\/v1\/vms\/([a-z0-9][a-z0-9._-]{0,62})(\/v1\/streams(?:\/[0-9a-f]{16})?)$/;

@@ -6,7 +6,7 @@ import type { VmView } from "../model/api.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import { parseCreateRequest, policySchema, validate, withoutUndefined } from "../schema/api.ts";
 import { followFile, readWhole } from "./follow.ts";
-import { jsonBody, streamedReply } from "./reply.ts";
+import { jsonBody, streamedReply } from "../http/reply.ts";
 
 const stopSchema = z.strictObject({ graceMs: z.int().min(0).max(3_600_000).optional() });
 

@@ -39,7 +39,8 @@ export const publishedPortSchema = z.strictObject({
   guestPort: port,
 });
 
-const createSchema = z.strictObject({
+/** A VM to be made, complete. */
+export const createSchema = z.strictObject({
   image: text(4096).min(1).optional(),
   runtime: text(64).min(1).optional(),
   rootfs: absolutePath.optional(),

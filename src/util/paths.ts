@@ -41,6 +41,8 @@ export interface Layout {
   probes: string;
   /** What Node.js keeps of compiled modules. */
   compileCache: string;
+  /** What `vmsan serve` keeps: keys, its secret, the audit log. Mode 0700. */
+  gateway: string;
 }
 
 /** The layout of a VMSAN_DIR. */
@@ -65,5 +67,6 @@ export function layoutOf(root: string): Layout {
     network: join(root, "network"),
     probes: join(root, "probes"),
     compileCache: join(root, "cache", "compile"),
+    gateway: join(root, "gateway"),
   };
 }

@@ -1,9 +1,12 @@
-/** Replies of the HTTP API: JSON, errors with a fitting status, and lines of progress. */
+/**
+ * http/: what servers of HTTP APIs share. Takes requests and results, gives JSON bodies that are
+ * bounded, errors with a fitting status, and lines of progress.
+ */
 import type { Context } from "hono";
 import { stream } from "hono/streaming";
 import type { ReplyLine } from "../model/api.ts";
 import { VmsanError, asVmsanError } from "../model/errors.ts";
-import type { Work } from "../sandbox/stages.ts";
+import type { ProgressSink } from "../model/progress.ts";
 
 /** Most bytes of a JSON request body. */
 const MAX_BODY = 4 << 20;
@@ -11,8 +14,24 @@ const MAX_BODY = 4 << 20;
 /** Longest that a line of progress waits for others, in milliseconds: less than eyes notice. */
 const PROGRESS_MS = 20;
 
+/** Of the gateway's own refusals; see gateway/access/. */
+const GATEWAY_STATUS: Record<string, 401 | 403 | 413 | 421 | 429 | 502> = {
+  ERR_GATEWAY_UNAUTHORIZED: 401,
+  ERR_GATEWAY_FORBIDDEN: 403,
+  ERR_GATEWAY_QUOTA: 403,
+  ERR_GATEWAY_TOO_LARGE: 413,
+  ERR_GATEWAY_HOST: 421,
+  ERR_GATEWAY_RATE: 429,
+  ERR_GATEWAY_UPSTREAM: 502,
+};
+
+/** What {@link statusOf} gives. */
+export type ErrorStatus = 400 | 401 | 403 | 404 | 409 | 413 | 421 | 429 | 500 | 502;
+
 /** The HTTP status for an error code. */
-export function statusOf(code: string): 400 | 404 | 409 | 500 {
+export function statusOf(code: string): ErrorStatus {
+  const own = GATEWAY_STATUS[code];
+  if (own !== undefined) return own;
   if (code.startsWith("ERR_VALIDATION_")) return 400;
   if (code.endsWith("_NOT_FOUND")) return 404;
   if (/_(NOT_STOPPED|NOT_RUNNING|NAME_TAKEN|IN_USE|DAEMON_VERSION)$/.test(code)) return 409;
@@ -51,8 +70,11 @@ function badBody(why: string): VmsanError {
   });
 }
 
-/** What a streamed operation is given besides its work. */
-export interface StreamedWork<T> extends Work {
+/** What a streamed operation is given. */
+export interface StreamedWork<T> {
+  /** Aborted when the client goes away. */
+  signal: AbortSignal;
+  progress: ProgressSink;
   /** Send a line that is neither progress nor the end. */
   send(line: ReplyLine<T>): void;
   /** Resolves when the client has gone. */

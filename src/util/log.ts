@@ -1,4 +1,4 @@
-/** The daemon's log: lines with a time stamp, in a file that is rotated by size. */
+/** A log: lines with a time stamp, in a file that is rotated by size. */
 import { appendFileSync, renameSync, statSync } from "node:fs";
 import { errnoOf, messageOf } from "../model/errors.ts";
 

@@ -1,0 +1,59 @@
+/** `vmsan serve`: a gateway for programs on other machines. */
+import { resolve } from "node:path";
+import type { Command } from "commander";
+import { command, collectList, interruptSignal, runs } from "../command.ts";
+
+interface ServeFlags {
+  listen?: string;
+  tlsCert?: string;
+  tlsKey?: string;
+  behindProxy?: boolean;
+  domain?: string[];
+}
+
+/** The definition. */
+export function serveCommand(): Command {
+  const target = command("serve", "serve VMs to programs on other machines")
+    .option("--listen <address>", "PORT or ADDRESS:PORT (127.0.0.1:7300)")
+    .option("--tls-cert <file>", "certificate and chain, PEM; taken up again when it changes")
+    .option("--tls-key <file>", "its private key, PEM")
+    .option("--behind-proxy", "something in front of it speaks TLS")
+    .option("--domain <names>", "names it answers for; PORT-VM.NAME is a guest's port", collectList)
+    .addHelpText("after", AFTER);
+  return runs<ServeFlags>(target, async ({ flags, output }) => {
+    const { tlsCert, tlsKey } = flags;
+    if ((tlsCert === undefined) !== (tlsKey === undefined)) {
+      const { invalid } = await import("../../util/units.ts");
+      throw invalid(
+        "FLAGS",
+        "certificate",
+        tlsCert ?? tlsKey ?? "",
+        "A certificate and its key go together.",
+        "Give both --tls-cert and --tls-key.",
+      );
+    }
+    const interrupt = interruptSignal();
+    const { startGateway } = await import("../../gateway/gateway.ts");
+    const gateway = await startGateway({
+      ...(flags.listen === undefined ? {} : { listen: flags.listen }),
+      ...(tlsCert === undefined || tlsKey === undefined
+        ? {}
+        : { tls: { cert: resolve(tlsCert), key: resolve(tlsKey) } }),
+      behindProxy: flags.behindProxy === true,
+      domains: flags.domain ?? [],
+    });
+    output.result({ url: gateway.url }, `serving on ${gateway.url}`);
+    await new Promise<void>((end) => {
+      if (interrupt.signal.aborted) end();
+      else interrupt.signal.addEventListener("abort", () => end(), { once: true });
+    });
+    await gateway.close();
+    interrupt.dispose();
+  });
+}
+
+const AFTER = `
+Clients need a key (vmsan key create) and two variables, for vmsan itself on another machine:
+  export VMSAN_URL=http://127.0.0.1:7300
+  export VMSAN_KEY=vmsan_...
+See docs/serve.md.`;

@@ -1,0 +1,95 @@
+/** How much one key may do: requests a second, and VMs with what they occupy. */
+import { VmsanError } from "../../model/errors.ts";
+import type { VmView } from "../../model/api.ts";
+import type { GatewayKey } from "../../model/gateway.ts";
+
+/** Seconds over which the rate is averaged: as many requests may come at once. */
+const BURST_S = 10;
+
+/** Label of VMs that a gateway made: the ID of the key. */
+export const KEY_LABEL = "vmsan.key";
+
+/** What a VM will occupy. */
+export interface Wanted {
+  memMib: number;
+  diskSizeBytes: number;
+}
+
+interface Bucket {
+  tokens: number;
+  at: number;
+}
+
+/** Token buckets of requests, one for each key. */
+export class Rates {
+  private readonly buckets = new Map<string, Bucket>();
+  private readonly now: () => number;
+
+  /** @param now milliseconds of a clock that never goes back */
+  constructor(now: () => number = () => performance.now()) {
+    this.now = now;
+  }
+
+  /** Count a request. @throws ERR_GATEWAY_RATE with `retryAfterSeconds` in its details */
+  take(key: GatewayKey): void {
+    const rate = key.limits.requestsPerSecond;
+    if (rate === undefined) return;
+    const now = this.now();
+    const bucket = this.buckets.get(key.id) ?? { tokens: rate * BURST_S, at: now };
+    bucket.tokens = Math.min(rate * BURST_S, bucket.tokens + ((now - bucket.at) / 1000) * rate);
+    bucket.at = now;
+    this.buckets.set(key.id, bucket);
+    if (bucket.tokens >= 1) {
+      bucket.tokens -= 1;
+      return;
+    }
+    const retryAfterSeconds = Math.max(1, Math.ceil((1 - bucket.tokens) / rate));
+    throw new VmsanError({
+      code: "ERR_GATEWAY_RATE",
+      message: `Too many requests with the key ${key.name}`,
+      why: `It may send ${rate} a second.`,
+      fix: `Ask again in ${retryAfterSeconds} s, or have the limit raised.`,
+      details: { retryAfterSeconds },
+    });
+  }
+}
+
+/** VMs that are being made, so that two requests at once cannot both take the last place. */
+export class Quotas {
+  private readonly pending = new Map<string, Wanted[]>();
+
+  /**
+   * Take a place for VMs about to be made.
+   * @param views all VMs there are
+   * @returns gives the place back; call it once the VMs are listed or have failed
+   * @throws ERR_GATEWAY_QUOTA
+   */
+  reserve(key: GatewayKey, wanted: readonly Wanted[], views: readonly VmView[]): () => void {
+    const mine: Wanted[] = views.filter(({ labels }) => labels[KEY_LABEL] === key.id);
+    const pending = this.pending.get(key.id) ?? [];
+    const all = [...mine, ...pending, ...wanted];
+    const sum = (field: keyof Wanted): number => all.reduce((total, vm) => total + vm[field], 0);
+    const { vms, memMib, diskBytes } = key.limits;
+    const checks: [string, number, number | undefined][] = [
+      ["VMs", all.length, vms],
+      ["MiB of memory", sum("memMib"), memMib],
+      ["bytes of disk", sum("diskSizeBytes"), diskBytes],
+    ];
+    for (const [what, value, limit] of checks) {
+      if (limit === undefined || value <= limit) continue;
+      throw new VmsanError({
+        code: "ERR_GATEWAY_QUOTA",
+        message: `The key ${key.name} may not have ${value} ${what}`,
+        why: `Its limit is ${limit}.`,
+        fix: "Remove VMs that are not needed any more, or have the limit raised.",
+      });
+    }
+    this.pending.set(key.id, [...pending, ...wanted]);
+    return () => {
+      const left = [...(this.pending.get(key.id) ?? [])];
+      for (const one of wanted) left.splice(left.indexOf(one), 1);
+      if (left.length === 0) this.pending.delete(key.id);
+      else this.pending.set(key.id, left);
+    };
+  }
+}

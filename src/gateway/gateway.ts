@@ -1,0 +1,66 @@
+/**
+ * gateway/: one process that programs on other machines talk to, on the SDK's client and nothing below
+ * it. Takes HTTP over TCP in several protocols (a folder each: native/, ports/ …), shared below them:
+ * access/ (keys, limits, audit) and http/ (listening, hosts). It needs no root and may die or be
+ * replaced at any moment: VMs belong to the daemon.
+ *
+ * gateway.ts: the composition.
+ */
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { Vmsan } from "../client/vmsan.ts";
+import { fileLog } from "../util/log.ts";
+import { vmsanDir } from "../util/paths.ts";
+import { Gate } from "./access/gate.ts";
+import { Keys } from "./access/keys.ts";
+import { loadTokens } from "./access/tokens.ts";
+import { Hosts } from "./http/hosts.ts";
+import { checkExposure, parseListen } from "./http/listen.ts";
+import type { TlsFiles } from "./http/listen.ts";
+import { listen } from "./http/server.ts";
+import type { ListeningGateway } from "./http/server.ts";
+import { nativeFace } from "./native/face.ts";
+import { portsFace } from "./ports/face.ts";
+
+/** How a gateway serves. */
+export interface GatewayOptions {
+  /** VMSAN_DIR; default from the environment. */
+  dir?: string;
+  /** `PORT`, `ADDRESS:PORT`; default 127.0.0.1:7300. */
+  listen?: string;
+  tls?: TlsFiles;
+  /** Something in front speaks TLS: a public address is allowed without. */
+  behindProxy?: boolean;
+  /** Names that it answers for; ports of VMs are `PORT-VM.` before them. */
+  domains?: readonly string[];
+}
+
+/** The default address. */
+export const DEFAULT_LISTEN = "127.0.0.1:7300";
+
+/**
+ * Serve until closed.
+ * @throws ERR_VALIDATION_FLAGS for an unsafe address, ERR_GATEWAY_LISTEN, ERR_GATEWAY_TLS
+ */
+export async function startGateway(options: GatewayOptions = {}): Promise<ListeningGateway> {
+  const address = parseListen(options.listen ?? DEFAULT_LISTEN);
+  const { tls } = options;
+  checkExposure(address, options);
+  // Named, so that a gateway never serves another gateway's VMs.
+  const vmsan = new Vmsan({ dir: options.dir ?? vmsanDir() });
+  const directory = vmsan.daemon.layout.gateway;
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const gate = new Gate(
+    new Keys(directory),
+    await loadTokens(directory),
+    fileLog(join(directory, "audit.log")),
+  );
+  const hosts = new Hosts(options.domains ?? []);
+  return await listen({
+    address,
+    ...(tls === undefined ? {} : { tls }),
+    hosts,
+    faces: [portsFace(vmsan, gate, hosts), nativeFace(vmsan, gate)],
+    log: fileLog(join(directory, "gateway.log")),
+  });
+}

@@ -1,0 +1,195 @@
+/** The server: connections, hosts, and which face a request is for. */
+import { createServer } from "node:http";
+import type { IncomingMessage, Server, ServerOptions, ServerResponse } from "node:http";
+import { createServer as createTlsServer } from "node:https";
+import type { Server as TlsServer } from "node:https";
+import type { AddressInfo } from "node:net";
+import type { Duplex } from "node:stream";
+import { VmsanError, asVmsanError, errnoOf, messageOf } from "../../model/errors.ts";
+import { statusOf } from "../../http/reply.ts";
+import type { Log } from "../../util/log.ts";
+import type { Hosts } from "./hosts.ts";
+import { CertificateFiles } from "./listen.ts";
+import type { ListenAddress, TlsFiles } from "./listen.ts";
+
+/** One protocol that a gateway speaks. The first face that claims a request answers it. */
+export interface Face {
+  readonly name: string;
+  /** Whether a request is this face's: by method, path and headers alone. */
+  claims(request: IncomingMessage): boolean;
+  /** Answer it. What it throws becomes {@link refuse}'s answer when nothing was sent yet. */
+  handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
+  /** Take over a connection that asks to switch protocols; faces without it refuse. */
+  upgrade?(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void>;
+}
+
+/** What a server is made of. */
+export interface ServerParts {
+  address: ListenAddress;
+  tls?: TlsFiles;
+  hosts: Hosts;
+  faces: readonly Face[];
+  log: Log;
+}
+
+/** A listening gateway. */
+export interface ListeningGateway {
+  /** `http` or `https`, address and the real port. */
+  readonly url: string;
+  readonly port: number;
+  /** Stop accepting and end what is open. */
+  close(): Promise<void>;
+}
+
+const CERTIFICATE_POLL_MS = 2_000;
+
+const SERVER_OPTIONS: ServerOptions = {
+  maxHeaderSize: 32 << 10,
+  // Headers come at once or not at all; bodies may be gigabytes, and streams last for days.
+  headersTimeout: 20_000,
+  requestTimeout: 0,
+  keepAliveTimeout: 75_000,
+  connectionsCheckingInterval: 5_000,
+  insecureHTTPParser: false,
+  requireHostHeader: true,
+};
+
+/** Most connections at once. */
+const MAX_CONNECTIONS = 20_000;
+
+/** Answer with an error in vmsan's own form. */
+export function refuse(response: ServerResponse, error: unknown): void {
+  const known = asVmsanError(error, "The request failed");
+  if (response.headersSent) {
+    response.destroy();
+    return;
+  }
+  const status = statusOf(known.code);
+  const retry = known.details?.["retryAfterSeconds"];
+  response.writeHead(status, {
+    "content-type": "application/json",
+    "cache-control": "no-store",
+    ...(typeof retry === "number" ? { "retry-after": String(retry) } : {}),
+    ...(status === 401 ? { "www-authenticate": "Bearer" } : {}),
+  });
+  response.end(JSON.stringify({ error: known.toJSON() }));
+}
+
+/** Answer a connection that asked to switch protocols with an error, and end it. */
+export function refuseUpgrade(socket: Duplex, error: unknown): void {
+  const known = asVmsanError(error, "The request failed");
+  const body = JSON.stringify({ error: known.toJSON() });
+  socket.end(
+    `HTTP/1.1 ${statusOf(known.code)} Refused\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
+  );
+}
+
+/** What is answered where no face is. */
+function noRoute(request: IncomingMessage): VmsanError {
+  const path = (request.url ?? "").split("?", 1)[0] ?? "";
+  return new VmsanError({
+    code: "ERR_GATEWAY_ROUTE_NOT_FOUND",
+    message: `No route ${request.method} ${path.slice(0, 200)}`,
+    why: "No protocol of this gateway has it.",
+    fix: "See /openapi.json, and docs/serve.md for the protocols.",
+  });
+}
+
+/** Listen. @throws ERR_GATEWAY_LISTEN, ERR_GATEWAY_TLS */
+export async function listen(parts: ServerParts): Promise<ListeningGateway> {
+  const { address, hosts, faces, log } = parts;
+  const open = new Set<Duplex>();
+  const faceOf = (request: IncomingMessage): Face => {
+    hosts.check(request);
+    const face = faces.find((candidate) => candidate.claims(request));
+    if (face === undefined) throw noRoute(request);
+    return face;
+  };
+  const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
+    void (async () => {
+      try {
+        await faceOf(request).handle(request, response);
+      } catch (error) {
+        const known = asVmsanError(error, "The request failed");
+        if (statusOf(known.code) === 500) log.error(`${request.method} failed`, error);
+        refuse(response, known);
+      }
+    })();
+  };
+  const onUpgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
+    open.add(socket);
+    socket.once("close", () => open.delete(socket));
+    // Whoever takes it over listens too; without this an early reset would end the process.
+    socket.on("error", () => socket.destroy());
+    void (async () => {
+      try {
+        const face = faceOf(request);
+        if (face.upgrade === undefined) throw noRoute(request);
+        await face.upgrade(request, socket, head);
+      } catch (error) {
+        refuseUpgrade(socket, error);
+      }
+    })();
+  };
+  const server = await makeServer(parts);
+  server.maxConnections = MAX_CONNECTIONS;
+  server.on("request", onRequest);
+  server.on("upgrade", onUpgrade);
+  server.on("clientError", (_error: Error, socket: Duplex) => {
+    if (socket.writable) socket.end("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n");
+    else socket.destroy();
+  });
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once("error", reject);
+      server.listen(address.port, address.host, () => {
+        server.off("error", reject);
+        resolve();
+      });
+    });
+  } catch (error) {
+    throw new VmsanError(
+      {
+        code: "ERR_GATEWAY_LISTEN",
+        message: `Cannot listen on ${address.host} port ${address.port}`,
+        why:
+          errnoOf(error) === "EADDRINUSE" ? "Something listens there already." : messageOf(error),
+        fix: "Choose another one with --listen ADDRESS:PORT.",
+      },
+      error,
+    );
+  }
+  const { port } = server.address() as AddressInfo;
+  const host = address.host.includes(":") ? `[${address.host}]` : address.host;
+  return {
+    url: `${parts.tls === undefined ? "http" : "https"}://${host}:${port}`,
+    port,
+    close: async () => {
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      for (const socket of open) socket.destroy();
+      server.closeAllConnections();
+      await closed;
+    },
+  };
+}
+
+/** A server with or without TLS; a changed certificate is taken up by itself. */
+async function makeServer({ tls, log }: ServerParts): Promise<Server | TlsServer> {
+  if (tls === undefined) return createServer(SERVER_OPTIONS);
+  const files = new CertificateFiles(tls);
+  const first = await files.changed();
+  const server = createTlsServer({ ...SERVER_OPTIONS, ...first, minVersion: "TLSv1.2" });
+  const poll = setInterval(() => {
+    files
+      .changed()
+      .then((certificate) => {
+        if (certificate === undefined) return;
+        server.setSecureContext({ ...certificate, minVersion: "TLSv1.2" });
+        log.info("took up a new certificate");
+      })
+      .catch((error: unknown) => log.error("kept the old certificate", error));
+  }, CERTIFICATE_POLL_MS);
+  poll.unref();
+  server.once("close", () => clearInterval(poll));
+  return server;
+}

@@ -1,0 +1,168 @@
+/**
+ * native/: vmsan's own HTTP API for programs on other machines: the daemon's calls as far as they make
+ * sense there, kept to the caller's project, and three that need no SDK (exec, files). Takes requests
+ * with API keys; one table of routes serves them and writes the OpenAPI document.
+ *
+ * bodies.ts: what requests may say, and what remote callers may not.
+ */
+import { z } from "zod";
+import type { CreateRequest } from "../../model/api.ts";
+import { VmsanError } from "../../model/errors.ts";
+import { isHostSource } from "../../client/options.ts";
+import { createSchema, policySchema, validate, withoutUndefined } from "../../schema/api.ts";
+import type { Caller } from "../access/gate.ts";
+import { KEY_LABEL } from "../access/limits.ts";
+import { PUBLIC_LABEL } from "../ports/access.ts";
+
+const policy = z.strictObject({
+  mode: policySchema.shape.mode.default("allow-all"),
+  allowedDomains: policySchema.shape.allowedDomains.default([]),
+  allowedCidrs: policySchema.shape.allowedCidrs.default([]),
+  deniedCidrs: policySchema.shape.deniedCidrs.default([]),
+  allowedPorts: policySchema.shape.allowedPorts,
+  allowHostPorts: policySchema.shape.allowHostPorts.default([]),
+  allowIcmp: policySchema.shape.allowIcmp.default(false),
+  allowUdp: policySchema.shape.allowUdp.default(false),
+  bandwidthMbit: policySchema.shape.bandwidthMbit,
+});
+
+/** A network policy with what is left out filled in. */
+export const remotePolicySchema = policy;
+
+const isolation = createSchema.shape.isolation;
+
+/** A VM as remote callers ask for it: only what differs from the defaults must be said. */
+export const remoteCreateSchema = createSchema.extend({
+  vcpus: createSchema.shape.vcpus.default(1),
+  memMib: createSchema.shape.memMib.default(512),
+  diskSizeBytes: createSchema.shape.diskSizeBytes.default(10 * 2 ** 30),
+  diskMode: createSchema.shape.diskMode.default("overlay"),
+  project: createSchema.shape.project.default(""),
+  labels: createSchema.shape.labels.default({}),
+  driver: createSchema.shape.driver.default("auto"),
+  env: createSchema.shape.env.default([]),
+  policy: policy.prefault({}),
+  ports: createSchema.shape.ports.default([]),
+  isolation: isolation.default({
+    seccomp: true,
+    pidNamespace: true,
+    cgroup: true,
+    networkNamespace: true,
+  }),
+  pull: createSchema.shape.pull.default("missing"),
+  ephemeral: createSchema.shape.ephemeral.default(false),
+});
+
+/** A command to run to its end. */
+export const execSchema = z.strictObject({
+  argv: z.array(z.string().max(131_072)).min(1).max(10_000),
+  env: createSchema.shape.env.optional(),
+  workdir: createSchema.shape.workdir,
+  user: createSchema.shape.user,
+  /** Standard input. */
+  input: z
+    .string()
+    .max(1 << 20)
+    .optional(),
+  timeoutMs: z.int().min(1).max(86_400_000).optional(),
+});
+
+/** What a finished command gave. */
+export const execResultSchema = z.strictObject({
+  exitCode: z.int(),
+  signal: z.string().optional(),
+  timedOut: z.boolean(),
+  /** UTF-8; bytes that are none are replaced. */
+  stdout: z.string(),
+  stderr: z.string(),
+});
+
+/** Refuse what only the host's own user may ask for. */
+function forbidden(what: string, why: string, fix: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_GATEWAY_FORBIDDEN",
+    message: `Not through this key: ${what}`,
+    why,
+    fix,
+  });
+}
+
+/** Refuse a network policy that opens the host. @throws ERR_GATEWAY_FORBIDDEN */
+export function checkPolicy(caller: Caller, wanted: { allowHostPorts: readonly number[] }): void {
+  if (caller.key.admin || wanted.allowHostPorts.length === 0) return;
+  throw forbidden(
+    "allowHostPorts",
+    "It would let the guest reach the host.",
+    "Leave it out, or use an admin key.",
+  );
+}
+
+/** Refuse image sources that are files or engines of the host. @throws ERR_GATEWAY_FORBIDDEN */
+export function checkImage(image: string): void {
+  if (!isHostSource(image)) return;
+  throw forbidden(
+    `image ${JSON.stringify(image.slice(0, 200))}`,
+    "It names something of the host's own.",
+    "Name an image of a registry.",
+  );
+}
+
+/**
+ * The daemon's request for a remote caller's body: its project, its key's label, nothing that names
+ * files of the host.
+ * @throws ERR_VALIDATION_*, ERR_GATEWAY_FORBIDDEN
+ */
+export function remoteCreateRequest(caller: Caller, body: unknown): CreateRequest {
+  const parsed = validate(remoteCreateSchema, body, "request to create a VM");
+  const { key } = caller;
+  const hostFile = [
+    ["rootfs", parsed.rootfs],
+    ["kernel", parsed.kernel],
+    ["registry.caFile", parsed.registry?.caFile],
+  ].find(([, value]) => value !== undefined);
+  if (hostFile !== undefined) {
+    throw forbidden(
+      `${hostFile[0]} ${JSON.stringify(hostFile[1])}`,
+      "It names something of the host's own.",
+      "Name an image of a registry, or a runtime.",
+    );
+  }
+  if (parsed.image !== undefined) checkImage(parsed.image);
+  if (!key.admin) {
+    if (parsed.ports.length > 0) {
+      throw forbidden(
+        "ports",
+        "They would be opened on the host.",
+        "Reach ports of the guest by PORT-VM.DOMAIN or the headers vmsan-vm and vmsan-port.",
+      );
+    }
+    if (Object.values(parsed.isolation).includes(false)) {
+      throw forbidden("isolation", "No part of it may be switched off.", "Leave it out.");
+    }
+    if (parsed.project !== "" && parsed.project !== key.project) {
+      throw forbidden(
+        `project ${parsed.project}`,
+        `The key belongs to ${key.project}.`,
+        "Leave it out.",
+      );
+    }
+  }
+  checkPolicy(caller, parsed.policy);
+  const reserved = Object.keys(parsed.labels).find(
+    (label) => label.startsWith("vmsan.") && label !== PUBLIC_LABEL,
+  );
+  if (reserved !== undefined) {
+    throw forbidden(
+      `label ${reserved}`,
+      "Labels that begin with vmsan. are the gateway's.",
+      "Choose another name.",
+    );
+  }
+  // How registries are reached is the host's affair: the caller's paths and proxies mean nothing here.
+  const { registry: _, ...request } = withoutUndefined(parsed);
+  return {
+    ...request,
+    project: key.admin && parsed.project !== "" ? parsed.project : key.project,
+    labels: { ...parsed.labels, [KEY_LABEL]: key.id },
+  } as CreateRequest;
+}

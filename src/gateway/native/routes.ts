@@ -1,0 +1,441 @@
+/** The table of routes: each is served and described from the same entry. */
+import { Readable } from "node:stream";
+import type { Context } from "hono";
+import { z } from "zod";
+import type { PullOptions } from "../../client/images.ts";
+import type { Vm } from "../../client/vm.ts";
+import type { Vmsan } from "../../client/vmsan.ts";
+import { jsonBody, streamedReply } from "../../http/reply.ts";
+import type { VmView } from "../../model/api.ts";
+import { VmsanError } from "../../model/errors.ts";
+import { vmPath } from "../../client/paths.ts";
+import { validate, withoutUndefined } from "../../schema/api.ts";
+import { packageVersion } from "../../util/package.ts";
+import { sees } from "../access/gate.ts";
+import type { Caller, Gate } from "../access/gate.ts";
+import { KEY_LABEL } from "../access/limits.ts";
+import {
+  checkImage,
+  checkPolicy,
+  execResultSchema,
+  execSchema,
+  remoteCreateRequest,
+  remoteCreateSchema,
+  remotePolicySchema,
+} from "./bodies.ts";
+
+/** What a route works with. */
+export interface RouteContext {
+  c: Context;
+  caller: Caller;
+  vmsan: Vmsan;
+  gate: Gate;
+}
+
+/** One route. */
+export interface Route {
+  method: "GET" | "POST" | "PUT" | "DELETE";
+  /** With `:vm` for a VM's ID or name; `*` for a rest that is handed on. */
+  path: string;
+  summary: string;
+  /** Only keys made with --admin. */
+  admin?: boolean;
+  /** The JSON body. */
+  body?: z.ZodType;
+  /** Query parameters, all optional unless told by the handler. */
+  query?: Record<string, string>;
+  /** What is answered: JSON, lines of progress (docs/api.md), bytes, or nothing. */
+  answers: "json" | "lines" | "bytes" | "nothing";
+  /** The shape of a JSON answer, where it is not a VM or what the daemon says. */
+  reply?: z.ZodType;
+  run(context: RouteContext): Promise<Response> | Response;
+}
+
+/** Calls to the agent that are handed through as they are; as the daemon has them. */
+const AGENT_REST =
+  /^\/v1\/(?:hello|stats|streams(?:\/[0-9a-f]{16}(?:\/(?:wait|signal))?)?|fs\/[a-z]+)$/;
+
+const stopSchema = z.strictObject({ graceMs: z.int().min(0).max(3_600_000).optional() });
+
+const pullSchema = z.strictObject({
+  image: z.string().min(1).max(4096),
+  pull: z.enum(["missing", "always", "never"]).default("missing"),
+  platform: z.string().max(64).optional(),
+  registry: z.unknown().optional(),
+});
+
+/** Most bytes of a file written by one request. */
+const MAX_FILE = 2 ** 40;
+
+/** A VM that the caller may see. @throws ERR_VM_NOT_FOUND, also for those of other projects */
+export async function ownVm(vmsan: Vmsan, caller: Caller, ref: string): Promise<Vm> {
+  const vm = await vmsan.get(ref);
+  if (sees(caller, vm.view)) return vm;
+  throw new VmsanError({
+    code: "ERR_VM_NOT_FOUND",
+    message: `There is no VM ${ref}`,
+    why: "No VM has this ID or name.",
+    fix: "See the list of VMs.",
+  });
+}
+
+const vmOf = async ({ c, caller, vmsan }: RouteContext): Promise<Vm> =>
+  await ownVm(vmsan, caller, c.req.param("vm") ?? "");
+
+/** Bytes of the SDK as a reply's body. */
+function bytes(c: Context, source: Readable, type: string): Response {
+  return c.body(Readable.toWeb(source) as ReadableStream, 200, { "content-type": type });
+}
+
+/** The `path` parameter. @throws ERR_VALIDATION_FLAGS */
+function pathOf(c: Context): string {
+  const path = c.req.query("path");
+  if (path !== undefined && path !== "" && path.length <= 4096 && !path.includes("\0")) return path;
+  throw new VmsanError({
+    code: "ERR_VALIDATION_FLAGS",
+    message: "The request names no file",
+    why: "The query parameter `path` is missing, or is no path.",
+    fix: "Add ?path=/a/file.",
+  });
+}
+
+/** Make a VM within the key's limits. */
+async function create(context: RouteContext): Promise<Response> {
+  const { c, caller, vmsan, gate } = context;
+  const request = remoteCreateRequest(caller, await jsonBody(c));
+  const giveBack = gate.quotas.reserve(caller.key, [request], await vmsan.list());
+  let release: (() => void) | undefined;
+  return streamedReply<VmView>(
+    c,
+    async (work) => {
+      try {
+        return await vmsan.daemon.streamed<VmView>("POST", "/v1/vms", {
+          body: request,
+          signal: work.signal,
+          onProgress: work.progress,
+          onVm: (id) => work.send({ event: "vm", id }),
+          ...(request.ephemeral ? { onHold: (end: () => void) => void (release = end) } : {}),
+        });
+      } finally {
+        giveBack();
+      }
+    },
+    async (gone) => {
+      if (release === undefined) return;
+      await gone;
+      release();
+    },
+  );
+}
+
+/** A VM as remote callers see it: without paths of the host. */
+export function remoteView(view: VmView): VmView {
+  const { [KEY_LABEL]: _, ...labels } = view.labels;
+  return { ...view, labels };
+}
+
+/** All routes. */
+export const routes: readonly Route[] = [
+  {
+    method: "GET",
+    path: "/v1/version",
+    summary: "Version of the gateway, and whose key this is",
+    answers: "json",
+    reply: z.strictObject({
+      version: z.string(),
+      protocol: z.int(),
+      project: z.string(),
+      admin: z.boolean(),
+    }),
+    run: ({ c, caller: { key } }) =>
+      c.json({ version: packageVersion(), protocol: 1, project: key.project, admin: key.admin }),
+  },
+  {
+    method: "GET",
+    path: "/v1/vms",
+    summary: "VMs of the key's project",
+    answers: "json",
+    run: async ({ c, caller, vmsan }) => {
+      const vms = (await vmsan.list()).filter((view) => sees(caller, view));
+      return c.json({ vms: vms.map(remoteView) });
+    },
+  },
+  {
+    method: "POST",
+    path: "/v1/vms",
+    summary: "Make a VM and wait until commands can run in it",
+    body: remoteCreateSchema,
+    answers: "lines",
+    run: create,
+  },
+  {
+    method: "GET",
+    path: "/v1/vms/:vm",
+    summary: "One VM",
+    answers: "json",
+    run: async (context) => context.c.json(remoteView((await vmOf(context)).view)),
+  },
+  {
+    method: "DELETE",
+    path: "/v1/vms/:vm",
+    summary: "Remove a VM with its disk",
+    query: { force: "true: also while it runs" },
+    answers: "nothing",
+    run: async (context) => {
+      const { id } = await vmOf(context);
+      await context.vmsan.remove(id, { force: context.c.req.query("force") === "true" });
+      return context.c.body(null, 204);
+    },
+  },
+  {
+    method: "POST",
+    path: "/v1/vms/:vm/start",
+    summary: "Start a stopped VM",
+    answers: "lines",
+    run: async (context) => {
+      const { id } = await vmOf(context);
+      return streamedReply<VmView>(context.c, async (work) => {
+        const vm = await context.vmsan.start(id, {
+          signal: work.signal,
+          onProgress: work.progress,
+        });
+        return remoteView(vm.view);
+      });
+    },
+  },
+  {
+    method: "POST",
+    path: "/v1/vms/:vm/stop",
+    summary: "Stop a VM: gracefully, by force after the grace time",
+    body: stopSchema,
+    answers: "nothing",
+    run: async (context) => {
+      const vm = await vmOf(context);
+      const { graceMs } = validate(stopSchema, await jsonBody(context.c), "request to stop a VM");
+      await vm.stop(graceMs);
+      return context.c.body(null, 204);
+    },
+  },
+  {
+    method: "POST",
+    path: "/v1/vms/:vm/pause",
+    summary: "Halt a VM's processors",
+    answers: "nothing",
+    run: async (context) => {
+      await (await vmOf(context)).pause();
+      return context.c.body(null, 204);
+    },
+  },
+  {
+    method: "POST",
+    path: "/v1/vms/:vm/resume",
+    summary: "Let a paused VM go on",
+    answers: "nothing",
+    run: async (context) => {
+      await (await vmOf(context)).resume();
+      return context.c.body(null, 204);
+    },
+  },
+  {
+    method: "GET",
+    path: "/v1/vms/:vm/hold",
+    summary: "Keep an ephemeral VM while the connection is open",
+    answers: "lines",
+    run: async (context) => {
+      const vm = await vmOf(context);
+      let release: (() => void) | undefined;
+      return streamedReply<VmView>(
+        context.c,
+        async ({ signal }) =>
+          await context.vmsan.daemon.streamed<VmView>("GET", vmPath(vm.id, "hold"), {
+            signal,
+            onHold: (end) => void (release = end),
+          }),
+        async (gone) => {
+          await gone;
+          release?.();
+        },
+      );
+    },
+  },
+  {
+    method: "PUT",
+    path: "/v1/vms/:vm/policy",
+    summary: "Put a network policy in force",
+    body: remotePolicySchema,
+    answers: "json",
+    run: async (context) => {
+      const vm = await vmOf(context);
+      const policy = validate(remotePolicySchema, await jsonBody(context.c), "network policy");
+      checkPolicy(context.caller, policy);
+      await vm.setPolicy(withoutUndefined(policy) as VmView["policy"]);
+      return context.c.json(remoteView(vm.view));
+    },
+  },
+  {
+    method: "GET",
+    path: "/v1/vms/:vm/decisions",
+    summary: "What the network policy has decided, lines of JSON",
+    query: { follow: "true: goes on as decisions fall" },
+    answers: "bytes",
+    run: async (context) => {
+      const vm = await vmOf(context);
+      const { c } = context;
+      const follow = c.req.query("follow") === "true";
+      return bytes(
+        c,
+        await vm.decisions({ follow, signal: c.req.raw.signal }),
+        "application/x-ndjson",
+      );
+    },
+  },
+  {
+    method: "GET",
+    path: "/v1/vms/:vm/console",
+    summary: "The guest's console",
+    query: { follow: "true: goes on as it is written" },
+    answers: "bytes",
+    run: async (context) => {
+      const vm = await vmOf(context);
+      const { c } = context;
+      const follow = c.req.query("follow") === "true";
+      return bytes(
+        c,
+        await vm.console({ follow, signal: c.req.raw.signal }),
+        "text/plain; charset=utf-8",
+      );
+    },
+  },
+  {
+    method: "POST",
+    path: "/v1/vms/:vm/exec",
+    summary: "Run a command to its end and collect what it prints (at most 64 MiB)",
+    body: execSchema,
+    answers: "json",
+    reply: execResultSchema,
+    run: async (context) => {
+      const vm = await vmOf(context);
+      const { argv, ...options } = withoutUndefined(
+        validate(execSchema, await jsonBody(context.c), "command"),
+      );
+      const done = await vm.exec(argv, {
+        ...(options as Parameters<Vm["exec"]>[1]),
+        signal: context.c.req.raw.signal,
+      });
+      const { exitCode, signal, timedOut } = done;
+      return context.c.json({
+        exitCode,
+        ...(signal === undefined ? {} : { signal }),
+        timedOut: timedOut ?? false,
+        stdout: done.stdout.toString("utf8"),
+        stderr: done.stderr.toString("utf8"),
+      });
+    },
+  },
+  {
+    method: "GET",
+    path: "/v1/vms/:vm/files",
+    summary: "A file's bytes",
+    query: { path: "absolute, or relative to the user's home", user: "whose rights count" },
+    answers: "bytes",
+    run: async (context) => {
+      const vm = await vmOf(context);
+      const { c } = context;
+      const user = c.req.query("user");
+      const source = await vm.openFile(pathOf(c), {
+        signal: c.req.raw.signal,
+        ...(user === undefined ? {} : { user }),
+      });
+      return bytes(c, source, "application/octet-stream");
+    },
+  },
+  {
+    method: "PUT",
+    path: "/v1/vms/:vm/files",
+    summary: "Write a file; it appears under its name when it is whole",
+    query: { path: "absolute, or relative to the user's home", user: "its owner", mode: "octal" },
+    answers: "nothing",
+    run: async (context) => {
+      const vm = await vmOf(context);
+      const { c } = context;
+      const user = c.req.query("user");
+      const mode = /^[0-7]{1,4}$/.exec(c.req.query("mode") ?? "")?.[0];
+      await vm.writeFile(pathOf(c), bounded(c.req.raw.body), {
+        signal: c.req.raw.signal,
+        ...(user === undefined ? {} : { user }),
+        ...(mode === undefined ? {} : { mode: Number.parseInt(mode, 8) }),
+      });
+      return c.body(null, 204);
+    },
+  },
+  ...(["GET", "POST", "PUT", "DELETE"] as const).map((method): Route => ({
+    method,
+    path: "/v1/vms/:vm/agent/*",
+    summary: "The guest agent's own calls (protocol/README.md)",
+    answers: "json",
+    run: async (context) => {
+      const vm = await vmOf(context);
+      const { c } = context;
+      const path = new URL(c.req.url).pathname.replace(/^\/v1\/vms\/[^/]+\/agent/, "");
+      if (!AGENT_REST.test(path)) return c.notFound();
+      const body = method === "GET" || method === "DELETE" ? undefined : await jsonBody(c);
+      const reply = await vm.transport.request<unknown>(method, path, {
+        ...(body === undefined ? {} : { body }),
+        signal: c.req.raw.signal,
+      });
+      return reply === undefined ? c.body(null, 204) : c.json(reply as object);
+    },
+  })),
+  {
+    method: "POST",
+    path: "/v1/images/pull",
+    summary: "Pull an image of a registry into the host's store",
+    body: pullSchema,
+    answers: "lines",
+    run: async ({ c, vmsan }) => {
+      // How registries are reached is the host's affair.
+      const {
+        registry: _,
+        image,
+        ...options
+      } = withoutUndefined(validate(pullSchema, await jsonBody(c), "request to pull an image"));
+      checkImage(image);
+      return streamedReply(c, async (work) => {
+        const { signal, progress } = work;
+        const pulling = { ...options, signal, onProgress: progress };
+        return await vmsan.images.pull(image, pulling as PullOptions);
+      });
+    },
+  },
+  {
+    method: "GET",
+    path: "/v1/images",
+    summary: "Images of the host's store",
+    admin: true,
+    answers: "json",
+    run: async ({ c, vmsan }) => c.json(await vmsan.images.list()),
+  },
+  {
+    method: "GET",
+    path: "/v1/kernels",
+    summary: "Kernels of the host",
+    admin: true,
+    answers: "json",
+    run: async ({ c, vmsan }) => c.json(await vmsan.kernels.list()),
+  },
+];
+
+/** A request's body, cut off above the bound. */
+async function* bounded(body: ReadableStream<Uint8Array> | null): AsyncGenerator<Buffer> {
+  let size = 0;
+  for await (const chunk of body ?? []) {
+    size += chunk.length;
+    if (size > MAX_FILE) {
+      throw new VmsanError({
+        code: "ERR_GATEWAY_TOO_LARGE",
+        message: `A file of more than ${MAX_FILE} bytes`,
+      });
+    }
+    yield Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * ports/: HTTP to any port of a VM, over its agent. Takes requests whose host or headers name a VM and a
+ * port, gives the answers of what listens there; private unless the VM says otherwise.
+ *
+ * access.ts: which port a request means, and whether it may go there.
+ */
+import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
+import type { VmView } from "../../model/api.ts";
+import { VmsanError } from "../../model/errors.ts";
+import { isVmId } from "../../util/names.ts";
+import { presentedKey, sees } from "../access/gate.ts";
+import type { Gate } from "../access/gate.ts";
+import type { GuestPort, Hosts } from "../http/hosts.ts";
+
+/** Label of a VM whose ports anybody may reach: value `true`. */
+export const PUBLIC_LABEL = "vmsan.public-ports";
+
+/** Headers that are for the gateway and never reach a guest. */
+export const GATEWAY_HEADERS: readonly string[] = [
+  "x-api-key",
+  "vmsan-vm",
+  "vmsan-port",
+  "vmsan-traffic-token",
+  "e2b-sandbox-id",
+  "e2b-sandbox-port",
+  "e2b-traffic-access-token",
+];
+
+function header(headers: IncomingHttpHeaders, name: string): string | undefined {
+  const value = headers[name];
+  return typeof value === "string" ? value : undefined;
+}
+
+/** The port that a request is for: by its host, or by the headers `vmsan-vm` and `vmsan-port`. */
+export function guestPortOf(request: IncomingMessage, hosts: Hosts): GuestPort | undefined {
+  const named = hosts.guestPort(request);
+  if (named !== undefined) return named;
+  const { headers } = request;
+  const vm = header(headers, "vmsan-vm") ?? header(headers, "e2b-sandbox-id");
+  const port = Number(header(headers, "vmsan-port") ?? header(headers, "e2b-sandbox-port"));
+  if (vm === undefined || !Number.isInteger(port) || port < 1 || port > 65_535) return undefined;
+  return { vm, port };
+}
+
+/**
+ * Let a request through to a VM's port.
+ * @param get asks the daemon for the VM
+ * @returns the VM
+ * @throws ERR_GATEWAY_UNAUTHORIZED; whether the VM exists is told to those who may see it alone
+ */
+export async function admitToPort(
+  request: IncomingMessage,
+  target: GuestPort,
+  gate: Gate,
+  get: (id: string) => Promise<VmView>,
+): Promise<VmView> {
+  const refused = (): VmsanError =>
+    new VmsanError({
+      code: "ERR_GATEWAY_UNAUTHORIZED",
+      message: `Ports of ${target.vm.slice(0, 63)} are private, or there is no such VM`,
+      why: "The request presents neither the VM's traffic token nor a key of its project.",
+      fix: "Send the header `vmsan-traffic-token`, or `X-API-Key` with a key of the project.",
+    });
+  // By ID alone: a name can pass to another VM, and with it the trust in an address.
+  if (!isVmId(target.vm)) throw refused();
+  const { headers } = request;
+  const token =
+    header(headers, "vmsan-traffic-token") ?? header(headers, "e2b-traffic-access-token");
+  const bearsToken = token !== undefined && gate.tokens.matches(target.vm, "traffic", token);
+  let view: VmView;
+  try {
+    view = await get(target.vm);
+  } catch (error) {
+    if (error instanceof VmsanError && error.code === "ERR_VM_NOT_FOUND" && !bearsToken) {
+      throw refused();
+    }
+    throw error;
+  }
+  if (bearsToken || view.labels[PUBLIC_LABEL] === "true") return view;
+  const key = header(headers, "x-api-key");
+  if (key === undefined || presentedKey(request) === undefined) throw refused();
+  const caller = await gate.admit(request, key);
+  if (!sees(caller, view)) throw refused();
+  return view;
+}

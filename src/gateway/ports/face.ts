@@ -1,0 +1,167 @@
+/** The face that hands requests through to ports of VMs. */
+import type { IncomingMessage, OutgoingHttpHeaders, ServerResponse } from "node:http";
+import { request as httpRequest } from "node:http";
+import type { Duplex } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import type { Vm } from "../../client/vm.ts";
+import type { Vmsan } from "../../client/vmsan.ts";
+import { VmsanError, messageOf } from "../../model/errors.ts";
+import type { Gate } from "../access/gate.ts";
+import type { Hosts } from "../http/hosts.ts";
+import type { Face } from "../http/server.ts";
+import { GATEWAY_HEADERS, admitToPort, guestPortOf } from "./access.ts";
+
+/** RFC 9110 7.6.1: of this connection alone. `upgrade` is handled apart. */
+const HOP_BY_HOP = new Set([
+  "connection",
+  "keep-alive",
+  "proxy-authenticate",
+  "proxy-authorization",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+]);
+
+/** Headers as they go on: without those of the connection and those for the gateway. */
+function onward(
+  raw: readonly string[],
+  connection: string | undefined,
+  dropped: ReadonlySet<string>,
+): OutgoingHttpHeaders {
+  const named = new Set(
+    (connection ?? "")
+      .toLowerCase()
+      .split(",")
+      .map((name) => name.trim()),
+  );
+  const headers: Record<string, string[]> = {};
+  for (let i = 0; i + 1 < raw.length; i += 2) {
+    const name = raw[i] ?? "";
+    const lower = name.toLowerCase();
+    if (HOP_BY_HOP.has(lower) || named.has(lower) || dropped.has(lower)) continue;
+    (headers[name] ??= []).push(raw[i + 1] ?? "");
+  }
+  return headers;
+}
+
+const FOR_GATEWAY = new Set(GATEWAY_HEADERS);
+const NOTHING: ReadonlySet<string> = new Set();
+
+/** A connection to the port; its failure in the gateway's words. */
+async function dial(vm: Vm, port: number): Promise<Duplex> {
+  try {
+    // Many development servers listen on `localhost`, which is one of the two.
+    return await vm
+      .dial({ network: "tcp", host: "127.0.0.1", port })
+      .catch(() => vm.dial({ network: "tcp", host: "::1", port }));
+  } catch (error) {
+    throw new VmsanError(
+      {
+        code: "ERR_GATEWAY_UPSTREAM",
+        message: `Nothing answers on port ${port} of ${vm.id}`,
+        why: error instanceof VmsanError ? (error.why ?? error.message) : messageOf(error),
+        fix: "Check that the VM runs and that something in it listens on this port.",
+      },
+      error,
+    );
+  }
+}
+
+/** What goes before the request's own headers: who asked, and by which way. */
+function forwarded(request: IncomingMessage): OutgoingHttpHeaders {
+  return {
+    "x-forwarded-for": request.socket.remoteAddress ?? "",
+    "x-forwarded-host": request.headers.host ?? "",
+    "x-forwarded-proto": "encrypted" in request.socket ? "https" : "http",
+  };
+}
+
+/** A request's headers for the guest. */
+function requestHeaders(request: IncomingMessage): OutgoingHttpHeaders {
+  return {
+    ...onward(request.rawHeaders, request.headers.connection, FOR_GATEWAY),
+    ...forwarded(request),
+  };
+}
+
+/** Hand one request to a connection into a guest and its answer back. */
+export async function proxyRequest(
+  request: IncomingMessage,
+  response: ServerResponse,
+  connection: Duplex,
+): Promise<void> {
+  const { method, url } = request;
+  const upstream = httpRequest({
+    createConnection: () => connection,
+    method: method ?? "GET",
+    path: url ?? "/",
+    headers: { ...requestHeaders(request), connection: "close" },
+    setHost: false,
+  });
+  // A client that leaves takes the connection into the guest with it.
+  response.once("close", () => upstream.destroy());
+  request.pipe(upstream);
+  await new Promise<void>((resolve, reject) => {
+    upstream.on("error", reject);
+    upstream.on("response", (reply) => {
+      response.writeHead(
+        reply.statusCode ?? 502,
+        reply.statusMessage ?? "",
+        onward(reply.rawHeaders, reply.headers.connection, NOTHING),
+      );
+      // Events of a server are to arrive when it sends them.
+      response.flushHeaders();
+      pipeline(reply, response).then(resolve, reject);
+    });
+  });
+}
+
+/** Hand a connection that switches protocols (WebSocket) through, with the request that asked. */
+export async function proxyUpgrade(
+  request: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+  connection: Duplex,
+): Promise<void> {
+  const headers = {
+    ...requestHeaders(request),
+    connection: "Upgrade",
+    upgrade: request.headers.upgrade ?? "",
+  };
+  const lines = Object.entries(headers).flatMap(([name, values]) =>
+    [values ?? []].flat().map((value) => `${name}: ${value}\r\n`),
+  );
+  connection.write(`${request.method} ${request.url} HTTP/1.1\r\n${lines.join("")}\r\n`, "latin1");
+  if (head.length > 0) connection.write(head);
+  await Promise.all([pipeline(socket, connection), pipeline(connection, socket)]);
+}
+
+/** The face. */
+export function portsFace(vmsan: Vmsan, gate: Gate, hosts: Hosts): Face {
+  const open = async (request: IncomingMessage): Promise<Duplex> => {
+    const target = guestPortOf(request, hosts);
+    if (target === undefined) throw new Error("not a request for a port");
+    let vm: Vm | undefined;
+    await admitToPort(request, target, gate, async (id) => {
+      vm = await vmsan.get(id);
+      return vm.view;
+    });
+    if (vm === undefined) throw new Error("admitted without a VM");
+    return await dial(vm, target.port);
+  };
+  return {
+    name: "ports",
+    claims: (request) => guestPortOf(request, hosts) !== undefined,
+    handle: async (request, response) => {
+      response.once("close", () => gate.note(request, "ports", response.statusCode));
+      await proxyRequest(request, response, await open(request));
+    },
+    upgrade: async (request, socket, head) => {
+      const connection = await open(request);
+      gate.note(request, "ports", 101);
+      await proxyUpgrade(request, socket, head, connection);
+    },
+  };
+}
