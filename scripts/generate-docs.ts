@@ -1,5 +1,10 @@
 /**
+<<<<<<< HEAD
  * Writes what is made from tables: docs/cli.md, docs/docker.md, docs/vmsan.1, docs/completion/.
+=======
+ * Writes what is made from the command table and from the gateway's routes: docs/cli.md, docs/vmsan.1,
+ * docs/completion/, docs/openapi.json.
+>>>>>>> 5a05e24 (Gateway: tests, docs, OpenAPI document among the generated ones; nobody but the host's user chooses the fake driver)
  * `node scripts/generate-docs.ts`; with --check it writes nothing and fails if they differ.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -7,6 +12,7 @@ import { dirname, join, resolve } from "node:path";
 import { completionScript } from "../src/cli/completion.ts";
 import { describeCommand } from "../src/cli/describe.ts";
 import { createProgram } from "../src/cli/program.ts";
+import { openApiDocument } from "../src/gateway/native/openapi.ts";
 import { packageVersion } from "../src/util/package.ts";
 import { dockerDocument } from "./lib/docker-habits.ts";
 import { manualPage, markdownReference } from "./lib/documents.ts";
@@ -21,6 +27,7 @@ export async function generatedDocuments(): Promise<Record<string, string>> {
     "docs/docker.md": await dockerDocument(),
     "docs/vmsan.1": manualPage(program, packageVersion()),
     "docs/completion/vmsan.bash": completionScript(program, "bash"),
+    "docs/openapi.json": `${JSON.stringify(openApiDocument(), null, 1)}\n`,
     "docs/completion/_vmsan": completionScript(program, "zsh"),
     "docs/completion/vmsan.fish": completionScript(program, "fish"),
   };

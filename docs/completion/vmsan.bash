@@ -5,19 +5,19 @@ _vmsan() {
   local path='' word previous='' words='' flags='' kind='' given=0 i
   for ((i = 1; i < current; i++)); do
     word=${line[i]}
-    case $previous in --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--driver|--entrypoint|--env|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--user|--username|--vcpus|--workdir|-d|-e|-i|-m|-o|-p|-s|-u|-w) previous=''; continue ;; esac
+    case $previous in --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--workdir|-d|-e|-i|-m|-o|-p|-s|-u|-w) previous=''; continue ;; esac
     previous=$word
     case $word in
       --) return 0 ;;
       -*) continue ;;
     esac
     case "${path:+$path }$word" in
-      'run'|'create'|'exec'|'connect'|'list'|'ls'|'inspect'|'start'|'stop'|'remove'|'rm'|'pause'|'resume'|'logs'|'network'|'port-forward'|'upload'|'download'|'cp'|'ps'|'wait'|'kill'|'image'|'image ls'|'image list'|'image pull'|'image inspect'|'image tag'|'image rm'|'image remove'|'image prune'|'image save'|'image load'|'image disk'|'login'|'logout'|'setup'|'doctor'|'kernel'|'kernel ls'|'kernel list'|'kernel add'|'kernel use'|'kernel rm'|'kernel remove'|'daemon'|'daemon status'|'daemon start'|'daemon stop'|'daemon logs'|'completion') path="${path:+$path }$word" ;;
+      'run'|'create'|'exec'|'connect'|'list'|'ls'|'inspect'|'start'|'stop'|'remove'|'rm'|'pause'|'resume'|'logs'|'network'|'port-forward'|'upload'|'download'|'cp'|'ps'|'wait'|'kill'|'image'|'image ls'|'image list'|'image pull'|'image inspect'|'image tag'|'image rm'|'image remove'|'image prune'|'image save'|'image load'|'image disk'|'login'|'logout'|'serve'|'key'|'key create'|'key list'|'key ls'|'key remove'|'key rm'|'setup'|'doctor'|'kernel'|'kernel ls'|'kernel list'|'kernel add'|'kernel use'|'kernel rm'|'kernel remove'|'daemon'|'daemon status'|'daemon start'|'daemon stop'|'daemon logs'|'completion') path="${path:+$path }$word" ;;
       *) given=$((given + 1)) ;;
     esac
   done
   case $path in
-    '') words='run create exec connect list ls inspect start stop remove rm pause resume logs network port-forward upload download cp ps wait kill image login logout setup doctor kernel daemon completion' flags='--version --json --verbose --help -h' kind='' ;;
+    '') words='run create exec connect list ls inspect start stop remove rm pause resume logs network port-forward upload download cp ps wait kill image login logout serve key setup doctor kernel daemon completion' flags='--version --json --verbose --help -h' kind='' ;;
     'run') words='' flags='--json --verbose --interactive -i --tty -t --rm --entrypoint --vcpus --memory -m --disk --disk-mode --kernel --timeout --project --name --label --publish-port -p --network --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
     'create') words='' flags='--json --verbose --from-image --runtime --rootfs --snapshot --connect --silent --vcpus --memory -m --disk --disk-mode --kernel --timeout --project --name --label --publish-port -p --network --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
     'exec') words='' flags='--json --verbose --sudo --interactive -i --tty -t --workdir -w --env -e --user -u --timeout --detach -d --no-extend-timeout --help -h' kind=vm ;;
@@ -50,6 +50,11 @@ _vmsan() {
     'image disk') words='' flags='--json --verbose --output -o --size --builder --journal --platform --ca-file --help -h' kind=file ;;
     'login') words='' flags='--json --verbose --username -u --password-stdin --ca-file --help -h' kind=file ;;
     'logout') words='' flags='--json --verbose --help -h' kind=file ;;
+    'serve') words='' flags='--json --verbose --listen --tls-cert --tls-key --behind-proxy --driver --domain --help -h' kind='' ;;
+    'key') words='create list ls remove rm' flags='--json --verbose --help -h' kind='' ;;
+    'key create') words='' flags='--json --verbose --name --project --admin --expires --max-vms --max-memory --max-disk --max-rate --help -h' kind='' ;;
+    'key list'|'key ls') words='' flags='--json --verbose --help -h' kind='' ;;
+    'key remove'|'key rm') words='' flags='--json --verbose --help -h' kind=file ;;
     'setup') words='' flags='--json --verbose --runtime --plan --offline --mirror --suite --from --bundle --firecracker --firecracker-version --refresh --help -h' kind='' ;;
     'doctor') words='' flags='--json --verbose --fix --help -h' kind='' ;;
     'kernel') words='ls list add use rm remove' flags='--json --verbose --help -h' kind='' ;;
@@ -70,7 +75,7 @@ _vmsan() {
     --pull) words='missing always never' kind='' ;;
     --format) words='oci-archive docker-archive' kind='' ;;
     --builder) words='direct mke2fs' kind='' ;;
-    --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--driver|--entrypoint|--env|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--user|--username|--vcpus|--workdir|-d|-e|-i|-m|-o|-p|-s|-u|-w) words='' flags='' kind=file ;;
+    --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--workdir|-d|-e|-i|-m|-o|-p|-s|-u|-w) words='' flags='' kind=file ;;
     *) if [ "$given" -gt 0 ] && [ "$kind" = vm ]; then kind=file; fi ;;
   esac
   if [[ $cur == -* ]]; then

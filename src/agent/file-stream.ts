@@ -88,11 +88,16 @@ export async function openFile(
     withUser({ kind: "read", path }, options),
     withSignal(options),
   );
-  await stream.started;
   const { stdout } = stream;
-  checkExit(stream, `Cannot read ${path} in the guest`).catch((error: unknown) =>
-    stdout.destroy(error as Error),
-  );
+  const verdict = checkExit(stream, `Cannot read ${path} in the guest`);
+  verdict.catch((error: unknown) => stdout.destroy(error as Error));
+  stdout.on("error", () => undefined);
+  const readable = new Promise<void>((resolve) => {
+    stdout.once("readable", resolve);
+  });
+  await Promise.race([readable, verdict]);
+  // At its end without a byte: empty, or never opened, which only the verdict tells.
+  if (stdout.readableLength === 0) await verdict;
   stdout.once("close", () => {
     if (!stdout.readableEnded) stream.signal("SIGKILL", true);
   });

@@ -19,6 +19,7 @@ import { checkExposure, parseListen } from "./http/listen.ts";
 import type { TlsFiles } from "./http/listen.ts";
 import { listen } from "./http/server.ts";
 import type { ListeningGateway } from "./http/server.ts";
+import type { GatewayDriver } from "./native/bodies.ts";
 import { nativeFace } from "./native/face.ts";
 import { portsFace } from "./ports/face.ts";
 
@@ -33,6 +34,8 @@ export interface GatewayOptions {
   behindProxy?: boolean;
   /** Names that it answers for; ports of VMs are `PORT-VM.` before them. */
   domains?: readonly string[];
+  /** Driver of VMs whose maker names none; default `auto`. `fake` runs commands on the host: for tests. */
+  driver?: GatewayDriver;
 }
 
 /** The default address. */
@@ -60,7 +63,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Listen
     address,
     ...(tls === undefined ? {} : { tls }),
     hosts,
-    faces: [portsFace(vmsan, gate, hosts), nativeFace(vmsan, gate)],
+    faces: [portsFace(vmsan, gate, hosts), nativeFace(vmsan, gate, options.driver ?? "auto")],
     log: fileLog(join(directory, "gateway.log")),
   });
 }

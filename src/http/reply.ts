@@ -33,6 +33,9 @@ export function statusOf(code: string): ErrorStatus {
   const own = GATEWAY_STATUS[code];
   if (own !== undefined) return own;
   if (code.startsWith("ERR_VALIDATION_")) return 400;
+  // The guest could not do what was asked of it, with the words that were sent.
+  if (/^ERR_AGENT_(FILE|USER|WORKDIR|NOT_EXECUTABLE|ARGUMENTS|REQUEST|DIAL|LISTEN)$/.test(code))
+    return 400;
   if (code.endsWith("_NOT_FOUND")) return 404;
   if (/_(NOT_STOPPED|NOT_RUNNING|NAME_TAKEN|IN_USE|DAEMON_VERSION)$/.test(code)) return 409;
   return 500;

@@ -1,5 +1,6 @@
 /** `vmsan serve`: a gateway for programs on other machines. */
 import { resolve } from "node:path";
+import { Option } from "commander";
 import type { Command } from "commander";
 import { command, collectList, interruptSignal, runs } from "../command.ts";
 
@@ -9,6 +10,7 @@ interface ServeFlags {
   tlsKey?: string;
   behindProxy?: boolean;
   domain?: string[];
+  driver?: "auto" | "firecracker" | "qemu" | "fake";
 }
 
 /** The definition. */
@@ -18,6 +20,14 @@ export function serveCommand(): Command {
     .option("--tls-cert <file>", "certificate and chain, PEM; taken up again when it changes")
     .option("--tls-key <file>", "its private key, PEM")
     .option("--behind-proxy", "something in front of it speaks TLS")
+    .addOption(
+      new Option("--driver <driver>", "of VMs whose maker names none").choices([
+        "auto",
+        "firecracker",
+        "qemu",
+        "fake",
+      ]),
+    )
     .option("--domain <names>", "names it answers for; PORT-VM.NAME is a guest's port", collectList)
     .addHelpText("after", AFTER);
   return runs<ServeFlags>(target, async ({ flags, output }) => {
@@ -41,6 +51,7 @@ export function serveCommand(): Command {
         : { tls: { cert: resolve(tlsCert), key: resolve(tlsKey) } }),
       behindProxy: flags.behindProxy === true,
       domains: flags.domain ?? [],
+      driver: flags.driver ?? "auto",
     });
     output.result({ url: gateway.url }, `serving on ${gateway.url}`);
     await new Promise<void>((end) => {

@@ -77,6 +77,9 @@ export const execResultSchema = z.strictObject({
   stderr: z.string(),
 });
 
+/** The driver of VMs whose maker names none. */
+export type GatewayDriver = CreateRequest["driver"];
+
 /** Refuse what only the host's own user may ask for. */
 function forbidden(what: string, why: string, fix: string): VmsanError {
   return new VmsanError({
@@ -112,7 +115,11 @@ export function checkImage(image: string): void {
  * files of the host.
  * @throws ERR_VALIDATION_*, ERR_GATEWAY_FORBIDDEN
  */
-export function remoteCreateRequest(caller: Caller, body: unknown): CreateRequest {
+export function remoteCreateRequest(
+  caller: Caller,
+  body: unknown,
+  driver: GatewayDriver = "auto",
+): CreateRequest {
   const parsed = validate(remoteCreateSchema, body, "request to create a VM");
   const { key } = caller;
   const hostFile = [
@@ -148,6 +155,9 @@ export function remoteCreateRequest(caller: Caller, body: unknown): CreateReques
     }
   }
   checkPolicy(caller, parsed.policy);
+  if (parsed.driver === "fake" && driver !== "fake") {
+    throw forbidden("driver fake", "It runs commands on the host itself.", "Choose another.");
+  }
   const reserved = Object.keys(parsed.labels).find(
     (label) => label.startsWith("vmsan.") && label !== PUBLIC_LABEL,
   );
@@ -162,6 +172,7 @@ export function remoteCreateRequest(caller: Caller, body: unknown): CreateReques
   const { registry: _, ...request } = withoutUndefined(parsed);
   return {
     ...request,
+    driver: parsed.driver === "auto" ? driver : parsed.driver,
     project: key.admin && parsed.project !== "" ? parsed.project : key.project,
     labels: { ...parsed.labels, [KEY_LABEL]: key.id },
   } as CreateRequest;

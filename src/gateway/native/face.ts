@@ -11,6 +11,7 @@ import { errorReply } from "../../http/reply.ts";
 import { VmsanError } from "../../model/errors.ts";
 import type { Gate } from "../access/gate.ts";
 import type { Face } from "../http/server.ts";
+import type { GatewayDriver } from "./bodies.ts";
 import { openApiDocument } from "./openapi.ts";
 import { ownVm, routes } from "./routes.ts";
 
@@ -22,7 +23,7 @@ const OWN = /^\/(?:v1(?:\/|$)|openapi\.json$|healthz$)/;
 type Env = { Bindings: HttpBindings };
 
 /** The app; separate from the server so that its document and its routes can be tested alone. */
-function createApp(vmsan: Vmsan, gate: Gate): Hono<Env> {
+function createApp(vmsan: Vmsan, gate: Gate, driver: GatewayDriver): Hono<Env> {
   const app = new Hono<Env>();
   app.onError((error, c) => {
     const reply = errorReply(c, error);
@@ -54,7 +55,7 @@ function createApp(vmsan: Vmsan, gate: Gate): Hono<Env> {
           fix: "Use a key made with `vmsan key create --admin`.",
         });
       }
-      return await route.run({ c, caller, vmsan, gate });
+      return await route.run({ c, caller, vmsan, gate, driver });
     });
   }
   // Without a key nobody learns which routes there are.
@@ -66,8 +67,8 @@ function createApp(vmsan: Vmsan, gate: Gate): Hono<Env> {
 }
 
 /** The face. */
-export function nativeFace(vmsan: Vmsan, gate: Gate): Face {
-  const listener = getRequestListener(createApp(vmsan, gate).fetch);
+export function nativeFace(vmsan: Vmsan, gate: Gate, driver: GatewayDriver): Face {
+  const listener = getRequestListener(createApp(vmsan, gate, driver).fetch);
   const path = (request: IncomingMessage): string => (request.url ?? "").split("?", 1)[0] ?? "";
   return {
     name: "native",

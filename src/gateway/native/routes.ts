@@ -23,6 +23,7 @@ import {
   remoteCreateSchema,
   remotePolicySchema,
 } from "./bodies.ts";
+import type { GatewayDriver } from "./bodies.ts";
 
 /** What a route works with. */
 export interface RouteContext {
@@ -30,6 +31,7 @@ export interface RouteContext {
   caller: Caller;
   vmsan: Vmsan;
   gate: Gate;
+  driver: GatewayDriver;
 }
 
 /** One route. */
@@ -101,21 +103,22 @@ function pathOf(c: Context): string {
 
 /** Make a VM within the key's limits. */
 async function create(context: RouteContext): Promise<Response> {
-  const { c, caller, vmsan, gate } = context;
-  const request = remoteCreateRequest(caller, await jsonBody(c));
+  const { c, caller, vmsan, gate, driver } = context;
+  const request = remoteCreateRequest(caller, await jsonBody(c), driver);
   const giveBack = gate.quotas.reserve(caller.key, [request], await vmsan.list());
   let release: (() => void) | undefined;
   return streamedReply<VmView>(
     c,
     async (work) => {
       try {
-        return await vmsan.daemon.streamed<VmView>("POST", "/v1/vms", {
+        const view = await vmsan.daemon.streamed<VmView>("POST", "/v1/vms", {
           body: request,
           signal: work.signal,
           onProgress: work.progress,
           onVm: (id) => work.send({ event: "vm", id }),
           ...(request.ephemeral ? { onHold: (end: () => void) => void (release = end) } : {}),
         });
+        return remoteView(view);
       } finally {
         giveBack();
       }
