@@ -456,6 +456,8 @@ test("calls at once on one VM: each succeeds or says what came first, and nothin
     sandboxes.remove(id, true),
     sandboxes.stop(id, 0),
     sandboxes.start(id, work()),
+    sandboxes.updatePolicy(id, request.policy),
+    sandboxes.pause(id),
     sandboxes.remove(id, true),
   ]);
   for (const call of calls) {

@@ -202,8 +202,7 @@ export class Sandboxes {
 
   /** Start a stopped VM. @throws ERR_VM_NOT_STOPPED */
   async start(ref: string, work: Work): Promise<VmView> {
-    const entry = this.find(ref);
-    return await entry.mutex.run(async () => {
+    return await this.exclusively(ref, async (entry) => {
       const { record } = entry;
       // Its VMM may have died just now, and nobody has looked after it yet.
       if (viewOf(record).status !== record.status) await this.settleDead(entry);
@@ -236,8 +235,7 @@ export class Sandboxes {
 
   /** Stop a VM: gracefully, and by force once the grace time is over. @throws ERR_VM_NOT_RUNNING */
   async stop(ref: string, graceMs: number = STOP_GRACE_MS): Promise<void> {
-    const entry = this.find(ref);
-    await entry.mutex.run(async () => {
+    await this.exclusively(ref, async (entry) => {
       if (entry.guest === undefined) throw notRunning(ref, entry.record);
       await this.powerOff(entry, graceMs);
     });
@@ -342,9 +340,7 @@ export class Sandboxes {
     to: "running" | "paused",
     change: (guest: LiveGuest) => Promise<void>,
   ): Promise<void> {
-    const entry = this.find(ref);
-    await entry.mutex.run(async () => {
-      const { guest, record } = entry;
+    await this.exclusively(ref, async ({ guest, record }) => {
       if (guest === undefined || record.status !== from) throw notRunning(ref, record, from);
       await change(guest);
       record.status = to;
@@ -354,8 +350,7 @@ export class Sandboxes {
 
   /** Put a new network policy in force. */
   async updatePolicy(ref: string, policy: NetworkPolicy): Promise<VmView> {
-    const entry = this.find(ref);
-    return await entry.mutex.run(async () => {
+    return await this.exclusively(ref, async (entry) => {
       const { record } = entry;
       const changesCard = (policy.mode === "none") !== (record.policy.mode === "none");
       if (changesCard && entry.guest !== undefined) {
@@ -379,8 +374,7 @@ export class Sandboxes {
    * @throws ERR_VM_NOT_RUNNING
    */
   async extendTimeout(ref: string, limitMs?: number): Promise<VmView> {
-    const entry = this.find(ref);
-    return await entry.mutex.run(async () => {
+    return await this.exclusively(ref, async (entry) => {
       const { record } = entry;
       if (entry.guest === undefined || record.stopReason !== undefined) {
         throw notRunning(ref, record);
@@ -492,6 +486,8 @@ export class Sandboxes {
   /** The VMM of a VM that should run is gone: clean up and say so in its record. */
   private async settleDead(entry: Entry): Promise<void> {
     const { record, guest } = entry;
+    // Saving it would bring its directory back.
+    if (entry.removing === true) return;
     delete entry.guest;
     clearTimeout(entry.timeout);
     this.log.info(`${record.id}: its VMM has ended`);
@@ -543,6 +539,15 @@ export class Sandboxes {
       const id = newVmId();
       if (!this.entries.has(id) && (await this.records.claim(id))) return id;
     }
+  }
+
+  /** Change a VM, one call at a time; nothing is changed, or saved, of one that is removed. */
+  private async exclusively<T>(ref: string, body: (entry: Entry) => Promise<T>): Promise<T> {
+    const entry = this.find(ref);
+    return await entry.mutex.run(async () => {
+      if (entry.removing === true) throw notFound(ref);
+      return await body(entry);
+    });
   }
 
   private find(ref: string): Entry {
