@@ -91,7 +91,9 @@ describe.skipIf(unusable !== undefined)(
       const driver = faulty("refuse", { refuseAt: "PUT /boot-source" });
       await expect(driver.start(spec, AbortSignal.timeout(30_000))).rejects.toMatchObject({
         code: "ERR_VMM_API",
-        why: "The stand-in was told to refuse this.",
+        why: expect.stringMatching(
+          /^The stand-in was told to refuse this\. The VMM's log ends with: stand-in 1\.16\.1/,
+        ),
         details: { call: "PUT /boot-source", status: 400 },
       });
       expect(await leftovers(spec)).toEqual([]);

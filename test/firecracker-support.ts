@@ -1,5 +1,5 @@
 /** Builds the stand-in for Firecracker and its jailer, with or without planned faults; VMs for it. */
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import {
   appendFileSync,
   chmodSync,
@@ -10,6 +10,7 @@ import {
   readFileSync,
   readdirSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from "node:fs";
@@ -65,6 +66,43 @@ export function buildGo(
 export function buildStandin(dir: string): void {
   mkdirSync(dir, { recursive: true });
   buildGo(source, "./cmd/...", `${dir}/`);
+}
+
+/** Programs and kernel of a real Firecracker, when the environment names them. */
+export interface RealFirecracker {
+  firecracker: string;
+  jailer?: string;
+  kernel?: string;
+}
+
+/** What VMSAN_FIRECRACKER, VMSAN_JAILER and VMSAN_KERNEL name; undefined without the first. */
+export function realFirecracker(): RealFirecracker | undefined {
+  const { VMSAN_FIRECRACKER: firecracker, VMSAN_JAILER, VMSAN_KERNEL } = process.env;
+  if (firecracker === undefined) return undefined;
+  return {
+    firecracker: resolve(firecracker),
+    ...(VMSAN_JAILER === undefined ? {} : { jailer: resolve(VMSAN_JAILER) }),
+    ...(VMSAN_KERNEL === undefined ? {} : { kernel: resolve(VMSAN_KERNEL) }),
+  };
+}
+
+/** Put a Firecracker and its jailer into a VMSAN_DIR's bin: the real ones, else the stand-ins. */
+export function installFirecracker(bin: string): void {
+  const real = realFirecracker();
+  if (real === undefined) {
+    buildStandin(bin);
+    return;
+  }
+  mkdirSync(bin, { recursive: true });
+  symlinkSync(real.firecracker, join(bin, "firecracker"));
+  if (real.jailer !== undefined) symlinkSync(real.jailer, join(bin, "jailer"));
+}
+
+/** Why guests of the stand-in can have no network here; undefined when they can. */
+export function whyNoStandinNetwork(): string | undefined {
+  const as = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+  const result = spawnSync("setpriv", [...as, "unshare", "--user", "--net", "true"]);
+  return result.status === 0 ? undefined : "an unprivileged user may not make namespaces";
 }
 
 /** A copy of both stand-ins whose Firecracker has these faults. */

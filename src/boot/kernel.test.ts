@@ -1,4 +1,12 @@
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import * as zlib from "node:zlib";
@@ -17,7 +25,7 @@ import { collectModules, modinfo } from "./kernel-modules.ts";
 import { storeKernel, sweepKernels, withKernelStore } from "./kernel-store.ts";
 import { unpackKernel } from "./kernel-unpack.ts";
 import { decodeLz4Legacy } from "./lz4.ts";
-import { elf, moduleFile } from "./testing.ts";
+import { builtinWords, elf, moduleFile } from "./testing.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "vmsan-kernel-"));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -225,6 +233,53 @@ describe("the kernel store", () => {
     writeFileSync(join(store, ".tmp-file"), "being written by selectKernel()");
     expect(await sweepKernels(store)).toEqual([".tmp-0123456789abcdef"]);
     expect(readdirSync(store).sort()).toEqual([".lock", ".tmp-file"]);
+  });
+
+  test("a file of a store is that kernel with its modules; so is a copy of it", async () => {
+    const [store, other, away] = ["own", "other", "away"].map((name) => join(dir, "given", name));
+    if (store === undefined || other === undefined || away === undefined) throw new Error("none");
+    const image = await unpackKernel(elf({ builtin: [] }), "vmlinux");
+    const modules = [{ name: "virtio_blk", bytes: moduleFile("") }];
+    const kernel = await withKernelStore(
+      store,
+      async (scratch) =>
+        await storeKernel(store, scratch, {
+          image,
+          modules,
+          version: "6.1.0-test",
+          origin: "debian",
+          source: "x",
+        }),
+    );
+    expect(await addKernel({ dir: store, file: kernel.vmlinux })).toEqual(kernel);
+    symlinkSync(store, away);
+    const linked = await addKernel({ dir: away, file: kernel.vmlinux });
+    expect(linked.modules).toEqual([join(away, kernel.id, "modules", "virtio_blk.ko")]);
+    const copy = join(dir, "given", "copy");
+    writeFileSync(copy, image.bytes);
+    expect(await addKernel({ dir: store, file: copy })).toEqual(kernel);
+    // Another installation's is taken over whole.
+    const taken = await addKernel({ dir: other, file: kernel.vmlinux });
+    expect(taken.modules).toEqual([join(other, taken.id, "modules", "virtio_blk.ko")]);
+    expect(readFileSync(taken.modules[0] ?? "").equals(moduleFile(""))).toBe(true);
+  });
+
+  test.each([
+    ["virtio-mmio", "virtio_mmio"],
+    ["virtio_blk", "virtio_blk"],
+    ["EXT4-fs", "ext4"],
+    ["overlayfs", "overlay"],
+    ["virtio-ports", "a channel"],
+  ])("without modules and without %s built in: refused", async (word, named) => {
+    const file = join(dir, "lacking");
+    writeFileSync(file, elf({ builtin: builtinWords.filter((one) => one !== word) }));
+    const store = join(dir, "lacking-store");
+    await expect(addKernel({ dir: store, file })).rejects.toMatchObject({
+      code: "ERR_KERNEL_FEATURE",
+      why: expect.stringContaining(`built in: ${named}`),
+      fix: expect.stringContaining("--modules"),
+    });
+    expect(await listKernels(store)).toEqual([]);
   });
 
   test("add, list, select, verify; half-written leftovers go", async () => {

@@ -3,7 +3,9 @@
  * kernel file and the agent's binary; gives an uncompressed kernel, its modules and an
  * initramfs, all cached and complete. Needs no root and writes only below its own directory.
  */
-import { readFile, stat } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { readFile, realpath, stat } from "node:fs/promises";
+import { basename, dirname } from "node:path";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import {
@@ -13,7 +15,8 @@ import {
   releaseOfKernel,
   type KernelFiles,
 } from "./kernel-debian.ts";
-import { collectModules } from "./kernel-modules.ts";
+import { lacksFeatures, missingFeatures } from "./kernel-features.ts";
+import { collectModules, type KernelModule } from "./kernel-modules.ts";
 import {
   listKernels,
   readKernel,
@@ -155,16 +158,53 @@ async function readKernelFile(file: string): Promise<Buffer> {
   throw new VmsanError({ code: "ERR_KERNEL_FORMAT", message, why, fix }, cause);
 }
 
+/** The whole kernel of a store, this one or another, that a path leads to. */
+async function storedAt(file: string): Promise<{ store: string; kernel: Kernel } | undefined> {
+  let path: string;
+  try {
+    path = await realpath(file);
+  } catch {
+    // ENOENT and the like: whoever reads the file says so.
+    return undefined;
+  }
+  const home = dirname(path);
+  const kernel = await readKernel(dirname(home), basename(home));
+  return kernel?.vmlinux === path ? { store: dirname(home), kernel } : undefined;
+}
+
+/** The modules of a stored kernel, in their order. */
+async function modulesOf(kernel: Kernel): Promise<KernelModule[]> {
+  const modules: KernelModule[] = [];
+  for (const path of kernel.modules) {
+    modules.push({ name: basename(path, ".ko"), bytes: await readFile(path) });
+  }
+  return modules;
+}
+
 /**
  * Verify, unpack and keep a kernel of the user's. The same file with the same modules is the same
- * kernel, however often it is added.
+ * kernel, however often it is added. A file of a store, or a copy of one, is that kernel with its
+ * modules; any other one without modules must have built in what a guest needs.
  * @throws ERR_KERNEL_FORMAT, ERR_KERNEL_FEATURE, ERR_KERNEL_UNPACK, ERR_KERNEL_STORE
  */
 export async function addKernel(options: AddKernelOptions): Promise<Kernel> {
-  const { dir, file, signal } = options;
+  const { dir, file, modulesDir, signal } = options;
+  const stored = modulesDir === undefined ? await storedAt(file) : undefined;
+  if (stored !== undefined && stored.store === (await realpath(dir).catch(() => dir))) {
+    // By the store's name here, which may be a link.
+    return (await readKernel(dir, stored.kernel.id)) ?? stored.kernel;
+  }
   const image = await unpackKernel(await readKernelFile(file), file, signal);
-  const modules =
-    options.modulesDir === undefined ? [] : await collectModules(options.modulesDir, signal);
+  let modules: KernelModule[] = [];
+  if (stored !== undefined) modules = await modulesOf(stored.kernel);
+  else if (modulesDir !== undefined) modules = await collectModules(modulesDir, signal);
+  const missing = modules.length > 0 ? [] : missingFeatures(image.bytes);
+  if (missing.length > 0 && modulesDir === undefined) {
+    const sha256 = createHash("sha256").update(image.bytes).digest("hex");
+    const twin = (await listKernels(dir)).find((kernel) => kernel.sha256 === sha256);
+    if (twin !== undefined && twin.modules.length > 0) return twin;
+    throw lacksFeatures(file, missing);
+  }
   return await withKernelStore(
     dir,
     async (scratch) =>

@@ -1,8 +1,16 @@
 /** Files that look like kernels and modules, for tests. */
 import { createHash } from "node:crypto";
 
-/** A small ELF file with one PT_LOAD and one PT_NOTE segment, and a kernel's banner. */
-export function elf(options: { pvh?: boolean; machine?: number } = {}): Buffer {
+/** What tells that a kernel needs no modules. */
+export const builtinWords = ["virtio-mmio", "virtio_blk", "EXT4-fs", "overlayfs", "virtio-ports"];
+
+/**
+ * A small ELF file with one PT_LOAD and one PT_NOTE segment, a kernel's banner, and words of the
+ * drivers that are built into it.
+ */
+export function elf(
+  options: { pvh?: boolean; machine?: number; builtin?: readonly string[] } = {},
+): Buffer {
   const bytes = Buffer.alloc(8192);
   bytes.writeUInt32BE(0x7f454c46, 0);
   bytes.set([2, 1, 1], 4);
@@ -22,6 +30,8 @@ export function elf(options: { pvh?: boolean; machine?: number } = {}): Buffer {
   bytes.writeUInt32LE(options.pvh === false ? 17 : 18, 1032);
   bytes.write("Xen\0", 1036, "latin1");
   bytes.write("Linux version 6.1.0-test (someone@somewhere)", 4096, "latin1");
+  const builtin = options.builtin ?? builtinWords;
+  bytes.write(builtin.join("\0"), 4500, "latin1");
   // Random content makes compressors work; the same seed each time keeps the test repeatable.
   let seed = createHash("sha256").update("kernel").digest();
   for (let at = 5000; at + 32 < 8000; at += 32) {

@@ -87,7 +87,10 @@ export function addCreateFlags(target: Command): Command {
     .option("--no-seccomp", "leave the VMM's seccomp filter off")
     .option("--no-pid-ns", "leave the VMM in this PID namespace")
     .option("--no-cgroup", "leave the VMM out of a cgroup of its own")
-    .option("--no-netns", "leave the VMM in this network namespace");
+    .option(
+      "--no-netns",
+      "leave the VMM in this network namespace (with --network-policy none only)",
+    );
 }
 
 /** `KEY=VALUE` labels as an object. @throws ERR_VALIDATION_FLAGS */

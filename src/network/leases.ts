@@ -26,7 +26,6 @@ export interface Lease {
   /** First 48 bits of the guests' IPv6 addresses. */
   prefix6: string;
   ipv6: boolean;
-  uid: number;
   policy: NetworkPolicy;
   /** Number of the policy, counted up by every change. */
   generation: number;
@@ -101,7 +100,7 @@ function readLease(text: string): Lease | undefined {
   }
   if (typeof value !== "object" || value === null) return undefined;
   const from = value as Record<string, unknown>;
-  const { vmId, slot, prefix6, uid, generation } = from;
+  const { vmId, slot, prefix6, generation } = from;
   const policy = readPolicy(from["policy"]);
   if (
     from["schema"] !== 1 ||
@@ -112,7 +111,6 @@ function readLease(text: string): Lease | undefined {
     slot >= slotCount ||
     typeof prefix6 !== "string" ||
     !/^fd[0-9a-f]{2}:[0-9a-f]{4}:[0-9a-f]{4}$/.test(prefix6) ||
-    typeof uid !== "number" ||
     typeof generation !== "number" ||
     policy === undefined
   ) {
@@ -126,7 +124,6 @@ function readLease(text: string): Lease | undefined {
     ...(typeof netns === "string" && /^vmsan-[a-z0-9-]{1,80}$/.test(netns) ? { netns } : {}),
     slot,
     prefix6,
-    uid,
     generation,
     policy,
     ipv6: from["ipv6"] === true,

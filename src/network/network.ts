@@ -234,7 +234,7 @@ class Manager implements NetworkManager {
   }
 
   /** A lease with a slot whose link does not exist, written before anything is made. */
-  private async lease(vmId: string, policy: NetworkPolicy, uid: number): Promise<Lease> {
+  private async lease(vmId: string, policy: NetworkPolicy): Promise<Lease> {
     const links = this.realm.links();
     const slot = this.leases.freeSlot((candidate) => links.has(`vmsan${candidate}`));
     const { netns } = planFor(vmId, slot, this.prefix6);
@@ -245,7 +245,6 @@ class Manager implements NetworkManager {
       slot,
       prefix6: this.prefix6,
       ipv6: this.wantsIpv6(),
-      uid,
       policy,
       generation: 1,
       changing: false,
@@ -260,7 +259,6 @@ class Manager implements NetworkManager {
     policy: NetworkPolicy,
     ports: readonly PublishedPort[],
     signal: AbortSignal,
-    options: { uid?: number } = {},
   ): Promise<AttachedNetwork | undefined> {
     checkId(vmId);
     checkPortsAgainstPolicy(policy, ports);
@@ -271,8 +269,7 @@ class Manager implements NetworkManager {
     try {
       await this.prepareHost();
       await this.refreshAddresses();
-      const uid = this.realm.tapOwner(options.uid ?? process.getuid?.() ?? 0);
-      return await this.attachWithSlot(vmId, policy, ports, uid, signal);
+      return await this.attachWithSlot(vmId, policy, ports, signal);
     } finally {
       this.attaching -= 1;
     }
@@ -283,11 +280,10 @@ class Manager implements NetworkManager {
     vmId: string,
     policy: NetworkPolicy,
     ports: readonly PublishedPort[],
-    uid: number,
     signal: AbortSignal,
   ): Promise<AttachedNetwork> {
     for (let attempt = 1; ; attempt += 1) {
-      const lease = await this.lease(vmId, policy, uid);
+      const lease = await this.lease(vmId, policy);
       const service = this.serviceFor(lease);
       this.services.set(vmId, service);
       try {
@@ -308,10 +304,10 @@ class Manager implements NetworkManager {
   /** Make everything in the kernel: three launches, five with a bandwidth limit. */
   private async build(lease: Lease, service: Service, signal: AbortSignal): Promise<void> {
     const plan = this.planOf(lease);
-    const { ipv6, uid, policy } = lease;
+    const { ipv6, policy } = lease;
     await this.realm.ip(`netns add ${plan.netns}\n${hostLinks(plan, ipv6)}`, signal);
     const mbit = policy.bandwidthMbit;
-    const inside = guestLinks(plan, ipv6, uid) + (mbit === undefined ? "" : shaperLink());
+    const inside = guestLinks(plan, ipv6) + (mbit === undefined ? "" : shaperLink());
     await this.realm.ipIn(plan.netns, inside, signal);
     await Promise.all([
       this.helper.sysctl(this.realm.netnsPath(plan.netns), guestSysctls(ipv6)),

@@ -58,14 +58,12 @@ export interface NetworkManager {
    * Make the VM's network and start serving it (DNS, proxy, published ports); all or
    * nothing. Undefined under the policy `none`. Throws ERR_VALIDATION_PORT_CONFLICT when a port is taken, ERR_NETWORK_* when
    * the host refuses something.
-   * @param uid owner of the tap device: whoever runs the VMM; default the caller
    */
   attach(
     vmId: string,
     policy: NetworkPolicy,
     ports: readonly PublishedPort[],
     signal: AbortSignal,
-    options?: { uid?: number },
   ): Promise<AttachedNetwork | undefined>;
   /** Put a new policy in force on a running VM, atomically; connections it forbids are cut. */
   update(vmId: string, policy: NetworkPolicy): Promise<void>;

@@ -31,6 +31,7 @@ import {
   readCatalogue,
   sweepRuntimes,
 } from "../runtimes/index.ts";
+import { bootTimeoutMs } from "../util/boot-timeout.ts";
 import { agentBinary, packageVersion } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
 import { withRegistryVariables } from "../util/registry-env.ts";
@@ -105,12 +106,6 @@ function requireDriver(name: DriverName, drivers: readonly Driver[]): Driver {
     why: `The drivers here are ${drivers.map((driver) => driver.name).join(", ")}.`,
     fix: "Remove the VM and create it again.",
   });
-}
-
-/** Seconds that VMSAN_BOOT_TIMEOUT gives a guest to come up, as milliseconds. */
-function bootLimit(accelerator: Accelerator): number {
-  const given = Number(process.env["VMSAN_BOOT_TIMEOUT"]);
-  return Number.isFinite(given) && given > 0 ? given * 1000 : BOOT_LIMIT_MS[accelerator];
 }
 
 /** With VMSAN_KVM=assume Firecracker is not told whether KVM works: it finds out at the start. */
@@ -265,7 +260,7 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
         build: packageVersion(),
         log: (line) => log.info(line),
       }),
-    bootLimitMs: bootLimit,
+    bootLimitMs: (accelerator) => bootTimeoutMs(BOOT_LIMIT_MS[accelerator]),
   };
   return {
     stages,

@@ -149,7 +149,7 @@ export class Sandboxes {
     const { name } = request;
     this.requireFreeName(name);
     const choice = await this.stages.chooseDriver(request.driver);
-    checkIsolation(choice.driver, request.isolation);
+    checkIsolation(choice.driver, request.isolation, request.policy.mode !== "none");
     const id = await this.claimId();
     try {
       // Others may have come meanwhile; from here to the entry nothing waits.

@@ -41,15 +41,42 @@ export async function cutLog(path: string, max = maxBytes, kept = keptBytes): Pr
 }
 
 /**
+ * The same for a file whose writer does not append but goes on at its own place in it
+ * (Firecracker's log and metrics): what is dropped becomes a hole, what is kept stays where it is.
+ */
+export async function cutPlaced(path: string, max = maxBytes, kept = keptBytes): Promise<void> {
+  try {
+    const handle = await open(path, "r+");
+    try {
+      const { size, blocks } = await handle.stat();
+      // The size grows for ever, by the holes: what counts is what the file occupies.
+      if (blocks * 512 <= max) return;
+      const tail = Buffer.alloc(Math.min(kept, size));
+      const from = size - tail.length;
+      const { bytesRead } = await handle.read(tail, 0, tail.length, from);
+      await handle.truncate(0);
+      await handle.write(tail, 0, bytesRead, from);
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    // The VM's directory has been removed meanwhile.
+    if (errnoOf(error) !== "ENOENT") throw error;
+  }
+}
+
+/**
  * Keep a log within its bound until `ended` resolves.
  * @param failed told when that is not possible; the log then grows
+ * @param cut {@link cutLog}, or {@link cutPlaced} for a writer that does not append
  */
 export function boundLog(
   path: string,
   ended: Promise<unknown>,
   failed: (error: unknown) => void,
+  cut: (path: string) => Promise<void> = cutLog,
 ): void {
-  const timer = setInterval(() => void cutLog(path).catch(failed), lookEveryMs);
+  const timer = setInterval(() => void cut(path).catch(failed), lookEveryMs);
   timer.unref();
   void ended.then(() => clearInterval(timer));
 }

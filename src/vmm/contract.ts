@@ -8,6 +8,7 @@ import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { VmSpec } from "../model/vm.ts";
+import { bootTimeoutMs } from "../util/boot-timeout.ts";
 import { identityOf, isAlive } from "../util/process-identity.ts";
 import type { Driver, RunningVm } from "./driver.ts";
 
@@ -15,7 +16,7 @@ import type { Driver, RunningVm } from "./driver.ts";
 export interface ContractOptions {
   /** Test name → why this driver cannot pass it. */
   skip?: Record<string, string>;
-  /** Milliseconds until an agent must have answered; default 60 s. */
+  /** Milliseconds until an agent must have answered; default VMSAN_BOOT_TIMEOUT, else 60 s. */
   bootMs?: number;
 }
 
@@ -58,7 +59,7 @@ export function driverContract(
   options: ContractOptions = {},
 ): void {
   const skip = options.skip ?? {};
-  const bootMs = options.bootMs ?? 60_000;
+  const bootMs = options.bootMs ?? bootTimeoutMs(60_000);
   const check = (title: string, body: () => Promise<void>): void => {
     const why = skip[title];
     if (why === undefined) test(title, body, 4 * bootMs);

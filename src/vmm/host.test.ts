@@ -1,11 +1,14 @@
 /** What drivers share: choice, user ids, control groups, boxes, logs, isolation. */
 import {
+  closeSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readFileSync,
   rmSync,
   statSync,
+  writeSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,7 +17,7 @@ import { afterAll, describe, expect, test } from "vitest";
 import type { DriverName } from "../model/vm.ts";
 import { createCgroup, findCgroups, parseMountinfo, removeCgroup } from "./cgroup.ts";
 import { chooseDriver } from "./choose.ts";
-import { cutLog } from "./console-log.ts";
+import { cutLog, cutPlaced } from "./console-log.ts";
 import type { Driver, DriverProbe } from "./driver.ts";
 import { checkIsolation } from "./isolation.ts";
 import { boxed } from "./launch.ts";
@@ -88,8 +91,14 @@ describe("choice of driver", () => {
 
   test("a switch that the driver does not have is refused", () => {
     const on = { seccomp: true, pidNamespace: true, cgroup: true, networkNamespace: true };
-    expect(() => checkIsolation(qemu, on)).not.toThrow();
-    expect(() => checkIsolation(qemu, { ...on, pidNamespace: false })).toThrow(/--no-pid-ns/);
+    expect(() => checkIsolation(qemu, on, true)).not.toThrow();
+    const noPids = { ...on, pidNamespace: false };
+    expect(() => checkIsolation(qemu, noPids, true)).toThrow(/--no-pid-ns/);
+    // The card is in that namespace: without it there is none, and nothing to filter it by.
+    const noNet = { ...on, networkNamespace: false };
+    const able = { name: "able", capabilities: { isolation: ["networkNamespace"] as const } };
+    expect(() => checkIsolation(able, noNet, false)).not.toThrow();
+    expect(() => checkIsolation(able, noNet, true)).toThrow(/--no-netns for a VM with a network/);
   });
 });
 
@@ -239,4 +248,27 @@ test("a log that grows too large keeps its end", async () => {
   expect(text).toMatch(/^\[.*older output dropped\]\n.*the end$/);
   expect(text.length).toBeLessThan(200);
   await cutLog(join(dir, "log", "nothing"), 1, 1);
+});
+
+test("a log whose writer keeps its own place occupies no more than its bound", async () => {
+  const path = join(dir, "placed.log");
+  const writer = openSync(path, "w");
+  try {
+    let written = 0;
+    const write = (text: string): void => {
+      written += writeSync(writer, text, written);
+    };
+    const max = 256 << 10;
+    for (let round = 0; round < 40; round++) {
+      write(`${String(round).padStart(65_535, ".")}\n`);
+      await cutPlaced(path, max, 128 << 10);
+      const { size, blocks } = statSync(path);
+      expect(size).toBe(written);
+      expect(blocks * 512).toBeLessThanOrEqual(max);
+    }
+    expect(readFileSync(path, "utf8").slice(-131_072)).toMatch(/^\.+38\n\.+39\n$/);
+  } finally {
+    closeSync(writer);
+  }
+  await cutPlaced(join(dir, "nothing"), 1, 1);
 });

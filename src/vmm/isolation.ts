@@ -78,12 +78,15 @@ const switches: Record<keyof Isolation, string> = {
 };
 
 /**
- * Refuse switches that turn off what the driver does not have in the first place.
+ * Refuse switches that cannot do what they say: that turn off what the driver does not have in the
+ * first place, or what something else that was asked for stands on.
+ * @param card whether the VM is to have a network card
  * Throws ERR_DRIVER_ISOLATION.
  */
 export function checkIsolation(
   driver: { name: string; capabilities: Pick<DriverCapabilities, "isolation"> },
   isolation: Isolation,
+  card: boolean,
 ): void {
   for (const name of Object.keys(switches) as (keyof Isolation)[]) {
     if (isolation[name] || driver.capabilities.isolation.includes(name)) continue;
@@ -92,6 +95,14 @@ export function checkIsolation(
       message: `Cannot use ${switches[name]} with the driver ${driver.name}`,
       why: "This driver has no such isolation to turn off.",
       fix: `Leave out ${switches[name]}.`,
+    });
+  }
+  if (!isolation.networkNamespace && card) {
+    throw new VmsanError({
+      code: "ERR_DRIVER_ISOLATION",
+      message: `Cannot use ${switches.networkNamespace} for a VM with a network card`,
+      why: "Its card, and the rules that hold it to its network policy, are in that namespace.",
+      fix: `Leave out ${switches.networkNamespace}, or use --network-policy none.`,
     });
   }
 }

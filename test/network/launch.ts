@@ -45,11 +45,13 @@ export function buildBench(): Bench {
 /**
  * Run a script of this folder in fresh network and mount namespaces; gives its lines.
  * @param job becomes its argument, with the paths of the tools and a state directory
+ * @param env beyond this process's environment
  */
 export async function inWorld(
   bench: Bench,
   script: string,
   job: Record<string, unknown> = {},
+  env: Record<string, string> = {},
 ): Promise<Record<string, unknown>[]> {
   const state = mkdtempSync(join(bench.dir, "state-"));
   const full = { ...job, nettool: bench.nettool, helper: bench.helper, dir: state };
@@ -67,7 +69,7 @@ export async function inWorld(
       join(import.meta.dirname, script),
       JSON.stringify(full),
     ],
-    { stdio: ["ignore", "pipe", "pipe"] },
+    { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } },
   );
   const lines: Record<string, unknown>[] = [];
   let complaints = "";

@@ -71,7 +71,7 @@ function naive(): { ms: number; launches: number } {
   const from = performance.now();
   run(["ip", "netns", "add", plan.netns]);
   for (const line of hostLinks(plan, true).trim().split("\n")) run(["ip", ...line.split(" ")]);
-  for (const line of guestLinks(plan, true, 0).trim().split("\n"))
+  for (const line of guestLinks(plan, true).split("\n"))
     run(["ip", "-n", plan.netns, ...line.split(" ")]);
   for (const [key, value] of Object.entries(guestSysctls(true))) {
     run([

@@ -1,10 +1,11 @@
 /**
  * The table of attempts from inside a real guest, and the rest that the command line does with
- * networks; in namespaces of its own. The job names bin/vmsan and a VMSAN_DIR with kernel and base
- * image. Prints JSON lines: results of the table, and stages with what came of them.
+ * networks; in namespaces of its own. The job names bin/vmsan, a VMSAN_DIR with kernel and base
+ * image, and how to make the VM. Prints JSON lines: results of the table, and stages with what
+ * came of them.
  */
 import { execFile, execFileSync, spawn } from "node:child_process";
-import { readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -22,6 +23,10 @@ const job = JSON.parse(process.argv[2] ?? "{}") as {
   vmsan: string;
   vmsanDir: string;
   columns?: string;
+  /** Flags of `create` beyond the published port. */
+  create?: string[];
+  /** The guest's root directory is its VMM's (the stand-in): there is no other way in for files. */
+  jailed?: boolean;
 };
 process.env["VMSAN_DIR"] = job.vmsanDir;
 const print = (line: unknown): void => {
@@ -51,7 +56,15 @@ const other = await world.guest(
 );
 
 const made = JSON.parse(
-  await vmsan("create", "--json", "--runtime", "base", "--publish-port", "198.51.100.2:8091:8080"),
+  await vmsan(
+    "create",
+    "--json",
+    "--runtime",
+    "base",
+    "--publish-port",
+    "198.51.100.2:8091:8080",
+    ...(job.create ?? []),
+  ),
 ) as { vmId: string };
 const lease = JSON.parse(
   readFileSync(join(job.vmsanDir, "network", `${made.vmId}.json`), "utf8"),
@@ -60,7 +73,12 @@ const lease = JSON.parse(
   prefix6: string;
 };
 const plan = planFor(made.vmId, lease.slot, lease.prefix6);
-await vmsan("upload", made.vmId, job.nettool, "-d", "/tmp");
+/** A VM as `inspect` shows it. */
+const inspect = async (): Promise<Record<string, unknown>> =>
+  JSON.parse(await vmsan("inspect", "--json", made.vmId)) as Record<string, unknown>;
+if (job.jailed === true) {
+  copyFileSync(job.nettool, `/proc/${String((await inspect())["pid"])}/root/tmp/nettool`);
+} else await vmsan("upload", made.vmId, job.nettool, "-d", "/tmp");
 const vm = new Prober([
   job.vmsan,
   "exec",
@@ -101,9 +119,6 @@ for (const letter of job.columns ?? order) {
     true,
   );
 }
-/** A VM as `inspect` shows it. */
-const inspect = async (): Promise<Record<string, unknown>> =>
-  JSON.parse(await vmsan("inspect", "--json", made.vmId)) as Record<string, unknown>;
 /** Whether the guest's port answers the internet at the host's address. */
 const outside = world.prober("internet");
 const published = async (): Promise<string> => {
@@ -131,8 +146,10 @@ print({ stage: "log", got: await refused });
 follower.kill("SIGTERM");
 
 // A published port, before and after the daemon is another one.
-const serve = "sleep 900 | /tmp/nettool serve --tcp 8080";
-await vmsan("exec", made.vmId, "--", "sh", "-c", `setsid sh -c '${serve}' >/dev/null 2>&1 &`);
+const serve = ["/tmp/nettool", "serve", "--tcp", "8080"];
+const server = spawn(job.vmsan, ["exec", "-i", made.vmId, "--", ...serve], {
+  stdio: ["pipe", "ignore", "inherit"],
+});
 print({ stage: "published", got: await published() });
 await vmsan("daemon", "stop");
 await vmsan("list");
@@ -144,9 +161,10 @@ const thief = createServer();
 await new Promise<void>((resolve) => thief.listen(8091, "198.51.100.2", resolve));
 const { status, networkReason } = await inspect();
 print({ stage: "port taken", status, networkReason });
-const alive = await vmsan("exec", made.vmId, "--", "echo", "alive");
+const alive = await vmsan("exec", made.vmId, "--", "/tmp/nettool", "say", "alive");
 print({ stage: "alive", got: alive.trim() });
 thief.close();
+server.kill("SIGKILL");
 
 // Nothing of the host is changed once the last VM has gone and the daemon ended.
 await vmsan("rm", "-f", made.vmId);

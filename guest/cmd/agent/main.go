@@ -83,10 +83,13 @@ func runInit() {
 	boot.Fatal(fmt.Errorf("the channel to the host broke: %w", err))
 }
 
+// ownNetwork: an agent that is an ordinary process has a network namespace of its own.
+var ownNetwork bool
+
 // newServer puts the parts together.
 func newServer(o api.Options, orphans bool, groups *proc.Cgroups) *api.Server {
 	pin := &channel.Pin{}
-	cfg := &netcfg.Config{System: o.Mode == api.ModeInit, Pin: pin}
+	cfg := &netcfg.Config{System: o.Mode == api.ModeInit, Network: ownNetwork, Pin: pin}
 	o.Build, o.Pin, o.Config = build, pin, cfg
 	o.Limits = stream.DefaultLimits(api.MemInfo("MemTotal"))
 	o.Host = &kinds.Host{Reaper: proc.NewReaper(orphans), Cgroups: groups, Env: cfg.Env, Etc: "/etc"}
@@ -111,11 +114,12 @@ func serveChannel(s *api.Server, port *channel.Port, l net.Listener) error {
 func serve(args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
 	path := flags.String("unix", "", "the socket to listen on")
+	flags.BoolVar(&ownNetwork, "network", false, "configure the cards of the network namespace it runs in")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *path == "" || flags.NArg() > 0 {
-		return errors.New("usage: agent serve --unix PATH")
+		return errors.New("usage: agent serve --unix PATH [--network]")
 	}
 	l, err := channel.ListenUnix(*path)
 	if err != nil {

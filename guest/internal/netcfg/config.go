@@ -77,7 +77,9 @@ type Reply struct {
 type Config struct {
 	// System: the agent owns the machine. Otherwise only environment and token are taken.
 	System bool
-	Pin    *channel.Pin
+	// Network: the agent owns the network namespace that it runs in, if not the machine.
+	Network bool
+	Pin     *channel.Pin
 
 	mu       sync.Mutex
 	envMu    sync.RWMutex
@@ -108,7 +110,7 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 		if !wanted {
 			return nil
 		}
-		if !c.System && name != "env" && name != "token" {
+		if !c.System && name != "env" && name != "token" && !(c.Network && name == "network") {
 			reply.Skipped = append(reply.Skipped, name)
 			return nil
 		}

@@ -285,8 +285,9 @@ func findLink(mac net.HardwareAddr, only bool) (*net.Interface, error) {
 			return &l, nil
 		}
 		if l.Flags&net.FlagLoopback == 0 && len(l.HardwareAddr) == 6 {
-			// Bridges and the like that the guest made are not the VM's.
-			if _, err := os.Stat("/sys/class/net/" + l.Name + "/device"); err == nil {
+			// Bridges and the like that the guest made are not the VM's; who has no /sys has made none.
+			_, device := os.Stat("/sys/class/net/" + l.Name + "/device")
+			if _, sysfs := os.Stat("/sys/class/net"); device == nil || sysfs != nil {
 				ethernet = append(ethernet, l)
 				names = append(names, l.Name+" "+l.HardwareAddr.String())
 			}

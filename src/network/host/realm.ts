@@ -62,11 +62,6 @@ export class Realm {
     return { netns: this.netnsPath(name) };
   }
 
-  /** Owner of the tap as the realm sees it. @param uid as this process sees it */
-  tapOwner(uid: number): number {
-    return uid;
-  }
-
   /** argv to put before a program so that it runs in a VM's namespace. */
   enter(name: string): string[] {
     return [...this.prefix, "nsenter", `--net=${this.netnsPath(name)}`, "--"];

@@ -115,11 +115,6 @@ export class RootlessRealm extends Realm {
     return { netns: `${place}/root${this.netnsPath(name)}`, userns: `${place}/ns/user` };
   }
 
-  /** In there this user is root. */
-  override tapOwner(): number {
-    return 0;
-  }
-
   override ready(): Promise<boolean> {
     return this.serial(async () => {
       const isNew = this.proc === undefined;

@@ -26,9 +26,12 @@ ${v6}`;
 /**
  * What is inside the namespace. Every neighbour is fixed: nothing the guest says about
  * addresses is ever believed. For `ip -n NETNS -batch`.
- * @param uid owner of the tap
+ *
+ * The tap has no owner, so that whoever runs in the namespace may attach to it without privileges:
+ * the VMM, whose user id is chosen at each start by its driver. Nobody else gets there: entering
+ * the namespace takes CAP_SYS_ADMIN over it, and a tap of one queue has one user at a time.
  */
-export function guestLinks(plan: Plan, ipv6: boolean, uid: number): string {
+export function guestLinks(plan: Plan, ipv6: boolean): string {
   const v6 = ipv6
     ? `address add ${plan.gateway6}/${plan.prefix6} dev ${tapName} nodad
 neighbour add ${plan.guest6} lladdr ${plan.guestMac} dev ${tapName} nud permanent
@@ -40,7 +43,7 @@ route add local ::/0 dev lo table ${proxyTable}
   return `link set dev lo up
 link set dev ${uplinkName} addrgenmode none
 link set dev ${uplinkName} up
-tuntap add dev ${tapName} mode tap user ${uid}
+tuntap add dev ${tapName} mode tap
 link set dev ${tapName} mtu ${mtu} address ${plan.gatewayMac} addrgenmode none
 link set dev ${tapName} up
 address add ${plan.gateway4}/${plan.prefix4} dev ${tapName}

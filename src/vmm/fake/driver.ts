@@ -32,7 +32,7 @@ const capabilities: DriverCapabilities = {
   snapshots: false,
   diffSnapshots: false,
   multipleStreams: true,
-  isolation: ["seccomp", "pidNamespace", "cgroup", "networkNamespace"],
+  isolation: [],
 };
 
 const isolation: IsolationReport = {

@@ -5,6 +5,7 @@
 import type { ClientRequest, IncomingMessage } from "node:http";
 import { VmsanError, messageOf } from "../../model/errors.ts";
 import { connectUnix } from "../../util/socket-path.ts";
+import { causeOf } from "./causes.ts";
 
 /** Tokens (bytes or operations) that refill over time. */
 export interface TokenBucket {
@@ -120,12 +121,14 @@ const defaultTimeoutMs = 10_000;
 /** An ERR_VMM_API… error that names the call. */
 function apiError(call: ApiCall, why: string, details: object = {}, cause?: unknown): VmsanError {
   const timedOut = "timeout" in details;
+  const likely = causeOf(call.path, why);
   return new VmsanError(
     {
       code: timedOut ? "ERR_VMM_API_TIMEOUT" : "ERR_VMM_API",
       message: `Firecracker did not do ${call.method} ${call.path}`,
-      why,
-      fix: "See vmm.log in the VM's directory.",
+      why: likely === undefined ? why : `${likely.why} It said: ${why}`,
+      fix:
+        likely?.fix ?? "Run `vmsan doctor`; if it finds nothing, report this with the text above.",
       details: { call: `${call.method} ${call.path}`, ...details },
     },
     cause,

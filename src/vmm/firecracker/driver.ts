@@ -10,9 +10,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { hostArch } from "../../boot/kernel.ts";
 import { VmsanError, asVmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import type { IsolationReport, ProcessIdentity, VmSpec } from "../../model/vm.ts";
+import { bootTimeoutMs } from "../../util/boot-timeout.ts";
 import { isAlive } from "../../util/process-identity.ts";
 import { cgroupName, findCgroups, removeCgroup } from "../cgroup.ts";
-import { boundLog } from "../console-log.ts";
+import { boundLog, cutPlaced } from "../console-log.ts";
 import type {
   CleanupReport,
   Driver,
@@ -25,11 +26,12 @@ import { killAndWait, processExit, within } from "../exit.ts";
 import { hostIdOf } from "../host-id.ts";
 import { checkIsolation, readIsolation } from "../isolation.ts";
 import { probeKvm } from "../kvm.ts";
-import { findProgram } from "../launch.ts";
+import { findProgram, tailOf } from "../launch.ts";
 import { killLeftovers } from "../leftovers.ts";
 import { defaultUidRange, releaseUids, type UidRange } from "../uids.ts";
 import { FirecrackerApi, type ApiCall, type RateLimiter } from "./api.ts";
 import { findFirecracker, isOlder, type FirecrackerPrograms } from "./binaries.ts";
+import { withLog } from "./causes.ts";
 import { bootCalls, checkSpec, fcFiles, restoreCalls, type FirecrackerChoices } from "./config.ts";
 import { jailOf, processesInJail, removeJail } from "./jail.ts";
 import { startBare, startError, startJailed, type Launched, type StartRequest } from "./start.ts";
@@ -53,7 +55,7 @@ export interface FirecrackerDriverOptions {
   networkLimits?: RateLimiter;
   /** Judge of KVM; default {@link probeKvm}. Tests against a stand-in need none. */
   kvm?: () => Promise<{ usable: boolean; reason: string; fix?: string }>;
-  /** Milliseconds until the API must answer after the start; default 20 000. */
+  /** Milliseconds until the API must answer after the start; default 20 000, or VMSAN_BOOT_TIMEOUT. */
   startTimeoutMs?: number;
 }
 
@@ -138,7 +140,7 @@ export class FirecrackerDriver implements Driver {
     from?: SnapshotFiles,
   ): Promise<RunningVm> {
     signal.throwIfAborted();
-    checkIsolation(this, spec.isolation);
+    checkIsolation(this, spec.isolation, spec.network !== undefined);
     checkSpec(spec);
     const programs = await this.programs();
     let launched: Launched | undefined;
@@ -175,7 +177,7 @@ export class FirecrackerDriver implements Driver {
       spec,
       firecracker,
       console: this.consolePath(spec),
-      timeoutMs: this.options.startTimeoutMs ?? 20_000,
+      timeoutMs: this.options.startTimeoutMs ?? bootTimeoutMs(20_000),
       ...(from === undefined ? {} : { from }),
     };
     if (jailer === undefined || process.geteuid?.() !== 0) return await startBare(request);
@@ -215,14 +217,15 @@ export class FirecrackerDriver implements Driver {
       if (signal.aborted) throw signal.reason;
       // The end of a process is known a moment later than the end of its connections.
       const exit = await within(exited, isAlive(identity) ? 300 : 2000);
-      if (exit === undefined) throw error;
+      const log = await tailOf(join(place.root, fcFiles.log), 2000);
+      if (exit === undefined) throw withLog(error, log);
       const how = exit.signal ?? (exit.code === null ? "an unknown status" : `status ${exit.code}`);
       const said =
         error === died ? "" : ` ${error instanceof VmsanError ? error.why : messageOf(error)}`;
       throw await startError(
         spec.id,
         this.consolePath(spec),
-        `It ended with ${how} at ${call.method} ${call.path}.${said}`,
+        `It ended with ${how} at ${call.method} ${call.path}.${said}${log === "" ? "" : ` Its log ends with: ${log}`}`,
         { call: `${call.method} ${call.path}` },
       );
     }
@@ -230,7 +233,7 @@ export class FirecrackerDriver implements Driver {
 
   /** Wait until the API answers. */
   private async awaitApi(api: FirecrackerApi, signal: AbortSignal): Promise<void> {
-    const limit = AbortSignal.timeout(this.options.startTimeoutMs ?? 20_000);
+    const limit = AbortSignal.timeout(this.options.startTimeoutMs ?? bootTimeoutMs(20_000));
     for (let wait = 4; ; wait = Math.min(wait * 1.5, 100)) {
       try {
         await api.instance(AbortSignal.any([signal, limit]));
@@ -244,7 +247,7 @@ export class FirecrackerDriver implements Driver {
             code: "ERR_VMM_API_TIMEOUT",
             message: "Firecracker does not answer",
             why: "Its API did not answer in time after the start.",
-            fix: "See vmm.log and console.log in the VM's directory.",
+            fix: "VMSAN_BOOT_TIMEOUT (seconds) gives a slow host more time; `vmsan doctor` checks the host.",
           });
         }
         if (!early) throw error;
@@ -256,15 +259,14 @@ export class FirecrackerDriver implements Driver {
   /** A handle of a running Firecracker, its logs bounded from now on. */
   private hold(spec: VmSpec, launched: Launched): FirecrackerVm {
     const { identity, place, exited, notEnforced } = launched;
-    for (const path of [
-      this.consolePath(spec),
-      join(place.root, fcFiles.log),
-      join(place.root, fcFiles.metrics),
-    ]) {
-      boundLog(path, exited, (error) => {
+    const bound = (path: string, cut?: (path: string) => Promise<void>): void => {
+      const failed = (error: unknown): void => {
         process.emitWarning(`cannot bound ${path}: ${messageOf(error)}`);
-      });
-    }
+      };
+      boundLog(path, exited, failed, cut);
+    };
+    bound(this.consolePath(spec));
+    for (const name of [fcFiles.log, fcFiles.metrics]) bound(join(place.root, name), cutPlaced);
     const isolation = this.report(spec, identity, place, notEnforced);
     return new FirecrackerVm(spec, place, identity, isolation, exited);
   }

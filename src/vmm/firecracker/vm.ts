@@ -11,7 +11,9 @@ import { run } from "../../util/run.ts";
 import { connectUnix } from "../../util/socket-path.ts";
 import type { RunningVm, SnapshotFiles, VmmExit } from "../driver.ts";
 import { killAndWait, vmmGone, within } from "../exit.ts";
+import { tailOf } from "../launch.ts";
 import { FirecrackerApi } from "./api.ts";
+import { withLog } from "./causes.ts";
 import { agentPort, fcFiles } from "./config.ts";
 
 /**
@@ -129,7 +131,7 @@ export class FirecrackerVm implements RunningVm {
       await body(this.api);
     } catch (error) {
       if (!isAlive(this.process)) throw notRunning(this.spec.id, error);
-      throw error;
+      throw withLog(error, await tailOf(join(this.place.root, fcFiles.log), 2000));
     }
   }
 

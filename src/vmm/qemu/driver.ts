@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { hostArch, type KernelArch } from "../../boot/kernel.ts";
 import { VmsanError, asVmsanError, messageOf } from "../../model/errors.ts";
 import type { ProcessIdentity, VmSpec } from "../../model/vm.ts";
+import { bootTimeoutMs } from "../../util/boot-timeout.ts";
 import { isAlive } from "../../util/process-identity.ts";
 import { cgroupName, createCgroup, removeCgroup, type Cgroup } from "../cgroup.ts";
 import { boundLog } from "../console-log.ts";
@@ -63,7 +64,7 @@ export interface QemuDriverOptions {
 }
 
 /** Milliseconds until the monitor must answer after the start. */
-const startTimeoutMs = 20_000;
+const startTimeoutMs = bootTimeoutMs(20_000);
 /** Memory of the process beyond the guest's and translated code: devices, I/O, snapshots. */
 const overheadMib = 192;
 
@@ -138,7 +139,7 @@ export class QemuDriver implements Driver {
   /** Start QEMU and take hold of it; on failure or abort nothing is left. */
   private async launch(spec: VmSpec, signal: AbortSignal, from?: SnapshotFiles): Promise<QemuVm> {
     signal.throwIfAborted();
-    checkIsolation(this, spec.isolation);
+    checkIsolation(this, spec.isolation, spec.network !== undefined);
     const probe = await this.probe();
     if (!probe.usable || probe.accelerator === "none") {
       throw new VmsanError({

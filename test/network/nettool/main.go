@@ -10,6 +10,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 )
 
@@ -33,10 +36,10 @@ func fail(err error) {
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: nettool probe | serve | bridge | watch …")
+		fmt.Fprintln(os.Stderr, "usage: nettool probe | serve | bridge | watch | say | repeat …")
 		os.Exit(2)
 	}
-	if os.Args[1] != "probe" {
+	if !slices.Contains([]string{"probe", "say", "repeat"}, os.Args[1]) {
 		// The one that started us holds the other end: end with it, however it ends.
 		go func() {
 			io.Copy(io.Discard, os.Stdin)
@@ -52,6 +55,15 @@ func main() {
 		bridge(os.Args[2:])
 	case "watch":
 		watch()
+	case "say":
+		fmt.Println(strings.Join(os.Args[2:], " "))
+	case "repeat":
+		// Input comes back; the word is the exit status.
+		_, err := io.Copy(os.Stdout, os.Stdin)
+		fail(err)
+		status, err := strconv.Atoi(strings.Join(os.Args[2:], ""))
+		fail(err)
+		os.Exit(status)
 	default:
 		fail(fmt.Errorf("no command %q", os.Args[1]))
 	}

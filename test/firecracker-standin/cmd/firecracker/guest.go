@@ -25,6 +25,8 @@ type guest struct {
 	up     bool
 	paused bool
 	conns  map[net.Conn]bool
+	// resumed is signalled when paused ends.
+	resumed *sync.Cond
 }
 
 // boot starts the guest out of an initramfs (at the beginning of the file at path).
@@ -33,8 +35,12 @@ func boot(m *machine, path, console string) (*guest, error) {
 	if err := extractInit(path, agent); err != nil {
 		return nil, err
 	}
+	if err := furnish(m); err != nil {
+		return nil, err
+	}
 	fmt.Print(console)
 	g := &guest{socket: filepath.Join(m.dir, "guest.sock"), conns: map[net.Conn]bool{}}
+	g.resumed = sync.NewCond(&g.mu)
 	_ = os.Remove(g.socket)
 	started := make(chan error)
 	go func() {
@@ -43,7 +49,7 @@ func boot(m *machine, path, console string) (*guest, error) {
 		cmd := exec.Command(agent, "serve", "--unix", g.socket)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-		err := cmd.Start()
+		err := start(cmd, m.Cards, g)
 		if err == nil {
 			g.pid = cmd.Process.Pid
 		}
@@ -66,6 +72,62 @@ func boot(m *machine, path, console string) (*guest, error) {
 	return g, nil
 }
 
+// furnish makes of a jail what a guest's root file system has: users (all of them the one that
+// there is) and the directories that commands use.
+func furnish(m *machine) error {
+	if m.dir != "/run" {
+		return nil
+	}
+	uid := os.Getuid()
+	if len(m.Cards) > 0 {
+		uid = unknownUser
+	}
+	for _, dir := range []string{"/etc", "/tmp", "/home/ubuntu"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	users := ""
+	for _, name := range []string{"root", "ubuntu"} {
+		users += fmt.Sprintf("%s:x:%d:%d::/home/ubuntu:\n", name, uid, uid)
+	}
+	return os.WriteFile("/etc/passwd", []byte(users), 0o644)
+}
+
+// start runs the guest, behind its first card if there is one.
+func start(cmd *exec.Cmd, cards []*card, g *guest) error {
+	if len(cards) == 0 {
+		return cmd.Start()
+	}
+	card := cards[0]
+	cmd.Args = append(cmd.Args, "--network")
+	end, err := inNetwork(cmd, card.MAC)
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("a user namespace for the guest: %w", err)
+	}
+	_ = cmd.ExtraFiles[0].Close()
+	inside, err := receiveCard(end)
+	if err != nil {
+		_ = cmd.Process.Kill()
+		return err
+	}
+	go carry(card.tap, inside, g.hold)
+	go carry(inside, card.tap, g.hold)
+	return nil
+}
+
+// hold waits while the guest is paused.
+func (g *guest) hold() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for g.paused {
+		g.resumed.Wait()
+	}
+}
+
 func (g *guest) ready() bool {
 	if g == nil {
 		return false
@@ -84,6 +146,7 @@ func (g *guest) pause(on bool) {
 		signal = syscall.SIGSTOP
 	}
 	_ = syscall.Kill(-g.pid, signal)
+	g.resumed.Broadcast()
 }
 
 func (g *guest) dropConnections() {
@@ -98,7 +161,7 @@ func (g *guest) dropConnections() {
 func (m *machine) bindVsock(path string) error {
 	listener, err := net.Listen("unix", path)
 	if err != nil {
-		return fmt.Errorf("Vsock config error: Cannot create backend for vsock device: UnixBind(%v)", err)
+		return fmt.Errorf("Vsock config error: Cannot create backend for vsock device: Error binding to the host-side Unix socket: %s", osError(err))
 	}
 	listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	m.Vsock, m.listener = path, listener
@@ -143,7 +206,6 @@ func (m *machine) vsock(conn net.Conn) {
 	defer inside.Close()
 	g.mu.Lock()
 	g.conns[conn] = true
-	paused := g.paused
 	g.mu.Unlock()
 	defer func() {
 		g.mu.Lock()
@@ -151,12 +213,7 @@ func (m *machine) vsock(conn net.Conn) {
 		g.mu.Unlock()
 	}()
 	// The answer comes from the guest: a paused one gives none.
-	for paused {
-		time.Sleep(10 * time.Millisecond)
-		g.mu.Lock()
-		paused = g.paused
-		g.mu.Unlock()
-	}
+	g.hold()
 	fmt.Fprintf(conn, "OK %d\n", 1073741824+port)
 	go func() {
 		_, _ = io.Copy(inside, in)

@@ -127,6 +127,9 @@ func (m *machine) handle(method, path string, body []byte) (status int, text str
 		_, fatal := err.(fatalError)
 		return 400, fault(err.Error()), fatal
 	}
+	if method == "PUT" && rule.Phase == "pre" {
+		m.note(path, fields)
+	}
 	if answer == nil {
 		return 204, "", false
 	}

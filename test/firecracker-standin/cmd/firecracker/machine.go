@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -11,12 +12,6 @@ import (
 
 // fatalError is answered, then the process ends: a failed snapshot load.
 type fatalError struct{ error }
-
-type drive struct {
-	ID       string `json:"id"`
-	Path     string `json:"path"`
-	ReadOnly bool   `json:"readOnly"`
-}
 
 // machine is the state of the microVM.
 type machine struct {
@@ -29,13 +24,15 @@ type machine struct {
 	Vcpus   float64        `json:"vcpus"`
 	MemMib  float64        `json:"memMib"`
 	Drives  []drive        `json:"drives"`
+	Cards   []*card        `json:"cards"`
 	Vsock   string         `json:"vsock"`
-	Network bool           `json:"network"`
 	Balloon map[string]any `json:"balloon"`
 	Initrd  string         `json:"initrd"`
 	kernel  string
 	args    string
-	metrics bool
+	metrics *os.File
+	// config is what GET /vm/config gives: the bodies that were accepted.
+	config map[string]any
 	// resources have been configured: no snapshot may be loaded any more.
 	configured bool
 	listener   net.Listener
@@ -43,7 +40,7 @@ type machine struct {
 }
 
 func newMachine(id string, faults Faults, dir string) *machine {
-	return &machine{id: id, faults: faults, dir: dir, state: "Not started", Vcpus: 1, MemMib: 128}
+	return &machine{id: id, faults: faults, dir: dir, state: "Not started", Vcpus: 1, MemMib: 128, config: map[string]any{}}
 }
 
 func text(fields map[string]any, name string) string {
@@ -64,42 +61,25 @@ func (m *machine) do(method, path string, f map[string]any) (any, error) {
 	case call == "GET /version":
 		return map[string]string{"firecracker_version": m.faults.Version}, nil
 	case call == "GET /machine-config":
-		return map[string]any{"vcpu_count": m.Vcpus, "mem_size_mib": m.MemMib, "smt": false, "track_dirty_pages": false, "huge_pages": "None"}, nil
+		return m.machineConfig(), nil
+	case call == "GET /vm/config":
+		return m.fullConfig(), nil
 	case call == "GET /balloon" || call == "GET /balloon/statistics" || call == "PATCH /balloon":
 		return m.balloon(call, f)
 	case call == "PUT /balloon":
 		m.Balloon = f
 	case path == "/machine-config":
-		if v, ok := f["vcpu_count"].(float64); ok {
-			m.Vcpus = v
-		}
-		if v, ok := f["mem_size_mib"].(float64); ok {
-			m.MemMib = v
-		}
-		if smt, _ := f["smt"].(bool); smt && m.Vcpus != 1 && int(m.Vcpus)%2 != 0 {
-			return nil, fmt.Errorf("Machine config error: The vCPU number must be 1 or an even number when SMT is enabled.")
-		}
+		return nil, m.putMachineConfig(f)
 	case call == "PUT /boot-source":
 		return nil, m.bootSource(f)
 	case strings.HasPrefix(call, "PUT /drives/"):
 		return nil, m.putDrive(f)
 	case strings.HasPrefix(call, "PUT /network-interfaces/"):
-		if _, err := net.InterfaceByName(text(f, "host_dev_name")); err != nil {
-			return nil, fmt.Errorf("Network config error: Could not create the network device: Open tap device failed: %v", err)
-		}
-		m.Network = true
+		return nil, m.putCard(f)
 	case call == "PUT /vsock":
 		return nil, m.bindVsock(text(f, "uds_path"))
 	case call == "PUT /metrics":
-		if m.metrics {
-			return nil, fmt.Errorf("Metrics error: Cannot initialize the metrics system: already initialized")
-		}
-		file, err := os.OpenFile(text(f, "metrics_path"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-		if err != nil {
-			return nil, fmt.Errorf("Metrics error: Cannot initialize the metrics system: %v", err)
-		}
-		file.Close()
-		m.metrics = true
+		return nil, m.putMetrics(f)
 	case call == "PUT /actions":
 		return nil, m.action(text(f, "action_type"))
 	case call == "PATCH /vm":
@@ -118,48 +98,29 @@ func (m *machine) do(method, path string, f map[string]any) (any, error) {
 	return nil, nil
 }
 
+// maxCommandLine is that of Firecracker, with the byte that ends it.
+const maxCommandLine = 2048
+
 func (m *machine) bootSource(f map[string]any) error {
-	for _, name := range []string{"kernel_image_path", "initrd_path"} {
+	for name, complaint := range map[string]string{
+		"kernel_image_path": "The kernel file cannot be opened: ",
+		"initrd_path":       "The initrd file cannot be opened due to invalid path or invalid permissions. ",
+	} {
 		path := text(f, name)
 		if path == "" {
 			continue
 		}
 		file, err := os.Open(path)
 		if err != nil {
-			return fmt.Errorf("Boot source error: The kernel or initrd file cannot be opened: %v", err)
+			return errors.New("Boot source error: " + complaint + osError(err))
 		}
 		file.Close()
+	}
+	if len(text(f, "boot_args")) >= maxCommandLine {
+		return errors.New("Boot source error: The kernel command line is invalid: Inserting string would make command line too long.")
 	}
 	m.kernel, m.Initrd, m.args = text(f, "kernel_image_path"), text(f, "initrd_path"), text(f, "boot_args")
 	return nil
-}
-
-func (m *machine) putDrive(f map[string]any) error {
-	readOnly, _ := f["is_read_only"].(bool)
-	d := drive{text(f, "drive_id"), text(f, "path_on_host"), readOnly}
-	if err := d.open(); err != nil {
-		return fmt.Errorf("Drive config error: Unable to create the virtio block device: Virtio backend error: %v", err)
-	}
-	for i := range m.Drives {
-		if m.Drives[i].ID == d.ID {
-			m.Drives[i] = d
-			return nil
-		}
-	}
-	m.Drives = append(m.Drives, d)
-	return nil
-}
-
-func (d drive) open() error {
-	mode := os.O_RDWR
-	if d.ReadOnly {
-		mode = os.O_RDONLY
-	}
-	file, err := os.OpenFile(d.Path, mode, 0)
-	if err == nil {
-		file.Close()
-	}
-	return err
 }
 
 func (m *machine) balloon(call string, f map[string]any) (any, error) {
@@ -260,10 +221,13 @@ func (m *machine) loadSnapshot(f map[string]any) error {
 	if info, err := os.Stat(memory); err != nil || info.Size() != int64(m.MemMib)<<20 {
 		return fmt.Errorf("Failed to restore from snapshot: Failed to load guest memory: %v", err)
 	}
-	for _, d := range m.Drives {
-		if err := d.open(); err != nil {
-			return fmt.Errorf("Failed to restore from snapshot: Failed to restore devices: Block: %v", err)
+	for i := range m.Drives {
+		if err := m.Drives[i].open(); err != nil {
+			return fmt.Errorf("Failed to restore from snapshot: Failed to restore devices: Block: %w", err)
 		}
+	}
+	if err := m.restoreCards(f); err != nil {
+		return fmt.Errorf("Failed to restore from snapshot: Failed to restore devices: Net: %w", err)
 	}
 	if override, ok := f["vsock_override"].(map[string]any); ok {
 		m.Vsock = text(override, "uds_path")

@@ -135,12 +135,15 @@ func installSeccomp() error {
 }
 
 func main() {
+	if len(os.Args) > 3 && os.Args[1] == guestRole {
+		becomeGuest(os.Args[2:])
+	}
 	faults := readFaults()
 	o := parse(os.Args[1:], faults)
 	if o.log != "" {
-		file, err := os.OpenFile(o.log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+		file, err := openLog(o.log)
 		if err != nil {
-			fail(exitBadConfig, "Could not initialize logger: %v", err)
+			fail(exitBadConfig, "Could not initialize logger: %s", osError(err))
 		}
 		fmt.Fprintf(file, "stand-in %s running\n", faults.Version)
 	}

@@ -179,6 +179,9 @@ func setCgroups(o options, execName string) {
 }
 
 func setLimits(limits []string) {
+	// What holds when nothing else is asked for.
+	files := syscall.Rlimit{Cur: 2048, Max: 2048}
+	check("Failed to set limit for resource", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files))
 	kinds := map[string]int{"fsize": syscall.RLIMIT_FSIZE, "no-file": syscall.RLIMIT_NOFILE}
 	for _, limit := range limits {
 		name, text, ok := strings.Cut(limit, "=")
