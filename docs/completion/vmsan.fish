@@ -86,7 +86,7 @@ complete -c vmsan -n '__fish_seen_subcommand_from run' -l init -r -d 'boot the i
 complete -c vmsan -n '__fish_seen_subcommand_from run' -l no-seccomp -d 'leave the VMM'\''s seccomp filter off'
 complete -c vmsan -n '__fish_seen_subcommand_from run' -l no-pid-ns -d 'leave the VMM in this PID namespace'
 complete -c vmsan -n '__fish_seen_subcommand_from run' -l no-cgroup -d 'leave the VMM out of a cgroup of its own'
-complete -c vmsan -n '__fish_seen_subcommand_from run' -l no-netns -d 'leave the VMM in this network namespace'
+complete -c vmsan -n '__fish_seen_subcommand_from run' -l no-netns -d 'leave the VMM in this network namespace (with --network-policy none only)'
 complete -c vmsan -n '__fish_seen_subcommand_from run' -s h -l help -d 'display help for command'
 complete -c vmsan -n '__vmsan_at create' -F
 complete -c vmsan -n '__fish_seen_subcommand_from create' -l json -d 'one JSON object on standard output'
@@ -128,7 +128,7 @@ complete -c vmsan -n '__fish_seen_subcommand_from create' -l init -r -d 'boot th
 complete -c vmsan -n '__fish_seen_subcommand_from create' -l no-seccomp -d 'leave the VMM'\''s seccomp filter off'
 complete -c vmsan -n '__fish_seen_subcommand_from create' -l no-pid-ns -d 'leave the VMM in this PID namespace'
 complete -c vmsan -n '__fish_seen_subcommand_from create' -l no-cgroup -d 'leave the VMM out of a cgroup of its own'
-complete -c vmsan -n '__fish_seen_subcommand_from create' -l no-netns -d 'leave the VMM in this network namespace'
+complete -c vmsan -n '__fish_seen_subcommand_from create' -l no-netns -d 'leave the VMM in this network namespace (with --network-policy none only)'
 complete -c vmsan -n '__fish_seen_subcommand_from create' -s h -l help -d 'display help for command'
 complete -c vmsan -n '__vmsan_at exec' -a '(__vmsan_vms)'
 complete -c vmsan -n '__fish_seen_subcommand_from exec' -l json -d 'one JSON object on standard output'
