@@ -180,6 +180,12 @@ test("heads of answers", () => {
   });
   expect(head("HTTP/1.1 200 OK\nTransfer-Encoding: chunked").framing.kind).toBe("chunked");
   expect(head("HTTP/1.1 200 OK").framing.kind).toBe("close");
+  const both = head("HTTP/1.1 200 OK\nContent-Length: 5\nTransfer-Encoding: chunked");
+  expect(both).toMatchObject({ framing: { kind: "chunked" }, keepAlive: false });
+  expect(head("HTTP/1.1 200 OK\nContent-Length: 5\nTransfer-Encoding: identity").framing).toEqual({
+    kind: "length",
+    size: 5,
+  });
   expect(head("HTTP/1.1 204 x").framing).toEqual({ kind: "length", size: 0 });
   expect(head("HTTP/1.1 200 OK\nContent-Length: 5", "HEAD").framing).toEqual({
     kind: "length",
@@ -192,10 +198,9 @@ test("heads of answers", () => {
     "200 OK",
     "HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 6",
     "HTTP/1.1 200 OK\nContent-Length: -5",
-    "HTTP/1.1 200 OK\nContent-Length: 5\nTransfer-Encoding: chunked",
     "HTTP/1.1 200 OK\nTransfer-Encoding: gzip",
-    "HTTP/1.1 200 OK\n folded",
-    "HTTP/1.1 200 OK\nA : b",
+    "HTTP/1.1 200 OK\nA b",
+    "HTTP/1.1 200 OK\nContent-Length: 5\nTransfer-Encoding: chunked, chunked",
   ]) {
     expect(() => head(bad), bad).toThrow();
   }
@@ -219,7 +224,7 @@ test("chunks, cut anywhere", () => {
       return decoder.done && out === "hello 0123456789";
     }),
   );
-  for (const bad of ["x\r\n", "5\r\nhelloX\r\n", "0\r\n\r\nmore", "1".repeat(9000)]) {
+  for (const bad of ["x\r\n", "5\r\nhelloX\r\n", "1".repeat(9000)]) {
     expect(() => [...new ChunkedDecoder().push(Buffer.from(bad))], bad).toThrow();
   }
 });

@@ -6,6 +6,8 @@ import { createServer } from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import { brotliCompressSync, deflateSync, gzipSync, zstdCompressSync } from "node:zlib";
+import { blob } from "./fixture.ts";
 import type { Blob, FixtureImage } from "./fixture.ts";
 
 /** What goes wrong with one request. */
@@ -29,15 +31,24 @@ export type Fault =
   /** Answer 200 with everything although a range was asked for. */
   | { kind: "ignoreRange" }
   /** Chunked coding instead of a length. */
-  | { kind: "chunked" };
+  | { kind: "chunked" }
+  /** The body with these codings put on, and said; without a length when chunked. */
+  | { kind: "coded"; codings: ("gzip" | "deflate" | "br" | "zstd")[]; chunked?: boolean }
+  /** Say that the body has a coding that it has not got. */
+  | { kind: "mislabelled"; coding: string }
+  /** An answer byte by byte, made of the body; the connection is ended behind it. */
+  | { kind: "raw"; answer: (body: Buffer) => (string | Buffer)[] };
 
 /** A request as it came. */
 export interface Seen {
   /** `manifest`, `blob`, `token` or `other`. */
   kind: string;
   path: string;
+  query: string;
+  method: string;
   range: string | undefined;
   authorization: string | undefined;
+  acceptEncoding: string | undefined;
   /** How many requests came for this path before. */
   earlier: number;
 }
@@ -54,6 +65,10 @@ export interface FaultyRegistry {
   tokens: Set<string> | undefined;
   /** The token given next. */
   nextToken: () => string;
+  /** The token server's answer; by default an object with the token. */
+  tokenAnswer: (token: string, query: URLSearchParams) => unknown;
+  /** The scope that challenges name; none when undefined. */
+  scope: string | undefined;
   stop(): Promise<void>;
 }
 
@@ -65,6 +80,13 @@ export interface Served {
   /** Further documents by digest. */
   more?: Blob[];
 }
+
+const CODERS = {
+  gzip: gzipSync,
+  deflate: deflateSync,
+  br: brotliCompressSync,
+  zstd: zstdCompressSync,
+};
 
 /** Send junk until the client has had enough. */
 async function sendForever(response: ServerResponse, type: string): Promise<void> {
@@ -132,7 +154,21 @@ async function sendBody(
     bytes = Buffer.from(bytes);
     bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 1;
   }
-  if (fault?.kind === "chunked") delete headers["content-length"];
+  if (fault?.kind === "raw") {
+    const { socket } = request;
+    const whole = fault.answer(bytes).map((part) => Buffer.from(part));
+    socket.end(Buffer.concat(whole));
+    count(bytes.length);
+    return;
+  }
+  if (fault?.kind === "coded") {
+    for (const coding of fault.codings) bytes = CODERS[coding](bytes);
+    headers["content-encoding"] = fault.codings.join(", ");
+    headers["content-length"] = bytes.length;
+  }
+  if (fault?.kind === "mislabelled") headers["content-encoding"] = fault.coding;
+  const chunked = fault?.kind === "chunked" || (fault?.kind === "coded" && fault.chunked === true);
+  if (chunked) delete headers["content-length"];
   response.writeHead(status, headers);
   count(bytes.length);
   for (let at = 0; at < bytes.length; at += 65_536) response.write(bytes.subarray(at, at + 65_536));
@@ -155,10 +191,12 @@ export async function startFaulty(served: Served): Promise<FaultyRegistry> {
     fault: () => undefined,
     tokens: undefined,
     nextToken: () => "token",
+    tokenAnswer: (token) => ({ token }),
+    scope: `repository:${served.repository}:pull`,
     stop: () => Promise.resolve(),
   };
   const handle = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
-    const path = (request.url ?? "").split("?")[0] ?? "";
+    const [path = "", query = ""] = (request.url ?? "").split("?");
     const match = /^\/v2\/(.+)\/(manifests|blobs)\/([^/]+)$/.exec(path);
     const kind = path.startsWith("/token")
       ? "token"
@@ -167,8 +205,10 @@ export async function startFaulty(served: Served): Promise<FaultyRegistry> {
         : (match[2] ?? "").slice(0, -1);
     const earlier = counts.get(path) ?? 0;
     counts.set(path, earlier + 1);
-    const { range, authorization } = request.headers;
-    const seen: Seen = { kind, path, range, authorization, earlier };
+    const { range, authorization, "accept-encoding": accepted } = request.headers;
+    const acceptEncoding = Array.isArray(accepted) ? accepted.join() : accepted;
+    const method = request.method ?? "";
+    const seen: Seen = { kind, path, query, method, range, authorization, acceptEncoding, earlier };
     registry.seen.push(seen);
     const fault = registry.fault(seen);
     if (fault?.kind === "silent") return;
@@ -183,14 +223,17 @@ export async function startFaulty(served: Served): Promise<FaultyRegistry> {
     if (kind === "token") {
       const token = registry.nextToken();
       registry.tokens?.add(token);
-      response.end(JSON.stringify({ token }));
+      const answer = registry.tokenAnswer(token, new URLSearchParams(query));
+      const bytes = Buffer.from(JSON.stringify(answer));
+      await sendBody(request, response, blob("application/json", bytes), fault, () => undefined);
       return;
     }
     const bearer = authorization?.replace(/^Bearer /, "") ?? "";
     if (registry.tokens !== undefined && !registry.tokens.has(bearer)) {
       const realm = `http://${registry.host}/token`;
-      const challenge = `Bearer realm="${realm}",service="test",scope="repository:${served.repository}:pull"`;
-      response.writeHead(401, { "www-authenticate": challenge }).end();
+      const challenge = `Bearer realm="${realm}",service="test"`;
+      const scope = registry.scope === undefined ? "" : `,scope="${registry.scope}"`;
+      response.writeHead(401, { "www-authenticate": `${challenge}${scope}` }).end();
       return;
     }
     if (match === null) {

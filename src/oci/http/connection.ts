@@ -1,6 +1,6 @@
 /** One connection to a server: a request at a time, bodies straight into the taker's memory. */
 import type { Socket } from "node:net";
-import { ChunkedDecoder, HEAD_LIMIT, parseHead } from "./wire.ts";
+import { ChunkedDecoder, HEAD_LIMIT, endOfHead, parseHead } from "./wire.ts";
 import type { Framing, Head } from "./wire.ts";
 
 /** Where a body goes. */
@@ -178,20 +178,20 @@ export class Connection {
   /** Look for the end of the head. */
   #tryHead(): void {
     for (;;) {
-      const end = this.#early.indexOf("\r\n\r\n");
-      if (end === -1) {
+      const found = endOfHead(this.#early);
+      if (found === undefined) {
         if (this.#early.length >= HEAD_LIMIT)
           this.destroy(new Error("The answer's head is too long"));
         return;
       }
       let head: Head;
       try {
-        head = parseHead(this.#early.toString("latin1", 0, end), this.#method);
+        head = parseHead(this.#early.toString("latin1", 0, found.end), this.#method);
       } catch (error) {
         this.destroy(error as Error);
         return;
       }
-      this.#early = this.#early.subarray(end + 4);
+      this.#early = this.#early.subarray(found.body);
       if (head.status >= 200 || head.status === 101) {
         const waiting = this.#head;
         this.#head = undefined;
@@ -205,15 +205,15 @@ export class Connection {
   async #copy(bytes: Buffer): Promise<void> {
     if (this.#chunks !== undefined) {
       for (const part of this.#chunks.push(bytes)) await this.#copyPlain(part);
-      if (this.#chunks.done) this.#finish();
+      if (this.#chunks.done) this.#finish(this.#chunks.surplus);
       else this.#socket?.resume();
       return;
     }
     const length = this.#framing.kind === "length";
-    if (length && bytes.length > this.#left) throw new Error("There are bytes after the body");
-    if (length) this.#left -= bytes.length;
-    await this.#copyPlain(bytes);
-    if (length && this.#left === 0) this.#finish();
+    const own = length ? bytes.subarray(0, this.#left) : bytes;
+    if (length) this.#left -= own.length;
+    await this.#copyPlain(own);
+    if (length && this.#left === 0) this.#finish(own.length < bytes.length);
     else this.#socket?.resume();
   }
 
@@ -229,14 +229,15 @@ export class Connection {
     }
   }
 
-  /** The body is whole. */
-  #finish(): void {
+  /** The body is whole. @param surplus whether more came, which ends the connection's use */
+  #finish(surplus = false): void {
     const waiting = this.#body;
     this.#body = undefined;
     this.#sink = undefined;
     this.#direct = undefined;
     this.#idle = true;
     this.used = true;
+    if (surplus) this.destroy(new Error("There are bytes that nobody asked for"));
     waiting?.resolve();
   }
 

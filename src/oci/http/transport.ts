@@ -13,6 +13,7 @@ import { imageError } from "../errors.ts";
 import { Connection } from "./connection.ts";
 import type { BodySink } from "./connection.ts";
 import { defaultCertDirs, secureOptions } from "./certificates.ts";
+import { DecodingSink, codingsOf } from "./coding.ts";
 import { proxyFor } from "./proxy.ts";
 import { encodeRequest } from "./wire.ts";
 import type { Head } from "./wire.ts";
@@ -54,7 +55,9 @@ export interface Answer {
   url: URL;
   /** Hand the body to a sink. Rejects with a PullFailure, or with the signal's reason. */
   receive(sink: BodySink, signal?: AbortSignal): Promise<void>;
-  /** The body in memory, or undefined when it is larger than the limit. */
+  /** The same with these codings taken off (see coding.ts). */
+  receiveDecoded(sink: BodySink, codings: readonly string[], signal?: AbortSignal): Promise<void>;
+  /** The body, decoded, in memory, or undefined when it is larger than the limit. */
   read(limit: number, signal?: AbortSignal): Promise<Buffer | undefined>;
   /** Do without the body. */
   discard(): void;
@@ -120,7 +123,7 @@ export class Transport {
     });
   }
 
-  /** Send one request and give its answer's head; redirects are the caller's affair. */
+  /** Send one request and give its answer's head; redirects are followed by follow.ts. */
   async request(url: URL, request: TransportRequest = {}): Promise<Answer> {
     const { signal, method = "GET", body = "" } = request;
     const proxy = this.#proxyFor(url);
@@ -130,6 +133,8 @@ export class Transport {
     const headers = {
       host: url.host,
       "user-agent": "vmsan",
+      // Said always: without it any coding may come (RFC 9110, section 12.5.3).
+      "accept-encoding": "identity",
       ...(plainProxy === undefined ? {} : proxyAuthorization(plainProxy)),
       ...request.headers,
     };
@@ -167,15 +172,33 @@ export class Transport {
       if (head.keepAlive) this.#keep(connection, url);
       else this.#drop(connection);
     };
+    const receiveDecoded = async (
+      sink: BodySink,
+      codings: readonly string[],
+      signal?: AbortSignal,
+    ): Promise<void> => {
+      try {
+        const decoding = await DecodingSink.open(sink, codings);
+        await receive(decoding, signal);
+        await decoding.finish();
+      } catch (error) {
+        this.#drop(connection);
+        signal?.throwIfAborted();
+        throw networkFailure(error, url);
+      }
+    };
     return {
       status: head.status,
       headers: head.headers,
       url,
       receive,
+      receiveDecoded,
       read: async (limit, signal) => {
         const sink = new MemorySink(limit);
         try {
-          await receive(sink, signal);
+          const codings = codingsOf(head.headers["content-encoding"]);
+          if (codings.length === 0) await receive(sink, signal);
+          else await receiveDecoded(sink, codings, signal);
         } catch (error) {
           if (sink.overflow) return undefined;
           throw error;

@@ -39,19 +39,24 @@ export function encodeRequest(
   return `${lines.join("\r\n")}\r\n\r\n${body}`;
 }
 
-/** The framing that headers announce; answers that contradict themselves are refused. */
+/**
+ * The framing that headers announce (section 6.3). A length beside a Transfer-Encoding is of no
+ * account; answers that contradict themselves otherwise are refused.
+ */
 function framingOf(status: number, method: string, headers: Record<string, string>): Framing {
   if (method === "HEAD" || status === 204 || status === 304 || status < 200) {
     return { kind: "length", size: 0 };
   }
-  const coding = headers["transfer-encoding"];
-  const length = headers["content-length"];
-  if (coding !== undefined) {
-    if (coding.trim().toLowerCase() !== "chunked" || length !== undefined) {
-      throw new Error("The answer's Transfer-Encoding cannot be used");
+  const coding = headers["transfer-encoding"] ?? "";
+  const codings = coding.split(",").map((name) => name.trim().toLowerCase());
+  const real = codings.filter((name) => name !== "" && name !== "identity");
+  if (real.length > 0) {
+    if (real.join() !== "chunked") {
+      throw new Error(`The answer's Transfer-Encoding ${JSON.stringify(coding)} was not asked for`);
     }
     return { kind: "chunked" };
   }
+  const length = headers["content-length"];
   if (length === undefined) return { kind: "close" };
   const sizes = new Set(length.split(",").map((size) => size.trim()));
   const [size = ""] = sizes;
@@ -61,15 +66,30 @@ function framingOf(status: number, method: string, headers: Record<string, strin
   return { kind: "length", size: Number(size) };
 }
 
+/** Where a head ends and where the body begins; undefined while its empty line has not come. */
+export function endOfHead(bytes: Buffer): { end: number; body: number } | undefined {
+  for (let at = bytes.indexOf(0x0a); at !== -1; at = bytes.indexOf(0x0a, at + 1)) {
+    // A single line feed ends a line, too (section 2.2).
+    const body = bytes[at + 1] === 0x0d && bytes[at + 2] === 0x0a ? at + 3 : at + 2;
+    if (bytes[body - 1] === 0x0a && body <= bytes.length) return { end: at, body };
+  }
+  return undefined;
+}
+
 /** Parse the head of an answer, without its empty line. */
 export function parseHead(text: string, method: string): Head {
-  const [first = "", ...lines] = text.split("\r\n");
+  // A line that begins with a blank continues the one before (section 5.2).
+  const lines = text
+    .replace(/\r?\n[ \t]+/g, " ")
+    .replace(/\r$/, "")
+    .split(/\r?\n/);
+  const [first = "", ...fields] = lines;
   const match = /^HTTP\/1\.([01]) (\d{3})(?: |$)/.exec(first);
   if (match === null) throw new Error("The answer is not HTTP/1.1");
   const status = Number(match[2]);
   const headers: Record<string, string> = Object.create(null) as Record<string, string>;
-  for (const line of lines) {
-    const header = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*(.*?)[ \t]*$/.exec(line);
+  for (const line of fields) {
+    const header = /^([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*:[ \t]*(.*?)[ \t]*$/.exec(line);
     if (header === null) throw new Error("The answer has a malformed header");
     const [, name = "", value = ""] = header;
     const key = name.toLowerCase();
@@ -77,7 +97,10 @@ export function parseHead(text: string, method: string): Head {
   }
   const framing = framingOf(status, method, headers);
   const connection = (headers["connection"] ?? "").toLowerCase();
-  const keepAlive = match[1] === "1" && !connection.includes("close") && framing.kind !== "close";
+  // Whoever frames in two ways may have been lied to: nothing more is taken from there.
+  const twice = framing.kind === "chunked" && headers["content-length"] !== undefined;
+  const keepAlive =
+    match[1] === "1" && !connection.includes("close") && framing.kind !== "close" && !twice;
   return { status, headers, framing, keepAlive };
 }
 
@@ -87,6 +110,10 @@ export class ChunkedDecoder {
   /** Bytes of the present chunk that are still to come. */
   #left = 0;
   #state: "size" | "data" | "dataEnd" | "trailer" | "done" = "size";
+  /** Bytes of the trailer so far. */
+  #trailer = 0;
+  /** Whether bytes came behind the end: they belong to nothing that was asked for. */
+  surplus = false;
 
   /** Whether the last chunk and the trailer have come. */
   get done(): boolean {
@@ -96,7 +123,10 @@ export class ChunkedDecoder {
   /** The content in these bytes. */
   *push(bytes: Uint8Array): Generator<Uint8Array> {
     for (let at = 0; at < bytes.length;) {
-      if (this.#state === "done") throw new Error("There are bytes after the last chunk");
+      if (this.#state === "done") {
+        this.surplus = true;
+        return;
+      }
       if (this.#state === "data") {
         const take = Math.min(this.#left, bytes.length - at);
         yield bytes.subarray(at, at + take);
@@ -118,13 +148,17 @@ export class ChunkedDecoder {
   #endLine(): void {
     const line = this.#line.replace(/\r?\n$/, "");
     this.#line = "";
+    if (this.#state === "trailer") {
+      this.#trailer += line.length + 2;
+      if (this.#trailer > HEAD_LIMIT) throw new Error("The trailer is too long");
+    }
     if (this.#state === "dataEnd") {
       if (line !== "") throw new Error("A chunk is longer than its size");
       this.#state = "size";
     } else if (this.#state === "trailer") {
       if (line === "") this.#state = "done";
     } else {
-      const size = /^([0-9a-fA-F]{1,12})[ \t]*(?:;.*)?$/.exec(line)?.[1];
+      const size = /^[ \t]*0*([0-9a-fA-F]{1,12})[ \t]*(?:;.*)?$/.exec(line)?.[1];
       if (size === undefined) throw new Error("A chunk's size is malformed");
       this.#left = Number.parseInt(size, 16);
       this.#state = this.#left === 0 ? "trailer" : "data";

@@ -4,6 +4,8 @@ import { tokenSchema } from "../../schema/oci.ts";
 import type { Credentials } from "./credentials.ts";
 import { parseJson, validate } from "../documents/documents.ts";
 import { PullFailure, safeUrl, statusFailure } from "../http/failure.ts";
+import { follow } from "../http/follow.ts";
+import type { FollowedRequest } from "../http/follow.ts";
 import { isLoopback } from "../http/proxy.ts";
 import type { Transport } from "../http/transport.ts";
 
@@ -33,6 +35,15 @@ export function parseChallenges(header: string): Challenge[] {
       challenges.at(-1)?.parameters.set(name.toLowerCase(), value);
     }
   }
+}
+
+/**
+ * What a token is asked for: the repository's own scope, whatever the challenge says (it may say
+ * nothing, or be empty), and what the challenge names besides.
+ */
+export function scopesOf(own: string, challenge: Challenge): string[] {
+  const named = (challenge.parameters.get("scope") ?? "").split(" ");
+  return [...new Set([own, ...named])].filter((scope) => scope !== "");
 }
 
 /** Proves to one server, for one repository, who is asking. */
@@ -106,15 +117,16 @@ export class Authenticator {
     const realm = challenge.parameters.get("realm") ?? "";
     if (!URL.canParse(realm)) throw realmError(realm, "It is not an address.");
     const url = new URL(realm);
-    const plain = url.protocol === "http:" && (this.#plainAllowed || isLoopback(url.hostname));
-    if (url.protocol !== "https:" && !plain) {
+    const plain = this.#plainAllowed || isLoopback(url.hostname);
+    // A registry behind a proxy that takes TLS off may not know its own address.
+    if (url.protocol === "http:" && !plain && url.port === "") url.protocol = "https:";
+    if (url.protocol !== "https:" && !(url.protocol === "http:" && plain)) {
       throw realmError(realm, "It is without TLS, and credentials would be sent to it.");
     }
     const service = challenge.parameters.get("service");
-    const scope = challenge.parameters.get("scope") ?? this.#scope;
     const query = new URLSearchParams();
     if (service !== undefined) query.set("service", service);
-    if (scope !== "") query.set("scope", scope);
+    for (const scope of scopesOf(this.#scope, challenge)) query.append("scope", scope);
     if (credentials?.kind === "identity") {
       query.set("grant_type", "refresh_token");
       query.set("client_id", "vmsan");
@@ -123,21 +135,16 @@ export class Authenticator {
       return this.#readToken(url, { method: "POST", headers, body: String(query) }, signal);
     }
     for (const [name, value] of query) url.searchParams.append(name, value);
-    const headers: Record<string, string> =
-      credentials === undefined ? {} : { authorization: basicHeader(credentials) };
-    return this.#readToken(url, { headers }, signal);
+    const authorization = credentials === undefined ? undefined : basicHeader(credentials);
+    return this.#readToken(url, { authorization }, signal);
   }
 
   /** Send a token request and read its answer. */
-  async #readToken(
-    url: URL,
-    request: { method?: "POST"; headers: Record<string, string>; body?: string },
-    signal?: AbortSignal,
-  ): Promise<string> {
+  async #readToken(url: URL, request: FollowedRequest, signal?: AbortSignal): Promise<string> {
     const wanted = signal === undefined ? request : { ...request, signal };
-    const answer = await this.#transport.request(url, wanted);
+    const answer = await follow(this.#transport, url, wanted);
     const bytes = await answer.read(TOKEN_LIMIT, signal);
-    if (answer.status !== 200) {
+    if (answer.status < 200 || answer.status > 299) {
       // The body is left out: a token server may quote what it was sent.
       throw statusFailure(answer.status, url, "", answer.headers["retry-after"]);
     }

@@ -18,6 +18,7 @@ import { promisify } from "node:util";
 import type { Digest } from "../../model/image.ts";
 import type { ProgressSink } from "../../model/progress.ts";
 import type { Descriptor } from "../../schema/oci.ts";
+import { codingsOf } from "../http/coding.ts";
 import { BlockWriter } from "../http/blocks.ts";
 import { storeError } from "../errors.ts";
 import { PullFailure, safeUrl } from "../http/failure.ts";
@@ -109,6 +110,16 @@ function rangeStart(answer: Answer): number | undefined {
   return match === null ? undefined : Number(match[1]);
 }
 
+/**
+ * The codings that a blob has on the way, though none was asked for. Stores that name the blob's
+ * own compression as the body's tell by the length that it is the blob as it is.
+ * @param size bytes that are to come
+ */
+function codingsOfBlob(answer: Answer, size: number): string[] {
+  const codings = codingsOf(answer.headers["content-encoding"]);
+  return Number(answer.headers["content-length"]) === size ? [] : codings;
+}
+
 /** Ask for the rest of a blob; a server that does not know ranges sends all of it again. */
 async function requestRest(
   session: Session,
@@ -117,11 +128,7 @@ async function requestRest(
   signal?: AbortSignal,
 ): Promise<Answer> {
   const options = {
-    // A compressed transfer would have neither the size nor the digest announced.
-    headers: {
-      "accept-encoding": "identity",
-      ...(partial.size === 0 ? {} : { range: `bytes=${partial.size}-` }),
-    },
+    headers: partial.size === 0 ? {} : { range: `bytes=${partial.size}-` },
     ...(signal === undefined ? {} : { signal }),
   };
   let answer: Answer;
@@ -130,6 +137,12 @@ async function requestRest(
   } catch (error) {
     const unusable = error instanceof PullFailure && error.details?.["status"] === 416;
     if (!unusable) throw error;
+    restart(partial);
+    return requestRest(session, descriptor, partial, signal);
+  }
+  if (partial.size > 0 && codingsOfBlob(answer, descriptor.size - partial.size).length > 0) {
+    // A range of what is compressed on the way is no range of the blob.
+    answer.discard();
     restart(partial);
     return requestRest(session, descriptor, partial, signal);
   }
@@ -168,7 +181,9 @@ async function receive(
     }
   });
   try {
-    await answer.receive(writer, signal);
+    const codings = codingsOfBlob(answer, descriptor.size - position);
+    if (codings.length === 0) await answer.receive(writer, signal);
+    else await answer.receiveDecoded(writer, codings, signal);
   } finally {
     // Also after a failure: the file must hold what the hash holds, to go on from there, and
     // whoever closes it must not do so while something is written or synced.

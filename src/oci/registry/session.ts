@@ -3,12 +3,11 @@ import { registryErrorsSchema } from "../../schema/oci.ts";
 import { Authenticator } from "./authenticate.ts";
 import { findCredentials } from "./credentials.ts";
 import type { Credentials } from "./credentials.ts";
-import { PullFailure, safeUrl, statusFailure } from "../http/failure.ts";
-import { isLoopback } from "../http/proxy.ts";
+import { statusFailure } from "../http/failure.ts";
+import { follow, isSameParty } from "../http/follow.ts";
 import type { Endpoint } from "./registries.ts";
 import type { Answer, Transport } from "../http/transport.ts";
 
-const MAX_REDIRECTS = 5;
 /** Most of an error body that is read, in bytes. */
 const ERROR_LIMIT = 64 << 10;
 
@@ -74,47 +73,16 @@ export class Session {
     // A token may have expired: once more with a new one, and not a third time.
     for (let refused = 0; ; refused += 1) {
       const { header, generation } = await this.#auth.authorization();
-      const answer = await this.#follow(new URL(this.#path(rest), base), header, options);
+      const address = new URL(this.#path(rest), base);
+      const answer = await follow(this.transport, address, { ...options, authorization: header });
       const { status, headers, url } = answer;
       if (status === 200 || status === 206) return answer;
       const said = await readError(answer, signal);
       const challenge = headers["www-authenticate"];
-      const asks = status === 401 && url.origin === base.origin && challenge !== undefined;
+      const asks = status === 401 && isSameParty(base, url) && challenge !== undefined;
       if (asks && refused < 2 && (await this.#auth.answer(challenge, generation, signal))) continue;
       throw statusFailure(status, url, said, headers["retry-after"]);
     }
-  }
-
-  /** Send a GET and follow redirects; credentials stay with the origin they are for. */
-  async #follow(
-    start: URL,
-    authorization: string | undefined,
-    options: GetOptions,
-  ): Promise<Answer> {
-    let url = start;
-    for (let hops = 0; hops <= MAX_REDIRECTS; hops += 1) {
-      const own = url.origin === start.origin && authorization !== undefined;
-      const answer = await this.transport.request(url, {
-        headers: { ...options.headers, ...(own ? { authorization } : {}) },
-        ...(options.signal === undefined ? {} : { signal: options.signal }),
-      });
-      const { status } = answer;
-      const location = answer.headers["location"];
-      if (![301, 302, 303, 307, 308].includes(status) || location === undefined) {
-        return answer;
-      }
-      answer.discard();
-      if (!URL.canParse(location, url.href))
-        throw redirectFailure(url, "to something that is no address");
-      const next = new URL(location, url);
-      const downgrade = url.protocol === "https:" && next.protocol !== "https:";
-      const plain = next.protocol === "http:" && (!downgrade || isLoopback(next.hostname));
-      if (next.protocol !== "https:" && !plain) {
-        throw redirectFailure(url, `from TLS to ${safeUrl(next)}`);
-      }
-      url = next;
-    }
-    throw redirectFailure(start, `more than ${MAX_REDIRECTS} times`);
   }
 }
 
@@ -131,17 +99,4 @@ async function readError(answer: Answer, signal?: AbortSignal): Promise<string> 
     signal?.throwIfAborted();
     return "";
   }
-}
-
-/** The error for a redirect that is not followed. */
-function redirectFailure(url: URL, how: string): PullFailure {
-  return new PullFailure(
-    {
-      code: "ERR_IMAGE_REDIRECT",
-      message: `Cannot get ${safeUrl(url)}`,
-      why: `The server redirects ${how}.`,
-      fix: "Tell the registry's operator, or use another registry.",
-    },
-    false,
-  );
 }
