@@ -1,13 +1,27 @@
 /** Runs an exec case on anything that can start a guest stream. */
 import { createHash } from "node:crypto";
-import type { GuestStream, StreamOptions } from "../../src/agent/streams.ts";
-import type { StreamSpec } from "../../src/agent/spec.ts";
+import type { Writable } from "node:stream";
+import type { OutputCallback } from "../../src/agent/output.ts";
+import type { StreamExit, StreamSpec } from "../../src/agent/spec.ts";
 import { VmsanError } from "../../src/model/errors.ts";
 import { noise } from "./case.ts";
 import type { CaseRun, Outcome, Step } from "./case.ts";
 
+/** A command that runs: a guest's stream, or a process that stands for one. */
+export interface RunningCommand {
+  stdin: Writable;
+  signal(name: string, tree: boolean): void;
+  resize(rows: number, cols: number): void;
+  closeOutput(name: "stdout" | "stderr"): void;
+  /** Rejects with a VmsanError when the command could not be started. */
+  exit: Promise<Pick<StreamExit, "exitCode" | "signal" | "timedOut">>;
+}
+
 /** Starts a command: `(spec, options) => startStream(transport, spec, options)`. */
-export type StartCommand = (spec: StreamSpec, options: StreamOptions) => GuestStream;
+export type StartCommand = (
+  spec: StreamSpec,
+  outputs: { onStdout: OutputCallback; onStderr: OutputCallback },
+) => RunningCommand;
 
 const KEPT = 1 << 20;
 
@@ -65,7 +79,7 @@ function shellStatus(code: string): number {
 }
 
 /** Do the steps one after the other. */
-async function follow(steps: Step[], stream: GuestStream, stdout: Collector): Promise<void> {
+async function follow(steps: Step[], stream: RunningCommand, stdout: Collector): Promise<void> {
   for (const step of steps) {
     if (step.after !== undefined) await stdout.after(step.after);
     if (step.send !== undefined) stream.stdin.write(step.send);

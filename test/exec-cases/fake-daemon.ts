@@ -1,0 +1,65 @@
+/** A daemon's API with one VM, whose guest is a process of this host: for clients, not for VMs. */
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Duplex } from "node:stream";
+import type { StreamOpener } from "../../src/agent/transport.ts";
+import { serve } from "../../src/daemon/server.ts";
+import { VmsanError } from "../../src/model/errors.ts";
+import type { Sandboxes } from "../../src/sandbox/sandboxes.ts";
+import { layoutOf } from "../../src/util/paths.ts";
+import { fakeGuest } from "./fake-guest.ts";
+
+/** A daemon that clients find by VMSAN_DIR. */
+export interface FakeDaemon {
+  /** VMSAN_DIR; its one VM is named `vm`. */
+  dir: string;
+  /** Break all connections to the guest's streams, which go on. */
+  cut: () => void;
+  close: () => Promise<void>;
+}
+
+/** Start it; `close` leaves nothing. @param view what the VM has besides its ID */
+export async function fakeDaemon(view: object = {}): Promise<FakeDaemon> {
+  const dir = await mkdtemp(join(tmpdir(), "vmsan-daemon-"));
+  const guest = await fakeGuest();
+  const layout = layoutOf(dir);
+  await mkdir(layout.run, { mode: 0o700 });
+  const find = (ref: string): object => {
+    const id = "vm-0123abcd";
+    if (ref === id || ref === "vm") return { id, defaults: { env: [] }, ...view };
+    throw new VmsanError({
+      code: "ERR_VM_NOT_FOUND",
+      message: `No VM ${ref}`,
+      why: "No VM has that ID or name.",
+      fix: "Run `vmsan list` to see all.",
+    });
+  };
+  const streams = new Set<Duplex>();
+  const sandboxes = {
+    get: find,
+    list: () => [find("vm")],
+    channel: (ref: string) => {
+      find(ref);
+      const open: StreamOpener["open"] = async (path, signal) => {
+        const stream = await guest.channel.open(path, signal);
+        streams.add(stream);
+        stream.once("close", () => streams.delete(stream));
+        return stream;
+      };
+      return { open };
+    },
+  } as unknown as Sandboxes;
+  const quiet = (): void => undefined;
+  const log = { info: quiet, warn: quiet, error: quiet };
+  const listening = await serve({ sandboxes, log, root: dir, shutdown: quiet }, layout.socket);
+  return {
+    dir,
+    cut: () => streams.forEach((stream) => stream.destroy()),
+    close: async () => {
+      await listening.close();
+      await guest.close();
+      await rm(dir, { recursive: true, force: true });
+    },
+  };
+}

@@ -1,0 +1,139 @@
+/** Both clients of `vmsan exec`, held to the same suite, the same words and the same ends. */
+import { createHash } from "node:crypto";
+import { spawn } from "node:child_process";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { noise } from "./exec-cases/case.ts";
+import { execSuite } from "./exec-cases/suite.ts";
+import { clientEnvironment, cliStart, launcher } from "./exec-cases/cli.ts";
+import type { ClientKind } from "./exec-cases/cli.ts";
+import { fakeDaemon } from "./exec-cases/fake-daemon.ts";
+import type { FakeDaemon } from "./exec-cases/fake-daemon.ts";
+
+const kinds = ["native", "node"] as const;
+const signals = "a user sends a client signals that it hands on, not this one";
+const skip = {
+  "stop and continue": signals,
+  "KILL of the tree reaches grandchildren": signals,
+  "… and none of them is left": signals,
+  "terminal: size and TERM": "a process without a terminal asks for 24×80",
+  "terminal: a new size is told": "a process without a terminal has no new size",
+  "3 MB of arguments are refused with a clear error": "the host takes no more than 2 MB",
+  "one argument of 200 kB is more than Linux takes": "the host takes no more either",
+  "time limit: who ignores TERM gets KILL after the grace time": "the grace time is no option",
+};
+
+for (const kind of kinds) {
+  execSuite(
+    `vmsan exec, ${kind} client`,
+    async () => {
+      const daemon = await fakeDaemon();
+      return { start: cliStart(kind, daemon.dir), close: daemon.close };
+    },
+    {
+      skip,
+      // A process has a status; which signal it stands for is in nobody's words.
+      blind: ["signal"],
+      big: 30_000_000,
+      parallel: kind === "native" ? 40 : 8,
+      statusStep: kind === "native" ? 16 : 64,
+    },
+  );
+}
+
+describe("one behaviour", () => {
+  let daemon: FakeDaemon;
+  beforeAll(async () => {
+    daemon = await fakeDaemon({
+      image: { config: { env: ["PATH=/usr/bin:/bin", "A=image", "B=image"], workingDir: "/usr" } },
+      defaults: { env: ["B=vm", "C=vm"] },
+    });
+  });
+  afterAll(async () => await daemon.close());
+
+  interface Ran {
+    status: number | null;
+    stdout: string;
+    stderr: string;
+  }
+
+  /** Run `vmsan exec WORD…` to its end. */
+  async function run(kind: ClientKind, words: string[], input = ""): Promise<Ran> {
+    const child = spawn(launcher, ["exec", ...words], {
+      env: clientEnvironment(kind, daemon.dir),
+      cwd: daemon.dir,
+    });
+    const out = { stdout: "", stderr: "" };
+    for (const name of ["stdout", "stderr"] as const)
+      child[name].on("data", (chunk: Buffer) => (out[name] += chunk.toString("latin1")));
+    child.stdin.on("error", () => undefined);
+    child.stdin.end(input);
+    const status = await new Promise<number | null>((resolve) => child.on("close", resolve));
+    return { status, ...out };
+  }
+
+  const print = ["sh", "-c", 'echo "$A $B $C $D"; pwd; cat; echo err >&2; exit 3'];
+  test.each<[string, string[]]>([
+    ["environment and directory of VM and image", ["vm", ...print]],
+    ["the separator", ["vm", "--", ...print]],
+    ["the separator twice", ["vm", "--", "--", "true"]],
+    ["all options", ["-i", "-e", "D=user", "--env", "C=x=y", "-w", "/tmp", "vm", ...print]],
+    ["options with =", ["--workdir=/", "--env=A=1", "--user=0:0", "vm", ...print]],
+    ["--sudo", ["--sudo", "vm", "id", "-u"]],
+    ["-u over --sudo", ["--sudo", "-u", "65534", "vm", "id", "-u"]],
+    ["options together", ["-it", "vm", "cat"]],
+    ["an option's value in its word", ["-w/tmp", "vm", "pwd"]],
+    ["a time limit", ["--timeout", "1s", "vm", "sleep", "60"]],
+    ["options behind the VM", ["vm", "-e", "D=1", ...print]],
+    ["options of the command", ["vm", "ls", "--version", "--json"]],
+    ["options of Node.js", ["vm", "echo", "--env-file", ".env", "--experimental-config-file", "x"]],
+    ["--json", ["--json", "vm", ...print]],
+    ["--json and an error", ["--json", "no-such-vm", "true"]],
+    ["--help", ["--help"]],
+    ["--detach to nothing", ["-d", "no-such-vm", "true"]],
+    ["no words", []],
+    ["no command", ["vm"]],
+    ["no command behind --", ["vm", "--"]],
+    ["an empty word", ["vm", ""]],
+    ["no such VM", ["no-such-vm", "true"]],
+    ["no VM's name", ["NO/VM", "true"]],
+    ["an empty name", ["", "true"]],
+    ["no such option", ["--no-such", "vm", "true"]],
+    ["a value for a switch", ["--sudo=yes", "vm", "true"]],
+    ["an option without its value", ["-w"]],
+    ["an environment without a name", ["-e", "=1", "vm", "true"]],
+    ["no duration", ["--timeout", "soon", "vm", "true"]],
+    ["a duration of none", ["--timeout", "0s", "vm", "true"]],
+    ["a long duration", ["--timeout", "999999h", "vm", "true"]],
+    ["no such command", ["vm", "no-such-command"]],
+    ["a directory as a command", ["vm", "/etc"]],
+    ["no such working directory", ["-w", "/no/such", "vm", "true"]],
+    ["a relative working directory", ["-w", "tmp", "vm", "true"]],
+    ["no such user", ["-u", "no-such-user", "vm", "true"]],
+    ["-t with --json", ["-t", "--json", "vm", "true"]],
+  ])("%s", async (_name, words) => {
+    const plain = (ran: Ran): Ran => ({
+      ...ran,
+      stdout: ran.stdout.replace(/"durationMs":\d+/, '"durationMs":0'),
+    });
+    const [native, node] = [await run("native", words, "in\n"), await run("node", words, "in\n")];
+    expect(plain(native)).toEqual(plain(node));
+  });
+
+  test.each(kinds)("%s: no byte is lost where connections break", async (kind) => {
+    const bytes = 30_000_000;
+    const cutting = setInterval(() => daemon.cut(), 40);
+    try {
+      const start = cliStart(kind, daemon.dir);
+      const sum = createHash("sha256");
+      const command = start(
+        { kind: "exec", argv: ["cat"], stdin: true },
+        { onStdout: (chunk) => void sum.update(chunk), onStderr: () => undefined },
+      );
+      command.stdin.end(noise(bytes));
+      expect((await command.exit).exitCode).toBe(0);
+      expect(sum.digest("hex")).toBe(createHash("sha256").update(noise(bytes)).digest("hex"));
+    } finally {
+      clearInterval(cutting);
+    }
+  });
+});
