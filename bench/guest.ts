@@ -1,24 +1,29 @@
 /**
- * bench/guest: what working inside a guest costs, against OpenSSH into the same guest: exec
- * round trip, echo of a terminal, throughput up and down. Medians of interleaved runs.
+ * bench/guest: what working inside a guest costs, against OpenSSH into the same guest, each as a
+ * process and each with its connection open: a command, a key's echo on a terminal, bytes up and
+ * down. By turns; wall time, and beside it the CPU of the client and of the daemon.
  *
- *   node bench/guest.ts                              the fake guest and an sshd of this host
+ *   node bench/guest.ts                              the fake guest and an sshd, both on this host
  *   node bench/guest.ts --vm ID                      a running VM; with --ssh as well
  *   … --ssh user@host:port --key FILE                an sshd in that guest, over its network
  *
- * Prints a table on stderr and one JSON object on stdout.
+ * An sshd that is not installed is unpacked from Debian's package into a temporary directory; no
+ * service is started. Prints JSON lines. Calls within a process (the SDK's) have no counterpart in
+ * ssh and no ratio.
  */
-import { execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
-import type { AddressInfo } from "node:net";
-import { cpus, loadavg, tmpdir, userInfo } from "node:os";
-import { join } from "node:path";
+import { spawn } from "node:child_process";
+import { randomFillSync } from "node:crypto";
+import { existsSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
-import { download, upload } from "../src/agent/copy.ts";
-import { startStream } from "../src/agent/streams.ts";
-import type { GuestTransport } from "../src/agent/transport.ts";
-import { fakeGuest } from "../test/exec-cases/fake-guest.ts";
+import { Vmsan } from "../src/client/vmsan.ts";
+import { bench, measured } from "./lib/bench.ts";
+import type { Bench } from "./lib/bench.ts";
+import { byTurns, costOf, median, processCpu, report } from "./lib/measure.ts";
+import type { Cost } from "./lib/measure.ts";
+import { clientOf, localSshd, withMaster } from "./lib/sshd.ts";
+import type { Ssh } from "./lib/sshd.ts";
 
 const { values: flags } = parseArgs({
   options: {
@@ -31,294 +36,174 @@ const { values: flags } = parseArgs({
 });
 const rounds = Number(flags.rounds);
 const bytes = Number(flags.mib) << 20;
+const vmsan = resolve(import.meta.dirname, "../bin/vmsan");
 
-/** How to reach an sshd. */
-interface Ssh {
-  options: string[];
-  target: string;
-  stop: () => void;
+/** What vmsan's side is measured with. */
+interface Side {
+  env: NodeJS.ProcessEnv;
+  vm: string;
+  /** Process ID of the daemon. */
+  daemon: number;
 }
 
-/** Milliseconds that `body` takes. */
-async function time(body: () => Promise<unknown> | void): Promise<number> {
-  const start = performance.now();
-  await body();
-  return performance.now() - start;
-}
-
-/** The middle one. */
-function median(list: number[]): number {
-  return list.toSorted((a, b) => a - b)[Math.floor(list.length / 2)] ?? Number.NaN;
-}
-
-/** A port that nobody listens on. */
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
-/** Run a program to its end, without blocking the agent's channel in this process. */
-async function runProgram(file: string, args: string[]): Promise<void> {
-  await new Promise<void>((resolve, reject) => {
-    const child = spawn(file, args, { stdio: ["ignore", "ignore", "pipe"] });
-    let said = "";
-    child.stderr.on("data", (chunk: Buffer) => {
-      said = (said + chunk.toString()).slice(-2000);
-    });
-    child.on("error", reject);
-    child.on("close", (code) => {
-      if (code === 0) resolve();
-      else reject(new Error(`${file} ${args.join(" ")}: ${said}`));
-    });
+/** The fake guest behind a daemon in a process of its own. */
+async function fakeSide(bench: Bench): Promise<Side> {
+  const child = spawn(process.execPath, [join(import.meta.dirname, "lib/fake-daemon.ts")], {
+    stdio: ["pipe", "pipe", "inherit"],
   });
-}
-
-/** An sshd of our own on the loopback, with keys of its own. */
-async function localSshd(dir: string): Promise<Ssh | undefined> {
-  if (!existsSync("/usr/sbin/sshd")) return undefined;
-  for (const key of ["host", "user"]) {
-    execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", join(dir, key)]);
-  }
-  const port = await freePort();
-  execFileSync("cp", [join(dir, "user.pub"), join(dir, "authorized")]);
-  const lines = [
-    `Port ${port}`,
-    "ListenAddress 127.0.0.1",
-    `HostKey ${join(dir, "host")}`,
-    `AuthorizedKeysFile ${join(dir, "authorized")}`,
-    "StrictModes no",
-    "UsePAM no",
-    "PermitRootLogin yes",
-    `PidFile ${join(dir, "sshd.pid")}`,
-    "Subsystem sftp internal-sftp",
-  ];
-  writeFileSync(join(dir, "sshd_config"), `${lines.join("\n")}\n`);
-  if (process.geteuid?.() === 0) mkdirSync("/run/sshd", { recursive: true });
-  const child = spawn("/usr/sbin/sshd", ["-D", "-f", join(dir, "sshd_config")], {
-    stdio: "ignore",
+  const ended = new Promise((done) => child.once("close", done));
+  bench.defer(async () => {
+    child.stdin.end();
+    await ended;
   });
-  const ssh = clientOf(`${userInfo().username}@127.0.0.1:${port}`, join(dir, "user"), dir);
-  for (let i = 0; ; i += 1) {
-    try {
-      await runProgram("ssh", [...ssh.options, ssh.target, "true"]);
-      break;
-    } catch (error) {
-      if (i === 50) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
+  for await (const dir of createInterface(child.stdout)) {
+    return { env: { ...process.env, VMSAN_DIR: dir }, vm: "vm", daemon: child.pid ?? 0 };
   }
-  return { ...ssh, stop: () => void child.kill() };
+  throw new Error("the fake daemon does not start");
 }
 
-/** Options of ssh, scp and sftp for a target `user@host:port`. */
-function clientOf(target: string, key: string | undefined, dir: string): Ssh {
-  const [address = "", port = "22"] = target.split(/:(?=\d+$)/);
-  return {
-    options: [
-      "-o",
-      "StrictHostKeyChecking=no",
-      "-o",
-      `UserKnownHostsFile=${join(dir, "known")}`,
-      "-o",
-      "BatchMode=yes",
-      "-o",
-      "LogLevel=ERROR",
-      "-o",
-      `Port=${port}`,
-      ...(key === undefined ? [] : ["-i", key]),
-    ],
-    target: address,
-    stop: () => undefined,
-  };
+/** A VM that runs. */
+async function realSide(vm: string): Promise<Side> {
+  const client = new Vmsan();
+  await client.get(vm);
+  return { env: process.env, vm, daemon: (await client.daemon.info())?.pid ?? 0 };
 }
 
-/** Median milliseconds from a key to its echo, and how to end the session. */
-interface Echo {
-  type: (key: string) => Promise<void>;
-  end: () => void;
-}
-
-/** Wait for each typed character in the output. */
-function echoOf(write: (text: string) => void): Echo & { see: (text: string) => void } {
+/** Milliseconds from each of `rounds` keys to its echo from `cat` on a terminal of the guest. */
+async function echoTimes(file: string, args: string[], env: NodeJS.ProcessEnv): Promise<number[]> {
+  const child = spawn(file, args, { env, stdio: ["pipe", "pipe", "inherit"] });
+  measured(child);
   let wanted = "";
   let wake = (): void => undefined;
-  return {
-    see: (text) => {
-      if (text.includes(wanted)) wake();
-    },
-    type: async (key) => {
-      await new Promise<void>((resolve) => {
-        wanted = key;
-        wake = resolve;
-        write(key);
-      });
-    },
-    end: () => undefined,
-  };
-}
-
-/** A `cat` on a terminal through the agent. */
-async function agentEcho(transport: GuestTransport): Promise<Echo> {
-  let feed = (_text: string): void => undefined;
-  const stream = startStream(
-    transport,
-    { kind: "exec", argv: ["cat"], stdin: true, tty: { rows: 24, cols: 80, term: "xterm" } },
-    { onStdout: (chunk) => feed(chunk.toString("latin1")) },
-  );
-  await stream.started;
-  const echo = echoOf((text) => void stream.stdin.write(text));
-  feed = echo.see;
-  return { type: echo.type, end: () => stream.signal("KILL", true) };
-}
-
-/** The same through ssh. */
-function sshEcho(ssh: Ssh): Echo {
-  const child = spawn("ssh", [...ssh.options, "-tt", ssh.target, "cat"]);
-  const echo = echoOf((text) => void child.stdin.write(text));
-  child.stdout.on("data", (chunk: Buffer) => echo.see(chunk.toString("latin1")));
-  return { type: echo.type, end: () => void child.kill() };
-}
-
-/** Milliseconds from each of `rounds` keys to its echo. */
-async function echoTimes(echo: Echo): Promise<number[]> {
-  await echo.type("warm");
-  const times: number[] = [];
-  for (let i = 0; i < rounds; i += 1)
-    times.push(await time(() => echo.type(String.fromCharCode(97 + (i % 26)))));
-  echo.end();
-  return times;
-}
-
-const dir = mkdtempSync(join(tmpdir(), "vmsan-bench-"));
-let close = (): Promise<void> => Promise.resolve();
-let transport: GuestTransport;
-let ssh: Ssh | undefined;
-if (flags.vm === undefined) {
-  const guest = await fakeGuest();
-  transport = guest.channel;
-  close = guest.close;
-  ssh = await localSshd(dir);
-} else {
-  const { Vmsan } = (await import("../src/index.ts")) as unknown as {
-    Vmsan: new () => { get: (id: string) => Promise<{ transport: GuestTransport }> };
-  };
-  transport = (await new Vmsan().get(flags.vm)).transport;
-  if (flags.ssh !== undefined) ssh = clientOf(flags.ssh, flags.key, dir);
-}
-
-try {
-  const execute = async (): Promise<void> => {
-    await startStream(transport, { kind: "exec", argv: ["true"] }).exit;
-  };
-  const results: Record<string, { unit: string; vmsan: number; ssh?: number; with?: string }> = {};
-
-  // An ssh connection that is open already, so that its key exchange is not measured; and one
-  // that is not, which is what `ssh host command` costs.
-  const control = [
-    "-o",
-    "ControlMaster=auto",
-    "-o",
-    `ControlPath=${join(dir, "cm")}`,
-    "-o",
-    "ControlPersist=60",
-  ];
-  const shared = ssh === undefined ? undefined : { ...ssh, options: [...ssh.options, ...control] };
-  if (shared !== undefined) await runProgram("ssh", [...shared.options, shared.target, "true"]);
-  await execute();
-  const known = (list: number[]): { ssh?: number } =>
-    list.length === 0 ? {} : { ssh: median(list) };
-  // A loop each, and in turns: a login leaves an emulator's caches cold for whatever comes next.
-  const comparisons: [name: string, withWhat: string, other: Ssh | undefined][] = [
-    ["exec, connection open", "ssh -o ControlMaster", shared],
-    ["exec, connection new", "ssh", ssh],
-  ];
-  for (const [name, withWhat, other] of comparisons) {
-    const ours: number[] = [];
-    const theirs: number[] = [];
-    const turns = [
-      async () => ours.push(await time(execute)),
-      async () => {
-        if (other === undefined) return;
-        const { options, target } = other;
-        theirs.push(await time(() => runProgram("ssh", [...options, target, "true"])));
-      },
-    ];
-    for (let i = 0; i < rounds; i += 1) {
-      for (const turn of i % 2 === 0 ? turns : turns.toReversed()) await turn();
-    }
-    results[name] = {
-      unit: "ms",
-      vmsan: median(ours),
-      ...known(theirs),
-      with: withWhat,
-    };
-  }
-
-  const echo = await echoTimes(await agentEcho(transport));
-  results["terminal echo"] = {
-    unit: "ms",
-    vmsan: median(echo),
-    ...known(ssh === undefined ? [] : await echoTimes(sshEcho(ssh))),
-    with: "ssh -tt",
-  };
-
-  execFileSync(
-    "dd",
-    ["if=/dev/urandom", `of=${join(dir, "big")}`, "bs=1M", `count=${bytes >> 20}`],
-    { stdio: "ignore" },
-  );
-  const speeds: Record<string, number[]> = {};
-  const measure = async (name: string, body: () => Promise<unknown>): Promise<void> => {
-    const ms = await time(body);
-    (speeds[name] ??= []).push(bytes / 1e6 / (ms / 1000));
-  };
-  const remote = flags.vm === undefined ? join(dir, "remote") : "/tmp/vmsan-bench";
-  for (let i = 0; i < 3; i += 1) {
-    await measure("up", () => upload(transport, [join(dir, "big")], remote));
-    await measure("down", () => download(transport, remote, join(dir, "back")));
-    if (ssh === undefined) continue;
-    const { options, target } = ssh;
-    await measure("scp up", () =>
-      runProgram("scp", ["-q", ...options, join(dir, "big"), `${target}:${remote}.scp`]),
-    );
-    await measure("scp down", () =>
-      runProgram("scp", ["-q", ...options, `${target}:${remote}.scp`, join(dir, "back.scp")]),
-    );
-    writeFileSync(join(dir, "batch-up"), `put ${join(dir, "big")} ${remote}.sftp\n`);
-    writeFileSync(join(dir, "batch-down"), `get ${remote}.sftp ${join(dir, "back.sftp")}\n`);
-    await measure("sftp up", () =>
-      runProgram("sftp", ["-q", ...options, "-b", join(dir, "batch-up"), target]),
-    );
-    await measure("sftp down", () =>
-      runProgram("sftp", ["-q", ...options, "-b", join(dir, "batch-down"), target]),
-    );
-  }
-  for (const direction of ["up", "down"]) {
-    for (const tool of ["scp", "sftp"]) {
-      results[`${direction} against ${tool}`] = {
-        unit: "MB/s",
-        vmsan: median(speeds[direction] ?? []),
-        ...known(speeds[`${tool} ${direction}`] ?? []),
-        with: tool,
-      };
-    }
-  }
-  const table = Object.entries(results).map(([name, { unit, vmsan, ssh: other, with: tool }]) => {
-    if (other === undefined) return `${name.padEnd(24)} ${vmsan.toFixed(2).padStart(9)} ${unit}`;
-    const factor = unit === "ms" ? other / vmsan : vmsan / other;
-    return `${name.padEnd(24)} ${vmsan.toFixed(2).padStart(9)} ${unit.padEnd(5)} ${(tool ?? "").padEnd(21)} ${other.toFixed(2).padStart(9)}   ${factor.toFixed(1)}×`;
+  child.stdout.on("data", (chunk: Buffer) => {
+    if (chunk.includes(wanted)) wake();
   });
-  process.stderr.write(`${table.join("\n")}\n`);
-  const guest = flags.vm ?? "fake";
-  process.stdout.write(
-    `${JSON.stringify({ guest, rounds, bytes, cpus: cpus().length, load: loadavg()[0], results })}\n`,
-  );
-} finally {
-  ssh?.stop();
-  await close();
-  rmSync(dir, { recursive: true, force: true });
+  const ended = new Promise((done) => child.once("close", done));
+  const type = async (key: string): Promise<number> => {
+    const start = performance.now();
+    await new Promise<void>((done) => {
+      wanted = key;
+      wake = done;
+      child.stdin.write(key);
+    });
+    return performance.now() - start;
+  };
+  try {
+    await type("warm");
+    const times: number[] = [];
+    for (let i = 0; i < rounds; i += 1) times.push(await type(String.fromCharCode(97 + (i % 26))));
+    return times;
+  } finally {
+    child.stdin.end("\n\u0004");
+    await ended;
+  }
 }
-process.exit(0);
+
+/** Compare processes by turns; ratios are of the first to each of the others. */
+async function compare(
+  what: string,
+  side: Side,
+  commands: Record<string, [string, ...string[]]>,
+  times = rounds,
+): Promise<void> {
+  const turns: Record<string, () => Promise<Cost>> = {};
+  for (const [name, command] of Object.entries(commands)) {
+    const ours = command[0] === vmsan;
+    turns[name] = () =>
+      costOf(command, { env: side.env, ...(ours ? { daemon: side.daemon } : {}) });
+  }
+  const costs = await byTurns(times, turns);
+  const first = Object.values(costs)[0]?.wallMs ?? Number.NaN;
+  for (const [name, cost] of Object.entries(costs)) {
+    report({
+      bench: "guest",
+      what,
+      with: name,
+      rounds: times,
+      ...cost,
+      ratio: first / cost.wallMs,
+    });
+  }
+}
+
+await bench("guest", async (own) => {
+  const { dir } = own;
+  const side = flags.vm === undefined ? await fakeSide(own) : await realSide(flags.vm);
+  const { env, vm } = side;
+  let ssh: Ssh | undefined;
+  if (flags.ssh !== undefined) ssh = clientOf(flags.ssh, flags.key, dir);
+  else if (flags.vm === undefined) ssh = await localSshd(own);
+  const master = ssh === undefined ? undefined : await withMaster(ssh, own);
+  const bySsh = (...words: string[]): Record<string, [string, ...string[]]> =>
+    master === undefined
+      ? {}
+      : { "ssh, open master": ["ssh", ...master.options, master.target, ...words] };
+
+  await compare("a command", side, {
+    "vmsan exec": [vmsan, "exec", vm, "true"],
+    ...bySsh("true"),
+    ...(ssh === undefined
+      ? {}
+      : { "ssh, new connection": ["ssh", ...ssh.options, ssh.target, "true"] }),
+  });
+  // What ssh runs, it runs in the user's shell.
+  await compare("a command in a shell", side, {
+    "vmsan exec": [vmsan, "exec", vm, "sh", "-c", "true"],
+    ...bySsh("true"),
+  });
+  const inProcess = await new Vmsan({ dir: env["VMSAN_DIR"] ?? "" }).get(vm);
+  const calls: number[] = [];
+  const before = [process.cpuUsage(), processCpu(side.daemon)] as const;
+  for (let i = 0; i < rounds; i += 1) {
+    const start = performance.now();
+    await inProcess.exec(["true"]);
+    calls.push(performance.now() - start);
+  }
+  const used = process.cpuUsage(before[0]);
+  report({
+    bench: "guest",
+    what: "a command, by a call of the SDK",
+    with: "no process of its own, no counterpart",
+    rounds,
+    wallMs: median(calls),
+    cpuMs: (used.user + used.system) / 1000 / rounds,
+    daemonCpuMs: (processCpu(side.daemon) - before[1]) / rounds,
+  });
+
+  const echoes: Record<string, [string, string[]]> = {
+    "vmsan exec -t": [vmsan, ["exec", "-t", vm, "cat"]],
+    ...(master === undefined
+      ? {}
+      : { "ssh -tt, open master": ["ssh", [...master.options, "-tt", master.target, "cat"]] }),
+  };
+  for (const [name, [file, args]] of Object.entries(echoes)) {
+    const wallMs = median(await echoTimes(file, args, env));
+    report({ bench: "guest", what: "terminal echo", with: name, rounds, wallMs });
+  }
+
+  const big = join(dir, "big");
+  writeFileSync(big, randomFillSync(Buffer.alloc(bytes)));
+  const remote = flags.vm === undefined ? join(dir, "remote") : "/tmp/vmsan-bench";
+  const back = join(dir, "back");
+  const scp = (from: string, to: string): Record<string, [string, ...string[]]> =>
+    master === undefined ? {} : { scp: ["scp", "-q", ...master.options, from, to] };
+  await compare(
+    `${flags.mib} MiB up`,
+    side,
+    {
+      "vmsan upload": [vmsan, "upload", vm, big, remote],
+      ...scp(big, `${master?.target}:${remote}.scp`),
+    },
+    3,
+  );
+  await compare(
+    `${flags.mib} MiB down`,
+    side,
+    {
+      "vmsan download": [vmsan, "download", vm, remote, back],
+      ...scp(`${master?.target}:${remote}.scp`, `${back}.scp`),
+    },
+    3,
+  );
+  if (!existsSync(back)) throw new Error("nothing came down");
+});

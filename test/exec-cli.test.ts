@@ -84,6 +84,7 @@ describe("one behaviour", () => {
     ["an option's value in its word", ["-w/tmp", "vm", "pwd"]],
     ["a time limit", ["--timeout", "1s", "vm", "sleep", "60"]],
     ["options behind the VM", ["vm", "-e", "D=1", ...print]],
+    ["a name for the caller's value", ["-e", "HOME", "-e=C", "-e", "A", "vm", "env"]],
     ["options of the command", ["vm", "ls", "--version", "--json"]],
     ["options of Node.js", ["vm", "echo", "--env-file", ".env", "--experimental-config-file", "x"]],
     ["--json", ["--json", "vm", ...print]],
@@ -115,8 +116,9 @@ describe("one behaviour", () => {
       ...ran,
       stdout: ran.stdout.replace(/"durationMs":\d+/, '"durationMs":0'),
     });
-    const [native, node] = [await run("native", words, "in\n"), await run("node", words, "in\n")];
-    expect(plain(native)).toEqual(plain(node));
+    const both = await Promise.all(kinds.map((kind) => run(kind, words, "in\n")));
+    const [native, node] = both.map(plain);
+    expect(native).toEqual(node);
   });
 
   test.each(kinds)("%s: no byte is lost where connections break", async (kind) => {

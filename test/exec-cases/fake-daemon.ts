@@ -47,7 +47,7 @@ export async function fakeDaemon(view: object = {}): Promise<FakeDaemon> {
         stream.once("close", () => streams.delete(stream));
         return stream;
       };
-      return { open };
+      return { open, request: guest.channel.request.bind(guest.channel) };
     },
   } as unknown as Sandboxes;
   const quiet = (): void => undefined;

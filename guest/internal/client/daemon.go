@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"vmsan/guest/internal/wire"
 )
@@ -47,7 +48,13 @@ func SocketOf(getenv func(string) string) (string, bool) {
 
 // VM is what a command needs to know of a VM, as `GET /v1/vms/REF` has it.
 type VM struct {
-	ID    string `json:"id"`
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	// TimeoutMs is the VM's time limit, TimeoutAt when it will be stopped at it, StopReason why it was stopped.
+	TimeoutMs  int64     `json:"timeoutMs"`
+	TimeoutAt  time.Time `json:"timeoutAt"`
+	StopReason string    `json:"stopReason"`
+
 	Image *struct {
 		Config struct {
 			Env        []string `json:"env"`

@@ -28,10 +28,11 @@ func Exec(c *Command, d *Daemon, launcher string) (status int, done bool) {
 	}
 	inputIsTerminal := isTerminal(0)
 	withInput := !inputIsTerminal || c.Interactive || c.TTY
-	spec, ok := SpecOf(c, vm, withInput)
-	if !ok {
+	if vm.TimeoutMs > 0 && (c.Interactive || c.TTY) && !c.NoExtend {
+		// Somebody works in it, and the limit has to be renewed for as long as that goes on.
 		return 0, false
 	}
+	spec := SpecOf(c, vm, withInput)
 	path := "/v1/vms/" + vm.ID
 	if err := conn.Upgrade(path + "/v1/streams"); err != nil {
 		return 0, false
@@ -50,11 +51,31 @@ func Exec(c *Command, d *Daemon, launcher string) (status int, done bool) {
 	restore := join(session, withInput, c.TTY && inputIsTerminal)
 	exit, err := session.Run(conn)
 	restore()
-	return result(session, exit, err)
+	if exit != nil {
+		return ended(exit, d.timeLimitPassed(vm)), true
+	}
+	return failed(session, err)
 }
 
-// result says what is to be said of a command's end, and gives the status.
-func result(session *Session, exit *wire.Exit, err error) (status int, done bool) {
+// ended says what is to be said of a command's end, and gives its status.
+func ended(exit *wire.Exit, timeLimit string) int {
+	if exit.Error != nil {
+		note("vmsan: " + exit.Error.Message)
+	}
+	if exit.TimedOut {
+		note("vmsan: the command's time limit has passed")
+	}
+	if timeLimit != "" {
+		note(timeLimit)
+	}
+	if exit.OOMKilled {
+		note("vmsan: the guest killed it for lack of memory")
+	}
+	return exit.ExitCode
+}
+
+// failed says why there is no end, and gives the status. False: the other client is to do it.
+func failed(session *Session, err error) (status int, done bool) {
 	var info *wire.ErrorInfo
 	switch {
 	case errors.Is(err, errHandOver):
@@ -64,19 +85,8 @@ func result(session *Session, exit *wire.Exit, err error) (status int, done bool
 		return 0, true
 	case errors.As(err, &info):
 		return report(info), true
-	case err != nil:
-		return report(&wire.ErrorInfo{Code: "ERR_INTERNAL", Message: "vmsan failed", Why: err.Error()}), true
 	}
-	if exit.Error != nil {
-		note("vmsan: " + exit.Error.Message)
-	}
-	if exit.TimedOut {
-		note("vmsan: the command's time limit has passed")
-	}
-	if exit.OOMKilled {
-		note("vmsan: the guest killed it for lack of memory")
-	}
-	return exit.ExitCode, true
+	return report(&wire.ErrorInfo{Code: "ERR_INTERNAL", Message: "vmsan failed", Why: err.Error()}), true
 }
 
 // join ties signals, input and, with a terminal, its modes and size to a session; the function unties it.

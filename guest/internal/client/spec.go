@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"os"
+	"slices"
 	"strings"
 
 	"vmsan/guest/internal/wire"
@@ -16,9 +17,8 @@ func newID() string {
 	return hex.EncodeToString(b)
 }
 
-// SpecOf is what the agent is asked to start: the user's words over the VM's over the image's. False for an
-// image whose environment has entries that are not KEY=VALUE.
-func SpecOf(c *Command, vm *VM, stdin bool) (*wire.Spec, bool) {
+// SpecOf is what the agent is asked to start: the user's words over the VM's over the image's.
+func SpecOf(c *Command, vm *VM, stdin bool) *wire.Spec {
 	s := &wire.Spec{
 		ID: newID(), Client: newID(), Kind: "exec", Argv: c.Argv, Stdin: stdin, TimeoutMs: c.TimeoutMs,
 		User: first(c.User, vm.Defaults.User), Workdir: first(c.Workdir, vm.Defaults.Workdir),
@@ -29,10 +29,7 @@ func SpecOf(c *Command, vm *VM, stdin bool) (*wire.Spec, bool) {
 		s.Workdir = first(s.Workdir, vm.Image.Config.WorkingDir)
 		env = vm.Image.Config.Env
 	}
-	var ok bool
-	if s.Env, ok = mergeEnv(env, vm.Defaults.Env, c.Env); !ok {
-		return nil, false
-	}
+	s.Env = mergeEnv(env, vm.Defaults.Env, callersValues(c.Env))
 	if c.TTY {
 		size := terminalSize()
 		term, given := os.LookupEnv("TERM")
@@ -41,7 +38,7 @@ func SpecOf(c *Command, vm *VM, stdin bool) (*wire.Spec, bool) {
 		}
 		s.TTY = &wire.TTY{Rows: size.Rows, Cols: size.Cols, Term: term}
 	}
-	return s, true
+	return s
 }
 
 func first(values ...string) string {
@@ -53,23 +50,40 @@ func first(values ...string) string {
 	return ""
 }
 
-// mergeEnv joins lists of KEY=VALUE: a key stays where it was first, with its last value.
-func mergeEnv(lists ...[]string) ([]string, bool) {
-	merged := []string{}
-	at := map[string]int{}
+// callersValues gives names without a value the one that this process has for them; one that it has not stays as
+// it is, which takes the variable away from the command.
+func callersValues(entries []string) []string {
+	given := make([]string, len(entries))
+	for i, entry := range entries {
+		given[i] = entry
+		if value, ok := os.LookupEnv(entry); ok && !strings.Contains(entry, "=") {
+			given[i] = entry + "=" + value
+		}
+	}
+	return given
+}
+
+// mergeEnv joins lists of KEY=VALUE: a key stays where it was first, with its last value; KEY alone takes it away.
+func mergeEnv(lists ...[]string) []string {
+	var keys []string
+	entries := map[string]string{}
 	for _, list := range lists {
 		for _, entry := range list {
 			key, _, ok := strings.Cut(entry, "=")
 			if !ok {
-				return nil, false
-			}
-			if i, known := at[key]; known {
-				merged[i] = entry
+				delete(entries, key)
+				keys = slices.DeleteFunc(keys, func(k string) bool { return k == key })
 				continue
 			}
-			at[key] = len(merged)
-			merged = append(merged, entry)
+			if _, known := entries[key]; !known {
+				keys = append(keys, key)
+			}
+			entries[key] = entry
 		}
 	}
-	return merged, true
+	merged := make([]string, len(keys))
+	for i, key := range keys {
+		merged[i] = entries[key]
+	}
+	return merged
 }

@@ -16,18 +16,21 @@ type Command struct {
 	// VM is an ID or a name.
 	VM   string
 	Argv []string
-	// Env holds KEY=VALUE.
+	// Env holds KEY=VALUE, and KEY for the caller's value.
 	Env           []string
 	Workdir, User string
 	// TimeoutMs is 0 without a limit.
 	TimeoutMs int64
-	// TTY asks for a terminal in the guest, Interactive for the input although it is one here.
-	TTY, Interactive bool
+	// TTY asks for a terminal in the guest, Interactive for the input although it is one here; both renew a VM's
+	// time limit unless NoExtend.
+	TTY, Interactive, NoExtend bool
+
+	sudo bool
 }
 
 var (
-	vmRef    = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
-	duration = regexp.MustCompile(`^[0-9]{1,6}[hms]$`)
+	vmRef     = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
+	timeLimit = regexp.MustCompile(`^[0-9]{1,6}[hms]$`)
 )
 
 var unitMs = map[byte]int64{'h': 3_600_000, 'm': 60_000, 's': 1000}
@@ -35,59 +38,64 @@ var unitMs = map[byte]int64{'h': 3_600_000, 'm': 60_000, 's': 1000}
 // maxTimeoutMs is the bound of the command line's durations.
 const maxTimeoutMs = 1<<31 - 1
 
-// ParseExec reads the words behind `vmsan exec`. False for everything that is not plain: wrong words, other
-// spellings of right ones, options that only the other client has.
+// ParseExec reads the words behind `vmsan exec`: options, the VM, options, the command. False for everything that
+// is not plain: wrong words, other spellings of right ones, options that only the other client has.
 func ParseExec(words []string) (*Command, bool) {
+	for _, word := range words {
+		if !utf8.ValidString(word) {
+			return nil, false
+		}
+	}
 	c := &Command{}
-	sudo := false
-	i := 0
-	for ; i < len(words) && strings.HasPrefix(words[i], "-"); i++ {
-		name, value, given := strings.Cut(words[i], "=")
-		if flag := c.flag(name, &sudo); flag != nil {
+	rest, ok := c.options(words)
+	if !ok || len(rest) == 0 || !vmRef.MatchString(rest[0]) {
+		return nil, false
+	}
+	c.VM = rest[0]
+	if c.Argv, ok = c.options(rest[1:]); !ok {
+		return nil, false
+	}
+	if len(c.Argv) > 0 && c.Argv[0] == "--" {
+		c.Argv = c.Argv[1:]
+	}
+	if c.sudo && c.User == "" {
+		c.User = "root"
+	}
+	return c, len(c.Argv) > 0
+}
+
+// options reads options up to the first word that is none, and gives the words from there.
+func (c *Command) options(words []string) ([]string, bool) {
+	for len(words) > 0 && len(words[0]) > 1 && words[0][0] == '-' && words[0] != "--" {
+		name, value, given := strings.Cut(words[0], "=")
+		words = words[1:]
+		if flag := c.flag(name); flag != nil {
 			if given {
 				return nil, false
 			}
 			*flag = true
 			continue
 		}
-		if given && !strings.HasPrefix(name, "--") {
-			return nil, false
-		}
 		if !given {
-			if i++; i == len(words) {
+			if len(words) == 0 {
 				return nil, false
 			}
-			value = words[i]
+			value, words = words[0], words[1:]
 		}
 		if !c.set(name, value) {
 			return nil, false
 		}
 	}
-	if i == len(words) || !vmRef.MatchString(words[i]) {
-		return nil, false
-	}
-	c.VM, c.Argv = words[i], words[i+1:]
-	if len(c.Argv) > 0 && c.Argv[0] == "--" {
-		c.Argv = c.Argv[1:]
-	} else if len(c.Argv) > 0 && strings.HasPrefix(c.Argv[0], "-") {
-		return nil, false
-	}
-	for _, word := range words {
-		if !utf8.ValidString(word) {
-			return nil, false
-		}
-	}
-	if sudo && c.User == "" {
-		c.User = "root"
-	}
-	return c, len(c.Argv) > 0
+	return words, true
 }
 
 // flag gives where an option without a value goes.
-func (c *Command) flag(name string, sudo *bool) *bool {
+func (c *Command) flag(name string) *bool {
 	switch name {
 	case "--sudo":
-		return sudo
+		return &c.sudo
+	case "--no-extend-timeout":
+		return &c.NoExtend
 	case "-t", "--tty":
 		return &c.TTY
 	case "-i", "--interactive":
@@ -101,7 +109,7 @@ func (c *Command) set(name, value string) bool {
 	switch name {
 	case "-e", "--env":
 		c.Env = append(c.Env, value)
-		return strings.IndexByte(value, '=') > 0
+		return value != "" && value[0] != '='
 	case "-w", "--workdir":
 		c.Workdir = value
 		return value != ""
@@ -109,7 +117,7 @@ func (c *Command) set(name, value string) bool {
 		c.User = value
 		return value != ""
 	case "--timeout":
-		if !duration.MatchString(value) {
+		if !timeLimit.MatchString(value) {
 			return false
 		}
 		last := len(value) - 1
