@@ -44,7 +44,7 @@ export function cliStart(kind: ClientKind, dir: string): StartCommand {
       env: clientEnvironment(kind, dir),
     });
     const errors: Buffer[] = [];
-    child.stdout?.on("data", outputs.onStdout);
+    child.stdout?.on("data", (chunk: Buffer) => void outputs.onStdout(chunk));
     child.stderr?.on("data", (chunk: Buffer) => errors.push(chunk));
     // A command that does not read its input is its own affair.
     child.stdin?.on("error", () => undefined);
