@@ -161,7 +161,6 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
       });
       return images.map((image) => ({
         ...image,
-        names: [image.name],
         platform: formatPlatform(image.platform),
       }));
     });

@@ -70,6 +70,24 @@ export const layerCases: LayerCase[] = [
     layers: [[file("a")], [file(".wh..wh.plnk/x"), file(".wh..wh.aufs"), dir(".wh..wh.orph")]],
     tree: { a: "=a" },
   },
+  {
+    name: "hard links into aufs's directory of links, in either order and by either name",
+    layers: [
+      [file("x")],
+      [
+        hard("early", ".wh..wh.plnk/9.1"),
+        dir(".wh..wh.plnk"),
+        file(".wh..wh.plnk/9.1", "shared"),
+        hard("d/late", "/.wh..wh.plnk/9.1"),
+      ],
+    ],
+    tree: { x: "=x", early: "=shared", d: "dir", "d/late": "=shared" },
+  },
+  {
+    name: "a hard link into aufs's directory of another layer leads nowhere",
+    layers: [[file(".wh..wh.plnk/9.1")], [hard("a", ".wh..wh.plnk/9.1")]],
+    error: "ERR_LAYER_HARDLINK",
+  },
   { name: "a whiteout as a directory", layers: [[file(".wh.a/b")]], error: "ERR_LAYER_WHITEOUT" },
   {
     name: "a symlink to a whiteout",

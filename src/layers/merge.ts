@@ -12,6 +12,33 @@ import { describe, implicitDirectory, nodeOf, type TreeNode } from "./tree.ts";
 /** Symlinks followed on one path before it counts as a loop (the kernel stops at 40). */
 const MAX_SYMLINKS = 255;
 
+/**
+ * What one layer keeps in aufs's own directories (`.wh..wh.plnk`): no part of the tree, but the only
+ * place where images of that time have the content of files with several names.
+ */
+class Aside<Content> {
+  private readonly entries: LayerEntries<Content>;
+  private readonly layer: number;
+  private found: Map<string, TreeNode<Content>> | undefined;
+
+  constructor(entries: LayerEntries<Content>, layer: number) {
+    this.entries = entries;
+    this.layer = layer;
+  }
+
+  /** The file kept at this path, the same for all who link to it. */
+  node(path: string): TreeNode<Content> | undefined {
+    if (this.found === undefined) {
+      this.found = new Map();
+      for (const [index, { header, whiteout, path: at, content }] of this.entries.entries()) {
+        if (whiteout.kind !== "ignore" || header.kind !== "file") continue;
+        this.found.set(at, nodeOf(header, "file", content, { layer: this.layer, entry: index }));
+      }
+    }
+    return this.found.get(path);
+  }
+}
+
 /** Merges layers into one tree. */
 class Merger<Content> {
   readonly root: TreeNode<Content> = implicitDirectory();
@@ -20,6 +47,7 @@ class Merger<Content> {
   /** Directories made because a path led through them. */
   private implied = 0;
   private readonly limits: LayerLimits;
+  private aside: Aside<Content> | undefined;
   /** The directory that the last entry lay in: its neighbours mostly follow. */
   private lastPath: string | undefined;
   private lastDirectory: TreeNode<Content> | undefined;
@@ -32,6 +60,7 @@ class Merger<Content> {
   apply(entries: LayerEntries<Content>, layer: number): void {
     this.whiteouts(entries);
     this.forget();
+    this.aside = new Aside(entries, layer);
     entries.forEach((entry, index) => {
       if (entry.whiteout.kind === "none") this.put(entry, layer, index);
     });
@@ -178,7 +207,10 @@ class Merger<Content> {
     const target = cleanPath(header.link, this.limits);
     const name = target.at(-1);
     const parent = this.find(target.slice(0, -1), undefined);
-    const node = name === undefined ? this.root : parent?.children?.get(name);
+    const node =
+      name === undefined
+        ? this.root
+        : (parent?.children?.get(name) ?? this.aside?.node(target.join("/")));
     if (node !== undefined && node.kind !== "directory") return node;
     throw layerError(
       "HARDLINK",

@@ -15,7 +15,7 @@ import type { LayerEntries } from "./entry.ts";
 import { layerError } from "./errors.ts";
 import type { LayerLimits } from "./limits.ts";
 import { mergeLayers, walkNodes } from "./merge.ts";
-import { cleanPath, whiteoutOf } from "./path.ts";
+import { cleanPath, whiteoutOf, type Whiteout } from "./path.ts";
 import { TarReader, type TarEntry } from "./tar/reader.ts";
 import type { TreeNode } from "./tree.ts";
 
@@ -73,7 +73,7 @@ function readLayer<Content>(
   blob: LayerBlob,
   context: StreamContext<Content>,
   counts: Counts,
-  wanted: (path: string, index: number) => boolean,
+  wanted: (path: string, index: number, whiteout: Whiteout) => boolean,
 ): LayerEntries<Content> {
   const { store, limits } = context;
   const reader = new TarReader(source, limits, (total) =>
@@ -90,7 +90,7 @@ function readLayer<Content>(
     const path = parts.join("/");
     const whiteout = whiteoutOf(parts);
     let content: Content | undefined;
-    if (header.kind === "file" && whiteout.kind === "none" && wanted(path, entries.length)) {
+    if (header.kind === "file" && wanted(path, entries.length, whiteout)) {
       store.begin(header.size);
       reader.content((offset, chunk, from, to) => store.write(offset, chunk, from, to));
       content = store.end();
@@ -149,7 +149,7 @@ export function mergeImage<Content>(
       blob,
       context,
       counts,
-      (path) => !cover.hides(path),
+      (path, _, { kind }) => kind === "none" && !cover.hides(path),
     );
     cover.add(entries);
     all[layer] = entries;

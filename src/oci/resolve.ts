@@ -2,7 +2,7 @@
 import type { Readable } from "node:stream";
 import type { Image, ImageSource, Platform } from "../model/image.ts";
 import type { ProgressSink } from "../model/progress.ts";
-import type { Only } from "./archives/archives.ts";
+import type { LoadedImage, Only } from "./archives/archives.ts";
 import { imageError } from "./errors.ts";
 import { withLease } from "./store/leases.ts";
 import type { Lease } from "./store/leases.ts";
@@ -104,10 +104,10 @@ export async function resolveImage(source: ImageSource, options: ResolveOptions)
 export async function importArchive(
   stream: Readable,
   options: ResolveOptions & { label?: string; only?: Only },
-): Promise<Image[]> {
+): Promise<LoadedImage[]> {
   const { store, signal } = options;
   const label = options.label ?? "standard input";
-  const body = async (lease: Lease): Promise<Image[]> => {
+  const body = async (lease: Lease): Promise<LoadedImage[]> => {
     const { loadArchive } = await import("./archives/archives.ts");
     const platform = options.platform ?? hostPlatform();
     const context = { store, lease, platform, ...(signal === undefined ? {} : { signal }) };

@@ -45,13 +45,16 @@ const platformOption = (): Option =>
 function lsCommand(): Command {
   return runs(command("ls", "list images").alias("list"), async (context) => {
     const list = await (await context.vmsan()).images.list();
-    const rows = list.images.map((image) => [
-      plain(image.names[0] ?? "-"),
-      image.digest.slice(0, 19),
-      image.platform,
-      formatBytes(image.sizeBytes),
-      image.usedBy.join(",") || "-",
-    ]);
+    // A row for each name: each can be used, and taken away.
+    const rows = list.images.flatMap((image) =>
+      (image.names.length === 0 ? ["-"] : image.names).map((name) => [
+        plain(name),
+        image.digest.slice(0, 19),
+        image.platform,
+        formatBytes(image.sizeBytes),
+        image.usedBy.join(",") || "-",
+      ]),
+    );
     const sum = `${list.images.length} images, ${formatBytes(list.blobBytes)} of blobs, ${formatBytes(list.diskBytes)} of disks`;
     context.output.result(
       list,
@@ -170,7 +173,11 @@ function loadCommand(): Command {
       (loaded) =>
         context.output.result(
           { images: loaded },
-          loaded.map((image) => image.names[0] ?? image.digest).join("\n"),
+          loaded
+            .flatMap((image) =>
+              image.names.length === 0 ? [image.digest] : image.names.map(plain),
+            )
+            .join("\n"),
         ),
     ),
   );

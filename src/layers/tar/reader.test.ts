@@ -190,6 +190,15 @@ describe("extended headers", () => {
     expect(entries.map(({ uid }) => uid)).toEqual([7, 0, 8, 7]);
   });
   test("LIBARCHIVE attributes", () => {
+    const overlay = pax([
+      ["SCHILY.xattr.trusted.overlay.metacopy", "y"],
+      ["LIBARCHIVE.xattr.trusted.overlay.redirect", "aGk="],
+      ["SCHILY.xattr.trusted.other", "z"],
+    ]);
+    // The guest's overlay would take its own attributes for its own.
+    expect([...(one(end(overlay, raw({ 0: "a" }))).xattrs ?? []).keys()]).toEqual([
+      "trusted.other",
+    ]);
     const entry = one(end(pax([["LIBARCHIVE.xattr.user.a%20b", "aGk="]]), raw({ 0: "a" })));
     expect(Buffer.from(entry.xattrs?.get("user.a b") ?? []).toString()).toBe("hi");
   });
@@ -352,6 +361,30 @@ describe("the archive's end", () => {
     for (const length of [100, 512, 600, 1211]) {
       expect(() => read(bytes.subarray(0, length))).toThrow(code("ERR_LAYER_TAR_TRUNCATED"));
     }
+  });
+  test("whole content without the padding behind it, or with some of it, is whole", () => {
+    const bytes = Buffer.concat([
+      raw({ 0: "first" }),
+      withData(raw({ 0: "a", 124: size(700) }), "x".repeat(700)),
+    ]);
+    const content = 512 + 512 + 700;
+    for (const length of [content, content + 1, bytes.length - 1, bytes.length]) {
+      const cut = bytes.subarray(0, length);
+      for (const piece of [1, 512, 4096]) {
+        const { contents, digest } = read(cut, piece);
+        expect([...contents].map(([path, content]) => [path, content.length])).toEqual([
+          ["first", 0],
+          ["a", 700],
+        ]);
+        expect(digest).toBe(digestOf(cut));
+      }
+    }
+    expect(() => read(bytes.subarray(0, content - 1))).toThrow(code("ERR_LAYER_TAR_TRUNCATED"));
+    // Zeros are the beginning of the end; anything else is a header that is cut off.
+    expect(read(Buffer.concat([bytes, Buffer.alloc(700)])).entries.length).toBe(2);
+    expect(() => read(Buffer.concat([bytes, Buffer.from("x")]))).toThrow(
+      code("ERR_LAYER_TAR_TRUNCATED"),
+    );
   });
 });
 

@@ -121,8 +121,23 @@ export class TarReader {
   private record(): Buffer | undefined {
     const got = this.read(this.block);
     if (got === 0) return undefined;
-    if (got < RECORD) throw truncated("in a header");
-    return this.block;
+    if (got === RECORD) return this.block;
+    // Zeros that were to become the blocks at the end: nothing is lost.
+    if (this.block.subarray(0, got).every((byte) => byte === 0)) return undefined;
+    throw truncated("in a header");
+  }
+
+  /**
+   * Skip what fills a content up to the next block. Some writers leave it out behind the last one
+   * (`umoci insert` 0.4.7 does), and Go's reader takes that for the end.
+   */
+  private skipPadding(bytes: number): void {
+    for (let left = bytes; left > 0;) {
+      if (this.at === this.piece.length && !this.more()) return;
+      const count = Math.min(left, this.piece.length - this.at);
+      this.at += count;
+      left -= count;
+    }
   }
 
   /** Skip bytes. */
@@ -143,7 +158,7 @@ export class TarReader {
     if (raw.size < 0) throw negativeSize(raw.name);
     const bytes = Buffer.alloc(raw.size);
     if (this.read(bytes) < bytes.length) throw truncated("in an extended header");
-    this.skip(padding(raw.size));
+    this.skipPadding(padding(raw.size));
     return bytes;
   }
 
@@ -167,7 +182,8 @@ export class TarReader {
 
   /** The next entry, what was left of the one before skipped; undefined at the end. */
   next(): TarEntry | undefined {
-    this.skip(this.stored + this.padding);
+    this.skip(this.stored);
+    this.skipPadding(this.padding);
     this.stored = 0;
     this.padding = 0;
     this.extended = 0;
@@ -213,7 +229,8 @@ export class TarReader {
         }
         case "V":
           // A volume label is no file.
-          this.skip(raw.size + padding(raw.size));
+          this.skip(raw.size);
+          this.skipPadding(padding(raw.size));
           continue;
         default:
       }

@@ -8,6 +8,12 @@ const ACLS: readonly [string, string][] = [
   ["SCHILY.acl.default", "system.posix_acl_default"],
 ];
 
+/**
+ * What the overlay file system notes for itself. In a layer it tells of the machine that made it;
+ * the guest's own overlay would obey it.
+ */
+const OVERLAY = "trusted.overlay.";
+
 /** Undo URL escapes in an attribute's name (byte string). */
 function unescapeName(name: string): string {
   return name.replace(/%([0-9A-Fa-f]{2})/g, (_, hex: string) =>
@@ -31,6 +37,7 @@ export function paxXattrs(
       found.set(key.slice(SCHILY.length), Buffer.from(value, "latin1"));
     }
   }
+  for (const name of found.keys()) if (name.startsWith(OVERLAY)) found.delete(name);
   for (const [key, name] of ACLS) {
     const value = records.get(key);
     if (value === undefined || value === "" || found.has(name)) continue;

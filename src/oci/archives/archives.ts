@@ -60,11 +60,14 @@ function readRange(path: string, offset: number, size: number): AsyncIterable<Ui
 /** Follow links among members; archives of old `docker save` link equal layers. */
 function findMember(archive: Archive, name: string): Member {
   let at = cleanName(name);
+  let fromRoot = at;
   for (let hops = 0; hops < 16; hops += 1) {
-    const member = archive.members.get(at);
+    // Docker follows a link that leads nowhere from its own place from the root.
+    const member = archive.members.get(at) ?? archive.members.get(fromRoot);
     if (member === undefined) break;
     if (member.type === "file") return member;
     if (member.type === "other") break;
+    fromRoot = cleanName(posix.normalize(posix.join("/", member.target)));
     at = cleanName(
       member.type === "link"
         ? member.target
@@ -262,16 +265,22 @@ export async function protectBytes(
   return store.putBytes(bytes);
 }
 
+/** An image of an archive, with all the names that it got. */
+export interface LoadedImage extends Image {
+  names: string[];
+}
+
 /** Name a taken image in the store and give it, verified. */
 async function finish(
   found: FoundManifest,
-  names: readonly string[],
+  given: readonly string[],
   context: ArchiveContext,
-): Promise<Image> {
+): Promise<LoadedImage> {
   const { store, signal } = context;
-  const [name = `localhost/imported:${hexOf(found.digest).slice(0, 12)}`] = names;
+  const [name = `localhost/imported:${hexOf(found.digest).slice(0, 12)}`] = given;
+  const names = [...new Set(given.length === 0 ? [name] : given)];
   const image = await assembleImage(found, (digest) => store.blobPath(digest), name, store, signal);
-  for (const each of names.length === 0 ? [name] : names) {
+  for (const each of names) {
     await setName(store, {
       name: each,
       digest: found.digest,
@@ -280,7 +289,7 @@ async function finish(
       platform: image.platform,
     });
   }
-  return image;
+  return { ...image, names };
 }
 
 /** The table of contents of a Docker archive. */
@@ -379,12 +388,12 @@ export async function loadArchive(
   label: string,
   context: ArchiveContext,
   only?: Only,
-): Promise<Image[]> {
+): Promise<LoadedImage[]> {
   const path = await spool(stream, label, context);
   const what = only?.tag === undefined ? label : `${only.tag} in ${label}`;
   try {
     const archive = await openArchive(path, label, context);
-    const images: Image[] = [];
+    const images: LoadedImage[] = [];
     if (archive.members.has("manifest.json")) {
       const all = await readDockerManifest(archive);
       for (const entry of only === undefined ? all : [chooseDockerEntry(all, only.tag, what)]) {

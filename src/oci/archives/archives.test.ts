@@ -1,0 +1,205 @@
+/** Archives as other tools make them: packed in any way, with any names, linked from odd places. */
+import { execFileSync } from "node:child_process";
+import {
+  createReadStream,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeEach, expect, test } from "vitest";
+import { hasTool } from "../../../test/registry/docker-registry.ts";
+import { makeImage, noise, tarOf, writeLayout } from "../../../test/registry/fixture.ts";
+import { VmsanError } from "../../model/errors.ts";
+import { detectPacking } from "../../util/packing.ts";
+import { importArchive, openStore, parseImageSource, resolveImage } from "../images.ts";
+import { listImages, verifyStore } from "../store/manage.ts";
+import type { ContentStore } from "../store/store.ts";
+
+const root = mkdtempSync(join(tmpdir(), "vmsan-archives-"));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+let store: ContentStore;
+beforeEach(async () => {
+  store = await openStore(mkdtempSync(join(root, "store-")));
+});
+
+const layers = [tarOf("base", noise(100_000, 1)), tarOf("two", noise(10, 2))];
+const image = makeImage({ layers, compression: "none" });
+const diffIds = makeImage({ layers, compression: "none" }).layers.map((layer) => layer.digest);
+const platform = { os: "linux", architecture: "amd64" };
+
+/** An archive of files; directories are made, links by an array with the target. */
+function pack(files: Record<string, Buffer | string | [string]>): string {
+  const dir = mkdtempSync(join(root, "files-"));
+  for (const [name, content] of Object.entries(files)) {
+    mkdirSync(join(dir, name, ".."), { recursive: true });
+    if (Array.isArray(content)) symlinkSync(content[0], join(dir, name));
+    else writeFileSync(join(dir, name), content);
+  }
+  execFileSync("tar", ["-C", dir, "-cf", `${dir}.tar`, "."]);
+  return `${dir}.tar`;
+}
+
+/** What `docker save` writes, with these tags and these files as layers. */
+function dockerSave(tags: unknown, names = ["a.tar", "b.tar"], more = {}): string {
+  const [a, b] = layers;
+  const manifest = [{ Config: "c.json", RepoTags: tags, Layers: names }];
+  return pack({
+    "c.json": image.config.bytes,
+    "a.tar": a ?? "",
+    "b.tar": b ?? "",
+    ...more,
+    "manifest.json": JSON.stringify(manifest),
+  });
+}
+
+/** A file packed by a program. */
+function packed(file: string, ...[program = "", ...args]: string[]): string {
+  execFileSync(program, [...args, "-k", file]);
+  return `${file}.${program === "xz" ? "xz" : "bz2"}`;
+}
+
+const resolve = async (text: string) => resolveImage(parseImageSource(text), { store, platform });
+const load = async (file: string) =>
+  importArchive(createReadStream(file), { store, platform, label: "the archive" });
+const found = async (): Promise<string[]> => (await listImages(store)).map(({ name }) => name);
+const packers = [["xz"], ["xz", "-9", "--threads=2"], ["bzip2"]].filter(([name = ""]) =>
+  hasTool(name),
+);
+
+test.each(packers)("archives and root trees packed by %s %s", async (...packer) => {
+  const layout = mkdtempSync(join(root, "layout-"));
+  writeLayout(layout, [{ top: image.manifest, tag: "one", images: [image] }]);
+  execFileSync("tar", ["-C", layout, "-cf", `${layout}.tar`, "oci-layout", "index.json", "blobs"]);
+  const oci = packed(`${layout}.tar`, ...packer);
+  expect((await resolve(`oci-archive:${oci}:one`)).digest).toBe(image.manifest.digest);
+  const docker = packed(dockerSave(["x:1"]), ...packer);
+  expect((await resolve(`docker-archive:${docker}`)).layers.map((l) => l.diffId)).toEqual(diffIds);
+  expect(await load(docker)).toHaveLength(1);
+  const [plain = Buffer.alloc(0)] = layers;
+  const tree = join(mkdtempSync(join(root, "tree-")), "tree.tar");
+  writeFileSync(tree, plain);
+  const packedTree = packed(tree, ...packer);
+  for (let turn = 0; turn < 2; turn += 1) {
+    const [layer] = (await resolve(`rootfs:${packedTree}`)).layers;
+    expect(layer).toMatchObject({ diffId: diffIds[0], digest: diffIds[0], compression: "none" });
+    expect(statSync(layer?.path ?? "").size).toBe(plain.length);
+  }
+  expect(await verifyStore(store)).toEqual([]);
+});
+
+test.each(packers)("layers within an archive packed by %s", async (...packer) => {
+  const file = join(mkdtempSync(join(root, "layer-")), "l.tar");
+  writeFileSync(file, layers[0] ?? "");
+  const inner = execFileSync(packer[0] ?? "", ["-c", file]);
+  const pulled = await resolve(
+    `docker-archive:${dockerSave(["x:1"], ["l", "b.tar"], { l: inner })}`,
+  );
+  expect(pulled.layers.map(({ digest, compression }) => [digest, compression])).toEqual(
+    diffIds.map((digest) => [digest, "none"]),
+  );
+  // A layout's blobs are used where they are: there the reason is said.
+  const layout = mkdtempSync(join(root, "layout-"));
+  const odd = makeImage({ layers: [inner], compression: "none" });
+  writeLayout(layout, [{ top: odd.manifest, tag: "one", images: [odd] }]);
+  await expect(resolve(`oci:${layout}:one`)).rejects.toMatchObject({
+    code: "ERR_IMAGE_LAYER_COMPRESSION",
+    why: expect.stringContaining(packer[0] ?? "") as string,
+  });
+});
+
+test("a damaged xz archive, and one without its program", async () => {
+  if (!hasTool("xz")) return;
+  const good = packed(dockerSave(["x:1"]), "xz");
+  const cut = join(root, "cut.tar.xz");
+  execFileSync("cp", [good, cut]);
+  execFileSync("truncate", ["-s", "-100", cut]);
+  await expect(load(cut)).rejects.toMatchObject({ code: "ERR_IMAGE_LAYER_CORRUPT" });
+  const path = process.env["PATH"];
+  process.env["PATH"] = "/nonexistent";
+  try {
+    await expect(load(good)).rejects.toMatchObject({
+      code: "ERR_SETUP_MISSING_BINARY",
+      fix: expect.stringContaining("xz-utils") as string,
+    });
+  } finally {
+    process.env["PATH"] = path;
+  }
+});
+
+test("how files are packed, told from archives whose first name looks so", () => {
+  for (const name of ["BZh9", "BZh91AY", "]", "BZ", "(x", "P*"]) {
+    const packing = detectPacking(tarOf(name, Buffer.alloc(0)));
+    expect(["none", "lzma"], name).toContain(packing);
+  }
+  expect(detectPacking(Buffer.from("BZh91AY&SY"))).toBe("bzip2");
+  expect(detectPacking(Buffer.from("425a6839177245385090", "hex"))).toBe("bzip2");
+  expect(detectPacking(Buffer.from("502a4d18", "hex"))).toBe("zstd");
+  expect(detectPacking(Buffer.alloc(0))).toBe("none");
+});
+
+test("every name of an archive's image is kept; null is none", async () => {
+  const [kept] = await load(dockerSave(["x:1", "x:2", "reg.example/y/z:3", "x:1"]));
+  const names = ["docker.io/library/x:1", "docker.io/library/x:2", "reg.example/y/z:3"];
+  expect(kept?.names).toEqual(names);
+  expect(await found()).toEqual(names);
+  for (const none of [null, []]) {
+    const [loaded] = await load(dockerSave(none));
+    expect(loaded?.name).toMatch(/^localhost\/imported:/);
+  }
+});
+
+test("a name with a digest is kept only if it is the image's", async () => {
+  const lie = `busybox@sha256:${"0".repeat(64)}`;
+  const refused = await load(dockerSave([lie])).then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  expect(refused).toBeInstanceOf(VmsanError);
+  expect((refused as VmsanError).code).toBe("ERR_IMAGE_DIGEST");
+  expect(await found()).toEqual([]);
+  for (const [tag, code] of [
+    [`reg.example/a@${image.manifest.digest}`, undefined],
+    [lie, "ERR_IMAGE_DIGEST"],
+  ] as const) {
+    const layout = mkdtempSync(join(root, "layout-"));
+    writeLayout(layout, [{ top: image.manifest, tag, images: [image] }]);
+    execFileSync("tar", [
+      "-C",
+      layout,
+      "-cf",
+      `${layout}.tar`,
+      "oci-layout",
+      "index.json",
+      "blobs",
+    ]);
+    const loading = load(`${layout}.tar`);
+    if (code === undefined) expect((await loading)[0]?.name).toBe(tag);
+    else await expect(loading).rejects.toMatchObject({ code });
+  }
+});
+
+test("links among an archive's files: from their own place, or from the root as Docker has it", async () => {
+  const [a = Buffer.alloc(0)] = layers;
+  for (const [target, place] of [
+    ["../.a.tar", ".a.tar"],
+    [".a.tar", ".a.tar"],
+    ["/.a.tar", ".a.tar"],
+    ["other.tar", "i/other.tar"],
+  ] as const) {
+    const file = dockerSave(["x:1"], ["i/layer.tar", "b.tar"], {
+      "i/layer.tar": [target],
+      [place]: a,
+    });
+    const pulled = await resolve(`docker-archive:${file}`);
+    expect(pulled.layers.map((layer) => layer.digest)).toEqual(diffIds);
+  }
+  const lost = dockerSave(["x:1"], ["i/layer.tar", "b.tar"], { "i/layer.tar": ["nowhere"] });
+  await expect(resolve(`docker-archive:${lost}`)).rejects.toMatchObject({
+    code: "ERR_IMAGE_ARCHIVE",
+  });
+});
