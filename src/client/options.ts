@@ -1,6 +1,6 @@
 /** What SDK users may write, made into the daemon's request: human units, defaults, checks. */
 import { resolve } from "node:path";
-import type { CreateRequest, PullPolicy, RegistryAccess } from "../model/api.ts";
+import type { CreateRequest, PullPolicy, HostWishes, RegistryAccess } from "../model/api.ts";
 import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import type { DriverName } from "../model/vm.ts";
 import {
@@ -9,6 +9,7 @@ import {
   parsePublishedPorts,
 } from "../network/policy/parse.ts";
 import { parseName } from "../util/names.ts";
+import { givenBootTimeoutMs } from "../util/boot-timeout.ts";
 import { registryVariables } from "../util/registry-env.ts";
 import { invalid, parseDiskSize, parseDuration, parseInteger, parseMemory } from "../util/units.ts";
 
@@ -76,6 +77,15 @@ export function registryAccess(caFile?: string): RegistryAccess {
   return {
     env: registryVariables(process.env),
     ...(caFile === undefined ? {} : { caFile: resolve(caFile) }),
+  };
+}
+
+/** What this process's environment says of the host. */
+export function hostWishes(): HostWishes {
+  const bootTimeoutMs = givenBootTimeoutMs();
+  return {
+    ...(process.env["VMSAN_KVM"] === "assume" ? { assumeKvm: true } : {}),
+    ...(bootTimeoutMs === undefined ? {} : { bootTimeoutMs }),
   };
 }
 
@@ -157,6 +167,7 @@ export function createRequest(options: CreateOptions): CreateRequest {
     pull: options.pull ?? "missing",
     ...(options.platform === undefined ? {} : { platform: options.platform }),
     registry: registryAccess(options.caFile),
+    host: hostWishes(),
     ...(init === undefined || init === false ? {} : { init }),
     ephemeral: options.ephemeral ?? false,
   };

@@ -11,7 +11,7 @@ import type { GuestTransport, RequestOptions } from "../agent/transport.ts";
 import type { VmView } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
-import { parseEnv } from "./options.ts";
+import { hostWishes, parseEnv } from "./options.ts";
 import type { Hold } from "./hold.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
 import { vmPath } from "./paths.ts";
@@ -254,7 +254,9 @@ export class Vm {
 
   /** Start it again. @throws ERR_VM_NOT_STOPPED */
   async start(work: WorkOptions = {}): Promise<void> {
-    this.view = await this.daemon.streamed<VmView>("POST", vmPath(this.id, "start"), work);
+    const path = vmPath(this.id, "start");
+    const body = { host: hostWishes() };
+    this.view = await this.daemon.streamed<VmView>("POST", path, { ...work, body });
   }
 
   /** Stop it: gracefully first, by force after `graceMs` (default 10 s). */

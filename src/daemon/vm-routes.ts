@@ -2,9 +2,15 @@
 import { Readable } from "node:stream";
 import type { Hono } from "hono";
 import { z } from "zod";
-import type { VmView } from "../model/api.ts";
+import type { HostWishes, VmView } from "../model/api.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
-import { parseCreateRequest, policySchema, validate, withoutUndefined } from "../schema/api.ts";
+import {
+  parseCreateRequest,
+  policySchema,
+  startSchema,
+  validate,
+  withoutUndefined,
+} from "../schema/api.ts";
 import { followFile, readWhole } from "./follow.ts";
 import { jsonBody, streamedReply } from "../http/reply.ts";
 
@@ -66,9 +72,13 @@ export function vmRoutes(app: Hono, sandboxes: Sandboxes): void {
     );
   });
 
-  app.post("/v1/vms/:id/start", (c) =>
-    streamedReply<VmView>(c, (work) => sandboxes.start(c.req.param("id"), work)),
-  );
+  app.post("/v1/vms/:id/start", async (c) => {
+    const { host } = validate(startSchema, await jsonBody(c), "request to start a VM");
+    const id = c.req.param("id");
+    return streamedReply<VmView>(c, (work) =>
+      sandboxes.start(id, { ...work, host: withoutUndefined(host ?? {}) as HostWishes }),
+    );
+  });
 
   app.post("/v1/vms/:id/stop", async (c) => {
     const { graceMs } = validate(stopSchema, await jsonBody(c), "request to stop a VM");

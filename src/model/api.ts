@@ -32,6 +32,14 @@ export interface RegistryAccess {
   env?: Record<string, string>;
 }
 
+/** What the caller knows of the host for one request; what is absent the daemon's environment says. */
+export interface HostWishes {
+  /** Use KVM without trying first whether it works (VMSAN_KVM=assume). */
+  assumeKvm?: boolean;
+  /** Milliseconds that a guest has to come up (VMSAN_BOOT_TIMEOUT). */
+  bootTimeoutMs?: number;
+}
+
 /** A VM to be made. Exactly one of `image`, `runtime` and `rootfs` says what is in it. */
 export interface CreateRequest {
   /** Image source, paths absolute: `node:22`, `oci:/dir:tag`, … */
@@ -67,6 +75,7 @@ export interface CreateRequest {
   pull: PullPolicy;
   platform?: string;
   registry?: RegistryAccess;
+  host?: HostWishes;
   /** Boot the image's own init; absolute path in the guest. */
   init?: string;
   /** Removed as soon as the connection that made it, and every later holder, is gone. */

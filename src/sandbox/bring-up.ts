@@ -113,7 +113,7 @@ export async function bringUp(
   save: () => Promise<void>,
 ): Promise<LiveGuest> {
   const driver = stages.driver(record.driver);
-  const limitMs = stages.bootLimitMs(record.accelerator);
+  const limitMs = work.host?.bootTimeoutMs ?? stages.bootLimitMs(record.accelerator);
   let guest: LiveGuest | undefined;
   const since = performance.now();
   const lap = (phase: string, from: number): number => {

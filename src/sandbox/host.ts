@@ -38,7 +38,7 @@ import { withRegistryVariables } from "../util/registry-env.ts";
 import type { CleanupReport, Driver } from "../vmm/driver.ts";
 import { chooseDriver } from "../vmm/choose.ts";
 import { FakeDriver } from "../vmm/fake/driver.ts";
-import { FirecrackerDriver } from "../vmm/firecracker/driver.ts";
+import { FirecrackerDriver, assumedKvm } from "../vmm/firecracker/driver.ts";
 import { QemuDriver } from "../vmm/qemu/driver.ts";
 import { sweepHost } from "../vmm/sweep.ts";
 import { uidDirectory } from "../vmm/uids.ts";
@@ -111,8 +111,7 @@ function requireDriver(name: DriverName, drivers: readonly Driver[]): Driver {
 /** With VMSAN_KVM=assume Firecracker is not told whether KVM works: it finds out at the start. */
 function judgeOfKvm(): { kvm?: () => Promise<{ usable: boolean; reason: string }> } {
   if (process.env["VMSAN_KVM"] !== "assume") return {};
-  const reason = "KVM is assumed to work: VMSAN_KVM says so.";
-  return { kvm: async () => await Promise.resolve({ usable: true, reason }) };
+  return { kvm: async () => await Promise.resolve(assumedKvm) };
 }
 
 /** Join the stages for a VMSAN_DIR. */
@@ -224,7 +223,7 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
     prepareBase,
     releaseBase: (vmId) => unpin(store, vmId),
     bootFiles,
-    chooseDriver: (requested) => chooseDriver(requested, drivers),
+    chooseDriver: (requested, wishes) => chooseDriver(requested, drivers, wishes),
     driver: (name) => requireDriver(name, drivers),
     createUpper: (path, sizeBytes) => createEmptyDisk(path, { sizeBytes, journal: true }),
     cloneRoot: async (from, to, sizeBytes, signal) => {

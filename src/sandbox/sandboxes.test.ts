@@ -469,3 +469,31 @@ test("calls at once on one VM: each succeeds or says what came first, and nothin
   expect(sandboxes.list()).toEqual([]);
   expect(await readdir(vms)).toEqual([]);
 });
+
+test("the caller's own limit for a boot counts, at creation and at a start", async () => {
+  const asked: (object | undefined)[] = [];
+  const own = stages();
+  let isDeaf = true;
+  const sandboxes = await start({
+    openChannel: (running, token) => {
+      const never = async (): Promise<never> => await new Promise(() => undefined);
+      if (!isDeaf) return own.openChannel(running, token);
+      return new AgentChannel({ open: never, token, build: "test" });
+    },
+    chooseDriver: async (requested, host) => {
+      asked.push(host);
+      return await own.chooseDriver(requested);
+    },
+  });
+  const late = { code: "ERR_TIMEOUT_AGENT" };
+  const hurried = { ...request, host: { bootTimeoutMs: 1 } };
+  await expect(sandboxes.create(hurried, work(), ignore)).rejects.toMatchObject(late);
+  isDeaf = false;
+  const { id } = await sandboxes.create(request, work(), ignore);
+  await sandboxes.stop(id, 0);
+  isDeaf = true;
+  const again = sandboxes.start(id, { ...work(), host: { bootTimeoutMs: 1 } });
+  await expect(again).rejects.toMatchObject(late);
+  expect(asked).toEqual([{ bootTimeoutMs: 1 }, undefined, { bootTimeoutMs: 1 }]);
+  await sandboxes.remove(id, true);
+});

@@ -148,7 +148,7 @@ export class Sandboxes {
   async create(request: CreateRequest, work: Work, onId: (id: string) => void): Promise<VmView> {
     const { name } = request;
     this.requireFreeName(name);
-    const choice = await this.stages.chooseDriver(request.driver);
+    const choice = await this.stages.chooseDriver(request.driver, request.host);
     checkIsolation(choice.driver, request.isolation, request.policy.mode !== "none");
     const id = await this.claimId();
     try {
@@ -171,7 +171,11 @@ export class Sandboxes {
         await prepareVm(record, request, this.stages, { signal, progress: work.progress });
         await this.records.save(record);
         record.timings["prepare"] = Math.round(performance.now() - since);
-        await this.boot(entry, { signal, progress: work.progress });
+        await this.boot(entry, {
+          signal,
+          progress: work.progress,
+          ...(request.host && { host: request.host }),
+        });
         record.timings["total"] = Math.round(performance.now() - since);
         await this.records.save(record);
         return viewOf(record);
@@ -213,11 +217,11 @@ export class Sandboxes {
       const busy = new AbortController();
       entry.busy = busy;
       try {
-        const choice = await this.stages.chooseDriver(record.driver);
+        const choice = await this.stages.chooseDriver(record.driver, work.host);
         record.accelerator = choice.accelerator;
         record.driverReason = choice.reason;
         const signal = AbortSignal.any([work.signal, busy.signal]);
-        const own: Work = { signal, progress: work.progress };
+        const own: Work = { ...work, signal };
         // This version's agent, not the one the VM was made with.
         Object.assign(record.spec, await this.stages.bootFiles(record.kernelFile, own));
         await this.boot(entry, own);

@@ -6,7 +6,7 @@
  * are joined in host.ts; tests put the fake driver and prepared disks here.
  */
 import type { AgentChannel } from "../agent/channel.ts";
-import type { CreateRequest } from "../model/api.ts";
+import type { CreateRequest, HostWishes } from "../model/api.ts";
 import type { ImageConfig } from "../model/image.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import type { ProgressSink } from "../model/progress.ts";
@@ -38,6 +38,8 @@ export interface DriverChoice {
 export interface Work {
   signal: AbortSignal;
   progress: ProgressSink;
+  /** What the caller knows of the host. */
+  host?: HostWishes;
 }
 
 /** Networks of VMs; a network of its own for each. */
@@ -68,7 +70,7 @@ export interface Stages {
   /** Forget that a VM uses its image. */
   releaseBase(vmId: string): Promise<void>;
   bootFiles(kernel: string | undefined, work: Work): Promise<BootFiles>;
-  chooseDriver(requested: DriverName | "auto"): Promise<DriverChoice>;
+  chooseDriver(requested: DriverName | "auto", host?: HostWishes): Promise<DriverChoice>;
   driver(name: DriverName): Driver;
   /** The VM's own writable disk. */
   createUpper(path: string, sizeBytes: number): Promise<void>;

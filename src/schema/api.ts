@@ -40,6 +40,14 @@ export const publishedPortSchema = z.strictObject({
 });
 
 /** A VM to be made, complete. */
+const hostSchema = z.strictObject({
+  assumeKvm: z.boolean().optional(),
+  bootTimeoutMs: z.int().min(1).max(86_400_000).optional(),
+});
+
+/** The body of `POST /v1/vms/ID/start`. */
+export const startSchema = z.strictObject({ host: hostSchema.optional() });
+
 export const createSchema = z.strictObject({
   image: text(4096).min(1).optional(),
   runtime: text(64).min(1).optional(),
@@ -76,6 +84,7 @@ export const createSchema = z.strictObject({
   pull: z.enum(["missing", "always", "never"]),
   platform: text(64).optional(),
   registry: registryAccessSchema.optional(),
+  host: hostSchema.optional(),
   init: absolutePath.optional(),
   ephemeral: z.boolean(),
 });

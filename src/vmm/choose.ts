@@ -1,7 +1,7 @@
 /** Which driver runs a VM, and why; refused before anything is made when none can. */
 import { VmsanError } from "../model/errors.ts";
 import type { Accelerator, DriverName } from "../model/vm.ts";
-import type { Driver, DriverProbe } from "./driver.ts";
+import type { Driver, DriverProbe, ProbeWishes } from "./driver.ts";
 
 /** A driver that works here. */
 export interface DriverChoice {
@@ -35,6 +35,7 @@ function chosen(driver: Driver, probe: DriverProbe, before: readonly string[]): 
 export async function chooseDriver(
   requested: DriverName | "auto",
   drivers: readonly Driver[],
+  wishes: ProbeWishes = {},
 ): Promise<DriverChoice> {
   if (requested !== "auto") {
     const driver = drivers.find((one) => one.name === requested);
@@ -46,7 +47,7 @@ export async function chooseDriver(
         fix: "Use --driver auto.",
       });
     }
-    const probe = await driver.probe();
+    const probe = await driver.probe(wishes);
     if (probe.usable) return chosen(driver, probe, []);
     throw new VmsanError({
       code: "ERR_DRIVER_UNUSABLE",
@@ -60,7 +61,7 @@ export async function chooseDriver(
   for (const name of preference) {
     const driver = drivers.find((one) => one.name === name);
     if (driver === undefined) continue;
-    const probe = await driver.probe();
+    const probe = await driver.probe(wishes);
     if (probe.usable) {
       const before = refused.map((one) => `Not ${one.name}: ${one.probe.reason}`);
       return chosen(driver, probe, before);

@@ -25,6 +25,12 @@ export interface DriverProbe {
   version?: string;
 }
 
+/** What a caller of a probe knows better. */
+export interface ProbeWishes {
+  /** KVM works: it need not be tried (a driver that can do without it tries all the same). */
+  assumeKvm?: boolean;
+}
+
 /** What a driver can do beyond the basics. */
 export interface DriverCapabilities {
   snapshots: boolean;
@@ -77,7 +83,7 @@ export interface Driver {
   readonly name: DriverName;
   readonly capabilities: DriverCapabilities;
   /** Whether and how VMs run here; cached by the driver, bounded in time. */
-  probe(): Promise<DriverProbe>;
+  probe(wishes?: ProbeWishes): Promise<DriverProbe>;
   /**
    * Start the VMM with this specification. Resolves once its process runs and its control
    * socket answers, not when the guest is up. On failure or abort nothing is left.

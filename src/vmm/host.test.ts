@@ -89,6 +89,21 @@ describe("choice of driver", () => {
     });
   });
 
+  test("a caller who knows that KVM works is believed", async () => {
+    const asked: (object | undefined)[] = [];
+    const knowing: Driver = {
+      ...firecracker,
+      probe: async (wishes) => {
+        asked.push(wishes);
+        return await firecracker.probe();
+      },
+    };
+    await chooseDriver("firecracker", [knowing], { assumeKvm: true });
+    await chooseDriver("auto", [knowing], { assumeKvm: true });
+    await chooseDriver("auto", [knowing]);
+    expect(asked).toEqual([{ assumeKvm: true }, { assumeKvm: true }, {}]);
+  });
+
   test("a switch that the driver does not have is refused", () => {
     const on = { seccomp: true, pidNamespace: true, cgroup: true, networkNamespace: true };
     expect(() => checkIsolation(qemu, on, true)).not.toThrow();

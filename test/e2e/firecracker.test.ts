@@ -180,6 +180,20 @@ describe.skipIf(unusable !== undefined)("vmsan on Firecracker", { timeout: limit
     await furnish(id);
   });
 
+  test.skipIf(real !== undefined)("KVM is assumed for one command, with a warning", async () => {
+    // The daemon runs with it since the first command: another one does not know of it.
+    process.kill(await daemon(), "SIGKILL");
+    const plain = { dir, timeoutMs: limitMs };
+    const broken = ["create", ...flags, "--network", "none", "--from-image", "localhost:1/none"];
+    await vmsanOk(["list"], plain);
+    const unaided = await errorCode(broken, plain);
+    const aided = await vmsan(broken, here());
+    expect(aided.stderr).toContain("warning: VMSAN_KVM=assume");
+    // What the image lacks is noticed only once the driver has been accepted.
+    expect(aided.stderr).not.toContain("ERR_DRIVER_UNUSABLE");
+    if (!existsSync("/dev/kvm")) expect(unaided).toBe("ERR_DRIVER_UNUSABLE");
+  });
+
   test("exec, console, pause and resume", async () => {
     await expectRuns(id);
     expect(await vmsanOk(["logs", id], here())).not.toBe("");

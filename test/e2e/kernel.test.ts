@@ -1,5 +1,5 @@
 /** `vmsan kernel …` through the daemon, in a store of its own. */
-import { existsSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, writeFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -13,11 +13,13 @@ interface List {
 
 let dir = "";
 let file = "";
+let modules = 0;
 beforeAll(async () => {
-  dir = await freshDir(["initramfs", "probes"]);
+  dir = await freshDir(["initramfs", "probes", "runtimes", "rootfs", "images"]);
   const [prepared] = await listKernels(join(preparedDir, "kernels"));
   if (prepared === undefined) throw new Error("no kernel is prepared");
   file = prepared.vmlinux;
+  modules = prepared.modules.length;
 });
 afterAll(() => removeDir(dir));
 
@@ -29,7 +31,7 @@ test("a kernel is added once, however often; chosen, used by nobody, removed", a
   const again = await call<{ id: string }>("add", file);
   expect(again.id).toBe(first.id);
   const { kernels } = await call<List>("ls");
-  expect(kernels).toMatchObject([{ id: first.id, origin: "added", usedBy: [], modules: 0 }]);
+  expect(kernels).toMatchObject([{ id: first.id, origin: "added", usedBy: [], modules }]);
   // One of the user's is no default: it must be chosen.
   expect(kernels[0]?.current).toBe(false);
   expect(await call("use", first.id)).toEqual({ chosen: first.id, current: first.id });
@@ -37,6 +39,25 @@ test("a kernel is added once, however often; chosen, used by nobody, removed", a
   expect(await call("rm", first.id)).toEqual({ removed: [first.id] });
   expect(await call<List>("ls")).toEqual({ kernels: [], chosen: "default" });
   expect(await readdir(join(dir, "kernels"))).toEqual([".lock"]);
+});
+
+test("a path into a store boots with the modules that are there", async () => {
+  const args = ["run", "--driver", "qemu", "--network", "none", "--kernel", file, "base", "--"];
+  const { code, stdout, stderr } = await vmsan([...args, "uname", "-r"], { dir });
+  expect(stderr).toBe("");
+  expect([code, file]).toEqual([0, expect.stringContaining(stdout.toString().trim())]);
+  const [own] = (await call<List>("ls")).kernels;
+  expect(own).toMatchObject({ modules, usedBy: [] });
+  await call("rm", own?.id ?? "");
+});
+
+test("a kernel that lacks what a guest needs is refused before anything boots", async () => {
+  const bare = join(dir, "bare");
+  copyFileSync(file, bare);
+  expect(await errorCode(["kernel", "add", bare], { dir })).toBe("ERR_KERNEL_FEATURE");
+  const create = ["create", "--driver", "qemu", "--kernel", bare];
+  expect(await errorCode(create, { dir })).toBe("ERR_KERNEL_FEATURE");
+  expect(await readdir(join(dir, "vms"))).toEqual([]);
 });
 
 test("what is no kernel is refused and leaves nothing", async () => {

@@ -5,6 +5,7 @@ import { VmsanError } from "../../model/errors.ts";
 import { command, interruptSignal, runs, withoutSeparator } from "../command.ts";
 import { addCreateFlags, createOptions } from "../create-flags.ts";
 import type { CreateFlags } from "../create-flags.ts";
+import { warnOfAssumedKvm } from "../host-warning.ts";
 import { progressView, silent } from "../progress.ts";
 import { createReply } from "../vm-reply.ts";
 
@@ -48,6 +49,7 @@ export function createCommand(): Command {
       });
     }
     const options = createOptions(flags);
+    warnOfAssumedKvm(output);
     const vmsan = await context.vmsan();
     const view = flags.silent === true ? silent : progressView(output, false);
     const interrupt = interruptSignal();

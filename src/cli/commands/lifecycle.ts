@@ -5,6 +5,7 @@ import type { VmOutcome } from "../../model/api.ts";
 import { asVmsanError } from "../../model/errors.ts";
 import { command, runs } from "../command.ts";
 import type { Context } from "../command.ts";
+import { warnOfAssumedKvm } from "../host-warning.ts";
 import { progressView } from "../progress.ts";
 import { guestIp } from "../vm-reply.ts";
 
@@ -51,6 +52,7 @@ async function forEach(
 export function startCommand(): Command {
   return runs(command("start <vm>", "start a stopped VM"), async (context, ref: string) => {
     const view = progressView(context.output, false);
+    warnOfAssumedKvm(context.output);
     try {
       const vm = await (await context.vmsan()).start(ref, { onProgress: view.sink });
       view.close();

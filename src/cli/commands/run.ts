@@ -5,6 +5,7 @@ import { parseDuration } from "../../util/units.ts";
 import { command, interruptSignal, runs, withoutSeparator } from "../command.ts";
 import { addCreateFlags, createOptions } from "../create-flags.ts";
 import type { CreateFlags } from "../create-flags.ts";
+import { warnOfAssumedKvm } from "../host-warning.ts";
 import { progressView } from "../progress.ts";
 import { ignoreNotFound } from "./create.ts";
 
@@ -32,6 +33,7 @@ export function runCommand(): Command {
     const timeoutMs = timeout === undefined ? undefined : parseDuration(timeout);
     const options = { ...createOptions(create), image, ephemeral: true };
     const vmsan = await context.vmsan();
+    warnOfAssumedKvm(output);
     const view = progressView(output, true);
     const interrupt = interruptSignal();
     let id: string | undefined;

@@ -168,8 +168,9 @@ export function remoteCreateRequest(
       "Choose another name.",
     );
   }
-  // How registries are reached is the host's affair: the caller's paths and proxies mean nothing here.
-  const { registry: _, ...request } = withoutUndefined(parsed);
+  // How registries are reached, and what the host can do, is the host's affair: what holds for the
+  // caller's machine means nothing here.
+  const { registry: _, host: _host, ...request } = withoutUndefined(parsed);
   return {
     ...request,
     driver: parsed.driver === "auto" ? driver : parsed.driver,

@@ -19,6 +19,7 @@ import type {
   Driver,
   DriverCapabilities,
   DriverProbe,
+  ProbeWishes,
   RunningVm,
   SnapshotFiles,
 } from "../driver.ts";
@@ -30,7 +31,12 @@ import { findProgram, tailOf } from "../launch.ts";
 import { killLeftovers } from "../leftovers.ts";
 import { defaultUidRange, releaseUids, type UidRange } from "../uids.ts";
 import { FirecrackerApi, type ApiCall, type RateLimiter } from "./api.ts";
-import { findFirecracker, isOlder, type FirecrackerPrograms } from "./binaries.ts";
+import {
+  findFirecracker,
+  isOlder,
+  type FirecrackerPrograms,
+  type ProgramsProblem,
+} from "./binaries.ts";
 import { withLog } from "./causes.ts";
 import { bootCalls, checkSpec, fcFiles, restoreCalls, type FirecrackerChoices } from "./config.ts";
 import { jailOf, processesInJail, removeJail } from "./jail.ts";
@@ -67,6 +73,12 @@ const capabilities: DriverCapabilities = {
   isolation: ["seccomp", "pidNamespace", "cgroup", "networkNamespace"],
 };
 
+/** What is said of KVM when nobody has tried it. */
+export const assumedKvm: { usable: boolean; reason: string; fix?: string } = {
+  usable: true,
+  reason: "KVM is assumed to work: VMSAN_KVM says so.",
+};
+
 /** The driver of this host's Firecracker. */
 export class FirecrackerDriver implements Driver {
   readonly name = "firecracker";
@@ -80,25 +92,27 @@ export class FirecrackerDriver implements Driver {
   }
 
   /** {@inheritDoc Driver.probe} */
-  async probe(): Promise<DriverProbe> {
-    const found = await findFirecracker(this.options);
+  async probe(wishes: ProbeWishes = {}): Promise<DriverProbe> {
+    const found = await this.findPrograms();
     if ("reason" in found) return { usable: false, accelerator: "none", ...found };
     const base = { accelerator: "none", version: found.version } as const;
-    if (process.geteuid?.() === 0 && found.jailer === undefined) {
-      return {
-        ...base,
-        usable: false,
-        reason: "There is no jailer beside Firecracker, and root must not run it without.",
-        fix: "Run `vmsan setup`, or put the jailer of the same release into PATH.",
-      };
-    }
-    const kvm = await this.judgeKvm();
+    const kvm = wishes.assumeKvm === true ? assumedKvm : await this.judgeKvm();
     return {
       ...base,
       usable: kvm.usable,
       accelerator: kvm.usable ? "kvm" : "none",
       reason: kvm.usable ? kvm.reason : `Firecracker needs KVM: ${kvm.reason}`,
       ...(kvm.fix === undefined ? {} : { fix: kvm.fix }),
+    };
+  }
+
+  /** The programs that a VM is run by, or why there are none to be used. */
+  private async findPrograms(): Promise<FirecrackerPrograms | ProgramsProblem> {
+    const found = await findFirecracker(this.options);
+    if ("reason" in found || found.jailer !== undefined || process.geteuid?.() !== 0) return found;
+    return {
+      reason: "There is no jailer beside Firecracker, and root must not run it without.",
+      fix: "Run `vmsan setup`, or put the jailer of the same release into PATH.",
     };
   }
 
@@ -120,17 +134,13 @@ export class FirecrackerDriver implements Driver {
     return await this.launch(spec, signal, from);
   }
 
-  /** The programs, or a typed refusal before anything is made. */
+  /** The programs, or a typed refusal before anything is made. Whether KVM works, a probe has told. */
   private async programs(): Promise<FirecrackerPrograms> {
-    const probe = await this.probe();
-    const found = await findFirecracker(this.options);
-    if (probe.usable && "firecracker" in found) return found;
-    throw new VmsanError({
-      code: "ERR_DRIVER_UNUSABLE",
-      message: "Cannot use Firecracker here",
-      why: probe.reason,
-      fix: probe.fix ?? "Use --driver auto.",
-    });
+    const found = await this.findPrograms();
+    if ("firecracker" in found) return found;
+    const message = "Cannot use Firecracker here";
+    const { reason: why, fix } = found;
+    throw new VmsanError({ code: "ERR_DRIVER_UNUSABLE", message, why, fix });
   }
 
   /** Start Firecracker and configure it; on failure or abort nothing is left. */
