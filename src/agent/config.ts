@@ -44,6 +44,8 @@ export interface GuestConfig {
   env?: string[];
   mounts?: { device: string; path: string; type: string; readonly: boolean }[];
   machineId?: string;
+  /** Absolute paths that are made, root's and 0755, where they are missing. */
+  directories?: string[];
 }
 
 /**

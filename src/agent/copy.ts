@@ -26,8 +26,12 @@ export async function homeOf(
   user = "root",
   signal?: AbortSignal,
 ): Promise<string> {
-  const name = user.split(":")[0] ?? "";
+  const given = user.split(":")[0] ?? "";
+  const name = given === "" ? "0" : given;
   const root = name === "root" || name === "0";
+  // A number is a number, also where a user is called so.
+  const isUser = (entry = "", uid = ""): boolean =>
+    /^\d+$/.test(name) ? /^\d+$/.test(uid) && Number(uid) === Number(name) : entry === name;
   const chunks: Buffer[] = [];
   try {
     const take = (bytes: Buffer): void => {
@@ -40,7 +44,7 @@ export async function homeOf(
   }
   for (const line of Buffer.concat(chunks).toString("utf8").split("\n")) {
     const [entry, , uid, , , home] = line.split(":");
-    if ((entry === name || uid === name) && home?.startsWith("/") === true) return home;
+    if (isUser(entry, uid) && home?.startsWith("/") === true) return home;
   }
   return root ? "/root" : "/";
 }

@@ -22,8 +22,12 @@ export interface LiveGuest {
 export function guestConfig(record: VmRecord): GuestConfig {
   const network = record.guestNetwork;
   const hostname = record.name ?? record.id;
+  const config = record.image?.config;
+  const workdir = record.defaults.workdir ?? config?.workingDir ?? "";
   return {
     hostname,
+    // What Docker makes for a container: images need not hold them.
+    directories: [...(workdir.startsWith("/") ? [workdir] : []), ...(config?.volumes ?? [])],
     time: { unixNs: String(BigInt(Date.now()) * 1_000_000n) },
     seed: randomBytes(64).toString("base64"),
     network: {

@@ -2,6 +2,7 @@ package boot
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sort"
@@ -69,15 +70,69 @@ func (m *Machine) mountRoot(target string) error {
 	if err := mountExt4(upper, "/rw", 0); err != nil {
 		return err
 	}
-	for _, d := range []string{"/rw/upper", "/rw/work"} {
-		if err := os.Mkdir(d, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
-			return fail(CodeRoot, err, "%s cannot be made on the VM's own disk", d)
-		}
+	if err := os.Mkdir("/rw/work", 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return fail(CodeRoot, err, "/rw/work cannot be made on the VM's own disk")
+	}
+	if err := makeUpper("/base", "/rw/upper"); err != nil {
+		return fail(CodeRoot, err, "/rw/upper cannot be made on the VM's own disk")
 	}
 	if err := mountOverlay(target); err != nil {
 		return err
 	}
 	return m.keep("/rw")
+}
+
+// makeUpper makes the overlay's upper directory unless it is there. "/" of the
+// overlay has the mode, owner and attributes of that one, not of the base: so it
+// gets the base's. Under another name first, because the boot may be cut off.
+func makeUpper(base, upper string) error {
+	if _, err := os.Lstat(upper); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(base, &st); err != nil {
+		return err
+	}
+	made := upper + ".new"
+	if err := os.Mkdir(made, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	if err := syscall.Chown(made, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	// After the owner, whose change clears bits of the mode; attributes after the mode, which an
+	// access list is part of.
+	if err := syscall.Chmod(made, st.Mode&0o7777); err != nil {
+		return err
+	}
+	if err := copyAttributes(base, made); err != nil {
+		// A file system or kernel that does not know one of them is no reason not to boot.
+		fmt.Fprintf(os.Stderr, "vmsan-agent: warning: attributes of the image's root: %v\n", err)
+	}
+	return os.Rename(made, upper)
+}
+
+// copyAttributes copies extended attributes, without those that overlays use themselves.
+func copyAttributes(from, to string) error {
+	names := make([]byte, 64<<10)
+	n, err := syscall.Listxattr(from, names)
+	if err != nil {
+		return err
+	}
+	value := make([]byte, 64<<10)
+	for _, name := range strings.Split(string(names[:n]), "\x00") {
+		if name == "" || strings.HasPrefix(name, "trusted.overlay.") {
+			continue
+		}
+		size, err := syscall.Getxattr(from, name, value)
+		if err == nil {
+			err = syscall.Setxattr(to, name, value[:size], 0)
+		}
+		if err != nil {
+			return &os.PathError{Op: "copy " + name, Path: from, Err: err}
+		}
+	}
+	return nil
 }
 
 func mountOverlay(target string) error {

@@ -18,7 +18,7 @@ import (
 // As calls f with u's rights on files. Linux has them per thread: f runs on a
 // thread of its own that ends with it, and must not leave work to other goroutines.
 func As(u *proc.User, f func() error) error {
-	if os.Getuid() != 0 || u.UID == 0 && u.GID == 0 && len(u.Groups) == 0 {
+	if os.Getuid() != 0 || u.UID == 0 && u.GID == 0 && len(u.Groups) <= 1 {
 		return f()
 	}
 	done := make(chan error, 1)

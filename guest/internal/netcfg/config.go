@@ -24,12 +24,14 @@ type Request struct {
 	Time     *struct {
 		UnixNs string `json:"unixNs"`
 	} `json:"time"`
-	Seed      string   `json:"seed"`
-	Token     string   `json:"token"`
-	Network   *Network `json:"network"`
-	Env       []string `json:"env"`
-	Mounts    []Mount  `json:"mounts"`
-	MachineID string   `json:"machineId"`
+	Seed    string   `json:"seed"`
+	Token   string   `json:"token"`
+	Network *Network `json:"network"`
+	Env     []string `json:"env"`
+	Mounts  []Mount  `json:"mounts"`
+	// Directories are made if they are missing, absolute paths.
+	Directories []string `json:"directories"`
+	MachineID   string   `json:"machineId"`
 }
 
 // Network is the guest's whole network configuration.
@@ -75,7 +77,7 @@ type Reply struct {
 
 // Config applies requests, one at a time.
 type Config struct {
-	// System: the agent owns the machine. Otherwise only environment and token are taken.
+	// System: the agent owns the machine. Otherwise only environment, directories and token are taken.
 	System bool
 	// Network: the agent owns the network namespace that it runs in, if not the machine.
 	Network bool
@@ -95,6 +97,9 @@ func (c *Config) Env() []string {
 	return c.env
 }
 
+// maxPath is the longest path that the kernel takes.
+const maxPath = 4095
+
 func bad(format string, args ...any) error { return wire.Errorf(wire.CodeRequest, format, args...) }
 
 // Apply checks all of r before it changes anything, then applies it.
@@ -110,7 +115,8 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 		if !wanted {
 			return nil
 		}
-		if !c.System && name != "env" && name != "token" && !(c.Network && name == "network") {
+		own := name == "env" || name == "token" || name == "directories" || c.Network && name == "network"
+		if !c.System && !own {
 			reply.Skipped = append(reply.Skipped, name)
 			return nil
 		}
@@ -153,6 +159,7 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 	if r.Network != nil {
 		c.hosts = r.Network.Hosts
 	}
+	soft("directories", len(r.Directories) > 0, func() error { return makeDirectories(r.Directories) })
 	soft("machineId", r.MachineID != "", func() error { return replaceFile("/etc", "machine-id", r.MachineID+"\n", 0o444) })
 	soft("hostnameFile", r.Hostname != "", func() error { return replaceFile("/etc", "hostname", r.Hostname+"\n", 0o644) })
 	soft("hosts", r.Hostname != "" || r.Network != nil, func() error { return replaceFile("/etc", "hosts", hostsFile(c.hostname, c.hosts), 0o644) })
@@ -197,6 +204,11 @@ func check(r *Request) (*parsed, error) {
 	for _, e := range r.Env {
 		if i := strings.IndexByte(e, '='); i <= 0 || strings.IndexByte(e, 0) >= 0 {
 			return nil, bad("The environment entry %.64q is not NAME=VALUE.", e)
+		}
+	}
+	for _, d := range r.Directories {
+		if !strings.HasPrefix(d, "/") || len(d) > maxPath || strings.ContainsRune(d, 0) {
+			return nil, bad("The directory %.128q is no absolute path of at most %d bytes.", d, maxPath)
 		}
 	}
 	for _, m := range r.Mounts {

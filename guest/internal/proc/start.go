@@ -3,6 +3,7 @@ package proc
 import (
 	"errors"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -67,6 +68,12 @@ func Start(r *Reaper, c *Command) (*Process, error) {
 		defaults = append(defaults, "TERM="+term)
 	}
 	env := Environment(defaults, c.Base, c.Env)
+	for i, e := range env {
+		if e == "HOME=" {
+			// As in Docker: an empty one is none.
+			env[i] += u.Home
+		}
+	}
 	workdir := c.Workdir
 	if workdir == "" {
 		workdir = "/"
@@ -104,19 +111,49 @@ func Start(r *Reaper, c *Command) (*Process, error) {
 		pid, status, err = fork(r, "/bin/sh", append([]string{"sh", file}, argv[1:]...), attr)
 	}
 	if err != nil {
-		return nil, startError(argv[0], file, workdir, u, err)
+		return nil, startError(argv[0], file, err)
 	}
 	return &Process{Pid: pid, Status: status}, nil
 }
 
 func fork(r *Reaper, file string, argv []string, attr *syscall.ProcAttr) (int, <-chan syscall.WaitStatus, error) {
-	return r.Start(func() (int, error) { return syscall.ForkExec(file, argv, attr) })
+	return r.Start(func() (int, error) { return forkIn(file, argv, attr) })
+}
+
+// forkIn is syscall.ForkExec that enters the directory as the agent: as in
+// Docker, a command may run in a directory that its user may not enter. ForkExec
+// itself enters it as the user. A directory that only the user may enter (of a
+// FUSE file system, say) is left to it.
+func forkIn(file string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	if attr.Sys.Credential == nil || attr.Sys.Credential.Uid == 0 {
+		return syscall.ForkExec(file, argv, attr)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// Never unlocked: the thread, which has a directory of its own, ends with this.
+		runtime.LockOSThread()
+		if err = syscall.Unshare(syscall.CLONE_FS); err != nil {
+			return
+		}
+		inside := *attr
+		if syscall.Chdir(attr.Dir) == nil {
+			inside.Dir = ""
+		}
+		pid, err = syscall.ForkExec(file, argv, &inside)
+	}()
+	<-done
+	return pid, err
 }
 
 func checkWorkdir(dir string) error {
 	fi, err := os.Stat(dir)
 	if err == nil && !fi.IsDir() {
 		err = syscall.ENOTDIR
+	}
+	if err == nil && os.Getuid() != 0 {
+		const execute = 1
+		err = syscall.Access(dir, execute)
 	}
 	if err == nil {
 		return nil
@@ -146,7 +183,7 @@ func isScript(workdir, file string) bool {
 }
 
 // startError translates what fork, chdir, setuid or execve said.
-func startError(name, file, workdir string, u *User, err error) error {
+func startError(name, file string, err error) error {
 	switch {
 	case errors.Is(err, syscall.E2BIG):
 		return wire.Errorf(wire.CodeArguments, "The arguments and environment of %.256q are too long.", name).Because(err).
@@ -155,35 +192,10 @@ func startError(name, file, workdir string, u *User, err error) error {
 		return notExecutable(name, "the interpreter or loader that "+file+" asks for is not in the guest")
 	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.ENOEXEC), errors.Is(err, syscall.ELIBBAD),
 		errors.Is(err, syscall.ETXTBSY), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.EISDIR):
-		if errors.Is(err, syscall.EACCES) && !mayEnter(workdir, u) {
-			return wire.Errorf(wire.CodeWorkdir, "The user %q may not enter the working directory %.256q.", u.Name, workdir).Because(err).
-				Remedy("Choose another directory or user.")
-		}
 		return notExecutable(name, err)
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return wire.Errorf(wire.CodeLimit, "The guest cannot start %.256q now.", name).Because(err).
 			Remedy("End other processes of the guest or give it more memory.")
 	}
 	return wire.Errorf(wire.CodeExec, "The guest could not start %.256q.", name).Because(err)
-}
-
-// mayEnter judges by the directory's own mode, which is what usually is in the way.
-func mayEnter(dir string, u *User) bool {
-	var st syscall.Stat_t
-	if u.UID == 0 || syscall.Stat(dir, &st) != nil {
-		return true
-	}
-	bit := uint32(0o001)
-	if st.Uid == u.UID {
-		bit = 0o100
-	} else if st.Gid == u.GID {
-		bit = 0o010
-	} else {
-		for _, g := range u.Groups {
-			if g == st.Gid {
-				bit = 0o010
-			}
-		}
-	}
-	return st.Mode&bit != 0
 }

@@ -2,6 +2,7 @@ package proc
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"os"
 	"strconv"
@@ -15,7 +16,7 @@ type User struct {
 	Name   string
 	UID    uint32
 	GID    uint32
-	Groups []uint32
+	Groups []uint32 // GID first
 	Home   string
 	Shell  string
 }
@@ -24,31 +25,30 @@ type User struct {
 const maxDatabase = 4 << 20
 
 // LookupUser resolves `name`, `uid`, `name:group` or `uid:gid` with the
-// databases below etc; "" is the agent's own user. Numbers need not be listed.
+// databases below etc; "" is the agent's own user. It reads them as runc does: a
+// number is a number, also where a user or group is called so, and need not be
+// listed; the first line that fits counts; an empty user is root (the agent's own), an
+// empty group the user's primary one; what follows a second colon is ignored.
 func LookupUser(etc, spec string) (*User, error) {
 	self := uint32(os.Getuid())
-	if spec == "" {
-		spec = strconv.Itoa(int(self))
-	}
-	name, group, hasGroup := strings.Cut(spec, ":")
+	parts := append(strings.SplitN(spec, ":", 3), "")
+	name, group := parts[0], parts[1]
 	bad := func(why string) error {
 		return wire.Errorf(wire.CodeUser, "The user %.64q cannot be used.", spec).Because(why).
 			Remedy("Give a name from the guest's /etc/passwd, or numbers: UID or UID:GID.")
 	}
-	if name == "" || hasGroup && group == "" {
-		return nil, bad("a name or number is missing")
-	}
 	u := &User{Home: "/"}
 	number, isNumber := parseID(name)
+	if name == "" {
+		number, isNumber = self, true
+	}
 	u.UID = number
 	found := false
 	scanDatabase(etc+"/passwd", func(f []string) bool {
-		if len(f) < 7 {
-			return true
-		}
+		f = append(f, "", "", "", "", "", "")
 		uid, ok1 := parseID(f[2])
 		gid, ok2 := parseID(f[3])
-		if !ok1 || !ok2 || f[0] != name && (!isNumber || uid != number) {
+		if !ok1 || !ok2 || isNumber && uid != number || !isNumber && f[0] != name {
 			return true
 		}
 		u.Name, u.UID, u.GID, u.Home, u.Shell, found = f[0], uid, gid, f[5], f[6], true
@@ -71,42 +71,54 @@ func LookupUser(etc, spec string) (*User, error) {
 	if u.Name == "" {
 		u.Name = strconv.Itoa(int(u.UID))
 	}
-	if hasGroup {
-		gid, ok := parseID(group)
-		scanDatabase(etc+"/group", func(f []string) bool {
-			if len(f) < 3 || f[0] != group {
-				return true
-			}
-			n, valid := parseID(f[2])
-			if valid {
-				gid, ok = n, true
-			}
-			return !valid
-		})
-		if !ok {
-			return nil, bad("the guest's /etc/group does not list the group")
-		}
-		u.GID = gid
-	} else if found {
-		scanDatabase(etc+"/group", func(f []string) bool {
-			if len(f) < 4 || len(u.Groups) >= 1024 {
-				return len(u.Groups) < 1024
-			}
-			for _, m := range strings.Split(f[3], ",") {
-				if gid, ok := parseID(f[2]); m == u.Name && ok && gid != u.GID {
-					u.Groups = append(u.Groups, gid)
-				}
-			}
-			return true
-		})
+	if err := u.lookupGroups(etc, group, found); err != nil {
+		return nil, bad(err.Error())
 	}
-	if self != 0 && (u.UID != self || hasGroup && u.GID != uint32(os.Getgid())) {
+	if self != 0 && (u.UID != self || group != "" && u.GID != uint32(os.Getgid())) {
 		return nil, bad("the agent runs as user " + strconv.Itoa(int(self)) + " and cannot become another one")
 	}
 	if self != 0 {
 		u.GID = uint32(os.Getgid())
 	}
 	return u, nil
+}
+
+// lookupGroups sets the group that was asked for; without one, the groups that
+// list a user of /etc/passwd as their member. The primary group is among them,
+// so that it still counts for a process that changes its own.
+func (u *User) lookupGroups(etc, group string, listed bool) error {
+	if group != "" {
+		gid, isNumber := parseID(group)
+		found := isNumber
+		if !isNumber {
+			scanDatabase(etc+"/group", func(f []string) bool {
+				if len(f) >= 3 && f[0] == group {
+					gid, found = parseID(f[2])
+				}
+				return !found
+			})
+		}
+		if !found {
+			return errors.New("the guest's /etc/group does not list the group")
+		}
+		u.GID = gid
+	}
+	u.Groups = []uint32{u.GID}
+	if group != "" || !listed {
+		return nil
+	}
+	scanDatabase(etc+"/group", func(f []string) bool {
+		if len(f) < 4 {
+			return true
+		}
+		for _, m := range strings.Split(f[3], ",") {
+			if gid, ok := parseID(f[2]); m == u.Name && ok && gid != u.GID {
+				u.Groups = append(u.Groups, gid)
+			}
+		}
+		return len(u.Groups) < 1024
+	})
+	return nil
 }
 
 // parseID takes a decimal user or group number; the all-ones number means "unchanged" to the kernel and is refused.

@@ -4,6 +4,7 @@ import { configSchema } from "../../schema/oci.ts";
 import type { ConfigDocument } from "../../schema/oci.ts";
 import { imageError } from "../errors.ts";
 import { parseJson, validate } from "./documents.ts";
+import { absoluteInImage, entrypointOf, environmentOf, volumesOf } from "./odd-values.ts";
 import { normalizePlatform } from "./platform.ts";
 
 /** Parse a configuration and check that it fits the manifest. Throws ERR_IMAGE_CONFIG. */
@@ -32,15 +33,14 @@ export function diffIdsOf(config: ConfigDocument): Digest[] {
 export function toImageConfig(document: ConfigDocument): ImageConfig {
   const { config } = document;
   return {
-    // An empty word stands for a missing one, and sets nothing.
-    env: (config?.Env ?? []).filter((entry) => entry !== ""),
-    entrypoint: config?.Entrypoint ?? [],
+    env: environmentOf(config?.Env ?? []),
+    entrypoint: entrypointOf(config?.Entrypoint ?? []),
     cmd: config?.Cmd ?? [],
-    workingDir: config?.WorkingDir ?? "",
+    workingDir: absoluteInImage(config?.WorkingDir ?? ""),
     user: config?.User ?? "",
     labels: config?.Labels ?? {},
     exposedPorts: config?.ExposedPorts ?? [],
-    volumes: config?.Volumes ?? [],
+    volumes: volumesOf(config?.Volumes ?? []),
     ...(config?.StopSignal === undefined || config.StopSignal === ""
       ? {}
       : { stopSignal: config.StopSignal }),

@@ -1,0 +1,83 @@
+package netcfg
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// maxLinks is how many symlinks a path may lead through, as for the kernel.
+const maxLinks = 40
+
+// makeDirectories makes what an image's configuration promises and its layers
+// may lack: the working directory and volumes. One that cannot be made does not
+// keep the others from it.
+func makeDirectories(paths []string) error {
+	var failed []error
+	for _, p := range paths {
+		if err := makeDirectory(p); err != nil {
+			failed = append(failed, &os.PathError{Op: "make", Path: p, Err: err})
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// makeDirectory makes path with all that is missing above it, root's with mode
+// 0755. Symlinks are followed, and where they lead to nothing that is made: as
+// Docker does, and MkdirAll does not.
+func makeDirectory(path string) error {
+	done, todo := "/", strings.Split(path, "/")
+	for links := 0; len(todo) > 0; {
+		name := todo[0]
+		todo = todo[1:]
+		switch name {
+		case "", ".":
+			continue
+		case "..":
+			done = done[:strings.LastIndexByte(strings.TrimSuffix(done, "/"), '/')+1]
+			if done == "" {
+				done = "/"
+			}
+			continue
+		}
+		next := done + name
+		fi, err := os.Lstat(next)
+		if errors.Is(err, os.ErrNotExist) {
+			if err = os.Mkdir(next, 0o755); err == nil {
+				// Mkdir is subject to the umask, and to a set-group-ID bit above.
+				err = errors.Join(os.Chmod(next, 0o755), chownAsRoot(next))
+			}
+			fi = nil
+		}
+		switch {
+		case err != nil:
+			return err
+		case fi == nil || fi.IsDir():
+			done = next + "/"
+		case fi.Mode()&os.ModeSymlink == 0:
+			return syscall.ENOTDIR
+		default:
+			if links++; links > maxLinks {
+				return syscall.ELOOP
+			}
+			to, err := os.Readlink(next)
+			if err != nil {
+				return err
+			}
+			if strings.HasPrefix(to, "/") {
+				done = "/"
+			}
+			todo = append(strings.Split(to, "/"), todo...)
+		}
+	}
+	return nil
+}
+
+// chownAsRoot gives to root what an agent that is root has made.
+func chownAsRoot(path string) error {
+	if os.Getuid() != 0 {
+		return nil
+	}
+	return os.Lchown(path, 0, 0)
+}

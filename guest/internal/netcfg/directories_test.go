@@ -1,0 +1,46 @@
+package netcfg
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestMakeDirectory(t *testing.T) {
+	dir := t.TempDir()
+	for name, to := range map[string]string{
+		"dangling": dir + "/behind/it", "relative": "there/x", "out": "../../../../../../../../.." + dir + "/climbed", "itself": "itself",
+	} {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(dir+"/file", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ path, made string }{
+		{"a/b/c", "a/b/c"}, {"a/../d//e/.", "d/e"}, {"dangling", "behind/it"}, {"dangling/y", "behind/it/y"},
+		{"relative/z", "there/x/z"}, {"out/q", "climbed/q"}, {"a b/c'd", "a b/c'd"}, {"file", ""}, {"file/x", ""}, {"itself/x", ""},
+	} {
+		err := makeDirectory(dir + "/" + c.path)
+		if c.made == "" {
+			if err == nil {
+				t.Errorf("%s: no error", c.path)
+			}
+			continue
+		}
+		fi, serr := os.Lstat(dir + "/" + c.made)
+		if err != nil || serr != nil || !fi.IsDir() || fi.Mode().Perm() != 0o755 {
+			t.Errorf("%s: %v; %s: %v %v", c.path, err, c.made, fi, serr)
+		}
+	}
+	if err := makeDirectory("/../../" + dir + "/above"); err != nil {
+		t.Error(err)
+	}
+	if err := makeDirectories([]string{dir + "/file", dir + "/other"}); err == nil {
+		t.Error("no error")
+	}
+	if _, err := os.Stat(dir + "/other"); err != nil {
+		t.Error("one failure kept the others from being made")
+	}
+}
