@@ -1,7 +1,7 @@
 /**
  * The driver contract on VMs that really boot: QEMU by software emulation with Debian's
  * kernel, and Firecracker when there is a real one (VMSAN_FIRECRACKER, VMSAN_JAILER, and
- * VMSAN_KERNEL for another kernel). test/firecracker.test.ts runs the same suite on a stand-in.
+ * VMSAN_KERNEL for another kernel, VMSAN_BOOT_TIMEOUT for a slow KVM, VMSAN_KVM=assume). test/firecracker.test.ts runs the same suite on a stand-in.
  */
 import { mkdtempSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
@@ -15,7 +15,7 @@ import type { VmSpec } from "../../src/model/vm.ts";
 import { agentBinary } from "../../src/util/package.ts";
 import { layoutOf } from "../../src/util/paths.ts";
 import { driverContract } from "../../src/vmm/contract.ts";
-import { FirecrackerDriver } from "../../src/vmm/firecracker/driver.ts";
+import { FirecrackerDriver, assumedKvm } from "../../src/vmm/firecracker/driver.ts";
 import { QemuDriver } from "../../src/vmm/qemu/driver.ts";
 import { preparedDir } from "./support.ts";
 
@@ -69,6 +69,8 @@ if (realFirecracker === undefined) {
       new FirecrackerDriver({
         stateDir: join(dir, "state"),
         firecracker: realFirecracker,
+        // A KVM that is judged wrongly, or too slow to be tried.
+        ...(process.env["VMSAN_KVM"] === "assume" ? { kvm: async () => assumedKvm } : {}),
         ...(jailer === undefined ? {} : { jailer }),
       }),
     makeSpec,
