@@ -161,6 +161,21 @@ export const dockerSaveSchema = z
 /** A validated `manifest.json` of `docker save`. */
 export type DockerSaveManifest = z.output<typeof dockerSaveSchema>;
 
+/** `repositories` of a `docker save` before Docker 1.10: repository → tag → identifier of an image. */
+export const legacyTagsSchema = z.record(
+  z.string(),
+  z.record(z.string(), z.string().min(1).max(255)),
+);
+
+/** `ID/json` beside it: an image's settings, of which its parent is told here. */
+export const legacyImageSchema = z.object({
+  parent: optional(z.string().max(255)),
+  created: z.unknown().optional(),
+  architecture: z.unknown().optional(),
+  os: z.unknown().optional(),
+  config: z.unknown().optional(),
+});
+
 /** One entry of `auths`. */
 export const authEntrySchema = z.object({
   auth: descriptive(z.string()),

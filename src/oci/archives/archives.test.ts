@@ -10,6 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
+import { gzipSync } from "node:zlib";
 import { join } from "node:path";
 import { afterAll, beforeEach, expect, test } from "vitest";
 import { hasTool } from "../../../test/registry/docker-registry.ts";
@@ -181,6 +182,37 @@ test("a name with a digest is kept only if it is the image's", async () => {
     if (code === undefined) expect((await loading)[0]?.name).toBe(tag);
     else await expect(loading).rejects.toMatchObject({ code });
   }
+});
+
+test("archives of the time before images had manifests", async () => {
+  const [a = "", b = ""] = layers;
+  const [low, top] = ["11".repeat(32), "22".repeat(32)];
+  const json = (id: string, parent?: string): string =>
+    JSON.stringify({
+      id,
+      parent,
+      architecture: "amd64",
+      os: "linux",
+      container_config: {},
+      config: { Cmd: ["/bin/id"], Labels: null },
+    });
+  const files = (parent: string) => ({
+    [`${low}/json`]: json(low, parent),
+    [`${low}/layer.tar`]: a,
+    [`${top}/json`]: json(top, low),
+    [`${top}/layer.tar`]: gzipSync(b),
+    repositories: JSON.stringify({ x: { 1: top, old: low }, "reg.example/y": { 2: top } }),
+  });
+  const file = pack(files(""));
+  const loaded = await load(file);
+  expect(loaded.map((each) => each.names)).toEqual([
+    ["docker.io/library/x:1", "reg.example/y:2"],
+    ["docker.io/library/x:old"],
+  ]);
+  const one = await resolve(`docker-archive:${file}:x:1`);
+  expect(one.layers.map((layer) => layer.diffId)).toEqual(diffIds);
+  expect(one.config.cmd).toEqual(["/bin/id"]);
+  await expect(load(pack(files(top)))).rejects.toMatchObject({ code: "ERR_IMAGE_ARCHIVE" });
 });
 
 test("links among an archive's files: from their own place, or from the root as Docker has it", async () => {

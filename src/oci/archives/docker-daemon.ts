@@ -3,7 +3,7 @@ import { homedir } from "node:os";
 import type { Image } from "../../model/image.ts";
 import { errnoOf, messageOf } from "../../model/errors.ts";
 import { loadArchive } from "./archives.ts";
-import type { ArchiveContext } from "./archives.ts";
+import type { ArchiveContext } from "./archive-file.ts";
 import { imageError } from "../errors.ts";
 
 /** Milliseconds within which an engine answers a ping, or does not count as one. */

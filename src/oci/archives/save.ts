@@ -9,11 +9,10 @@ import { assembleImage, findManifest } from "../store/assemble.ts";
 import { inflate } from "../store/decompress.ts";
 import { MEDIA } from "../documents/media.ts";
 import { storeError } from "../errors.ts";
-import { blobName } from "./archives.ts";
 import { withLease } from "../store/leases.ts";
 import { findImage } from "../store/manage.ts";
 import { NAME } from "../store/names.ts";
-import { blobCorrupt, hexOf } from "../store/store.ts";
+import { blobCorrupt, blobName, hexOf } from "../store/store.ts";
 import type { ContentStore } from "../store/store.ts";
 import { tarHeader, tarPadding, tarTrailer } from "./tar.ts";
 

@@ -35,6 +35,11 @@ export function hexOf(digest: Digest): string {
   return digest.slice("sha256:".length);
 }
 
+/** Where a layout keeps a blob, relative to its directory. */
+export function blobName(digest: Digest): string {
+  return `blobs/sha256/${hexOf(digest)}`;
+}
+
 /** Digest of bytes in memory. */
 export function digestOf(bytes: Uint8Array): Digest {
   return `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
