@@ -5,7 +5,7 @@
  * transport.ts: HTTP/1.1 over the daemon's unix socket, or over TCP to a gateway.
  */
 import type * as Http from "node:http";
-import type { IncomingMessage, RequestOptions } from "node:http";
+import type { ClientRequest, IncomingMessage, RequestOptions } from "node:http";
 import type { Duplex, Readable } from "node:stream";
 import { VERSION_HEADER } from "../model/api.ts";
 import type { ReplyLine } from "../model/api.ts";
@@ -14,6 +14,7 @@ import type { ErrorInfo } from "../model/errors.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import { packageVersion } from "../util/package.ts";
 import { socketPath } from "../util/socket-path.ts";
+import { watchRequest } from "./watchdog.ts";
 
 const MAX_REPLY = 64 << 20;
 const MAX_LINE = 16 << 20;
@@ -150,6 +151,22 @@ export class Transport {
     };
   }
 
+  /** See {@link watchRequest}. */
+  private watch(request: ClientRequest): void {
+    const { server } = this;
+    watchRequest(request, typeof server === "string" ? server : server.url, (timeout) => {
+      using route = this.route();
+      const { options, headers, secure } = route;
+      return http(secure).request({
+        agent: false,
+        ...options,
+        headers,
+        path: "/v1/version",
+        timeout,
+      });
+    });
+  }
+
   private async send(method: string, path: string, options: CallOptions): Promise<IncomingMessage> {
     using route = this.route();
     const headers: Record<string, string> = {
@@ -171,6 +188,7 @@ export class Transport {
     return await new Promise<IncomingMessage>((resolve, reject) => {
       const request = http(route.secure).request(requestOptions, resolve);
       request.on("error", reject);
+      this.watch(request);
       if (options.upload === undefined) request.end(payload);
       else {
         options.upload.on("error", (error) => request.destroy(error));
@@ -274,6 +292,7 @@ export class Transport {
     return await new Promise<Duplex>((resolve, reject) => {
       const request = http(route.secure).request(requestOptions);
       request.on("error", reject);
+      this.watch(request);
       request.on("upgrade", (_reply, socket, head) => {
         if (head.length > 0) socket.unshift(head);
         resolve(socket);

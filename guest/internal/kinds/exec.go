@@ -31,10 +31,13 @@ type Host struct {
 	Env func() []string
 	// Etc is where passwd and group are.
 	Etc string
+
+	admission *admission
 }
 
 // Register tells r about all kinds.
 func (h *Host) Register(r *stream.Registry) {
+	h.admission = newAdmission()
 	r.Handle("exec", h.startExec)
 	r.Handle("untar", withInput(h.fileKind(untar)))
 	r.Handle("write", withInput(h.fileKind(write)))
@@ -70,6 +73,15 @@ func (h *Host) startExec(s *stream.Stream) (stream.Job, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := h.admission.enter(); err != nil {
+		return nil, err
+	}
+	started := false
+	defer func() {
+		if !started {
+			h.admission.leave()
+		}
+	}()
 	x, err := openStdio(spec, user)
 	if err != nil {
 		return nil, wire.Errorf(wire.CodeLimit, "The guest has no descriptors or terminals left for a command.").Because(err)
@@ -91,6 +103,7 @@ func (h *Host) startExec(s *stream.Stream) (stream.Job, error) {
 	}
 	s.SetProcess(p.Pid, user.Name)
 	job := &command{host: h, s: s, pid: p.Pid, group: group, master: x.master}
+	started = true
 	go job.run(p.Status, x)
 	return job, nil
 }
@@ -215,6 +228,7 @@ func (c *command) run(status <-chan syscall.WaitStatus, x *stdio) {
 	if x.in != nil && x.in != x.master {
 		_ = x.in.Close() // the pump has closed it unless it failed
 	}
+	c.host.admission.leave()
 	s.Finish(exit)
 	// Removing a cgroup waits for the kernel; nobody else has to.
 	c.group.Release()
