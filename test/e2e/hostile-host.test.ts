@@ -36,7 +36,7 @@ beforeAll(async () => {
 });
 afterEach(async () => {
   const { stdout } = await vmsan(["list", "--json"], { dir });
-  const vms = /^\{"count"/.test(stdout.toString())
+  const vms = stdout.toString().startsWith('{"count"')
     ? (JSON.parse(stdout.toString()) as { vms: { id: string }[] }).vms
     : [];
   if (vms.length > 0) await vmsan(["rm", "-f", ...vms.map(({ id }) => id)], { dir });
@@ -58,10 +58,10 @@ async function fresh(options?: string, name = `v${(count += 1)}`): Promise<strin
   return dir;
 }
 
-const create = (name: string): string[] => [
-  ...["create", "--driver", "fake", "--network", "none", "--name", name],
-  ...["--rootfs", join(dir, "base.ext4"), "--kernel", kernel],
-];
+const create = (name: string): string[] =>
+  `create --driver fake --network none --name ${name}`
+    .split(" ")
+    .concat("--rootfs", join(dir, "base.ext4"), "--kernel", kernel);
 
 /** Files until there is room for none. @returns a function that removes them */
 async function fill(kind: "inodes" | "bytes"): Promise<() => Promise<void>> {
