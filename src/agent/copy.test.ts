@@ -118,6 +118,40 @@ describe("copies", () => {
     expect((await listStreams(guest.channel)).filter(({ running }) => running)).toEqual([]);
   });
 
+  test("files of /proc and /sys: what can be read counts, not what stat says", async () => {
+    // Of /proc files stat says 0 bytes, of /sys files 4096.
+    const files = [
+      "/proc/self/limits",
+      "/proc/filesystems",
+      "/sys/kernel/mm/transparent_hugepage/enabled",
+    ];
+    for (const file of files.filter((path) => fs.existsSync(path))) {
+      await download(guest.channel, file, onHost("down"));
+      await upload(guest.channel, [file], inGuest("up"));
+      const length = fs.readFileSync(file).length;
+      expect(length, file).toBeGreaterThan(0);
+      expect(fs.readFileSync(onHost("down")).length, file).toBe(length);
+      expect(fs.readFileSync(inGuest("up")).length, file).toBe(length);
+    }
+  });
+
+  test("times before 1970 are kept both ways", async () => {
+    const old = -315_619_200; // 1960
+    fs.mkdirSync(onHost("old"));
+    fs.writeFileSync(onHost("old/file"), "x");
+    fs.symlinkSync("file", onHost("old/link"));
+    for (const name of ["old/file", "old/link", "old"]) {
+      fs.lutimesSync(onHost(name), new Date(old * 1000), new Date(old * 1000));
+    }
+    await upload(guest.channel, [onHost("old")], inGuest("there"));
+    await download(guest.channel, inGuest("there"), onHost("back"));
+    for (const path of [inGuest("there"), onHost("back")]) {
+      for (const name of ["", "/file", "/link"]) {
+        expect(fs.lstatSync(path + name).mtimeMs, path + name).toBe(old * 1000);
+      }
+    }
+  });
+
   test("a guest's symlink in the way of an upload is replaced, not followed", async () => {
     fs.symlinkSync(onHost("victim"), inGuest("l"));
     fs.writeFileSync(onHost("victim"), "safe");

@@ -125,22 +125,23 @@ async function startDetached(
 
 /**
  * Writes bytes as they are; waits while the reader is slow.
- * @param onGone called once when the reader has left (EPIPE): the command has to be told, as a
- *   pipe would, and its status still counts
+ * @param onGone called once when it cannot be written any more (the reader has left, the disk is
+ *   full): the command has to be told, as a pipe would; lost-output.ts says it at the end
  */
 function writeTo(
   target: NodeJS.WriteStream,
   onGone: () => void,
 ): (chunk: Buffer) => Promise<void> | undefined {
   let wake = (): void => undefined;
+  let gone = false;
   target.on("drain", () => wake());
-  target.once("error", () => {
-    onGone();
+  target.on("error", () => {
+    if (!gone) onGone();
+    gone = true;
     wake();
   });
-  target.on("error", () => undefined);
   return (chunk) => {
-    if (target.write(chunk) || target.destroyed) return undefined;
+    if (gone || target.write(chunk)) return undefined;
     return new Promise((resolve) => (wake = resolve));
   };
 }

@@ -1,6 +1,7 @@
 /** The process of the command line. */
 import { CommanderError } from "commander";
 import type { Command } from "commander";
+import { guardOutputs } from "./lost-output.ts";
 import { EXIT_USAGE, Output } from "./output.ts";
 import { createProgram } from "./program.ts";
 
@@ -11,20 +12,19 @@ function prepare(command: Command, json: boolean): void {
   for (const child of command.commands) prepare(child, json);
 }
 
-// A reader that goes away (`vmsan list | head -1`) ends the command without a trace.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  // `exec` listens too: it tells the guest's command, and that one's status is the answer.
-  if (process.stdout.listenerCount("error") > 1) return;
-  process.exit(error.code === "EPIPE" ? 0 : 1);
-});
+guardOutputs();
 
-const program = await createProgram(process.argv.slice(2));
+const decoded = process.argv.slice(2);
+const words = decoded.some((word) => word.includes("\uFFFD"))
+  ? (await import("./raw-words.ts")).rawWords(decoded)
+  : decoded;
+const program = await createProgram(words);
 const before = process.argv.indexOf("--");
 const own = before === -1 ? process.argv : process.argv.slice(0, before);
 const json = own.includes("--json");
 prepare(program, json);
 try {
-  await program.parseAsync();
+  await program.parseAsync(words, { from: "user" });
 } catch (error) {
   if (!(error instanceof CommanderError)) throw error;
   // --help and --version end this way as well.

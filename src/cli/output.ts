@@ -23,6 +23,31 @@ export function plain(text: string): string {
   return text.replaceAll(/[\u0000-\u0008\u000B-\u001F\u007F-\u009F]/g, "");
 }
 
+const ESCAPES: Record<string, string> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
+
+/**
+ * Text for one line of a list: line breaks and whatever else moves a terminal's cursor, or turns
+ * the direction of writing, are shown as escapes. A guest's words cannot forge a row by them.
+ */
+export function oneLine(text: string): string {
+  // oxlint-disable-next-line no-control-regex -- control characters are what is shown here
+  const moving = /[\u0000-\u001F\u007F-\u009F\u061C\u200E\u200F\u2028-\u202E\u2066-\u2069]/g;
+  return text.replaceAll(
+    moving,
+    (character) =>
+      ESCAPES[character] ?? `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+/** JSON on one line; control characters that JSON itself leaves alone are escaped as well. */
+function jsonLine(value: unknown): string {
+  // oxlint-disable-next-line no-control-regex -- as above
+  return JSON.stringify(value).replaceAll(
+    /[\u007F-\u009F]/g,
+    (character) => `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
 /** Results on standard output, everything for people on standard error. */
 export class Output {
   readonly json: boolean;
@@ -35,8 +60,8 @@ export class Output {
 
   /** The command's result: JSON with --json, else the text (nothing when there is none). */
   result(value: unknown, text?: string): void {
-    if (this.json) process.stdout.write(`${JSON.stringify(value)}\n`);
-    else if (text !== undefined && text !== "") process.stdout.write(`${text}\n`);
+    if (this.json) process.stdout.write(`${jsonLine(value)}\n`);
+    else if (text !== undefined && text !== "") process.stdout.write(`${plain(text)}\n`);
   }
 
   /** A sentence for people. */
@@ -55,7 +80,7 @@ export class Output {
     if (this.json) {
       const { code, message, why, fix, details } = known.toJSON();
       process.stdout.write(
-        `${JSON.stringify({ error: { code, message, why: why ?? "", fix: fix ?? "", ...(details === undefined ? {} : { details }) } })}\n`,
+        `${jsonLine({ error: { code, message, why: why ?? "", fix: fix ?? "", ...(details === undefined ? {} : { details }) } })}\n`,
       );
     } else {
       const lines = [`error: ${known.message} [${known.code}]`];
@@ -73,8 +98,9 @@ function isUsage(error: VmsanError): boolean {
   return error.code.startsWith("ERR_VALIDATION_");
 }
 
-/** Rows as aligned columns; the last column is not padded. */
-export function table(rows: readonly (readonly string[])[]): string {
+/** Rows as aligned columns, one line each; the last column is not padded. */
+export function table(given: readonly (readonly string[])[]): string {
+  const rows = given.map((row) => row.map(oneLine));
   const widths: number[] = [];
   for (const row of rows) {
     row.forEach((cell, i) => (widths[i] = Math.max(widths[i] ?? 0, cell.length)));

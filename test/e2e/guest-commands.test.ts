@@ -104,6 +104,30 @@ describe("exec never hangs, whatever its descriptors are", () => {
     ["all closed", "vmsan exec box sh -c 'exit 5' <&- >&- 2>&-", "", 5],
     ["a file", "printf 'a\\0b' >f; vmsan exec box wc -c <f", "3\n", 0],
     ["late input", "(sleep 1; echo late) | vmsan exec box cat", "late\n", 0],
+    [
+      "a full disk",
+      "vmsan exec box echo hi >/dev/full 2>err; echo $?; grep -c ERR_OUTPUT err",
+      "1\n1\n",
+      0,
+    ],
+    [
+      "a full disk while the command writes",
+      "vmsan exec box seq 1 200000 >/dev/full 2>err; echo $?; grep -c ERR_OUTPUT err",
+      "1\n1\n",
+      0,
+    ],
+    [
+      "bytes that are no text, by both clients",
+      "for c in '' node; do VMSAN_CLIENT=$c vmsan exec -e X=$'\\xffB' box sh -c 'printf %s \"$X$1\"' sh $'\\xfeA' | od -An -tx1; done",
+      " ff 42 fe 41\n ff 42 fe 41\n",
+      0,
+    ],
+    [
+      "a full disk, by the other client",
+      "VMSAN_CLIENT=node vmsan exec box echo hi >/dev/full 2>err; echo $?; grep -c ERR_OUTPUT err",
+      "1\n1\n",
+      0,
+    ],
     ["more input than is read", "yes | vmsan exec box head -c 2", "y\n", 0],
     [
       "a reader that leaves",

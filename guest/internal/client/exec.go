@@ -52,7 +52,7 @@ func Exec(c *Command, d *Daemon, launcher string) (status int, done bool) {
 	exit, err := session.Run(conn)
 	restore()
 	if exit != nil {
-		return ended(exit, d.timeLimitPassed(vm)), true
+		return statusAfterLoss(ended(exit, d.timeLimitPassed(vm)), session.out[0].failure(), session.out[1].failure()), true
 	}
 	return failed(session, err)
 }

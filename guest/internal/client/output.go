@@ -26,6 +26,8 @@ type output struct {
 	writing   bool
 	// unread: the reader of this output has left; the rest is thrown away.
 	unread bool
+	// failed is why it could not be written.
+	failed error
 	ended  bool
 	onAck  func(offset uint64)
 	onGone func()
@@ -88,6 +90,13 @@ func (o *output) isUnread() bool {
 	return o.unread
 }
 
+// failure is why this output could not be written; nil if all of it was.
+func (o *output) failure() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.failed
+}
+
 // drain waits until all that was received has been written.
 func (o *output) drain() {
 	o.mu.Lock()
@@ -111,12 +120,17 @@ func (o *output) run() {
 		unread := o.unread
 		o.mu.Unlock()
 		gone := false
+		var err error
 		if !unread {
-			_, err := o.to.Write(chunk)
-			// EPIPE and the like: the command is told, as a pipe would, and its status still counts.
-			gone = err != nil
+			if _, err = o.to.Write(chunk); err != nil {
+				// The command is told, as a pipe would.
+				gone = true
+			}
 		}
 		o.mu.Lock()
+		if gone {
+			o.failed = err
+		}
 		o.writing = false
 		o.spare = chunk[:0]
 		o.consumed += uint64(len(chunk))

@@ -1,6 +1,7 @@
 package files
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -177,8 +178,18 @@ func (t *tarrer) addFile(dir *os.File, source string, h *tarEntry, st *syscall.S
 	}
 	defer f.Close()
 	h.size = st.Size
+	sparse := st.Blocks*512 < st.Size
+	if st.Size <= readFirst {
+		whole, err := readWhole(f, st.Size)
+		if err != nil {
+			return t.problem(h.name, errnoOf(err), true)
+		}
+		if !sparse || int64(len(whole)) != st.Size {
+			return t.addWhole(h, whole)
+		}
+	}
 	data := []extent{{0, st.Size}}
-	if st.Blocks*512 < st.Size {
+	if sparse {
 		if found, ok := extents(f, st.Size); ok {
 			data = found
 			h.sparse = true
@@ -211,6 +222,35 @@ func (t *tarrer) addFile(dir *os.File, source string, h *tarEntry, st *syscall.S
 		return t.problem(h.name, why, true)
 	}
 	return nil
+}
+
+// readFirst is the length up to which files are read before their header is
+// written: what was read is their length. That of files in /proc and /sys is no other.
+const readFirst = 1 << 20
+
+// maxUnsaid bounds a file that is longer than it is said to be.
+const maxUnsaid = 64 << 20
+
+// readWhole reads f to its end, whatever length it is said to have.
+func readWhole(f *os.File, said int64) ([]byte, error) {
+	b := bytes.NewBuffer(make([]byte, 0, said+bytes.MinRead))
+	n, err := b.ReadFrom(io.LimitReader(f, maxUnsaid+1))
+	if err == nil && n > maxUnsaid {
+		err = fmt.Errorf("goes on behind %d bytes, longer than it is said to be", maxUnsaid)
+	}
+	return b.Bytes(), err
+}
+
+// addWhole writes a file that has been read.
+func (t *tarrer) addWhole(h *tarEntry, content []byte) error {
+	h.size = int64(len(content))
+	if err := t.w.header(h); err != nil {
+		return err
+	}
+	if _, err := t.w.Write(content); err != nil {
+		return err
+	}
+	return t.w.pad()
 }
 
 // copy writes an extent; read errors and write errors differ in their meaning.

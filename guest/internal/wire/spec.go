@@ -87,7 +87,11 @@ var kinds = map[string]bool{"exec": true, "untar": true, "tar": true, "read": tr
 // ParseSpec decodes and checks START's payload.
 func ParseSpec(b []byte) (*Spec, error) {
 	var s Spec
-	if err := json.Unmarshal(b, &s); err != nil {
+	err := json.Unmarshal(b, &s)
+	if err == nil {
+		err = s.keepBytes(b)
+	}
+	if err != nil {
 		return nil, Errorf(CodeRequest, "START is not a stream specification.").Because(err)
 	}
 	bad := func(format string, args ...any) (*Spec, error) { return nil, Errorf(CodeRequest, format, args...) }

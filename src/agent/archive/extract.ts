@@ -49,9 +49,12 @@ const MAX_ENTRIES = 2_000_000;
 const MAX_BYTES = 2 ** 40;
 const DOT = Buffer.from(".");
 
-/** Seconds, as precise as a double is (about a quarter of a microsecond). */
-function seconds(ns: bigint): number {
-  return Number(ns) / 1e9;
+/**
+ * Seconds, as precise as a double is (about a quarter of a microsecond). As text: of a negative
+ * number Node.js makes the present time.
+ */
+function seconds(ns: bigint): string {
+  return String(Number(ns) / 1e9);
 }
 
 /** The staging directory and what has been made in it. */

@@ -8,6 +8,10 @@ import { encodeEnd, encodeEntry, padding } from "./pax.ts";
 import type { ArchiveEntry, Segment } from "./pax.ts";
 
 const READ_SIZE = 256 << 10;
+/** Files up to this length are read before their header is written: what is read is their length. */
+const READ_FIRST = 1 << 20;
+/** Longest file of which the file system does not say how long it is (as of /proc). */
+const MAX_UNSAID = 64 << 20;
 /** Unit in which holes are looked for. */
 const HOLE_UNIT = 4096;
 
@@ -136,7 +140,14 @@ class Packer {
       if (!now.isFile() || now.ino !== stat.ino)
         throw new Error("it was replaced while it was read");
       const size = Number(now.size);
+      const whole = size <= READ_FIRST ? await readWhole(handle, size) : undefined;
       const sparse = now.blocks * 512n < now.size && size > HOLE_UNIT;
+      if (whole !== undefined && !(sparse && whole.length === size)) {
+        yield encodeEntry({ ...entry, size: whole.length });
+        yield* this.counted(whole);
+        if (padding(whole.length) > 0) yield Buffer.alloc(padding(whole.length));
+        return;
+      }
       const segments = sparse ? await findSegments(handle, size) : undefined;
       yield encodeEntry({ ...entry, size }, segments);
       let stored = 0;
@@ -150,7 +161,7 @@ class Packer {
     }
   }
 
-  /** Exactly so many bytes: a file that has become shorter is filled up with zeros. */
+  /** Exactly so many bytes. */
   private async *content(
     handle: FileHandle,
     offset: number,
@@ -160,12 +171,32 @@ class Packer {
       const want = Math.min(READ_SIZE, length - at);
       const buffer = Buffer.allocUnsafe(want);
       const { bytesRead } = await handle.read(buffer, 0, want, offset + at);
-      if (bytesRead === 0) buffer.fill(0);
-      const bytes = bytesRead === 0 ? buffer : buffer.subarray(0, bytesRead);
-      at += bytes.length;
-      this.bytes += bytes.length;
-      this.options.onProgress?.(this.bytes);
-      yield bytes;
+      if (bytesRead === 0) throw new Error("it has become shorter while it was read");
+      at += bytesRead;
+      yield* this.counted(buffer.subarray(0, bytesRead));
+    }
+  }
+
+  private *counted(bytes: Buffer): Generator<Buffer> {
+    this.bytes += bytes.length;
+    this.options.onProgress?.(this.bytes);
+    yield bytes;
+  }
+}
+
+/** A file to its end, whatever length it is said to have. */
+async function readWhole(handle: FileHandle, said: number): Promise<Buffer> {
+  const pieces: Buffer[] = [];
+  let length = 0;
+  const room = Math.max(4096, Math.min(said + 1, READ_SIZE));
+  for (;;) {
+    const buffer = Buffer.allocUnsafe(room);
+    const { bytesRead } = await handle.read(buffer, 0, room, length);
+    if (bytesRead === 0) return Buffer.concat(pieces);
+    pieces.push(buffer.subarray(0, bytesRead));
+    length += bytesRead;
+    if (length > MAX_UNSAID) {
+      throw new Error(`it goes on behind ${MAX_UNSAID} bytes, longer than it is said to be`);
     }
   }
 }

@@ -4,7 +4,7 @@ import type { Command } from "commander";
 import { formatBytes } from "../../util/units.ts";
 import { command, interruptSignal, runs } from "../command.ts";
 import type { Context } from "../command.ts";
-import { plain, table } from "../output.ts";
+import { oneLine, table } from "../output.ts";
 import { progressView } from "../progress.ts";
 
 interface WorkHandles {
@@ -48,7 +48,7 @@ function lsCommand(): Command {
     // A row for each name: each can be used, and taken away.
     const rows = list.images.flatMap((image) =>
       (image.names.length === 0 ? ["-"] : image.names).map((name) => [
-        plain(name),
+        oneLine(name),
         image.digest.slice(0, 19),
         image.platform,
         formatBytes(image.sizeBytes),
@@ -175,7 +175,7 @@ function loadCommand(): Command {
           { images: loaded },
           loaded
             .flatMap((image) =>
-              image.names.length === 0 ? [image.digest] : image.names.map(plain),
+              image.names.length === 0 ? [image.digest] : image.names.map(oneLine),
             )
             .join("\n"),
         ),

@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import type { VmView } from "../../model/api.ts";
 import { command, runs } from "../command.ts";
-import { plain, table } from "../output.ts";
+import { table } from "../output.ts";
 import { damagedEntry, listEntry } from "../vm-reply.ts";
 
 /** The definition. */
@@ -36,7 +36,7 @@ function row(view: VmView): string[] {
     view.id,
     view.name ?? "-",
     view.status,
-    plain(view.image?.name ?? view.runtime ?? view.rootfs),
+    view.image?.name ?? view.runtime ?? view.rootfs,
     view.driver,
     view.createdAt,
   ];

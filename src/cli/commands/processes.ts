@@ -1,7 +1,7 @@
 /** `ps`, `wait`, `kill`: commands that run, or have run, in a VM. */
 import type { Command } from "commander";
 import { command, runs } from "../command.ts";
-import { plain, table } from "../output.ts";
+import { table } from "../output.ts";
 
 /** `ps VM`. */
 export function psCommand(): Command {
@@ -19,10 +19,10 @@ export function psCommand(): Command {
           ...commands.map((info) => [
             info.id,
             info.running ? String(info.pid) : "-",
-            plain(info.user || "root"),
+            info.user || "root",
             info.running ? "running" : `exited ${info.exit?.exitCode ?? ""}`,
-            plain(info.startedAt),
-            plain(info.argv.join(" ") || "(login shell)"),
+            info.startedAt,
+            info.argv.join(" ") || "(login shell)",
           ]),
         ]),
       );

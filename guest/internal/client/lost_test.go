@@ -1,0 +1,23 @@
+package client
+
+import (
+	"os"
+	"syscall"
+	"testing"
+)
+
+func TestStatusAfterLoss(t *testing.T) {
+	left, full := &os.PathError{Err: syscall.EPIPE}, &os.PathError{Err: syscall.ENOSPC}
+	for _, c := range []struct {
+		status   int
+		out, err error
+		want     int
+	}{
+		{0, nil, nil, 0}, {141, nil, nil, 141}, {0, left, nil, 141}, {3, left, nil, 3}, {141, left, nil, 141},
+		{0, full, nil, 1}, {141, full, nil, 1}, {3, full, nil, 3}, {0, nil, full, 1}, {0, left, full, 1},
+	} {
+		if got := statusAfterLoss(c.status, c.out, c.err); got != c.want {
+			t.Errorf("%d %v %v: %d, want %d", c.status, c.out, c.err, got, c.want)
+		}
+	}
+}
