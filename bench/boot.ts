@@ -4,9 +4,9 @@
  * node bench/boot.ts [--runs N] [KERNEL…]   kernels of the store by id; default: all of them
  */
 import { randomBytes } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
-import { loadavg, tmpdir } from "node:os";
+import { loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { ensureInitramfs } from "../src/boot/initramfs.ts";
@@ -17,17 +17,17 @@ import { agentBinary } from "../src/util/package.ts";
 import { layoutOf, vmsanDir } from "../src/util/paths.ts";
 import type { RunningVm } from "../src/vmm/driver.ts";
 import { QemuDriver } from "../src/vmm/qemu/driver.ts";
+import { bench } from "./lib/bench.ts";
+import { median, processCpu } from "./lib/measure.ts";
 
 const { values, positionals } = parseArgs({
   options: { runs: { type: "string", default: "5" } },
   allowPositionals: true,
 });
 const layout = layoutOf(vmsanDir());
-const dir = mkdtempSync(join(tmpdir(), "vmsan-bench-boot-"));
-const driver = new QemuDriver({ stateDir: join(dir, "state") });
 
 /** A VM of two empty disks. */
-async function makeSpec(kernel: Kernel, index: number): Promise<VmSpec> {
+async function makeSpec(dir: string, kernel: Kernel, index: number): Promise<VmSpec> {
   const initramfs = await ensureInitramfs({ dir: layout.initramfs, agent: agentBinary(), kernel });
   const id = `vm-be${index.toString(16).padStart(6, "0")}`;
   const home = join(dir, id);
@@ -68,12 +68,10 @@ async function echo(vm: RunningVm): Promise<void> {
   stream.destroy();
 }
 
-/** The middle one. */
-function median(numbers: number[]): number {
-  return [...numbers].sort((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? Number.NaN;
-}
-
-try {
+await bench("boot", async ({ dir, defer }) => {
+  const driver = new QemuDriver({ stateDir: join(dir, "state") });
+  let running: RunningVm | undefined;
+  defer(async () => await running?.kill());
   await ensureKernel({ dir: layout.kernels });
   const kernels = (await listKernels(layout.kernels)).filter(
     (kernel) =>
@@ -86,27 +84,33 @@ try {
       .join(" ")}`,
   );
   let index = 0;
-  const seen = kernels.map((kernel) => ({ kernel, times: [] as number[], memory: [] as number[] }));
+  const seen = kernels.map((kernel) => ({
+    kernel,
+    times: [] as number[],
+    cpu: [] as number[],
+    memory: [] as number[],
+  }));
   // By turns, so that what else the host does burdens all alike.
   for (let run = 0; run < Number(values.runs); run++) {
-    for (const { kernel, times, memory } of seen) {
-      const spec = await makeSpec(kernel, (index += 1));
+    for (const { kernel, times, cpu, memory } of seen) {
+      const spec = await makeSpec(dir, kernel, (index += 1));
       const from = performance.now();
       const vm = await driver.start(spec, AbortSignal.timeout(60_000));
+      running = vm;
       await echo(vm);
       times.push(performance.now() - from);
+      cpu.push(processCpu(vm.process.pid));
       const status = readFileSync(`/proc/${vm.process.pid}/status`, "utf8");
       memory.push(Number(/^VmRSS:\s*(\d+)/m.exec(status)?.[1]) / 1024);
       await vm.kill();
+      running = undefined;
       await driver.cleanup(spec);
     }
   }
-  for (const { kernel, times, memory } of seen) {
+  for (const { kernel, times, cpu, memory } of seen) {
     const line = { median: median(times), least: Math.min(...times), rss: median(memory) };
     console.log(
-      `${kernel.id}: agent answers after ${line.median.toFixed(0)} ms (least ${line.least.toFixed(0)}), ${line.rss.toFixed(0)} MiB resident, ${kernel.modules.length} modules`,
+      `${kernel.id}: agent answers after ${line.median.toFixed(0)} ms (least ${line.least.toFixed(0)}) and ${median(cpu).toFixed(0)} ms of CPU, ${line.rss.toFixed(0)} MiB resident, ${kernel.modules.length} modules`,
     );
   }
-} finally {
-  rmSync(dir, { recursive: true, force: true });
-}
+});

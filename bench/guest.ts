@@ -14,12 +14,13 @@
 import { spawn } from "node:child_process";
 import { randomFillSync } from "node:crypto";
 import { existsSync, writeFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
 import { Vmsan } from "../src/client/vmsan.ts";
 import { bench, measured } from "./lib/bench.ts";
 import type { Bench } from "./lib/bench.ts";
+import { vmsan } from "./lib/home.ts";
 import { byTurns, costOf, median, processCpu, report } from "./lib/measure.ts";
 import type { Cost } from "./lib/measure.ts";
 import { clientOf, localSshd, withMaster } from "./lib/sshd.ts";
@@ -36,7 +37,6 @@ const { values: flags } = parseArgs({
 });
 const rounds = Number(flags.rounds);
 const bytes = Number(flags.mib) << 20;
-const vmsan = resolve(import.meta.dirname, "../bin/vmsan");
 
 /** What vmsan's side is measured with. */
 interface Side {

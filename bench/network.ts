@@ -7,18 +7,15 @@
  * sequence makes the same network with one program launch for each step.
  */
 import { loadavg } from "node:os";
+import { bench, measured } from "./lib/bench.ts";
 import { buildBench, inWorld, whyNot } from "../test/network/launch.ts";
 
-const reason = whyNot();
-if (reason === undefined) {
-  const bench = buildBench();
-  try {
-    const load = loadavg()[0];
-    const lines = await inWorld(bench, "measure.ts", { rounds: 30 });
-    process.stdout.write(`${JSON.stringify({ load, ...Object.assign({}, ...lines) }, null, 2)}\n`);
-  } finally {
-    bench.remove();
-  }
-} else {
-  process.stdout.write(`${JSON.stringify({ skipped: reason })}\n`);
-}
+await bench("network", async (own) => {
+  const reason = whyNot();
+  if (reason !== undefined) return console.log(JSON.stringify({ skipped: reason }));
+  const tools = buildBench();
+  own.defer(tools.remove);
+  const load = loadavg()[0];
+  const lines = await inWorld(tools, "measure.ts", { rounds: 30 }, {}, measured);
+  return console.log(JSON.stringify({ load, ...Object.assign({}, ...lines) }, null, 2));
+});

@@ -11,12 +11,15 @@
  */
 import { execFileSync, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { loadavg, tmpdir } from "node:os";
-import { basename, join, resolve } from "node:path";
+import { loadavg } from "node:os";
+import { basename, join } from "node:path";
 import { parseArgs } from "node:util";
 import { gunzipSync } from "node:zlib";
 import { startRegistry } from "../test/registry/docker-registry.ts";
 import { makeImage, noise, tarOf, writeLayout } from "../test/registry/fixture.ts";
+import { bench, measured } from "./lib/bench.ts";
+import { daemonOf, ownHome, vmsan } from "./lib/home.ts";
+import { median } from "./lib/measure.ts";
 
 const { values } = parseArgs({
   options: {
@@ -28,7 +31,6 @@ const { values } = parseArgs({
   },
 });
 const rounds = Number(values.rounds);
-const bin = resolve(import.meta.dirname, "../bin/vmsan");
 /** Most resident memory of the daemon in any run, in MiB. */
 let daemonPeak = 0;
 
@@ -49,6 +51,7 @@ async function measure(file: string, args: string[], env = process.env): Promise
     stdio: ["ignore", "ignore", "pipe"],
     env,
   });
+  measured(child);
   let err = "";
   child.stderr.on("data", (text: Buffer) => (err += text.toString()));
   const code = await new Promise<number | null>((resolve) => child.on("close", resolve));
@@ -81,7 +84,7 @@ async function measureOurs(
   // Sets the highest memory to the present one.
   writeFileSync(`/proc/${pid}/clear_refs`, "5");
   const before = daemonUse(pid);
-  const own = await measure(bin, ["image", "pull", reference], env);
+  const own = await measure(vmsan, ["image", "pull", reference], env);
   const after = daemonUse(pid);
   daemonPeak = Math.max(daemonPeak, after.most);
   return {
@@ -89,12 +92,6 @@ async function measureOurs(
     cpu: own.cpu + after.cpu - before.cpu,
     memory: after.most - before.now,
   };
-}
-
-/** The middle one. */
-function median(numbers: number[]): number {
-  const sorted = [...numbers].sort((a, b) => a - b);
-  return sorted[sorted.length >> 1] ?? 0;
 }
 
 /** An image as real ones are: text and programs of this machine in several layers. */
@@ -148,9 +145,14 @@ function layersOf(layout: string): { digest: string; size: number }[] {
 }
 
 /** Pull one image by both, in turns, and print what it took. */
-async function compare(name: string, root: string, host: string, pid: number): Promise<void> {
-  const home = join(root, "home");
-  const env = { ...process.env, VMSAN_DIR: home };
+async function compare(
+  name: string,
+  root: string,
+  host: string,
+  env: NodeJS.ProcessEnv & { VMSAN_DIR: string },
+  pid: number,
+): Promise<void> {
+  const home = env.VMSAN_DIR;
   const layout = mkdtempSync(join(root, "layout-"));
   // By a process of its own: the more memory this one has, the longer it takes to start another.
   const make = [import.meta.filename, "--big", values.big, "--make", name, "--layout", layout];
@@ -182,7 +184,7 @@ async function compare(name: string, root: string, host: string, pid: number): P
     }
     if (readdirSync(join(home, "images/partial")).length > 0)
       throw new Error("something is left over");
-    execFileSync(bin, ["image", "rm", reference], { env, stdio: "ignore" });
+    execFileSync(vmsan, ["image", "rm", reference], { env, stdio: "ignore" });
     rmSync(other, { recursive: true });
     // The first round warms the caches.
     if (round === 0) ours.length = theirs.length = 0;
@@ -212,26 +214,16 @@ async function compare(name: string, root: string, host: string, pid: number): P
   );
 }
 
-/** Compare all images. */
-async function main(): Promise<void> {
-  const root = mkdtempSync(join(tmpdir(), "vmsan-bench-pull-"));
-  const env = { ...process.env, VMSAN_DIR: join(root, "home") };
-  const registry = await startRegistry();
-  try {
-    execFileSync(bin, ["daemon", "start"], { env });
-    const status = execFileSync(bin, ["daemon", "status", "--json"], { env, encoding: "utf8" });
-    const { pid } = JSON.parse(status) as { pid: number };
-    for (const name of Object.keys(IMAGES)) await compare(name, root, registry.host, pid);
-  } finally {
-    execFileSync(bin, ["daemon", "stop"], { env });
-    await registry.stop();
-    rmSync(root, { recursive: true, force: true });
-  }
-}
-
 const layers = IMAGES[values.make ?? ""];
-if (layers === undefined) await main();
-else {
+if (layers === undefined) {
+  await bench("pull", async (own) => {
+    const env = ownHome(own);
+    const registry = await startRegistry();
+    own.defer(async () => await registry.stop());
+    const pid = daemonOf(env);
+    for (const name of Object.keys(IMAGES)) await compare(name, own.dir, registry.host, env, pid);
+  });
+} else {
   const image = makeImage({ layers: layers() });
   writeLayout(values.layout, [{ top: image.manifest, tag: "x", images: [image] }]);
 }

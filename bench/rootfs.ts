@@ -8,17 +8,16 @@
  * `tune2fs`, and `umoci unpack` + `mkfs.ext4 -d`. Prints JSON. For honest numbers the machine must
  * have nothing else to do: the load is printed too.
  */
-import { spawnSync } from "node:child_process";
+import { spawn } from "node:child_process";
 import {
   createReadStream,
   mkdirSync,
-  mkdtempSync,
   readFileSync,
   rmSync,
   statSync,
   writeFileSync,
 } from "node:fs";
-import { loadavg, tmpdir } from "node:os";
+import { loadavg } from "node:os";
 import { join } from "node:path";
 import { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -27,6 +26,9 @@ import { createGunzip } from "node:zlib";
 import { buildSync } from "esbuild";
 import { makeTar, storeLayer, storeLayout, type TestEntry } from "../src/layers/testing.ts";
 import type { LayerBlob } from "../src/model/image.ts";
+import { entryPoints } from "../scripts/bundle.ts";
+import { bench, measured } from "./lib/bench.ts";
+import { median } from "./lib/measure.ts";
 
 const { values } = parseArgs({
   options: {
@@ -38,7 +40,8 @@ const { values } = parseArgs({
   },
 });
 const SIZE = 10 * 2 ** 30;
-const dir = mkdtempSync(join(tmpdir(), "vmsan-bench-"));
+/** The measurement's directory. */
+let dir = "";
 
 /** Content that compresses about three to one, as programs do. */
 function content(bytes: number, seed: number): Buffer {
@@ -77,10 +80,24 @@ async function timed(step: () => Promise<unknown> | void): Promise<number> {
   return (performance.now() - started) / 1000;
 }
 
-/** Run a program that must succeed. */
-function sh(file: string, args: string[]): void {
-  const { status, stderr } = spawnSync(file, args, { stdio: ["ignore", "ignore", "pipe"] });
-  if (status !== 0) throw new Error(`${file}: ${String(stderr)}`);
+/** Run a program that must succeed; gives what it printed. */
+async function sh(file: string, args: string[]): Promise<string> {
+  const child = spawn(file, args, { stdio: ["ignore", "pipe", "pipe"] });
+  measured(child);
+  const said = { out: "", err: "" };
+  child.stdout.on(
+    "data",
+    (text: Buffer) => (said.out = (said.out + text.toString()).slice(-65_536)),
+  );
+  child.stderr.on("data", (text: Buffer) => (said.err = (said.err + text.toString()).slice(-2000)));
+  await new Promise<void>((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", (code) => {
+      if (code === 0) resolve();
+      else reject(new Error(`${file}: ${said.err}`));
+    });
+  });
+  return said.out;
 }
 
 /** Decompress everything at once, keep nothing. */
@@ -97,9 +114,9 @@ async function floor(layers: LayerBlob[]): Promise<void> {
 }
 
 /** mkfs.ext4 -d. */
-function mkfs(tree: string): void {
+async function mkfs(tree: string): Promise<void> {
   const image = join(dir, "mkfs.ext4");
-  sh("mkfs.ext4", [
+  await sh("mkfs.ext4", [
     "-q",
     "-F",
     "-m",
@@ -111,71 +128,61 @@ function mkfs(tree: string): void {
     image,
     `${SIZE / 1024}k`,
   ]);
-  sh("tune2fs", ["-L", "bench", image]);
+  await sh("tune2fs", ["-L", "bench", image]);
   rmSync(image);
 }
 
 /** tar -x of each layer, then mkfs. */
-function tarAndMkfs(layers: LayerBlob[]): void {
+async function tarAndMkfs(layers: LayerBlob[]): Promise<void> {
   const tree = join(dir, "tree");
   mkdirSync(tree);
   for (const { path } of layers)
-    sh("tar", ["-xzpf", path, "-C", tree, "--numeric-owner", "--xattrs"]);
-  mkfs(tree);
-  sh("rm", ["-rf", tree]);
+    await sh("tar", ["-xzpf", path, "-C", tree, "--numeric-owner", "--xattrs"]);
+  await mkfs(tree);
+  await sh("rm", ["-rf", tree]);
 }
 
 /** umoci unpack, then mkfs. */
-function umociAndMkfs(oci: string): void {
+async function umociAndMkfs(oci: string): Promise<void> {
   const bundle = join(dir, "bundle");
   const rootless = process.getuid?.() === 0 ? [] : ["--rootless"];
-  sh("umoci", ["unpack", ...rootless, "--image", oci, bundle]);
-  mkfs(join(bundle, "rootfs"));
-  sh("rm", ["-rf", bundle]);
+  await sh("umoci", ["unpack", ...rootless, "--image", oci, bundle]);
+  await mkfs(join(bundle, "rootfs"));
+  await sh("rm", ["-rf", bundle]);
 }
 
 /** The direct builder as users have it: bundled, without types to strip at every start. */
 function bundleDirect(): string {
   const out = join(dir, "bundle");
   const source = join(import.meta.dirname, "..");
+  // Programs and threads lie where the package has them: the builder is a process of its own.
+  const parts = entryPoints().filter((entry) => /rootfs|worker/.test(entry.out));
+  const program = { in: "bench/rootfs-direct.ts", out: "rootfs-direct" };
   buildSync({
-    entryPoints: [
-      join(source, "bench/rootfs-direct.ts"),
-      join(source, "src/rootfs/build-worker.ts"),
-      join(source, "src/layers/inflate-worker.ts"),
-    ],
+    absWorkingDir: source,
+    entryPoints: [...parts, program],
     bundle: true,
     platform: "node",
     format: "esm",
-    outdir: out,
-    entryNames: "[name]",
+    outdir: join(out, "dist"),
     logLevel: "error",
   });
   writeFileSync(join(out, "package.json"), '{"type":"module"}');
-  return join(out, "rootfs-direct.js");
+  return join(out, "dist/rootfs-direct.js");
 }
 
 /** The direct builder in a process of its own, for its memory and I/O. */
-function direct(program: string, list: string): Record<string, number> {
+async function direct(program: string, list: string): Promise<Record<string, number>> {
   const image = join(dir, "direct.ext4");
-  const { status, stdout, stderr } = spawnSync(process.execPath, [
-    program,
-    list,
-    image,
-    String(SIZE),
-  ]);
-  if (status !== 0) throw new Error(String(stderr));
-  const result = JSON.parse(String(stdout)) as Record<string, number>;
+  const stdout = await sh(process.execPath, [program, list, image, String(SIZE)]);
+  const result = JSON.parse(stdout) as Record<string, number>;
   result.allocatedMb = (statSync(image).blocks * 512) / 1e6;
   rmSync(image);
   return result;
 }
 
-/** The middle value. */
-const median = (numbers: number[]): number =>
-  numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? Number.NaN;
-
-try {
+await bench("rootfs", async (own) => {
+  dir = own.dir;
   const layers =
     values.layers === undefined
       ? syntheticLayers(Number(values.megabytes), Number(values.files))
@@ -194,7 +201,7 @@ try {
     seconds.floor?.push(await timed(() => floor(layers)));
     const { user, system } = process.cpuUsage(from);
     cpu.floor?.push((user + system) / 1e6);
-    last = direct(program, list);
+    last = await direct(program, list);
     cpu.direct?.push(last.cpuSeconds ?? Number.NaN);
     seconds.direct?.push(last.seconds ?? Number.NaN);
   }
@@ -226,6 +233,4 @@ try {
       2,
     ),
   );
-} finally {
-  rmSync(dir, { recursive: true, force: true });
-}
+});

@@ -7,89 +7,76 @@
  * `warm`: everything is cached. The alternative in the same run is the same guest command through
  * `vmsan exec` in a VM that runs already: what is left when nothing needs to be made.
  */
-import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, mkdirSync, rmSync, symlinkSync } from "node:fs";
-import { loadavg, tmpdir } from "node:os";
+import { spawn } from "node:child_process";
+import { mkdirSync, symlinkSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { bench, measured } from "./lib/bench.ts";
+import { callVmsan, daemonOf, ownHome, vmsan } from "./lib/home.ts";
+import { childrenCpu, processCpu, report, summary } from "./lib/measure.ts";
+import type { Cost } from "./lib/measure.ts";
 
 const { values } = parseArgs({ options: { rounds: { type: "string", default: "5" } } });
 const rounds = Number(values.rounds);
 const root = resolve(import.meta.dirname, "..");
-const bin = join(root, "bin/vmsan");
 const prepared = process.env["VMSAN_DIR"] ?? join(root, ".cache/vmsan");
 
-/** Milliseconds from the start of a command to its first byte of output, and its timings. */
-async function firstByte(dir: string, args: string[]): Promise<{ ms: number; phases: object }> {
+/** From the start of a command to its first byte of output, what that and its end cost, and its timings. */
+async function firstByte(
+  env: NodeJS.ProcessEnv,
+  daemon: number,
+  args: string[],
+): Promise<{ cost: Cost; phases: object }> {
+  const before = [childrenCpu(), processCpu(daemon)] as const;
   const start = performance.now();
-  const child = spawn(bin, args, { env: { ...process.env, VMSAN_DIR: dir } });
-  let ms = Number.NaN;
+  const child = spawn(vmsan, args, { env });
+  measured(child);
+  let wallMs = Number.NaN;
   let stderr = "";
-  child.stdout.once("data", () => (ms = performance.now() - start));
+  child.stdout.once("data", () => (wallMs = performance.now() - start));
   child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
   const code = await new Promise((done) => child.on("close", done));
   if (code !== 0) throw new Error(`${args.join(" ")}: status ${String(code)}: ${stderr}`);
   const phases = /^vm-[0-9a-f]{8}: (\{.*\})$/m.exec(stderr)?.[1] ?? "{}";
-  return { ms, phases: JSON.parse(phases) as object };
+  const cost = {
+    wallMs,
+    cpuMs: childrenCpu() - before[0],
+    daemonCpuMs: processCpu(daemon) - before[1],
+  };
+  return { cost, phases: JSON.parse(phases) as object };
 }
 
-/** The middle value. */
-function median(numbers: number[]): number {
-  return numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? Number.NaN;
-}
-
-const dir = mkdtempSync(join(tmpdir(), "vmsan-bench-run-"));
-const call = (...args: string[]): string => {
-  const result = spawnSync(bin, args, {
-    env: { ...process.env, VMSAN_DIR: dir },
-    encoding: "utf8",
-  });
-  if (result.status !== 0) throw new Error(`${args.join(" ")}: ${result.stderr}`);
-  return result.stdout.trim();
-};
-try {
+await bench("run", async (own) => {
+  const env = ownHome(own);
   for (const name of ["kernels", "runtimes", "initramfs", "probes"]) {
     mkdirSync(join(prepared, name), { recursive: true });
-    symlinkSync(join(prepared, name), join(dir, name));
+    mkdirSync(env.VMSAN_DIR, { recursive: true });
+    symlinkSync(join(prepared, name), join(env.VMSAN_DIR, name));
   }
-  const run = ["run", "--verbose", "base", "--", "echo", "hi"];
-  const report = (what: string, ms: number[], phases: object, ratio?: number): void =>
-    console.log(
-      JSON.stringify({
-        bench: "run",
-        what,
-        rounds: ms.length,
-        medianMs: Math.round(median(ms)),
-        phases,
-        ...(ratio === undefined ? {} : { ratio: Number(ratio.toFixed(1)) }),
-        load: loadavg()[0],
-      }),
-    );
-  call("list");
-  const cold: number[] = [];
-  let coldPhases: object = {};
-  for (let i = 0; i < Math.min(rounds, 3); i += 1) {
-    call("image", "prune", "--all");
-    const { ms, phases } = await firstByte(dir, run);
-    cold.push(ms);
-    coldPhases = phases;
+  const daemon = daemonOf(env);
+  /** Run it so often; gives the whole, and the phases of the last. */
+  const measure = async (
+    times: number,
+    args: string[],
+    before: () => void = () => undefined,
+  ): Promise<{ rounds: number; phases: object } & Cost> => {
+    const costs: Cost[] = [];
+    let phases: object = {};
+    for (let i = 0; i < times; i += 1) {
+      before();
+      const one = await firstByte(env, daemon, args);
+      costs.push(one.cost);
+      phases = one.phases;
+    }
+    return { rounds: times, ...summary(costs), phases };
+  };
+  const words = ["run", "--verbose", "base", "--", "echo", "hi"];
+  const cold = await measure(Math.min(rounds, 3), words, () => {
+    callVmsan(env, "image", "prune", "--all");
+  });
+  const warm = await measure(rounds, words);
+  const exec = await measure(rounds, ["exec", callVmsan(env, "create"), "echo", "hi"]);
+  for (const [what, line] of Object.entries({ cold, warm, "exec in a running VM": exec })) {
+    report({ bench: "run", what, ...line, ratio: line.wallMs / exec.wallMs });
   }
-  const warm: number[] = [];
-  let warmPhases: object = {};
-  for (let i = 0; i < rounds; i += 1) {
-    const { ms, phases } = await firstByte(dir, run);
-    warm.push(ms);
-    warmPhases = phases;
-  }
-  const id = call("create");
-  const exec: number[] = [];
-  for (let i = 0; i < rounds; i += 1)
-    exec.push((await firstByte(dir, ["exec", id, "echo", "hi"])).ms);
-  call("rm", "-f", id);
-  report("cold", cold, coldPhases, median(cold) / median(exec));
-  report("warm", warm, warmPhases, median(warm) / median(exec));
-  report("exec in a running VM", exec, {}, 1);
-} finally {
-  spawnSync(bin, ["daemon", "stop"], { env: { ...process.env, VMSAN_DIR: dir } });
-  rmSync(dir, { recursive: true, force: true });
-}
+});

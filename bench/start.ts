@@ -1,60 +1,30 @@
 /**
- * bench/start: the command line's own start-up against `node -e 0`, taking turns.
+ * bench/start: the command line's own start-up against `node -e 0`, process by process, by turns.
  *
  *     node bench/start.ts [--rounds N]
  *
- * Prints a JSON line a command: medians of wall time and user+system time, and the ratio to
- * bare Node. `list` talks to a daemon that runs already.
+ * Prints a JSON line a command: the median of the wall time, the mean of user and system time (the
+ * daemon's beside it), and the ratio of wall times to bare Node. `list` talks to a daemon that runs already.
  */
-import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
-import { loadavg, tmpdir } from "node:os";
-import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
+import { bench } from "./lib/bench.ts";
+import { daemonOf, ownHome, vmsan } from "./lib/home.ts";
+import { byTurns, costOf, report } from "./lib/measure.ts";
 
 const { values } = parseArgs({ options: { rounds: { type: "string", default: "15" } } });
 const rounds = Number(values.rounds);
-const bin = resolve(import.meta.dirname, "../bin/vmsan");
-const dir = mkdtempSync(join(tmpdir(), "vmsan-bench-start-"));
-const env = { ...process.env, VMSAN_DIR: dir };
 
-const commands: Record<string, [string, string[]]> = {
-  "node -e 0": [process.execPath, ["-e", "0"]],
-  "vmsan --version": [bin, ["--version"]],
-  "vmsan --help": [bin, ["--help"]],
-  "vmsan list": [bin, ["list"]],
-};
-
-/** The middle value. */
-function median(numbers: number[]): number {
-  return numbers.toSorted((a, b) => a - b)[Math.floor(numbers.length / 2)] ?? Number.NaN;
-}
-
-try {
-  const samples = new Map<string, number[]>();
-  for (let round = -2; round < rounds; round += 1) {
-    for (const [name, [file, args]] of Object.entries(commands)) {
-      const start = performance.now();
-      const { status, stderr } = spawnSync(file, args, { env, encoding: "utf8" });
-      if (status !== 0) throw new Error(`${name}: status ${status}: ${stderr}`);
-      // The first rounds fill the page cache and the compile cache, and start the daemon.
-      if (round >= 0) samples.set(name, [...(samples.get(name) ?? []), performance.now() - start]);
-    }
+await bench("start", async (own) => {
+  const env = ownHome(own);
+  const daemon = daemonOf(env);
+  const costs = await byTurns(rounds, {
+    "node -e 0": () => costOf([process.execPath, "-e", "0"]),
+    "vmsan --version": () => costOf([vmsan, "--version"], { env }),
+    "vmsan --help": () => costOf([vmsan, "--help"], { env }),
+    "vmsan list": () => costOf([vmsan, "list"], { env, daemon }),
+  });
+  const base = costs["node -e 0"].wallMs;
+  for (const [command, cost] of Object.entries(costs)) {
+    report({ bench: "start", command, rounds, ...cost, ratio: cost.wallMs / base });
   }
-  const base = median(samples.get("node -e 0") ?? []);
-  for (const [name, times] of samples) {
-    console.log(
-      JSON.stringify({
-        bench: "start",
-        command: name,
-        rounds,
-        medianMs: Math.round(median(times)),
-        ratio: Number((median(times) / base).toFixed(2)),
-        load: loadavg()[0],
-      }),
-    );
-  }
-} finally {
-  spawnSync(bin, ["daemon", "stop"], { env });
-  rmSync(dir, { recursive: true, force: true });
-}
+});

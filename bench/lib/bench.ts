@@ -14,7 +14,7 @@ export interface Bench {
   /** A temporary directory of its own. */
   dir: string;
   /** What is to be undone at the end, the last first. */
-  defer(undo: () => void | Promise<void>): void;
+  defer: (undo: () => void | Promise<void>) => void;
 }
 
 /** Programs that run for the measurement. */

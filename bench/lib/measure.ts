@@ -30,7 +30,7 @@ export function processCpu(pid: number): number {
 }
 
 /** User and system time of this process's children that have ended, in milliseconds, by ticks. */
-function childrenCpu(): number {
+export function childrenCpu(): number {
   const fields = stat("self");
   return ((fields[13] ?? 0) + (fields[14] ?? 0)) * TICK_MS;
 }

@@ -77,10 +77,21 @@ function tied(command: readonly string[], env: NodeJS.ProcessEnv, bench: Bench):
   return child;
 }
 
-/** An sshd of our own on the loopback, with keys of its own. */
-export async function localSshd(bench: Bench): Promise<Ssh> {
+/**
+ * An sshd of our own on the loopback, with keys of its own.
+ * @returns undefined, and says why, where there is no OpenSSH and none can be fetched
+ */
+export async function localSshd(bench: Bench): Promise<Ssh | undefined> {
   const { dir } = bench;
-  const { path, env } = findSshd(dir);
+  let found: ReturnType<typeof findSshd>;
+  try {
+    execFileSync("ssh", ["-V"], { stdio: "ignore" });
+    found = findSshd(dir);
+  } catch (error) {
+    console.error(`without ssh to compare with: ${String(error)}`);
+    return undefined;
+  }
+  const { path, env } = found;
   for (const key of ["host", "user"])
     execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", "", "-f", join(dir, key)]);
   const port = await freePort();

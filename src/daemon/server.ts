@@ -7,7 +7,6 @@
 import { chmodSync, rmSync } from "node:fs";
 import type { IncomingMessage, Server } from "node:http";
 import type { Duplex } from "node:stream";
-import { pipeline } from "node:stream/promises";
 import { getRequestListener } from "@hono/node-server";
 import { Hono } from "hono";
 import { createServer } from "node:http";
@@ -141,6 +140,28 @@ export async function serve(service: Service, socket: string): Promise<Listening
   };
 }
 
+/** Why a stream is not opened after all. */
+const CLIENT_GONE = new VmsanError({ code: "ERR_CLIENT_GONE", message: "The client went away" });
+
+/**
+ * Copy both ways, each to its end, until both ends are closed. One that breaks breaks the other. By
+ * pipe() and not by pipeline(), which makes an error with its stack whenever a client leaves first.
+ */
+async function joined(client: Duplex, guest: Duplex): Promise<void> {
+  const closed = ([one, other]: readonly [Duplex, Duplex]): Promise<void> =>
+    new Promise((resolve) => {
+      one.on("error", () => other.destroy());
+      one.once("close", () => {
+        if (!one.readableEnded || !one.writableFinished) other.destroy();
+        resolve();
+      });
+    });
+  const ends = Promise.all([[client, guest] as const, [guest, client] as const].map(closed));
+  client.pipe(guest);
+  guest.pipe(client);
+  await ends;
+}
+
 /** Pipe an upgraded connection to a stream of the VM's agent, both ways, byte for byte. */
 async function handStreamThrough(
   service: Service,
@@ -150,8 +171,6 @@ async function handStreamThrough(
 ): Promise<void> {
   // A client that goes away ends the pipeline below; this keeps an early error from being fatal.
   client.on("error", () => client.destroy());
-  // node:http's own, ours and two pipelines' come to 11: one more than Node warns of.
-  client.setMaxListeners(20);
   try {
     const match = STREAM_PATH.exec(request.url ?? "");
     if (match === null || request.headers.upgrade !== "vmsan-stream") {
@@ -160,17 +179,15 @@ async function handStreamThrough(
     }
     checkVersion(request.headers[VERSION_HEADER]?.toString());
     const gone = new AbortController();
-    client.once("close", () => gone.abort());
+    // One reason for all: making an error with its stack for each command takes longer than the rest.
+    client.once("close", () => gone.abort(CLIENT_GONE));
     const channel = service.sandboxes.channel(match[1] ?? "");
     const guest = await channel.open(match[2] ?? "", gone.signal);
-    // Two pipelines on one duplex listen to it more often than the default allows.
-    client.setMaxListeners(32);
-    guest.setMaxListeners(32);
     client.write(
       "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: vmsan-stream\r\n\r\n",
     );
     if (head.length > 0) client.unshift(head);
-    await Promise.all([pipeline(client, guest), pipeline(guest, client)]);
+    await joined(client, guest);
   } catch (error) {
     if (client.destroyed) return;
     const known = asVmsanError(error, "Cannot open a stream to the guest");

@@ -1,5 +1,6 @@
 /** Builds the test tools and runs one of the worlds in namespaces of its own. */
 import { execFileSync, spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -46,12 +47,14 @@ export function buildBench(): Bench {
  * Run a script of this folder in fresh network and mount namespaces; gives its lines.
  * @param job becomes its argument, with the paths of the tools and a state directory
  * @param env beyond this process's environment
+ * @param started is given the process; when that is killed, so is the world
  */
 export async function inWorld(
   bench: Bench,
   script: string,
   job: Record<string, unknown> = {},
   env: Record<string, string> = {},
+  started: (child: ChildProcess) => void = () => undefined,
 ): Promise<Record<string, unknown>[]> {
   const state = mkdtempSync(join(bench.dir, "state-"));
   const full = { ...job, nettool: bench.nettool, helper: bench.helper, dir: state };
@@ -71,6 +74,7 @@ export async function inWorld(
     ],
     { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...env } },
   );
+  started(child);
   const lines: Record<string, unknown>[] = [];
   let complaints = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => {
