@@ -5,6 +5,8 @@ import type { ProgressSink } from "../model/progress.ts";
 import { identityOf, isAlive } from "../util/process-identity.ts";
 import { packageVersion } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
+import { VmsanError, messageOf } from "../model/errors.ts";
+import { ATTEMPTS, daemonLost, isKilledAtStart } from "./lost.ts";
 import { Transport, isConnectionLost, isNotListening, isOtherVersion } from "./transport.ts";
 import type { CallOptions, RemoteServer, StreamedCallOptions } from "./transport.ts";
 
@@ -24,6 +26,19 @@ export interface DaemonInfo {
   root: string;
   protocol: number;
 }
+
+/** What becomes of a call whose daemon ends before it has answered. */
+export interface RepeatOptions {
+  /** Made again with the next daemon. Default: every method but POST. */
+  repeat?: boolean;
+  /**
+   * Code of the error that, of a call made again, says that the first one was carried out; its
+   * result is undefined then.
+   */
+  doneIf?: string;
+}
+
+const PAUSE_MS = 50;
 
 /** The daemon of a directory, started when needed, and calls to it. */
 export class Daemon {
@@ -80,19 +95,85 @@ export class Daemon {
     }
   }
 
+  /**
+   * Call, and with the next daemon again when one ends before it has answered and the call may be
+   * repeated. @throws ERR_DAEMON_LOST otherwise, with the broken connection as its cause
+   */
+  private async outlive<T>(
+    method: string,
+    path: string,
+    options: RepeatOptions & { signal?: AbortSignal },
+    body: (transport: Transport) => Promise<T>,
+  ): Promise<T> {
+    const { repeat = method !== "POST", doneIf, signal } = options;
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await this.withDaemon(body);
+      } catch (error) {
+        if (attempt > 1 && error instanceof VmsanError && error.code === doneIf) {
+          return undefined as T;
+        }
+        if (!isConnectionLost(error) && !isKilledAtStart(error)) throw error;
+        signal?.throwIfAborted();
+        const nobody = !this.mayStart && isNotListening(error);
+        if (!repeat || nobody || attempt === ATTEMPTS) throw this.lost(method, path, error);
+      }
+      await sleep(PAUSE_MS * attempt);
+    }
+  }
+
+  /** The error of a call of which nothing more is known. */
+  private lost(method: string, path: string, cause: unknown): VmsanError {
+    const call = `${method} ${path}`;
+    if (!this.mayStart && isNotListening(cause)) {
+      const { remote } = this.transport;
+      return new VmsanError(
+        {
+          code: "ERR_DAEMON_NOT_RUNNING",
+          message: `Nobody takes ${call}`,
+          why: remote
+            ? `The gateway does not answer: ${messageOf(cause)}`
+            : `No daemon serves ${this.layout.root}, and this client was told to start none.`,
+          fix: remote
+            ? "Check its address, and that it runs there: vmsan gateway."
+            : "Start it with any command (vmsan list), or allow it: new Vmsan({ start: true }).",
+        },
+        cause,
+      );
+    }
+    return daemonLost(
+      `it had answered ${call}`,
+      "Whether that was carried out is not known.",
+      `See what is there (vmsan list, vmsan image ls), then run it again; ${this.layout.daemonLog} says what the daemon did.`,
+      cause,
+    );
+  }
+
   /** A call with one JSON reply. */
-  async call<T>(method: string, path: string, options?: CallOptions): Promise<T> {
-    return await this.withDaemon((transport) => transport.call<T>(method, path, options));
+  async call<T>(
+    method: string,
+    path: string,
+    options: CallOptions & RepeatOptions = {},
+  ): Promise<T> {
+    return await this.outlive(method, path, options, (transport) =>
+      transport.call<T>(method, path, options),
+    );
   }
 
   /** A call whose reply is progress and a result. */
-  async streamed<T>(method: string, path: string, options: StreamedCallOptions): Promise<T> {
-    // What was uploaded in vain would be lost.
-    if (options.upload !== undefined && !this.transport.remote) await this.ensure();
-    return await this.withDaemon((transport) => transport.streamed<T>(method, path, options));
+  async streamed<T>(
+    method: string,
+    path: string,
+    options: StreamedCallOptions & RepeatOptions,
+  ): Promise<T> {
+    return await this.outlive(method, path, options, async (transport) => {
+      // What was uploaded in vain would be lost.
+      if (options.upload !== undefined && !transport.remote) await this.ensure();
+      return await transport.streamed<T>(method, path, options);
+    });
   }
 
-  /** A call whose reply is bytes. */
+  /** A call whose reply is bytes; see resumed.ts for those that outlive the daemon. */
   async download(method: string, path: string, options?: CallOptions): Promise<Readable> {
     return await this.withDaemon((transport) => transport.download(method, path, options));
   }

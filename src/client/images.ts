@@ -8,6 +8,7 @@ import type { DiskRequest, ImageList, ImageView, PruneReport, PullPolicy } from 
 import type { DiskSummary } from "../model/disk.ts";
 import type { ImageConfig } from "../model/image.ts";
 import { parseDiskSize } from "../util/units.ts";
+import { daemonLost } from "./lost.ts";
 import { absoluteSource, registryAccess } from "./options.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
 
@@ -71,6 +72,8 @@ export class Images {
         registry: registryAccess(caFile),
         ...(platform === undefined ? {} : { platform }),
       },
+      // What had come whole is there already.
+      repeat: true,
       ...work,
     });
   }
@@ -91,7 +94,7 @@ export class Images {
     const { signal, onProgress } = work;
     const route = `/v1/images/load?${query.toString()}`;
     const [image] = await this.daemon.streamed<ImageDetails[]>("POST", route, {
-      upload: process.stdin,
+      upload: () => process.stdin,
       ...(signal === undefined ? {} : { signal }),
       ...(onProgress === undefined ? {} : { onProgress }),
     });
@@ -111,28 +114,42 @@ export class Images {
 
   /** Give an image one more name. */
   async tag(name: string, newName: string): Promise<void> {
-    await this.daemon.call("POST", "/v1/images/tag", { body: { name, newName } });
+    await this.daemon.call("POST", "/v1/images/tag", { body: { name, newName }, repeat: true });
   }
 
   /** Take a name away; what nothing else uses goes with the next prune. @throws ERR_IMAGE_IN_USE */
   async remove(name: string): Promise<void> {
-    await this.daemon.call("DELETE", `/v1/images?name=${encodeURIComponent(name)}`);
+    await this.daemon.call("DELETE", `/v1/images?name=${encodeURIComponent(name)}`, {
+      doneIf: "ERR_IMAGE_NOT_FOUND",
+    });
   }
 
   /** Remove what neither a name nor a VM uses; with `all`, every image that no VM uses. */
   async prune(options: { all?: boolean } = {}): Promise<PruneReport> {
     return await this.daemon.call<PruneReport>("POST", "/v1/images/prune", {
       body: { all: options.all ?? false },
+      repeat: true,
     });
   }
 
   /** Load every image of a `docker save` or OCI archive. @param from a file's path or a stream */
   async load(from: string | Readable, work: WorkOptions = {}): Promise<ImageDetails[]> {
-    const upload = typeof from === "string" ? createReadStream(resolve(from)) : from;
-    return await this.daemon.streamed<ImageDetails[]>("POST", "/v1/images/load", {
-      upload,
-      ...work,
-    });
+    let file: Readable | undefined;
+    try {
+      return await this.daemon.streamed<ImageDetails[]>("POST", "/v1/images/load", {
+        upload: () => {
+          if (typeof from !== "string") return from;
+          file?.destroy();
+          file = createReadStream(resolve(from));
+          return file;
+        },
+        // A stream can be read once only.
+        repeat: typeof from === "string",
+        ...work,
+      });
+    } finally {
+      file?.destroy();
+    }
   }
 
   /**
@@ -147,10 +164,9 @@ export class Images {
     const { signal, format = "oci-archive" } = options;
     const query = new URLSearchParams({ name, format });
     const route = `/v1/images/save?${query.toString()}`;
-    const archive = await this.daemon.download(
-      "GET",
-      route,
-      signal === undefined ? {} : { signal },
+    const { fromStart, resumed } = await import("./resumed.ts");
+    const archive = resumed(
+      fromStart(() => this.daemon.download("GET", route, signal === undefined ? {} : { signal })),
     );
     if (typeof to !== "string") {
       await pipeline(archive, to, { end: false });
@@ -197,10 +213,19 @@ export class Images {
       ...(await this.source(source, options.pull ?? "missing", options)),
       ...(options.platform === undefined ? {} : { platform: options.platform }),
     };
-    return await this.daemon.streamed<DiskSummary>("POST", "/v1/images/disk", {
+    const summary = await this.daemon.streamed<DiskSummary | undefined>("POST", "/v1/images/disk", {
       body: request,
+      repeat: true,
+      doneIf: "ERR_DISK_EXISTS",
       ...(options.signal === undefined ? {} : { signal: options.signal }),
       ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
     });
+    if (summary !== undefined) return summary;
+    throw daemonLost(
+      `it had reported on ${request.output}`,
+      "The file was not there before, and gets its name when it is whole.",
+      `Use it, or remove it and run the command again: rm ${request.output}`,
+      undefined,
+    );
   }
 }

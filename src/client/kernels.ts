@@ -27,7 +27,10 @@ export class Kernels {
       file: resolve(file),
       ...(modulesDir === undefined ? {} : { modulesDir: resolve(modulesDir) }),
     };
-    return await this.daemon.call<KernelView>("POST", "/v1/kernels", { body: request });
+    return await this.daemon.call<KernelView>("POST", "/v1/kernels", {
+      body: request,
+      repeat: true,
+    });
   }
 
   /**
@@ -36,11 +39,16 @@ export class Kernels {
    * @throws ERR_KERNEL_NOT_FOUND
    */
   async use(id: string): Promise<KernelList> {
-    return await this.daemon.call<KernelList>("POST", "/v1/kernels/use", { body: { id } });
+    return await this.daemon.call<KernelList>("POST", "/v1/kernels/use", {
+      body: { id },
+      repeat: true,
+    });
   }
 
   /** Remove a kernel. @throws ERR_KERNEL_NOT_FOUND, ERR_KERNEL_IN_USE while a VM boots it */
   async remove(id: string): Promise<void> {
-    await this.daemon.call("DELETE", `/v1/kernels/${encodeURIComponent(id)}`);
+    await this.daemon.call("DELETE", `/v1/kernels/${encodeURIComponent(id)}`, {
+      doneIf: "ERR_KERNEL_NOT_FOUND",
+    });
   }
 }

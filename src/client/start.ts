@@ -21,10 +21,11 @@ const YOUNG_GENERATION = "--max-semi-space-size=4";
  * @throws ERR_DAEMON_START with the end of its log
  */
 export async function startDaemon(layout: Layout): Promise<void> {
-  const fail = (why: string, cause?: unknown): VmsanError =>
+  const fail = (why: string, cause?: unknown, details?: Record<string, unknown>): VmsanError =>
     new VmsanError(
       {
         code: "ERR_DAEMON_START",
+        ...(details === undefined ? {} : { details }),
         message: `Cannot start the daemon for ${layout.root}`,
         why,
         fix: `See ${layout.daemonLog}; \`vmsan doctor\` checks the directory.`,
@@ -67,9 +68,13 @@ export async function startDaemon(layout: Layout): Promise<void> {
           settle();
           reject(fail(messageOf(error), error));
         });
-        child.once("exit", (code, signal) => {
+        // Not "exit": what it said may not have been read yet.
+        child.once("close", (code, signal) => {
           settle();
-          reject(fail(`It ended with ${signal ?? `status ${code}`} before it served.`));
+          const how = signal === null ? undefined : { signal };
+          reject(
+            fail(`It ended with ${signal ?? `status ${code}`} before it served.`, undefined, how),
+          );
         });
         pipe.setEncoding("utf8");
         pipe.on("data", (chunk: string) => {
@@ -81,7 +86,7 @@ export async function startDaemon(layout: Layout): Promise<void> {
       });
       if (!report.ready) throw new VmsanError(report.error);
     } finally {
-      child.removeAllListeners("exit");
+      child.removeAllListeners("close");
       pipe.destroy();
       child.unref();
     }

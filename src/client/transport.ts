@@ -23,8 +23,8 @@ const MAX_LINE = 16 << 20;
 export interface CallOptions {
   /** Sent as JSON. */
   body?: unknown;
-  /** Sent as it is (instead of `body`). */
-  upload?: Readable;
+  /** Opens what is sent as it is (instead of `body`). */
+  upload?: () => Readable;
   signal?: AbortSignal;
   headers?: Record<string, string>;
 }
@@ -189,11 +189,14 @@ export class Transport {
       const request = http(route.secure).request(requestOptions, resolve);
       request.on("error", reject);
       this.watch(request);
-      if (options.upload === undefined) request.end(payload);
-      else {
-        options.upload.on("error", (error) => request.destroy(error));
-        options.upload.pipe(request);
+      if (options.upload === undefined) {
+        request.end(payload);
+        return;
       }
+      const upload = options.upload();
+      upload.on("error", (error) => request.destroy(error));
+      request.on("close", () => upload.unpipe(request));
+      upload.pipe(request);
     });
   }
 

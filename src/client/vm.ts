@@ -1,6 +1,6 @@
 /** One VM, as SDK users hold it. */
-import type { Duplex, Readable } from "node:stream";
-import { setTimeout as sleep } from "node:timers/promises";
+import { Readable } from "node:stream";
+import type { Duplex } from "node:stream";
 import type { CopyOptions } from "../agent/copy.ts";
 import type { FileOptions } from "../agent/file-stream.ts";
 import type { Endpoint } from "../agent/ports.ts";
@@ -11,11 +11,11 @@ import type { GuestTransport, RequestOptions } from "../agent/transport.ts";
 import type { VmView } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
-import { hostWishes, parseEnv } from "./options.ts";
+import { parseEnv } from "./options.ts";
 import type { Hold } from "./hold.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
+import { removeVm, startVm, stopVm } from "./lives.ts";
 import { vmPath } from "./paths.ts";
-import { isConnectionLost } from "./transport.ts";
 
 /** A command as SDK users write it; what is left out comes from the VM and its image. */
 export interface ExecOptions {
@@ -44,10 +44,6 @@ export interface ExecOutput extends StreamExit {
 /** Most bytes of each output that `exec` collects. */
 const MAX_COLLECTED = 64 << 20;
 
-/** How long a call that may be repeated is tried again while daemons die. */
-const RETRY_MS = 30_000;
-const RETRY_PAUSE_MS = 50;
-
 /** Reaches a VM's agent through the daemon, also after the daemon was started anew. */
 class VmTransport implements GuestTransport {
   private readonly daemon: Daemon;
@@ -63,20 +59,16 @@ class VmTransport implements GuestTransport {
   }
 
   async request<T>(method: string, path: string, options: RequestOptions = {}): Promise<T> {
-    const idempotent = options.idempotent ?? method !== "POST";
-    const deadline = Date.now() + RETRY_MS;
-    for (;;) {
-      try {
-        return await this.daemon.call<T>(method, vmPath(this.id, `agent${path}`), options);
-      } catch (error) {
-        // The daemon died in the middle: the next one can be asked the same again.
-        if (!idempotent || !isConnectionLost(error) || Date.now() > deadline) throw error;
-        options.signal?.throwIfAborted();
-        await sleep(RETRY_PAUSE_MS);
-      }
-    }
+    const repeat = options.idempotent ?? method !== "POST";
+    return await this.daemon.call<T>(method, vmPath(this.id, `agent${path}`), {
+      ...options,
+      repeat,
+    });
   }
 }
+
+/** Calls that change a state, which is then as they wanted it. */
+const REPEATED = { repeat: true, doneIf: "ERR_VM_NOT_RUNNING" } as const;
 
 /** Join `KEY=VALUE` lists; later ones win. `KEY` alone takes the variable away, as in Docker. */
 export function mergeEnv(...lists: readonly (readonly string[])[]): string[] {
@@ -239,37 +231,34 @@ export class Vm {
   async extendTimeout(timeoutMs?: number): Promise<void> {
     this.view = await this.daemon.call<VmView>("POST", vmPath(this.id, "timeout"), {
       body: timeoutMs === undefined ? {} : { timeoutMs },
+      repeat: true,
     });
   }
 
   /** Halt the VM's CPUs. */
   async pause(): Promise<void> {
-    await this.daemon.call("POST", vmPath(this.id, "pause"));
+    await this.daemon.call("POST", vmPath(this.id, "pause"), REPEATED);
   }
 
   /** Let a paused VM go on. */
   async resume(): Promise<void> {
-    await this.daemon.call("POST", vmPath(this.id, "resume"));
+    await this.daemon.call("POST", vmPath(this.id, "resume"), REPEATED);
   }
 
   /** Start it again. @throws ERR_VM_NOT_STOPPED */
   async start(work: WorkOptions = {}): Promise<void> {
-    const path = vmPath(this.id, "start");
-    const body = { host: hostWishes() };
-    this.view = await this.daemon.streamed<VmView>("POST", path, { ...work, body });
+    this.view = await startVm(this.daemon, this.id, work);
   }
 
   /** Stop it: gracefully first, by force after `graceMs` (default 10 s). */
   async stop(graceMs?: number): Promise<void> {
-    await this.daemon.call("POST", vmPath(this.id, "stop"), {
-      body: graceMs === undefined ? {} : { graceMs },
-    });
+    await stopVm(this.daemon, this.id, graceMs);
   }
 
   /** Remove it with its disk, running or not. */
   async remove(): Promise<void> {
     try {
-      await this.daemon.call("DELETE", `${vmPath(this.id)}?force=true`);
+      await removeVm(this.daemon, this.id, true);
     } finally {
       this.letGo();
     }
@@ -331,18 +320,25 @@ export class Vm {
 
   /** The guest's console output as a stream. */
   async console(options: { follow?: boolean; signal?: AbortSignal } = {}): Promise<Readable> {
-    const query = options.follow === true ? "?follow=true" : "";
-    const { signal } = options;
-    const path = vmPath(this.id, `console${query}`);
-    return await this.daemon.download("GET", path, signal === undefined ? {} : { signal });
+    const { follow = false, signal } = options;
+    const { resumed } = await import("./resumed.ts");
+    const bytes = resumed((from) => {
+      const path = vmPath(this.id, `console?follow=${follow}&from=${from}`);
+      return this.daemon.download("GET", path, signal === undefined ? {} : { signal });
+    });
+    return Readable.from(bytes, { objectMode: false });
   }
 
   /** The decisions of the VM's network policy, as lines of JSON. */
   async decisions(options: { follow?: boolean; signal?: AbortSignal } = {}): Promise<Readable> {
-    const query = options.follow === true ? "?follow=true" : "";
-    const { signal } = options;
-    const path = vmPath(this.id, `decisions${query}`);
-    return await this.daemon.download("GET", path, signal === undefined ? {} : { signal });
+    const { follow = false, signal } = options;
+    // What was kept is gone with the daemon that kept it: the next one's is all new.
+    const { resumed } = await import("./resumed.ts");
+    const lines = resumed(() => {
+      const path = vmPath(this.id, `decisions?follow=${follow}`);
+      return this.daemon.download("GET", path, signal === undefined ? {} : { signal });
+    });
+    return Readable.from(lines, { objectMode: false });
   }
 
   /** Let go of an ephemeral VM: the daemon removes it once nobody holds it. */

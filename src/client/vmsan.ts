@@ -7,6 +7,7 @@ import type { WorkOptions } from "./daemon.ts";
 import { Hold } from "./hold.ts";
 import { Images } from "./images.ts";
 import { Kernels } from "./kernels.ts";
+import { createVm, removeVm, startVm, stopVm } from "./lives.ts";
 import { createRequest } from "./options.ts";
 import type { CreateOptions } from "./options.ts";
 import { vmPath } from "./paths.ts";
@@ -86,15 +87,7 @@ export class Vmsan {
     work: WorkOptions & { onVm?: (id: string) => void } = {},
   ): Promise<Vm> {
     const hold = request.ephemeral ? new Hold(this.daemon) : undefined;
-    const view = await this.daemon.streamed<VmView>("POST", "/v1/vms", {
-      body: request,
-      ...work,
-      onVm: (id) => {
-        hold?.on(id);
-        work.onVm?.(id);
-      },
-      ...hold?.options,
-    });
+    const view = await createVm(this.daemon, request, { ...work, hold });
     return await this.vm(view, hold);
   }
 
@@ -115,8 +108,7 @@ export class Vmsan {
 
   /** Start a stopped VM. @throws ERR_VM_NOT_STOPPED */
   async start(ref: string, work: WorkOptions = {}): Promise<Vm> {
-    const view = await this.daemon.streamed<VmView>("POST", vmPath(ref, "start"), work);
-    return await this.vm(view);
+    return await this.vm(await startVm(this.daemon, ref, work));
   }
 
   /**
@@ -124,14 +116,11 @@ export class Vmsan {
    * @param graceMs milliseconds, default 10 s; 0 pulls the plug
    */
   async stop(ref: string, graceMs?: number): Promise<void> {
-    await this.daemon.call("POST", vmPath(ref, "stop"), {
-      body: graceMs === undefined ? {} : { graceMs },
-    });
+    await stopVm(this.daemon, ref, graceMs);
   }
 
   /** Remove a VM with its disk. @throws ERR_VM_NOT_STOPPED without `force` while it runs */
   async remove(ref: string, options: { force?: boolean } = {}): Promise<void> {
-    const query = options.force === true ? "?force=true" : "";
-    await this.daemon.call("DELETE", `${vmPath(ref)}${query}`);
+    await removeVm(this.daemon, ref, options.force === true);
   }
 }

@@ -4,13 +4,13 @@ import { open } from "node:fs/promises";
 import { Readable } from "node:stream";
 import { errnoOf } from "../model/errors.ts";
 
-/** The file as it is now; empty when there is none. */
-export async function readWhole(path: string): Promise<Readable> {
+/** The file as it is now, from an offset on; empty when there is none. */
+export async function readWhole(path: string, from = 0): Promise<Readable> {
   try {
     const handle = await open(path, "r");
     const { size } = await handle.stat();
     // Only what is there now: a guest that prints for ever must not keep a reader.
-    if (size > 0) return handle.createReadStream({ start: 0, end: size - 1 });
+    if (size > from) return handle.createReadStream({ start: from, end: size - 1 });
     await handle.close();
   } catch (error) {
     if (errnoOf(error) !== "ENOENT") throw error;
@@ -19,12 +19,12 @@ export async function readWhole(path: string): Promise<Readable> {
 }
 
 /**
- * The file, and what is appended to it until the signal aborts. A file that is replaced or
+ * The file from an offset on, and what is appended to it until the signal aborts. A file that is replaced or
  * shortened is read from its start again.
  */
-export function followFile(path: string, signal: AbortSignal): Readable {
+export function followFile(path: string, signal: AbortSignal, from = 0): Readable {
   async function* chunks(): AsyncGenerator<Buffer> {
-    let offset = 0;
+    let offset = from;
     let wake = (): void => undefined;
     const watcher = watch(path, () => wake());
     signal.addEventListener("abort", () => wake(), { once: true });

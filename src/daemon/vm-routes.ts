@@ -109,8 +109,12 @@ export function vmRoutes(app: Hono, sandboxes: Sandboxes): void {
 
   app.get("/v1/vms/:id/console", async (c) => {
     const path = sandboxes.consolePath(c.req.param("id"));
+    const from = Number(c.req.query("from") ?? 0);
+    const offset = Number.isSafeInteger(from) && from > 0 ? from : 0;
     const source =
-      c.req.query("follow") === "true" ? followFile(path, c.req.raw.signal) : await readWhole(path);
+      c.req.query("follow") === "true"
+        ? followFile(path, c.req.raw.signal, offset)
+        : await readWhole(path, offset);
     return c.body(Readable.toWeb(source) as ReadableStream, 200, { "content-type": "text/plain" });
   });
 

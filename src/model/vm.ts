@@ -124,6 +124,8 @@ export interface VmRecord {
   networkReason?: string;
   ports: PublishedPort[];
   process?: ProcessIdentity;
+  /** A start of the stopped VM is under way: whoever finds this has to clean up after it. */
+  starting?: boolean;
   isolation?: IsolationReport;
   startedAt?: string;
   /** When the VM is stopped by itself. */

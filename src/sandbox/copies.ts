@@ -50,6 +50,7 @@ export function settleIn(record: VmRecord, dir: string, standing: Standing): voi
   if (record.kernelFile !== undefined) record.kernelFile = here(record.kernelFile);
   delete record.process;
   delete record.timeoutAt;
+  delete record.starting;
   if (standing !== "copy") return;
   spec.hostId = `${spec.id}-${randomBytes(4).toString("hex")}`;
   delete spec.network;

@@ -96,6 +96,11 @@ export class Sandboxes {
         await this.discard(entry);
         return;
       }
+      if (record.starting === true) {
+        this.log.info(`${record.id}: its start was interrupted`);
+        await this.settleDead(entry);
+        return;
+      }
       if (record.status !== "running" && record.status !== "paused") return;
       const driver = this.stages.driver(record.driver);
       const running =
@@ -195,6 +200,7 @@ export class Sandboxes {
     const token = await this.records.token(record.id);
     const guest = await bringUp(record, token, this.stages, work, () => this.records.save(record));
     record.status = "running";
+    delete record.starting;
     delete record.error;
     delete record.stopReason;
     record.startedAt = new Date().toISOString();
@@ -222,12 +228,16 @@ export class Sandboxes {
         record.driverReason = choice.reason;
         const signal = AbortSignal.any([work.signal, busy.signal]);
         const own: Work = { ...work, signal };
+        // What this daemon makes now must be found by the next one, should it be killed.
+        record.starting = true;
+        await this.records.save(record);
         // This version's agent, not the one the VM was made with.
         Object.assign(record.spec, await this.stages.bootFiles(record.kernelFile, own));
         await this.boot(entry, own);
         return viewOf(record);
       } catch (error) {
         record.status = "stopped";
+        delete record.starting;
         await this.saveIfPossible(record);
         if (busy.signal.aborted) throw startInterrupted(ref);
         throw error;
@@ -503,6 +513,7 @@ export class Sandboxes {
       }
       // A guest that powered itself off is stopped, as a machine would be.
       record.status = "stopped";
+      delete record.starting;
       delete record.timeoutAt;
       await this.records.save(record);
     } catch (error) {

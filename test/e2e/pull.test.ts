@@ -102,20 +102,16 @@ test("an interrupted pull leaves the other one, which goes on where it was", asy
   expect(Number(/bytes=(\d+)-/.exec(ranges[0]?.range ?? "")?.[1])).toBeGreaterThan(0);
 });
 
-test("a daemon killed in the middle: the next pull goes on", async () => {
+test("a daemon killed in the middle: the pull goes on with the next one", async () => {
   slowly();
   const first = pulling();
   await until(inTheMiddle);
   const { pid } = await vmsanJson<{ pid: number }>(["daemon", "status"], { dir });
   process.kill(pid, "SIGKILL");
-  expect((await first.outcome).code).toBe(1);
-  registry.fault = () => undefined;
-  const before = sentOfLarge();
-  await vmsanOk(["image", "pull", name()], { dir });
+  expect(await first.outcome).toMatchObject({ code: 0 });
   const [range] = registry.seen.filter((seen) => seen.range !== undefined);
   const from = Number(/bytes=(\d+)-/.exec(range?.range ?? "")?.[1]);
   expect(from).toBeGreaterThan(0);
-  expect(sentOfLarge() - before).toBe((image.layers[0]?.size ?? 0) - from);
   expect(await vmsanJson(["image", "inspect", name()], { dir })).toMatchObject({
     digest: image.manifest.digest,
     complete: true,

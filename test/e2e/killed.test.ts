@@ -1,0 +1,319 @@
+/** The daemon is killed under every kind of command: it goes on, or one error says what became of it. */
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { PassThrough } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import type { CreateOptions } from "../../src/client/options.ts";
+import { Vmsan } from "../../src/client/vmsan.ts";
+import type { Vm } from "../../src/client/vm.ts";
+import { startFaulty } from "../registry/faulty.ts";
+import type { FaultyRegistry } from "../registry/faulty.ts";
+import { makeImage, noise, tarOf, writeLayout } from "../registry/fixture.ts";
+import { tool } from "./images.ts";
+import { freshDir, removeDir, strayProcesses, vmsan as cli } from "./support.ts";
+
+const scale = Number(process.env["VMSAN_TEST_SCALE"] ?? 1);
+const KILLS = Math.round(50 * scale);
+const LARGE = 24_000_000;
+const image = makeImage({
+  layers: [tarOf("large", noise(LARGE, 1)), tarOf("small", noise(999, 2))],
+  compression: "none",
+});
+
+let dir = "";
+let work = "";
+let vmsan: Vmsan;
+let registry: FaultyRegistry;
+let options: CreateOptions;
+
+beforeAll(async () => {
+  dir = await freshDir(["kernels", "initramfs", "probes"]);
+  work = await mkdtemp(join(tmpdir(), "vmsan-killed-"));
+  vmsan = new Vmsan({ dir });
+  registry = await startFaulty({
+    repository: "library/app",
+    tags: { latest: image.manifest },
+    images: [image],
+  });
+  writeLayout(join(work, "layout"), [{ top: image.manifest, tag: "latest", images: [image] }]);
+  const rootfs = join(work, "root.ext4");
+  await vmsan.images.disk(`oci:${join(work, "layout")}:latest`, rootfs);
+  options = { rootfs, driver: "fake", networkPolicy: "none" };
+});
+afterEach(() => {
+  registry.fault = () => undefined;
+});
+afterAll(async () => {
+  await removeDir(dir);
+  await registry.stop();
+  await rm(work, { recursive: true, force: true });
+});
+
+/** Kill the daemon, if one runs. */
+async function kill(): Promise<void> {
+  const info = await vmsan.daemon.info();
+  if (info !== undefined) process.kill(info.pid, "SIGKILL");
+}
+
+/** A function that kills the daemon when it is first called, and what that came to. */
+function once(): { now: () => void; done: Promise<void> } {
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  let called = false;
+  return {
+    now: () => {
+      if (called) return;
+      called = true;
+      kill().then(resolve, reject);
+    },
+    done: promise,
+  };
+}
+
+const sha256 = (data: string | Uint8Array): string =>
+  createHash("sha256").update(data).digest("hex");
+
+describe("lives of VMs", () => {
+  test("create: the error names the VM, which is gone with all that was made of it", async () => {
+    const killer = once();
+    let id = "";
+    const made = vmsan.create(options, {
+      onVm: (vm) => {
+        id = vm;
+        killer.now();
+      },
+    });
+    const error: unknown = await made.catch((problem: unknown) => problem);
+    expect(error).toMatchObject({
+      code: "ERR_DAEMON_LOST",
+      message: `The daemon ended before ${id} was ready`,
+      details: { vmId: id, vm: "removed" },
+    });
+    await killer.done;
+    expect(await vmsan.list()).toEqual([]);
+    expect(await readdir(join(dir, "vms"))).toEqual([]);
+    expect(strayProcesses(join(dir, "vms"))).toEqual([]);
+  });
+
+  test("create on the command line says so, and gives status 1", async () => {
+    await vmsan.list();
+    const outcome = await cli(
+      [
+        "create",
+        "--verbose",
+        "--driver",
+        "fake",
+        "--network",
+        "none",
+        "--from-image",
+        `${registry.host}/library/app`,
+      ],
+      {
+        dir,
+        onProcess: (child) => {
+          const killer = once();
+          registry.fault = ({ kind }) => {
+            if (kind === "blob") killer.now();
+            return { kind: "slow", bytes: 100_000, everyMs: 50 };
+          };
+          void child;
+        },
+      },
+    );
+    expect(outcome.stderr).toMatch(
+      /error: The daemon ended before .* \[ERR_DAEMON_LOST\]\n {2}why: .*\n {2}fix: /,
+    );
+    expect(outcome.code).toBe(1);
+    expect(await vmsan.list()).toEqual([]);
+  });
+
+  test("start: the error says that the VM is stopped, and it can be started", async () => {
+    const vm = await vmsan.create(options);
+    await vm.stop(0);
+    const killer = once();
+    await expect(vm.start({ onProgress: () => killer.now() })).rejects.toMatchObject({
+      code: "ERR_DAEMON_LOST",
+      fix: `Start it: vmsan start ${vm.id}`,
+      details: { vmId: vm.id, vm: "stopped" },
+    });
+    await killer.done;
+    expect(strayProcesses(join(dir, "vms"))).toEqual([]);
+    await vm.start();
+    expect((await vm.exec(["echo", "up"])).stdout.toString()).toBe("up\n");
+    await vm.remove();
+  });
+
+  test("all that may be asked twice is: list, inspect, stop, policy, remove", async () => {
+    const vm = await vmsan.create(options);
+    const policy = { ...vm.view.policy };
+    for (const call of [
+      () => vmsan.list(),
+      () => vm.refresh(),
+      () => vm.pause(),
+      () => vm.resume(),
+      () => vm.stop(0),
+      () => vm.setPolicy(policy),
+      () => vmsan.images.list(),
+      () => vm.remove(),
+    ]) {
+      await vmsan.list();
+      await Promise.all([call(), kill()]);
+    }
+    expect(await vmsan.list()).toEqual([]);
+  });
+
+  test("a client that may start no daemon is told that none runs", async () => {
+    await kill();
+    const passive = new Vmsan({ dir, start: false });
+    await expect(passive.list()).rejects.toMatchObject({ code: "ERR_DAEMON_NOT_RUNNING" });
+  });
+});
+
+describe("images", () => {
+  const name = (): string => `${registry.host}/library/app`;
+  const digest = image.manifest.digest;
+
+  test("pull goes on where it was, killed three times", async () => {
+    await vmsan.images.prune({ all: true });
+    const sent = (): number => registry.sent.get(image.layers[0]?.digest ?? "") ?? 0;
+    registry.fault = ({ kind }) =>
+      kind === "blob" ? { kind: "slow", bytes: 1_000_000, everyMs: 50 } : undefined;
+    const pulled = vmsan.images.pull(name());
+    for (const enough of [4_000_000, 9_000_000, 14_000_000]) {
+      while (sent() < enough) await sleep(5);
+      await kill();
+    }
+    expect((await pulled).digest).toBe(digest);
+    // What had been written was not fetched again.
+    expect(sent()).toBeLessThan(LARGE + 3 * 6_000_000);
+  });
+
+  test("load of a file begins anew; of a stream it says that it must", async () => {
+    const archive = join(work, "image.tar");
+    await tool("tar", "-C", join(work, "layout"), "-cf", archive, ".");
+    await vmsan.images.prune({ all: true });
+    const loading = vmsan.images.load(archive);
+    for (let kills = 0; kills < 3; kills += 1) {
+      await sleep(20);
+      await kill();
+    }
+    const loaded = await loading;
+    expect(loaded.map((each) => each.digest)).toEqual([digest]);
+    const input = new PassThrough();
+    const cut = vmsan.images.load(input);
+    input.write((await readFile(archive)).subarray(0, 1 << 20));
+    await sleep(500);
+    await kill();
+    await expect(cut).rejects.toMatchObject({ code: "ERR_DAEMON_LOST" });
+  });
+
+  test("save gives the same archive, to a file and to a stream", async () => {
+    await vmsan.images.pull(name(), { pull: "missing" });
+    const [whole, file] = [join(work, "whole.tar"), join(work, "killed.tar")];
+    await vmsan.images.save(name(), whole);
+    const wanted = sha256(await readFile(whole));
+    const saving = vmsan.images.save(name(), file);
+    while (!(await readdir(work)).some((each) => each.startsWith(".tmp-"))) await sleep(1);
+    await kill();
+    await saving;
+    expect(sha256(await readFile(file))).toBe(wanted);
+    const hash = createHash("sha256");
+    const slow = new PassThrough({ highWaterMark: 1 << 16 });
+    const saved = vmsan.images.save(name(), slow).then(() => slow.end());
+    let bytes = 0;
+    for await (const chunk of slow as AsyncIterable<Buffer>) {
+      hash.update(chunk);
+      const before = bytes;
+      bytes += chunk.length;
+      for (const at of [3_000_000, 12_000_000]) if (before < at && bytes >= at) await kill();
+    }
+    await saved;
+    expect(hash.digest("hex")).toBe(wanted);
+    expect((await readdir(work)).filter((each) => each.startsWith(".tmp-"))).toEqual([]);
+  });
+
+  test("disk is built by the next daemon, and nothing half made stays beside it", async () => {
+    await mkdir(join(work, "disks"));
+    const output = join(work, "disks/killed.ext4");
+    const building = vmsan.images.disk(`oci:${join(work, "layout")}:latest`, output);
+    while ((await readdir(join(work, "disks"))).length === 0) await sleep(1);
+    await kill();
+    await building;
+    expect(await readdir(join(work, "disks"))).toEqual(["killed.ext4"]);
+    await tool("e2fsck", "-fn", output);
+    const { size } = await stat(output);
+    expect(size).toBe(10 * 2 ** 30);
+  });
+});
+
+describe(`${KILLS} kills at random moments`, () => {
+  let vm: Vm;
+  beforeAll(async () => {
+    vm = await vmsan.create(options);
+  });
+
+  test("no byte of a command's output, its input, an upload or a download is lost or doubled", async () => {
+    let killing = true;
+    const storm = async (): Promise<number> => {
+      let kills = 0;
+      let since = performance.now();
+      while (kills < KILLS) {
+        const info = await vmsan.daemon.info();
+        if (info === undefined) {
+          await sleep(5);
+          continue;
+        }
+        // On average it serves half as long as it takes to start, on this machine and now.
+        await sleep(Math.random() * Math.max(100, performance.now() - since));
+        process.kill(info.pid, "SIGKILL");
+        since = performance.now();
+        kills += 1;
+      }
+      killing = false;
+      return kills;
+    };
+    const rounds = { output: 0, input: 0, upload: 0, download: 0 };
+    const repeat = async (kind: keyof typeof rounds, body: () => Promise<void>): Promise<void> => {
+      while (killing) {
+        await body();
+        rounds[kind] += 1;
+      }
+    };
+    const data = noise(6_000_000, 3);
+    await writeFile(join(work, "data"), data);
+    const lines = 200;
+    const printed = Array.from({ length: 2000 }, (_, i) => `${i + 1}\n`)
+      .join("")
+      .repeat(lines);
+    const script = `i=0; while [ $i -lt ${lines} ]; do seq 2000; i=$((i+1)); sleep 0.01; done; exit 7`;
+    const guestFile = join(work, "in-guest");
+    await Promise.all([
+      storm(),
+      repeat("output", async () => {
+        const { stdout, exitCode } = await vm.exec(["sh", "-c", script]);
+        expect({ exitCode, sum: sha256(stdout) }).toEqual({ exitCode: 7, sum: sha256(printed) });
+      }),
+      repeat("input", async () => {
+        const { stdout } = await vm.exec(["cat"], { input: data });
+        expect(sha256(stdout)).toBe(sha256(data));
+      }),
+      repeat("upload", async () => {
+        await vm.upload([join(work, "data")], guestFile);
+        expect(sha256(await readFile(guestFile))).toBe(sha256(data));
+      }),
+      repeat("download", async () => {
+        await vm.download(join(work, "data"), join(work, "copy"));
+        const hash = createHash("sha256");
+        for await (const chunk of createReadStream(join(work, "copy")))
+          hash.update(chunk as Buffer);
+        expect(hash.digest("hex")).toBe(sha256(data));
+      }),
+    ]);
+    for (const count of Object.values(rounds)) expect(count).toBeGreaterThan(0);
+    expect(await vm.refresh()).toMatchObject({ status: "running", pid: vm.view.pid });
+    process.stderr.write(`kills: ${KILLS}, rounds: ${JSON.stringify(rounds)}\n`);
+  }, 400_000);
+});
