@@ -256,7 +256,7 @@ describe(`${KILLS} kills at random moments`, () => {
   });
 
   test("no byte of a command's output, its input, an upload or a download is lost or doubled", async () => {
-    let killing = true;
+    const storming = new AbortController();
     const storm = async (): Promise<number> => {
       let kills = 0;
       let since = performance.now();
@@ -272,12 +272,12 @@ describe(`${KILLS} kills at random moments`, () => {
         since = performance.now();
         kills += 1;
       }
-      killing = false;
+      storming.abort();
       return kills;
     };
     const rounds = { output: 0, input: 0, upload: 0, download: 0 };
     const repeat = async (kind: keyof typeof rounds, body: () => Promise<void>): Promise<void> => {
-      while (killing) {
+      while (!storming.signal.aborted) {
         await body();
         rounds[kind] += 1;
       }
