@@ -14,7 +14,7 @@ export function connectCommand(): Command {
     .option("-u, --user <user>", "login as this user");
   return runs<Flags>(target, async ({ flags, vmsan }, ref: string) => {
     const vm = await (await vmsan()).get(ref);
-    const { connectShell } = await import("../shell-session.ts");
+    const { connectShell } = await import("../session/shell.ts");
     return await connectShell(vm, flags);
   });
 }

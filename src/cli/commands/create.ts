@@ -65,7 +65,7 @@ export function createCommand(): Command {
       output.detail(`${vm.view.driver} (${vm.view.accelerator}): ${vm.view.driverReason}`);
       if (vm.view.networkReason !== undefined) output.detail(vm.view.networkReason);
       if (argv.length > 0) {
-        const { execInTerminal } = await import("../exec-session.ts");
+        const { execInTerminal } = await import("../session/exec.ts");
         const status = await execInTerminal(vm, { argv }, output);
         const { fromImage, runtime, rootfs } = flags;
         if (status === 127 && (fromImage ?? runtime ?? rootfs) === undefined && !output.json) {
@@ -74,7 +74,7 @@ export function createCommand(): Command {
         return status;
       }
       if (flags.connect === true) {
-        const { connectShell } = await import("../shell-session.ts");
+        const { connectShell } = await import("../session/shell.ts");
         return await connectShell(vm, {});
       }
       return 0;

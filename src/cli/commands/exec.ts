@@ -33,7 +33,7 @@ export function execCommand(): Command {
     .optionsBehind();
   return runs<ExecFlags>(target, async ({ flags, output, vmsan }, ref: string, argv: string[]) => {
     const timeoutMs = flags.timeout === undefined ? undefined : parseDuration(flags.timeout);
-    const { execInTerminal } = await import("../exec-session.ts");
+    const { execInTerminal } = await import("../session/exec.ts");
     const vm = await (await vmsan()).get(ref);
     return await execInTerminal(
       vm,

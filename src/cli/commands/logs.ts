@@ -19,7 +19,7 @@ export function logsCommand(): Command {
     .option("--since <time>", "only commands started since: 10m, 2h or a date");
   return runs<Flags>(target, async ({ flags, output, vmsan }, ref: string, id?: string) => {
     const vm = await (await vmsan()).get(ref);
-    const { showConsole, showCommandOutput } = await import("../logs-session.ts");
+    const { showConsole, showCommandOutput } = await import("../session/logs.ts");
     const options = {
       follow: flags.follow === true,
       ...(flags.tail === undefined ? {} : { tail: flags.tail }),

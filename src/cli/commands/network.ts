@@ -20,7 +20,7 @@ export function networkCommand(): Command {
   return runs<Flags>(target, async ({ flags, output, vmsan }, ref: string) => {
     if (flags.log === true) {
       const vm = await (await vmsan()).get(ref);
-      const { showDecisions } = await import("../logs-session.ts");
+      const { showDecisions } = await import("../session/logs.ts");
       return await showDecisions(vm, flags.follow === true, output);
     }
     const wanted = policyOptions(flags);

@@ -36,7 +36,7 @@ export function waitCommand(): Command {
     command("wait <vm> <command>", "wait for a detached command; its status becomes this one's"),
     async (context, ref: string, id: string) => {
       const vm = await (await context.vmsan()).get(ref);
-      const { requireId } = await import("../logs-session.ts");
+      const { requireId } = await import("../session/logs.ts");
       const { waitStream } = await import("../../agent/commands.ts");
       const { exit } = await waitStream(vm.transport, requireId(id));
       context.output.result({
@@ -60,7 +60,7 @@ export function killCommand(): Command {
   );
   return runs<{ signal: string }>(target, async (context, ref: string, id: string) => {
     const vm = await (await context.vmsan()).get(ref);
-    const { requireId } = await import("../logs-session.ts");
+    const { requireId } = await import("../session/logs.ts");
     const { signalNumber } = await import("../../agent/spec.ts");
     const { invalid } = await import("../../util/units.ts");
     const { signal } = context.flags;

@@ -50,7 +50,7 @@ export function runCommand(): Command {
         `${vm.id}: ${vm.view.driver} (${vm.view.accelerator}): ${vm.view.driverReason}`,
       );
       output.detail(`${vm.id}: ${JSON.stringify(vm.view.timings)}`);
-      const { execInTerminal } = await import("../exec-session.ts");
+      const { execInTerminal } = await import("../session/exec.ts");
       return await execInTerminal(
         vm,
         {

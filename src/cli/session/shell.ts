@@ -1,10 +1,10 @@
 /** An interactive shell that goes on when the connection is left or lost. */
-import { listStreams } from "../agent/commands.ts";
-import { attachStream } from "../agent/streams.ts";
-import type { StreamInfo } from "../agent/spec.ts";
-import type { Vm } from "../client/vm.ts";
-import { VmsanError } from "../model/errors.ts";
-import { joinSession } from "./exec-session.ts";
+import { listStreams } from "../../agent/commands.ts";
+import { attachStream } from "../../agent/streams.ts";
+import type { StreamInfo } from "../../agent/spec.ts";
+import type { Vm } from "../../client/vm.ts";
+import { VmsanError } from "../../model/errors.ts";
+import { joinSession } from "./exec.ts";
 import { timeLimitPassed } from "./time-limit.ts";
 import { localSize } from "./terminal.ts";
 

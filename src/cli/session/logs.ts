@@ -1,11 +1,11 @@
 /** Showing what a guest has said: its console, a detached command's output, decisions. */
 import { pipeline } from "node:stream/promises";
-import { attachStream } from "../agent/streams.ts";
-import { streamInfo } from "../agent/commands.ts";
-import type { Vm } from "../client/vm.ts";
-import { VmsanError } from "../model/errors.ts";
-import { invalid, parseDuration, parseInteger } from "../util/units.ts";
-import type { Output } from "./output.ts";
+import { attachStream } from "../../agent/streams.ts";
+import { streamInfo } from "../../agent/commands.ts";
+import type { Vm } from "../../client/vm.ts";
+import { VmsanError } from "../../model/errors.ts";
+import { invalid, parseDuration, parseInteger } from "../../util/units.ts";
+import type { Output } from "../output.ts";
 
 /** How much to show. */
 export interface LogOptions {

@@ -1,8 +1,8 @@
 /** A VM's time limit (`--timeout`) as those who work in it meet it: put off, or explained. */
-import type { Vm } from "../client/vm.ts";
-import { asVmsanError } from "../model/errors.ts";
-import { formatDuration } from "../util/units.ts";
-import type { Output } from "./output.ts";
+import type { Vm } from "../../client/vm.ts";
+import { asVmsanError } from "../../model/errors.ts";
+import { formatDuration } from "../../util/units.ts";
+import type { Output } from "../output.ts";
 
 /** Longest time between two renewals, in milliseconds. */
 const RENEW_MS = 5 * 60_000;
