@@ -72,6 +72,8 @@ export async function bench(name: string, body: (bench: Bench) => Promise<void>)
     void undone.then(() => process.exit(status));
   };
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, interrupted);
+  // A reader that leaves (`… | head -1`) is an interrupt like any other.
+  process.stdout.on("error", () => interrupted("SIGPIPE"));
   try {
     await body({
       dir,
