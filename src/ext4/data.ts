@@ -4,11 +4,10 @@
  */
 import { VmsanError } from "../model/errors.ts";
 import { BLOCK_SIZE, MAX_EXTENT_BLOCKS } from "./constants.ts";
-import { appendExtent } from "./extent.ts";
+import { grow } from "../util/file-tree/column.ts";
+import { appendExtent, type Extents } from "./extent.ts";
 import { WINDOW_SIZE, type BlockAppender } from "./image-file.ts";
 
-/** Where a file's content lies: see Extents. Shared by files without any blocks. */
-const NO_EXTENTS: number[] = [];
 const ZEROS = Buffer.alloc(WINDOW_SIZE);
 
 /** Logical blocks have 32 bits. */
@@ -24,19 +23,26 @@ function tooLarge(size: number): VmsanError {
   });
 }
 
-/** Writes one file after the other. */
+/** Writes one file after the other. A file's content is a number; 0 is one without any blocks. */
 export class DataWriter {
-  /** Extents given back by {@link release}, as pairs of first block and count. */
+  /** Blocks given back by {@link release} and not used again: pairs of first block and count. */
   readonly freed: number[] = [];
 
   private readonly blocks: BlockAppender;
-  private extents: number[] = NO_EXTENTS;
+  /** Extents of all contents; those of content `n` end at `ends[n]`, where the next one's begin. */
+  private table = new Float64Array(768);
+  private ends = new Uint32Array(256);
+  private contents = 0;
+  /** Of the present file. */
+  private extents: number[] = [];
   private size = 0;
   /** Number of the open window, −1 for none; bytes of it that are defined; where it is. */
   private window = -1;
   private filled = 0;
   private bytes: Buffer = ZEROS;
   private at = 0;
+  /** A window for blocks that are used again: made when there are some. */
+  private spare: Buffer | undefined;
 
   constructor(blocks: BlockAppender) {
     this.blocks = blocks;
@@ -46,7 +52,7 @@ export class DataWriter {
   begin(size: number): void {
     if (size > MAX_FILE_BYTES) throw tooLarge(size);
     this.size = size;
-    this.extents = NO_EXTENTS;
+    this.extents.length = 0;
     this.window = -1;
   }
 
@@ -71,15 +77,31 @@ export class DataWriter {
     }
   }
 
-  /** Finish the file. @returns its extents */
-  end(): number[] {
+  /** Finish the file. @returns its content's number */
+  end(): number {
     this.closeWindow();
     this.window = -1;
-    return this.extents;
+    const { extents } = this;
+    if (extents.length === 0) return 0;
+    const content = ++this.contents;
+    const from = this.ends[content - 1] ?? 0;
+    const to = from + extents.length;
+    this.ends = grow(this.ends, content + 1);
+    this.table = grow(this.table, to);
+    this.ends[content] = to;
+    this.table.set(extents, from);
+    return content;
   }
 
-  /** Give back the blocks of content that turned out not to be needed. */
-  release(extents: readonly number[]): void {
+  /** Where a content lies. */
+  extentsOf(content: number): Extents {
+    if (content === 0) return [];
+    return this.table.subarray(this.ends[content - 1] ?? 0, this.ends[content] ?? 0);
+  }
+
+  /** Give back the blocks of content that is not needed: further files may take them. */
+  release(content: number): void {
+    const extents = this.extentsOf(content);
     for (let i = 0; i < extents.length; i += 3) {
       this.freed.push(extents[i + 1] ?? 0, extents[i + 2] ?? 0);
     }
@@ -89,7 +111,10 @@ export class DataWriter {
     this.closeWindow();
     this.window = number;
     this.filled = 0;
-    ({ bytes: this.bytes, at: this.at } = this.blocks.window());
+    if (this.freed.length > 0) {
+      this.bytes = this.spare ??= Buffer.allocUnsafeSlow(WINDOW_SIZE);
+      this.at = 0;
+    } else ({ bytes: this.bytes, at: this.at } = this.blocks.window());
   }
 
   private closeWindow(): void {
@@ -100,9 +125,33 @@ export class DataWriter {
     const length = Math.min(WINDOW_SIZE, this.size - this.window * WINDOW_SIZE);
     const blocks = Math.ceil(length / BLOCK_SIZE);
     bytes.fill(0, at + filled, at + blocks * BLOCK_SIZE);
-    const physical = this.blocks.commit(blocks);
-    if (this.extents === NO_EXTENTS) this.extents = [];
-    const logical = this.window * (WINDOW_SIZE / BLOCK_SIZE);
-    appendExtent(this.extents, logical, physical, blocks, MAX_EXTENT_BLOCKS);
+    let logical = this.window * (WINDOW_SIZE / BLOCK_SIZE);
+    if (bytes !== this.spare) {
+      appendExtent(this.extents, logical, this.blocks.commit(blocks), blocks, MAX_EXTENT_BLOCKS);
+      return;
+    }
+    for (let done = 0; done < blocks;) {
+      const from = done * BLOCK_SIZE;
+      const [block, count] = this.placeAgain(bytes.subarray(from, blocks * BLOCK_SIZE));
+      appendExtent(this.extents, logical, block, count, MAX_EXTENT_BLOCKS);
+      logical += count;
+      done += count;
+    }
+  }
+
+  /** Write the first of these blocks where others were, or behind all. @returns where, how many */
+  private placeAgain(bytes: Buffer): [number, number] {
+    const wanted = bytes.length / BLOCK_SIZE;
+    const free = this.freed.pop();
+    const first = this.freed.pop();
+    if (free === undefined || first === undefined) {
+      const room = this.blocks.window();
+      room.bytes.set(bytes, room.at);
+      return [this.blocks.commit(wanted), wanted];
+    }
+    const count = Math.min(free, wanted);
+    if (free > count) this.freed.push(first + count, free - count);
+    this.blocks.rewrite(first, bytes.subarray(0, count * BLOCK_SIZE));
+    return [first, count];
   }
 }

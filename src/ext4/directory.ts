@@ -4,6 +4,7 @@
  */
 import { crc32c, crc32cWord } from "./crc32c.ts";
 import { BLOCK_SIZE } from "./constants.ts";
+import type { DirectoryHash } from "./hash.ts";
 
 /** One name in a directory. */
 export interface DirectoryEntry {
@@ -12,8 +13,6 @@ export interface DirectoryEntry {
   /** file_type of the entry, see DIRENT_TYPE. */
   type: number;
 }
-
-type Hash = (name: string) => { major: number; minor: number };
 
 const TAIL = 12;
 /** Bytes for entries in a leaf: the block without its checksum entry. */
@@ -27,11 +26,37 @@ const ROOT_LIMIT = (BLOCK_SIZE - ROOT_AT - DX_TAIL) / DX_ENTRY;
 const NODE_LIMIT = (BLOCK_SIZE - NODE_AT - DX_TAIL) / DX_ENTRY;
 const HASH_HALF_MD4 = 1;
 const TYPE_DIRECTORY = 2;
+const DOT_BYTE = 0x2e;
 
-/** Bytes that an entry takes, without slack. */
-const entrySize = (name: string): number => (8 + name.length + 3) & ~3;
+/** Bytes that an entry with a name of this length takes, without slack. */
+const entrySize = (length: number): number => (8 + length + 3) & ~3;
 
-/** What goes into one leaf: `entries[from … to−1]`, hash of the first, shared with the leaf before? */
+/** Bytes of `.` and of `..`. */
+const DOT = 12;
+
+/** The names of a directory as the writer wants them, by their place in a list. */
+export interface DirectoryNames {
+  /** All names' bytes, and where in them each name begins and how long it is. */
+  bytes: Uint8Array;
+  starts: Uint32Array;
+  lengths: Uint8Array;
+  /** Inode and file_type of each name. */
+  inodes: Uint32Array;
+  types: Uint8Array;
+}
+
+/** A directory to be written. */
+export interface Directory {
+  /** Its own inode, and that of `..`. */
+  self: number;
+  parent: number;
+  names: DirectoryNames;
+  /** Checksum seed of its inode. */
+  seed: number;
+  hash: DirectoryHash;
+}
+
+/** What goes into one leaf: the names `order[from … to−1]`; hash of the first, shared with the leaf before? */
 interface Leaf {
   from: number;
   to: number;
@@ -39,82 +64,102 @@ interface Leaf {
   continued: boolean;
 }
 
-/** A directory whose blocks are laid out; {@link encodeDirectory} writes them once inodes are known. */
-export interface DirectoryPlan {
-  /** Names in the order they will be written. */
-  names: string[];
-  /** Leaves; exactly one for a linear directory. */
-  leaves: Leaf[];
-  /** Blocks the directory needs in all. */
-  blocks: number;
+/** Bytes of all entries, `.` and `..` included. */
+function bytesOf({ lengths }: DirectoryNames): number {
+  let bytes = 2 * DOT;
+  for (const length of lengths) bytes += entrySize(length);
+  return bytes;
 }
 
-/** Lay out a directory. The same set of names in the same order gives the same plan. */
-export function planDirectory(names: Iterable<string>, hash: Hash): DirectoryPlan {
-  const list = [...names];
-  let bytes = entrySize(".") + entrySize("..");
-  for (const name of list) bytes += entrySize(name);
-  if (bytes <= LEAF_ROOM) {
-    return {
-      names: list,
-      leaves: [{ from: 0, to: list.length, hash: 0, continued: false }],
-      blocks: 1,
-    };
+/** Order names by hash, and by their bytes where hashes are the same, and cut them into leaves. */
+function planLeaves(names: DirectoryNames, hash: DirectoryHash): { order: Uint32Array; leaves: Leaf[] } {
+  const { bytes, starts, lengths } = names;
+  const count = starts.length;
+  const majors = new Float64Array(count);
+  const minors = new Float64Array(count);
+  const order = new Uint32Array(count);
+  for (let i = 0; i < count; i++) {
+    hash.of(bytes, starts[i] ?? 0, lengths[i] ?? 0);
+    majors[i] = hash.major;
+    minors[i] = hash.minor;
+    order[i] = i;
   }
-  const hashed = list.map((name) => ({ name, ...hash(name) }));
-  hashed.sort(
+  const name = (i: number): Buffer => {
+    const from = starts[i] ?? 0;
+    return Buffer.from(bytes.buffer, bytes.byteOffset + from, lengths[i] ?? 0);
+  };
+  order.sort(
     (a, b) =>
-      a.major - b.major || a.minor - b.minor || (a.name < b.name ? -1 : a.name > b.name ? 1 : 0),
+      (majors[a] ?? 0) - (majors[b] ?? 0) ||
+      (minors[a] ?? 0) - (minors[b] ?? 0) ||
+      Buffer.compare(name(a), name(b)),
   );
   const leaves: Leaf[] = [];
   let used = Infinity;
-  hashed.forEach(({ name, major }, i) => {
-    const size = entrySize(name);
+  let before = -1;
+  order.forEach((at, i) => {
+    const size = entrySize(lengths[at] ?? 0);
+    const major = majors[at] ?? 0;
     const last = leaves.at(-1);
     if (used + size > LEAF_ROOM || last === undefined) {
-      leaves.push({ from: i, to: i + 1, hash: major, continued: hashed[i - 1]?.major === major });
+      leaves.push({ from: i, to: i + 1, hash: major, continued: before === major });
       used = size;
     } else {
       last.to = i + 1;
       used += size;
     }
+    before = major;
   });
-  const nodes = leaves.length > ROOT_LIMIT ? Math.ceil(leaves.length / NODE_LIMIT) : 0;
-  if (nodes > ROOT_LIMIT) throw new RangeError("directory too large for a two-level index");
-  return {
-    names: hashed.map(({ name }) => name),
-    leaves,
-    blocks: 1 + nodes + leaves.length,
-  };
+  return { order, leaves };
 }
 
-/** Write one entry and return the offset behind it. */
-function putEntry(
+/** Write one entry's head, its name to follow. */
+function putHead(
   view: DataView,
-  bytes: Uint8Array,
   at: number,
-  entry: DirectoryEntry,
+  inode: number,
   length: number,
+  nameLength: number,
+  type: number,
 ): void {
-  view.setUint32(at, entry.inode, true);
+  view.setUint32(at, inode, true);
   view.setUint16(at + 4, length, true);
-  bytes[at + 6] = entry.name.length;
-  bytes[at + 7] = entry.type;
-  for (let i = 0; i < entry.name.length; i++) bytes[at + 8 + i] = entry.name.charCodeAt(i);
+  view.setUint8(at + 6, nameLength);
+  view.setUint8(at + 7, type);
 }
 
-/** Fill a leaf block with entries, the last one reaching to the checksum entry. */
-function putLeaf(bytes: Uint8Array, entries: readonly DirectoryEntry[], seed: number): void {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, BLOCK_SIZE);
-  let at = 0;
-  entries.forEach((entry, i) => {
-    const length = i === entries.length - 1 ? LEAF_ROOM - at : entrySize(entry.name);
-    putEntry(view, bytes, at, entry, length);
+/** Write `.` and `..`, the latter reaching to `end`. */
+function putDots(view: DataView, { self, parent }: Directory, end: number): void {
+  putHead(view, 0, self, DOT, 1, TYPE_DIRECTORY);
+  putHead(view, DOT, parent, end - DOT, 2, TYPE_DIRECTORY);
+  view.setUint8(8, DOT_BYTE);
+  view.setUint16(DOT + 8, DOT_BYTE * 257);
+}
+
+/** Fill a leaf block from `start` on with `order[from … to−1]`, the last one reaching to the checksum entry. */
+function putLeaf(
+  block: Uint8Array,
+  view: DataView,
+  start: number,
+  directory: Directory,
+  order: Uint32Array | undefined,
+  from: number,
+  to: number,
+): void {
+  const { bytes, starts, lengths, inodes, types } = directory.names;
+  let at = start;
+  for (let i = from; i < to; i++) {
+    const entry = order === undefined ? i : (order[i] ?? 0);
+    const nameLength = lengths[entry] ?? 0;
+    const length = i === to - 1 ? LEAF_ROOM - at : entrySize(nameLength);
+    putHead(view, at, inodes[entry] ?? 0, length, nameLength, types[entry] ?? 0);
+    const name = starts[entry] ?? 0;
+    for (let k = 0; k < nameLength; k++) block[at + 8 + k] = bytes[name + k] ?? 0;
     at += length;
-  });
+  }
   view.setUint16(LEAF_ROOM + 4, TAIL, true);
-  bytes[LEAF_ROOM + 7] = 0xde;
-  view.setUint32(LEAF_ROOM + 8, crc32c(seed, bytes, 0, LEAF_ROOM), true);
+  block[LEAF_ROOM + 7] = 0xde;
+  view.setUint32(LEAF_ROOM + 8, crc32c(directory.seed, block, 0, LEAF_ROOM), true);
 }
 
 /** Index entries (hash → block) with their count, limit and checksum. */
@@ -139,65 +184,51 @@ function putIndex(
 }
 
 /**
- * Write a planned directory.
- * @param self its own inode number
- * @param parent inode of `..`
- * @param lookup inode and type of a name
- * @param seed checksum seed of the directory's inode
- * @param emit takes the finished blocks in logical order; each block may be kept
+ * Write a directory.
+ * @param emit takes the finished blocks in logical order; a block is used again afterwards
+ * @returns how many blocks there were
  */
-export function encodeDirectory(
-  plan: DirectoryPlan,
-  self: number,
-  parent: number,
-  lookup: (name: string) => { inode: number; type: number },
-  seed: number,
-  emit: (block: Uint8Array) => void,
-): void {
-  const dots: DirectoryEntry[] = [
-    { name: ".", inode: self, type: TYPE_DIRECTORY },
-    { name: "..", inode: parent, type: TYPE_DIRECTORY },
-  ];
-  const entriesOf = (leaf: Leaf): DirectoryEntry[] =>
-    plan.names.slice(leaf.from, leaf.to).map((name) => ({ name, ...lookup(name) }));
-  const [only] = plan.leaves;
-  if (plan.blocks === 1 && only !== undefined) {
-    const bytes = new Uint8Array(BLOCK_SIZE);
-    putLeaf(bytes, [...dots, ...entriesOf(only)], seed);
-    emit(bytes);
-    return;
+export function encodeDirectory(directory: Directory, emit: (block: Uint8Array) => void): number {
+  const { names, seed } = directory;
+  const block = new Uint8Array(BLOCK_SIZE);
+  const view = new DataView(block.buffer);
+  const count = names.starts.length;
+  if (bytesOf(names) <= LEAF_ROOM) {
+    putDots(view, directory, count === 0 ? LEAF_ROOM : 2 * DOT);
+    putLeaf(block, view, 2 * DOT, directory, undefined, 0, count);
+    emit(block);
+    return 1;
   }
-  const nodes = plan.blocks - 1 - plan.leaves.length;
-  const index = plan.leaves.map((leaf, i) => ({
+  const { order, leaves } = planLeaves(names, directory.hash);
+  const nodes = leaves.length > ROOT_LIMIT ? Math.ceil(leaves.length / NODE_LIMIT) : 0;
+  if (nodes > ROOT_LIMIT) throw new RangeError("directory too large for a two-level index");
+  const index = leaves.map((leaf, i) => ({
     // Bit 0 of an index hash says that its first name's hash also occurs in the leaf before.
     hash: leaf.continued ? leaf.hash | 1 : leaf.hash,
     block: 1 + nodes + i,
   }));
-  const root = new Uint8Array(BLOCK_SIZE);
-  const rootView = new DataView(root.buffer);
-  dots.forEach((entry, i) =>
-    putEntry(rootView, root, i * 12, entry, i === 0 ? 12 : BLOCK_SIZE - 12),
-  );
-  root[28] = HASH_HALF_MD4;
-  root[29] = 8; // length of the root's info
-  root[30] = nodes > 0 ? 1 : 0; // levels below the root
+  putDots(view, directory, BLOCK_SIZE);
+  block[28] = HASH_HALF_MD4;
+  block[29] = 8; // length of the root's info
+  block[30] = nodes > 0 ? 1 : 0; // levels below the root
   const parts: (typeof index)[] = [];
   for (let n = 0; n < nodes; n++) parts.push(index.slice(n * NODE_LIMIT, (n + 1) * NODE_LIMIT));
   const top =
     nodes === 0 ? index : parts.map((part, i) => ({ hash: part[0]?.hash ?? 0, block: 1 + i }));
-  putIndex(root, ROOT_AT, ROOT_LIMIT, top, seed);
-  emit(root);
+  putIndex(block, ROOT_AT, ROOT_LIMIT, top, seed);
+  emit(block);
   for (const part of parts) {
-    const node = new Uint8Array(BLOCK_SIZE);
-    new DataView(node.buffer).setUint16(4, BLOCK_SIZE, true); // one empty entry hides the index
-    putIndex(node, NODE_AT, NODE_LIMIT, part, seed);
-    emit(node);
+    block.fill(0);
+    view.setUint16(4, BLOCK_SIZE, true); // one empty entry hides the index
+    putIndex(block, NODE_AT, NODE_LIMIT, part, seed);
+    emit(block);
   }
-  for (const leaf of plan.leaves) {
-    const bytes = new Uint8Array(BLOCK_SIZE);
-    putLeaf(bytes, entriesOf(leaf), seed);
-    emit(bytes);
+  for (const { from, to } of leaves) {
+    block.fill(0);
+    putLeaf(block, view, 0, directory, order, from, to);
+    emit(block);
   }
+  return 1 + nodes + leaves.length;
 }
 
 /** Read one directory block's live entries (index blocks give none but `.` and `..`). */

@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { rmSync } from "node:fs";
 import { ImageFile } from "./image-file.ts";
-import { emptyRoot } from "./tree.ts";
+import { FileTree } from "../util/file-tree/file-tree.ts";
 import { Ext4Writer } from "./writer.ts";
 
 /** What an empty disk should be. */
@@ -41,7 +41,7 @@ export function createEmptyDisk(path: string, options: EmptyDiskOptions): Promis
         hashSeed: uuid,
         ...(options.label === undefined ? {} : { label: options.label }),
       });
-      writer.finish(emptyRoot());
+      writer.finish(new FileTree());
       file.close();
     } catch (error) {
       file.close();

@@ -6,9 +6,14 @@ import { VmsanError } from "../model/errors.ts";
 import { run, runOk } from "../util/run.ts";
 import { crc32c } from "./crc32c.ts";
 import { Ext4Reader, Ext4Writer, ImageFile, createEmptyDisk, growDisk } from "./ext4.ts";
-import { directoryHash } from "./hash.ts";
+import {
+  FileTree,
+  PLAIN_DIRECTORY,
+  ROOT,
+  type NodeFields,
+} from "../util/file-tree/file-tree.ts";
+import { DirectoryHash } from "./hash.ts";
 import { clampTime, decodeTime, timeExtra } from "./inode.ts";
-import { emptyRoot, type TreeInode } from "./tree.ts";
 import { packAcl, unpackAcl } from "./xattr.ts";
 
 const MIB = 1024 * 1024;
@@ -28,6 +33,29 @@ async function expectClean(image: string): Promise<void> {
   expect({ code, stdout: code === 0 ? "" : stdout }).toEqual({ code: 0, stdout: "" });
 }
 
+/** An inode as a test writes it; the same object under several names is a file with hard links. */
+type TreeInode = NodeFields & {
+  content: number;
+  children: Map<string, TreeInode> | undefined;
+};
+
+/** A tree of the given children of its root. */
+function treeOf(children: Map<string, TreeInode>): FileTree {
+  const tree = new FileTree();
+  const known = new Map<TreeInode, number>();
+  const fill = (directory: number, inside: Map<string, TreeInode>): void => {
+    for (const [name, child] of inside) {
+      const node = known.get(child) ?? tree.add(child);
+      known.set(child, node);
+      tree.contents[node] = child.content;
+      tree.link(directory, name, node);
+      if (child.children !== undefined) fill(node, child.children);
+    }
+  };
+  fill(ROOT, children);
+  return tree;
+}
+
 /** Write a tree of the given children, and check it. */
 async function write(children: Map<string, TreeInode>, sizeBytes = 256 * MIB): Promise<string> {
   const path = fresh();
@@ -35,7 +63,7 @@ async function write(children: Map<string, TreeInode>, sizeBytes = 256 * MIB): P
   try {
     const id = Buffer.from(uuid.replaceAll("-", ""), "hex");
     const writer = new Ext4Writer(file, { sizeBytes, journal: false, uuid: id, hashSeed: id });
-    writer.finish({ ...emptyRoot(), children });
+    writer.finish(treeOf(children));
   } finally {
     file.close();
   }
@@ -44,9 +72,10 @@ async function write(children: Map<string, TreeInode>, sizeBytes = 256 * MIB): P
 }
 
 const inode = (fields: Partial<TreeInode>): TreeInode => ({
-  ...emptyRoot(),
+  ...PLAIN_DIRECTORY,
   kind: "file",
   mode: 0o644,
+  content: 0,
   children: undefined,
   ...fields,
 });
@@ -56,7 +85,7 @@ test("crc32c: the check value of RFC 3720", () => {
 });
 
 test("the directory hash is debugfs's", async () => {
-  const hash = directoryHash(Buffer.from(uuid.replaceAll("-", ""), "hex"));
+  const hash = new DirectoryHash(Buffer.from(uuid.replaceAll("-", ""), "hex"));
   for (const name of [
     "a",
     "hello",
@@ -71,7 +100,8 @@ test("the directory hash is debugfs's", async () => {
       "ERR_TEST",
     );
     const match = /is 0x([0-9a-f]+) \(minor 0x([0-9a-f]+)\)/.exec(said);
-    expect(hash(name)).toEqual({
+    hash.of(Buffer.from(name), 0, name.length);
+    expect({ major: hash.major, minor: hash.minor }).toEqual({
       major: Number.parseInt(match?.[1] ?? "", 16),
       minor: Number.parseInt(match?.[2] ?? "", 16),
     });
@@ -272,7 +302,7 @@ describe("trees", () => {
     writer.data.begin(size);
     for (let i = 0; i < 2000; i++) writer.data.write(i * 10 * MIB, chunk, 0, 1);
     const content = writer.data.end();
-    writer.finish({ ...emptyRoot(), children: new Map([["sparse", inode({ size, content })]]) });
+    writer.finish(treeOf(new Map([["sparse", inode({ size, content })]])));
     file.close();
     await expectClean(path);
     expect(

@@ -6,7 +6,7 @@ import { crc32c } from "./crc32c.ts";
 import { BLOCK_SIZE } from "./constants.ts";
 
 /** Flat triples: logical block, physical block, count (at most 32,768), ascending. */
-export type Extents = readonly number[];
+export type Extents = ArrayLike<number>;
 
 const MAGIC = 0xf30a;
 const HEADER = 12;

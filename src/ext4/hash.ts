@@ -1,6 +1,6 @@
 /**
  * The directory hash "half MD4" in its signed-char form (kernel: fs/ext4/hash.c; published as
- * part of Documentation/filesystems/ext4/directory.rst). Names are byte strings (latin1).
+ * part of Documentation/filesystems/ext4/directory.rst).
  */
 
 const rotl = (value: number, by: number): number => (value << by) | (value >>> (32 - by));
@@ -9,9 +9,8 @@ const K3 = 0x6ed9eba1;
 /** The hash value that means "end of directory" to readdir; no name may have it. */
 const END = 0xfffffffe;
 
-/** Up to 32 bytes of the name from `from`, as eight words, padded with its remaining length. */
-function words(name: string, from: number, into: Int32Array): void {
-  const left = name.length - from;
+/** Up to 32 bytes from `from` on, of `left` that are left, as eight words, padded with that number. */
+function words(bytes: Uint8Array, from: number, left: number, into: Int32Array): void {
   // As in C, the length is not cut to 8 bits before it is shifted.
   let pad = left | (left << 8);
   pad |= pad << 16;
@@ -20,7 +19,7 @@ function words(name: string, from: number, into: Int32Array): void {
   let at = 0;
   for (let i = 0; i < length; i++) {
     // Signed characters: bytes from 0x80 on are negative.
-    const byte = (name.charCodeAt(from + i) << 24) >> 24;
+    const byte = ((bytes[from + i] ?? 0) << 24) >> 24;
     value = (byte + (value << 8)) | 0;
     if ((i & 3) === 3) {
       into[at++] = value;
@@ -72,29 +71,36 @@ function mix(state: Int32Array, input: Int32Array): void {
   state[3] = ((state[3] ?? 0) + d) | 0;
 }
 
-/**
- * Make a hash function for one file system.
- * @param seed s_hash_seed, 16 bytes; all zero means MD4's own start values
- * @returns name (latin1) → major and minor hash, unsigned
- */
-export function directoryHash(
-  seed: Uint8Array,
-): (name: string) => { major: number; minor: number } {
-  const view = new DataView(seed.buffer, seed.byteOffset, 16);
-  const given = [0, 4, 8, 12].map((at) => view.getInt32(at, true));
-  const start = given.some((value) => value !== 0)
-    ? given
-    : [0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476];
-  const state = new Int32Array(4);
-  const input = new Int32Array(8);
-  return (name) => {
-    state.set(start);
-    for (let from = 0; from < name.length; from += 32) {
-      words(name, from, input);
+/** The hash function of one file system. */
+export class DirectoryHash {
+  /** The hash that {@link of} has computed last: major and minor part, unsigned. */
+  major = 0;
+  minor = 0;
+  private readonly start: Int32Array;
+  private readonly state = new Int32Array(4);
+  private readonly input = new Int32Array(8);
+
+  /** @param seed s_hash_seed, 16 bytes; all zero means MD4's own start values */
+  constructor(seed: Uint8Array) {
+    const view = new DataView(seed.buffer, seed.byteOffset, 16);
+    const given = [0, 4, 8, 12].map((at) => view.getInt32(at, true));
+    this.start = Int32Array.from(
+      given.some((value) => value !== 0)
+        ? given
+        : [0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476],
+    );
+  }
+
+  /** Hash the name of `length` bytes at `from`; the result is in {@link major} and {@link minor}. */
+  of(bytes: Uint8Array, from: number, length: number): void {
+    const { state, input } = this;
+    state.set(this.start);
+    for (let done = 0; done < length; done += 32) {
+      words(bytes, from + done, length - done, input);
       mix(state, input);
     }
-    let major = ((state[1] ?? 0) & ~1) >>> 0;
-    if (major === END) major = END - 2;
-    return { major, minor: (state[2] ?? 0) >>> 0 };
-  };
+    const major = ((state[1] ?? 0) & ~1) >>> 0;
+    this.major = major === END ? END - 2 : major;
+    this.minor = (state[2] ?? 0) >>> 0;
+  }
 }

@@ -132,6 +132,13 @@ export class BlockAppender {
     return this.commit(1);
   }
 
+  /** Write blocks that have been given out before, and are somebody else's now. */
+  rewrite(block: number, bytes: Uint8Array): void {
+    // What is buffered for them must not come later.
+    if (block >= this.first) this.flush();
+    this.file.write(block * BLOCK_SIZE, bytes);
+  }
+
   /** Write out what is buffered. */
   flush(): void {
     if (this.fill === 0) return;

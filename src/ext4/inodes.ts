@@ -12,9 +12,9 @@ import {
   RESIZE_INODE,
   ROOT_INODE,
 } from "./constants.ts";
-import { encodeDirectory, planDirectory } from "./directory.ts";
+import { encodeDirectory, type DirectoryNames } from "./directory.ts";
 import { appendExtent, countBlocks, encodeExtents, type Extents } from "./extent.ts";
-import { directoryHash } from "./hash.ts";
+import { DirectoryHash } from "./hash.ts";
 import type { BlockAppender } from "./image-file.ts";
 import {
   clampTime,
@@ -25,7 +25,8 @@ import {
   sealInode,
 } from "./inode.ts";
 import type { ResizeInode } from "./resize-inode.ts";
-import type { NumberedTree, TreeInode } from "./tree.ts";
+import { ROOT, type FileTree, type NodeFields } from "../util/file-tree/file-tree.ts";
+import type { NumberedTree } from "./tree.ts";
 import { encodeXattrBlock, planXattrs, putInodeXattrs, type XattrPlan } from "./xattr.ts";
 
 /** Symlink targets shorter than this live in the inode. */
@@ -36,6 +37,8 @@ export interface InodeContext {
   seed: number;
   hashSeed: Uint8Array;
   appender: BlockAppender;
+  /** Where a content lies. */
+  extentsOf: (content: number) => Extents;
   journal: { first: number; blocks: number } | undefined;
   resize: ResizeInode | undefined;
 }
@@ -69,20 +72,23 @@ class Losses {
 class InodeWriter {
   readonly losses = new Losses();
   readonly directories: number[] = [];
-  private readonly tree: NumberedTree;
+  private readonly numbered: NumberedTree;
+  private readonly tree: FileTree;
   private readonly context: InodeContext;
   private readonly table: Buffer;
-  private readonly hash: ReturnType<typeof directoryHash>;
+  private readonly hash: DirectoryHash;
 
-  constructor(tree: NumberedTree, context: InodeContext, table: Buffer) {
-    this.tree = tree;
+  constructor(numbered: NumberedTree, context: InodeContext, table: Buffer) {
+    this.numbered = numbered;
+    this.tree = numbered.tree;
     this.context = context;
     this.table = table;
-    this.hash = directoryHash(context.hashSeed);
+    this.hash = new DirectoryHash(context.hashSeed);
   }
 
   /** Write one inode and everything that hangs on it. */
-  write(inode: TreeInode, number: number): void {
+  write(node: number, number: number): void {
+    const inode = this.tree.fields(node);
     const at = (number - 1) * INODE_SIZE;
     const seed = inodeSeed(this.context.seed, number);
     const xattrs = this.xattrs(inode);
@@ -98,10 +104,10 @@ class InodeWriter {
     switch (inode.kind) {
       case "file":
         size = inode.size;
-        mapped(inode.content ?? []);
+        mapped(this.context.extentsOf(this.tree.contents[node] ?? 0));
         break;
       case "directory": {
-        const { extents, indexed } = this.directory(inode, number, seed);
+        const { extents, indexed } = this.directory(node, number, seed);
         if (indexed) flags |= INODE_FLAG.index;
         mapped(extents);
         size = countBlocks(extents) * BLOCK_SIZE;
@@ -118,7 +124,6 @@ class InodeWriter {
         block = deviceBlock(inode.major, inode.minor);
         break;
       case "fifo":
-      case "socket":
         break;
     }
     let xattrBlock = 0;
@@ -128,7 +133,7 @@ class InodeWriter {
       appender.append(encodeXattrBlock(xattrs, this.context.seed, xattrBlock));
       blocks++;
     }
-    const links = this.tree.links.get(inode) ?? 1;
+    const links = this.numbered.links[node] ?? 1;
     const mtime = clampTime(inode.mtime);
     if (mtime !== inode.mtime)
       this.losses.add("times outside 1901…2446 moved", String(inode.mtime));
@@ -179,7 +184,7 @@ class InodeWriter {
     return block;
   }
 
-  private xattrs(inode: TreeInode): XattrPlan | undefined {
+  private xattrs(inode: NodeFields): XattrPlan | undefined {
     if (inode.xattrs === undefined || inode.xattrs.size === 0) return undefined;
     // The kernel allows user.* on files and directories only.
     const user = inode.kind === "file" || inode.kind === "directory";
@@ -209,39 +214,49 @@ class InodeWriter {
     return this.context.appender.append(bytes);
   }
 
+  /** What a directory names. */
+  private namesOf(node: number): DirectoryNames {
+    const { tree, numbered } = this;
+    const { text } = tree;
+    let count = 0;
+    for (let name = tree.first(node); name !== 0; name = tree.next(name)) count++;
+    const starts = new Uint32Array(count);
+    const lengths = new Uint8Array(count);
+    const inodes = new Uint32Array(count);
+    const types = new Uint8Array(count);
+    let i = 0;
+    for (let name = tree.first(node); name !== 0; name = tree.next(name), i++) {
+      const child = tree.child(name);
+      starts[i] = text.start(tree.nameAt(name));
+      lengths[i] = text.length(tree.nameAt(name));
+      inodes[i] = numbered.numbers[child] ?? 0;
+      types[i] = DIRENT_TYPE[tree.kind(child)];
+    }
+    return { bytes: text.bytes, starts, lengths, inodes, types };
+  }
+
   private directory(
-    inode: TreeInode,
+    node: number,
     number: number,
     seed: number,
   ): { extents: number[]; indexed: boolean } {
-    const children = inode.children ?? new Map<string, TreeInode>();
-    const plan = planDirectory(children.keys(), this.hash);
+    const parent = this.numbered.parents[node] ?? ROOT_INODE;
+    const directory = { self: number, parent, names: this.namesOf(node), seed, hash: this.hash };
     const extents: number[] = [];
     let logical = 0;
-    encodeDirectory(
-      plan,
-      number,
-      this.tree.parents.get(inode) ?? ROOT_INODE,
-      (name) => {
-        const child = children.get(name);
-        if (child === undefined) throw new RangeError(`no child ${name}`);
-        return { inode: this.tree.numbers.get(child) ?? 0, type: DIRENT_TYPE[child.kind] };
-      },
-      seed,
-      (block) => {
-        const physical = this.context.appender.append(block);
-        appendExtent(extents, logical++, physical, 1, MAX_EXTENT_BLOCKS);
-      },
-    );
-    return { extents, indexed: plan.blocks > 1 };
+    const blocks = encodeDirectory(directory, (block) => {
+      const physical = this.context.appender.append(block);
+      appendExtent(extents, logical++, physical, 1, MAX_EXTENT_BLOCKS);
+    });
+    return { extents, indexed: blocks > 1 };
   }
 }
 
 /** Write all inodes' blocks through the appender, and give the content of the inode tables. */
-export function writeInodes(tree: NumberedTree, context: InodeContext): WrittenInodes {
-  const lastInode = FIRST_INODE - 1 + tree.inodes.length;
+export function writeInodes(numbered: NumberedTree, context: InodeContext): WrittenInodes {
+  const lastInode = FIRST_INODE - 1 + numbered.nodes.length;
   const table = Buffer.alloc(Math.ceil((lastInode * INODE_SIZE) / BLOCK_SIZE) * BLOCK_SIZE);
-  const writer = new InodeWriter(tree, context, table);
+  const writer = new InodeWriter(numbered, context, table);
   let journalBlock: Uint8Array | undefined;
   for (let number = 1; number < FIRST_INODE; number++) {
     if (number === ROOT_INODE) continue;
@@ -258,8 +273,8 @@ export function writeInodes(tree: NumberedTree, context: InodeContext): WrittenI
     putReservedInode(table, at);
     sealInode(table, at, context.seed, number);
   }
-  writer.write(tree.root, ROOT_INODE);
-  tree.inodes.forEach((inode, i) => writer.write(inode, FIRST_INODE + i));
+  writer.write(ROOT, ROOT_INODE);
+  numbered.nodes.forEach((node, i) => writer.write(node, FIRST_INODE + i));
   return {
     table,
     lastInode,

@@ -1,41 +1,19 @@
-/** The tree that the writer takes, and the numbers that it gives to its inodes. */
+/** The numbers that the writer gives to a tree's inodes. */
 import { VmsanError } from "../model/errors.ts";
-import { FIRST_INODE, LINK_MAX, ROOT_INODE, type InodeKind } from "./constants.ts";
-import type { Extents } from "./extent.ts";
-import type { Xattrs } from "./xattr.ts";
+import { PLAIN_DIRECTORY, ROOT, type FileTree } from "../util/file-tree/file-tree.ts";
+import { FIRST_INODE, LINK_MAX, ROOT_INODE } from "./constants.ts";
 
-/** An inode of the tree. The same object under several names is a file with hard links. */
-export interface TreeInode {
-  readonly kind: InodeKind;
-  /** Permission bits with setuid, setgid and sticky. */
-  readonly mode: number;
-  readonly uid: number;
-  readonly gid: number;
-  /** Seconds since 1970 and nanoseconds. */
-  readonly mtime: number;
-  readonly mtimeNsec: number;
-  readonly xattrs: Xattrs | undefined;
-  /** Bytes of a file; its content lies in `content`, which is nothing where it is all holes. */
-  readonly size: number;
-  readonly content: Extents | undefined;
-  /** Target of a symlink, as a byte string (latin1). */
-  readonly target: string;
-  readonly major: number;
-  readonly minor: number;
-  /** Names (latin1, 1–255 bytes, no `/`) of a directory. */
-  readonly children: ReadonlyMap<string, TreeInode> | undefined;
-}
-
-/** A tree with inode numbers. Inode `FIRST_INODE + i` is `inodes[i]`. */
+/** A tree with inode numbers. Inode `FIRST_INODE + i` is node `nodes[i]`. */
 export interface NumberedTree {
-  root: TreeInode;
-  /** All inodes but the root, in order of their numbers. */
-  inodes: TreeInode[];
-  numbers: ReadonlyMap<TreeInode, number>;
-  /** Names of each inode that is no directory; subdirectories + 2 of one that is. */
-  links: ReadonlyMap<TreeInode, number>;
-  /** Inode numbers of the directories' parents. */
-  parents: ReadonlyMap<TreeInode, number>;
+  tree: FileTree;
+  /** All nodes but the root, in order of their inode numbers. */
+  nodes: Uint32Array;
+  /** By node: its inode number. */
+  numbers: Uint32Array;
+  /** By node: names of one that is no directory; subdirectories + 2 of one that is. */
+  links: Uint32Array;
+  /** By node: inode number of a directory's parent. */
+  parents: Uint32Array;
   /** Names in the caller's tree. */
   names: number;
   lostAndFound: number;
@@ -43,84 +21,58 @@ export interface NumberedTree {
 
 const LOST_AND_FOUND = "lost+found";
 
-/** An empty directory of root's. */
-function emptyDirectory(mode: number): TreeInode {
-  return {
-    kind: "directory",
-    mode,
-    uid: 0,
-    gid: 0,
-    mtime: 0,
-    mtimeNsec: 0,
-    xattrs: undefined,
-    size: 0,
-    content: undefined,
-    target: "",
-    major: 0,
-    minor: 0,
-    children: new Map(),
-  };
-}
-
-/** The root of an empty file system: mode 0755, owned by root. */
-export function emptyRoot(): TreeInode {
-  return emptyDirectory(0o755);
-}
-
 /**
  * Number a tree's inodes, breadth first, so that a directory's files are neighbours.
- * Adds `lost+found` where the tree has no such name.
+ * Adds `lost+found` to the tree where it has no such name.
  */
-export function numberTree(given: TreeInode): NumberedTree {
-  const children = new Map(given.children);
-  const own = children.get(LOST_AND_FOUND);
-  if (own === undefined) {
+export function numberTree(tree: FileTree): NumberedTree {
+  let names = 0;
+  if (tree.find(ROOT, LOST_AND_FOUND) === 0) {
     // First, so that it gets the first free inode, as e2fsprogs expects.
-    const rest = [...children];
-    children.clear();
-    children.set(LOST_AND_FOUND, emptyDirectory(0o700));
-    for (const [name, child] of rest) children.set(name, child);
+    tree.link(ROOT, LOST_AND_FOUND, tree.add({ ...PLAIN_DIRECTORY, mode: 0o700 }), true);
+    names = -1;
   }
-  const root: TreeInode = { ...given, kind: "directory", children };
-  const inodes: TreeInode[] = [];
-  const numbers = new Map<TreeInode, number>([[root, ROOT_INODE]]);
-  const links = new Map<TreeInode, number>([[root, 2]]);
-  const parents = new Map<TreeInode, number>([[root, ROOT_INODE]]);
-  let names = own === undefined ? -1 : 0;
-  const visit = (directory: TreeInode): void => {
-    const self = numbers.get(directory) ?? 0;
-    for (const child of directory.children?.values() ?? []) {
+  const all = new Uint32Array(tree.count);
+  const numbers = new Uint32Array(tree.count + 1);
+  const links = new Uint32Array(tree.count + 1);
+  const parents = new Uint32Array(tree.count + 1);
+  let count = 0;
+  const visit = (directory: number): void => {
+    const self = numbers[directory] ?? 0;
+    let subdirectories = 0;
+    for (let name = tree.first(directory); name !== 0; name = tree.next(name)) {
+      const node = tree.child(name);
+      const isDirectory = tree.kind(node) === "directory";
       names++;
-      const isDirectory = child.kind === "directory";
-      const known = links.get(child);
-      if (known === undefined) {
-        inodes.push(child);
-        numbers.set(child, FIRST_INODE + inodes.length - 1);
-        links.set(child, isDirectory ? 2 : 1);
-      } else {
-        links.set(child, known + 1);
-        if (known >= LINK_MAX) throw tooManyLinks(known + 1);
-      }
+      const known = links[node] ?? 0;
+      if (known === 0) {
+        all[count] = node;
+        numbers[node] = FIRST_INODE + count++;
+      } else if (known >= LINK_MAX) throw tooManyLinks(known + 1);
+      links[node] = isDirectory ? 2 : known + 1;
       if (isDirectory) {
-        parents.set(child, self);
-        links.set(directory, (links.get(directory) ?? 2) + 1);
+        parents[node] = self;
+        subdirectories++;
       }
     }
+    links[directory] = 2 + subdirectories;
   };
-  visit(root);
-  for (let i = 0; i < inodes.length; i++) {
-    const inode = inodes[i];
-    if (inode?.kind === "directory") visit(inode);
+  numbers[ROOT] = ROOT_INODE;
+  parents[ROOT] = ROOT_INODE;
+  visit(ROOT);
+  for (let i = 0; i < count; i++) {
+    const node = all[i] ?? 0;
+    if (tree.kind(node) === "directory") visit(node);
   }
-  const lost = children.get(LOST_AND_FOUND);
+  const lost = tree.child(tree.find(ROOT, LOST_AND_FOUND));
   return {
-    root,
-    inodes,
+    tree,
+    nodes: all.subarray(0, count),
     numbers,
     links,
     parents,
     names,
-    lostAndFound: lost?.kind === "directory" ? (numbers.get(lost) ?? 0) : 0,
+    lostAndFound: tree.kind(lost) === "directory" ? (numbers[lost] ?? 0) : 0,
   };
 }
 

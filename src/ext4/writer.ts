@@ -1,7 +1,7 @@
 /**
  * ext4/: a tree becomes an ext4 file system in an image file.
  *
- * Takes file contents as they stream by (DataWriter) and, at the end, a tree of inodes that says
+ * Takes file contents as they stream by (DataWriter) and, at the end, a tree of inodes (FileTree) that says
  * where each file's content went; gives an image that the Linux kernel and e2fsprogs take as their
  * own. Layout, so that contents can be written before their total is known:
  *
@@ -32,7 +32,8 @@ import { writeInodes, type WrittenInodes } from "./inodes.ts";
 import { planLayout, type Layout } from "./layout.ts";
 import { resizeInode } from "./resize-inode.ts";
 import { backupSuperblock, encodeSuperblock } from "./superblock.ts";
-import { numberTree, type TreeInode } from "./tree.ts";
+import type { FileTree } from "../util/file-tree/file-tree.ts";
+import { numberTree } from "./tree.ts";
 
 /** Size and identity of a file system. */
 export interface Ext4Options {
@@ -131,17 +132,21 @@ export class Ext4Writer {
     });
   }
 
-  /** Write everything but the contents: inodes, directories, tables, superblock. */
-  finish(root: TreeInode): Ext4Result {
+  /**
+   * Write everything but the contents: inodes, directories, tables, superblock.
+   * @param tree its contents are numbers of {@link data}'s; `lost+found` is added to it
+   */
+  finish(tree: FileTree): Ext4Result {
     const { file, appender, options, layout } = this;
     const { blocks, groups, journal, backups, copyBlocks } = layout;
     const seed = crc32c(0xffffffff, options.uuid);
-    const numbered = numberTree(root);
+    const numbered = numberTree(tree);
     const resize = resizeInode(layout);
     const written = writeInodes(numbered, {
       seed,
       hashSeed: options.hashSeed,
       appender,
+      extentsOf: (content) => this.data.extentsOf(content),
       journal,
       resize,
     });

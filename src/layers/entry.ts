@@ -1,18 +1,132 @@
-/** A layer's entries as they are remembered until all layers are known. */
-import type { Whiteout } from "./path.ts";
+/** Entries of layers as they are remembered until all layers are known: nodes without a name. */
+import { grow } from "../util/file-tree/column.ts";
+import { FileTree, PLAIN_DIRECTORY } from "../util/file-tree/file-tree.ts";
+import type { LayerLimits } from "./limits.ts";
+import { cleanPath, whiteoutOf } from "./path.ts";
+import { Places } from "./places.ts";
 import type { TarEntry } from "./tar/reader.ts";
 
-/** One entry of a layer: its header, and what became of its content. */
-export interface LayerEntry<Content> {
-  header: TarEntry;
-  /** Cleaned path; [] is the root. */
-  parts: readonly string[];
-  /** The same with slashes between. */
-  path: string;
-  whiteout: Whiteout;
-  /** Where the content went; undefined when it was left out because an upper layer hides it. */
-  content: Content | undefined;
+/** What an entry does. */
+export const ENTRY = {
+  /** Makes or describes something. */
+  make: 0,
+  /** Gives a file another name. */
+  link: 1,
+  /** Whiteouts: hide one name below, or all of them. */
+  remove: 2,
+  opaque: 3,
+  /**
+   * Keeps a file in one of aufs's own directories (`.wh..wh.plnk`): no part of the tree, but the only
+   * place where images of that time have the content of files with several names.
+   */
+  aside: 4,
+} as const;
+
+/** Entries of one layer: the nodes `from` … `to`−1, in archive order. */
+export interface LayerEntries {
+  from: number;
+  to: number;
 }
 
-/** All entries of one layer, in archive order. */
-export type LayerEntries<Content> = LayerEntry<Content>[];
+/** All entries read so far. */
+export class Entries {
+  readonly tree = new FileTree();
+  readonly places: Places;
+  private readonly limits: LayerLimits;
+  private acts = new Uint8Array(256);
+  private spots = new Uint32Array(256);
+  /** Files whose content was left out, or given back: 1. */
+  private lacking = new Uint8Array(256);
+  /** By place: the last file with that path. */
+  private files = new Uint32Array(256);
+  /** The directory that the last entry lay in, as the archive wrote it: its neighbours follow. */
+  private lastDirectory: string | undefined;
+  private lastPlace = 0;
+
+  constructor(limits: LayerLimits) {
+    this.limits = limits;
+    this.places = new Places(this.tree.text, limits);
+  }
+
+  /**
+   * What an entry does, and where. A whiteout is where what it hides lies.
+   * @returns undefined for a marker that means nothing here
+   */
+  locate({ path, kind }: TarEntry): { act: number; place: number } | undefined {
+    const slash = path.lastIndexOf("/");
+    const directory = path.slice(0, Math.max(0, slash));
+    const name = path.slice(slash + 1);
+    if (directory === this.lastDirectory && isPlain(name) && path.length <= this.limits.pathBytes) {
+      return { act: ENTRY.make, place: this.places.within(this.lastPlace, name) };
+    }
+    const parts = cleanPath(path, this.limits);
+    const whiteout = whiteoutOf(parts);
+    if (whiteout.kind === "ignore") {
+      return kind === "file" ? { act: ENTRY.aside, place: this.places.of(parts) } : undefined;
+    }
+    if (whiteout.kind === "none" && parts.length === 0) return { act: ENTRY.make, place: 0 };
+    const parent = this.places.of(parts.slice(0, -1));
+    if (whiteout.kind === "opaque") return { act: ENTRY.opaque, place: parent };
+    if (whiteout.kind === "remove") {
+      return { act: ENTRY.remove, place: this.places.within(parent, whiteout.name) };
+    }
+    if (parts.at(-1) === name) {
+      this.lastDirectory = directory;
+      this.lastPlace = parent;
+    }
+    return { act: ENTRY.make, place: this.places.within(parent, parts.at(-1) ?? "") };
+  }
+
+  /** Remember an entry. @returns its node */
+  add(header: TarEntry, act: number, place: number): number {
+    const { kind, link: target } = header;
+    let fields;
+    if (act === ENTRY.remove || act === ENTRY.opaque) fields = PLAIN_DIRECTORY;
+    else if (kind === "hardlink" || kind === "symlink") {
+      // Linux gives symlinks no other permissions, whatever archives say.
+      fields = { ...header, kind: "symlink", mode: 0o777, size: 0, target } as const;
+    } else fields = { ...header, kind, size: kind === "file" ? header.size : 0, target: "" };
+    const node = this.tree.add(fields);
+    this.acts = grow(this.acts, node + 1);
+    this.spots = grow(this.spots, node + 1);
+    this.lacking = grow(this.lacking, node + 1);
+    this.acts[node] = act === ENTRY.make && kind === "hardlink" ? ENTRY.link : act;
+    this.spots[node] = place;
+    return node;
+  }
+
+  /** A file is at this place from now on. @returns the file before it, of any layer; 0 for none */
+  replaceFile(place: number, node: number): number {
+    this.files = grow(this.files, place + 1);
+    const before = this.files[place] ?? 0;
+    this.files[place] = node;
+    return before;
+  }
+
+  /** What an entry does: see {@link ENTRY}. */
+  act(node: number): number {
+    return this.acts[node] ?? 0;
+  }
+
+  /** Where it does so. */
+  place(node: number): number {
+    return this.spots[node] ?? 0;
+  }
+
+  /** Note a file's content, or that it is not there although the file may be needed. */
+  setContent(node: number, content: number | undefined): void {
+    this.tree.contents[node] = content ?? 0;
+    this.lacking[node] = content === undefined ? 1 : 0;
+  }
+
+  /** Is this a file of the layers whose content is not there? */
+  lacks(node: number): boolean {
+    return this.lacking[node] === 1;
+  }
+}
+
+/** Is this a name that cleaning leaves as it is, and no whiteout? */
+function isPlain(name: string): boolean {
+  if (name === "" || name.length > 255 || name.includes("\0")) return false;
+  return !name.startsWith(".") || (name !== "." && name !== ".." && !name.startsWith(".wh."));
+}

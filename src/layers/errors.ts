@@ -15,3 +15,8 @@ export function layerError(what: string, message: string, why: string, fix?: str
     fix: fix ?? "Build or pull the image again; if it stays, the image itself is broken.",
   });
 }
+
+/** The error for an image beyond the limits. */
+export function tooMany(what: string): VmsanError {
+  return layerError("LIMIT", "Cannot use the image", `Its layers hold ${what}.`, "Use another image.");
+}

@@ -2,8 +2,6 @@
 export { DEFAULT_LIMITS, type LayerLimits } from "./limits.ts";
 export { LayerSources, startReaders, type ReaderMemory, type Readers } from "./readers.ts";
 export { mergeImage, type ContentStore, type MergedImage } from "./stream.ts";
-export { walkNodes } from "./merge.ts";
-export type { TreeNode } from "./tree.ts";
 export { workerUrl } from "./worker-url.ts";
 export { encodeHeader, END_OF_ARCHIVE, padTo } from "./tar/writer.ts";
 export type { TarEntry, TarKind } from "./tar/reader.ts";

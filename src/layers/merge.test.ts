@@ -6,13 +6,13 @@ import { DEFAULT_LIMITS, type LayerLimits } from "./limits.ts";
 import { memorySource } from "./byte-source.ts";
 import { mergeImage, type MergedImage } from "./stream.ts";
 import { digestOf, makeTar, type TestEntry } from "./testing.ts";
-import type { TreeNode } from "./tree.ts";
+import { ROOT, type FileTree } from "../util/file-tree/file-tree.ts";
 
 /** Merge archives in memory; contents are strings, released ones are listed. */
 function merge(
   tars: Buffer[],
   limits: LayerLimits = DEFAULT_LIMITS,
-): { merged: MergedImage<string>; stored: number; released: string[] } {
+): { merged: MergedImage; contents: string[]; stored: number; released: string[] } {
   const blobs = tars.map((tar): LayerBlob => ({
     digest: digestOf(tar),
     size: tar.length,
@@ -23,8 +23,9 @@ function merge(
   let parts: Buffer[] = [];
   let stored = 0;
   const released: string[] = [];
+  const contents = ["(missing)"];
   const open = (layer: number) => memorySource(tars[layer] ?? Buffer.alloc(0), 700);
-  const merged = mergeImage<string>(blobs, {
+  const merged = mergeImage(blobs, {
     limits,
     open,
     reopen: open,
@@ -34,27 +35,38 @@ function merge(
         stored++;
       },
       write: (_offset, chunk, from, to) => parts.push(Buffer.from(chunk.subarray(from, to))),
-      end: () => Buffer.concat(parts).toString("latin1"),
-      release: (content) => released.push(content),
+      end: () => contents.push(Buffer.concat(parts).toString("latin1")) - 1,
+      release: (content) => released.push(contents[content] ?? ""),
     },
   });
-  return { merged, stored, released };
+  return { merged, contents, stored, released };
 }
 
 /** Path → short form, as in the cases. */
-function flatten(root: TreeNode<string>, prefix = ""): Record<string, string> {
+function flatten(
+  tree: FileTree,
+  contents: string[],
+  directory = ROOT,
+  prefix = "",
+): Record<string, string> {
   const found: Record<string, string> = {};
-  for (const [name, node] of root.children ?? []) {
-    const path = prefix + name;
-    if (node.kind === "directory")
-      Object.assign(found, { [path]: "dir" }, flatten(node, `${path}/`));
-    else if (node.kind === "symlink") found[path] = `->${node.target}`;
-    else if (node.kind === "file") found[path] = `=${node.content ?? "(missing)"}`;
-    else if (node.kind === "fifo") found[path] = "fifo";
-    else found[path] = `${node.kind} ${node.major}:${node.minor}`;
+  for (let name = tree.first(directory); name !== 0; name = tree.next(name)) {
+    const node = tree.child(name);
+    const path = prefix + tree.name(name);
+    const { kind, target, major, minor } = tree.fields(node);
+    if (kind === "directory")
+      Object.assign(found, { [path]: "dir" }, flatten(tree, contents, node, `${path}/`));
+    else if (kind === "symlink") found[path] = `->${target}`;
+    else if (kind === "file") found[path] = `=${contents[tree.contents[node] ?? 0]}`;
+    else if (kind === "fifo") found[path] = "fifo";
+    else found[path] = `${kind} ${major}:${minor}`;
   }
   return found;
 }
+
+/** The node at a path. */
+const nodeAt = (tree: FileTree, ...parts: string[]): number =>
+  parts.reduce((node, part) => tree.child(tree.find(node, part)), ROOT);
 
 const tars = (layers: TestEntry[][]): Buffer[] => layers.map((entries) => makeTar(entries));
 
@@ -64,7 +76,8 @@ describe("what layers mean", () => {
       expect(() => merge(tars(layers))).toThrow(expect.objectContaining({ code: error }));
       return;
     }
-    const found = flatten(merge(tars(layers)).merged.root);
+    const { merged, contents } = merge(tars(layers));
+    const found = flatten(merged.tree, contents);
     for (const [path, form] of Object.entries(tree)) expect(found[path]).toBe(form);
     const extra = Object.entries(found).filter(([path, form]) => form !== "dir" && !(path in tree));
     expect(extra).toEqual([]);
@@ -111,6 +124,21 @@ test("content of a duplicate is given back", () => {
   expect(released).toEqual(["1"]);
 });
 
+test("content of a duplicate that a hard link keeps is read again", () => {
+  const { merged, contents, released } = merge(
+    tars([
+      [
+        { path: "a", data: "1" },
+        { path: "b", kind: "hardlink", link: "a" },
+        { path: "a", data: "2" },
+      ],
+    ]),
+  );
+  expect(released).toEqual(["1"]);
+  expect(merged.rereadLayers).toBe(1);
+  expect(flatten(merged.tree, contents)).toEqual({ a: "=2", b: "=1" });
+});
+
 test("hard links share one inode, whose metadata is the file's", () => {
   const { merged } = merge(
     tars([
@@ -120,9 +148,9 @@ test("hard links share one inode, whose metadata is the file's", () => {
       ],
     ]),
   );
-  const { children } = merged.root;
-  expect(children?.get("a")).toBe(children?.get("b"));
-  expect(children?.get("b")).toMatchObject({ mode: 0o600, uid: 5 });
+  const { tree } = merged;
+  expect(nodeAt(tree, "a")).toBe(nodeAt(tree, "b"));
+  expect(tree.fields(nodeAt(tree, "b"))).toMatchObject({ mode: 0o600, uid: 5 });
 });
 
 test("limits", () => {
@@ -141,16 +169,17 @@ test("limits", () => {
 });
 
 test("a tree 2000 deep needs no stack", () => {
-  const { merged } = merge(tars([[{ path: `${"a/".repeat(1999)}f`, data: "deep" }]]));
-  let node: TreeNode<string> | undefined = merged.root;
-  for (let i = 0; i < 1999; i++) node = node?.children?.get("a");
-  expect(node?.children?.get("f")?.content).toBe("deep");
+  const { merged, contents } = merge(
+    tars([[{ path: `${"a/".repeat(1999)}f`, data: "deep" }]]),
+  );
+  const node = nodeAt(merged.tree, ...Array.from({ length: 1999 }, () => "a"), "f");
+  expect(contents[merged.tree.contents[node] ?? 0]).toBe("deep");
 });
 
 test("contents are what the archive holds", () => {
   const data = Buffer.from(Array.from({ length: 5000 }, (_, i) => i % 251));
-  const { merged } = merge(tars([[{ path: "a", data }]]));
-  const content = merged.root.children?.get("a")?.content ?? "";
+  const { merged, contents } = merge(tars([[{ path: "a", data }]]));
+  const content = contents[merged.tree.contents[nodeAt(merged.tree, "a")] ?? 0] ?? "";
   const sha = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
   expect(sha(Buffer.from(content, "latin1"))).toBe(sha(data));
 });

@@ -3,127 +3,134 @@
  * bottom to top, each layer's whiteouts first, since they hide only what lies below, whatever the
  * order within the layer. Symlinks on the way to an entry are followed inside the root.
  */
-import type { LayerEntries, LayerEntry } from "./entry.ts";
+import { grow } from "../util/file-tree/column.ts";
+import { PLAIN_DIRECTORY, ROOT, type FileTree } from "../util/file-tree/file-tree.ts";
+import { ENTRY, type Entries, type LayerEntries } from "./entry.ts";
 import { layerError, readable } from "./errors.ts";
 import type { LayerLimits } from "./limits.ts";
 import { cleanPath, isReserved } from "./path.ts";
-import { describe, implicitDirectory, nodeOf, type TreeNode } from "./tree.ts";
+import type { Places } from "./places.ts";
 
 /** Symlinks followed on one path before it counts as a loop (the kernel stops at 40). */
 const MAX_SYMLINKS = 255;
 
-/**
- * What one layer keeps in aufs's own directories (`.wh..wh.plnk`): no part of the tree, but the only
- * place where images of that time have the content of files with several names.
- */
-class Aside<Content> {
-  private readonly entries: LayerEntries<Content>;
-  private readonly layer: number;
-  private found: Map<string, TreeNode<Content>> | undefined;
-
-  constructor(entries: LayerEntries<Content>, layer: number) {
-    this.entries = entries;
-    this.layer = layer;
-  }
-
-  /** The file kept at this path, the same for all who link to it. */
-  node(path: string): TreeNode<Content> | undefined {
-    if (this.found === undefined) {
-      this.found = new Map();
-      for (const [index, { header, whiteout, path: at, content }] of this.entries.entries()) {
-        if (whiteout.kind !== "ignore" || header.kind !== "file") continue;
-        this.found.set(at, nodeOf(header, "file", content, { layer: this.layer, entry: index }));
-      }
-    }
-    return this.found.get(path);
-  }
-}
-
-/** Merges layers into one tree. */
-class Merger<Content> {
-  readonly root: TreeNode<Content> = implicitDirectory();
+/** Merges layers into the tree that their entries are nodes of. */
+class Merger {
   /** Names that entries have made so far, whether they are still there or not. */
   made = 0;
   /** Directories made because a path led through them. */
   private implied = 0;
+  /** By node: is it a directory that no entry describes? */
+  private implicit = new Uint8Array(256);
+  private readonly entries: Entries;
+  private readonly tree: FileTree;
+  private readonly places: Places;
   private readonly limits: LayerLimits;
-  private aside: Aside<Content> | undefined;
+  /** The present layer, and what it keeps in aufs's directories, by place; read when it is asked for. */
+  private range: LayerEntries = { from: 0, to: 0 };
+  private asides: Map<number, number> | undefined;
   /** The directory that the last entry lay in: its neighbours mostly follow. */
-  private lastPath: string | undefined;
-  private lastDirectory: TreeNode<Content> | undefined;
+  private lastPlace = -1;
+  private lastDirectory = ROOT;
 
-  constructor(limits: LayerLimits) {
+  constructor(entries: Entries, limits: LayerLimits) {
+    this.entries = entries;
+    this.tree = entries.tree;
+    this.places = entries.places;
     this.limits = limits;
   }
 
   /** Apply one layer on top of those before it. */
-  apply(entries: LayerEntries<Content>, layer: number): void {
-    this.whiteouts(entries);
+  apply(range: LayerEntries): void {
+    this.whiteouts(range);
     this.forget();
-    this.aside = new Aside(entries, layer);
-    entries.forEach((entry, index) => {
-      if (entry.whiteout.kind === "none") this.put(entry, layer, index);
-    });
+    this.range = range;
+    this.asides = undefined;
+    for (let node = range.from; node < range.to; node++) {
+      const act = this.entries.act(node);
+      if (act === ENTRY.make || act === ENTRY.link) this.put(node, act === ENTRY.link);
+    }
     this.forget();
+  }
+
+  /** Entries' names that are in the tree. */
+  kept(): number {
+    let kept = 0;
+    for (const node of this.tree.nodes()) {
+      for (let name = this.tree.first(node); name !== 0; name = this.tree.next(name)) {
+        if (this.implicit[this.tree.child(name)] !== 1) kept++;
+      }
+    }
+    return kept;
   }
 
   /** Must be called whenever a directory or symlink may have been replaced. */
   private forget(): void {
-    this.lastPath = undefined;
-    this.lastDirectory = undefined;
+    this.lastPlace = -1;
   }
 
   /** Remove what a layer hides of the layers below. */
-  private whiteouts(entries: LayerEntries<Content>): void {
-    const hiding = entries.filter(
-      ({ whiteout: { kind } }) => kind === "remove" || kind === "opaque",
-    );
-    if (hiding.length === 0) return;
-    const own = new Set<string>();
-    for (const { header, path, whiteout } of entries) {
-      if (whiteout.kind === "none" && header.kind !== "symlink") own.add(path);
+  private whiteouts({ from, to }: LayerEntries): void {
+    const { entries, tree, places } = this;
+    const hiding: number[] = [];
+    for (let node = from; node < to; node++) {
+      const act = entries.act(node);
+      if (act === ENTRY.remove || act === ENTRY.opaque) hiding.push(node);
     }
-    for (const { parts, whiteout } of hiding) {
-      const directory = this.find(parts.slice(0, -1), own);
-      if (directory?.children === undefined) continue;
-      if (whiteout.kind === "opaque") directory.children.clear();
-      else if (whiteout.kind === "remove") directory.children.delete(whiteout.name);
+    if (hiding.length === 0) return;
+    const own = new Set<number>();
+    for (let node = from; node < to; node++) {
+      const act = entries.act(node);
+      const real = act === ENTRY.link || (act === ENTRY.make && tree.kind(node) !== "symlink");
+      if (real) own.add(entries.place(node));
+    }
+    for (const node of hiding) {
+      const place = entries.place(node);
+      const opaque = entries.act(node) === ENTRY.opaque;
+      const directory = this.find(places.parts(opaque ? place : places.parent(place)), own);
+      if (directory === 0 || tree.kind(directory) !== "directory") continue;
+      if (opaque) {
+        tree.clear(directory);
+        continue;
+      }
+      const name = tree.findAt(directory, places.name(place));
+      if (name !== 0) tree.unlink(name);
     }
   }
 
   /**
-   * The node at a path of the tree as it is; every symlink on it is followed, except where the
-   * layer itself replaces it (`own`): then nothing of the layers below lies there any more.
+   * The node at a path of the tree as it is, 0 when there is none; every symlink on it is followed,
+   * except where the layer itself replaces it (`own`, by place): then nothing of the layers below
+   * lies there any more.
    */
-  private find(
-    parts: readonly string[],
-    own: ReadonlySet<string> | undefined,
-  ): TreeNode<Content> | undefined {
-    const stack: TreeNode<Content>[] = [];
-    let node: TreeNode<Content> = this.root;
+  private find(parts: readonly string[], own: ReadonlySet<number> | undefined): number {
+    const { tree, places } = this;
+    const stack: number[] = [];
+    let node = ROOT;
     const pending = [...parts].reverse();
-    const walked: string[] = [];
+    let walked = 0;
     let followed = 0;
     for (let part = pending.pop(); part !== undefined; part = pending.pop()) {
       if (part === "..") {
-        node = stack.pop() ?? this.root;
+        node = stack.pop() ?? ROOT;
         continue;
       }
-      const next = node.children?.get(part);
-      if (next === undefined) return undefined;
-      if (followed === 0) walked.push(part);
-      if (next.kind !== "symlink") {
+      const next = tree.child(tree.find(node, part));
+      if (next === 0) return 0;
+      if (followed === 0 && own !== undefined) walked = places.within(walked, part);
+      if (tree.kind(next) !== "symlink") {
         stack.push(node);
         node = next;
         continue;
       }
-      if (followed === 0 && own?.has(walked.join("/")) === true) return undefined;
+      if (followed === 0 && own?.has(walked) === true) return 0;
       if (++followed > MAX_SYMLINKS) throw symlinkLoop(parts);
-      if (next.target.startsWith("/")) {
+      const target = tree.target(next);
+      if (target.startsWith("/")) {
         stack.length = 0;
-        node = this.root;
+        node = ROOT;
       }
-      pushTarget(pending, next.target);
+      pushTarget(pending, target);
     }
     return node;
   }
@@ -132,102 +139,127 @@ class Merger<Content> {
    * The directory that an entry lies in, made where missing. Symlinks are followed inside the root; anything
    * else in the way is replaced by a directory.
    */
-  private directory({ parts, path: whole }: LayerEntry<Content>): TreeNode<Content> {
-    const path = whole.slice(0, Math.max(0, whole.lastIndexOf("/")));
-    if (path === this.lastPath && this.lastDirectory !== undefined) return this.lastDirectory;
-    const stack: TreeNode<Content>[] = [];
-    let node: TreeNode<Content> = this.root;
+  private directory(place: number): number {
+    const { tree, places } = this;
+    const parent = places.parent(place);
+    if (parent === this.lastPlace) return this.lastDirectory;
+    const parts = places.parts(place);
+    const stack: number[] = [];
+    let node = ROOT;
     const pending = parts.slice(0, -1).reverse();
     let followed = 0;
     for (let part = pending.pop(); part !== undefined; part = pending.pop()) {
       if (part === "..") {
-        node = stack.pop() ?? this.root;
+        node = stack.pop() ?? ROOT;
         continue;
       }
-      let next: TreeNode<Content> | undefined = node.children?.get(part);
-      if (next?.kind === "symlink") {
+      const name = tree.find(node, part);
+      let next = tree.child(name);
+      if (next !== 0 && tree.kind(next) === "symlink") {
         if (++followed > MAX_SYMLINKS) throw symlinkLoop(parts);
-        if (next.target.startsWith("/")) {
+        const target = tree.target(next);
+        if (target.startsWith("/")) {
           stack.length = 0;
-          node = this.root;
+          node = ROOT;
         }
-        pushTarget(pending, next.target);
+        pushTarget(pending, target);
         continue;
       }
-      if (next?.kind !== "directory") {
+      if (next === 0 || tree.kind(next) !== "directory") {
         // Only a symlink's target can bring such a name here.
         if (part.length > 255 || isReserved(part)) throw badTarget(parts);
         if (++this.implied > this.limits.implied) throw tooManyImplied(this.limits.implied);
-        next = implicitDirectory();
-        node.children?.set(part, next);
+        next = tree.add(PLAIN_DIRECTORY);
+        this.implicit = grow(this.implicit, next + 1);
+        this.implicit[next] = 1;
+        if (name === 0) tree.link(node, part, next);
+        else tree.relink(name, next);
       }
       stack.push(node);
       node = next;
       if (stack.length > this.limits.depth) throw symlinkLoop(parts);
     }
-    this.lastPath = path;
+    this.lastPlace = parent;
     this.lastDirectory = node;
     return node;
   }
 
   /** Apply one ordinary entry. */
-  private put(entry: LayerEntry<Content>, layer: number, index: number): void {
-    const { header, parts } = entry;
-    const name = parts.at(-1);
-    if (name === undefined) {
-      if (header.kind === "directory") describe(this.root, header);
-      else throw notADirectory();
+  private put(entry: number, isLink: boolean): void {
+    const { tree, places } = this;
+    const place = this.entries.place(entry);
+    const kind = tree.kind(entry);
+    if (place === 0) {
+      if (kind !== "directory") throw notADirectory();
+      tree.describe(ROOT, tree.fields(entry));
       return;
     }
-    if (header.kind === "symlink") checkSymlink(header.link, parts, this.limits);
-    const target = header.kind === "hardlink" ? this.linkTarget(entry) : undefined;
-    const parent = this.directory(entry);
-    const existing = parent.children?.get(name);
-    if (header.kind === "directory" && existing?.kind === "directory") {
-      if (!existing.explicit) this.made++;
-      describe(existing, header);
-      return;
+    if (!isLink && kind === "symlink") this.checkSymlink(entry, place);
+    const node = isLink ? this.linkTarget(entry, place) : entry;
+    const parent = this.directory(place);
+    const name = tree.findAt(parent, places.name(place));
+    const existing = tree.child(name);
+    if (name === 0) tree.linkAt(parent, places.name(place), node);
+    else {
+      if (kind === "directory" && tree.kind(existing) === "directory") {
+        if (this.implicit[existing] === 1) this.made++;
+        this.implicit[existing] = 0;
+        tree.describe(existing, tree.fields(entry));
+        return;
+      }
+      if (existing === node) return;
+      // What is cached may have led through the entry that is replaced now.
+      const before = tree.kind(existing);
+      if (before === "directory" || before === "symlink") this.forget();
+      tree.relink(name, node);
     }
-    if (target !== undefined && existing === target) return;
-    // What is cached may have led through the entry that is replaced now.
-    if (existing !== undefined && (existing.kind === "directory" || existing.kind === "symlink")) {
-      this.forget();
-    }
-    if (existing !== undefined) parent.children?.delete(name);
-    const node =
-      header.kind === "hardlink"
-        ? target
-        : nodeOf(header, header.kind, entry.content, { layer, entry: index });
-    if (node !== undefined) parent.children?.set(name, node);
     this.made++;
   }
 
   /** The node that a hard link names. */
-  private linkTarget({ header, parts }: LayerEntry<Content>): TreeNode<Content> {
-    const target = cleanPath(header.link, this.limits);
-    const name = target.at(-1);
-    const parent = this.find(target.slice(0, -1), undefined);
-    const node =
-      name === undefined
-        ? this.root
-        : (parent?.children?.get(name) ?? this.aside?.node(target.join("/")));
-    if (node !== undefined && node.kind !== "directory") return node;
+  private linkTarget(entry: number, place: number): number {
+    const { tree } = this;
+    const link = tree.target(entry);
+    const parts = cleanPath(link, this.limits);
+    const name = parts.at(-1);
+    const parent = this.find(parts.slice(0, -1), undefined);
+    let node = name === undefined ? ROOT : tree.child(tree.find(parent, name));
+    if (node === 0) node = this.aside(this.places.of(parts));
+    if (node !== 0 && tree.kind(node) !== "directory") return node;
     throw layerError(
       "HARDLINK",
-      `Cannot make the hard link ${readable(parts.join("/"))} to ${readable(header.link)}`,
-      node === undefined ? "There is no such file in the image." : "That is a directory.",
+      `Cannot make the hard link ${this.readable(place)} to ${readable(link)}`,
+      node === 0 ? "There is no such file in the image." : "That is a directory.",
     );
   }
-}
 
-/** Refuse targets that no kernel makes. */
-function checkSymlink(target: string, parts: readonly string[], limits: LayerLimits): void {
-  if (target !== "" && target.length < limits.pathBytes && !target.includes("\0")) return;
-  throw layerError(
-    "SYMLINK",
-    `Cannot make the symlink ${readable(parts.join("/"))} of a layer`,
-    `Its target has ${target.length} bytes; 1 to ${limits.pathBytes - 1} are allowed, and no NUL.`,
-  );
+  /** The file that the present layer keeps aside at a place, the same for all who link to it. */
+  private aside(place: number): number {
+    if (this.asides === undefined) {
+      this.asides = new Map();
+      for (let node = this.range.from; node < this.range.to; node++) {
+        if (this.entries.act(node) === ENTRY.aside) this.asides.set(this.entries.place(node), node);
+      }
+    }
+    return this.asides.get(place) ?? 0;
+  }
+
+  /** A place as people read it. */
+  private readable(place: number): string {
+    return readable(this.places.parts(place).join("/"));
+  }
+
+  /** Refuse targets that no kernel makes. */
+  private checkSymlink(node: number, place: number): void {
+    const { pathBytes } = this.limits;
+    const target = this.tree.target(node);
+    if (target !== "" && target.length < pathBytes && !target.includes("\0")) return;
+    throw layerError(
+      "SYMLINK",
+      `Cannot make the symlink ${this.readable(place)} of a layer`,
+      `Its target has ${target.length} bytes; 1 to ${pathBytes - 1} are allowed, and no NUL.`,
+    );
+  }
 }
 
 /** Put a symlink's components on top of those still to walk. */
@@ -274,34 +306,17 @@ function notADirectory(): Error {
 }
 
 /**
- * Merge layers.
+ * Merge layers into the tree of their entries.
  * @param layers bottom to top
- * @returns the tree, and how many entries made names that are not in it
+ * @returns how many entries made names that are not in it
  * Throws ERR_LAYER_* for links to nothing, loops and the like.
  */
-export function mergeLayers<Content>(
-  layers: readonly LayerEntries<Content>[],
+export function mergeLayers(
+  entries: Entries,
+  layers: readonly LayerEntries[],
   limits: LayerLimits,
-): { root: TreeNode<Content>; dropped: number } {
-  const merger = new Merger<Content>(limits);
-  layers.forEach((entries, layer) => merger.apply(entries, layer));
-  let kept = 0;
-  for (const { children } of walkNodes(merger.root)) {
-    for (const child of children?.values() ?? []) if (child.explicit) kept++;
-  }
-  return { root: merger.root, dropped: merger.made - kept };
-}
-
-/** Every inode of a tree once, the root first, directories before what they hold. */
-export function* walkNodes<Content>(root: TreeNode<Content>): Generator<TreeNode<Content>> {
-  const seen = new Set<TreeNode<Content>>([root]);
-  const queue = [root];
-  for (let node = queue.pop(); node !== undefined; node = queue.pop()) {
-    yield node;
-    for (const child of node.children?.values() ?? []) {
-      if (seen.has(child)) continue;
-      seen.add(child);
-      queue.push(child);
-    }
-  }
+): number {
+  const merger = new Merger(entries, limits);
+  for (const range of layers) merger.apply(range);
+  return merger.made - merger.kept();
 }

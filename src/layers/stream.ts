@@ -7,30 +7,29 @@
  * OCI image spec describes. Where the guess by path left out content that the tree needs after all
  * (a hard link to a hidden file, say), those layers are read once more.
  */
-import { VmsanError } from "../model/errors.ts";
+import { ROOT, type FileTree } from "../util/file-tree/file-tree.ts";
 import type { LayerBlob } from "../model/image.ts";
 import type { ByteSource } from "./byte-source.ts";
-import { Cover } from "./cover.ts";
-import type { LayerEntries } from "./entry.ts";
-import { layerError } from "./errors.ts";
+import { Entries, ENTRY, type LayerEntries } from "./entry.ts";
+import { layerError, tooMany } from "./errors.ts";
 import type { LayerLimits } from "./limits.ts";
-import { mergeLayers, walkNodes } from "./merge.ts";
-import { cleanPath, whiteoutOf, type Whiteout } from "./path.ts";
+import { mergeLayers } from "./merge.ts";
+import { cleanPath } from "./path.ts";
+import { MARK } from "./places.ts";
 import { TarReader, type TarEntry } from "./tar/reader.ts";
-import type { TreeNode } from "./tree.ts";
 
-/** Where contents go, one file after the other. */
-export interface ContentStore<Content> {
+/** Where contents go, one file after the other. A content is a number ≥ 0; 0 has no bytes but zeros. */
+export interface ContentStore {
   begin(size: number): void;
   write(offset: number, chunk: Uint8Array, from: number, to: number): void;
-  end(): Content;
+  end(): number;
   /** This content is not in the tree after all. */
-  release(content: Content): void;
+  release(content: number): void;
 }
 
 /** What reading needs from outside. */
-export interface StreamContext<Content> {
-  store: ContentStore<Content>;
+export interface StreamContext {
+  store: ContentStore;
   limits: LayerLimits;
   /** The uncompressed archive of a layer, 0 being the lowest; asked for top-down. */
   open(layer: number): ByteSource;
@@ -39,8 +38,8 @@ export interface StreamContext<Content> {
 }
 
 /** A merged image. */
-export interface MergedImage<Content> {
-  root: TreeNode<Content>;
+export interface MergedImage {
+  tree: FileTree;
   /** Entries of all layers. */
   layerEntries: number;
   /** Entries whose name another entry, or a whiteout, took out of the tree again. */
@@ -67,35 +66,24 @@ function metadataBytes({ path, link, xattrs }: TarEntry): number {
   return bytes;
 }
 
-/** Read one layer's entries, storing the content that `wanted` asks for. */
-function readLayer<Content>(
+/** Read one archive, each entry handed on with the reader that gives its content; checked. */
+function readArchive(
   source: ByteSource,
   blob: LayerBlob,
-  context: StreamContext<Content>,
+  limits: LayerLimits,
   counts: Counts,
-  wanted: (path: string, index: number, whiteout: Whiteout) => boolean,
-): LayerEntries<Content> {
-  const { store, limits } = context;
+  take: (header: TarEntry, reader: TarReader) => void,
+): void {
   const reader = new TarReader(source, limits, (total) =>
     checkBytes(counts.bytes + total, total, blob, limits),
   );
-  const entries: LayerEntries<Content> = [];
   for (let header = reader.next(); header !== undefined; header = reader.next()) {
     if (++counts.entries > limits.entries) throw tooMany(`more than ${limits.entries} entries`);
     counts.metadata += metadataBytes(header);
     if (counts.metadata > limits.metadataBytes) {
       throw tooMany(`more than ${limits.metadataBytes} bytes of names and attributes`);
     }
-    const parts = cleanPath(header.path, limits);
-    const path = parts.join("/");
-    const whiteout = whiteoutOf(parts);
-    let content: Content | undefined;
-    if (header.kind === "file" && wanted(path, entries.length, whiteout)) {
-      store.begin(header.size);
-      reader.content((offset, chunk, from, to) => store.write(offset, chunk, from, to));
-      content = store.end();
-    }
-    entries.push({ header, parts, path, whiteout, content });
+    take(header, reader);
   }
   const diffId = `sha256:${reader.drain()}`;
   counts.bytes += reader.total;
@@ -107,17 +95,6 @@ function readLayer<Content>(
       "Pull the image again.",
     );
   }
-  return entries;
-}
-
-/** The error for an image beyond the limits. */
-function tooMany(what: string): VmsanError {
-  return new VmsanError({
-    code: "ERR_LAYER_LIMIT",
-    message: "Cannot use the image",
-    why: `Its layers hold ${what}.`,
-    fix: "Use another image.",
-  });
 }
 
 /** Enforce the limits on uncompressed bytes. */
@@ -128,38 +105,105 @@ function checkBytes(all: number, own: number, blob: LayerBlob, limits: LayerLimi
   }
 }
 
+/** Reads the layers of one image. */
+class ImageReader {
+  readonly entries: Entries;
+  readonly counts: Counts = { entries: 0, bytes: 0, metadata: 0 };
+  private readonly context: StreamContext;
+
+  constructor(context: StreamContext) {
+    this.context = context;
+    this.entries = new Entries(context.limits);
+  }
+
+  /** Store the content of the entry that a reader stands at. */
+  private store(header: TarEntry, reader: TarReader): number {
+    const { store } = this.context;
+    store.begin(header.size);
+    reader.content((offset, chunk, from, to) => store.write(offset, chunk, from, to));
+    return store.end();
+  }
+
+  /** Read a layer's entries, storing the content that no upper layer hides. */
+  read(layer: number, blob: LayerBlob): LayerEntries {
+    const { entries, context } = this;
+    const { places, tree } = entries;
+    const from = tree.count + 1;
+    places.descend();
+    readArchive(context.open(layer), blob, context.limits, this.counts, (header, reader) => {
+      const found = entries.locate(header);
+      if (found === undefined) return;
+      const { act, place } = found;
+      const node = entries.add(header, act, place);
+      if (act === ENTRY.aside) entries.setContent(node, undefined);
+      if (act !== ENTRY.make || header.kind !== "file") return;
+      const before = entries.replaceFile(place, node);
+      if (before >= from) this.drop(before);
+      entries.setContent(node, places.hides(place) ? undefined : this.store(header, reader));
+    });
+    return { from, to: tree.count + 1 };
+  }
+
+  /** Give back a file's content that most likely nobody needs; if not, it is read again. */
+  private drop(node: number): void {
+    const content = this.entries.tree.contents[node] ?? 0;
+    if (content === 0) return;
+    this.context.store.release(content);
+    this.entries.setContent(node, undefined);
+  }
+
+  /** Take in what a layer hides of those below, after it has been read. */
+  cover({ from, to }: LayerEntries): void {
+    const { entries, context } = this;
+    const { places, tree } = entries;
+    for (let node = from; node < to; node++) {
+      const act = entries.act(node);
+      if (act === ENTRY.aside) continue;
+      const directory = act === ENTRY.make && tree.kind(node) === "directory";
+      if (act === ENTRY.opaque) places.mark(entries.place(node), MARK.children);
+      else places.mark(entries.place(node), directory ? MARK.entry : MARK.all);
+      if (act === ENTRY.link) {
+        places.mark(places.of(cleanPath(tree.target(node), context.limits)), MARK.needed);
+      }
+    }
+  }
+
+  /** Read a layer again for the contents of some of its nodes. */
+  readAgain(layer: number, blob: LayerBlob, { from }: LayerEntries, wanted: Set<number>): void {
+    const { entries, context } = this;
+    const counts = { entries: 0, bytes: 0, metadata: 0 };
+    let node = from;
+    readArchive(context.reopen(layer), blob, context.limits, counts, (header, reader) => {
+      if (entries.locate(header) === undefined) return;
+      if (wanted.has(node)) entries.setContent(node, this.store(header, reader));
+      node++;
+    });
+  }
+}
+
 /**
  * Read all layers and merge them.
  * @param layers bottom to top
  * Throws ERR_LAYER_* when an archive is malformed or is not what its digests say.
  */
-export function mergeImage<Content>(
-  layers: readonly LayerBlob[],
-  context: StreamContext<Content>,
-): MergedImage<Content> {
+export function mergeImage(layers: readonly LayerBlob[], context: StreamContext): MergedImage {
   const started = performance.now();
-  const counts = { entries: 0, bytes: 0, metadata: 0 };
-  const cover = new Cover();
-  const all: LayerEntries<Content>[] = layers.map(() => []);
+  const reader = new ImageReader(context);
+  const all: LayerEntries[] = layers.map(() => ({ from: 0, to: 0 }));
   for (let layer = layers.length - 1; layer >= 0; layer--) {
     const blob = layers[layer];
     if (blob === undefined) continue;
-    const entries = readLayer(
-      context.open(layer),
-      blob,
-      context,
-      counts,
-      (path, _, { kind }) => kind === "none" && !cover.hides(path),
-    );
-    cover.add(entries);
+    const entries = reader.read(layer, blob);
+    if (layer > 0) reader.cover(entries);
     all[layer] = entries;
   }
+  const { entries, counts } = reader;
   const layerEntries = counts.entries;
   const readAt = performance.now();
-  const { root, dropped } = mergeLayers(all, context.limits);
-  const rereadLayers = settle(root, all, layers, context);
+  const dropped = mergeLayers(entries, all, context.limits);
+  const rereadLayers = settle(reader, all, layers, context);
   return {
-    root,
+    tree: entries.tree,
     layerEntries,
     droppedEntries: dropped,
     archiveBytes: counts.bytes,
@@ -172,39 +216,34 @@ export function mergeImage<Content>(
 }
 
 /** Fetch the content that is in the tree but was left out, and release what is not in the tree. */
-function settle<Content>(
-  root: TreeNode<Content>,
-  all: readonly LayerEntries<Content>[],
+function settle(
+  reader: ImageReader,
+  all: readonly LayerEntries[],
   layers: readonly LayerBlob[],
-  context: StreamContext<Content>,
+  context: StreamContext,
 ): number {
-  const missing = new Map<number, Map<number, TreeNode<Content>>>();
-  const used = all.map((entries) => new Uint8Array(entries.length));
-  for (const node of walkNodes(root)) {
-    if (node.origin === undefined) continue;
-    const { layer, entry } = node.origin;
-    const marks = used[layer];
-    if (marks !== undefined) marks[entry] = 1;
-    if (node.content !== undefined) continue;
-    const nodes = missing.get(layer) ?? new Map<number, TreeNode<Content>>();
-    nodes.set(entry, node);
-    missing.set(layer, nodes);
+  const { entries } = reader;
+  const { tree } = entries;
+  const used = new Uint8Array(tree.count + 1);
+  const missing: number[] = [];
+  for (const node of tree.nodes()) {
+    used[node] = 1;
+    if (entries.lacks(node)) missing.push(node);
   }
-  all.forEach((entries, layer) => {
-    entries.forEach(({ content }, index) => {
-      if (content !== undefined && used[layer]?.[index] !== 1) context.store.release(content);
-    });
-  });
+  for (let node = ROOT; node <= tree.count; node++) {
+    const content = tree.contents[node] ?? 0;
+    if (content !== 0 && used[node] === 0) context.store.release(content);
+  }
+  let again = 0;
   // Highest first, as in the first reading: the same layers always give the same image.
-  const again = [...missing].sort(([a], [b]) => b - a);
-  for (const [layer, nodes] of again) {
+  for (let layer = layers.length - 1; layer >= 0 && missing.length > 0; layer--) {
     const blob = layers[layer];
-    if (blob === undefined) continue;
-    const counts = { entries: 0, bytes: 0, metadata: 0 };
-    const entries = readLayer(context.reopen(layer), blob, context, counts, (_, index) =>
-      nodes.has(index),
-    );
-    for (const [index, node] of nodes) node.content = entries[index]?.content;
+    const range = all[layer];
+    if (blob === undefined || range === undefined) continue;
+    const wanted = missing.filter((node) => node >= range.from && node < range.to);
+    if (wanted.length === 0) continue;
+    reader.readAgain(layer, blob, range, new Set(wanted));
+    again++;
   }
-  return again.length;
+  return again;
 }

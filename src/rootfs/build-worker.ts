@@ -10,20 +10,15 @@ import {
   Ext4Writer,
   ImageFile,
 } from "../ext4/ext4.ts";
-import {
-  LayerSources,
-  mergeImage,
-  walkNodes,
-  type MergedImage,
-  type TreeNode,
-} from "../layers/layers.ts";
+import { LayerSources, mergeImage, type MergedImage } from "../layers/layers.ts";
+import type { NodeFields } from "../util/file-tree/file-tree.ts";
 import { writeMergedTar } from "./merged-tar.ts";
 import type { BuildAnswer, BuildResult, ThreadOrder } from "./protocol.ts";
 
 /** Read and merge, contents going through `store`. */
-function merge(order: ThreadOrder, store: DataWriter): MergedImage<number[]> {
+function merge(order: ThreadOrder, store: DataWriter): MergedImage {
   const sources = new LayerSources(order.memory);
-  return mergeImage<number[]>(order.memory.layers, {
+  return mergeImage(order.memory.layers, {
     store,
     limits: order.limits,
     open: (layer) => sources.open(layer),
@@ -33,15 +28,18 @@ function merge(order: ThreadOrder, store: DataWriter): MergedImage<number[]> {
 
 /** The part of the result that both formats share. */
 function resultOf(
-  merged: MergedImage<number[]>,
+  { tree, droppedEntries, seconds }: MergedImage,
+  data: DataWriter,
   entries: number,
   warnings: string[],
   finishedFrom: number,
 ): BuildResult {
   let dataBytes = 0;
   let holeBytes = 0;
-  for (const { size, content } of walkNodes(merged.root)) {
-    const stored = Math.min(size, countBlocks(content ?? []) * BLOCK_SIZE);
+  for (const node of tree.nodes()) {
+    const size = tree.sizes[node] ?? 0;
+    const blocks = countBlocks(data.extentsOf(tree.contents[node] ?? 0));
+    const stored = Math.min(size, blocks * BLOCK_SIZE);
     dataBytes += stored;
     holeBytes += size - stored;
   }
@@ -50,8 +48,8 @@ function resultOf(
     warnings,
     dataBytes,
     holeBytes,
-    droppedEntries: merged.droppedEntries,
-    seconds: { ...merged.seconds, finish: (performance.now() - finishedFrom) / 1000 },
+    droppedEntries,
+    seconds: { ...seconds, finish: (performance.now() - finishedFrom) / 1000 },
   };
 }
 
@@ -62,8 +60,8 @@ function buildDisk(order: ThreadOrder): BuildResult {
     const writer = new Ext4Writer(file, { ...order.options, ...order.identity });
     const merged = merge(order, writer.data);
     const started = performance.now();
-    const { entries, warnings } = writer.finish(merged.root);
-    return resultOf(merged, entries, warnings, started);
+    const { entries, warnings } = writer.finish(merged.tree);
+    return resultOf(merged, writer.data, entries, warnings, started);
   } finally {
     file.close();
   }
@@ -80,8 +78,10 @@ function buildTar(order: ThreadOrder): BuildResult {
     const started = performance.now();
     appender.flush();
     const losses = new Losses();
-    const names = writeMergedTar(merged.root, pool, order.output, (node) => losses.keep(node));
-    return resultOf(merged, names, losses.toWarnings(), started);
+    const names = writeMergedTar(merged.tree, data, pool, order.output, (node) =>
+      losses.keep(node),
+    );
+    return resultOf(merged, data, names, losses.toWarnings(), started);
   } finally {
     file.close();
     rmSync(pool, { force: true });
@@ -98,7 +98,7 @@ class Losses {
   private times = 0;
 
   /** The node as this user can make it; undefined when not at all. */
-  keep(node: TreeNode<number[]>): TreeNode<number[]> | undefined {
+  keep(node: NodeFields): NodeFields | undefined {
     if (node.mtimeNsec !== 0 || node.mtime < 0 || node.mtime > 0x7fffffff) this.times++;
     if (this.root) return node;
     if (node.kind === "char" || node.kind === "block") {

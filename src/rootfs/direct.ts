@@ -10,7 +10,7 @@ import { runBuild } from "./build.ts";
 import { identityOf, imageKey } from "./identity.ts";
 
 /** Changes whenever the same layers would give other bytes. */
-const VERSION = "2";
+const VERSION = "3";
 
 /** The direct writer. */
 export const directBuilder: DiskBuilder = {

@@ -1,15 +1,11 @@
 /** The merged tree as one tar archive, for builders that start from a directory. */
 import { closeSync, openSync, readSync, writeSync } from "node:fs";
-import { BLOCK_SIZE } from "../ext4/ext4.ts";
-import {
-  encodeHeader,
-  END_OF_ARCHIVE,
-  padTo,
-  type TarEntry,
-  type TreeNode,
-} from "../layers/layers.ts";
+import { BLOCK_SIZE, type DataWriter } from "../ext4/ext4.ts";
+import { encodeHeader, END_OF_ARCHIVE, padTo, type TarEntry } from "../layers/layers.ts";
+import { ROOT, type FileTree, type NodeFields } from "../util/file-tree/file-tree.ts";
 
-type Node = TreeNode<number[]>;
+/** An inode and where its content lies. */
+type Node = NodeFields & { extents: ArrayLike<number> };
 
 /** A sparse file may be written with its map only when it has holes worth a map. */
 const COPY = 1024 * 1024;
@@ -31,7 +27,7 @@ class Output {
 }
 
 /** The header of a node under a name. */
-function headerOf(node: Node, path: string): TarEntry {
+function headerOf(node: NodeFields, path: string): TarEntry {
   return {
     kind: node.kind,
     path,
@@ -44,13 +40,13 @@ function headerOf(node: Node, path: string): TarEntry {
     mtimeNsec: node.mtimeNsec,
     major: node.major,
     minor: node.minor,
-    xattrs: node.xattrs,
+    xattrs: node.xattrs === undefined ? undefined : new Map(node.xattrs),
   };
 }
 
 /** Stored pieces of a file: triples of offset, length and place in the pool. */
 function piecesOf(node: Node): [number, number, number][] {
-  const extents = node.content ?? [];
+  const { extents } = node;
   const pieces: [number, number, number][] = [];
   for (let i = 0; i < extents.length; i += 3) {
     const offset = (extents[i] ?? 0) * BLOCK_SIZE;
@@ -101,25 +97,27 @@ function writeFile(out: Output, pool: number, node: Node, path: string): void {
 
 /**
  * Write a merged tree as an archive: `./` first, directories before what they hold.
- * @param pool path of the file that contents (extents of it) lie in
+ * @param data knows where contents lie in the pool
+ * @param pool path of the file that contents lie in
  * @param keep leave a node out (device nodes, say), or change its mode
  * @returns names written, the root not counted
  */
 export function writeMergedTar(
-  root: Node,
+  tree: FileTree,
+  data: DataWriter,
   pool: string,
   output: string,
-  keep: (node: Node) => Node | undefined,
+  keep: (node: NodeFields) => NodeFields | undefined,
 ): number {
   const out = new Output(output);
   const poolFd = openSync(pool, "r");
-  let names = 0;
+  let written = 0;
   try {
-    const first = new Map<Node, string>();
-    const queue: [Node, string][] = [[root, "./"]];
+    const first = new Map<number, string>();
+    const queue: [number, string][] = [[ROOT, "./"]];
     for (let item = queue.pop(); item !== undefined; item = queue.pop()) {
       const [node, path] = item;
-      const shown = keep(node);
+      const shown = keep(tree.fields(node));
       if (shown === undefined) continue;
       const known = first.get(node);
       if (known !== undefined) {
@@ -127,19 +125,25 @@ export function writeMergedTar(
         out.write(
           encodeHeader({ ...link, kind: "hardlink", link: known, size: 0, xattrs: undefined }),
         );
-      } else if (node.kind === "file") writeFile(out, poolFd, shown, path);
-      else out.write(encodeHeader(headerOf(shown, path)));
-      names++;
-      if (node.kind !== "directory") first.set(node, path);
-      // Popped from the end: last in, first out.
-      for (const [name, child] of [...(node.children ?? [])].reverse()) {
-        queue.push([child, `${path}${name}${child.kind === "directory" ? "/" : ""}`]);
+      } else if (shown.kind === "file") {
+        const extents = data.extentsOf(tree.contents[node] ?? 0);
+        writeFile(out, poolFd, { ...shown, extents }, path);
+      } else out.write(encodeHeader(headerOf(shown, path)));
+      written++;
+      if (shown.kind !== "directory") first.set(node, path);
+      const children: [number, string][] = [];
+      for (let name = tree.first(node); name !== 0; name = tree.next(name)) {
+        const child = tree.child(name);
+        const slash = tree.kind(child) === "directory" ? "/" : "";
+        children.push([child, `${path}${tree.name(name)}${slash}`]);
       }
+      // Popped from the end: last in, first out.
+      for (const child of children.reverse()) queue.push(child);
     }
     out.write(END_OF_ARCHIVE);
   } finally {
     closeSync(poolFd);
     out.close();
   }
-  return names - 1;
+  return written - 1;
 }

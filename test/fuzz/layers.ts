@@ -17,10 +17,11 @@ import { parseArgs } from "node:util";
 import { Ext4Writer, ImageFile } from "../../src/ext4/ext4.ts";
 import { memorySource } from "../../src/layers/byte-source.ts";
 import { DEFAULT_LIMITS } from "../../src/layers/limits.ts";
-import { mergeImage, type TreeNode } from "../../src/layers/layers.ts";
+import { mergeImage } from "../../src/layers/layers.ts";
 import { digestOf, makeTar, type TestEntry } from "../../src/layers/testing.ts";
 import { VmsanError } from "../../src/model/errors.ts";
 import type { LayerBlob } from "../../src/model/image.ts";
+import { ROOT, type FileTree } from "../../src/util/file-tree/file-tree.ts";
 
 const { values } = parseArgs({
   options: {
@@ -127,37 +128,46 @@ function mutate(tar: Buffer, random: Random): Buffer {
   return bytes;
 }
 
+/** A merged tree, and the contents that its numbers stand for. */
+interface Merged {
+  tree: FileTree;
+  contents: string[];
+}
+
 /** The tree as lines, contents included. */
-function lines(root: TreeNode<string>): string[] {
+function lines({ tree, contents }: Merged): string[] {
   const found: string[] = [];
-  const ids = new Map<TreeNode<string>, number>();
-  const pending: [string, TreeNode<string>][] = [["", root]];
+  const ids = new Map<number, number>();
+  const pending: [string, number][] = [["", ROOT]];
   for (let item = pending.pop(); item !== undefined; item = pending.pop()) {
     const [at, node] = item;
     if (!ids.has(node)) ids.set(node, ids.size);
     const known = ids.get(node);
-    const { kind, mode, mtime, target, size, content } = node;
+    const { kind, mode, mtime, target, size } = tree.fields(node);
+    const content = kind === "file" ? contents[tree.contents[node] ?? 0] : undefined;
     if (kind === "file" && content?.length !== size) throw new Error(`content of ${at} is missing`);
     found.push(JSON.stringify([at, known, kind, mode, mtime, target, size, content]));
-    for (const [name, child] of node.children ?? []) {
+    for (let entry = tree.first(node); entry !== 0; entry = tree.next(entry)) {
+      const name = tree.name(entry);
       const bad =
         name === "" || name === "." || name === ".." || name.length > 255 || /[/\0]/.test(name);
       if (bad || name.startsWith(".wh.")) throw new Error(`forbidden name ${JSON.stringify(name)}`);
-      pending.push([`${at}/${name}`, child]);
+      pending.push([`${at}/${name}`, tree.child(entry)]);
     }
   }
   return found.sort();
 }
 
 /** Merge; contents as strings. */
-function merge(tars: readonly Buffer[], piece: number): TreeNode<string> {
+function merge(tars: readonly Buffer[], piece: number): Merged {
   const blobs = tars.map((tar): LayerBlob => {
     const digest = digestOf(tar);
     return { digest, size: tar.length, diffId: digest, compression: "none", path: "" };
   });
   let content = Buffer.alloc(0);
   const open = (layer: number) => memorySource(tars[layer] ?? Buffer.alloc(0), piece);
-  return mergeImage<string>(blobs, {
+  const contents = [""];
+  const { tree } = mergeImage(blobs, {
     limits: { ...DEFAULT_LIMITS, entries: 10_000 },
     open,
     reopen: open,
@@ -167,20 +177,21 @@ function merge(tars: readonly Buffer[], piece: number): TreeNode<string> {
         content = Buffer.alloc(size);
       },
       write: (offset, chunk, from, to) => content.set(chunk.subarray(from, to), offset),
-      end: () => content.toString("latin1"),
+      end: () => (content.length === 0 ? 0 : contents.push(content.toString("latin1")) - 1),
       release: () => undefined,
     },
-  }).root;
+  });
+  return { tree, contents };
 }
 
 /** Either lines or the error's code; other errors are findings. */
 function outcome(
   tars: readonly Buffer[],
   piece: number,
-): { root?: TreeNode<string>; text: string } {
+): { merged?: Merged; text: string } {
   try {
-    const root = merge(tars, piece);
-    return { root, text: lines(root).join("\n") };
+    const merged = merge(tars, piece);
+    return { merged, text: lines(merged).join("\n") };
   } catch (error) {
     if (error instanceof VmsanError && error.code.startsWith("ERR_LAYER_"))
       return { text: error.code };
@@ -191,31 +202,21 @@ function outcome(
 const dir = mkdtempSync(join(tmpdir(), "vmsan-fuzz-"));
 
 /** Write a tree as an image, and ask e2fsck. */
-function judge(root: TreeNode<string>): void {
+function judge({ tree, contents }: Merged): void {
   const image = join(dir, "image");
   const sizeBytes = 16 * 1024 * 1024;
   const file = new ImageFile(image, sizeBytes);
   const id = new Uint8Array(16).fill(7);
   const writer = new Ext4Writer(file, { sizeBytes, journal: false, uuid: id, hashSeed: id });
-  const known = new Map<TreeNode<string>, TreeNode<number[]>>();
-  const convert = (node: TreeNode<string>): TreeNode<number[]> => {
-    const before = known.get(node);
-    if (before !== undefined) return before;
-    let content: number[] | undefined;
-    if (node.content !== undefined) {
-      const bytes = Buffer.from(node.content, "latin1");
-      writer.data.begin(bytes.length);
-      writer.data.write(0, bytes, 0, bytes.length);
-      content = writer.data.end();
-    }
-    const copy: TreeNode<number[]> = { ...node, content, children: undefined };
-    known.set(node, copy);
-    if (node.children !== undefined) {
-      copy.children = new Map([...node.children].map(([name, child]) => [name, convert(child)]));
-    }
-    return copy;
-  };
-  writer.finish(convert(root));
+  for (const node of tree.nodes()) {
+    const content = tree.contents[node] ?? 0;
+    if (content === 0) continue;
+    const bytes = Buffer.from(contents[content] ?? "", "latin1");
+    writer.data.begin(bytes.length);
+    writer.data.write(0, bytes, 0, bytes.length);
+    tree.contents[node] = writer.data.end();
+  }
+  writer.finish(tree);
   file.close();
   const { status, stdout } = spawnSync("e2fsck", ["-fn", image]);
   rmSync(image);
@@ -236,10 +237,10 @@ try {
       const pieces = outcome(tars, 1 + random(1500));
       if (whole.text !== pieces.text) throw new Error("the size of the pieces matters");
       counts.runs++;
-      if (whole.root === undefined)
+      if (whole.merged === undefined)
         counts.errors[whole.text] = (counts.errors[whole.text] ?? 0) + 1;
       else if (++counts.trees % Number(values.images) === 0) {
-        judge(whole.root);
+        judge(whole.merged);
         counts.images++;
       }
     } catch (error) {
