@@ -72,7 +72,10 @@ function bytesOf({ lengths }: DirectoryNames): number {
 }
 
 /** Order names by hash, and by their bytes where hashes are the same, and cut them into leaves. */
-function planLeaves(names: DirectoryNames, hash: DirectoryHash): { order: Uint32Array; leaves: Leaf[] } {
+function planLeaves(
+  names: DirectoryNames,
+  hash: DirectoryHash,
+): { order: Uint32Array; leaves: Leaf[] } {
   const { bytes, starts, lengths } = names;
   const count = starts.length;
   const majors = new Float64Array(count);
@@ -186,9 +189,8 @@ function putIndex(
 /**
  * Write a directory.
  * @param emit takes the finished blocks in logical order; a block is used again afterwards
- * @returns how many blocks there were
  */
-export function encodeDirectory(directory: Directory, emit: (block: Uint8Array) => void): number {
+export function encodeDirectory(directory: Directory, emit: (block: Uint8Array) => void): void {
   const { names, seed } = directory;
   const block = new Uint8Array(BLOCK_SIZE);
   const view = new DataView(block.buffer);
@@ -197,7 +199,7 @@ export function encodeDirectory(directory: Directory, emit: (block: Uint8Array) 
     putDots(view, directory, count === 0 ? LEAF_ROOM : 2 * DOT);
     putLeaf(block, view, 2 * DOT, directory, undefined, 0, count);
     emit(block);
-    return 1;
+    return;
   }
   const { order, leaves } = planLeaves(names, directory.hash);
   const nodes = leaves.length > ROOT_LIMIT ? Math.ceil(leaves.length / NODE_LIMIT) : 0;
@@ -228,7 +230,6 @@ export function encodeDirectory(directory: Directory, emit: (block: Uint8Array) 
     putLeaf(block, view, 0, directory, order, from, to);
     emit(block);
   }
-  return 1 + nodes + leaves.length;
 }
 
 /** Read one directory block's live entries (index blocks give none but `.` and `..`). */

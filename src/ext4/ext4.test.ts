@@ -6,12 +6,7 @@ import { VmsanError } from "../model/errors.ts";
 import { run, runOk } from "../util/run.ts";
 import { crc32c } from "./crc32c.ts";
 import { Ext4Reader, Ext4Writer, ImageFile, createEmptyDisk, growDisk } from "./ext4.ts";
-import {
-  FileTree,
-  PLAIN_DIRECTORY,
-  ROOT,
-  type NodeFields,
-} from "../util/file-tree/file-tree.ts";
+import { FileTree, PLAIN_DIRECTORY, ROOT, type NodeFields } from "../util/file-tree/file-tree.ts";
 import { DirectoryHash } from "./hash.ts";
 import { clampTime, decodeTime, timeExtra } from "./inode.ts";
 import { packAcl, unpackAcl } from "./xattr.ts";

@@ -85,9 +85,7 @@ export class DirectoryHash {
     const view = new DataView(seed.buffer, seed.byteOffset, 16);
     const given = [0, 4, 8, 12].map((at) => view.getInt32(at, true));
     this.start = Int32Array.from(
-      given.some((value) => value !== 0)
-        ? given
-        : [0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476],
+      given.some((value) => value !== 0) ? given : [0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476],
     );
   }
 

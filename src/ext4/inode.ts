@@ -28,6 +28,17 @@ export interface InodeFields {
   xattrBlock: number;
 }
 
+/** Inodes one behind the other: their bytes, and a view of the same. */
+export interface InodeTable {
+  bytes: Buffer;
+  view: DataView;
+}
+
+/** A buffer as a table of inodes. */
+export function inodeTable(bytes: Buffer): InodeTable {
+  return { bytes, view: new DataView(bytes.buffer, bytes.byteOffset, bytes.length) };
+}
+
 /** Checksum seed of one inode's own structures. All generations are 0. */
 export function inodeSeed(seed: number, inode: number): number {
   return crc32cWord(crc32cWord(seed, inode), 0);
@@ -51,58 +62,63 @@ export function decodeTime(low: number, extra: number): { seconds: number; nsec:
 
 /**
  * Write the fixed fields (checksum last, by {@link sealInode}).
- * @param bytes zeroed buffer of inodes
+ * @param table zeroed buffer of inodes, and a view of all of it
  * @param at byte offset of this one
  */
-export function putInode(bytes: Uint8Array, at: number, fields: InodeFields): void {
-  const view = new DataView(bytes.buffer, bytes.byteOffset + at, INODE_SIZE);
-  const u16 = (to: number, value: number): void => view.setUint16(to, value, true);
-  const u32 = (to: number, value: number): void => view.setUint32(to, value, true);
-  const extra = timeExtra(fields.mtime, fields.mtimeNsec);
+export function putInode(
+  { bytes, view }: InodeTable,
+  at: number,
+  { kind, mode, uid, gid, mtime, mtimeNsec, links, size, ...fields }: InodeFields,
+): void {
+  const extra = timeExtra(mtime, mtimeNsec);
   let flags = fields.flags;
   let units = fields.blocks * 8; // i_blocks counts 512-byte units …
   if (units >= 2 ** 48) {
     units = fields.blocks; // … or whole blocks where the number would not fit
     flags |= INODE_FLAG.hugeFile;
   }
-  u16(0x0, MODE_TYPE[fields.kind] | fields.mode);
-  u16(0x2, fields.uid & 0xffff);
-  u32(0x4, fields.size % 2 ** 32);
-  u32(0x8, fields.mtime | 0);
-  u32(0xc, fields.mtime | 0);
-  u32(0x10, fields.mtime | 0);
-  u16(0x18, fields.gid & 0xffff);
-  u16(0x1a, fields.links);
-  u32(0x1c, units % 2 ** 32);
-  u32(0x20, flags);
+  view.setUint16(at, MODE_TYPE[kind] | mode, true);
+  view.setUint16(at + 0x2, uid & 0xffff, true);
+  view.setUint32(at + 0x4, size % 2 ** 32, true);
+  view.setUint32(at + 0x8, mtime | 0, true);
+  view.setUint32(at + 0xc, mtime | 0, true);
+  view.setUint32(at + 0x10, mtime | 0, true);
+  view.setUint16(at + 0x18, gid & 0xffff, true);
+  view.setUint16(at + 0x1a, links, true);
+  view.setUint32(at + 0x1c, units % 2 ** 32, true);
+  view.setUint32(at + 0x20, flags, true);
   bytes.set(fields.block, at + 0x28);
-  u32(0x68, fields.xattrBlock % 2 ** 32);
-  u32(0x6c, Math.floor(fields.size / 2 ** 32));
-  u16(0x74, Math.floor(units / 2 ** 32));
-  u16(0x76, Math.floor(fields.xattrBlock / 2 ** 32));
-  u16(0x78, fields.uid >>> 16);
-  u16(0x7a, fields.gid >>> 16);
-  u16(0x80, EXTRA_ISIZE);
-  u32(0x84, extra);
-  u32(0x88, extra);
-  u32(0x8c, extra);
-  u32(0x90, fields.mtime | 0);
-  u32(0x94, extra);
+  view.setUint32(at + 0x68, fields.xattrBlock % 2 ** 32, true);
+  view.setUint32(at + 0x6c, Math.floor(size / 2 ** 32), true);
+  view.setUint16(at + 0x74, Math.floor(units / 2 ** 32), true);
+  view.setUint16(at + 0x76, Math.floor(fields.xattrBlock / 2 ** 32), true);
+  view.setUint16(at + 0x78, uid >>> 16, true);
+  view.setUint16(at + 0x7a, gid >>> 16, true);
+  view.setUint16(at + 0x80, EXTRA_ISIZE, true);
+  view.setUint32(at + 0x84, extra, true);
+  view.setUint32(at + 0x88, extra, true);
+  view.setUint32(at + 0x8c, extra, true);
+  view.setUint32(at + 0x90, mtime | 0, true);
+  view.setUint32(at + 0x94, extra, true);
 }
 
 /** A reserved inode that is not in use: only its extra size, so that its checksum is whole. */
-export function putReservedInode(bytes: Uint8Array, at: number): void {
-  new DataView(bytes.buffer, bytes.byteOffset + at).setUint16(0x80, EXTRA_ISIZE, true);
+export function putReservedInode({ view }: InodeTable, at: number): void {
+  view.setUint16(at + 0x80, EXTRA_ISIZE, true);
 }
 
 /** Write the checksum of a finished inode. */
-export function sealInode(bytes: Uint8Array, at: number, seed: number, inode: number): void {
-  const view = new DataView(bytes.buffer, bytes.byteOffset + at, INODE_SIZE);
-  view.setUint16(0x7c, 0, true);
-  view.setUint16(0x82, 0, true);
+export function sealInode(
+  { bytes, view }: InodeTable,
+  at: number,
+  seed: number,
+  inode: number,
+): void {
+  view.setUint16(at + 0x7c, 0, true);
+  view.setUint16(at + 0x82, 0, true);
   const crc = crc32c(inodeSeed(seed, inode), bytes, at, at + INODE_SIZE);
-  view.setUint16(0x7c, crc & 0xffff, true);
-  view.setUint16(0x82, crc >>> 16, true);
+  view.setUint16(at + 0x7c, crc & 0xffff, true);
+  view.setUint16(at + 0x82, crc >>> 16, true);
 }
 
 /** i_block of a device node: old encoding where it fits, else the new one. */

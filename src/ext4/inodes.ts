@@ -20,9 +20,11 @@ import {
   clampTime,
   deviceBlock,
   inodeSeed,
+  inodeTable,
   putInode,
   putReservedInode,
   sealInode,
+  type InodeTable,
 } from "./inode.ts";
 import type { ResizeInode } from "./resize-inode.ts";
 import { ROOT, type FileTree, type NodeFields } from "../util/file-tree/file-tree.ts";
@@ -75,10 +77,13 @@ class InodeWriter {
   private readonly numbered: NumberedTree;
   private readonly tree: FileTree;
   private readonly context: InodeContext;
-  private readonly table: Buffer;
+  private readonly table: InodeTable;
   private readonly hash: DirectoryHash;
+  /** i_block of the inode that is written. */
+  private readonly block = new Uint8Array(60);
+  private readonly append = (block: Uint8Array): number => this.context.appender.append(block);
 
-  constructor(numbered: NumberedTree, context: InodeContext, table: Buffer) {
+  constructor(numbered: NumberedTree, context: InodeContext, table: InodeTable) {
     this.numbered = numbered;
     this.tree = numbered.tree;
     this.context = context;
@@ -95,21 +100,17 @@ class InodeWriter {
     let size = 0;
     let flags = 0;
     let blocks = 0;
-    let block: Uint8Array = new Uint8Array(60);
-    const mapped = (extents: Extents): void => {
-      flags |= INODE_FLAG.extents;
-      blocks = countBlocks(extents);
-      blocks += encodeExtents(block, extents, seed, (b) => this.context.appender.append(b));
-    };
+    let block: Uint8Array = this.block.fill(0);
+    let extents: Extents | undefined;
     switch (inode.kind) {
       case "file":
         size = inode.size;
-        mapped(this.context.extentsOf(this.tree.contents[node] ?? 0));
+        extents = this.context.extentsOf(this.tree.contents[node] ?? 0);
         break;
       case "directory": {
-        const { extents, indexed } = this.directory(node, number, seed);
-        if (indexed) flags |= INODE_FLAG.index;
-        mapped(extents);
+        extents = this.directory(node, number, seed);
+        // From two blocks up it has an index.
+        if (countBlocks(extents) > 1) flags |= INODE_FLAG.index;
         size = countBlocks(extents) * BLOCK_SIZE;
         this.directories.push(number);
         break;
@@ -117,7 +118,7 @@ class InodeWriter {
       case "symlink":
         size = inode.target.length;
         if (size < FAST_SYMLINK) block.set(Buffer.from(inode.target, "latin1"));
-        else mapped([0, this.longSymlink(inode.target), 1]);
+        else extents = [0, this.longSymlink(inode.target), 1];
         break;
       case "char":
       case "block":
@@ -125,6 +126,10 @@ class InodeWriter {
         break;
       case "fifo":
         break;
+    }
+    if (extents !== undefined) {
+      flags |= INODE_FLAG.extents;
+      blocks = countBlocks(extents) + encodeExtents(block, extents, seed, this.append);
     }
     let xattrBlock = 0;
     if (xattrs !== undefined && xattrs.inBlock.length > 0) {
@@ -153,7 +158,7 @@ class InodeWriter {
       xattrBlock,
     });
     if (xattrs !== undefined) {
-      putInodeXattrs(this.table.subarray(at, at + INODE_SIZE), xattrs);
+      putInodeXattrs(this.table.bytes.subarray(at, at + INODE_SIZE), xattrs);
     }
     sealInode(this.table, at, this.context.seed, number);
   }
@@ -235,27 +240,25 @@ class InodeWriter {
     return { bytes: text.bytes, starts, lengths, inodes, types };
   }
 
-  private directory(
-    node: number,
-    number: number,
-    seed: number,
-  ): { extents: number[]; indexed: boolean } {
+  private directory(node: number, number: number, seed: number): number[] {
     const parent = this.numbered.parents[node] ?? ROOT_INODE;
     const directory = { self: number, parent, names: this.namesOf(node), seed, hash: this.hash };
     const extents: number[] = [];
     let logical = 0;
-    const blocks = encodeDirectory(directory, (block) => {
+    encodeDirectory(directory, (block) => {
       const physical = this.context.appender.append(block);
       appendExtent(extents, logical++, physical, 1, MAX_EXTENT_BLOCKS);
     });
-    return { extents, indexed: blocks > 1 };
+    return extents;
   }
 }
 
 /** Write all inodes' blocks through the appender, and give the content of the inode tables. */
 export function writeInodes(numbered: NumberedTree, context: InodeContext): WrittenInodes {
   const lastInode = FIRST_INODE - 1 + numbered.nodes.length;
-  const table = Buffer.alloc(Math.ceil((lastInode * INODE_SIZE) / BLOCK_SIZE) * BLOCK_SIZE);
+  const table = inodeTable(
+    Buffer.alloc(Math.ceil((lastInode * INODE_SIZE) / BLOCK_SIZE) * BLOCK_SIZE),
+  );
   const writer = new InodeWriter(numbered, context, table);
   let journalBlock: Uint8Array | undefined;
   for (let number = 1; number < FIRST_INODE; number++) {
@@ -276,7 +279,7 @@ export function writeInodes(numbered: NumberedTree, context: InodeContext): Writ
   writer.write(ROOT, ROOT_INODE);
   numbered.nodes.forEach((node, i) => writer.write(node, FIRST_INODE + i));
   return {
-    table,
+    table: table.bytes,
     lastInode,
     directories: writer.directories,
     journalBlock,

@@ -18,5 +18,10 @@ export function layerError(what: string, message: string, why: string, fix?: str
 
 /** The error for an image beyond the limits. */
 export function tooMany(what: string): VmsanError {
-  return layerError("LIMIT", "Cannot use the image", `Its layers hold ${what}.`, "Use another image.");
+  return layerError(
+    "LIMIT",
+    "Cannot use the image",
+    `Its layers hold ${what}.`,
+    "Use another image.",
+  );
 }

@@ -169,9 +169,7 @@ test("limits", () => {
 });
 
 test("a tree 2000 deep needs no stack", () => {
-  const { merged, contents } = merge(
-    tars([[{ path: `${"a/".repeat(1999)}f`, data: "deep" }]]),
-  );
+  const { merged, contents } = merge(tars([[{ path: `${"a/".repeat(1999)}f`, data: "deep" }]]));
   const node = nodeAt(merged.tree, ...Array.from({ length: 1999 }, () => "a"), "f");
   expect(contents[merged.tree.contents[node] ?? 0]).toBe("deep");
 });

@@ -16,7 +16,7 @@ import type { LayerLimits } from "./limits.ts";
 import { mergeLayers } from "./merge.ts";
 import { cleanPath } from "./path.ts";
 import { MARK } from "./places.ts";
-import { TarReader, type TarEntry } from "./tar/reader.ts";
+import { TarReader, type DataSink, type TarEntry } from "./tar/reader.ts";
 
 /** Where contents go, one file after the other. A content is a number ≥ 0; 0 has no bytes but zeros. */
 export interface ContentStore {
@@ -110,9 +110,12 @@ class ImageReader {
   readonly entries: Entries;
   readonly counts: Counts = { entries: 0, bytes: 0, metadata: 0 };
   private readonly context: StreamContext;
+  private readonly sink: DataSink;
 
   constructor(context: StreamContext) {
     this.context = context;
+    // One for all files.
+    this.sink = (offset, chunk, from, to) => context.store.write(offset, chunk, from, to);
     this.entries = new Entries(context.limits);
   }
 
@@ -120,7 +123,7 @@ class ImageReader {
   private store(header: TarEntry, reader: TarReader): number {
     const { store } = this.context;
     store.begin(header.size);
-    reader.content((offset, chunk, from, to) => store.write(offset, chunk, from, to));
+    reader.content(this.sink);
     return store.end();
   }
 

@@ -1,6 +1,6 @@
 /** Layers that mean harm end in a right tree or a coded error, and in nothing outside the image. */
 import { createHash } from "node:crypto";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { zstdCompressSync } from "node:zlib";
@@ -135,6 +135,34 @@ test("a sparse file larger than ext4 can map", async () => {
   const { image } = await build([layer(20_000_000_000)]);
   await expectClean(image);
   expect(readTree(image).get("huge")).toMatchObject({ allocated: 0 });
+});
+
+test.each([
+  ["one path", (_: number) => "a/b"],
+  ["a few paths by turns", (i: number) => `a/${i % 3}`],
+])("thousands of files at %s leave one on the disk", async (_, pathOf) => {
+  // Of all sizes, so that what one gives back fits the next only in parts.
+  const entries = Array.from({ length: 3000 }, (__, i) => ({
+    path: pathOf(i),
+    data: Buffer.alloc(1 + ((i * 7919) % 90_000), 1 + (i % 250)),
+  }));
+  const { image } = await build([storeLayer(dir, makeTar(entries), "gzip")]);
+  await expectClean(image);
+  expect(statSync(image).blocks * 512).toBeLessThan(3 * MIB);
+  const tree = readTree(image);
+  for (const [path, data] of new Map(entries.map((entry) => [entry.path, entry.data]))) {
+    const sha256 = createHash("sha256").update(data).digest("hex");
+    expect(tree.get(path)).toMatchObject({ size: data.length, sha256 });
+  }
+});
+
+test("an archive with too many entries is refused while it is read", async () => {
+  const entries = Array.from({ length: 5000 }, (_, i) => ({ path: `f${i}` }));
+  const tar = makeTar(entries);
+  // What follows is no archive: nobody gets there.
+  const whole = Buffer.concat([tar.subarray(0, tar.length - 1024), Buffer.alloc(5120, 1)]);
+  const layer = storeLayer(dir, whole, "gzip");
+  await expect(build([layer], { entries: 4000 })).rejects.toMatchObject(code("ERR_LAYER_LIMIT"));
 });
 
 test("a digest of other content", async () => {

@@ -185,10 +185,7 @@ function merge(tars: readonly Buffer[], piece: number): Merged {
 }
 
 /** Either lines or the error's code; other errors are findings. */
-function outcome(
-  tars: readonly Buffer[],
-  piece: number,
-): { merged?: Merged; text: string } {
+function outcome(tars: readonly Buffer[], piece: number): { merged?: Merged; text: string } {
   try {
     const merged = merge(tars, piece);
     return { merged, text: lines(merged).join("\n") };

@@ -80,16 +80,14 @@ export function isZero(block: Buffer): boolean {
 
 /** Sum of the bytes with the checksum field as spaces, as unsigned and as signed characters. */
 function checksumOk(block: Buffer): boolean {
-  let unsigned = 0;
-  let high = 0;
-  for (let i = 0; i < RECORD; i++) {
-    const byte = block[i] ?? 0;
-    unsigned += byte;
-    if (byte > 127 && (i < 148 || i >= 156)) high++;
-  }
-  for (let i = 148; i < 156; i++) unsigned -= (block[i] ?? 0) - 0x20;
+  let unsigned = 8 * 0x20;
+  for (let i = 0; i < 148; i++) unsigned += block[i] ?? 0;
+  for (let i = 156; i < RECORD; i++) unsigned += block[i] ?? 0;
   const stored = numeric(block, 148, 8);
-  return stored === unsigned || stored === unsigned - 256 * high;
+  if (stored === unsigned) return true;
+  let high = 0;
+  for (let i = 0; i < RECORD; i++) if ((block[i] ?? 0) > 127 && (i < 148 || i >= 156)) high++;
+  return stored === unsigned - 256 * high;
 }
 
 /**

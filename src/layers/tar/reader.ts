@@ -189,10 +189,6 @@ export class TarReader {
     this.extended = 0;
     // Most entries have no records of their own: no map is made for them.
     let pax = this.globals;
-    const ownPax = (): Map<string, string> => {
-      if (pax === this.globals) pax = new Map(pax);
-      return pax;
-    };
     let longName: string | undefined;
     let longLink: string | undefined;
     let zeros = 0;
@@ -220,7 +216,8 @@ export class TarReader {
           continue;
         case "x":
         case "X":
-          parsePax(this.small(raw), ownPax());
+          if (pax === this.globals) pax = new Map(pax);
+          parsePax(this.small(raw), pax);
           continue;
         case "g": {
           this.global(raw);
