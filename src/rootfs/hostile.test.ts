@@ -138,12 +138,12 @@ test("a sparse file larger than ext4 can map", async () => {
 });
 
 test.each([
-  ["one path", (_: number) => "a/b"],
-  ["a few paths by turns", (i: number) => `a/${i % 3}`],
-])("thousands of files at %s leave one on the disk", async (_, pathOf) => {
+  ["one path", 1],
+  ["a few paths by turns", 3],
+])("thousands of files at %s leave one on the disk", async (_, paths) => {
   // Of all sizes, so that what one gives back fits the next only in parts.
   const entries = Array.from({ length: 3000 }, (__, i) => ({
-    path: pathOf(i),
+    path: `a/${i % paths}`,
     data: Buffer.alloc(1 + ((i * 7919) % 90_000), 1 + (i % 250)),
   }));
   const { image } = await build([storeLayer(dir, makeTar(entries), "gzip")]);
