@@ -6,6 +6,9 @@ export { Vm } from "./client/vm.ts";
 export type { ExecOptions, ExecOutput } from "./client/vm.ts";
 export { Images } from "./client/images.ts";
 export { Kernels } from "./client/kernels.ts";
+export { Snapshots } from "./client/snapshots.ts";
+export type { SnapshotOptions } from "./client/snapshots.ts";
+export type { CloneOptions } from "./client/clone-options.ts";
 export type { DiskOptions, ImageDetails, LoginOptions, PullOptions } from "./client/images.ts";
 export type { CreateOptions, NetworkOptions } from "./client/options.ts";
 export { GuestStream } from "./agent/streams.ts";
@@ -39,6 +42,7 @@ export type {
   KernelView,
   PruneReport,
   PullPolicy,
+  SnapshotView,
   VmView,
 } from "./model/api.ts";
 export type { DiskSummary } from "./model/disk.ts";

@@ -5,21 +5,22 @@ _vmsan() {
   local path='' word previous='' words='' flags='' kind='' given=0 i
   for ((i = 1; i < current; i++)); do
     word=${line[i]}
-    case $previous in --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--workdir|-d|-e|-i|-m|-o|-p|-s|-u|-w) previous=''; continue ;; esac
+    case $previous in --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--count|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--workdir|-d|-e|-i|-m|-n|-o|-p|-s|-u|-w) previous=''; continue ;; esac
     previous=$word
     case $word in
       --) return 0 ;;
       -*) continue ;;
     esac
     case "${path:+$path }$word" in
-      'run'|'create'|'exec'|'connect'|'list'|'ls'|'inspect'|'start'|'stop'|'remove'|'rm'|'pause'|'resume'|'logs'|'network'|'port-forward'|'upload'|'download'|'cp'|'ps'|'wait'|'kill'|'image'|'image ls'|'image list'|'image pull'|'image inspect'|'image tag'|'image rm'|'image remove'|'image prune'|'image save'|'image load'|'image disk'|'login'|'logout'|'serve'|'key'|'key create'|'key list'|'key ls'|'key remove'|'key rm'|'setup'|'doctor'|'kernel'|'kernel ls'|'kernel list'|'kernel add'|'kernel use'|'kernel rm'|'kernel remove'|'daemon'|'daemon status'|'daemon start'|'daemon stop'|'daemon logs'|'completion') path="${path:+$path }$word" ;;
+      'run'|'create'|'fork'|'exec'|'connect'|'list'|'ls'|'inspect'|'start'|'stop'|'remove'|'rm'|'pause'|'suspend'|'resume'|'logs'|'network'|'port-forward'|'upload'|'download'|'cp'|'ps'|'wait'|'kill'|'snapshot'|'snapshot create'|'snapshot list'|'snapshot ls'|'snapshot inspect'|'snapshot delete'|'snapshot rm'|'snapshot remove'|'snapshot prune'|'snapshot export'|'snapshot import'|'restore'|'image'|'image ls'|'image list'|'image pull'|'image inspect'|'image tag'|'image rm'|'image remove'|'image prune'|'image save'|'image load'|'image disk'|'login'|'logout'|'serve'|'key'|'key create'|'key list'|'key ls'|'key remove'|'key rm'|'setup'|'doctor'|'kernel'|'kernel ls'|'kernel list'|'kernel add'|'kernel use'|'kernel rm'|'kernel remove'|'daemon'|'daemon status'|'daemon start'|'daemon stop'|'daemon logs'|'completion') path="${path:+$path }$word" ;;
       *) given=$((given + 1)) ;;
     esac
   done
   case $path in
-    '') words='run create exec connect list ls inspect start stop remove rm pause resume logs network port-forward upload download cp ps wait kill image login logout serve key setup doctor kernel daemon completion' flags='--version --json --verbose --help -h' kind='' ;;
+    '') words='run create fork exec connect list ls inspect start stop remove rm pause suspend resume logs network port-forward upload download cp ps wait kill snapshot restore image login logout serve key setup doctor kernel daemon completion' flags='--version --json --verbose --help -h' kind='' ;;
     'run') words='' flags='--json --verbose --interactive -i --tty -t --rm --entrypoint --vcpus --memory -m --disk --disk-mode --kernel --timeout --project --name --label --publish-port -p --network --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
-    'create') words='' flags='--json --verbose --from-image --runtime --rootfs --snapshot --connect --silent --vcpus --memory -m --disk --disk-mode --kernel --timeout --project --name --label --publish-port -p --network --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
+    'create') words='' flags='--json --verbose --from-image --runtime --rootfs --snapshot --cold --count -n --connect --silent --vcpus --memory -m --disk --disk-mode --kernel --timeout --project --name --label --publish-port -p --network --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
+    'fork') words='' flags='--json --verbose --count -n --name --label --project --timeout --env -e --publish-port --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --help -h' kind=vm ;;
     'exec') words='' flags='--json --verbose --sudo --interactive -i --tty -t --workdir -w --env -e --user -u --timeout --detach -d --no-extend-timeout --help -h' kind=vm ;;
     'connect') words='' flags='--json --verbose --session -s --user -u --help -h' kind=vm ;;
     'list'|'ls') words='' flags='--json --verbose --help -h' kind='' ;;
@@ -28,6 +29,7 @@ _vmsan() {
     'stop') words='' flags='--json --verbose --help -h' kind=vms ;;
     'remove'|'rm') words='' flags='--json --verbose --force -f --help -h' kind=vms ;;
     'pause') words='' flags='--json --verbose --help -h' kind=vms ;;
+    'suspend') words='' flags='--json --verbose --help -h' kind=vms ;;
     'resume') words='' flags='--json --verbose --help -h' kind=vms ;;
     'logs') words='' flags='--json --verbose --follow -f --tail --since --help -h' kind=vm ;;
     'network') words='' flags='--json --verbose --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --log --follow -f --help -h' kind=vm ;;
@@ -38,6 +40,15 @@ _vmsan() {
     'ps') words='' flags='--json --verbose --help -h' kind=vm ;;
     'wait') words='' flags='--json --verbose --help -h' kind=vm ;;
     'kill') words='' flags='--json --verbose --signal -s --help -h' kind=vm ;;
+    'snapshot') words='create list ls inspect delete rm remove prune export import' flags='--json --verbose --help -h' kind='' ;;
+    'snapshot create') words='' flags='--json --verbose --name --no-resume --disk-only --help -h' kind=vm ;;
+    'snapshot list'|'snapshot ls') words='' flags='--json --verbose --help -h' kind='' ;;
+    'snapshot inspect') words='' flags='--json --verbose --help -h' kind=file ;;
+    'snapshot delete'|'snapshot rm'|'snapshot remove') words='' flags='--json --verbose --help -h' kind=file ;;
+    'snapshot prune') words='' flags='--json --verbose --all -a --help -h' kind='' ;;
+    'snapshot export') words='' flags='--json --verbose --output -o --help -h' kind=file ;;
+    'snapshot import') words='' flags='--json --verbose --input -i --name --help -h' kind='' ;;
+    'restore') words='' flags='--json --verbose --help -h' kind=vm ;;
     'image') words='ls list pull inspect tag rm remove prune save load disk' flags='--json --verbose --help -h' kind='' ;;
     'image ls'|'image list') words='' flags='--json --verbose --help -h' kind='' ;;
     'image pull') words='' flags='--json --verbose --platform --ca-file --help -h' kind=file ;;
@@ -75,7 +86,7 @@ _vmsan() {
     --pull) words='missing always never' kind='' ;;
     --format) words='oci-archive docker-archive' kind='' ;;
     --builder) words='direct mke2fs' kind='' ;;
-    --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--workdir|-d|-e|-i|-m|-o|-p|-s|-u|-w) words='' flags='' kind=file ;;
+    --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--count|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--workdir|-d|-e|-i|-m|-n|-o|-p|-s|-u|-w) words='' flags='' kind=file ;;
     *) if [ "$given" -gt 0 ] && [ "$kind" = vm ]; then kind=file; fi ;;
   esac
   if [[ $cur == -* ]]; then

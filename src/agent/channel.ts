@@ -9,8 +9,8 @@ import type { ClientHttp2Session, ClientHttp2Stream, OutgoingHttpHeaders } from 
 import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { VmsanError, messageOf } from "../model/errors.ts";
-import type { GuestConfig, Hello } from "./config.ts";
-import { parseHello } from "./config.ts";
+import type { ConfigReply, GuestConfig, Hello } from "./config.ts";
+import { parseConfigReply, parseHello } from "./config.ts";
 import { handshake, isToken } from "./handshake.ts";
 import { MAX_REPLY, isFatal, parseReply, replyError } from "./transport.ts";
 import type { GuestTransport, RequestOptions } from "./transport.ts";
@@ -120,13 +120,13 @@ export class AgentChannel implements GuestTransport {
   }
 
   /** Send the guest its configuration; a new token in it holds from the next session on. */
-  async configure(config: GuestConfig, signal?: AbortSignal): Promise<Record<string, number>> {
-    const reply = await this.request<{ timings?: Record<string, number> }>("PUT", "/v1/config", {
+  async configure(config: GuestConfig, signal?: AbortSignal): Promise<ConfigReply> {
+    const reply = await this.request<unknown>("PUT", "/v1/config", {
       body: config,
       ...(signal === undefined ? {} : { signal }),
     });
     if (config.token !== undefined) this.token = Buffer.from(config.token, "hex");
-    return reply.timings ?? {};
+    return parseConfigReply(reply);
   }
 
   /** See {@link GuestTransport.request}. */

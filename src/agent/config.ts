@@ -43,9 +43,41 @@ export interface GuestConfig {
   /** `KEY=VALUE`, beneath every command's own. */
   env?: string[];
   mounts?: { device: string; path: string; type: string; readonly: boolean }[];
+  /** 32 hex digits. */
   machineId?: string;
   /** Absolute paths that are made, root's and 0755, where they are missing. */
   directories?: string[];
+  /** 32 hex digits, written where programs see that the guest came out of a file. */
+  generation?: string;
+  /** The guest has just come out of a file, and why. */
+  restored?: "clone" | "restore" | "resume";
+}
+
+/** What the agent says of a configuration that it has applied. */
+export interface ConfigReply {
+  /** Milliseconds by step. */
+  timings: Record<string, number>;
+  /** Sentences about what could not be done and leaves the guest usable. */
+  warnings: string[];
+}
+
+/** The agent's reply, checked and bounded. */
+export function parseConfigReply(value: unknown): ConfigReply {
+  const given = (typeof value === "object" && value !== null ? value : {}) as Record<
+    string,
+    unknown
+  >;
+  const timings = typeof given["timings"] === "object" ? (given["timings"] ?? {}) : {};
+  const warnings = Array.isArray(given["warnings"]) ? given["warnings"] : [];
+  return {
+    timings: Object.fromEntries(
+      Object.entries(timings).filter(([, ms]) => typeof ms === "number"),
+    ) as Record<string, number>,
+    warnings: warnings
+      .filter((text): text is string => typeof text === "string")
+      .slice(0, 20)
+      .map((text) => text.slice(0, 500)),
+  };
 }
 
 /**

@@ -11,6 +11,7 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
   "Run:": {
     run: async () => (await import("./commands/run.ts")).runCommand,
     create: async () => (await import("./commands/create.ts")).createCommand,
+    fork: async () => (await import("./commands/snapshots/snapshot.ts")).forkCommand,
     exec: async () => (await import("./commands/exec.ts")).execCommand,
     connect: async () => (await import("./commands/connect.ts")).connectCommand,
   },
@@ -21,6 +22,7 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
     stop: async () => (await import("./commands/lifecycle.ts")).stopCommand,
     "remove rm": async () => (await import("./commands/lifecycle.ts")).removeCommand,
     pause: async () => (await import("./commands/lifecycle.ts")).pauseCommand,
+    suspend: async () => (await import("./commands/lifecycle.ts")).suspendCommand,
     resume: async () => (await import("./commands/lifecycle.ts")).resumeCommand,
     logs: async () => (await import("./commands/logs.ts")).logsCommand,
     network: async () => (await import("./commands/network.ts")).networkCommand,
@@ -33,6 +35,10 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
     ps: async () => (await import("./commands/processes.ts")).psCommand,
     wait: async () => (await import("./commands/processes.ts")).waitCommand,
     kill: async () => (await import("./commands/processes.ts")).killCommand,
+  },
+  "Snapshots:": {
+    snapshot: async () => (await import("./commands/snapshots/snapshot.ts")).snapshotCommand,
+    restore: async () => (await import("./commands/snapshots/snapshot.ts")).restoreCommand,
   },
   "Images:": {
     image: async () => (await import("./commands/image.ts")).imageCommand,

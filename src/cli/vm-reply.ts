@@ -39,7 +39,7 @@ export function listEntry(view: VmView): Record<string, unknown> {
     driver: view.driver,
     timeoutAt: view.timeoutAt ?? null,
     ports: view.ports,
-    snapshot: null,
+    snapshot: view.snapshot ?? null,
     tunnelHostnames: [],
   };
 }

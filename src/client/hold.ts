@@ -37,6 +37,12 @@ export class Hold {
     },
   };
 
+  /** Open a connection of its own for it. @throws when the VM is gone */
+  async take(): Promise<void> {
+    if (this.vmId === undefined) return;
+    await this.daemon.streamed<VmView>("GET", vmPath(this.vmId, "hold"), this.options);
+  }
+
   /** Let go, once. */
   release(): void {
     this.released = true;
@@ -49,7 +55,7 @@ export class Hold {
     const deadline = Date.now() + GIVE_UP_MS;
     while (!this.released && this.vmId !== undefined && Date.now() < deadline) {
       try {
-        await this.daemon.streamed<VmView>("GET", vmPath(this.vmId, "hold"), this.options);
+        await this.take();
         return;
       } catch (error) {
         // The VM is gone: whoever uses it meets that error where it matters.

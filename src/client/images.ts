@@ -1,6 +1,5 @@
 /** Images of the store, for SDK users. */
-import { createReadStream, createWriteStream } from "node:fs";
-import { rename, rm } from "node:fs/promises";
+import { createReadStream } from "node:fs";
 import { resolve } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -11,6 +10,7 @@ import { parseDiskSize } from "../util/units.ts";
 import { daemonLost } from "./lost.ts";
 import { absoluteSource, registryAccess } from "./options.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
+import { writeWhole } from "./write-whole.ts";
 
 /** What an image is, in full. */
 export interface ImageDetails extends ImageView {
@@ -172,17 +172,7 @@ export class Images {
       await pipeline(archive, to, { end: false });
       return;
     }
-    // Loaded here, because it takes node:crypto, which takes 4 ms.
-    const { temporarySibling } = await import("../util/atomic.ts");
-    const path = resolve(to);
-    const aside = temporarySibling(path);
-    try {
-      await pipeline(archive, createWriteStream(aside, { flags: "wx", flush: true }));
-      await rename(aside, path);
-    } catch (error) {
-      await rm(aside, { force: true });
-      throw error;
-    }
+    await writeWhole(archive, to);
   }
 
   /**

@@ -38,6 +38,10 @@ export interface CreateOptions extends NetworkOptions {
   /** Path of an ext4 image to boot from. */
   rootfs?: string;
   kernel?: string;
+  /** ID or name of a snapshot to go on from; then nothing else says what is on the disk. */
+  snapshot?: string;
+  /** With a snapshot: boot from its disk instead. */
+  cold?: boolean;
   name?: string;
   /** 1–32, default 1. */
   vcpus?: number | string;

@@ -8,7 +8,7 @@ import { attachStream, startStream } from "../agent/streams.ts";
 import type { AttachOptions, GuestStream, StreamOptions } from "../agent/streams.ts";
 import type { StreamExit, StreamSpec } from "../agent/spec.ts";
 import type { GuestTransport, RequestOptions } from "../agent/transport.ts";
-import type { VmView } from "../model/api.ts";
+import type { SnapshotView, VmView } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
 import { parseEnv } from "./options.ts";
@@ -16,6 +16,8 @@ import type { Hold } from "./hold.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
 import { removeVm, startVm, stopVm } from "./lives.ts";
 import { vmPath } from "./paths.ts";
+import { Snapshots } from "./snapshots.ts";
+import type { SnapshotOptions } from "./snapshots.ts";
 
 /** A command as SDK users write it; what is left out comes from the VM and its image. */
 export interface ExecOptions {
@@ -235,12 +237,31 @@ export class Vm {
     });
   }
 
+  /** Take a snapshot of it; see {@link Snapshots.create}. */
+  async snapshot(options: SnapshotOptions = {}): Promise<SnapshotView> {
+    return await new Snapshots(this.daemon).create(this.id, options);
+  }
+
+  /** Put it to sleep: its memory goes to files, its process ends; whoever needs it wakes it. */
+  async suspend(work: WorkOptions = {}): Promise<void> {
+    this.view = await this.daemon.streamed<VmView>("POST", vmPath(this.id, "suspend"), work);
+  }
+
+  /**
+   * Take it back to a snapshot of it: files and memory are as they were; ID, name and ports stay.
+   * @param snapshot its ID or name
+   */
+  async restore(snapshot: string, work: WorkOptions = {}): Promise<void> {
+    const path = vmPath(this.id, "restore");
+    this.view = await this.daemon.streamed<VmView>("POST", path, { body: { snapshot }, ...work });
+  }
+
   /** Halt the VM's CPUs. */
   async pause(): Promise<void> {
     await this.daemon.call("POST", vmPath(this.id, "pause"), REPEATED);
   }
 
-  /** Let a paused VM go on. */
+  /** Let a paused VM go on, wake a sleeping one. */
   async resume(): Promise<void> {
     await this.daemon.call("POST", vmPath(this.id, "resume"), REPEATED);
   }

@@ -10,8 +10,10 @@ import { Kernels } from "./kernels.ts";
 import { createVm, removeVm, startVm, stopVm } from "./lives.ts";
 import { createRequest } from "./options.ts";
 import type { CreateOptions } from "./options.ts";
+import type { CloneOptions } from "./clone-options.ts";
 import { vmPath } from "./paths.ts";
 import type { RemoteServer } from "./transport.ts";
+import { Snapshots, snapshotPath } from "./snapshots.ts";
 import type { Vm } from "./vm.ts";
 
 /** Where and how to reach the daemon. */
@@ -48,6 +50,7 @@ export class Vmsan {
   readonly daemon: Daemon;
   readonly images: Images;
   readonly kernels: Kernels;
+  readonly snapshots: Snapshots;
 
   constructor(options: VmsanOptions = {}) {
     const dir = options.dir ?? vmsanDir();
@@ -55,6 +58,7 @@ export class Vmsan {
     this.daemon = new Daemon(layoutOf(dir), options.start ?? true, remote);
     this.images = new Images(this.daemon);
     this.kernels = new Kernels(this.daemon);
+    this.snapshots = new Snapshots(this.daemon);
   }
 
   /** The object for a VM; what works in a guest is loaded with the first one. */
@@ -71,6 +75,11 @@ export class Vmsan {
     options: CreateOptions,
     work: WorkOptions & { onVm?: (id: string) => void } = {},
   ): Promise<Vm> {
+    if (options.snapshot !== undefined) {
+      const [vm] = await this.clone(options.snapshot, { ...options, count: 1 }, work);
+      if (vm === undefined) throw new TypeError("A clone without a VM");
+      return vm;
+    }
     const request: CreateRequest = createRequest(options);
     if (options.image !== undefined) {
       Object.assign(request, await this.images.source(options.image, request.pull, work));
@@ -89,6 +98,66 @@ export class Vmsan {
     const hold = request.ephemeral ? new Hold(this.daemon) : undefined;
     const view = await createVm(this.daemon, request, { ...work, hold });
     return await this.vm(view, hold);
+  }
+
+  /**
+   * Make VMs of a snapshot, which go on where it was taken.
+   * @param snapshot its ID or name
+   * @param options what is to be different; `count` of them
+   * @throws ERR_VM_SNAPSHOT_NOT_FOUND, ERR_SNAPSHOT_INCOMPATIBLE, ERR_SNAPSHOT_DAMAGED; no VM is left then
+   */
+  async clone(
+    snapshot: string,
+    options: CloneOptions = {},
+    work: WorkOptions & { onVm?: (id: string) => void } = {},
+  ): Promise<Vm[]> {
+    return await this.makeAlike(snapshotPath(snapshot, "vms"), options, work);
+  }
+
+  /**
+   * Make VMs of a running one, which go on where it is now; it goes on too.
+   * @param vm its ID or name
+   */
+  async fork(
+    vm: string,
+    options: CloneOptions = {},
+    work: WorkOptions & { onVm?: (id: string) => void } = {},
+  ): Promise<Vm[]> {
+    return await this.makeAlike(vmPath(vm, "fork"), options, work);
+  }
+
+  private async makeAlike(
+    path: string,
+    options: CloneOptions,
+    work: WorkOptions & { onVm?: (id: string) => void },
+  ): Promise<Vm[]> {
+    const { cloneRequest } = await import("./clone-options.ts");
+    const request = cloneRequest(options);
+    const holds = new Map<string, Hold>();
+    let release = (): void => undefined;
+    const views = await this.daemon.streamed<VmView[]>("POST", path, {
+      body: request,
+      ...work,
+      onVm: (id) => {
+        if (request.ephemeral) {
+          const hold = new Hold(this.daemon);
+          hold.on(id);
+          holds.set(id, hold);
+        }
+        work.onVm?.(id);
+      },
+      ...(request.ephemeral
+        ? {
+            // One connection holds all of them, until each has one of its own.
+            onHold: (letGo: () => void) => {
+              release = letGo;
+            },
+          }
+        : {}),
+    });
+    await Promise.all([...holds.values()].map(async (hold) => await hold.take()));
+    release();
+    return await Promise.all(views.map(async (view) => await this.vm(view, holds.get(view.id))));
   }
 
   /** All VMs as they are now. */

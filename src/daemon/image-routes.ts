@@ -92,7 +92,7 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
         sizeBytes: image.sizeBytes,
         ...(image.stored === "" ? {} : { created: image.stored }),
         usedBy: sandboxes
-          .list()
+          .users()
           .filter((vm) => vm.image?.digest === image.digest)
           .map((vm) => vm.name ?? vm.id),
       });
@@ -136,7 +136,7 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
   app.post("/v1/images/prune", async (c) => {
     const { all } = validate(pruneSchema, await jsonBody(c), "request to prune images");
     const removed = await pruneStore(store, { all });
-    const disks = await pruneDisks(host.layout.rootfs, sandboxes.list());
+    const disks = await pruneDisks(host.layout.rootfs, sandboxes.users());
     const report: PruneReport = {
       images: removed.names,
       blobs: removed.blobs,

@@ -16,21 +16,21 @@ const useSchema = z.strictObject({ id: z.string().min(1).max(128) });
 export function kernelRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
   const dir = host.layout.kernels;
 
-  app.get("/v1/kernels", async (c) => c.json(await kernelList(dir, sandboxes.list())));
+  app.get("/v1/kernels", async (c) => c.json(await kernelList(dir, sandboxes.users())));
 
   app.post("/v1/kernels", async (c) => {
     const { file, modulesDir } = validate(addSchema, await jsonBody(c), "kernel");
     const request: KernelRequest = { file, ...(modulesDir === undefined ? {} : { modulesDir }) };
-    return c.json(await keepKernel(dir, request, sandboxes.list(), c.req.raw.signal));
+    return c.json(await keepKernel(dir, request, sandboxes.users(), c.req.raw.signal));
   });
 
   app.post("/v1/kernels/use", async (c) => {
     const { id } = validate(useSchema, await jsonBody(c), "choice of a kernel");
-    return c.json(await chooseKernel(dir, id, sandboxes.list()));
+    return c.json(await chooseKernel(dir, id, sandboxes.users()));
   });
 
   app.delete("/v1/kernels/:id", async (c) => {
-    await dropKernel(dir, c.req.param("id"), sandboxes.list());
+    await dropKernel(dir, c.req.param("id"), sandboxes.users());
     return c.body(null, 204);
   });
 }

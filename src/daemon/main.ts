@@ -9,6 +9,7 @@ import { VmsanError, asVmsanError } from "../model/errors.ts";
 import { VmRecords } from "../sandbox/records.ts";
 import { Sandboxes } from "../sandbox/sandboxes.ts";
 import { createHost } from "../sandbox/host.ts";
+import { Snapshots } from "../sandbox/snapshots/snapshots.ts";
 import { tryLock } from "../util/lock.ts";
 import type { Lock } from "../util/lock.ts";
 import { makeDirectory } from "../util/directory.ts";
@@ -18,6 +19,7 @@ import { socketPath } from "../util/socket-path.ts";
 import { imageRoutes } from "./image-routes.ts";
 import { kernelRoutes } from "./kernel-routes.ts";
 import { networkRoutes } from "./network-routes.ts";
+import { snapshotRoutes } from "./snapshot-routes.ts";
 import { fileLog } from "../util/log.ts";
 import { serve } from "./server.ts";
 
@@ -89,6 +91,8 @@ async function main(): Promise<void> {
   }
   const host = await createHost(layout, log);
   const sandboxes = new Sandboxes(new VmRecords(layout.vms), host.stages, log);
+  const snapshots = new Snapshots(sandboxes, layout.snapshots);
+  await snapshots.recover();
   await sandboxes.recover();
 
   let stopping = false;
@@ -105,12 +109,14 @@ async function main(): Promise<void> {
   const server = await serve(
     {
       sandboxes,
+      sleep: snapshots.sleep,
       log,
       root: layout.root,
       extend: (app) => {
         imageRoutes(app, host, sandboxes);
         kernelRoutes(app, host, sandboxes);
         networkRoutes(app, host, sandboxes);
+        snapshotRoutes(app, sandboxes, snapshots);
       },
       shutdown: () => void stop("asked to"),
     },

@@ -13,6 +13,7 @@ import { createServer } from "node:http";
 import { VERSION_HEADER } from "../model/api.ts";
 import { VmsanError, asVmsanError, messageOf } from "../model/errors.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
+import type { Sleep } from "../sandbox/snapshots/sleep.ts";
 import { socketPath } from "../util/socket-path.ts";
 import { packageVersion } from "../util/package.ts";
 import { errorReply, statusOf } from "../http/reply.ts";
@@ -24,6 +25,8 @@ const STREAM_PATH = /^\/v1\/vms\/([a-z0-9][a-z0-9._-]{0,62})(\/v1\/streams(?:\/[
 /** What the server serves. */
 export interface Service {
   sandboxes: Sandboxes;
+  /** The way to agents, also of VMs that sleep. */
+  sleep: Pick<Sleep, "channel">;
   /** Adds the routes of other parts (images, kernels …). */
   extend?: (app: Hono) => void;
   log: Log;
@@ -82,7 +85,7 @@ export function createApp(service: Service): Hono {
     checkVersion(c.req.header(VERSION_HEADER));
     await next();
   });
-  vmRoutes(app, service.sandboxes);
+  vmRoutes(app, service.sandboxes, service.sleep);
   service.extend?.(app);
   return app;
 }
@@ -181,8 +184,11 @@ async function handStreamThrough(
     const gone = new AbortController();
     // One reason for all: making an error with its stack for each command takes longer than the rest.
     client.once("close", () => gone.abort(CLIENT_GONE));
-    const channel = service.sandboxes.channel(match[1] ?? "");
-    const guest = await channel.open(match[2] ?? "", gone.signal);
+    const [, id = "", path = ""] = match;
+    // A new stream wakes a sleeping VM; one that is there already sleeps with it.
+    const wakes = path === "/v1/streams";
+    const channel = await service.sleep.channel(id, wakes, gone.signal);
+    const guest = await channel.open(path, gone.signal);
     client.write(
       "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: vmsan-stream\r\n\r\n",
     );

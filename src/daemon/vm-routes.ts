@@ -3,7 +3,9 @@ import { Readable } from "node:stream";
 import type { Hono } from "hono";
 import { z } from "zod";
 import type { HostWishes, VmView } from "../model/api.ts";
+import { VmsanError } from "../model/errors.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
+import type { Sleep } from "../sandbox/snapshots/sleep.ts";
 import {
   parseCreateRequest,
   policySchema,
@@ -27,8 +29,32 @@ const timeoutSchema = z.strictObject({
 /** Calls to the agent that are handed through as they are. */
 const AGENT_PATHS = /^\/v1\/(hello|stats|streams(\/[0-9a-f]{16}(\/(wait|signal))?)?|fs\/[a-z]+)$/;
 
+/**
+ * A call to a VM's agent; a sleeping VM is woken, but not by who only waits for a command's end.
+ * A call that its VM fell asleep under is made again.
+ */
+async function askAgent(
+  sleep: Pick<Sleep, "channel">,
+  id: string,
+  method: string,
+  path: string,
+  options: { body?: unknown; signal: AbortSignal },
+): Promise<unknown> {
+  const wakes = !path.endsWith("/wait");
+  for (;;) {
+    const channel = await sleep.channel(id, wakes, options.signal);
+    try {
+      return await channel.request<unknown>(method, path, options);
+    } catch (error) {
+      const asleep = error instanceof VmsanError && error.code === "ERR_AGENT_CLOSED";
+      if (!asleep || method === "POST") throw error;
+      // Stopped or removed: the next turn says so.
+    }
+  }
+}
+
 /** Add the routes below /v1/vms. */
-export function vmRoutes(app: Hono, sandboxes: Sandboxes): void {
+export function vmRoutes(app: Hono, sandboxes: Sandboxes, sleep: Pick<Sleep, "channel">): void {
   app.get("/v1/vms", (c) => c.json({ vms: sandboxes.list(), damaged: sandboxes.listDamaged() }));
 
   app.post("/v1/vms", async (c) => {
@@ -122,13 +148,11 @@ export function vmRoutes(app: Hono, sandboxes: Sandboxes): void {
     const id = c.req.param("id");
     const path = new URL(c.req.url).pathname.slice(`/v1/vms/${id}/agent`.length);
     if (!AGENT_PATHS.test(path)) return c.notFound();
-    const channel = sandboxes.channel(id);
-    const body =
-      c.req.method === "GET" || c.req.method === "DELETE" ? undefined : await jsonBody(c);
-    const reply = await channel.request<unknown>(c.req.method, path, {
-      ...(body === undefined ? {} : { body }),
-      signal: c.req.raw.signal,
-    });
+    const { method } = c.req;
+    const body = method === "GET" || method === "DELETE" ? undefined : await jsonBody(c);
+    const { signal } = c.req.raw;
+    const options = { ...(body === undefined ? {} : { body }), signal };
+    const reply = await askAgent(sleep, id, method, path, options);
     return reply === undefined ? c.body(null, 204) : c.json(reply as object);
   });
 }

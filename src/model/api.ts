@@ -3,13 +3,16 @@ import type { ErrorInfo } from "./errors.ts";
 import type { ImageConfig } from "./image.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "./policy.ts";
 import type { ProgressEvent } from "./progress.ts";
+import type { SnapshotSizes } from "./snapshot.ts";
 import type {
   Accelerator,
   DriverName,
+  Isolation,
   IsolationReport,
   StopReason,
   Timings,
   VmStatus,
+  MachineIdentity,
 } from "./vm.ts";
 
 /**
@@ -82,6 +85,83 @@ export interface CreateRequest {
   ephemeral: boolean;
 }
 
+/** A VM to be made of a snapshot, or several alike. What is absent is as in the snapshot. */
+export interface CloneRequest {
+  /** How many; with more than one, `name` is followed by `-1`, `-2` … */
+  count: number;
+  name?: string;
+  project?: string;
+  labels: Record<string, string>;
+  env?: string[];
+  user?: string;
+  workdir?: string;
+  policy?: NetworkPolicy;
+  /** Never the snapshot's: the host's ports are taken by the VM that it was made of. */
+  ports: PublishedPort[];
+  timeoutMs?: number;
+  isolation: Isolation;
+  ephemeral: boolean;
+  /** Boot from the snapshot's disks and leave its memory alone. */
+  cold: boolean;
+  /** What a snapshot has fixed: refused when it is not the snapshot's own. */
+  vcpus?: number;
+  memMib?: number;
+  diskSizeBytes?: number;
+  driver?: DriverName;
+  kernel?: string;
+}
+
+/** A snapshot to be made. */
+export interface SnapshotRequest {
+  name?: string;
+  /** False: of the disk alone. */
+  memory: boolean;
+  /** False: the VM is left paused. */
+  resume: boolean;
+}
+
+/** What a prune of snapshots has removed. */
+export interface SnapshotPrune {
+  snapshots: string[];
+  freedBytes: number;
+}
+
+/** Something that needs a kernel, a disk image and an image of the store: a VM or a snapshot. */
+export interface ResourceUser {
+  id: string;
+  name?: string;
+  /** Absolute path of its kernel. */
+  kernel: string;
+  /** Absolute path of its shared disk. */
+  rootfs: string;
+  image?: { digest: string };
+}
+
+/** A snapshot as the API shows it. */
+export interface SnapshotView {
+  id: string;
+  name?: string;
+  createdAt: string;
+  parent?: string;
+  vm: { id: string; name?: string };
+  memory: boolean;
+  image?: { name: string; digest: string };
+  runtime?: string;
+  driver: DriverName;
+  machine: MachineIdentity;
+  kernel: string;
+  vcpus: number;
+  memMib: number;
+  diskSizeBytes: number;
+  policy: NetworkPolicy;
+  /** Bytes. */
+  sizes: SnapshotSizes;
+  /** Milliseconds that the VM stood still for it. */
+  pauseMs: number;
+  /** Names of VMs that were made from it or went back to it. */
+  usedBy: string[];
+}
+
 /** A VM as the API shows it. */
 export interface VmView {
   id: string;
@@ -114,6 +194,8 @@ export interface VmView {
   /** Why the network is not what the policy promises: no card, or less than all of it. */
   networkReason?: string;
   isolation?: IsolationReport;
+  /** Snapshot that it was made from or last went back to. */
+  snapshot?: string;
   timings: Timings;
   ephemeral: boolean;
 }

@@ -9,8 +9,11 @@ export type DriverName = "firecracker" | "qemu" | "fake";
 /** What executes guest instructions. */
 export type Accelerator = "kvm" | "tcg" | "none";
 
-/** What is true of a VM now. `error`: it could not be started or died; see `error`. */
-export type VmStatus = "creating" | "running" | "paused" | "stopped" | "error";
+/**
+ * What is true of a VM now. `suspended`: its memory is in a file and it has no process. `error`: it
+ * could not be started or died; see `error`.
+ */
+export type VmStatus = "creating" | "running" | "paused" | "suspended" | "stopped" | "error";
 
 /** Why a VM stopped without being asked to. `time-limit`: its `--timeout` has passed. */
 export type StopReason = "time-limit";
@@ -24,13 +27,29 @@ export interface ProcessIdentity {
   bootId: string;
 }
 
+/** What a memory image depends on: it can be loaded where all of it is the same. */
+export interface MachineIdentity {
+  /** Program and version, e.g. `QEMU 7.2.22`. */
+  vmm: string;
+  accelerator: Accelerator;
+  /** Processor that guests see. */
+  cpu: string;
+  /** Rate of the guest's time stamp counter where it follows the host's, in kHz. */
+  tscKhz?: number;
+}
+
 /** One disk of a VM, in the order vda, vdb … */
 export interface DiskAttachment {
   /** `base`: shared image; `upper`: the VM's own; `root`: one flat writable disk; `data`: a volume. */
   role: "base" | "upper" | "root" | "data";
-  /** Absolute path of a raw image. */
+  /** Absolute path of the image: raw, or QCOW2 when something is below it. */
   path: string;
   readonly: boolean;
+  /**
+   * Images below it that nobody writes to any more, the lowest (raw) first: what `path` and the
+   * ones above do not have is read from there. Absolute paths.
+   */
+  backing?: string[];
 }
 
 /** Isolation switches a user may turn off (`--no-seccomp` …). */
@@ -135,5 +154,27 @@ export interface VmRecord {
   stopReason?: StopReason;
   /** Removed as soon as its owner is gone (`run`). */
   ephemeral: boolean;
+  /** /etc/machine-id of the guest, 32 hex digits; absent: the image's own. */
+  machineId?: string;
+  /** Snapshot that it was made from or last went back to. */
+  snapshot?: string;
+  /**
+   * A change of the running VM that a daemon may have been killed in: its guest's work is frozen
+   * and perhaps its processors halted. The next daemon lets it go on.
+   */
+  held?: boolean;
+  /** While it sleeps: since when, and what its memory files depend on. */
+  suspended?: {
+    at: string;
+    machine: MachineIdentity;
+    reason: RestoreReason;
+    /** Boot of the host in which they were written, until they are known to be on its disk. */
+    bootId?: string;
+  };
+  /** What must be mended in the guest before its work goes on (it came out of a file). */
+  mending?: RestoreReason;
   timings: Timings;
 }
+
+/** Why a guest's memory came from a file. */
+export type RestoreReason = "clone" | "restore" | "resume";

@@ -364,6 +364,11 @@ class Manager implements NetworkManager {
     }
   }
 
+  isUp(vmId: string): boolean {
+    const lease = this.leases.get(vmId);
+    return lease !== undefined && this.realm.hasNetns(this.planOf(lease).netns);
+  }
+
   async resume(
     vmId: string,
     policy: NetworkPolicy,

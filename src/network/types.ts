@@ -72,6 +72,8 @@ export interface NetworkManager {
    * given policy. Throws ERR_NETWORK_LOST when its network is gone.
    */
   resume(vmId: string, policy: NetworkPolicy, ports: readonly PublishedPort[]): Promise<void>;
+  /** Whether a VM's network is there: made, and not removed since (by a reboot, say). */
+  isUp(vmId: string): boolean;
   /** Remove the VM's network, in use or not; a second call finds nothing and is no error. */
   detach(vmId: string): Promise<NetworkCleanup>;
   /**

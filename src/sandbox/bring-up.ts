@@ -19,7 +19,7 @@ export interface LiveGuest {
 }
 
 /** What the guest is told once its agent answers; the same after a start and a restore. */
-export function guestConfig(record: VmRecord): GuestConfig {
+export function guestConfig(record: VmRecord): GuestConfig & { time: { unixNs: string } } {
   const network = record.guestNetwork;
   const hostname = record.name ?? record.id;
   const config = record.image?.config;
@@ -30,6 +30,8 @@ export function guestConfig(record: VmRecord): GuestConfig {
     directories: [...(workdir.startsWith("/") ? [workdir] : []), ...(config?.volumes ?? [])],
     time: { unixNs: String(BigInt(Date.now()) * 1_000_000n) },
     seed: randomBytes(64).toString("base64"),
+    generation: randomBytes(16).toString("hex"),
+    ...(record.machineId === undefined ? {} : { machineId: record.machineId }),
     network: {
       interfaces:
         network === undefined
@@ -63,7 +65,7 @@ async function watchConsole(path: string, signal: AbortSignal): Promise<void> {
 }
 
 /** Wait until the agent answers, its VMM ends, or the limit has passed. */
-async function awaitAgent(
+export async function awaitAgent(
   record: VmRecord,
   driver: Driver,
   guest: LiveGuest,
@@ -104,6 +106,17 @@ async function awaitAgent(
   }
 }
 
+/** Make the VM's network, unless it is to have none. */
+export async function attachNetwork(record: VmRecord, stages: Stages, work: Work): Promise<void> {
+  if (record.policy.mode === "none") return;
+  work.progress({ phase: "network" });
+  const { id, policy, ports, spec } = record;
+  const network = await stages.networks.attach(id, policy, ports, work.signal);
+  if (network.attachment !== undefined) spec.network = network.attachment;
+  if (network.guest !== undefined) record.guestNetwork = network.guest;
+  if (network.reason !== undefined) record.networkReason = network.reason;
+}
+
 /**
  * Start a VM's VMM and wait for its agent; configure the guest. The record is filled in and
  * saved through `save` as soon as something exists that a later daemon would have to find.
@@ -127,19 +140,8 @@ export async function bringUp(
   };
   try {
     let at = since;
-    if (record.policy.mode !== "none") {
-      work.progress({ phase: "network" });
-      const network = await stages.networks.attach(
-        record.id,
-        record.policy,
-        record.ports,
-        work.signal,
-      );
-      if (network.attachment !== undefined) record.spec.network = network.attachment;
-      if (network.guest !== undefined) record.guestNetwork = network.guest;
-      if (network.reason !== undefined) record.networkReason = network.reason;
-      at = lap("network", at);
-    }
+    await attachNetwork(record, stages, work);
+    at = lap("network", at);
     work.progress({ phase: "boot", message: `${record.driver} (${record.accelerator})` });
     for (let attempt = 1; ; attempt += 1) {
       const running = await driver.start(record.spec, work.signal);

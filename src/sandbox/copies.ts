@@ -46,11 +46,16 @@ export function settleIn(record: VmRecord, dir: string, standing: Standing): voi
   spec.dir = dir;
   spec.kernel = here(spec.kernel);
   spec.initramfs = here(spec.initramfs);
-  for (const disk of spec.disks) disk.path = here(disk.path);
+  for (const disk of spec.disks) {
+    disk.path = here(disk.path);
+    if (disk.backing !== undefined) disk.backing = disk.backing.map(here);
+  }
   if (record.kernelFile !== undefined) record.kernelFile = here(record.kernelFile);
   delete record.process;
   delete record.timeoutAt;
   delete record.starting;
+  delete record.held;
+  if (record.status === "suspended") record.status = "stopped";
   if (standing !== "copy") return;
   spec.hostId = `${spec.id}-${randomBytes(4).toString("hex")}`;
   delete spec.network;

@@ -1,6 +1,6 @@
 /** Disk images apart from a VM: written for a user, and removed from the cache. */
 import { basename, dirname } from "node:path";
-import type { DiskRequest, VmView } from "../model/api.ts";
+import type { DiskRequest, ResourceUser } from "../model/api.ts";
 import type { DiskSummary } from "../model/disk.ts";
 import { withLease } from "../oci/images.ts";
 import { builders, pruneRootfs } from "../rootfs/cache.ts";
@@ -35,10 +35,10 @@ export async function buildDiskFile(
   );
 }
 
-/** Remove cached disks that no VM uses. */
+/** Remove cached disks that no VM or snapshot uses. */
 export async function pruneDisks(
   cacheDir: string,
-  vms: readonly VmView[],
+  vms: readonly ResourceUser[],
 ): Promise<{ removed: string[]; freedBytes: number }> {
   // An entry's directory is named by its key.
   return await pruneRootfs(

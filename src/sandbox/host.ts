@@ -19,6 +19,7 @@ import {
   parsePlatform,
   pin,
   resolveImage,
+  sharePin,
   unpin,
   withLease,
 } from "../oci/images.ts";
@@ -45,7 +46,7 @@ import { uidDirectory } from "../vmm/uids.ts";
 import { cloneDisk } from "./clone-disk.ts";
 import { createNetworks } from "./networks.ts";
 import type { HostNetworks } from "./networks.ts";
-import type { EventLog } from "./sandboxes.ts";
+import type { EventLog } from "./entry.ts";
 import type { BootFiles, PreparedBase, Stages, Work } from "./stages.ts";
 
 /** Size of a base image's file system: room for the largest image, all of it holes. */
@@ -221,6 +222,7 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
 
   const stages: Stages = {
     prepareBase,
+    shareBase: (from, to) => sharePin(store, from, to),
     releaseBase: (vmId) => unpin(store, vmId),
     bootFiles,
     chooseDriver: (requested, wishes) => chooseDriver(requested, drivers, wishes),

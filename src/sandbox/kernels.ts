@@ -10,16 +10,20 @@ import {
   storedKernel,
   type Kernel,
 } from "../boot/kernel.ts";
-import type { KernelList, KernelRequest, KernelView, VmView } from "../model/api.ts";
+import type { KernelList, KernelRequest, KernelView, ResourceUser } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 
-/** Names of the VMs that boot a kernel: both know the path. */
-function usersOf(kernel: Kernel, vms: readonly VmView[]): string[] {
+/** Names of the VMs and snapshots that need a kernel: both know the path. */
+function usersOf(kernel: Kernel, vms: readonly ResourceUser[]): string[] {
   return vms.filter((vm) => vm.kernel === kernel.vmlinux).map((vm) => vm.name ?? vm.id);
 }
 
 /** A kernel as the API shows it. */
-async function viewOf(dir: string, kernel: Kernel, vms: readonly VmView[]): Promise<KernelView> {
+async function viewOf(
+  dir: string,
+  kernel: Kernel,
+  vms: readonly ResourceUser[],
+): Promise<KernelView> {
   return {
     id: kernel.id,
     version: kernel.version,
@@ -37,9 +41,9 @@ async function viewOf(dir: string, kernel: Kernel, vms: readonly VmView[]): Prom
 /**
  * All kernels of a store.
  * @param dir the store
- * @param vms all VMs
+ * @param vms all VMs and snapshots
  */
-export async function kernelList(dir: string, vms: readonly VmView[]): Promise<KernelList> {
+export async function kernelList(dir: string, vms: readonly ResourceUser[]): Promise<KernelList> {
   const kernels: KernelView[] = [];
   for (const kernel of await listKernels(dir)) kernels.push(await viewOf(dir, kernel, vms));
   return { kernels, chosen: (await selectedKernelId(dir)) ?? "default" };
@@ -49,7 +53,7 @@ export async function kernelList(dir: string, vms: readonly VmView[]): Promise<K
 export async function keepKernel(
   dir: string,
   request: KernelRequest,
-  vms: readonly VmView[],
+  vms: readonly ResourceUser[],
   signal: AbortSignal,
 ): Promise<KernelView> {
   return await viewOf(dir, await addKernel({ dir, ...request, signal }), vms);
@@ -59,21 +63,25 @@ export async function keepKernel(
 export async function chooseKernel(
   dir: string,
   id: string,
-  vms: readonly VmView[],
+  vms: readonly ResourceUser[],
 ): Promise<KernelList> {
   await selectKernel(dir, id);
   return await kernelList(dir, vms);
 }
 
 /** Remove a kernel that no VM boots. @throws ERR_KERNEL_NOT_FOUND, ERR_KERNEL_IN_USE */
-export async function dropKernel(dir: string, id: string, vms: readonly VmView[]): Promise<void> {
+export async function dropKernel(
+  dir: string,
+  id: string,
+  vms: readonly ResourceUser[],
+): Promise<void> {
   const kernel = (await listKernels(dir)).find((one) => one.id === id);
   const users = kernel === undefined ? [] : usersOf(kernel, vms);
   if (users.length > 0) {
     throw new VmsanError({
       code: "ERR_KERNEL_IN_USE",
       message: `Cannot remove the kernel ${id}`,
-      why: `These VMs boot it: ${users.join(", ")}.`,
+      why: `These VMs and snapshots need it: ${users.join(", ")}.`,
       fix: "Remove them first.",
     });
   }

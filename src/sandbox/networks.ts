@@ -5,7 +5,7 @@ import { VmsanError, asVmsanError } from "../model/errors.ts";
 import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import { networkHelperBinary } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
-import type { EventLog } from "./sandboxes.ts";
+import type { EventLog } from "./entry.ts";
 import type { Networks } from "./stages.ts";
 
 /** {@link Networks} with the log of decisions. */
@@ -72,6 +72,7 @@ export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
         return reason;
       }
     },
+    isUp: (vmId) => manager.isUp(vmId),
     update: (vmId, policy) => manager.update(vmId, policy),
     detach: (vmId) => manager.detach(vmId),
     forget: (vmId) => manager.forget(vmId),

@@ -1,4 +1,5 @@
 /** A VM before it runs: its record from a request, then its disks and boot files. */
+import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import type { CreateRequest } from "../model/api.ts";
 import type { VmRecord } from "../model/vm.ts";
@@ -56,6 +57,7 @@ export function newRecord(
     ports: request.ports,
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
     ephemeral: request.ephemeral,
+    machineId: randomBytes(16).toString("hex"),
     timings: {},
   };
 }

@@ -15,7 +15,9 @@ export function notRunning(ref: string, record: VmRecord, wanted = "running"): V
     code: "ERR_VM_NOT_RUNNING",
     message: `${ref} is not ${wanted}`,
     why: `${record.status === "running" ? "It is being stopped" : `It is ${record.status}`}${becauseOf(record)}.`,
-    fix: record.status === "paused" ? `vmsan resume ${ref}` : `vmsan start ${ref}`,
+    fix: ["paused", "suspended"].includes(record.status)
+      ? `vmsan resume ${ref}`
+      : `vmsan start ${ref}`,
   });
 }
 

@@ -70,6 +70,7 @@ function stages(changes: Partial<Stages> = {}): Stages {
   const nothing = { removed: [], failed: [] };
   return {
     prepareBase: async () => ({ rootfs: join(root, "base.ext4"), runtime: "base" }),
+    shareBase: async () => undefined,
     releaseBase: async () => undefined,
     bootFiles: async () => ({ kernel: "/none", initramfs: "/none" }),
     chooseDriver: async () => ({ driver, accelerator: "none", reason: "a test" }),
@@ -79,6 +80,7 @@ function stages(changes: Partial<Stages> = {}): Stages {
     networks: {
       attach: async () => ({}),
       resume: async () => undefined,
+      isUp: () => false,
       update: async () => undefined,
       detach: async () => nothing,
       forget: async () => undefined,

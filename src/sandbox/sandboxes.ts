@@ -1,16 +1,19 @@
 /** All VMs of one VMSAN_DIR: made, started, stopped, removed, and found again. */
 import type { AgentChannel } from "../agent/channel.ts";
-import type { CreateRequest, VmView } from "../model/api.ts";
+import type { CreateRequest, ResourceUser, VmView } from "../model/api.ts";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
 import type { VmRecord } from "../model/vm.ts";
 import { newVmId, parseVmRef } from "../util/names.ts";
 import { checkIsolation } from "../vmm/isolation.ts";
 import { bringUp, tearDown } from "./bring-up.ts";
+import type { Entry, EventLog } from "./entry.ts";
 import type { LiveGuest } from "./bring-up.ts";
 import { settleIn, standingOf } from "./copies.ts";
 import { damaged, removeDamaged } from "./damaged.ts";
+import { thaw } from "../snapshots/freeze.ts";
 import { Mutex } from "./mutex.ts";
+import { endVmm, finishMending } from "./snapshots/bring-back.ts";
 import type { BrokenRecord, VmRecords } from "./records.ts";
 import { newRecord, prepareVm } from "./new-vm.ts";
 import {
@@ -29,25 +32,13 @@ const STOP_GRACE_MS = 10_000;
 /** How long an ephemeral VM that a restarted daemon finds waits for its owner. */
 const CLAIM_MS = 10_000;
 
-/** One VM of this process. */
-interface Entry {
-  record: VmRecord;
-  mutex: Mutex;
-  guest?: LiveGuest;
-  /** Ends the creation or start that is under way. */
-  busy?: AbortController;
-  timeout?: NodeJS.Timeout;
-  /** Open connections that keep an ephemeral VM. */
-  holders: number;
-  claim?: NodeJS.Timeout;
-  /** From the moment nothing can be done with it any more. */
-  removing?: boolean;
-}
-
-/** Where failures without a caller go. */
-export interface EventLog {
-  info(message: string): void;
-  error(message: string, error?: unknown): void;
+/** How {@link Sandboxes.make} makes a VM. */
+export interface Maker {
+  name: string | undefined;
+  /** Its first record, status `creating`. */
+  record(id: string, dir: string): VmRecord;
+  /** On return its agent answers and knows who it is. Nothing of it is left on failure. */
+  bringUp(record: VmRecord, work: Work): Promise<LiveGuest>;
 }
 
 /** Start a VM's time limit, if it has one. */
@@ -58,12 +49,18 @@ function countFromNow(record: VmRecord): void {
 
 /** The composer's public face; the daemon serves exactly this. */
 export class Sandboxes {
-  private readonly entries = new Map<string, Entry>();
+  readonly entries = new Map<string, Entry>();
   /** VMs whose records cannot be read. */
   private readonly broken = new Map<string, BrokenRecord>();
-  private readonly records: VmRecords;
-  private readonly stages: Stages;
-  private readonly log: EventLog;
+  readonly records: VmRecords;
+  readonly stages: Stages;
+  readonly log: EventLog;
+  /** Others that need images and kernels of the store. */
+  otherUsers: () => ResourceUser[] = () => [];
+  /** Wakes a sleeping VM. */
+  wake: (entry: Entry) => Promise<void> = async () => await Promise.resolve();
+  /** Forgets the memory of a sleeping VM. */
+  forgetMemory: (record: VmRecord) => Promise<void> = async () => await Promise.resolve();
 
   constructor(records: VmRecords, stages: Stages, log: EventLog) {
     this.records = records;
@@ -87,7 +84,7 @@ export class Sandboxes {
   }
 
   private async recoverOne(record: VmRecord): Promise<void> {
-    const entry: Entry = { record, mutex: new Mutex(), holders: 0 };
+    const entry: Entry = { record, mutex: new Mutex(), holders: 0, watchers: new Set() };
     this.entries.set(record.id, entry);
     try {
       await this.settleIn(record);
@@ -101,6 +98,7 @@ export class Sandboxes {
         await this.settleDead(entry);
         return;
       }
+      if (record.status === "suspended") return await this.recoverSleeping(record);
       if (record.status !== "running" && record.status !== "paused") return;
       const driver = this.stages.driver(record.driver);
       const running =
@@ -110,7 +108,9 @@ export class Sandboxes {
         return;
       }
       const channel = this.stages.openChannel(running, await this.records.token(record.id));
-      this.watch(entry, { running, channel });
+      const guest = { running, channel };
+      await this.letGoOn(record, guest);
+      this.watch(entry, guest);
       if (record.guestNetwork !== undefined) {
         const { networks } = this.stages;
         const reason = await networks.resume(record.id, record.policy, record.ports);
@@ -125,6 +125,28 @@ export class Sandboxes {
     } catch (error) {
       this.log.error(`${record.id}: cannot take it up`, error);
     }
+  }
+
+  /** A sleeping VM: its process, if it has not been ended yet, is; its ports wake it. */
+  private async recoverSleeping(record: VmRecord): Promise<void> {
+    const { network } = record.spec;
+    this.report(record.id, await endVmm(record, this.stages, undefined));
+    await this.records.save(record);
+    if (network === undefined || !this.stages.networks.isUp(record.id)) return;
+    await this.stages.networks.resume(record.id, record.policy, record.ports);
+  }
+
+  /** What an earlier daemon held or had not finished mending goes on. */
+  private async letGoOn(record: VmRecord, guest: LiveGuest): Promise<void> {
+    const { mending, held, status } = record;
+    if (mending === undefined && (held !== true || status === "paused")) return;
+    await guest.running.resume();
+    const limit = AbortSignal.timeout(this.stages.bootLimitMs(record.accelerator));
+    if (mending === undefined) await thaw(guest);
+    else await finishMending(record, guest, undefined, limit, this.log);
+    delete record.held;
+    await this.forgetMemory(record);
+    await this.records.save(record);
   }
 
   /**
@@ -151,10 +173,33 @@ export class Sandboxes {
    * @throws ERR_VALIDATION_FLAGS when the name is taken; whatever a stage reports
    */
   async create(request: CreateRequest, work: Work, onId: (id: string) => void): Promise<VmView> {
-    const { name } = request;
-    this.requireFreeName(name);
+    this.requireFreeName(request.name);
     const choice = await this.stages.chooseDriver(request.driver, request.host);
     checkIsolation(choice.driver, request.isolation, request.policy.mode !== "none");
+    return await this.make(
+      {
+        name: request.name,
+        record: (id, dir) => newRecord(id, dir, request, choice),
+        bringUp: async (record, own) => {
+          const since = performance.now();
+          await prepareVm(record, request, this.stages, own);
+          await this.records.save(record);
+          record.timings["prepare"] = Math.round(performance.now() - since);
+          return await this.bringUp(record, own);
+        },
+      },
+      { ...work, ...(request.host && { host: request.host }) },
+      onId,
+    );
+  }
+
+  /**
+   * Make a VM in the given way; whatever fails, nothing of it is left.
+   * @param onId called with the VM's ID before anything else is done
+   */
+  async make(maker: Maker, work: Work, onId: (id: string) => void): Promise<VmView> {
+    const { name } = maker;
+    this.requireFreeName(name);
     const id = await this.claimId();
     try {
       // Others may have come meanwhile; from here to the entry nothing waits.
@@ -165,24 +210,17 @@ export class Sandboxes {
     }
     const busy = new AbortController();
     const signal = AbortSignal.any([work.signal, busy.signal]);
-    const record = newRecord(id, this.records.dir(id), request, choice);
-    const entry: Entry = { record, mutex: new Mutex(), busy, holders: 0 };
+    const record = maker.record(id, this.records.dir(id));
+    const entry: Entry = { record, mutex: new Mutex(), busy, holders: 0, watchers: new Set() };
     this.entries.set(id, entry);
     return await entry.mutex.run(async () => {
       try {
         await this.records.save(record);
         onId(id);
         const since = performance.now();
-        await prepareVm(record, request, this.stages, { signal, progress: work.progress });
-        await this.records.save(record);
-        record.timings["prepare"] = Math.round(performance.now() - since);
-        await this.boot(entry, {
-          signal,
-          progress: work.progress,
-          ...(request.host && { host: request.host }),
-        });
+        const guest = await maker.bringUp(record, { ...work, signal });
         record.timings["total"] = Math.round(performance.now() - since);
-        await this.records.save(record);
+        await this.nowRuns(entry, guest);
         return viewOf(record);
       } catch (error) {
         await this.discard(entry);
@@ -194,24 +232,55 @@ export class Sandboxes {
     });
   }
 
-  /** Bring a prepared VM up; on return it is running and saved. */
-  private async boot(entry: Entry, work: Work): Promise<void> {
-    const { record } = entry;
+  /** Boot a prepared VM. */
+  private async bringUp(record: VmRecord, work: Work): Promise<LiveGuest> {
     const token = await this.records.token(record.id);
-    const guest = await bringUp(record, token, this.stages, work, () => this.records.save(record));
+    return await bringUp(record, token, this.stages, work, () => this.records.save(record));
+  }
+
+  /** Note that a VM runs, and look after it from now on. */
+  async nowRuns(entry: Entry, guest: LiveGuest): Promise<void> {
+    const { record } = entry;
     record.status = "running";
     delete record.starting;
     delete record.error;
     delete record.stopReason;
+    delete record.mending;
     record.startedAt = new Date().toISOString();
     countFromNow(record);
-    await this.records.save(record);
-    this.watch(entry, guest);
-    this.armTimeout(entry);
+    await this.goesOn(entry, guest);
   }
 
-  /** Start a stopped VM. @throws ERR_VM_NOT_STOPPED */
+  /** Note that a VM runs that has run before, and look after it from now on. */
+  async goesOn(entry: Entry, guest: LiveGuest): Promise<void> {
+    entry.record.status = "running";
+    await this.records.save(entry.record);
+    this.watch(entry, guest);
+    this.armTimeout(entry);
+    this.changed(entry);
+  }
+
+  /** Tell those who wait for a VM's change of state. */
+  private changed(entry: Entry): void {
+    for (const wake of entry.watchers) wake();
+    entry.watchers.clear();
+  }
+
+  /** Resolves at a VM's next change of state. */
+  async change(entry: Entry, signal: AbortSignal): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      entry.watchers.add(resolve);
+      signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+    });
+  }
+
+  /** Start a stopped VM, wake a sleeping one. @throws ERR_VM_NOT_STOPPED */
   async start(ref: string, work: Work): Promise<VmView> {
+    const asleep = this.find(ref);
+    if (asleep.record.status === "suspended") {
+      await this.wake(asleep);
+      return viewOf(asleep.record);
+    }
     return await this.exclusively(ref, async (entry) => {
       const { record } = entry;
       // Its VMM may have died just now, and nobody has looked after it yet.
@@ -233,7 +302,7 @@ export class Sandboxes {
         await this.records.save(record);
         // This version's agent, not the one the VM was made with.
         Object.assign(record.spec, await this.stages.bootFiles(record.kernelFile, own));
-        await this.boot(entry, own);
+        await this.nowRuns(entry, await this.bringUp(record, own));
         return viewOf(record);
       } catch (error) {
         record.status = "stopped";
@@ -250,13 +319,27 @@ export class Sandboxes {
   /** Stop a VM: gracefully, and by force once the grace time is over. @throws ERR_VM_NOT_RUNNING */
   async stop(ref: string, graceMs: number = STOP_GRACE_MS): Promise<void> {
     await this.exclusively(ref, async (entry) => {
+      if (entry.record.status === "suspended") return await this.endSleep(entry);
       if (entry.guest === undefined) throw notRunning(ref, entry.record);
       await this.powerOff(entry, graceMs);
     });
   }
 
+  /** A sleeping VM is stopped: its memory is lost, its disk is as at a power cut. */
+  private async endSleep(entry: Entry): Promise<void> {
+    const { record } = entry;
+    clearTimeout(entry.timeout);
+    record.status = "stopped";
+    delete record.timeoutAt;
+    await this.records.save(record);
+    this.report(record.id, await tearDown(record, this.stages, undefined));
+    await this.forgetMemory(record);
+    await this.records.save(record);
+    this.changed(entry);
+  }
+
   /** The guest's own shutdown, then the end of whatever is left. */
-  private async powerOff(entry: Entry, graceMs: number): Promise<void> {
+  async powerOff(entry: Entry, graceMs: number): Promise<void> {
     const { record, guest } = entry;
     if (guest === undefined) return;
     // Taken out first: the watcher must not take this end for a crash.
@@ -322,7 +405,7 @@ export class Sandboxes {
   }
 
   /** Remove a VM whatever its state; what cannot be cleaned is logged. */
-  private async discard(entry: Entry): Promise<void> {
+  async discard(entry: Entry): Promise<void> {
     const { record, guest } = entry;
     entry.removing = true;
     delete entry.guest;
@@ -336,6 +419,7 @@ export class Sandboxes {
     }
     await this.records.remove(record.id);
     this.entries.delete(record.id);
+    this.changed(entry);
   }
 
   /** Pause a running VM's CPUs. */
@@ -343,9 +427,16 @@ export class Sandboxes {
     await this.changeRunState(ref, "running", "paused", (guest) => guest.running.pause());
   }
 
-  /** Let a paused VM go on. */
+  /** Let a paused VM go on, wake a sleeping one. */
   async resume(ref: string): Promise<void> {
-    await this.changeRunState(ref, "paused", "running", (guest) => guest.running.resume());
+    const entry = this.find(ref);
+    if (entry.record.status === "suspended") return await this.wake(entry);
+    await this.changeRunState(ref, "paused", "running", async (guest) => {
+      await guest.running.resume();
+      if (entry.record.held !== true) return;
+      await thaw(guest);
+      delete entry.record.held;
+    });
   }
 
   private async changeRunState(
@@ -411,6 +502,11 @@ export class Sandboxes {
   /** VMs whose records cannot be read, and why. */
   listDamaged(): BrokenRecord[] {
     return [...this.broken.values()];
+  }
+
+  /** All that need images, disks and kernels of the store. */
+  users(): ResourceUser[] {
+    return [...this.list(), ...this.otherUsers()];
   }
 
   /** One VM as it is now. @throws ERR_VM_NOT_FOUND */
@@ -487,7 +583,7 @@ export class Sandboxes {
   }
 
   /** Note a running guest and what to do when its VMM ends by itself. */
-  private watch(entry: Entry, guest: LiveGuest): void {
+  watch(entry: Entry, guest: LiveGuest): void {
     entry.guest = guest;
     void guest.running.exited.then(async () => {
       await entry.mutex.run(async () => {
@@ -498,7 +594,7 @@ export class Sandboxes {
   }
 
   /** The VMM of a VM that should run is gone: clean up and say so in its record. */
-  private async settleDead(entry: Entry): Promise<void> {
+  async settleDead(entry: Entry): Promise<void> {
     const { record, guest } = entry;
     // Saving it would bring its directory back.
     if (entry.removing === true) return;
@@ -521,7 +617,7 @@ export class Sandboxes {
     }
   }
 
-  private armTimeout(entry: Entry): void {
+  armTimeout(entry: Entry): void {
     const { record } = entry;
     clearTimeout(entry.timeout);
     if (record.timeoutAt === undefined) return;
@@ -537,11 +633,11 @@ export class Sandboxes {
     }, left);
   }
 
-  private report(id: string, failed: readonly { what: string; why: string }[]): void {
+  report(id: string, failed: readonly { what: string; why: string }[]): void {
     for (const { what, why } of failed) this.log.error(`${id}: could not ${what}: ${why}`);
   }
 
-  private requireFreeName(name: string | undefined): void {
+  requireFreeName(name: string | undefined): void {
     if (name === undefined) return;
     for (const { record } of this.entries.values()) {
       if (record.name === name) throw nameTaken(name, record.id);
@@ -557,7 +653,7 @@ export class Sandboxes {
   }
 
   /** Change a VM, one call at a time; nothing is changed, or saved, of one that is removed. */
-  private async exclusively<T>(ref: string, body: (entry: Entry) => Promise<T>): Promise<T> {
+  async exclusively<T>(ref: string, body: (entry: Entry) => Promise<T>): Promise<T> {
     const entry = this.find(ref);
     return await entry.mutex.run(async () => {
       if (entry.removing === true) throw notFound(ref);
@@ -565,7 +661,7 @@ export class Sandboxes {
     });
   }
 
-  private find(ref: string): Entry {
+  find(ref: string): Entry {
     parseVmRef(ref);
     const broken = this.broken.get(ref);
     if (broken !== undefined) throw damaged(broken);

@@ -56,6 +56,8 @@ export interface Networks {
    * @returns why it is not served in full; undefined when it is
    */
   resume(vmId: string, policy: NetworkPolicy, ports: PublishedPort[]): Promise<string | undefined>;
+  /** Whether the VM's network is there. */
+  isUp(vmId: string): boolean;
   update(vmId: string, policy: NetworkPolicy): Promise<void>;
   detach(vmId: string): Promise<CleanupReport>;
   /** The VM is a copy: what is noted of its network is its original's, and left alone. */
@@ -67,7 +69,9 @@ export interface Networks {
 export interface Stages {
   /** Image, runtime or rootfs → disk image; the image's lease is held until released. */
   prepareBase(request: CreateRequest, vmId: string, work: Work): Promise<PreparedBase>;
-  /** Forget that a VM uses its image. */
+  /** Keep the image of one VM or snapshot for another one too. */
+  shareBase(from: string, to: string): Promise<void>;
+  /** Forget that a VM or a snapshot uses its image. */
   releaseBase(vmId: string): Promise<void>;
   bootFiles(kernel: string | undefined, work: Work): Promise<BootFiles>;
   chooseDriver(requested: DriverName | "auto", host?: HostWishes): Promise<DriverChoice>;

@@ -39,6 +39,7 @@ export function viewOf(record: VmRecord): VmView {
     ...optional("guestNetwork"),
     ...optional("networkReason"),
     ...optional("isolation"),
+    ...optional("snapshot"),
     timings: record.timings,
     ephemeral: record.ephemeral,
   };

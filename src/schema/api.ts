@@ -6,7 +6,7 @@
  * api.ts: bodies of the HTTP API.
  */
 import { z } from "zod";
-import type { CreateRequest } from "../model/api.ts";
+import type { CloneRequest, CreateRequest, SnapshotRequest } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import { parseName } from "../util/names.ts";
 import { registryAccessSchema } from "./registry.ts";
@@ -88,6 +88,53 @@ export const createSchema = z.strictObject({
   init: absolutePath.optional(),
   ephemeral: z.boolean(),
 });
+
+const isolationSchema = createSchema.shape.isolation;
+
+const cloneSchema = z.strictObject({
+  count: z.int().min(1).max(256),
+  name: text(63).optional(),
+  project: text(256).optional(),
+  labels: createSchema.shape.labels,
+  env: list(envEntry, 10_000).optional(),
+  user: text(256).optional(),
+  workdir: absolutePath.optional(),
+  policy: policySchema.optional(),
+  ports: list(publishedPortSchema, 256),
+  timeoutMs: createSchema.shape.timeoutMs,
+  isolation: isolationSchema,
+  ephemeral: z.boolean(),
+  cold: z.boolean(),
+  vcpus: z.number().optional(),
+  memMib: z.number().optional(),
+  diskSizeBytes: z.number().optional(),
+  driver: z.enum(["firecracker", "qemu", "fake"]).optional(),
+  kernel: absolutePath.optional(),
+});
+
+const snapshotSchema = z.strictObject({
+  name: text(63).optional(),
+  memory: z.boolean(),
+  resume: z.boolean(),
+});
+
+/** The body of `POST /v1/vms/ID/snapshots`. */
+export function parseSnapshotRequest(body: unknown): SnapshotRequest {
+  const request = withoutUndefined(
+    validate(snapshotSchema, body, "request to take a snapshot"),
+  ) as SnapshotRequest;
+  if (request.name !== undefined) parseName(request.name);
+  return request;
+}
+
+/** The body of `POST /v1/snapshots/ID/vms` and of `POST /v1/vms/ID/fork`. */
+export function parseCloneRequest(body: unknown): CloneRequest {
+  const request = withoutUndefined(
+    validate(cloneSchema, body, "request to make VMs of a snapshot"),
+  ) as CloneRequest;
+  if (request.name !== undefined) parseName(request.name);
+  return request;
+}
 
 /** Run a schema; a mismatch names the first wrong field. */
 export function validate<T>(

@@ -1,5 +1,6 @@
 /** Stored state: the document of a VM, as an earlier version or another hand may have left it. */
 import { z } from "zod";
+import type { SnapshotRecord } from "../model/snapshot.ts";
 import type { VmRecord } from "../model/vm.ts";
 import { policySchema, publishedPortSchema, validate } from "./api.ts";
 
@@ -15,7 +16,7 @@ const recordSchema = z.looseObject({
   id: z.string().regex(/^vm-[0-9a-f]{8}$/),
   name: z.string().optional(),
   createdAt: z.string(),
-  status: z.enum(["creating", "running", "paused", "stopped", "error"]),
+  status: z.enum(["creating", "running", "paused", "suspended", "stopped", "error"]),
   labels: z.record(z.string(), z.string()),
   project: z.string(),
   driver: z.enum(["firecracker", "qemu", "fake"]),
@@ -47,4 +48,55 @@ const recordSchema = z.looseObject({
 /** A VM's document. @throws ERR_VM_STATE */
 export function parseVmRecord(value: unknown): VmRecord {
   return validate<unknown>(recordSchema, value, "record of a VM", "ERR_VM_STATE") as VmRecord;
+}
+
+const fileName = z.string().regex(/^[a-z0-9][a-z0-9.-]{0,63}(\/[a-z0-9][a-z0-9.-]{0,63})?$/);
+
+const snapshotSchema = z.looseObject({
+  schema: z.literal(1),
+  id: z.string().regex(/^snap-[0-9a-f]{8}$/),
+  name: z.string().optional(),
+  createdAt: z.string(),
+  memory: z.boolean(),
+  driver: z.enum(["firecracker", "qemu", "fake"]),
+  machine: z.looseObject({
+    vmm: z.string(),
+    accelerator: z.enum(["kvm", "tcg", "none"]),
+    cpu: z.string(),
+    tscKhz: z.number().optional(),
+  }),
+  kernel: z.looseObject({ path: z.string(), file: z.string().optional() }),
+  initramfs: z.string(),
+  kernelArgs: z.array(z.string()),
+  vcpus: z.int().min(1),
+  memMib: z.int().min(1),
+  diskSizeBytes: z.number(),
+  card: z.boolean(),
+  disks: z.array(
+    z.union([
+      z.looseObject({
+        role: z.enum(["base", "upper", "root", "data"]),
+        path: z.union([z.string().startsWith("/"), fileName]),
+        readonly: z.literal(true),
+      }),
+      z.looseObject({
+        role: z.enum(["base", "upper", "root", "data"]),
+        path: fileName,
+        readonly: z.literal(false),
+        backing: z.array(fileName).optional(),
+      }),
+    ]),
+  ),
+  defaults: z.looseObject({ env: z.array(z.string()) }),
+  policy: policySchema,
+  files: z.array(
+    z.strictObject({ name: fileName, sizeBytes: z.number(), sha256: z.string().optional() }),
+  ),
+  pauseMs: z.number(),
+});
+
+/** A snapshot's document. @throws ERR_SNAPSHOT_STATE */
+export function parseSnapshotRecord(value: unknown): SnapshotRecord {
+  const code = "ERR_SNAPSHOT_STATE";
+  return validate<unknown>(snapshotSchema, value, "record of a snapshot", code) as SnapshotRecord;
 }

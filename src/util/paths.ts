@@ -19,6 +19,8 @@ export interface Layout {
   daemonLog: string;
   /** One directory a VM. */
   vms: string;
+  /** One directory a snapshot. */
+  snapshots: string;
   /** Content store: blobs and image index. */
   images: string;
   /** Cached disk images. */
@@ -55,6 +57,7 @@ export function layoutOf(root: string): Layout {
     daemonLock: join(run, "daemon.lock"),
     daemonLog: join(run, "daemon.log"),
     vms: join(root, "vms"),
+    snapshots: join(root, "snapshots"),
     images: join(root, "images"),
     rootfs: join(root, "rootfs"),
     kernels: join(root, "kernels"),

@@ -11,6 +11,7 @@ import type {
   IsolationReport,
   ProcessIdentity,
   VmSpec,
+  MachineIdentity,
 } from "../model/vm.ts";
 
 /** What a driver says of itself on this host. */
@@ -35,6 +36,8 @@ export interface ProbeWishes {
 export interface DriverCapabilities {
   snapshots: boolean;
   diffSnapshots: boolean;
+  /** Disks may have layers below them, and get another one while the VM runs. */
+  diskLayers: boolean;
   /** Many streams to the guest at once (vsock), or one (virtio-serial). */
   multipleStreams: boolean;
   /** Isolation switches it can turn off; others are refused with a reason. */
@@ -66,6 +69,13 @@ export interface RunningVm {
   resume(): Promise<void>;
   /** The VM must be paused. Disks are not included. */
   snapshot(files: SnapshotFiles, kind: "full" | "diff"): Promise<void>;
+  /**
+   * Have a disk write to another layer from now on; the one that it wrote to is not written any
+   * more. Before {@link snapshot}, not after it.
+   * @param index of the disk in the specification
+   * @param path empty layer of the disk's size, as snapshots/qcow2.ts makes it
+   */
+  addLayer(index: number, path: string): Promise<void>;
   /** Resolves when the VMM process is gone, for whatever reason. */
   readonly exited: Promise<VmmExit>;
   /** Kill the VMM at once and wait until it is gone. Never throws for a dead one. */
@@ -91,6 +101,8 @@ export interface Driver {
   start(spec: VmSpec, signal: AbortSignal): Promise<RunningVm>;
   /** Start from a snapshot; the VM is paused on return. */
   restore(spec: VmSpec, from: SnapshotFiles, signal: AbortSignal): Promise<RunningVm>;
+  /** What snapshots made now depend on. */
+  machine(): Promise<MachineIdentity>;
   /** Take hold of a VM that an earlier daemon started; undefined when it no longer runs. */
   adopt(spec: VmSpec, process: ProcessIdentity): Promise<RunningVm | undefined>;
   /** Remove whatever a dead VM of this driver left behind (sockets, jails, cgroups). */

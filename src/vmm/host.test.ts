@@ -32,10 +32,17 @@ function driver(name: DriverName, probe: DriverProbe): Driver {
   const never = async () => await Promise.reject(new Error("not asked for"));
   return {
     name,
-    capabilities: { snapshots: false, diffSnapshots: false, multipleStreams: false, isolation: [] },
+    capabilities: {
+      snapshots: false,
+      diffSnapshots: false,
+      diskLayers: false,
+      multipleStreams: false,
+      isolation: [],
+    },
     probe: async () => await Promise.resolve(probe),
     start: never,
     restore: never,
+    machine: never,
     adopt: never,
     cleanup: never,
     consolePath: () => "",

@@ -52,7 +52,9 @@ export async function fakeDaemon(view: object = {}): Promise<FakeDaemon> {
   } as unknown as Sandboxes;
   const quiet = (): void => undefined;
   const log = { info: quiet, warn: quiet, error: quiet };
-  const listening = await serve({ sandboxes, log, root: dir, shutdown: quiet }, layout.socket);
+  const sleep = { channel: async (ref: string) => await Promise.resolve(sandboxes.channel(ref)) };
+  const service = { sandboxes, sleep, log, root: dir, shutdown: quiet };
+  const listening = await serve(service, layout.socket);
   return {
     dir,
     cut: () => streams.forEach((stream) => stream.destroy()),

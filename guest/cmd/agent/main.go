@@ -77,7 +77,7 @@ func runInit() {
 	}
 	m.Trace("channel open")
 	s := newServer(api.Options{
-		Mode: api.ModeInit, BootID: bootID(), PowerOff: m.PowerOff, Everybody: true,
+		Mode: api.ModeInit, BootID: bootID(), PowerOff: m.PowerOff, FreezeDisk: m.FreezeDisk, Everybody: true,
 	}, true, proc.NewCgroups("/sys/fs/cgroup"))
 	err = serveChannel(s, port, listener)
 	boot.Fatal(fmt.Errorf("the channel to the host broke: %w", err))
@@ -92,7 +92,7 @@ func newServer(o api.Options, orphans bool, groups *proc.Cgroups) *api.Server {
 	cfg := &netcfg.Config{System: o.Mode == api.ModeInit, Network: ownNetwork, Pin: pin}
 	o.Build, o.Pin, o.Config = build, pin, cfg
 	o.Limits = stream.DefaultLimits(api.MemInfo("MemTotal"))
-	o.Host = &kinds.Host{Reaper: proc.NewReaper(orphans), Cgroups: groups, Env: cfg.Env, Etc: "/etc"}
+	o.Host = &kinds.Host{Reaper: proc.NewReaper(orphans), Cgroups: groups, Freezer: &proc.Freezer{Cgroups: groups}, Env: cfg.Env, Etc: "/etc"}
 	return api.New(o)
 }
 

@@ -49,6 +49,8 @@ type Options struct {
 	PowerOff func(reboot bool)
 	// OwnInit asks an init that runs beside the agent to shut down; nil if the agent is init itself.
 	OwnInit func(reboot bool)
+	// FreezeDisk holds the VM's own file system or lets it go; nil if there is none.
+	FreezeDisk func(hold bool) error
 	// Everybody: TERM and KILL go to every process of the guest, else to the agent's descendants.
 	Everybody bool
 }
@@ -121,6 +123,9 @@ func (s *Server) routes() http.Handler {
 	m := http.NewServeMux()
 	m.HandleFunc("GET /v1/hello", s.hello)
 	m.HandleFunc("PUT /v1/config", s.config)
+	m.HandleFunc("GET /v1/clock", s.clock)
+	m.HandleFunc("POST /v1/freeze", s.freeze)
+	m.HandleFunc("POST /v1/thaw", s.thaw)
 	m.HandleFunc("GET /v1/streams", s.listStreams)
 	m.HandleFunc("POST /v1/streams", s.openStream)
 	m.HandleFunc("POST /v1/streams/{id}", s.attachStream)
@@ -168,6 +173,9 @@ func (s *Server) config(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.configured.Store(true)
+	if c.Restored != "" {
+		reply.Warnings = append(reply.Warnings, s.restored(&c)...)
+	}
 	writeJSON(w, reply)
 }
 

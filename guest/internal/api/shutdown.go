@@ -34,6 +34,8 @@ func (s *Server) shutdown(w http.ResponseWriter, r *http.Request) {
 // Shutdown ends the guest: TERM to all, the grace time, KILL, then the power.
 func (s *Server) Shutdown(grace time.Duration, reboot bool) {
 	s.streams.Close()
+	// What stands still acts on no signal.
+	s.opts.Host.Freezer.Thaw()
 	if s.opts.OwnInit != nil {
 		// Its services are ended by itself, in its order; the power is its too.
 		s.opts.OwnInit(reboot)

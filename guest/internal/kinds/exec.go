@@ -27,6 +27,8 @@ const maxLeftover = 1 << 20
 type Host struct {
 	Reaper  *proc.Reaper
 	Cgroups *proc.Cgroups
+	// Freezer keeps commands from starting while the guest's work is frozen.
+	Freezer *proc.Freezer
 	// Env gives the VM's environment (PUT /v1/config).
 	Env func() []string
 	// Etc is where passwd and group are.
@@ -94,7 +96,9 @@ func (h *Host) startExec(s *stream.Stream) (stream.Job, error) {
 	if spec.TTY != nil {
 		c.Term = spec.TTY.Term
 	}
+	h.Freezer.Enter()
 	p, err := proc.Start(h.Reaper, c)
+	h.Freezer.Leave()
 	x.closeChild()
 	if err != nil {
 		x.closeOwn()

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"unsafe"
 
 	"vmsan/guest/internal/channel"
+	"vmsan/guest/internal/restore"
 	"vmsan/guest/internal/wire"
 )
 
@@ -32,6 +34,11 @@ type Request struct {
 	// Directories are made if they are missing, absolute paths.
 	Directories []string `json:"directories"`
 	MachineID   string   `json:"machineId"`
+	// Generation is written where programs can see that the guest was cloned.
+	Generation string `json:"generation"`
+	// Restored says that the guest has just come out of a snapshot, and why:
+	// restore.ReasonClone and so on.
+	Restored string `json:"restored"`
 }
 
 // Network is the guest's whole network configuration.
@@ -145,6 +152,7 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 			return nil
 		}),
 		step("hostname", r.Hostname != "", func() error { return syscall.Sethostname([]byte(r.Hostname)) }),
+		step("connections", r.Restored == restore.ReasonClone || r.Restored == restore.ReasonRestore, cutConnections),
 		step("network", r.Network != nil, func() error { return applyNetwork(r.Network) }),
 		step("mounts", len(r.Mounts) > 0, func() error { return mountAll(r.Mounts) }),
 	}
@@ -160,6 +168,9 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 		c.hosts = r.Network.Hosts
 	}
 	soft("directories", len(r.Directories) > 0, func() error { return makeDirectories(r.Directories) })
+	soft("generation", r.Generation != "", func() error {
+		return replaceFile(filepath.Dir(restore.GenerationFile), filepath.Base(restore.GenerationFile), r.Generation+"\n", 0o444)
+	})
 	soft("machineId", r.MachineID != "", func() error { return replaceFile("/etc", "machine-id", r.MachineID+"\n", 0o444) })
 	soft("hostnameFile", r.Hostname != "", func() error { return replaceFile("/etc", "hostname", r.Hostname+"\n", 0o644) })
 	soft("hosts", r.Hostname != "" || r.Network != nil, func() error { return replaceFile("/etc", "hosts", hostsFile(c.hostname, c.hosts), 0o644) })
@@ -198,8 +209,15 @@ func check(r *Request) (*parsed, error) {
 	if r.Hostname != "" && !validName(r.Hostname, 64) {
 		return nil, bad("The host name %.80q is not usable.", r.Hostname)
 	}
-	if b, err := hex.DecodeString(r.MachineID); err != nil || r.MachineID != "" && len(b) != 16 {
-		return nil, bad("machineId is not 32 hexadecimal digits.")
+	for name, value := range map[string]string{"machineId": r.MachineID, "generation": r.Generation} {
+		if b, err := hex.DecodeString(value); err != nil || value != "" && len(b) != 16 {
+			return nil, bad("%s is not 32 hexadecimal digits.", name)
+		}
+	}
+	switch r.Restored {
+	case "", restore.ReasonClone, restore.ReasonRestore, restore.ReasonResume:
+	default:
+		return nil, bad("restored %.32q is no reason.", r.Restored)
 	}
 	for _, e := range r.Env {
 		if i := strings.IndexByte(e, '='); i <= 0 || strings.IndexByte(e, 0) >= 0 {
@@ -284,6 +302,9 @@ func setClock(ns int64) error {
 	tv := syscall.NsecToTimeval(ns)
 	return syscall.Settimeofday(&tv)
 }
+
+// AdjustClock moves the wall clock by delta nanoseconds.
+func AdjustClock(delta int64) error { return setClock(time.Now().UnixNano() + delta) }
 
 const (
 	rndAddEntropy  = 0x40085203

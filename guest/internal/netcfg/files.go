@@ -10,7 +10,7 @@ import (
 // replaceFile writes dir/name by renaming a temporary file over it: a symlink
 // there (resolv.conf often is one) is replaced, never followed.
 func replaceFile(dir, name, content string, mode uint32) error {
-	if err := os.Mkdir(dir, 0o755); err != nil && !os.IsExist(err) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	dfd, err := syscall.Open(dir, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)

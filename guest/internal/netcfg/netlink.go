@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"vmsan/guest/internal/restore"
 	"vmsan/guest/internal/wire"
 )
 
@@ -204,6 +205,27 @@ func LoopbackUp() error {
 	return n.setLink(lo.Index, true, nil, 0)
 }
 
+// cutConnections resets what leaves the machine, with every card down: the other
+// ends are the parent's and must not hear of it.
+func cutConnections() error {
+	n, err := openNetlink()
+	if err != nil {
+		return err
+	}
+	defer n.close()
+	cards, err := ethernetCards()
+	if err != nil {
+		return err
+	}
+	for _, l := range cards {
+		if err := n.setLink(l.Index, false, nil, 0); err != nil {
+			return fmt.Errorf("%s down: %w", l.Name, err)
+		}
+	}
+	restore.ResetConnections()
+	return nil
+}
+
 // applyNetwork makes each interface have exactly the addresses given.
 func applyNetwork(cfg *Network) error {
 	n, err := openNetlink()
@@ -274,28 +296,40 @@ func (n *netlink) applyInterface(want *Interface, only bool) error {
 // findLink finds the interface with mac. After a restore the only one of the
 // guest still has its parent's MAC.
 func findLink(mac net.HardwareAddr, only bool) (*net.Interface, error) {
-	all, err := net.Interfaces()
+	ethernet, err := ethernetCards()
 	if err != nil {
 		return nil, err
 	}
-	var ethernet []net.Interface
 	var names []string
-	for _, l := range all {
+	for _, l := range ethernet {
 		if l.HardwareAddr.String() == mac.String() {
 			return &l, nil
 		}
-		if l.Flags&net.FlagLoopback == 0 && len(l.HardwareAddr) == 6 {
-			// Bridges and the like that the guest made are not the VM's; who has no /sys has made none.
-			_, device := os.Stat("/sys/class/net/" + l.Name + "/device")
-			if _, sysfs := os.Stat("/sys/class/net"); device == nil || sysfs != nil {
-				ethernet = append(ethernet, l)
-				names = append(names, l.Name+" "+l.HardwareAddr.String())
-			}
-		}
+		names = append(names, l.Name+" "+l.HardwareAddr.String())
 	}
 	if only && len(ethernet) == 1 {
 		return &ethernet[0], nil
 	}
 	sort.Strings(names)
 	return nil, fmt.Errorf("no interface has this MAC (there are: %s)", strings.Join(names, ", "))
+}
+
+// ethernetCards lists the VM's own cards: no loopback, no bridges and the like that the guest made.
+func ethernetCards() ([]net.Interface, error) {
+	all, err := net.Interfaces()
+	if err != nil {
+		return nil, err
+	}
+	var out []net.Interface
+	for _, l := range all {
+		if l.Flags&net.FlagLoopback != 0 || len(l.HardwareAddr) != 6 {
+			continue
+		}
+		// Who has no /sys has made none.
+		_, device := os.Stat("/sys/class/net/" + l.Name + "/device")
+		if _, sysfs := os.Stat("/sys/class/net"); device == nil || sysfs != nil {
+			out = append(out, l)
+		}
+	}
+	return out, nil
 }

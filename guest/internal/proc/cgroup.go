@@ -59,7 +59,7 @@ func (c *Cgroups) Join(pid int) {
 	if c == nil {
 		return
 	}
-	leaf := filepath.Join(c.root, "agent")
+	leaf := filepath.Join(c.root, agentLeaf)
 	if err := os.Mkdir(leaf, 0o755); err != nil && !os.IsExist(err) {
 		return
 	}

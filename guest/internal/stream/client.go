@@ -107,7 +107,7 @@ func (s *Stream) remove(c *Client, onPurpose bool) {
 
 // part begins the time without a client; the lock is held.
 func (s *Stream) part(onPurpose bool) {
-	if s.Spec.Detach || onPurpose {
+	if s.detached || onPurpose {
 		s.loose = true
 		return
 	}
@@ -277,12 +277,12 @@ func (c *Client) take(f wire.Frame) error {
 func (c *Client) confirm() {
 	s := c.stream
 	s.mu.Lock()
-	ended := s.exit != nil
+	ended, detached := s.exit != nil, s.detached
 	s.mu.Unlock()
 	if !ended {
 		return
 	}
-	if !s.Spec.Detach {
+	if !detached {
 		s.reg.forget(s)
 	}
 	c.once.Do(func() { close(c.confirmed) })

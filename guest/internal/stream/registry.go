@@ -189,7 +189,7 @@ func (r *Registry) expire() {
 	for _, s := range r.List() {
 		s.mu.Lock()
 		over := s.exit != nil && len(s.clients) == 0
-		late := over && !s.Spec.Detach && now.Sub(s.ended) > r.limits.KeepEnded
+		late := over && !s.detached && now.Sub(s.ended) > r.limits.KeepEnded
 		s.mu.Unlock()
 		if late {
 			r.forget(s)
@@ -202,6 +202,15 @@ func (r *Registry) expire() {
 		for _, s := range ended[:extra] {
 			r.forget(s)
 		}
+	}
+}
+
+// Orphan is for a guest that has become another one: no client of the streams
+// will ever come. Commands go on as detached ones, which are found and attached
+// to like any other; work for a client (archives, connections) is ended.
+func (r *Registry) Orphan() {
+	for _, s := range r.List() {
+		s.orphan()
 	}
 }
 

@@ -84,6 +84,9 @@ type Stream struct {
 	out    [2]output
 	retain int
 
+	// detached: kept until it is deleted, with the last of its output.
+	detached bool
+
 	clients map[*Client]struct{}
 	owners  int
 	// attachedOnce: a client has been there.
@@ -111,7 +114,7 @@ func newStream(reg *Registry, spec *wire.Spec) *Stream {
 		Spec: spec, reg: reg, started: time.Now(),
 		ready: make(chan struct{}), done: make(chan struct{}),
 		in: ring.New(inputRing), clients: map[*Client]struct{}{}, user: spec.User,
-		loose: spec.Detach,
+		detached: spec.Detach, loose: spec.Detach,
 	}
 	s.out[0].ring, s.out[1].ring = ring.New(limit), ring.New(limit)
 	switch {
@@ -354,7 +357,7 @@ func (s *Stream) ack(which int, offset uint64) {
 	o := &s.out[which]
 	if offset == noReader {
 		// A terminal may have other clients, a detached command others later.
-		if s.Spec.TTY == nil && !s.Spec.Detach {
+		if s.Spec.TTY == nil && !s.detached {
 			o.unread, o.acked = true, o.ring.End()
 			o.ring.Free()
 			s.changed()
@@ -481,6 +484,33 @@ func (s *Stream) startTimeout() {
 	s.timers = append(s.timers, term)
 }
 
+// orphan takes the stream from its clients for good.
+func (s *Stream) orphan() {
+	<-s.ready
+	s.mu.Lock()
+	for c := range s.clients {
+		s.remove(c, true)
+	}
+	if s.parting != nil {
+		s.parting.Stop()
+		s.parting = nil
+	}
+	kind := s.Spec.Kind
+	if kind == "exec" {
+		s.detached, s.loose = true, true
+		s.retain = s.out[Stdout].ring.Limit()
+		for i := range s.out {
+			// What its client had said of its outputs is void.
+			s.out[i].acked = s.out[i].ring.Start()
+		}
+	}
+	s.changed()
+	s.mu.Unlock()
+	if kind != "exec" {
+		_ = s.Signal(syscall.SIGKILL, true) // it may just have ended
+	}
+}
+
 // Info describes the stream.
 func (s *Stream) Info() wire.StreamInfo {
 	s.mu.Lock()
@@ -494,7 +524,7 @@ func (s *Stream) Info() wire.StreamInfo {
 	}
 	return wire.StreamInfo{
 		ID: s.Spec.ID, Kind: s.Spec.Kind, Label: s.Spec.Label, Argv: argv, Pid: s.pid, User: s.user,
-		TTY: s.Spec.TTY != nil, Detach: s.Spec.Detach, StartedAt: s.started.UTC().Format(time.RFC3339Nano),
+		TTY: s.Spec.TTY != nil, Detach: s.detached, StartedAt: s.started.UTC().Format(time.RFC3339Nano),
 		Running: s.exit == nil, Attached: len(s.clients), Exit: s.exit,
 		Stdout: rng(&s.out[0]), Stderr: rng(&s.out[1]),
 	}

@@ -1,5 +1,4 @@
 /** `vmsan create`: make a VM and keep it. */
-import { Option } from "commander";
 import type { Command } from "commander";
 import { VmsanError } from "../../model/errors.ts";
 import { command, interruptSignal, runs, withoutSeparator } from "../command.ts";
@@ -13,6 +12,8 @@ interface Flags extends CreateFlags {
   connect?: boolean;
   silent?: boolean;
   snapshot?: string;
+  cold?: boolean;
+  count?: string;
 }
 
 /** The definition. */
@@ -24,7 +25,9 @@ export function createCommand(): Command {
     )
     .option("--runtime <name>", "base, node22, node24, python3.13 or your own (default: base)")
     .option("--rootfs <path>", "boot from this ext4 image")
-    .addOption(new Option("--snapshot <id>", "restore a snapshot"))
+    .option("--snapshot <id>", "go on where a snapshot was taken")
+    .option("--cold", "with --snapshot: boot from its disk instead")
+    .option("-n, --count <n>", "with --snapshot: that many VMs")
     .option("--connect", "open a shell once it is ready")
     .option("--silent", "print nothing but errors")
     .passThroughOptions();
@@ -40,16 +43,28 @@ export function createCommand(): Command {
         fix: "Give one of them.",
       });
     }
-    if (flags.snapshot !== undefined) {
+    const options = createOptions(flags);
+    if (flags.snapshot === undefined && (flags.cold === true || flags.count !== undefined)) {
       throw new VmsanError({
-        code: "ERR_VM_SNAPSHOT_NOT_FOUND",
-        message: `Cannot restore snapshot ${flags.snapshot}`,
-        why: "This version keeps no snapshots.",
-        fix: "Create the VM from an image or a runtime.",
+        code: "ERR_VALIDATION_FLAGS",
+        message: `Cannot use ${flags.cold === true ? "--cold" : "--count"} without --snapshot`,
+        why: "It says how VMs are made of a snapshot.",
+        fix: "Add --snapshot ID, or leave it out.",
       });
     }
-    const options = createOptions(flags);
     warnOfAssumedKvm(output);
+    if (flags.snapshot !== undefined) {
+      options.snapshot = flags.snapshot;
+      if (flags.cold === true) options.cold = true;
+      if (flags.count !== undefined) {
+        if (argv.length > 0 || flags.connect === true) throw oneOnly();
+        const { makeMany } = await import("./snapshots/snapshot.ts");
+        const { snapshot, count } = flags;
+        return await makeMany(context, (vmsan, work) =>
+          vmsan.clone(snapshot, { ...options, count }, work),
+        );
+      }
+    }
     const vmsan = await context.vmsan();
     const view = flags.silent === true ? silent : progressView(output, false);
     const interrupt = interruptSignal();
@@ -86,6 +101,16 @@ export function createCommand(): Command {
     } finally {
       interrupt.dispose();
     }
+  });
+}
+
+/** Several VMs have no one command and no one shell. */
+function oneOnly(): VmsanError {
+  return new VmsanError({
+    code: "ERR_VALIDATION_FLAGS",
+    message: "Cannot use --count together with a command or --connect",
+    why: "There would be several VMs to run it in.",
+    fix: "Make the VMs first, then use `vmsan exec`.",
   });
 }
 

@@ -2,41 +2,9 @@
 import { Option } from "commander";
 import type { Command } from "commander";
 import { formatBytes } from "../../util/units.ts";
-import { command, interruptSignal, runs } from "../command.ts";
-import type { Context } from "../command.ts";
+import { command, runs } from "../command.ts";
 import { oneLine, table } from "../output.ts";
-import { progressView } from "../progress.ts";
-
-interface WorkHandles {
-  onProgress: ReturnType<typeof progressView>["sink"];
-  signal: AbortSignal;
-}
-
-/**
- * Run long work with progress, then report its result, once the terminal is free of bars.
- * An interrupt ends the work and gives the usual status.
- */
-async function withProgress<T>(
-  context: Context<object>,
-  body: (work: WorkHandles) => Promise<T>,
-  report: (result: T) => void,
-): Promise<number> {
-  const view = progressView(context.output, false);
-  const interrupt = interruptSignal();
-  try {
-    const result = await body({ onProgress: view.sink, signal: interrupt.signal });
-    view.close();
-    report(result);
-    return 0;
-  } catch (error) {
-    view.close();
-    if (!interrupt.signal.aborted) throw error;
-    return 128 + interrupt.number();
-  } finally {
-    view.close();
-    interrupt.dispose();
-  }
-}
+import { withProgress } from "../with-progress.ts";
 
 const platformOption = (): Option =>
   new Option("--platform <os/arch>", "platform of a multi-platform image");

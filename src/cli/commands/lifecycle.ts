@@ -98,10 +98,27 @@ export function pauseCommand(): Command {
   );
 }
 
+/** `suspend ID…`. */
+export function suspendCommand(): Command {
+  const target = command("suspend <vm...>", "put VMs to sleep: memory to disk, no process");
+  return runs(target, async (context, refs: string[]) => {
+    const view = progressView(context.output, false);
+    try {
+      return await forEach(context, refs, async (vmsan, ref) => {
+        await (await vmsan.get(ref)).suspend({ onProgress: view.sink });
+      });
+    } finally {
+      view.close();
+    }
+  });
+}
+
 /** `resume ID…`. */
 export function resumeCommand(): Command {
-  return runs(command("resume <vm...>", "let paused VMs go on"), (context, refs: string[]) =>
-    forEach(context, refs, async (vmsan, ref) => (await vmsan.get(ref)).resume()),
+  return runs(
+    command("resume <vm...>", "let paused VMs go on, wake suspended ones"),
+    (context, refs: string[]) =>
+      forEach(context, refs, async (vmsan, ref) => (await vmsan.get(ref)).resume()),
   );
 }
 

@@ -106,6 +106,20 @@ export async function pin(
   }
 }
 
+/** Keep for another owner what one has pinned; nothing happens when that one has no pin. */
+export async function sharePin(store: ContentStore, from: string, owner: string): Promise<void> {
+  const to = pinPath(store, owner);
+  const guard = await store.lock();
+  try {
+    await writeFileAtomic(to, await readFile(pinPath(store, from), "utf8"));
+  } catch (error) {
+    // A VM of a disk image of the user's.
+    if (errnoOf(error) !== "ENOENT") throw error;
+  } finally {
+    guard.release();
+  }
+}
+
 /** Undo {@link pin}; nothing happens when there is none. */
 export async function unpin(store: ContentStore, owner: string): Promise<void> {
   await rm(pinPath(store, owner), { force: true });

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
-import type { IsolationReport, ProcessIdentity, VmSpec } from "../../model/vm.ts";
+import type { IsolationReport, ProcessIdentity, VmSpec, MachineIdentity } from "../../model/vm.ts";
 import { isAlive, isStopped, signalProcess } from "../../util/process-identity.ts";
 import { connectUnix } from "../../util/socket-path.ts";
 import type {
@@ -31,6 +31,7 @@ const START_TIMEOUT_MS = 20_000;
 const capabilities: DriverCapabilities = {
   snapshots: false,
   diffSnapshots: false,
+  diskLayers: false,
   multipleStreams: true,
   isolation: [],
 };
@@ -86,6 +87,11 @@ class FakeVm implements RunningVm {
 
   /** {@inheritDoc RunningVm.snapshot} */
   async snapshot(): Promise<void> {
+    return await Promise.reject(unsupported());
+  }
+
+  /** {@inheritDoc RunningVm.addLayer} */
+  async addLayer(): Promise<void> {
     return await Promise.reject(unsupported());
   }
 
@@ -192,6 +198,11 @@ export class FakeDriver implements Driver {
 
   /** {@inheritDoc Driver.restore} */
   async restore(): Promise<RunningVm> {
+    return await Promise.reject(unsupported());
+  }
+
+  /** {@inheritDoc Driver.machine} */
+  async machine(): Promise<MachineIdentity> {
     return await Promise.reject(unsupported());
   }
 

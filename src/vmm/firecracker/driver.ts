@@ -9,8 +9,9 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { hostArch } from "../../boot/kernel.ts";
 import { VmsanError, asVmsanError, errnoOf, messageOf } from "../../model/errors.ts";
-import type { IsolationReport, ProcessIdentity, VmSpec } from "../../model/vm.ts";
+import type { IsolationReport, ProcessIdentity, VmSpec, MachineIdentity } from "../../model/vm.ts";
 import { bootTimeoutMs } from "../../util/boot-timeout.ts";
+import { hostCpu } from "../machine.ts";
 import { isAlive } from "../../util/process-identity.ts";
 import { cgroupName, findCgroups, removeCgroup } from "../cgroup.ts";
 import { boundLog, cutPlaced } from "../console-log.ts";
@@ -69,6 +70,7 @@ const capabilities: DriverCapabilities = {
   snapshots: true,
   // Without dirty tracking Firecracker finds changed pages by mincore(2) since 1.13.
   diffSnapshots: true,
+  diskLayers: false,
   multipleStreams: true,
   isolation: ["seccomp", "pidNamespace", "cgroup", "networkNamespace"],
 };
@@ -301,6 +303,12 @@ export class FirecrackerDriver implements Driver {
       notEnforced,
       ...(groups.includes(cgroup) ? { cgroup } : {}),
     });
+  }
+
+  /** {@inheritDoc Driver.machine} */
+  async machine(): Promise<MachineIdentity> {
+    const { version } = await this.programs();
+    return { vmm: `Firecracker ${version}`, accelerator: "kvm", cpu: hostCpu() };
   }
 
   /** {@inheritDoc Driver.adopt} */

@@ -170,6 +170,15 @@ export class FirecrackerVm implements RunningVm {
     }
   }
 
+  async addLayer(index: number): Promise<void> {
+    throw new VmsanError({
+      code: "ERR_DRIVER_UNSUPPORTED",
+      message: `Cannot add a layer to disk ${index} of ${this.spec.id}`,
+      why: "Firecracker takes disks of one file.",
+      fix: "Copy the disk instead.",
+    });
+  }
+
   async kill(): Promise<void> {
     if (await killAndWait(this.process)) {
       await within(this.exited, 2000);

@@ -1,7 +1,7 @@
 /** QEMU's command line for a VM: pure, no effects. Machine `microvm` on x86_64, `virt` on aarch64. */
 import type { KernelArch } from "../../boot/kernel.ts";
 import { VmsanError } from "../../model/errors.ts";
-import type { VmSpec } from "../../model/vm.ts";
+import type { DiskAttachment, VmSpec } from "../../model/vm.ts";
 
 /** Files of a running QEMU, relative to the VM's directory, which is QEMU's working directory. */
 export const qemuFiles = {
@@ -110,25 +110,44 @@ function disks(spec: VmSpec): string[] {
   }
   return spec.disks.flatMap((disk, index) => {
     const node = `disk${index}`;
-    const backend = {
-      "node-name": node,
-      driver: "raw",
-      "read-only": disk.readonly,
+    const backend = { ...layers(disk), "node-name": node };
+    return [
+      ["-blockdev", JSON.stringify(backend)],
+      ["-device", `virtio-blk-device,id=${blockDevice(index)},drive=${node},serial=${disk.role}`],
+    ].flat();
+  });
+}
+
+/** Name of a disk's device, by which its topmost layer is found while it runs. */
+export function blockDevice(index: number): string {
+  return `block${index}`;
+}
+
+/** A disk's image with all that lies below it. */
+function layers(disk: DiskAttachment): Record<string, unknown> {
+  const paths = [...(disk.backing ?? []), disk.path];
+  let below: Record<string, unknown> | undefined;
+  for (const [layer, path] of paths.entries()) {
+    const readonly = disk.readonly || layer < paths.length - 1;
+    // Never `false` in words: QEMU then holds a file writable that another layer has come over, and
+    // refuses to migrate.
+    const fixed = readonly ? { "read-only": true } : {};
+    below = {
+      driver: layer === 0 ? "raw" : "qcow2",
+      ...fixed,
       // The guest's discards give space back to the host.
       discard: "unmap",
       file: {
         driver: "file",
-        filename: disk.path,
-        // A base image is shared by many VMs; its lock would keep all but one out.
-        locking: disk.readonly ? "off" : "auto",
-        "read-only": disk.readonly,
+        filename: path,
+        // What is only read is shared by many VMs; its lock would keep all but one out.
+        locking: readonly ? "off" : "auto",
+        ...fixed,
       },
+      ...(below === undefined ? {} : { backing: below }),
     };
-    return [
-      ["-blockdev", JSON.stringify(backend)],
-      ["-device", `virtio-blk-device,drive=${node},serial=${disk.role}`],
-    ].flat();
-  });
+  }
+  return below ?? {};
 }
 
 /** The network card, if there is one. */

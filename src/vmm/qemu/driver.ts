@@ -7,8 +7,9 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { hostArch, type KernelArch } from "../../boot/kernel.ts";
 import { VmsanError, asVmsanError, messageOf } from "../../model/errors.ts";
-import type { ProcessIdentity, VmSpec } from "../../model/vm.ts";
+import type { ProcessIdentity, VmSpec, MachineIdentity } from "../../model/vm.ts";
 import { bootTimeoutMs } from "../../util/boot-timeout.ts";
+import { hostCpu } from "../machine.ts";
 import { isAlive } from "../../util/process-identity.ts";
 import { cgroupName, createCgroup, removeCgroup, type Cgroup } from "../cgroup.ts";
 import { boundLog } from "../console-log.ts";
@@ -71,6 +72,7 @@ const overheadMib = 192;
 const capabilities: DriverCapabilities = {
   snapshots: true,
   diffSnapshots: false,
+  diskLayers: true,
   multipleStreams: false,
   isolation: ["seccomp", "cgroup", "networkNamespace"],
 };
@@ -326,6 +328,20 @@ export class QemuDriver implements Driver {
       own ? { ...isolation, mode: "own uid, chroot" } : isolation,
       exited,
     );
+  }
+
+  /** {@inheritDoc Driver.machine} */
+  async machine(): Promise<MachineIdentity> {
+    const { accelerator, version } = await this.probe();
+    const emulated = accelerator === "tcg";
+    const khz = emulated ? hostTscKhz() : undefined;
+    return {
+      vmm: `QEMU ${version ?? "of an unknown version"}`,
+      accelerator,
+      // What emulation offers depends on the program alone.
+      cpu: emulated ? "max" : `${this.cpu}: ${hostCpu()}`,
+      ...(khz === undefined ? {} : { tscKhz: khz }),
+    };
   }
 
   /** {@inheritDoc Driver.adopt} */

@@ -1,6 +1,7 @@
 /** A VM in a QEMU process, seen through its monitor and its channel. */
 import type { Socket } from "node:net";
-import { join } from "node:path";
+import { chown, link, rm } from "node:fs/promises";
+import { basename, join } from "node:path";
 import type { Duplex } from "node:stream";
 import { VmsanError, errnoOf } from "../../model/errors.ts";
 import type { IsolationReport, ProcessIdentity, VmSpec } from "../../model/vm.ts";
@@ -8,6 +9,7 @@ import { isAlive } from "../../util/process-identity.ts";
 import { connectUnix } from "../../util/socket-path.ts";
 import type { RunningVm, SnapshotFiles, VmmExit } from "../driver.ts";
 import { killAndWait, vmmGone, within } from "../exit.ts";
+import { addLayer } from "./block.ts";
 import { qemuFiles } from "./command.ts";
 import { Qmp } from "./qmp.ts";
 import { createState } from "./snapshot.ts";
@@ -93,11 +95,33 @@ export class QemuVm implements RunningVm {
         fix: "Make a full snapshot.",
       });
     }
-    const chrooted = this.isolation.uid !== process.geteuid?.();
-    const socketDir = chrooted ? join(this.spec.dir, qemuFiles.root) : this.spec.dir;
+    const socketDir = this.chrooted ? join(this.spec.dir, qemuFiles.root) : this.spec.dir;
     await this.command(
       async (monitor) => await createState(monitor, this.process.pid, socketDir, files),
     );
+  }
+
+  async addLayer(index: number, path: string): Promise<void> {
+    const name = basename(path);
+    // QEMU sees its root directory alone, and may open there what its own user owns.
+    const root = join(this.spec.dir, qemuFiles.root);
+    const inside = join(root, name);
+    if (this.chrooted) {
+      await chown(path, this.isolation.uid, this.isolation.uid);
+      await link(path, inside);
+    }
+    try {
+      await this.command(async (monitor) => {
+        await addLayer(monitor, index, this.chrooted ? `/${name}` : path);
+      });
+    } finally {
+      if (this.chrooted) await rm(inside, { force: true });
+    }
+  }
+
+  /** Whether QEMU runs as a user of its own, with a root directory of its own. */
+  private get chrooted(): boolean {
+    return this.isolation.uid !== process.geteuid?.();
   }
 
   async kill(): Promise<void> {

@@ -1,0 +1,94 @@
+package api
+
+import (
+	"net/http"
+	"strconv"
+	"syscall"
+	"time"
+
+	"vmsan/guest/internal/netcfg"
+	"vmsan/guest/internal/restore"
+	"vmsan/guest/internal/wire"
+)
+
+// Bounds of a freeze.
+const (
+	// settle is how long processes may take to stand still.
+	settle = 2 * time.Second
+	// freezeLimit is how long the guest stays frozen without a word from the host.
+	freezeLimit = time.Minute
+)
+
+// freeze writes the file systems back and stops the guest's work. Most is written
+// while the work still runs, so that it stands still only for the rest.
+func (s *Server) freeze(w http.ResponseWriter, r *http.Request) {
+	var req struct {
+		// Disk also holds the file system: what is on the disk is then complete without the memory.
+		Disk bool `json:"disk"`
+	}
+	if !readJSON(w, r, &req) {
+		return
+	}
+	begin := time.Now()
+	syscall.Sync()
+	synced := time.Now()
+	all := s.opts.Host.Freezer.Freeze(settle, freezeLimit)
+	syscall.Sync()
+	if req.Disk && s.opts.FreezeDisk != nil {
+		if err := s.opts.FreezeDisk(true); err != nil {
+			s.opts.Host.Freezer.Thaw()
+			writeError(w, http.StatusInternalServerError,
+				wire.Errorf(wire.CodeConfig, "The VM's file system could not be held.").Because(err))
+			return
+		}
+		// As for the work: a host that is gone must not leave it held.
+		time.AfterFunc(freezeLimit, func() { _ = s.opts.FreezeDisk(false) })
+	}
+	writeJSON(w, map[string]any{
+		"still": all, "syncMs": synced.Sub(begin).Milliseconds(), "frozenMs": time.Since(synced).Milliseconds(),
+	})
+}
+
+// thaw lets the work go on, after the last correction of the clock.
+func (s *Server) thaw(w http.ResponseWriter, r *http.Request) {
+	var req struct {
+		AdjustNs string `json:"adjustNs"`
+	}
+	if !readJSON(w, r, &req) {
+		return
+	}
+	if req.AdjustNs != "" {
+		delta, err := strconv.ParseInt(req.AdjustNs, 10, 64)
+		if err != nil {
+			writeError(w, http.StatusBadRequest, wire.Errorf(wire.CodeRequest, "adjustNs %.32q is no number.", req.AdjustNs))
+			return
+		}
+		if err := netcfg.AdjustClock(delta); err != nil {
+			writeError(w, http.StatusInternalServerError, wire.Errorf(wire.CodeConfig, "The clock could not be set.").Because(err))
+			return
+		}
+	}
+	if s.opts.FreezeDisk != nil {
+		if err := s.opts.FreezeDisk(false); err != nil {
+			writeError(w, http.StatusInternalServerError,
+				wire.Errorf(wire.CodeConfig, "The VM's file system could not be let go.").Because(err))
+			return
+		}
+	}
+	s.opts.Host.Freezer.Thaw()
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// clock tells the wall clock, nanoseconds since the epoch.
+func (s *Server) clock(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, map[string]string{"ns": strconv.FormatInt(time.Now().UnixNano(), 10)})
+}
+
+// restored does what is left once the guest has its new identity and before its
+// work goes on. It gives what went wrong, in sentences.
+func (s *Server) restored(c *netcfg.Request) []string {
+	if c.Restored != restore.ReasonResume {
+		s.streams.Orphan()
+	}
+	return restore.RunHooks(s.opts.Host.Reaper, s.opts.Host.Cgroups, c.Restored, c.Generation)
+}

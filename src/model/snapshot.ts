@@ -1,0 +1,63 @@
+/** Snapshots: a VM as it was at one instant, to make others from or to go back to. */
+import type { Digest, ImageConfig } from "./image.ts";
+import type { NetworkPolicy } from "./policy.ts";
+import type { DiskAttachment, DriverName, MachineIdentity } from "./vm.ts";
+
+/** One file of a snapshot. */
+export interface SnapshotFile {
+  /** Name in the snapshot's directory. */
+  name: string;
+  /** Apparent size in bytes. */
+  sizeBytes: number;
+  /** SHA-256, of files small enough to be read each time. */
+  sha256?: string;
+}
+
+/** Sizes of a snapshot in bytes. */
+export interface SnapshotSizes {
+  /** As guests see disks and memory. */
+  apparent: number;
+  /** Allocated by its files. */
+  stored: number;
+  /** Of those, in files that a VM or another snapshot has too. */
+  shared: number;
+}
+
+/** What is stored of each snapshot, one JSON document a snapshot. */
+export interface SnapshotRecord {
+  /** Version of this document. */
+  schema: 1;
+  /** `snap-` and 8 hex digits. */
+  id: string;
+  name?: string;
+  createdAt: string;
+  /** Snapshot that the VM was made from or last went back to. */
+  parent?: string;
+  /** The VM it was taken of. */
+  vm: { id: string; name?: string };
+  /** False: the disk alone; a VM made of it boots. */
+  memory: boolean;
+  image?: { name: string; digest: Digest; config: ImageConfig };
+  runtime?: string;
+  driver: DriverName;
+  machine: MachineIdentity;
+  kernel: { path: string; file?: string };
+  initramfs: string;
+  kernelArgs: string[];
+  vcpus: number;
+  memMib: number;
+  diskSizeBytes: number;
+  /**
+   * Disks in their order. Those of the VM's own lie in the snapshot: `path` and `backing` are
+   * names of its files, and nothing is written to them; shared ones have absolute paths.
+   */
+  disks: DiskAttachment[];
+  /** Whether the VM had a network card. */
+  card: boolean;
+  defaults: { env: string[]; user?: string; workdir?: string };
+  policy: NetworkPolicy;
+  /** Everything in its directory but this document. */
+  files: SnapshotFile[];
+  /** Milliseconds that the VM stood still for it. */
+  pauseMs: number;
+}

@@ -1,0 +1,149 @@
+/** A snapshot as one file, for another host: its files and the disks that it shares, in a tar archive. */
+import { spawn } from "node:child_process";
+import { lstat, readFile, readdir, rm } from "node:fs/promises";
+import { isAbsolute, join } from "node:path";
+import type { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { VmsanError, messageOf } from "../../model/errors.ts";
+import type { SnapshotRecord } from "../../model/snapshot.ts";
+import { parseSnapshotRecord } from "../../schema/state.ts";
+import { share } from "../../snapshots/files.ts";
+import { isSnapshotId, type SnapshotStore } from "../../snapshots/store.ts";
+import { writeFileAtomic } from "../../util/atomic.ts";
+
+/** The description of a snapshot in its archive. */
+const DOCUMENT = "snapshot.json";
+/** What may be in an archive: one directory deep, plain names. */
+const NAME = /^[a-z0-9][a-z0-9.-]{0,63}$/;
+
+/** An archive that is none. */
+function archiveError(why: string, cause?: unknown): VmsanError {
+  return new VmsanError(
+    {
+      code: "ERR_SNAPSHOT_ARCHIVE",
+      message: "Cannot read the archive of a snapshot",
+      why,
+      fix: "Give a file that `vmsan snapshot export` has written.",
+    },
+    cause,
+  );
+}
+
+/**
+ * A snapshot as a tar archive, holes kept. What the archive is made of goes when it has been read
+ * to its end or is destroyed.
+ */
+export async function exportSnapshot(
+  store: SnapshotStore,
+  record: SnapshotRecord,
+): Promise<Readable> {
+  const draft = await store.begin();
+  try {
+    const from = store.dir(record.id);
+    // Flat: of memory in two forms the archive has the one that can be shared.
+    const files = record.files.map((file) => ({
+      ...file,
+      name: file.name.split("/").at(-1) ?? "",
+    }));
+    for (const [index, { name }] of record.files.entries()) {
+      await share(join(from, name), join(draft, files[index]?.name ?? name));
+    }
+    const disks = [...record.disks];
+    for (const [index, disk] of disks.entries()) {
+      if (!isAbsolute(disk.path)) continue;
+      const name = `disk${index}-base.ext4`;
+      await share(disk.path, join(draft, name));
+      disks[index] = { ...disk, path: name };
+    }
+    const whole = { ...record, files, disks };
+    await writeFileAtomic(join(draft, DOCUMENT), `${JSON.stringify(whole, null, 2)}\n`);
+    const names = (await readdir(draft)).toSorted();
+    // The description first: who reads the archive can refuse it early.
+    const order = [DOCUMENT, ...names.filter((name) => name !== DOCUMENT)];
+    const child = spawn(
+      "tar",
+      ["-c", "-S", "-C", draft, "--owner=0", "--group=0", "--", ...order],
+      {
+        stdio: ["ignore", "pipe", "ignore"],
+      },
+    );
+    child.on("error", (error) => child.stdout.destroy(error));
+    child.stdout.once("close", () => {
+      child.kill();
+      // Nobody waits for it; a daemon's start removes what stays.
+      store.discard(draft).catch(() => undefined);
+    });
+    return child.stdout;
+  } catch (error) {
+    await store.discard(draft);
+    throw error;
+  }
+}
+
+/** Unpack an archive into an empty directory. */
+async function unpack(from: Readable, into: string, signal: AbortSignal): Promise<void> {
+  const args = ["-x", "-S", "-C", into, "--no-same-owner", "--no-same-permissions"];
+  const child = spawn("tar", args, { stdio: ["pipe", "ignore", "pipe"] });
+  let said = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(-500)));
+  const ended = new Promise<number | null>((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", resolve);
+  });
+  try {
+    await pipeline(from, child.stdin, { signal });
+  } catch (error) {
+    signal.throwIfAborted();
+    // tar has ended early; what it said is the reason.
+    if (said === "") throw archiveError(messageOf(error), error);
+  } finally {
+    if (signal.aborted) child.kill("SIGKILL");
+  }
+  const code = await ended;
+  if (code !== 0) throw archiveError(said.trim() || `tar ended with status ${String(code)}.`);
+}
+
+/** The description in an unpacked archive; everything else in it must be a plain file that it names. */
+async function checkUnpacked(dir: string): Promise<SnapshotRecord> {
+  for (const name of await readdir(dir)) {
+    const info = await lstat(join(dir, name));
+    if (!info.isFile() || !NAME.test(name))
+      throw archiveError(`${JSON.stringify(name)} is not allowed in it.`);
+  }
+  let record: SnapshotRecord;
+  try {
+    record = parseSnapshotRecord(JSON.parse(await readFile(join(dir, DOCUMENT), "utf8")));
+  } catch (error) {
+    throw archiveError(messageOf(error), error);
+  }
+  for (const disk of record.disks) {
+    if (isAbsolute(disk.path)) throw archiveError(`The disk ${disk.path} is not in it.`);
+  }
+  return record;
+}
+
+/**
+ * Take in an archive.
+ * @param rename chooses the name, or refuses it, before anything is kept
+ */
+export async function importSnapshot(
+  store: SnapshotStore,
+  from: Readable,
+  signal: AbortSignal,
+  rename: (record: SnapshotRecord) => SnapshotRecord,
+): Promise<SnapshotRecord> {
+  const draft = await store.begin();
+  try {
+    await unpack(from, draft, signal);
+    const read = rename(await checkUnpacked(draft));
+    await rm(join(draft, DOCUMENT));
+    await store.verifyIn(read, draft);
+    const taken = store.list().some(({ id }) => id === read.id);
+    const { files: _described, ...rest } = read;
+    const id = taken || !isSnapshotId(read.id) ? store.newId() : read.id;
+    return await store.commit(draft, { ...rest, id });
+  } catch (error) {
+    await store.discard(draft);
+    throw error;
+  }
+}

@@ -1,0 +1,112 @@
+/** From a memory image to a guest that answers and knows who it is now. */
+import { asVmsanError } from "../../model/errors.ts";
+import type { VmRecord } from "../../model/vm.ts";
+import { mend } from "../../snapshots/freeze.ts";
+import type { MemoryImage } from "../../snapshots/store.ts";
+import type { RunningVm } from "../../vmm/driver.ts";
+import { attachNetwork, awaitAgent, guestConfig, tearDown } from "../bring-up.ts";
+import type { LiveGuest } from "../bring-up.ts";
+import type { EventLog } from "../entry.ts";
+import type { Stages, Work } from "../stages.ts";
+
+/** How a guest is brought back. */
+export interface BringBack {
+  record: VmRecord;
+  /** Token that the guest shall answer to from now on. */
+  token: string;
+  /** Its memory, once its disks are in place. */
+  image: () => Promise<MemoryImage>;
+  /** The VM's network is there already. */
+  attached?: boolean;
+  stages: Stages;
+  work: Work;
+  log: EventLog;
+  /** Keep the record; called before the guest's first instruction. */
+  save: () => Promise<void>;
+  /** Called once the memory is loaded, before the guest's first instruction. */
+  loaded?: (running: RunningVm) => Promise<void>;
+}
+
+/**
+ * Load a VM's memory, mend what is no longer true in it, let it go on. `record.mending` says why it
+ * was in a file; without one nothing of the user's has ever run in it, and it is configured as
+ * after a start.
+ * On failure nothing of it runs any more.
+ */
+export async function bringBack(how: BringBack): Promise<LiveGuest> {
+  const { record, token, stages, work, log } = how;
+  const driver = stages.driver(record.driver);
+  let guest: LiveGuest | undefined;
+  const since = performance.now();
+  const lap = (phase: string, from: number): number => {
+    const now = performance.now();
+    record.timings[phase] = Math.round(now - from);
+    return now;
+  };
+  try {
+    const making = how.attached === true ? undefined : attachNetwork(record, stages, work);
+    const [image] = await Promise.all([how.image(), making]);
+    let at = lap("network", since);
+    work.progress({ phase: "restore", message: `${record.driver} (${record.accelerator})` });
+    const running = await driver.restore(record.spec, image.files, work.signal);
+    record.process = running.process;
+    record.isolation = running.isolation;
+    guest = { running, channel: stages.openChannel(running, image.token) };
+    at = lap("load", at);
+    await how.loaded?.(running);
+    await how.save();
+    await running.resume();
+    await awaitAgent(record, driver, guest, stages.bootLimitMs(record.accelerator), work.signal);
+    at = lap("answer", at);
+    await finishMending(record, guest, image.token === token ? undefined : token, work.signal, log);
+    lap("mend", at);
+    lap("start", since);
+    return guest;
+  } catch (error) {
+    if (how.attached === true) await endVmm(record, stages, guest);
+    else await tearDown(record, stages, guest);
+    work.signal.throwIfAborted();
+    throw asVmsanError(error, `Cannot bring ${record.id} back`, "ERR_VM_RESTORE");
+  }
+}
+
+/**
+ * Tell the guest who it is now; its work goes on afterwards.
+ * @param token that it shall answer to, if it is another one
+ */
+export async function finishMending(
+  record: VmRecord,
+  guest: LiveGuest,
+  token: string | undefined,
+  signal: AbortSignal,
+  log: EventLog,
+): Promise<void> {
+  const config = { ...guestConfig(record), ...(token === undefined ? {} : { token }) };
+  if (record.mending === undefined) {
+    await guest.channel.configure(config, signal);
+    return;
+  }
+  const said = await mend(guest, { ...config, restored: record.mending }, signal);
+  for (const text of said) log.error(`${record.id}: ${text}`);
+  delete record.mending;
+}
+
+/** End a VM's VMM and what belongs to it alone; its network stays. */
+export async function endVmm(
+  record: VmRecord,
+  stages: Stages,
+  guest: LiveGuest | undefined,
+): Promise<{ what: string; why: string }[]> {
+  const { spec, guestNetwork, networkReason } = record;
+  const { network } = spec;
+  const failed = await tearDown(record, { ...stages, networks: keepNetwork(stages) }, guest);
+  if (network !== undefined) spec.network = network;
+  if (guestNetwork !== undefined) record.guestNetwork = guestNetwork;
+  if (networkReason !== undefined) record.networkReason = networkReason;
+  return failed;
+}
+
+/** The networks, but for detaching. */
+function keepNetwork(stages: Stages): Stages["networks"] {
+  return { ...stages.networks, detach: async () => ({ removed: [], failed: [] }) };
+}

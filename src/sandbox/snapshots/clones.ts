@@ -1,0 +1,200 @@
+/** VMs made of a snapshot, one or many at once. */
+import { mkdir, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import type { CloneRequest, VmView } from "../../model/api.ts";
+import type { SnapshotRecord } from "../../model/snapshot.ts";
+import type { VmRecord } from "../../model/vm.ts";
+import { giveDisk, shareDisk } from "../../snapshots/disks.ts";
+import { memoryPaths, type MemoryImage } from "../../snapshots/store.ts";
+import { parseName } from "../../util/names.ts";
+import { checkIsolation } from "../../vmm/isolation.ts";
+import type { RunningVm } from "../../vmm/driver.ts";
+import { bringUp, type LiveGuest } from "../bring-up.ts";
+import { Mutex } from "../mutex.ts";
+import type { Sandboxes } from "../sandboxes.ts";
+import type { Work } from "../stages.ts";
+import { bringBack } from "./bring-back.ts";
+import { checkFixed, checkMachine, cloneRecord } from "./record.ts";
+
+/** VMs that are brought back at the same time: more only wait for one another's processors. */
+const AT_ONCE = 8;
+
+/** What clones are made of: a stored snapshot, or one that only this fork knows. */
+export interface Origin {
+  record: SnapshotRecord;
+  /** Whose image is kept: the snapshot's or the VM's. */
+  owner: string;
+  /** Directory with its files. */
+  dir: string;
+  image: () => Promise<MemoryImage>;
+  /** Take note of memory files in `draft` that VMs can share. */
+  shared: (draft: string) => Promise<void>;
+}
+
+/** One call that makes clones. */
+class Cloning {
+  private readonly sandboxes: Sandboxes;
+  private readonly origin: Origin;
+  private readonly request: CloneRequest;
+  private readonly cold: boolean;
+  /** One at a time: making memory shareable. */
+  private readonly sharing = new Mutex();
+
+  constructor(sandboxes: Sandboxes, origin: Origin, request: CloneRequest) {
+    this.sandboxes = sandboxes;
+    this.origin = origin;
+    this.request = request;
+    this.cold = request.cold || !origin.record.memory;
+  }
+
+  /** Refuse what cannot be, before anything is made. @returns why this driver */
+  async check(): Promise<string> {
+    const { record } = this.origin;
+    const { stages } = this.sandboxes;
+    checkFixed(record, this.request);
+    const driver = stages.driver(record.driver);
+    checkIsolation(driver, this.request.isolation, record.card);
+    const { reason } = await stages.chooseDriver(record.driver);
+    if (!this.cold) {
+      const fix = `Boot a VM from its disk instead: vmsan create --snapshot ${record.id} --cold.`;
+      checkMachine(record.id, record.machine, await driver.machine(), fix);
+    }
+    return reason;
+  }
+
+  /** Make all, or none. */
+  async run(reason: string, work: Work, onId: (id: string) => void): Promise<VmView[]> {
+    const stop = new AbortController();
+    const own: Work = { ...work, signal: AbortSignal.any([work.signal, stop.signal]) };
+    const numbers = Array.from({ length: this.request.count }, (_, index) => index + 1);
+    const made: VmView[] = [];
+    let failure: unknown;
+    const worker = async (): Promise<void> => {
+      for (let next = numbers.shift(); next !== undefined; next = numbers.shift()) {
+        try {
+          made.push(await this.one(next, reason, own, onId));
+        } catch (error) {
+          failure ??= error;
+          stop.abort(error);
+          return;
+        }
+        const total = this.request.count;
+        work.progress({ phase: "clone", done: made.length, total, unit: "entries" });
+      }
+    };
+    // The first alone: every other one would read for itself what it makes shareable.
+    const workers = this.cold || (await this.isShareable()) ? AT_ONCE : 1;
+    if (workers === 1 && numbers.length > 1) await this.onlyFirst(numbers, worker);
+    await Promise.all(Array.from({ length: Math.min(AT_ONCE, numbers.length) }, worker));
+    if (failure === undefined) {
+      return made.toSorted((a, b) => a.createdAt.localeCompare(b.createdAt));
+    }
+    for (const { id } of made) await this.sandboxes.remove(id, true);
+    throw failure;
+  }
+
+  private async onlyFirst(numbers: number[], worker: () => Promise<void>): Promise<void> {
+    const rest = numbers.splice(1);
+    await worker();
+    numbers.push(...rest);
+  }
+
+  /** Whether the memory is in a file that VMs map, rather than in a stream that each of them reads. */
+  private async isShareable(): Promise<boolean> {
+    const { files } = await this.origin.image();
+    return (await stat(files.memory)).size > 0;
+  }
+
+  private async one(
+    number: number,
+    reason: string,
+    work: Work,
+    onId: (id: string) => void,
+  ): Promise<VmView> {
+    const { name, count } = this.request;
+    const { record } = this.origin;
+    const named = name === undefined || count === 1 ? name : parseName(`${name}-${number}`);
+    return await this.sandboxes.make(
+      {
+        name: named,
+        record: (id, dir) => cloneRecord(id, dir, named, record, this.request, reason),
+        bringUp: (vm, making) => (this.cold ? this.boot(vm, making) : this.restore(vm, making)),
+      },
+      work,
+      onId,
+    );
+  }
+
+  /** Give a VM the disks of the snapshot. */
+  private async giveDisks(vm: VmRecord): Promise<void> {
+    const { stages } = this.sandboxes;
+    const { diskLayers } = stages.driver(vm.driver).capabilities;
+    const { record, dir, owner } = this.origin;
+    vm.spec.disks = await Promise.all(
+      record.disks.map(async (disk) =>
+        disk.readonly
+          ? await shareDisk(disk, dir, vm.spec.dir)
+          : await giveDisk(disk, dir, vm.spec.dir, diskLayers),
+      ),
+    );
+    await stages.shareBase(owner, vm.id);
+  }
+
+  /** A VM that boots from the snapshot's disks. */
+  private async boot(vm: VmRecord, work: Work): Promise<LiveGuest> {
+    const { stages, records } = this.sandboxes;
+    await this.giveDisks(vm);
+    Object.assign(vm.spec, await stages.bootFiles(vm.kernelFile, work));
+    await records.save(vm);
+    return await bringUp(vm, await records.token(vm.id), stages, work, () => records.save(vm));
+  }
+
+  /** A VM that goes on where the snapshot was taken. */
+  private async restore(vm: VmRecord, work: Work): Promise<LiveGuest> {
+    const { stages, records, log } = this.sandboxes;
+    vm.mending = "clone";
+    return await bringBack({
+      record: vm,
+      token: await records.token(vm.id),
+      stages,
+      work,
+      log,
+      image: async () => {
+        await this.giveDisks(vm);
+        return await this.origin.image();
+      },
+      loaded: async (running) => {
+        if (this.request.count > 1 || this.origin.record.files.length > 0)
+          await this.share(running);
+      },
+      save: () => records.save(vm),
+    });
+  }
+
+  /** Write memory that was a stream once more, as a file that VMs can map. */
+  private async share(running: RunningVm): Promise<void> {
+    await this.sharing.run(async () => {
+      if (await this.isShareable()) return;
+      const draft = join(this.origin.dir, "sharing");
+      await rm(draft, { recursive: true, force: true });
+      await mkdir(draft, { mode: 0o700 });
+      await running.snapshot(memoryPaths(draft), "full");
+      await this.origin.shared(draft);
+    });
+  }
+}
+
+/**
+ * Make VMs of a snapshot: all that are asked for, or none.
+ * @param onId called with each VM's ID before anything else is done
+ */
+export async function makeClones(
+  sandboxes: Sandboxes,
+  origin: Origin,
+  request: CloneRequest,
+  work: Work,
+  onId: (id: string) => void,
+): Promise<VmView[]> {
+  const cloning = new Cloning(sandboxes, origin, request);
+  return await cloning.run(await cloning.check(), work, onId);
+}

@@ -1,0 +1,97 @@
+/**
+ * snapshots/: a VM's memory and disks as files. Takes running VMs and what their disks are, gives
+ * snapshots, each complete or absent, and disks and memory for VMs made from them.
+ *
+ * files.ts: copies that share what can be shared: reflinks, hard links of files that nobody
+ * writes any more, sparse copies.
+ */
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { chmod, link, open, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { VmsanError, errnoOf } from "../model/errors.ts";
+import { run } from "../util/run.ts";
+
+/** Files up to this size are read whole each time they are checked. */
+const CHECKED_BYTES = 4 << 20;
+
+/** Bytes that a file occupies, however large it seems. */
+export async function allocatedBytes(path: string): Promise<number> {
+  return (await stat(path)).blocks * 512;
+}
+
+/** `cp`, which knows reflinks and holes, neither of which Node reaches. */
+async function cp(args: readonly string[], from: string, to: string): Promise<void> {
+  const result = await run("cp", [...args, "--no-preserve=mode", "--", from, to]);
+  if (result.code === 0) {
+    await chmod(to, 0o600);
+    return;
+  }
+  await rm(to, { force: true });
+  throw new VmsanError({
+    code: "ERR_SNAPSHOT_COPY",
+    message: `Cannot copy ${from} to ${to}`,
+    why: result.stderr.trim(),
+    fix: "Free some disk space.",
+  });
+}
+
+/** Copy a file with its holes; blocks are shared where the file system can. */
+export async function copySparse(from: string, to: string): Promise<void> {
+  await cp(["--reflink=auto", "--sparse=always"], from, to);
+}
+
+/** Copy a file by sharing its blocks. @throws where the file system cannot */
+export async function reflink(from: string, to: string): Promise<void> {
+  await cp(["--reflink=always"], from, to);
+}
+
+const reflinks = new Map<string, Promise<boolean>>();
+
+/** Whether files in a directory can share blocks; asked once for each. */
+export async function canReflink(dir: string): Promise<boolean> {
+  const known = reflinks.get(dir);
+  if (known !== undefined) return await known;
+  const probe = (async () => {
+    const [from, to] = [join(dir, ".reflink-a"), join(dir, ".reflink-b")];
+    try {
+      await writeFile(from, Buffer.alloc(4096, 1), { mode: 0o600 });
+      const result = await run("cp", ["--reflink=always", "--", from, to]);
+      return result.code === 0;
+    } finally {
+      await rm(from, { force: true });
+      await rm(to, { force: true });
+    }
+  })();
+  reflinks.set(dir, probe);
+  return await probe;
+}
+
+/** The same file under another name, for files that nobody writes; a copy on another file system. */
+export async function share(from: string, to: string): Promise<void> {
+  try {
+    await link(from, to);
+  } catch (error) {
+    if (!["EXDEV", "EMLINK", "EPERM"].includes(errnoOf(error) ?? "")) throw error;
+    await copySparse(from, to);
+  }
+}
+
+/** Make a file's content survive a power cut. */
+export async function syncFile(path: string): Promise<void> {
+  const handle = await open(path, "r");
+  try {
+    await handle.datasync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Size of a file and, if it is small, its SHA-256. */
+export async function describeFile(path: string): Promise<{ sizeBytes: number; sha256?: string }> {
+  const { size } = await stat(path);
+  if (size > CHECKED_BYTES) return { sizeBytes: size };
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
+  return { sizeBytes: size, sha256: hash.digest("hex") };
+}

@@ -1,0 +1,64 @@
+/** The guest's work, held while its memory and disks are taken, and let go once it is mended. */
+import type { AgentChannel } from "../agent/channel.ts";
+import type { GuestConfig } from "../agent/config.ts";
+import type { RunningVm } from "../vmm/driver.ts";
+
+/** The wall clock is corrected when it is off by more than this, in nanoseconds. */
+const CLOCK_SLACK_NS = 2_000_000n;
+/** Looks at the guest's clock, and the milliseconds for a look that make another one needless. */
+const LOOKS = 4;
+const QUICK_MS = 10;
+
+/** A VM that runs, with the way to its agent. */
+export interface LiveVm {
+  running: RunningVm;
+  channel: AgentChannel;
+}
+
+/**
+ * Have the agent write everything back and hold the guest's work.
+ * @param disk also hold the file system: the disk is then complete without the memory
+ */
+export async function freeze(vm: LiveVm, disk: boolean, signal: AbortSignal): Promise<void> {
+  await vm.channel.request("POST", "/v1/freeze", { body: { disk }, signal, idempotent: true });
+}
+
+/** Let the guest's work go on. */
+export async function thaw(vm: LiveVm, adjustNs = 0n): Promise<void> {
+  await vm.channel.request("POST", "/v1/thaw", {
+    body: adjustNs === 0n ? {} : { adjustNs: String(adjustNs) },
+    idempotent: adjustNs === 0n,
+  });
+}
+
+/** How far the guest's wall clock is ahead of the host's, in nanoseconds, by the quickest of a few looks. */
+async function clockOffset(vm: LiveVm, signal: AbortSignal): Promise<bigint> {
+  let best = { tripMs: Number.POSITIVE_INFINITY, offset: 0n };
+  for (let look = 0; look < LOOKS && best.tripMs > QUICK_MS; look += 1) {
+    const before = Date.now();
+    const reply = await vm.channel.request<{ ns?: unknown }>("GET", "/v1/clock", { signal });
+    const after = Date.now();
+    if (typeof reply.ns !== "string" || !/^\d{1,19}$/.test(reply.ns)) return 0n;
+    if (after - before >= best.tripMs) continue;
+    // The guest looked at its clock somewhere in between.
+    const middle = BigInt(before + after) * 500_000n;
+    best = { tripMs: after - before, offset: BigInt(reply.ns) - middle };
+  }
+  return best.offset;
+}
+
+/**
+ * Tell a guest that has just come out of a file who it is now, then let its work go on.
+ * @returns sentences about what could not be mended, for the log
+ */
+export async function mend(
+  vm: LiveVm,
+  config: GuestConfig,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const { warnings } = await vm.channel.configure(config, signal);
+  const offset = await clockOffset(vm, signal);
+  const far = offset > CLOCK_SLACK_NS || offset < -CLOCK_SLACK_NS;
+  await thaw(vm, far ? -offset : 0n);
+  return warnings;
+}

@@ -1,0 +1,43 @@
+/** Disks of a running QEMU: another layer on top of one. */
+import { VmsanError } from "../../model/errors.ts";
+import { blockDevice } from "./command.ts";
+import type { Qmp } from "./qmp.ts";
+
+/** The fields that matter of an entry of query-block. */
+interface BlockEntry {
+  qdev?: string;
+  inserted?: { "node-name"?: string };
+}
+
+/** Name of the node that a disk writes to now. */
+async function topNode(monitor: Qmp, index: number): Promise<string> {
+  const reply = await monitor.execute("query-block");
+  const entries = Array.isArray(reply) ? (reply as BlockEntry[]) : [];
+  const name = blockDevice(index);
+  const found = entries.find(({ qdev }) => qdev?.split("/").includes(name));
+  const node = found?.inserted?.["node-name"];
+  if (node !== undefined) return node;
+  throw new VmsanError({
+    code: "ERR_VMM_DISKS",
+    message: `Cannot add a layer to disk ${index}`,
+    why: "QEMU knows no such disk.",
+    fix: "Stop and start the VM.",
+  });
+}
+
+/**
+ * Have a disk write to another file from now on.
+ * @param path an empty QCOW2 file, as QEMU sees it
+ */
+export async function addLayer(monitor: Qmp, index: number, path: string): Promise<void> {
+  const top = await topNode(monitor, index);
+  const node = `disk${index}-${path.replaceAll(/[^a-z0-9]/g, "").slice(-16)}`;
+  await monitor.execute("blockdev-add", {
+    driver: "qcow2",
+    "node-name": node,
+    discard: "unmap",
+    file: { driver: "file", filename: path },
+    backing: null,
+  });
+  await monitor.execute("blockdev-snapshot", { node: top, overlay: node });
+}
