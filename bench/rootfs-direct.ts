@@ -6,19 +6,6 @@ import { directBuilder } from "../src/rootfs/direct.ts";
 
 const [list = "", image = "", size = ""] = process.argv.slice(2);
 const layers = JSON.parse(readFileSync(list, "utf8")) as LayerBlob[];
-/** Peak memory of the builder's process in KiB, as far as it can be seen before it ends. */
-let peakKib = 0;
-const look = setInterval(() => {
-  try {
-    for (const pid of readFileSync(`/proc/self/task/${process.pid}/children`, "utf8").split(" ")) {
-      if (pid === "") continue;
-      const status = readFileSync(`/proc/${pid}/status`, "utf8");
-      peakKib = Math.max(peakKib, Number(/^VmHWM:\s+(\d+)/m.exec(status)?.[1] ?? 0));
-    }
-  } catch {
-    // ENOENT, ESRCH: it has just ended.
-  }
-}, 10);
 const started = performance.now();
 const summary = await directBuilder.build(
   layers,
@@ -27,7 +14,6 @@ const summary = await directBuilder.build(
   { signal: new AbortController().signal },
 );
 const seconds = (performance.now() - started) / 1000;
-clearInterval(look);
 // With what children that have ended wrote.
 const written = Number(/^wchar: (\d+)$/m.exec(readFileSync("/proc/self/io", "utf8"))?.[1]);
 const { maxRSS, userCPUTime, systemCPUTime } = process.resourceUsage();
@@ -38,7 +24,8 @@ console.log(
     entries: summary.entries,
     dataMb: summary.dataBytes / 1e6,
     writtenMb: written / 1e6,
-    peakRssMb: Math.max(maxRSS, peakKib) / 1024,
+    builderPeakMb: (summary.peakBytes ?? 0) / 2 ** 20,
+    askerPeakMb: maxRSS / 1024,
     cpuSeconds: (userCPUTime + systemCPUTime) / 1e6 + childrenCpu() / 1000,
   }),
 );

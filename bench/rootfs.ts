@@ -8,26 +8,18 @@
  * `tune2fs`, and `umoci unpack` + `mkfs.ext4 -d`. Prints JSON. For honest numbers the machine must
  * have nothing else to do: the load is printed too.
  */
-import { spawn } from "node:child_process";
-import {
-  createReadStream,
-  mkdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
+import { createReadStream, mkdirSync, readFileSync, rmSync } from "node:fs";
 import { loadavg } from "node:os";
 import { join } from "node:path";
 import { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { parseArgs } from "node:util";
 import { createGunzip } from "node:zlib";
-import { buildSync } from "esbuild";
 import { makeTar, storeLayer, storeLayout, type TestEntry } from "../src/layers/testing.ts";
 import type { LayerBlob } from "../src/model/image.ts";
-import { entryPoints } from "../scripts/bundle.ts";
-import { bench, measured } from "./lib/bench.ts";
+import { bench } from "./lib/bench.ts";
+import { content } from "./lib/content.ts";
+import { buildDirect, bundleDirect, DISK_BYTES, run as sh } from "./lib/direct.ts";
 import { median } from "./lib/measure.ts";
 
 const { values } = parseArgs({
@@ -39,23 +31,8 @@ const { values } = parseArgs({
     only: { type: "string" },
   },
 });
-const SIZE = 10 * 2 ** 30;
 /** The measurement's directory. */
 let dir = "";
-
-/** Content that compresses about three to one, as programs do. */
-function content(bytes: number, seed: number): Buffer {
-  const data = Buffer.allocUnsafe(bytes);
-  let state = seed + 1;
-  for (let at = 0; at < bytes; at++) {
-    if ((at & 1023) === 0) state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    data[at] = at % 4 === 0 ? state & 0xff : (at >> 3) & 0x3f;
-  }
-  return data;
-}
 
 /** Four layers; sizes of files as in distributions: many small ones, few large. */
 function syntheticLayers(megabytes: number, files: number): LayerBlob[] {
@@ -78,26 +55,6 @@ async function timed(step: () => Promise<unknown> | void): Promise<number> {
   const started = performance.now();
   await step();
   return (performance.now() - started) / 1000;
-}
-
-/** Run a program that must succeed; gives what it printed. */
-async function sh(file: string, args: string[]): Promise<string> {
-  const child = spawn(file, args, { stdio: ["ignore", "pipe", "pipe"] });
-  measured(child);
-  const said = { out: "", err: "" };
-  child.stdout.on(
-    "data",
-    (text: Buffer) => (said.out = (said.out + text.toString()).slice(-65_536)),
-  );
-  child.stderr.on("data", (text: Buffer) => (said.err = (said.err + text.toString()).slice(-2000)));
-  await new Promise<void>((resolve, reject) => {
-    child.on("error", reject);
-    child.on("close", (code) => {
-      if (code === 0) resolve();
-      else reject(new Error(`${file}: ${said.err}`));
-    });
-  });
-  return said.out;
 }
 
 /** Decompress everything at once, keep nothing. */
@@ -126,7 +83,7 @@ async function mkfs(tree: string): Promise<void> {
     "-d",
     tree,
     image,
-    `${SIZE / 1024}k`,
+    `${DISK_BYTES / 1024}k`,
   ]);
   await sh("tune2fs", ["-L", "bench", image]);
   rmSync(image);
@@ -151,48 +108,16 @@ async function umociAndMkfs(oci: string): Promise<void> {
   await sh("rm", ["-rf", bundle]);
 }
 
-/** The direct builder as users have it: bundled, without types to strip at every start. */
-function bundleDirect(): string {
-  const out = join(dir, "bundle");
-  const source = join(import.meta.dirname, "..");
-  // Programs and threads lie where the package has them: the builder is a process of its own.
-  const parts = entryPoints().filter((entry) => /rootfs|worker/.test(entry.out));
-  const program = { in: "bench/rootfs-direct.ts", out: "rootfs-direct" };
-  buildSync({
-    absWorkingDir: source,
-    entryPoints: [...parts, program],
-    bundle: true,
-    platform: "node",
-    format: "esm",
-    outdir: join(out, "dist"),
-    logLevel: "error",
-  });
-  writeFileSync(join(out, "package.json"), '{"type":"module"}');
-  return join(out, "dist/rootfs-direct.js");
-}
-
-/** The direct builder in a process of its own, for its memory and I/O. */
-async function direct(program: string, list: string): Promise<Record<string, number>> {
-  const image = join(dir, "direct.ext4");
-  const stdout = await sh(process.execPath, [program, list, image, String(SIZE)]);
-  const result = JSON.parse(stdout) as Record<string, number>;
-  result.allocatedMb = (statSync(image).blocks * 512) / 1e6;
-  rmSync(image);
-  return result;
-}
-
 await bench("rootfs", async (own) => {
   dir = own.dir;
   const layers =
     values.layers === undefined
       ? syntheticLayers(Number(values.megabytes), Number(values.files))
       : (JSON.parse(readFileSync(values.layers, "utf8")) as LayerBlob[]);
-  const list = join(dir, "layers.json");
-  writeFileSync(list, JSON.stringify(layers));
   const runs = Number(values.runs);
   const seconds: Record<string, number[]> = { floor: [], direct: [], tarMkfs: [], umociMkfs: [] };
   let last: Record<string, number> = {};
-  const program = bundleDirect();
+  const program = bundleDirect(join(dir, "program"));
   const cpu: Record<string, number[]> = { floor: [], direct: [] };
   const before = loadavg()[0];
   // Taking turns, so that whatever else happens on the machine hits all alike.
@@ -201,7 +126,7 @@ await bench("rootfs", async (own) => {
     seconds.floor?.push(await timed(() => floor(layers)));
     const { user, system } = process.cpuUsage(from);
     cpu.floor?.push((user + system) / 1e6);
-    last = await direct(program, list);
+    last = await buildDirect(program, dir, layers);
     cpu.direct?.push(last.cpuSeconds ?? Number.NaN);
     seconds.direct?.push(last.seconds ?? Number.NaN);
   }

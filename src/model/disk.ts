@@ -34,6 +34,8 @@ export interface DiskSummary {
   warnings: string[];
   /** Seconds by stage. */
   seconds: Record<string, number>;
+  /** Most memory of the process that built it, in bytes. */
+  peakBytes?: number;
 }
 
 /** Makes a disk image out of layers. All implementations pass one contract suite. */

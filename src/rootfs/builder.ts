@@ -46,13 +46,16 @@ async function build({ layers, streams, ...request }: ProcessOrder): Promise<Bui
     PROGRESS_MS,
   );
   try {
-    return await Promise.race([
+    const answer = await Promise.race([
       readers.failed,
       new Promise<BuildAnswer>((resolve, reject) => {
         worker.on("message", resolve);
         worker.on("error", reject);
       }),
     ]);
+    // In KiB, as getrusage(2) has it.
+    if (answer.kind === "done") answer.result.peakBytes = process.resourceUsage().maxRSS * 1024;
+    return answer;
   } catch (error) {
     const action = `Cannot build the disk image ${request.output}`;
     return { kind: "failed", error: asVmsanError(error, action, "ERR_DISK_BUILD").toJSON() };

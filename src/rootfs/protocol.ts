@@ -37,6 +37,8 @@ export interface BuildResult {
   droppedEntries: number;
   warnings: string[];
   seconds: Record<string, number>;
+  /** Most memory of the building process, in bytes. */
+  peakBytes?: number;
 }
 
 /** The last message of the thread, and of the process. */

@@ -41,6 +41,7 @@ test.each<[string, NodeJS.Signals, string[]]>([
   ["boot", "SIGTERM", ["--runs", "100"]],
   ["pull", "SIGINT", ["--rounds", "100", "--big", "20"]],
   ["rootfs", "SIGTERM", ["--megabytes", "20", "--files", "400", "--runs", "1000"]],
+  ["disks", "SIGINT", ["--only", "small-gzip", "--scale", "0.01", "--runs", "1000"]],
   ["network", "SIGINT", []],
 ])("bench/%s at %s", async (name, signal, args) => {
   const temporary = mkdtempSync(join(tmpdir(), "vmsan-interrupted-"));
