@@ -8,7 +8,7 @@ cd "$root"
 prepare_npm
 prepare_apt demo test
 prepare_agent
-prepare_images
+prepare_images base
 
 names=("$@")
 [ $# -gt 0 ] || names=(start run rootfs pull network guest boot)

@@ -8,7 +8,7 @@ cd "$root"
 prepare_npm
 prepare_apt demo
 prepare_agent
-prepare_images
+prepare_images base
 
 # shellcheck disable=SC2016 # the guest expands it
 command='echo "Hello from Linux $(uname -r), $(. /etc/os-release && echo "$PRETTY_NAME"), as $(id -un)"; nproc; free -m | head -2; df -h / | tail -1'

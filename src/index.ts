@@ -30,6 +30,7 @@ export {
   statFile,
   watchFiles,
 } from "./agent/files.ts";
+export type { WriteOptions } from "./agent/file-stream.ts";
 export type { FileEntry, WatchEvent } from "./agent/files.ts";
 export { forwardToGuest, forwardToHost } from "./agent/ports.ts";
 export type { Endpoint, ForwardOptions, Forwarding } from "./agent/ports.ts";

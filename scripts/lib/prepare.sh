@@ -132,9 +132,9 @@ build_go() {
   mv -f "$aside" "$4"
 }
 
-# Kernel and base image for the demo and the tests, in a VMSAN_DIR of the checkout's own unless
+# prepare_images NAME…: kernel and runtimes for the demo and the tests, in a VMSAN_DIR of the checkout's own unless
 # one is given.
 prepare_images() {
   export VMSAN_DIR=${VMSAN_DIR:-$cache/vmsan}
-  limited 900 node "$root/scripts/prepare-images.ts" || die "the kernel or the base image could not be made"
+  limited 900 node "$root/scripts/prepare-images.ts" "$@" || die "the kernel or an image could not be made"
 }

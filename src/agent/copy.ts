@@ -10,6 +10,7 @@ import type { FileOptions } from "./file-stream.ts";
 import { statFile } from "./files.ts";
 import { startStream } from "./streams.ts";
 import type { StreamSpec } from "./spec.ts";
+import { guestErrno } from "./transport.ts";
 import type { GuestTransport } from "./transport.ts";
 
 /** Options of copies. */
@@ -67,8 +68,8 @@ async function guestPath(
 }
 
 /** Whether the agent says that there is no such file. */
-function isMissing({ code, why }: VmsanError): boolean {
-  return code === "ERR_AGENT_FILE" && /no such file/i.test(why ?? "");
+function isMissing(error: VmsanError): boolean {
+  return guestErrno(error) === "ENOENT";
 }
 
 /** Whether a path of the guest is a directory, symlinks followed; undefined: nothing is there. */

@@ -104,19 +104,39 @@ export async function openFile(
   return stdout;
 }
 
+/** How a file is written. */
+export interface WriteOptions extends FileOptions {
+  mode?: number;
+  /** Cut and fill the old file, whose hard links and watchers then stay with it; not atomic. */
+  inPlace?: boolean;
+  /** The file's extended attributes below a prefix (`user.…`) become exactly these. */
+  attributes?: { prefix: string; values: ReadonlyMap<string, Buffer> };
+}
+
 /** Make one file of bytes; its name appears when all of them are there. */
 export async function writeFile(
   transport: GuestTransport,
   path: string,
   source: AsyncIterable<Buffer>,
-  options: FileOptions & { mode?: number } = {},
+  options: WriteOptions = {},
 ): Promise<void> {
-  const { mode } = options;
+  const { mode, inPlace, attributes } = options;
   const spec: StreamSpec = {
     kind: "write",
     path,
     stdin: true,
     ...(mode === undefined ? {} : { mode }),
+    ...(inPlace === true ? { inPlace } : {}),
+    ...(attributes === undefined
+      ? {}
+      : {
+          attributes: {
+            prefix: attributes.prefix,
+            values: Object.fromEntries(
+              [...attributes.values].map(([name, value]) => [name, value.toString("base64")]),
+            ),
+          },
+        }),
   };
   const stream = startStream(transport, withUser(spec, options), withSignal(options));
   await feed(stream, source);

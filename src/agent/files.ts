@@ -25,9 +25,19 @@ export interface FileEntry {
   target?: Buffer;
   /** Of a device: `major:minor`. */
   device?: string;
+  /** Values of the extended attributes that were asked for, by what follows the prefix. */
+  attributes: Map<string, Buffer>;
 }
 
 const TYPES = new Set(["file", "dir", "symlink", "fifo", "socket", "char", "block"]);
+
+/** Check the attributes that the agent sent: base64 by name. */
+function parseAttributes(value: unknown): Map<string, Buffer> {
+  if (typeof value !== "object" || value === null) return new Map();
+  return new Map(
+    Object.entries(value).map(([name, text]) => [name, Buffer.from(String(text), "base64")]),
+  );
+}
 
 /** Check one entry that the agent sent. */
 function parseEntry(value: unknown): FileEntry {
@@ -59,6 +69,7 @@ function parseEntry(value: unknown): FileEntry {
       ? { target: Buffer.from(given["target"], "base64") }
       : {}),
     ...(typeof given["dev"] === "string" ? { device: given["dev"] } : {}),
+    attributes: parseAttributes(given["attributes"]),
   };
 }
 
@@ -81,24 +92,30 @@ async function call<T>(
 /**
  * What is at a path of the guest.
  * @param follow of a symlink: what it points to
+ * @param attributes prefix of extended attributes to tell, `user.…`
  */
 export async function statFile(
   transport: GuestTransport,
   path: string,
-  options: FileOptions & { follow?: boolean } = {},
+  options: FileOptions & { follow?: boolean; attributes?: string } = {},
 ): Promise<FileEntry> {
-  const { follow = false } = options;
-  return parseEntry(await call(transport, "stat", { path, follow }, options, true));
+  const { follow = false, attributes = "" } = options;
+  return parseEntry(await call(transport, "stat", { path, follow, attributes }, options, true));
 }
 
-/** What is in a directory of the guest, or below it. */
+/**
+ * What is in a directory of the guest, or below it.
+ * @param depth with `recursive`: how far down, 1 being the directory itself; default all of it
+ * @param attributes as for {@link statFile}
+ */
 export async function listFiles(
   transport: GuestTransport,
   path: string,
-  options: FileOptions & { recursive?: boolean } = {},
+  options: FileOptions & { recursive?: boolean; depth?: number; attributes?: string } = {},
 ): Promise<FileEntry[]> {
-  const { recursive = false } = options;
-  const reply = await call<unknown>(transport, "list", { path, recursive }, options, true);
+  const { recursive = false, depth = 0, attributes = "" } = options;
+  const body = { path, recursive, depth, attributes };
+  const reply = await call<unknown>(transport, "list", body, options, true);
   if (reply === undefined) return [];
   return (Array.isArray(reply) ? reply : [reply]).map((entry) => parseEntry(entry));
 }
@@ -145,6 +162,8 @@ export interface WatchEvent {
   /** Absolute, bytes; empty for `overflow` (events were lost: look again). */
   path: Buffer;
   dir: boolean;
+  /** Of `create`: it came from elsewhere; of `remove`: it went elsewhere. */
+  moved: boolean;
 }
 
 const EVENTS = new Set(["create", "modify", "attrib", "remove", "overflow"]);
@@ -183,6 +202,7 @@ export async function* watchFiles(
         event: event as WatchEvent["event"],
         path: Buffer.from(typeof name === "string" ? name : "", "base64"),
         dir: value["dir"] === true,
+        moved: value["moved"] === true,
       };
     }
     await checkExit(stream, `Cannot watch ${path}`);

@@ -33,6 +33,8 @@ export interface StreamSpec {
   network?: "tcp" | "unix";
   address?: string;
   mode?: number;
+  inPlace?: boolean;
+  attributes?: { prefix: string; values: Record<string, string> };
   parents?: boolean;
   owners?: boolean;
   follow?: boolean;

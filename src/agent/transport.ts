@@ -1,4 +1,5 @@
 /** How the functions of this folder reach an agent: directly, or through the daemon. */
+import { constants } from "node:os";
 import type { Duplex } from "node:stream";
 import { VmsanError } from "../model/errors.ts";
 import type { ErrorInfo } from "../model/errors.ts";
@@ -65,13 +66,27 @@ export function agentError(value: unknown, action: string): VmsanError {
   const known = code !== undefined && CODE.test(code) ? code : "ERR_AGENT_FAILED";
   const fix =
     boundedText(given["fix"]) ?? FIXES[known] ?? "See the guest's console: vmsan logs VM.";
+  const errno = errnoName(given["errno"]);
   const info: ErrorInfo = {
     code: known,
     message: boundedText(given["message"]) ?? action,
     ...(why === undefined ? {} : { why }),
     fix,
+    ...(errno === undefined ? {} : { details: { errno } }),
   };
   return new VmsanError(info);
+}
+
+/** `ENOENT` … of a Linux error number that the agent sent. */
+function errnoName(value: unknown): string | undefined {
+  if (typeof value !== "number") return undefined;
+  return Object.entries(constants.errno).find(([, number]) => number === value)?.[0];
+}
+
+/** `ENOENT` … when the guest's kernel refused something; undefined for other errors. */
+export function guestErrno(error: unknown): string | undefined {
+  const errno = error instanceof VmsanError ? error.details?.["errno"] : undefined;
+  return typeof errno === "string" ? errno : undefined;
 }
 
 /** The value of a reply's body. */

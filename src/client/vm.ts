@@ -2,7 +2,7 @@
 import { Readable } from "node:stream";
 import type { Duplex } from "node:stream";
 import type { CopyOptions } from "../agent/copy.ts";
-import type { FileOptions } from "../agent/file-stream.ts";
+import type { FileOptions, WriteOptions } from "../agent/file-stream.ts";
 import type { Endpoint } from "../agent/ports.ts";
 import { attachStream, startStream } from "../agent/streams.ts";
 import type { AttachOptions, GuestStream, StreamOptions } from "../agent/streams.ts";
@@ -327,7 +327,7 @@ export class Vm {
   async writeFile(
     path: string,
     source: AsyncIterable<Buffer>,
-    options: FileOptions & { mode?: number } = {},
+    options: WriteOptions = {},
   ): Promise<void> {
     const { writeFile } = await import("../agent/file-stream.ts");
     await writeFile(this.transport, path, source, this.asUser(options));

@@ -20,6 +20,7 @@ import type { TlsFiles } from "./http/listen.ts";
 import { listen } from "./http/server.ts";
 import type { ListeningGateway } from "./http/server.ts";
 import type { GatewayDriver } from "./native/bodies.ts";
+import { e2bFace } from "./e2b/face.ts";
 import { nativeFace } from "./native/face.ts";
 import { portsFace } from "./ports/face.ts";
 
@@ -58,12 +59,17 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Listen
     await loadTokens(directory),
     fileLog(join(directory, "audit.log")),
   );
+  const { driver = "auto" } = options;
   const hosts = new Hosts(options.domains ?? []);
   return await listen({
     address,
     ...(tls === undefined ? {} : { tls }),
     hosts,
-    faces: [portsFace(vmsan, gate, hosts), nativeFace(vmsan, gate, options.driver ?? "auto")],
+    faces: [
+      e2bFace({ vmsan, gate, driver, domain: options.domains?.[0] ?? null }, hosts),
+      portsFace(vmsan, gate, hosts),
+      nativeFace(vmsan, gate, driver),
+    ],
     log: fileLog(join(directory, "gateway.log")),
   });
 }

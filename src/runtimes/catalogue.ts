@@ -14,26 +14,29 @@ export type { Runtime } from "../schema/runtimes.ts";
 const user = { user: "ubuntu", workdir: "/home/ubuntu" } as const;
 const env = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"];
 
+/** What every runtime made from Debian's packages has. */
+const DEBIAN_PACKAGES = [
+  "ca-certificates",
+  "curl",
+  "git",
+  "iproute2",
+  "less",
+  "openssl",
+  "procps",
+  "sudo",
+  "tar",
+  "unzip",
+  "xz-utils",
+  "zip",
+];
+
 /** What vmsan brings; a user's file can replace, add and take away entries. */
 export const builtinRuntimes: Readonly<Record<string, Runtime>> = {
   base: {
     description: "Debian with git, curl, openssl and the usual archive tools",
     recipe: {
       kind: "debian",
-      packages: [
-        "ca-certificates",
-        "curl",
-        "git",
-        "iproute2",
-        "less",
-        "openssl",
-        "procps",
-        "sudo",
-        "tar",
-        "unzip",
-        "xz-utils",
-        "zip",
-      ],
+      packages: DEBIAN_PACKAGES,
     },
     ...user,
     env,
@@ -52,6 +55,17 @@ export const builtinRuntimes: Readonly<Record<string, Runtime>> = {
     ...user,
     env,
     cmd: ["node"],
+  },
+  e2b: {
+    description: "what clients of E2B expect of their base template",
+    recipe: {
+      kind: "debian",
+      packages: [...DEBIAN_PACKAGES, "python-is-python3", "python3", "python3-pip", "util-linux"],
+    },
+    user: "user",
+    workdir: "/home/user",
+    env,
+    cmd: ["/bin/bash"],
   },
   "python3.13": {
     description: "Python 3.13 on Debian, from a registry",

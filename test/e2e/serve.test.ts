@@ -13,7 +13,7 @@ import { routes } from "../../src/gateway/native/routes.ts";
 import { Vmsan } from "../../src/client/vmsan.ts";
 import type { Vm } from "../../src/client/vm.ts";
 import { layoutOf } from "../../src/util/paths.ts";
-import { preparedDir } from "./support.ts";
+import { errorCode, preparedDir, vmsan } from "./support.ts";
 
 let gateway: ListeningGateway;
 let keys: Keys;
@@ -178,6 +178,17 @@ describe("native API", () => {
     expect(Buffer.compare(await readFile(join(scratch, "back")), await readFile(file))).toBe(0);
     expect((await ours.list()).map(({ id }) => id)).toEqual([vm.id]);
     expect(vm.view.labels[KEY_LABEL]).toBeUndefined();
+  });
+
+  test("the command line works through it", async () => {
+    const env = { VMSAN_URL: gateway.url, VMSAN_KEY: key.ours };
+    const { code, stdout } = await vmsan(["exec", vm.id, "sh", "-c", "cat; exit 5"], {
+      env,
+      input: "typed",
+    });
+    expect([code, stdout.toString()]).toEqual([5, "typed"]);
+    const other = { VMSAN_URL: gateway.url, VMSAN_KEY: key.other };
+    expect(await errorCode(["exec", vm.id, "true"], { env: other })).toBe("ERR_VM_NOT_FOUND");
   });
 
   test("plain requests run commands and move files", async () => {

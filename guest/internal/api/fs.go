@@ -3,6 +3,7 @@ package api
 import (
 	"bufio"
 	"errors"
+	"math"
 	"net/http"
 	"syscall"
 
@@ -22,6 +23,10 @@ type fsRequest struct {
 	From      string  `json:"from"`
 	To        string  `json:"to"`
 	Overwrite bool    `json:"overwrite"`
+	// Depth of a list; 0: all of it when recursive, else 1.
+	Depth int `json:"depth"`
+	// Attributes is the prefix of extended attributes to tell.
+	Attributes string `json:"attributes"`
 }
 
 // onFiles makes a handler of an operation that is done with the user's rights.
@@ -70,7 +75,7 @@ func (s *Server) fsRoutes(m *http.ServeMux) {
 		return err
 	}
 	m.HandleFunc("POST /v1/fs/stat", s.onFiles(func(w http.ResponseWriter, r *fsRequest) error {
-		e, err := files.Stat(r.Path, r.Follow)
+		e, err := files.Stat(r.Path, r.Follow, r.Attributes)
 		if err == nil {
 			writeJSON(w, e)
 		}
@@ -97,7 +102,14 @@ func list(w http.ResponseWriter, r *fsRequest) error {
 	out := bufio.NewWriterSize(w, 64<<10)
 	w.Header().Set("content-type", "application/x-ndjson")
 	begun := false
-	err := files.List(r.Path, r.Recursive, func(e *files.Entry) error {
+	o := files.ListOptions{Depth: r.Depth, Attributes: r.Attributes}
+	switch {
+	case !r.Recursive:
+		o.Depth = 1
+	case r.Depth <= 0:
+		o.Depth = math.MaxInt
+	}
+	err := files.List(r.Path, o, func(e *files.Entry) error {
 		begun = true
 		if _, err := out.Write(wire.JSON(e)); err != nil {
 			return err

@@ -323,7 +323,7 @@ func TestUntarIntoWhatIsThere(t *testing.T) {
 
 func TestReadWrite(t *testing.T) {
 	dir := t.TempDir()
-	if err := Write(dir+"/f", nil, strings.NewReader("0123456789")); err != nil {
+	if err := Write(dir+"/f", WriteOptions{}, strings.NewReader("0123456789")); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Chmod(dir+"/f", 0o640); err != nil {
@@ -332,7 +332,7 @@ func TestReadWrite(t *testing.T) {
 	if err := os.Symlink("f", dir+"/l"); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(dir+"/l", nil, strings.NewReader("9876543210")); err != nil {
+	if err := Write(dir+"/l", WriteOptions{}, strings.NewReader("9876543210")); err != nil {
 		t.Fatal(err)
 	}
 	if fi, err := os.Lstat(dir + "/l"); err != nil || fi.Mode()&os.ModeSymlink == 0 {
@@ -349,14 +349,86 @@ func TestReadWrite(t *testing.T) {
 	if err := Read(dir, 0, nil, io.Discard); err == nil {
 		t.Fatal("a directory was read")
 	}
-	if err := Write("/dev/null", nil, strings.NewReader("x")); err != nil {
+	if err := Write("/dev/null", WriteOptions{}, strings.NewReader("x")); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(dir+"/broken", nil, io.MultiReader(strings.NewReader("x"), brokenReader{})); err == nil {
+	if err := Write(dir+"/broken", WriteOptions{}, io.MultiReader(strings.NewReader("x"), brokenReader{})); err == nil {
 		t.Fatal("a broken input was accepted")
 	}
 	if names, _ := os.ReadDir(dir); len(names) != 2 {
 		t.Fatalf("left over: %v", names)
+	}
+}
+
+func TestWriteInPlace(t *testing.T) {
+	dir := t.TempDir()
+	write := func(path, text string, values map[string]string) {
+		t.Helper()
+		o := WriteOptions{InPlace: true, Attributes: &wire.Attributes{Prefix: "user.test.", Values: values}}
+		if err := Write(path, o, strings.NewReader(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := func(path string) string {
+		t.Helper()
+		e, err := Stat(path, false, "user.test.")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(e.Attributes)
+	}
+	f := dir + "/f"
+	if err := os.WriteFile(f, []byte("long before"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setxattr(f, "user.other", []byte("o"), 0); err != nil {
+		t.Skip("no extended attributes here:", err)
+	}
+	if err := os.Link(f, dir+"/g"); err != nil {
+		t.Fatal(err)
+	}
+	write(f, "one", map[string]string{"a": "MQ==", "b": "Mg=="})
+	if b, err := os.ReadFile(dir + "/g"); err != nil || string(b) != "one" {
+		t.Fatal("not the same file", string(b), err)
+	}
+	if got := told(f); got != "map[a:MQ== b:Mg==]" {
+		t.Fatal(got)
+	}
+	write(f, "two", map[string]string{"b": "Mw=="})
+	if got := told(f); got != "map[b:Mw==]" {
+		t.Fatal(got)
+	}
+	var other [4]byte
+	if n, err := syscall.Getxattr(f, "user.other", other[:]); err != nil || string(other[:n]) != "o" {
+		t.Fatal("another's attribute is gone", err)
+	}
+	// A replaced file has those of its last writer too.
+	o := WriteOptions{Attributes: &wire.Attributes{Prefix: "user.test.", Values: map[string]string{"c": "NA=="}}}
+	if err := Write(f, o, strings.NewReader("three")); err != nil {
+		t.Fatal(err)
+	}
+	var listed []string
+	if err := List(dir, ListOptions{Depth: 1, Attributes: "user.test."}, func(e *Entry) error {
+		listed = append(listed, fmt.Sprint(filepath.Base(e.Path), e.Attributes))
+		return nil
+	}); err != nil || strings.Join(listed, " ") != "fmap[c:NA==] gmap[b:Mw==]" {
+		t.Fatal(listed, err)
+	}
+	if err := Write(dir, WriteOptions{InPlace: true}, strings.NewReader("")); err == nil {
+		t.Fatal("a directory was written")
+	}
+}
+
+func TestListDepth(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(dir+"/a/b/c", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for depth, want := range map[int]int{1: 1, 2: 2, 3: 3, 9: 3} {
+		n := 0
+		if err := List(dir, ListOptions{Depth: depth}, func(*Entry) error { n++; return nil }); err != nil || n != want {
+			t.Fatal(depth, n, err)
+		}
 	}
 }
 
@@ -372,13 +444,13 @@ func TestOps(t *testing.T) {
 	if err := Mkdir(dir+"/a/b", true, 0o1777); err != nil {
 		t.Fatal(err)
 	}
-	if e, err := Stat(dir+"/a/b", false); err != nil || e.Mode != 0o1777 || e.Type != "dir" {
+	if e, err := Stat(dir+"/a/b", false, ""); err != nil || e.Mode != 0o1777 || e.Type != "dir" {
 		t.Fatal(e, err)
 	}
-	if err := Write(dir+"/a/f", nil, strings.NewReader("x")); err != nil {
+	if err := Write(dir+"/a/f", WriteOptions{}, strings.NewReader("x")); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(dir+"/g", nil, strings.NewReader("y")); err != nil {
+	if err := Write(dir+"/g", WriteOptions{}, strings.NewReader("y")); err != nil {
 		t.Fatal(err)
 	}
 	if err := Move(dir+"/g", dir+"/a/f", false); err == nil {
@@ -388,7 +460,7 @@ func TestOps(t *testing.T) {
 		t.Fatal(err)
 	}
 	var names []string
-	if err := List(dir, true, func(e *Entry) error { names = append(names, strings.TrimPrefix(e.Path, dir)); return nil }); err != nil || strings.Join(names, " ") != "/a /a/b /a/f" {
+	if err := List(dir, ListOptions{Depth: 9}, func(e *Entry) error { names = append(names, strings.TrimPrefix(e.Path, dir)); return nil }); err != nil || strings.Join(names, " ") != "/a /a/b /a/f" {
 		t.Fatal(names, err)
 	}
 	if err := Remove(dir+"/a", false); err == nil {
@@ -431,7 +503,7 @@ func TestAs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e, err := Stat(dir+"/d/f", false); err != nil || e.UID != 4321 || e.GID != 1234 {
+	if e, err := Stat(dir+"/d/f", false, ""); err != nil || e.UID != 4321 || e.GID != 1234 {
 		t.Fatal(e, err)
 	}
 	if _, err := os.ReadFile(dir + "/secret"); err != nil {

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"vmsan/guest/internal/wire"
 )
 
 // Read copies a file's bytes from offset on, at most length (nil: to its end).
@@ -57,10 +59,20 @@ func Read(path string, offset int64, length *int64, out io.Writer) error {
 	return nil
 }
 
+// WriteOptions say how a file is written.
+type WriteOptions struct {
+	// Mode nil: the old file's, else 0644.
+	Mode *int64
+	// InPlace: the old file itself is cut and filled, so that its number, its hard links and its watchers stay.
+	InPlace bool
+	// Attributes that the file has at the end; nil: as they come.
+	Attributes *wire.Attributes
+}
+
 // Write puts in's bytes into path: a temporary sibling is renamed over it at
-// the end. A symlink is written through, as cp does; a device or fifo is
-// written as it is. mode nil: the old file's, else 0644.
-func Write(path string, mode *int64, in io.Reader) error {
+// the end, unless in place. A symlink is written through, as cp does; a device or fifo is
+// written as it is.
+func Write(path string, o WriteOptions, in io.Reader) error {
 	final := path
 	fail := func(err error) error { return fileError(err, "%.256q cannot be written.", path) }
 	old, err := os.Stat(path)
@@ -84,12 +96,15 @@ func Write(path string, mode *int64, in io.Reader) error {
 	case !errors.Is(err, os.ErrNotExist):
 		return fail(err)
 	}
+	if o.InPlace {
+		return writeInPlace(final, o, in)
+	}
 	perm := uint32(0o644)
 	if old != nil {
 		perm = old.Sys().(*syscall.Stat_t).Mode & 0o7777
 	}
-	if mode != nil {
-		perm = uint32(*mode)
+	if o.Mode != nil {
+		perm = uint32(*o.Mode)
 	}
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails on Linux
@@ -107,6 +122,9 @@ func Write(path string, mode *int64, in io.Reader) error {
 	if err == nil {
 		err = syscall.Fchmod(int(f.Fd()), perm)
 	}
+	if err == nil {
+		err = setAttributes(f, o.Attributes)
+	}
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
@@ -116,6 +134,29 @@ func Write(path string, mode *int64, in io.Reader) error {
 	if err != nil {
 		_ = os.Remove(tmp) // the first failure is the one to report
 		return fail(err)
+	}
+	return nil
+}
+
+// writeInPlace cuts the file, or makes it, and fills it.
+func writeInPlace(path string, o WriteOptions, in io.Reader) error {
+	f, err := os.OpenFile(path, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_TRUNC, 0o644)
+	if err == nil && o.Mode != nil {
+		err = syscall.Fchmod(int(f.Fd()), uint32(*o.Mode))
+	}
+	if err == nil {
+		err = setAttributes(f, o.Attributes)
+	}
+	if err == nil {
+		_, err = io.CopyBuffer(struct{ io.Writer }{f}, in, make([]byte, 128<<10))
+	}
+	if f != nil {
+		if cerr := f.Close(); err == nil {
+			err = cerr
+		}
+	}
+	if err != nil {
+		return fileError(err, "%.256q cannot be written.", path)
 	}
 	return nil
 }

@@ -29,6 +29,8 @@ type Entry struct {
 	Target  string `json:"target,omitempty"` // base64
 	Nlink   uint64 `json:"nlink"`
 	Dev     string `json:"dev,omitempty"`
+	// Attributes: values (base64) of the extended attributes that were asked for, by what follows the prefix.
+	Attributes map[string]string `json:"attributes,omitempty"`
 }
 
 var typeNames = map[uint32]string{
@@ -44,15 +46,15 @@ func CheckPath(path string) error {
 	return nil
 }
 
-// Stat describes path, or what it points to.
-func Stat(path string, follow bool) (*Entry, error) {
+// Stat describes path, or what it points to, with the extended attributes of this prefix ("": none).
+func Stat(path string, follow bool, attributes string) (*Entry, error) {
 	if err := CheckPath(path); err != nil {
 		return nil, err
 	}
-	return entry(path, path, follow)
+	return entry(path, path, follow, attributes)
 }
 
-func entry(open, path string, follow bool) (*Entry, error) {
+func entry(open, path string, follow bool, attributes string) (*Entry, error) {
 	var st syscall.Stat_t
 	call := syscall.Lstat
 	if follow {
@@ -78,11 +80,23 @@ func entry(open, path string, follow bool) (*Entry, error) {
 		r := uint64(st.Rdev)
 		e.Dev = fmt.Sprintf("%d:%d", r>>8&0xfff|r>>32&^0xfff, r&0xff|r>>12&^0xff)
 	}
+	// Only files and directories have any that users can set.
+	if attributes != "" && (kind == syscall.S_IFREG || kind == syscall.S_IFDIR) {
+		e.Attributes = attributesOf(open, attributes)
+	}
 	return e, nil
 }
 
-// List calls each with the entries of a directory by name, or of its whole tree.
-func List(path string, recursive bool, each func(*Entry) error) error {
+// ListOptions say what is listed.
+type ListOptions struct {
+	// Depth 1: what is in the directory; 2: also what is in its directories …
+	Depth int
+	// Attributes is the prefix of extended attributes to tell; "": none.
+	Attributes string
+}
+
+// List calls each with the entries of a directory by name, or of its tree.
+func List(path string, o ListOptions, each func(*Entry) error) error {
 	if err := CheckPath(path); err != nil {
 		return err
 	}
@@ -91,17 +105,17 @@ func List(path string, recursive bool, each func(*Entry) error) error {
 		return fileError(err, "The directory %.256q cannot be listed.", path)
 	}
 	defer d.Close()
-	return list(d, strings.TrimRight(path, "/"), recursive, 0, each)
+	return list(d, strings.TrimRight(path, "/"), o, 1, each)
 }
 
-func list(d *os.File, path string, recursive bool, depth int, each func(*Entry) error) error {
+func list(d *os.File, path string, o ListOptions, depth int, each func(*Entry) error) error {
 	names, err := d.Readdirnames(-1)
 	if err != nil {
 		return fileError(err, "The directory %.256q cannot be listed.", path)
 	}
 	sort.Strings(names)
 	for _, n := range names {
-		e, err := entry(at(d, n), path+"/"+n, false)
+		e, err := entry(at(d, n), path+"/"+n, false, o.Attributes)
 		if err != nil {
 			// It has been removed meanwhile.
 			continue
@@ -109,13 +123,13 @@ func list(d *os.File, path string, recursive bool, depth int, each func(*Entry) 
 		if err := each(e); err != nil {
 			return err
 		}
-		if recursive && e.Type == "dir" && depth < maxDepth {
+		if e.Type == "dir" && depth < o.Depth && depth <= maxDepth {
 			sub, err := openDir(d, n)
 			if err != nil {
 				// Unreadable or gone: it has been listed itself.
 				continue
 			}
-			err = list(sub, path+"/"+n, true, depth+1, each)
+			err = list(sub, path+"/"+n, o, depth+1, each)
 			_ = sub.Close() // a directory; nothing is lost
 			if err != nil {
 				return err

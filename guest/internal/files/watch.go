@@ -23,6 +23,8 @@ type watchEvent struct {
 	Event string `json:"event"`
 	Path  string `json:"path,omitempty"` // base64
 	Dir   bool   `json:"dir"`
+	// Moved: a "create" that came from elsewhere, a "remove" that went elsewhere.
+	Moved bool `json:"moved,omitempty"`
 }
 
 // Watcher turns inotify into JSON lines.
@@ -106,8 +108,8 @@ func (w *Watcher) add(path string, top bool) error {
 	return nil
 }
 
-func (w *Watcher) emit(event, path string, dir bool) error {
-	e := watchEvent{Event: event, Dir: dir}
+func (w *Watcher) emit(event, path string, dir, moved bool) error {
+	e := watchEvent{Event: event, Dir: dir, Moved: moved}
 	if path != "" {
 		e.Path = base64.StdEncoding.EncodeToString([]byte(path))
 	}
@@ -142,7 +144,7 @@ func (w *Watcher) Run(out io.Writer) error {
 // event handles one event; gone means that the watch's root is no more.
 func (w *Watcher) event(wd int32, mask uint32, name string) (gone bool, err error) {
 	if mask&syscall.IN_Q_OVERFLOW != 0 {
-		return false, w.emit("overflow", "", false)
+		return false, w.emit("overflow", "", false, false)
 	}
 	dir, known := w.paths[wd]
 	if !known {
@@ -155,7 +157,7 @@ func (w *Watcher) event(wd int32, mask uint32, name string) (gone bool, err erro
 	isDir := mask&syscall.IN_ISDIR != 0
 	switch {
 	case mask&(syscall.IN_CREATE|syscall.IN_MOVED_TO) != 0:
-		if err := w.emit("create", path, isDir); err != nil || !isDir || !w.recursive {
+		if err := w.emit("create", path, isDir, mask&syscall.IN_MOVED_TO != 0); err != nil || !isDir || !w.recursive {
 			return false, err
 		}
 		return false, w.fresh(path)
@@ -163,16 +165,16 @@ func (w *Watcher) event(wd int32, mask uint32, name string) (gone bool, err erro
 		if isDir {
 			w.forget(path)
 		}
-		return false, w.emit("remove", path, isDir)
+		return false, w.emit("remove", path, isDir, mask&syscall.IN_MOVED_FROM != 0)
 	case mask&syscall.IN_MODIFY != 0:
-		return false, w.emit("modify", path, isDir)
+		return false, w.emit("modify", path, isDir, false)
 	case mask&syscall.IN_ATTRIB != 0:
 		if name == "" && path != w.root {
 			return false, nil // its parent tells the same
 		}
-		return false, w.emit("attrib", path, isDir)
+		return false, w.emit("attrib", path, isDir, false)
 	case mask&(syscall.IN_DELETE_SELF|syscall.IN_MOVE_SELF) != 0 && path == w.root:
-		return true, w.emit("remove", path, isDir)
+		return true, w.emit("remove", path, isDir, mask&syscall.IN_MOVE_SELF != 0)
 	case mask&syscall.IN_IGNORED != 0:
 		delete(w.paths, wd)
 		if w.byPath[dir] == wd {
@@ -198,7 +200,7 @@ func (w *Watcher) fresh(path string) error {
 	}
 	for _, e := range entries {
 		sub := join(path, e.Name())
-		if err := w.emit("create", sub, e.IsDir()); err != nil {
+		if err := w.emit("create", sub, e.IsDir(), false); err != nil {
 			return err
 		}
 		if e.IsDir() {

@@ -105,7 +105,10 @@ func read(s *stream.Stream) error {
 	return files.Read(s.Spec.Path, s.Spec.Offset, s.Spec.Length, s.Output(stream.Stdout))
 }
 
-func write(s *stream.Stream) error { return files.Write(s.Spec.Path, s.Spec.Mode, s.Input()) }
+func write(s *stream.Stream) error {
+	o := files.WriteOptions{Mode: s.Spec.Mode, InPlace: s.Spec.InPlace, Attributes: s.Spec.Attributes}
+	return files.Write(s.Spec.Path, o, s.Input())
+}
 
 // startWatch is kind watch.
 func (h *Host) startWatch(s *stream.Stream) (stream.Job, error) {

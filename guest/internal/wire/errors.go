@@ -39,8 +39,8 @@ type ErrorInfo struct {
 	Message string `json:"message"`
 	Why     string `json:"why,omitempty"`
 	Fix     string `json:"fix,omitempty"`
-	// Errno is the system's error behind it, for the agent's own decisions.
-	Errno syscall.Errno `json:"-"`
+	// Errno is the system's error behind it; 0 when there is none.
+	Errno syscall.Errno `json:"errno,omitempty"`
 }
 
 // Error gives code, message and cause in one line.

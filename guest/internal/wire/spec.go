@@ -47,6 +47,13 @@ type TTY struct {
 	Term string `json:"term"`
 }
 
+// Attributes are extended attributes of a file whose names begin with Prefix: all of them that there are.
+type Attributes struct {
+	Prefix string `json:"prefix"`
+	// Values are base64, by what follows the prefix.
+	Values map[string]string `json:"values"`
+}
+
 // Spec is START's payload; fields that do not belong to its kind are ignored.
 type Spec struct {
 	ID        string   `json:"id"`
@@ -74,6 +81,9 @@ type Spec struct {
 	Offset  int64  `json:"offset"`
 	Length  *int64 `json:"length"`
 	Mode    *int64 `json:"mode"`
+	InPlace bool   `json:"inPlace"`
+	// Attributes of the written file.
+	Attributes *Attributes `json:"attributes"`
 	// Connections.
 	Network string `json:"network"`
 	Address string `json:"address"`

@@ -64,7 +64,11 @@ export function serveCommand(): Command {
 }
 
 const AFTER = `
-Clients need a key (vmsan key create) and two variables, for vmsan itself on another machine:
+Clients need a key (vmsan key create) and variables. For vmsan itself on another machine:
   export VMSAN_URL=http://127.0.0.1:7300
   export VMSAN_KEY=vmsan_...
+For E2B's SDKs, unmodified (the key's text with e2b_ before it instead of vmsan_):
+  export E2B_API_URL=http://127.0.0.1:7300
+  export E2B_SANDBOX_URL=http://127.0.0.1:7300
+  export E2B_API_KEY=e2b_...
 See docs/serve.md.`;

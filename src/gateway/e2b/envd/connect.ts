@@ -1,0 +1,151 @@
+/** The Connect protocol (connectrpc.com, version 1) as envd's clients use it: JSON, unary and server streams. */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import { E2bError, asE2bError } from "../errors.ts";
+
+/** Most bytes of a request. */
+const MAX_REQUEST = 16 << 20;
+/** Flag of the last frame of a stream. */
+const END_OF_STREAM = 2;
+
+/** A request's body, bounded. @throws invalid_argument */
+export async function readBody(request: IncomingMessage, limit = MAX_REQUEST): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > limit)
+      throw new E2bError("resource_exhausted", `the request is longer than ${limit} bytes`, 413);
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks);
+}
+
+/** JSON of a body as an object; an empty body is `{}`. @throws invalid_argument */
+export function parseObject(bytes: Buffer): Record<string, unknown> {
+  if (bytes.length === 0) return {};
+  let value: unknown;
+  try {
+    value = JSON.parse(bytes.toString("utf8"));
+  } catch {
+    // Said below, in the protocol's own terms.
+    value = undefined;
+  }
+  if (typeof value === "object" && value !== null && !Array.isArray(value)) {
+    return value as Record<string, unknown>;
+  }
+  throw new E2bError("invalid_argument", "the request is not a JSON object");
+}
+
+/** Answer a unary call. */
+export function sendUnary(response: ServerResponse, value: object): void {
+  response.writeHead(200, { "content-type": "application/json" });
+  response.end(JSON.stringify(value));
+}
+
+/** Answer a plain or unary call that failed. */
+export function sendError(response: ServerResponse, error: unknown): void {
+  const known = asE2bError(error);
+  if (response.headersSent) {
+    response.destroy();
+    return;
+  }
+  response.writeHead(known.status, { "content-type": "application/json" });
+  response.end(JSON.stringify({ code: known.code, message: known.message }));
+}
+
+/** Whether a request is a stream's. */
+export function isStream(request: IncomingMessage): boolean {
+  return (request.headers["content-type"] ?? "").startsWith("application/connect+json");
+}
+
+/** The messages of a stream's request, as they come. @throws invalid_argument for other bytes */
+export async function* requestMessages(
+  request: IncomingMessage,
+): AsyncGenerator<Record<string, unknown>> {
+  let pending = Buffer.alloc(0);
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    pending = Buffer.concat([pending, chunk]);
+    while (pending.length >= 5) {
+      const length = pending.readUInt32BE(1);
+      if (pending[0] !== 0 && pending[0] !== END_OF_STREAM) {
+        throw new E2bError("unimplemented", "compressed messages are not taken");
+      }
+      if (length > MAX_REQUEST) throw new E2bError("resource_exhausted", "a message is too long");
+      if (pending.length < 5 + length) break;
+      const body = pending.subarray(5, 5 + length);
+      pending = pending.subarray(5 + length);
+      yield parseObject(body);
+    }
+  }
+  if (pending.length > 0) throw new E2bError("invalid_argument", "the last message is cut short");
+}
+
+/** The replies of one stream. */
+export class ReplyStream {
+  /** Aborted when the client goes away or its deadline has passed. */
+  readonly signal: AbortSignal;
+  private readonly response: ServerResponse;
+  private readonly gone = new AbortController();
+  private readonly deadline: NodeJS.Timeout | undefined;
+  private readonly keepalive: NodeJS.Timeout | undefined;
+
+  /** @param keepalive what is sent at the pace that the client asks for */
+  constructor(request: IncomingMessage, response: ServerResponse, keepalive: object) {
+    this.response = response;
+    this.signal = this.gone.signal;
+    response.writeHead(200, { "content-type": "application/connect+json" });
+    response.once("close", () => this.gone.abort(new E2bError("canceled", "the client has gone")));
+    const timeout = Number(request.headers["connect-timeout-ms"]);
+    if (timeout > 0) {
+      this.deadline = setTimeout(
+        () => this.gone.abort(new E2bError("deadline_exceeded", "the time limit has passed")),
+        Math.min(timeout, 2 ** 31 - 1),
+      );
+    }
+    const pace = Number(request.headers["keepalive-ping-interval"]);
+    if (pace > 0) {
+      this.keepalive = setInterval(() => this.write(keepalive), Math.min(pace, 3600) * 1000);
+    }
+  }
+
+  private write(value: object, flag = 0): boolean {
+    const body = Buffer.from(JSON.stringify(value));
+    const frame = Buffer.allocUnsafe(5 + body.length);
+    frame[0] = flag;
+    frame.writeUInt32BE(body.length, 1);
+    body.copy(frame, 5);
+    return this.response.destroyed || this.response.write(frame);
+  }
+
+  /** Send a message. @returns resolves when the client takes more */
+  async send(value: object): Promise<void> {
+    if (this.write(value) || this.signal.aborted) return;
+    await new Promise<void>((resolve) => {
+      const go = (): void => {
+        this.response.off("drain", go);
+        this.response.off("close", go);
+        resolve();
+      };
+      this.response.on("drain", go);
+      this.response.on("close", go);
+    });
+  }
+
+  /** Cut the connection: a client then asks whether its sandbox is alive, and says why it ended. */
+  cut(): void {
+    clearTimeout(this.deadline);
+    clearInterval(this.keepalive);
+    this.response.destroy();
+  }
+
+  /** End the stream, with an error if there was one. */
+  end(error?: unknown): void {
+    clearTimeout(this.deadline);
+    clearInterval(this.keepalive);
+    const known = error === undefined ? undefined : asE2bError(error);
+    const trailer =
+      known === undefined ? {} : { error: { code: known.code, message: known.message } };
+    this.write(trailer, END_OF_STREAM);
+    this.response.end();
+  }
+}

@@ -1,0 +1,176 @@
+/** The data plane of all sandboxes: which one a request is for, whether it may, and which service answers. */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Vm } from "../../../client/vm.ts";
+import type { Vmsan } from "../../../client/vmsan.ts";
+import type { VmView } from "../../../model/api.ts";
+import { VmsanError } from "../../../model/errors.ts";
+import { isVmId } from "../../../util/names.ts";
+import type { Gate } from "../../access/gate.ts";
+import type { Hosts } from "../../http/hosts.ts";
+import { guestPortOf } from "../../ports/access.ts";
+import { E2bError } from "../errors.ts";
+import { SANDBOX_LABELS, isSandbox, isSecure } from "../sandbox.ts";
+import { sendError } from "./connect.ts";
+import { filesRoute } from "./files.ts";
+import { filesystemService } from "./filesystem.ts";
+import { LiveProcesses } from "./live.ts";
+import { processService } from "./process.ts";
+import { checkExpiration, isSigned, isSignedWith } from "./signature.ts";
+import { GuestUsers } from "./users.ts";
+import { Watchers } from "./watchers.ts";
+
+/** The port that envd has in a sandbox of E2B's. */
+export const ENVD_PORT = 49_983;
+
+const SERVICE = /^\/(process\.Process|filesystem\.Filesystem)\/([A-Za-z]{1,40})$/;
+const OWN = /^\/(?:files|health|envs|metrics|process\.Process\/|filesystem\.Filesystem\/)/;
+
+/** The path and query of a request. */
+export function urlOf(request: IncomingMessage): URL {
+  return new URL(request.url ?? "/", "http://gateway");
+}
+
+/** The user that a request speaks for. */
+function userOf(request: IncomingMessage, query: URLSearchParams): string {
+  const basic = /^basic +([A-Za-z0-9+/=]+)$/i.exec(request.headers.authorization ?? "")?.[1];
+  const [name = ""] = Buffer.from(basic ?? "", "base64")
+    .toString("utf8")
+    .split(":");
+  return name || query.get("username") || "";
+}
+
+/** The data plane. */
+export class DataPlane {
+  private readonly vmsan: Vmsan;
+  private readonly gate: Gate;
+  private readonly hosts: Hosts;
+  private readonly users = new GuestUsers();
+  private readonly processes = new LiveProcesses();
+  private readonly watchers = new Watchers();
+
+  constructor(vmsan: Vmsan, gate: Gate, hosts: Hosts) {
+    this.vmsan = vmsan;
+    this.gate = gate;
+    this.hosts = hosts;
+  }
+
+  /** Whether a request is for a sandbox's envd. */
+  claims(request: IncomingMessage): boolean {
+    const target = guestPortOf(request, this.hosts);
+    if (target !== undefined) return target.port === ENVD_PORT;
+    return OWN.test(request.url ?? "");
+  }
+
+  /** Answer a request. */
+  async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    try {
+      const { pathname, searchParams } = urlOf(request);
+      const vm = await this.sandbox(request, searchParams);
+      await this.serve(request, response, pathname, searchParams, vm);
+    } catch (error) {
+      if (error instanceof DeadSandbox) error.send(response);
+      else sendError(response, error);
+    }
+  }
+
+  private async serve(
+    request: IncomingMessage,
+    response: ServerResponse,
+    pathname: string,
+    query: URLSearchParams,
+    vm: Vm,
+  ): Promise<void> {
+    if (pathname === "/health") {
+      response.writeHead(204).end();
+      return;
+    }
+    const name = userOf(request, query) || defaultUser(vm.view);
+    const user = await this.users.user(vm, name);
+    const { users, processes, watchers } = this;
+    if (pathname === "/files") {
+      await filesRoute(request, response, query, { vm, user, users });
+      return;
+    }
+    const [, service, method = ""] = SERVICE.exec(pathname) ?? [];
+    if (service === "process.Process") {
+      const env = [
+        "E2B_SANDBOX=true",
+        `E2B_SANDBOX_ID=${vm.id}`,
+        `E2B_TEMPLATE_ID=${vm.view.labels[SANDBOX_LABELS.template]}`,
+      ];
+      await processService(request, response, method, { vm, user, env, processes });
+    } else if (service === "filesystem.Filesystem") {
+      await filesystemService(request, response, method, { vm, user, users, watchers });
+    } else throw new E2bError("not_found", `no route ${pathname.slice(0, 200)}`);
+  }
+
+  /** The running sandbox that a request may use. @throws DeadSandbox, unauthenticated */
+  private async sandbox(request: IncomingMessage, query: URLSearchParams): Promise<Vm> {
+    const target = guestPortOf(request, this.hosts);
+    if (target === undefined) return await this.signedFor(request, query);
+    const vm = await this.running(target.vm);
+    const { id, view } = vm;
+    const token = request.headers["x-access-token"];
+    const shown = typeof token === "string" && this.gate.tokens.matches(id, "data", token);
+    if (!isSecure(view) || shown) return vm;
+    if (urlOf(request).pathname === "/health") return vm;
+    const operation = request.method === "GET" ? "read" : "write";
+    if (isSigned(query)) {
+      if (isSignedWith(query, operation, this.gate.tokens.of(id, "data"))) {
+        checkExpiration(query);
+        return vm;
+      }
+      throw new E2bError("unauthenticated", "invalid signature");
+    }
+    throw new E2bError("unauthenticated", "the access token is missing or wrong");
+  }
+
+  /** The sandbox that a signed URL without any name is for: the one whose token made it. */
+  private async signedFor(request: IncomingMessage, query: URLSearchParams): Promise<Vm> {
+    if (urlOf(request).pathname !== "/files" || !isSigned(query)) {
+      throw new E2bError("unauthenticated", "the request names no sandbox");
+    }
+    const operation = request.method === "GET" ? "read" : "write";
+    const found = (await this.vmsan.list()).find(
+      (view) =>
+        isSandbox(view) && isSignedWith(query, operation, this.gate.tokens.of(view.id, "data")),
+    );
+    if (found === undefined) throw new E2bError("unauthenticated", "invalid signature");
+    checkExpiration(query);
+    return await this.running(found.id);
+  }
+
+  private async running(id: string): Promise<Vm> {
+    if (!isVmId(id)) throw new DeadSandbox(id);
+    try {
+      const vm = await this.vmsan.get(id);
+      if (isSandbox(vm.view) && vm.view.status === "running") return vm;
+    } catch (error) {
+      if (!(error instanceof VmsanError) || error.code !== "ERR_VM_NOT_FOUND") throw error;
+    }
+    throw new DeadSandbox(id);
+  }
+}
+
+/** The user of a sandbox whose clients name none. */
+export function defaultUser(view: VmView): string {
+  const name = view.defaults.user ?? view.image?.config.user ?? "";
+  return name.split(":", 1)[0] || "root";
+}
+
+/** A sandbox that does not run: clients take 502, and its body, as its end. */
+class DeadSandbox extends Error {
+  private readonly id: string;
+
+  constructor(id: string) {
+    super("The sandbox was not found");
+    this.id = id;
+  }
+
+  send(response: ServerResponse): void {
+    response.writeHead(502, { "content-type": "application/json" });
+    response.end(
+      JSON.stringify({ sandboxId: this.id.slice(0, 80), message: this.message, code: 502 }),
+    );
+  }
+}

@@ -1,0 +1,366 @@
+/**
+ * The published npm package `e2b`, unmodified, against a gateway and a guest that really boots: one sandbox
+ * and a story of what an agent does with it.
+ */
+import { createHash } from "node:crypto";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import {
+  AuthenticationError,
+  CommandExitError,
+  FileNotFoundError,
+  FileType,
+  FilesystemEventType,
+  InvalidArgumentError,
+  NotFoundError,
+  Sandbox,
+  SandboxNotFoundError,
+  TimeoutError,
+} from "e2b";
+import type { ConnectionOpts } from "e2b";
+import { Vmsan } from "../../src/client/vmsan.ts";
+import { Keys } from "../../src/gateway/access/keys.ts";
+import { startGateway } from "../../src/gateway/gateway.ts";
+import type { ListeningGateway } from "../../src/gateway/http/server.ts";
+import { layoutOf } from "../../src/util/paths.ts";
+import { preparedDir } from "./support.ts";
+
+let gateway: ListeningGateway;
+let keys: Keys;
+let options: ConnectionOpts;
+let sandbox: Sandbox;
+const made: string[] = [];
+
+/** Options of a client with a new key of a project. */
+async function client(project: string): Promise<ConnectionOpts> {
+  const { key, text } = await keys.create({ project });
+  made.push(key.id);
+  return { apiKey: `e2b_${text}`, apiUrl: gateway.url, sandboxUrl: gateway.url };
+}
+
+beforeAll(async () => {
+  gateway = await startGateway({ dir: preparedDir, listen: "127.0.0.1:0" });
+  keys = new Keys(layoutOf(preparedDir).gateway);
+  options = await client("ours");
+  sandbox = await Sandbox.create("base", {
+    ...options,
+    metadata: { task: "é=&1", other: "2" },
+    envs: { FROM_CREATE: "created", BOTH: "create" },
+    timeoutMs: 600_000,
+  });
+});
+
+afterAll(async () => {
+  await sandbox?.kill();
+  for (const id of made) await keys.remove(id).catch(() => undefined);
+  await gateway?.close();
+});
+
+/** What comes of polling until it is there. */
+async function until<T>(poll: () => T | undefined | Promise<T | undefined>): Promise<T> {
+  for (let i = 0; i < 200; i++) {
+    const value = await poll();
+    if (value !== undefined) return value;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  throw new Error("it did not come");
+}
+
+describe("control plane", () => {
+  test("a sandbox is described, listed by pages and found by its metadata", async () => {
+    const info = await sandbox.getInfo();
+    expect(info).toMatchObject({
+      sandboxId: sandbox.sandboxId,
+      templateId: "base",
+      state: "running",
+      metadata: { task: "é=&1", other: "2" },
+    });
+    expect(info.endAt.getTime() - info.startedAt.getTime()).toBe(600_000);
+    expect(await sandbox.isRunning()).toBe(true);
+
+    const ids = async (query: object): Promise<string[]> => {
+      const pages = Sandbox.list({ ...options, limit: 1, ...query });
+      const found: string[] = [];
+      while (pages.hasNext) found.push(...(await pages.nextItems()).map((one) => one.sandboxId));
+      return found;
+    };
+    expect(await ids({ query: { metadata: { task: "é=&1" } } })).toEqual([sandbox.sandboxId]);
+    expect(await ids({ query: { metadata: { task: "1" } } })).toEqual([]);
+    expect(await ids({ query: { state: ["paused"] } })).toEqual([]);
+  });
+
+  test("its time limit is set anew, and connecting never shortens it", async () => {
+    await sandbox.setTimeout(500_000);
+    const end = async (): Promise<number> => (await sandbox.getInfo()).endAt.getTime();
+    const before = await end();
+    expect(Math.abs(before - Date.now() - 500_000)).toBeLessThan(20_000);
+    const again = await Sandbox.connect(sandbox.sandboxId, { ...options, timeoutMs: 10_000 });
+    expect(again.sandboxId).toBe(sandbox.sandboxId);
+    expect(await end()).toBe(before);
+    await Sandbox.connect(sandbox.sandboxId, { ...options, timeoutMs: 900_000 });
+    expect(await end()).toBeGreaterThan(before);
+  });
+
+  test("strangers and other projects get nothing, in the classes that the client has for it", async () => {
+    const other = await client("other");
+    const { sandboxId } = sandbox;
+    await expect(Sandbox.connect(sandboxId, other)).rejects.toThrow(SandboxNotFoundError);
+    await expect(Sandbox.getInfo(sandboxId, other)).rejects.toThrow(SandboxNotFoundError);
+    expect(await Sandbox.kill(sandboxId, other)).toBe(false);
+    expect(await Sandbox.list(other).nextItems()).toEqual([]);
+    const nobody = { ...options, apiKey: `e2b_${"0".repeat(48)}` };
+    await expect(Sandbox.create("base", nobody)).rejects.toThrow(AuthenticationError);
+    await expect(Sandbox.create("no-such-template", options)).rejects.toThrow(/no-such-template/);
+    expect(await Sandbox.kill("vm-00000000", options)).toBe(false);
+  });
+});
+
+describe("commands", () => {
+  test("output, status, directory, user and environment are a command's own", async () => {
+    const hello = await sandbox.commands.run("echo hello; echo oops >&2");
+    expect(hello).toMatchObject({ stdout: "hello\n", stderr: "oops\n", exitCode: 0 });
+    const failure = await sandbox.commands.run("echo partial; exit 7").catch((e: unknown) => e);
+    expect(failure).toBeInstanceOf(CommandExitError);
+    expect(failure).toMatchObject({ exitCode: 7, stdout: "partial\n" });
+    const { stdout } = await sandbox.commands.run(
+      'echo "$PWD $USER $HOME $FROM_CREATE $BOTH $OWN $E2B_SANDBOX $E2B_SANDBOX_ID"; id -un; sudo id -un',
+      { envs: { OWN: "own", BOTH: "call" } },
+    );
+    expect(stdout).toBe(
+      `/home/user user /home/user created call own true ${sandbox.sandboxId}\nuser\nroot\n`,
+    );
+    const asRoot = await sandbox.commands.run("pwd; id -un; echo $HOME", {
+      user: "root",
+      cwd: "/tmp",
+    });
+    expect(asRoot.stdout).toBe("/tmp\nroot\n/root\n");
+    await expect(sandbox.commands.run("true", { user: "nobody-here" })).rejects.toThrow(
+      AuthenticationError,
+    );
+    await expect(sandbox.commands.run("true", { cwd: "/no/such" })).rejects.toThrow(
+      InvalidArgumentError,
+    );
+  });
+
+  test("output comes as it is printed, whole characters and megabytes of it", async () => {
+    const parts: string[] = [];
+    await sandbox.commands.run("echo one; sleep 0.4; echo two", {
+      onStdout: (text) => void parts.push(text),
+    });
+    expect(parts).toEqual(["one\n", "two\n"]);
+    const big = await sandbox.commands.run("yes ä€😀 | head -c 3000000");
+    expect(Buffer.byteLength(big.stdout)).toBeGreaterThanOrEqual(2_999_997);
+    expect(big.stdout.startsWith("ä€😀\nä€😀\n")).toBe(true);
+  });
+
+  test("a command in the background is listed, fed, reconnected to and killed", async () => {
+    const cat = await sandbox.commands.run("while read -r line; do echo got $line; done", {
+      background: true,
+      stdin: true,
+    });
+    const listed = await sandbox.commands.list();
+    expect(listed.find(({ pid }) => pid === cat.pid)).toMatchObject({ cmd: "/bin/bash" });
+    await sandbox.commands.sendStdin(cat.pid, "first\n");
+    await until(() => (cat.stdout.includes("got first") ? true : undefined));
+    await cat.disconnect();
+    let heard = "";
+    const again = await sandbox.commands.connect(cat.pid, {
+      onStdout: (text) => void (heard += text),
+    });
+    await again.sendStdin("second\n");
+    await until(() => (heard === "got second\n" ? true : undefined));
+    await again.closeStdin();
+    expect((await again.wait()).exitCode).toBe(0);
+    expect((await sandbox.commands.list()).some(({ pid }) => pid === cat.pid)).toBe(false);
+
+    const sleeper = await sandbox.commands.run("sleep 1000", { background: true });
+    expect(await sandbox.commands.kill(sleeper.pid)).toBe(true);
+    expect(await sleeper.wait().catch((e: unknown) => e)).toBeInstanceOf(CommandExitError);
+    expect(await sandbox.commands.kill(sleeper.pid)).toBe(false);
+    await expect(sandbox.commands.connect(999_999)).rejects.toThrow(NotFoundError);
+    await expect(sandbox.commands.sendStdin(999_999, "x")).rejects.toThrow(NotFoundError);
+  });
+
+  test("a command past its time limit is given up", async () => {
+    await expect(sandbox.commands.run("sleep 30", { timeoutMs: 1_000 })).rejects.toThrow(
+      TimeoutError,
+    );
+  });
+
+  test("a terminal takes keys and its size", async () => {
+    let screen = "";
+    const decoder = new TextDecoder();
+    const pty = await sandbox.pty.create({
+      cols: 80,
+      rows: 24,
+      envs: { IN_PTY: "yes" },
+      onData: (bytes) => void (screen += decoder.decode(bytes)),
+    });
+    const type = async (keys: string): Promise<void> =>
+      await sandbox.pty.sendInput(pty.pid, new TextEncoder().encode(keys));
+    await type("echo $IN_PTY; stty size; tty >/dev/null && echo 'a t''ty'\n");
+    await until(() => (screen.includes("a tty") ? true : undefined));
+    expect(screen).toContain("24 80");
+    await sandbox.pty.resize(pty.pid, { cols: 100, rows: 40 });
+    await type("stty size\n");
+    await until(() => (screen.includes("40 100") ? true : undefined));
+    expect(await sandbox.pty.kill(pty.pid)).toBe(true);
+    expect(await pty.wait().catch((e: unknown) => e)).toBeInstanceOf(CommandExitError);
+    const second = await sandbox.pty.create({ cols: 80, rows: 24, onData: () => undefined });
+    await sandbox.pty.sendInput(second.pid, new TextEncoder().encode("exit 3\n"));
+    expect(await second.wait().catch((e: unknown) => e)).toMatchObject({ exitCode: 3 });
+  });
+});
+
+describe("files", () => {
+  test("what is written is read in every form", async () => {
+    const { files } = sandbox;
+    expect(await files.write("dir/note.txt", "Grüße")).toMatchObject({
+      name: "note.txt",
+      path: "/home/user/dir/note.txt",
+      type: FileType.FILE,
+    });
+    expect(await files.read("/home/user/dir/note.txt")).toBe("Grüße");
+    const bytes = Uint8Array.from({ length: 300_000 }, (_, i) => (i * 7) % 256);
+    await files.write("~/bytes", bytes.buffer);
+    const hash = createHash("sha256").update(bytes).digest("hex");
+    expect((await sandbox.commands.run("sha256sum bytes")).stdout).toContain(hash);
+    const read = await files.read("bytes", { format: "bytes" });
+    expect(createHash("sha256").update(read).digest("hex")).toBe(hash);
+    expect((await files.read("bytes", { format: "blob" })).size).toBe(bytes.length);
+    let streamed = 0;
+    for await (const part of await files.read("bytes", { format: "stream" }))
+      streamed += part.length;
+    expect(streamed).toBe(bytes.length);
+    await files.write("empty", "");
+    expect(await files.read("empty")).toBe("");
+    const several = await files.write([
+      { path: "several/a", data: "A" },
+      { path: "several/b", data: new Blob(["B"]) },
+    ]);
+    expect(several.map(({ path }) => path)).toEqual([
+      "/home/user/several/a",
+      "/home/user/several/b",
+    ]);
+    await files.write("zipped", "z".repeat(100_000), { gzip: true });
+    expect(await files.read("zipped", { gzip: true })).toBe("z".repeat(100_000));
+    const owned = await sandbox.commands.run("stat -c %U:%G:%a dir dir/note.txt bytes");
+    expect(owned.stdout).toBe("user:user:755\nuser:user:644\nuser:user:644\n");
+    await files.write("/root/secret", "root's", { user: "root" });
+    expect(await files.read("/root/secret", { user: "root" })).toBe("root's");
+    await expect(files.read("nothing/here")).rejects.toThrow(FileNotFoundError);
+    await expect(files.read("dir")).rejects.toThrow(InvalidArgumentError);
+    await expect(files.write("dir", "x")).rejects.toThrow(InvalidArgumentError);
+  });
+
+  test("directories are made, listed to a depth, moved and removed", async () => {
+    const { files } = sandbox;
+    expect(await files.makeDir("tree/deep/er")).toBe(true);
+    expect(await files.makeDir("tree/deep/er")).toBe(false);
+    await files.write("tree/deep/f", "12345");
+    await sandbox.commands.run("ln -s deep/f tree/link; ln -s nowhere tree/dangling");
+    const names = async (depth: number): Promise<string[]> =>
+      (await files.list("tree", { depth })).map(({ path }) =>
+        path.slice("/home/user/tree/".length),
+      );
+    expect(await names(1)).toEqual(["dangling", "deep", "link"]);
+    expect(await names(2)).toEqual(["dangling", "deep", "deep/er", "deep/f", "link"]);
+    await expect(files.list("tree", { depth: 0 })).rejects.toThrow(InvalidArgumentError);
+    await expect(files.list("tree/deep/f")).rejects.toThrow(InvalidArgumentError);
+    await expect(files.list("no/such")).rejects.toThrow(FileNotFoundError);
+    expect(await files.getInfo("tree/deep/f")).toMatchObject({
+      name: "f",
+      type: FileType.FILE,
+      size: 5,
+      mode: 0o644,
+      permissions: "-rw-r--r--",
+      owner: "user",
+      group: "user",
+    });
+    expect(await files.getInfo("tree/link")).toMatchObject({
+      name: "link",
+      symlinkTarget: "/home/user/tree/deep/f",
+    });
+    expect(await files.rename("tree/deep/f", "tree/new/place")).toMatchObject({ name: "place" });
+    expect(await files.exists("tree/deep/f")).toBe(false);
+    expect(await files.exists("tree/new/place")).toBe(true);
+    await expect(files.rename("tree/nothing", "x")).rejects.toThrow(FileNotFoundError);
+    await files.remove("tree");
+    expect(await files.exists("tree")).toBe(false);
+    await files.remove("tree");
+  });
+
+  test("metadata of files are attributes that the guest sees, sets and keeps", async () => {
+    const { files } = sandbox;
+    await files.write("tagged", "1", { metadata: { author: "me", kind: "draft" } });
+    expect((await files.getInfo("tagged")).metadata).toEqual({ author: "me", kind: "draft" });
+    await sandbox.commands.run(
+      "python3 -c \"import os; os.setxattr('tagged', 'user.e2b.inside', b'yes')\"; mv tagged moved; cp -a moved copied",
+    );
+    const all = { author: "me", kind: "draft", inside: "yes" };
+    expect((await files.getInfo("copied")).metadata).toEqual(all);
+    const listed = await files.list(".");
+    expect(listed.find(({ name }) => name === "moved")?.metadata).toEqual(all);
+    await files.write("moved", "2", { metadata: { author: "you" } });
+    expect((await files.getInfo("moved")).metadata).toEqual({ author: "you" });
+    await expect(files.write("x", "", { metadata: { a: "x".repeat(5000) } })).rejects.toThrow();
+  });
+
+  test("changes below a directory are told", async () => {
+    const { files } = sandbox;
+    await files.makeDir("watched/sub");
+    await files.write("watched/sub/known", "1");
+    const seen: string[] = [];
+    const handle = await files.watchDir(
+      "watched",
+      ({ type, name }) => void seen.push(`${type} ${name}`),
+      { recursive: true },
+    );
+    await files.write("watched/sub/known", "2");
+    await until(() => seen.find((one) => one === `${FilesystemEventType.WRITE} sub/known`));
+    await files.rename("watched/sub/known", "watched/renamed");
+    await until(() => seen.find((one) => one === `${FilesystemEventType.RENAME} sub/known`));
+    await until(() => seen.find((one) => one === `${FilesystemEventType.CREATE} renamed`));
+    await files.write("watched/new/dir/file", "1");
+    await until(() => seen.find((one) => one === `${FilesystemEventType.CREATE} new/dir/file`));
+    await files.remove("watched/renamed");
+    await until(() => seen.find((one) => one === `${FilesystemEventType.REMOVE} renamed`));
+    await handle.stop();
+    await expect(files.watchDir("no/such", () => undefined)).rejects.toThrow(FileNotFoundError);
+  });
+
+  test("signed addresses need nothing else, and a wrong or late one gets nothing", async () => {
+    const up = await sandbox.uploadUrl("signed.txt");
+    const form = new FormData();
+    form.append("file", new Blob(["by address"]), "ignored");
+    expect((await fetch(up, { method: "POST", body: form })).status).toBe(200);
+    const down = await sandbox.downloadUrl("signed.txt", { useSignatureExpiration: 60_000 });
+    const reply = await fetch(down);
+    expect([reply.status, await reply.text()]).toEqual([200, "by address"]);
+    const wrong = new URL(down);
+    wrong.searchParams.set("path", "bytes");
+    expect((await fetch(wrong)).status).toBe(401);
+    const late = await sandbox.downloadUrl("signed.txt", { useSignatureExpiration: -60 });
+    expect((await fetch(late)).status).toBe(401);
+    expect((await fetch(`${gateway.url}/files?path=signed.txt`)).status).toBe(401);
+  });
+});
+
+describe("its end", () => {
+  test("who listens is told, and it is gone", async () => {
+    const vmsan = new Vmsan({ dir: preparedDir });
+    const { sandboxId } = sandbox;
+    const running = sandbox.commands.run("sleep 1000").catch((error: unknown) => error);
+    await until(
+      async () =>
+        (await sandbox.commands.list()).some(({ args }) => args.includes("sleep 1000")) ||
+        undefined,
+    );
+    expect(await sandbox.kill()).toBe(true);
+    expect(await running).toBeInstanceOf(TimeoutError);
+    expect(await sandbox.isRunning()).toBe(false);
+    expect(await sandbox.kill()).toBe(false);
+    await expect(sandbox.commands.run("true")).rejects.toThrow(TimeoutError);
+    await expect(Sandbox.connect(sandboxId, options)).rejects.toThrow(SandboxNotFoundError);
+    expect((await vmsan.list()).some(({ id }) => id === sandboxId)).toBe(false);
+  });
+});
