@@ -1,0 +1,141 @@
+/** Which VMs there are: each found by ID or name, and changed by one call at a time. */
+import type { AgentChannel } from "../agent/channel.ts";
+import type { ResourceUser, VmView } from "../model/api.ts";
+import type { VmRecord } from "../model/vm.ts";
+import { newVmId, parseVmRef } from "../util/names.ts";
+import { damaged } from "./damaged.ts";
+import type { Entry, EventLog } from "./entry.ts";
+import type { BrokenRecord, VmRecords } from "./records.ts";
+import { nameTaken, notFound, notRunning, removed } from "./refusals.ts";
+import type { Stages } from "./stages.ts";
+import { viewOf } from "./view.ts";
+
+/** All VMs of one VMSAN_DIR, as this process holds them, with what every change of one needs. */
+export class VmTable {
+  readonly entries = new Map<string, Entry>();
+  /** VMs whose records cannot be read. */
+  readonly broken = new Map<string, BrokenRecord>();
+  readonly records: VmRecords;
+  readonly stages: Stages;
+  readonly log: EventLog;
+  /** Others that need images and kernels of the store. */
+  otherUsers: () => ResourceUser[] = () => [];
+
+  constructor(records: VmRecords, stages: Stages, log: EventLog) {
+    this.records = records;
+    this.stages = stages;
+    this.log = log;
+  }
+
+  /** A VM by its ID or name. @throws ERR_VM_NOT_FOUND */
+  find(ref: string): Entry {
+    parseVmRef(ref);
+    const broken = this.broken.get(ref);
+    if (broken !== undefined) throw damaged(broken);
+    const byId = this.entries.get(ref);
+    if (byId !== undefined) return byId;
+    for (const entry of this.entries.values()) if (entry.record.name === ref) return entry;
+    throw notFound(ref);
+  }
+
+  /** Change a VM, one call at a time; nothing is changed, or saved, of one that is removed. */
+  async exclusively<T>(ref: string, body: (entry: Entry) => Promise<T>): Promise<T> {
+    const entry = this.find(ref);
+    return await entry.mutex.run(async () => {
+      if (entry.removing === true) throw notFound(ref);
+      return await body(entry);
+    });
+  }
+
+  /** @throws ERR_VM_NAME_TAKEN when another VM has the name */
+  requireFreeName(name: string | undefined): void {
+    if (name === undefined) return;
+    for (const { record } of this.entries.values()) {
+      if (record.name === name) throw nameTaken(name, record.id);
+    }
+  }
+
+  /** A new ID with its directory. */
+  protected async claimId(): Promise<string> {
+    for (;;) {
+      const id = newVmId();
+      if (!this.entries.has(id) && (await this.records.claim(id))) return id;
+    }
+  }
+
+  /** All VMs as they are now, oldest first. */
+  list(): VmView[] {
+    return [...this.entries.values()]
+      .map(({ record }) => viewOf(record))
+      .toSorted((a, b) => a.createdAt.localeCompare(b.createdAt) || a.id.localeCompare(b.id));
+  }
+
+  /** VMs whose records cannot be read, and why. */
+  listDamaged(): BrokenRecord[] {
+    return [...this.broken.values()];
+  }
+
+  /** All that need images, disks and kernels of the store. */
+  users(): ResourceUser[] {
+    return [...this.list(), ...this.otherUsers()];
+  }
+
+  /** One VM as it is now. @throws ERR_VM_NOT_FOUND */
+  get(ref: string): VmView {
+    return viewOf(this.find(ref).record);
+  }
+
+  /** The channel to a running VM's agent. @throws ERR_VM_NOT_RUNNING */
+  channel(ref: string): AgentChannel {
+    const entry = this.find(ref);
+    if (entry.removing === true) throw removed(ref);
+    if (entry.guest === undefined || entry.record.status !== "running") {
+      throw notRunning(ref, entry.record);
+    }
+    return entry.guest.channel;
+  }
+
+  /** Path of a VM's console log. */
+  consolePath(ref: string): string {
+    const { record } = this.find(ref);
+    return this.stages.driver(record.driver).consolePath(record.spec);
+  }
+
+  /** Whether any VM runs or is being made. */
+  get active(): boolean {
+    return [...this.entries.values()].some(
+      (entry) => entry.guest !== undefined || entry.busy !== undefined,
+    );
+  }
+
+  /** Tell those who wait for a VM's change of state. */
+  protected changed(entry: Entry): void {
+    for (const wake of entry.watchers) wake();
+    entry.watchers.clear();
+  }
+
+  /** Resolves at a VM's next change of state. */
+  async change(entry: Entry, signal: AbortSignal): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      entry.watchers.add(resolve);
+      signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+    });
+  }
+
+  /**
+   * Save what is so whether it can be saved or not (the disk may be full): the next daemon sees
+   * for itself that nothing of the VM runs.
+   */
+  protected async saveIfPossible(record: VmRecord): Promise<void> {
+    try {
+      await this.records.save(record);
+    } catch (error) {
+      this.log.error(`${record.id}: cannot save that it is ${record.status}`, error);
+    }
+  }
+
+  /** Log what of a VM could not be cleaned up. */
+  report(id: string, failed: readonly { what: string; why: string }[]): void {
+    for (const { what, why } of failed) this.log.error(`${id}: could not ${what}: ${why}`);
+  }
+}
