@@ -1,32 +1,13 @@
 /** A guest kernel as the judge of our disks: it reads them, writes to them and grows them. */
-import {
-  chmod,
-  chown,
-  link,
-  mkdir,
-  mkdtemp,
-  open,
-  rm,
-  symlink,
-  truncate,
-  writeFile,
-} from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { chmod, chown, link, mkdir, open, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
+import { installation, temporary } from "../fixtures/ladder.ts";
 import { busyboxLayer, put, tool, umociImage } from "./images.ts";
-import { freshDir, removeDir, vmsanJson, vmsanOk } from "./support.ts";
+import { vmsanJson, vmsanOk } from "./support.ts";
 
-let dir = "";
-let work = "";
-beforeAll(async () => {
-  dir = await freshDir(["kernels", "initramfs", "probes"]);
-  work = await mkdtemp(join(tmpdir(), "vmsan-disks-"));
-});
-afterAll(async () => {
-  await removeDir(dir);
-  await rm(work, { recursive: true, force: true });
-});
+const here = installation("kernel");
+const work = temporary();
 
 /** Everything below /tree that a program can see, a line each. */
 const LISTING = `cd /tree
@@ -74,39 +55,39 @@ async function expectClean(image: string): Promise<void> {
 }
 
 test("a guest sees umoci's tree, writes, and grows its disk while it is mounted", async () => {
-  const image = await umociImage(join(work, "odd"), [busyboxLayer, oddFiles, resizeTool]);
-  const bundle = join(work, "bundle");
+  const image = await umociImage(join(work.path, "odd"), [busyboxLayer, oddFiles, resizeTool]);
+  const bundle = join(work.path, "bundle");
   await tool("umoci", "unpack", "--image", image.slice("oci:".length), bundle);
   const wanted = await tool("chroot", join(bundle, "rootfs"), "/bin/sh", "-c", LISTING);
   expect(wanted.split("\n").length).toBeGreaterThan(1300);
 
   const { vmId } = await vmsanJson<{ vmId: string }>(
     ["create", "--memory", "256", "--disk", "1gb", "--from-image", image],
-    { dir },
+    here,
   );
   const exec = (script: string): Promise<string> =>
-    vmsanOk(["exec", vmId, "--", "/bin/sh", "-c", script], { dir });
+    vmsanOk(["exec", vmId, "--", "/bin/sh", "-c", script], here);
   const lines = (text: string): string[] => text.split("\n").toSorted();
   expect(lines(await exec(LISTING))).toEqual(lines(wanted));
 
-  const { rootfs } = await vmsanJson<{ rootfs: string }>(["inspect", vmId], { dir });
-  const upper = join(dir, "vms", vmId, "upper.ext4");
+  const { rootfs } = await vmsanJson<{ rootfs: string }>(["inspect", vmId], here);
+  const upper = join(here.dir, "vms", vmId, "upper.ext4");
   const fill = (file: string): string =>
     `busybox dd if=/dev/urandom of=${file} bs=64k count=100 2>/dev/null && busybox sha256sum ${file}`;
   const written = await exec(`rm /tree/many/file-number-7 && ${fill("/written")}`);
-  await vmsanOk(["stop", vmId], { dir });
+  await vmsanOk(["stop", vmId], here);
   await expectClean(rootfs);
   await expectClean(upper);
 
   await truncate(upper, 20 * 2 ** 30);
-  await vmsanOk(["start", vmId], { dir });
+  await vmsanOk(["start", vmId], here);
   const size = await exec(
     `busybox mkdir /disk && busybox mount /dev/vdb /disk && resize2fs /dev/vdb >&2 && ${fill("/after")} >&2
     busybox df -m /disk | busybox awk 'NR > 1 { print $2 }'; busybox umount /disk; busybox sync`,
   );
   expect(Number(size)).toBeGreaterThan(19_000);
   expect(await exec("busybox sha256sum /written")).toBe(written);
-  await vmsanOk(["stop", vmId], { dir });
+  await vmsanOk(["stop", vmId], here);
   await expectClean(upper);
   const said = await tool("dumpe2fs", "-h", upper);
   expect(said).toMatch(/^Block count: +5242880$/m);

@@ -1,44 +1,20 @@
 /** What goes wrong ends in a coded error with cause and fix, and leaves nothing behind. */
 import { createHash } from "node:crypto";
-import {
-  cp,
-  mkdir,
-  mkdtemp,
-  readFile,
-  readdir,
-  rm,
-  stat,
-  truncate,
-  writeFile,
-} from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { cp, mkdir, readFile, readdir, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
+import { installation, temporary } from "../fixtures/ladder.ts";
 import { busyboxLayer, tool, umociImage } from "./images.ts";
-import {
-  errorCode,
-  freshDir,
-  preparedDir,
-  strayProcesses,
-  removeDir,
-  tree,
-  vmsan,
-} from "./support.ts";
+import { errorCode, preparedDir, strayProcesses, tree, vmsan } from "./support.ts";
 
-let dir = "";
-let work = "";
+const here = installation("kernel");
+const work = temporary();
 let good = "";
 beforeAll(async () => {
-  dir = await freshDir(["kernels", "initramfs", "probes"]);
-  work = await mkdtemp(join(tmpdir(), "vmsan-failures-"));
-  good = (await umociImage(join(work, "good"), [busyboxLayer])).slice(
+  good = (await umociImage(join(work.path, "good"), [busyboxLayer])).slice(
     "oci:".length,
     -":latest".length,
   );
-});
-afterAll(async () => {
-  await removeDir(dir);
-  await rm(work, { recursive: true, force: true });
 });
 
 interface Descriptor {
@@ -55,7 +31,7 @@ interface Manifest {
 async function copyOf(
   name: string,
 ): Promise<{ layout: string; manifest: Manifest; blob: (d: Descriptor) => string }> {
-  const layout = join(work, name);
+  const layout = join(work.path, name);
   await cp(good, layout, { recursive: true });
   const blob = (descriptor: Descriptor): string =>
     join(layout, "blobs/sha256", descriptor.digest.slice(7));
@@ -87,9 +63,9 @@ const run = (image: string): string[] => ["run", "--memory", "256", image, "--",
 
 /** Nothing of a failed run is there: no VM, no process but the daemon, no half cache entry. */
 async function nothingLeft(): Promise<void> {
-  expect(await readdir(join(dir, "vms")).catch(() => [])).toEqual([]);
-  expect(strayProcesses(dir)).toEqual([]);
-  const half = (await tree(dir)).filter((path) => /\.tmp-|\.building|\/leases\/./.test(path));
+  expect(await readdir(join(here.dir, "vms")).catch(() => [])).toEqual([]);
+  expect(strayProcesses(here.dir)).toEqual([]);
+  const half = (await tree(here.dir)).filter((path) => /\.tmp-|\.building|\/leases\/./.test(path));
   expect(half).toEqual([]);
 }
 
@@ -100,7 +76,7 @@ test("a corrupt blob", async () => {
   const bytes = await readFile(blob(layer));
   bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 0xff;
   await writeFile(blob(layer), bytes);
-  expect(await errorCode(run(`oci:${layout}:latest`), { dir })).toMatch(/^ERR_(IMAGE|LAYER)_/);
+  expect(await errorCode(run(`oci:${layout}:latest`), here)).toMatch(/^ERR_(IMAGE|LAYER)_/);
   await nothingLeft();
 });
 
@@ -109,7 +85,7 @@ test("a truncated layer", async () => {
   const layer = manifest.layers[0];
   if (layer === undefined) throw new Error("no layer");
   await truncate(blob(layer), (await stat(blob(layer))).size - 1000);
-  expect(await errorCode(run(`oci:${layout}:latest`), { dir })).toMatch(/^ERR_(IMAGE|LAYER)_/);
+  expect(await errorCode(run(`oci:${layout}:latest`), here)).toMatch(/^ERR_(IMAGE|LAYER)_/);
   await nothingLeft();
 });
 
@@ -120,7 +96,7 @@ test("a wrong media type", async () => {
     mediaType: "application/vnd.example.unknown",
   }));
   await putManifest(layout, { ...manifest, layers });
-  expect(await errorCode(run(`oci:${layout}:latest`), { dir })).toMatch(/^ERR_IMAGE_/);
+  expect(await errorCode(run(`oci:${layout}:latest`), here)).toMatch(/^ERR_IMAGE_/);
   await nothingLeft();
 });
 
@@ -132,19 +108,19 @@ test("a missing manifest, a missing tag, a missing directory", async () => {
   const first = index.manifests[0];
   if (first === undefined) throw new Error("an index without manifests");
   await rm(blob(first));
-  expect(await errorCode(run(`oci:${layout}:latest`), { dir })).toMatch(/^ERR_IMAGE_/);
-  expect(await errorCode(run(`oci:${good}:no-such-tag`), { dir })).toMatch(/^ERR_IMAGE_/);
-  expect(await errorCode(run(`oci:${work}/nowhere`), { dir })).toMatch(/^ERR_IMAGE_/);
-  expect(await errorCode(run(`docker-archive:${work}/nowhere.tar`), { dir })).toMatch(
+  expect(await errorCode(run(`oci:${layout}:latest`), here)).toMatch(/^ERR_IMAGE_/);
+  expect(await errorCode(run(`oci:${good}:no-such-tag`), here)).toMatch(/^ERR_IMAGE_/);
+  expect(await errorCode(run(`oci:${work.path}/nowhere`), here)).toMatch(/^ERR_IMAGE_/);
+  expect(await errorCode(run(`docker-archive:${work.path}/nowhere.tar`), here)).toMatch(
     /^ERR_IMAGE_/,
   );
   await nothingLeft();
 });
 
 test.runIf(process.getuid?.() === 0)("a full disk while building", async () => {
-  const small = join(work, "small");
+  const small = join(work.path, "small");
   await mkdir(small);
-  const image = await umociImage(join(work, "big"), [
+  const image = await umociImage(join(work.path, "big"), [
     busyboxLayer,
     async (rootfs) =>
       void (await tool(
@@ -173,20 +149,20 @@ test.runIf(process.getuid?.() === 0)("a full disk while building", async () => {
 
 test("a kernel that does not boot", async () => {
   const image = `oci:${good}:latest`;
-  const text = join(work, "not-a-kernel");
+  const text = join(work.path, "not-a-kernel");
   await writeFile(text, "this is no kernel\n");
-  expect(await errorCode(["create", "--kernel", text, "--from-image", image], { dir })).toMatch(
+  expect(await errorCode(["create", "--kernel", text, "--from-image", image], here)).toMatch(
     /^ERR_KERNEL_/,
   );
-  const missing = ["create", "--kernel", join(work, "nowhere"), "--from-image", image];
-  expect(await errorCode(missing, { dir })).toBe("ERR_SETUP_NO_KERNEL");
+  const missing = ["create", "--kernel", join(work.path, "nowhere"), "--from-image", image];
+  expect(await errorCode(missing, here)).toBe("ERR_SETUP_NO_KERNEL");
   await nothingLeft();
 });
 
 test("a guest that does not come up: the console's last lines, within the time limit", async () => {
-  const broken = join(work, "broken.ext4");
+  const broken = join(work.path, "broken.ext4");
   await writeFile(broken, Buffer.alloc(1 << 20));
-  const outcome = await vmsan(["create", "--json", "--memory", "256", "--rootfs", broken], { dir });
+  const outcome = await vmsan(["create", "--json", "--memory", "256", "--rootfs", broken], here);
   expect(outcome.code).toBe(1);
   const { error } = JSON.parse(outcome.stdout.toString()) as {
     error: { code: string; why: string; details: { console: string[] } };

@@ -6,20 +6,19 @@ import { connect } from "node:net";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { freshDir, removeDir, vmsanJson } from "./support.ts";
+import { beforeAll, expect, test } from "vitest";
+import { installation } from "../fixtures/ladder.ts";
+import { vmsanJson } from "./support.ts";
 
 const CROWD = 2000;
-let dir = "";
+const here = installation("nothing");
 let socketPath = "";
 let pid = 0;
 
 beforeAll(async () => {
-  dir = await freshDir([]);
-  pid = (await vmsanJson<{ pid: number }>(["daemon", "start"], { dir })).pid;
-  socketPath = join(dir, "run/daemon.sock");
+  pid = (await vmsanJson<{ pid: number }>(["daemon", "start"], here)).pid;
+  socketPath = join(here.dir, "run/daemon.sock");
 });
-afterAll(() => removeDir(dir));
 
 /** Resident memory of the daemon in MiB. */
 function daemonMib(): number {
@@ -45,8 +44,8 @@ async function ask(
 
 /** It still serves, and is the same process. */
 async function serves(): Promise<void> {
-  expect(await vmsanJson(["list"], { dir })).toMatchObject({ count: 0 });
-  expect((await vmsanJson<{ pid: number }>(["daemon", "status"], { dir })).pid).toBe(pid);
+  expect(await vmsanJson(["list"], here)).toMatchObject({ count: 0 });
+  expect((await vmsanJson<{ pid: number }>(["daemon", "status"], here)).pid).toBe(pid);
 }
 
 test("giant and senseless bodies", async () => {

@@ -1,24 +1,16 @@
 /** In a real guest: what of an odd image configuration only a kernel and a boot can show. */
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { expect, test } from "vitest";
+import { installation, temporary } from "../fixtures/ladder.ts";
 import { dockerArchive } from "../image-configs/image.ts";
-import { freshDir, removeDir, vmsan, vmsanOk } from "./support.ts";
+import { vmsan, vmsanOk } from "./support.ts";
 
-let dir = "";
-let work = "";
-beforeAll(async () => {
-  dir = await freshDir();
-  work = await mkdtemp(join(tmpdir(), "vmsan-odd-"));
-});
-afterAll(async () => {
-  await removeDir(dir);
-  await rm(work, { recursive: true });
-});
+const here = installation("kernel");
+const work = temporary();
 
 test("one image with all of it: root's mode, missing directories, numbers, Env, entrypoint", async () => {
-  const archive = join(work, "odd.tar");
+  const archive = join(work.path, "odd.tar");
   const given = {
     name: "odd",
     config: {
@@ -37,16 +29,16 @@ test("one image with all of it: root's mode, missing directories, numbers, Env, 
   const first = "1000\n/made/by/engine\n755 0:0\n555 7:8\n755 0:0\n";
   await vmsanOk(
     ["create", "--name", "odd", "--memory", "256", "--from-image", `docker-archive:${archive}`],
-    { dir },
+    here,
   );
-  expect(await vmsanOk(["exec", "odd", "/bin/sh", "-c", given.probe], { dir })).toBe(first);
+  expect(await vmsanOk(["exec", "odd", "/bin/sh", "-c", given.probe], here)).toBe(first);
   // Entered as root, as runc does; the command itself may not look inside.
   const closed = ["exec", "-w", "/secret", "odd", "sh", "-c", "pwd; ls 2>/dev/null || echo no"];
-  expect(await vmsanOk(closed, { dir })).toBe("/secret\nno\n");
+  expect(await vmsanOk(closed, here)).toBe("/secret\nno\n");
   // What root has changed stays across a stop and a start.
-  await vmsanOk(["exec", "odd", "--sudo", "chmod", "0711", "/"], { dir });
-  await vmsanOk(["stop", "odd"], { dir });
-  await vmsanOk(["start", "odd"], { dir });
-  const second = await vmsan(["exec", "odd", "stat", "-c", "%a %u:%g", "/"], { dir });
+  await vmsanOk(["exec", "odd", "--sudo", "chmod", "0711", "/"], here);
+  await vmsanOk(["stop", "odd"], here);
+  await vmsanOk(["start", "odd"], here);
+  const second = await vmsan(["exec", "odd", "stat", "-c", "%a %u:%g", "/"], here);
   expect([second.code, second.stdout.toString(), second.stderr]).toEqual([0, "711 7:8\n", ""]);
 });

@@ -1,34 +1,34 @@
 /** `vmsan image …` on the store: names, disk use, archives that skopeo reads, and what prune spares. */
 import { createReadStream } from "node:fs";
-import { mkdtemp, readFile, readdir, rm, stat } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { installation, temporary } from "../fixtures/ladder.ts";
 import { startFaulty } from "../registry/faulty.ts";
 import type { FaultyRegistry } from "../registry/faulty.ts";
 import { makeImage, noise, tarOf } from "../registry/fixture.ts";
 import type { FixtureImage } from "../registry/fixture.ts";
 import { busyboxLayer, tool } from "./images.ts";
-import { errorCode, freshDir, removeDir, vmsan, vmsanJson, vmsanOk } from "./support.ts";
+import { errorCode, vmsan, vmsanJson, vmsanOk } from "./support.ts";
 
 interface Listed {
   images: { names: string[]; digest: string; usedBy: string[]; sizeBytes: number }[];
   blobBytes: number;
 }
 
-let dir = "";
-let work = "";
+const here = installation("kernel");
+const work = temporary();
 let registry: FaultyRegistry;
 let app: FixtureImage;
 let other: FixtureImage;
 
 const name = (tag: string): string => `${registry.host}/test/app:${tag}`;
-const list = (): Promise<Listed> => vmsanJson<Listed>(["image", "ls"], { dir });
-const pull = (tag: string): Promise<string> => vmsanOk(["image", "pull", name(tag)], { dir });
+const list = (): Promise<Listed> => vmsanJson<Listed>(["image", "ls"], here);
+const pull = (tag: string): Promise<string> => vmsanOk(["image", "pull", name(tag)], here);
 const prune = (
   ...flags: string[]
 ): Promise<{ images: number; blobs: number; freedBytes: number }> =>
-  vmsanJson(["image", "prune", ...flags], { dir });
+  vmsanJson(["image", "prune", ...flags], here);
 
 /** Bytes that the files of a directory occupy. */
 async function allocated(path: string): Promise<number> {
@@ -38,13 +38,11 @@ async function allocated(path: string): Promise<number> {
 }
 
 beforeAll(async () => {
-  dir = await freshDir(["kernels", "initramfs", "probes"]);
-  work = await mkdtemp(join(tmpdir(), "vmsan-store-e2e-"));
-  const tree = join(work, "tree");
+  const tree = join(work.path, "tree");
   await tool("mkdir", tree);
   await busyboxLayer(tree);
-  await tool("tar", "-C", tree, "-cf", join(work, "tree.tar"), ".");
-  const base = await readFile(join(work, "tree.tar"));
+  await tool("tar", "-C", tree, "-cf", join(work.path, "tree.tar"), ".");
+  const base = await readFile(join(work.path, "tree.tar"));
   app = makeImage({ layers: [base, tarOf("own", noise(300_000, 1))] });
   other = makeImage({ layers: [base, tarOf("own", noise(300_000, 2))] });
   registry = await startFaulty({
@@ -54,34 +52,30 @@ beforeAll(async () => {
   });
 });
 
-afterAll(async () => {
-  await removeDir(dir);
-  await registry.stop();
-  await rm(work, { recursive: true, force: true });
-});
+afterAll(() => registry.stop());
 
 test("ls, inspect, tag, rm; shared blobs are counted once", async () => {
   await pull("one");
   await pull("two");
-  await vmsanOk(["image", "tag", name("one"), "local/app:mine"], { dir });
+  await vmsanOk(["image", "tag", name("one"), "local/app:mine"], here);
   const { images, blobBytes } = await list();
   expect(images.map(({ names }) => names)).toEqual(
     expect.arrayContaining([[name("one"), "docker.io/local/app:mine"].toSorted(), [name("two")]]),
   );
-  expect(blobBytes).toBe(await allocated(join(dir, "images/blobs/sha256")));
+  expect(blobBytes).toBe(await allocated(join(here.dir, "images/blobs/sha256")));
   expect(blobBytes).toBeLessThan(images.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0));
   const details = await vmsanJson<{ digest: string; layers: { digest: string }[] }>(
     ["image", "inspect", "local/app:mine"],
-    { dir },
+    here,
   );
   expect(details.digest).toBe(app.manifest.digest);
   expect(details.layers.map(({ digest }) => digest)).toEqual(app.layers.map((l) => l.digest));
-  await vmsanJson(["image", "rm", name("one")], { dir });
-  expect(await errorCode(["image", "inspect", name("one")], { dir })).toBe("ERR_IMAGE_NOT_FOUND");
+  await vmsanJson(["image", "rm", name("one")], here);
+  expect(await errorCode(["image", "inspect", name("one")], here)).toBe("ERR_IMAGE_NOT_FOUND");
   // The other name keeps everything; taking that as well frees the own layer and no shared one.
   expect(await prune()).toMatchObject({ blobs: 0 });
-  await vmsanJson(["image", "rm", "local/app:mine"], { dir });
-  const left = await readdir(join(dir, "images/blobs/sha256"));
+  await vmsanJson(["image", "rm", "local/app:mine"], here);
+  const left = await readdir(join(here.dir, "images/blobs/sha256"));
   expect(left.toSorted()).toEqual(
     [other.manifest, other.config, ...other.layers].map((b) => b.digest.slice(7)).toSorted(),
   );
@@ -90,38 +84,38 @@ test("ls, inspect, tag, rm; shared blobs are counted once", async () => {
 test("save and load; skopeo reads both kinds", async () => {
   await pull("one");
   for (const format of ["oci-archive", "docker-archive"]) {
-    const file = join(work, `${format}.tar`);
-    await vmsanJson(["image", "save", "--format", format, "-o", file, name("one")], { dir });
+    const file = join(work.path, `${format}.tar`);
+    await vmsanJson(["image", "save", "--format", format, "-o", file, name("one")], here);
     const config = JSON.parse(await tool("skopeo", "inspect", "--config", `${format}:${file}`)) as {
       rootfs: { diff_ids: string[] };
     };
     const wanted = JSON.parse(app.config.bytes.toString()) as typeof config;
     expect(config.rootfs).toEqual(wanted.rootfs);
     // Copied back by skopeo, it is the same image.
-    const again = join(work, `${format}-again.tar`);
+    const again = join(work.path, `${format}-again.tar`);
     await tool("skopeo", "copy", "-q", `${format}:${file}`, `docker-archive:${again}:x/again:1`);
     const input = createReadStream(again);
     const chunks: Buffer[] = [];
     for await (const chunk of input) chunks.push(chunk as Buffer);
     const loaded = await vmsanJson<{ images: { names: string[]; configDigest: string }[] }>(
       ["image", "load"],
-      { dir, input: Buffer.concat(chunks) },
+      { dir: here.dir, input: Buffer.concat(chunks) },
     );
     expect(loaded.images.map(({ names }) => names)).toEqual([["docker.io/x/again:1"]]);
     expect(loaded.images[0]?.configDigest).toBe(app.config.digest);
-    await vmsanJson(["image", "rm", "x/again:1"], { dir });
+    await vmsanJson(["image", "rm", "x/again:1"], here);
   }
   // To standard output and from there: no file in between.
-  const stream = await vmsan(["image", "save", "-o", "-", name("one")], { dir });
-  await vmsanJson(["image", "rm", name("one")], { dir });
-  await vmsanJson(["image", "load"], { dir, input: stream.stdout });
+  const stream = await vmsan(["image", "save", "-o", "-", name("one")], here);
+  await vmsanJson(["image", "rm", name("one")], here);
+  await vmsanJson(["image", "load"], { dir: here.dir, input: stream.stdout });
   expect((await list()).images.flatMap(({ names }) => names)).toContain(name("one"));
-  const code = await errorCode(["image", "load"], { dir, input: "no archive at all" });
+  const code = await errorCode(["image", "load"], { dir: here.dir, input: "no archive at all" });
   expect(code).toBe("ERR_IMAGE_ARCHIVE");
 });
 
 test("an archive on standard input is an image source", async () => {
-  const archive = await readFile(join(work, "docker-archive.tar"));
+  const archive = await readFile(join(work.path, "docker-archive.tar"));
   const run = [
     "run",
     "--memory",
@@ -133,44 +127,42 @@ test("an archive on standard input is an image source", async () => {
     "-c",
     "/own",
   ];
-  const said = await vmsanOk(run, { dir, input: archive });
+  const said = await vmsanOk(run, { dir: here.dir, input: archive });
   expect(said).toBe("300000 /own\n");
-  const bad = { dir, input: archive };
+  const bad = { dir: here.dir, input: archive };
   expect(await errorCode(["image", "pull", "docker-archive:-:no/such:tag"], bad)).toBe(
     "ERR_IMAGE_NOT_FOUND",
   );
 });
 
 test("disk writes a file system, once", async () => {
-  const disk = join(work, "app.ext4");
+  const disk = join(work.path, "app.ext4");
   const summary = await vmsanJson<{ entries: number }>(
     ["image", "disk", "-o", disk, "--size", "1gb", name("one")],
-    { dir },
+    here,
   );
   expect(summary.entries).toBeGreaterThan(5);
   await tool("e2fsck", "-fn", disk);
-  expect(await errorCode(["image", "disk", "-o", disk, name("one")], { dir })).toBe(
-    "ERR_DISK_EXISTS",
-  );
+  expect(await errorCode(["image", "disk", "-o", disk, name("one")], here)).toBe("ERR_DISK_EXISTS");
 });
 
 test("prune spares what a running or stopped VM or a pull uses", async () => {
   await pull("two");
   const vm = await vmsanJson<{ vmId: string }>(
     ["create", "--memory", "256", "--from-image", name("one")],
-    { dir },
+    here,
   );
   // Its name goes, its image stays.
-  expect(await errorCode(["image", "rm", name("one")], { dir })).toBe("ERR_IMAGE_IN_USE");
+  expect(await errorCode(["image", "rm", name("one")], here)).toBe("ERR_IMAGE_IN_USE");
   await prune("--all");
   expect((await list()).images.map(({ names, usedBy }) => ({ names, usedBy }))).toEqual([
     { names: [name("one")], usedBy: [vm.vmId] },
   ]);
-  await vmsanOk(["stop", vm.vmId], { dir });
+  await vmsanOk(["stop", vm.vmId], here);
   await prune("--all");
-  await vmsanOk(["start", vm.vmId], { dir });
+  await vmsanOk(["start", vm.vmId], here);
   const size = ["exec", vm.vmId, "--", "/bin/busybox", "stat", "-c", "%s", "/own"];
-  expect(await vmsanOk(size, { dir })).toBe("300000\n");
+  expect(await vmsanOk(size, here)).toBe("300000\n");
 
   // Prune again and again while another image comes in.
   registry.fault = (seen) =>
@@ -185,8 +177,8 @@ test("prune spares what a running or stopped VM or a pull uses", async () => {
   await pulled;
   expect(rounds).toBeGreaterThan(0);
   registry.fault = () => undefined;
-  await vmsanOk(["rm", "-f", vm.vmId], { dir });
+  await vmsanOk(["rm", "-f", vm.vmId], here);
   expect(await prune("--all")).toMatchObject({ blobs: expect.any(Number) });
   expect(await list()).toMatchObject({ images: [], blobBytes: 0 });
-  expect(await readdir(join(dir, "images/partial"))).toEqual([]);
+  expect(await readdir(join(here.dir, "images/partial"))).toEqual([]);
 });

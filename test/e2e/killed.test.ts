@@ -1,61 +1,56 @@
-/** The daemon is killed under every kind of command: it goes on, or one error says what became of it. */
+/**
+ * The daemon is killed under every kind of command: it goes on, or one error says what became of it.
+ * VMSAN_TEST_SCALE (default 1) multiplies the kills of the storm; 5 makes 50.
+ */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { mkdir, readFile, readdir, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PassThrough } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { CreateOptions } from "../../src/client/options.ts";
 import { Vmsan } from "../../src/client/vmsan.ts";
-import type { Vm } from "../../src/client/vm.ts";
+import { booted, disk, installation, layout, temporary } from "../fixtures/ladder.ts";
 import { startFaulty } from "../registry/faulty.ts";
 import type { FaultyRegistry } from "../registry/faulty.ts";
-import { makeImage, noise, tarOf, writeLayout } from "../registry/fixture.ts";
+import { makeImage, noise, tarOf } from "../registry/fixture.ts";
 import { tool } from "./images.ts";
-import { freshDir, removeDir, strayProcesses, vmsan as cli } from "./support.ts";
+import { strayProcesses, vmsan as cli } from "./support.ts";
 
 const scale = Number(process.env["VMSAN_TEST_SCALE"] ?? 1);
-const KILLS = Math.round(50 * scale);
+const KILLS = Math.ceil(10 * scale);
 const LARGE = 24_000_000;
 const image = makeImage({
   layers: [tarOf("large", noise(LARGE, 1)), tarOf("small", noise(999, 2))],
   compression: "none",
 });
 
-let dir = "";
-let work = "";
-let vmsan: Vmsan;
+const work = temporary();
+const here = installation("kernel");
+const packed = layout(work, image);
+const root = disk(here, work, packed);
+const options = (): CreateOptions => ({
+  rootfs: root.path,
+  driver: "fake",
+  networkPolicy: "none",
+});
 let registry: FaultyRegistry;
-let options: CreateOptions;
-
 beforeAll(async () => {
-  dir = await freshDir(["kernels", "initramfs", "probes"]);
-  work = await mkdtemp(join(tmpdir(), "vmsan-killed-"));
-  vmsan = new Vmsan({ dir });
   registry = await startFaulty({
     repository: "library/app",
     tags: { latest: image.manifest },
     images: [image],
   });
-  writeLayout(join(work, "layout"), [{ top: image.manifest, tag: "latest", images: [image] }]);
-  const rootfs = join(work, "root.ext4");
-  await vmsan.images.disk(`oci:${join(work, "layout")}:latest`, rootfs);
-  options = { rootfs, driver: "fake", networkPolicy: "none" };
 });
 afterEach(() => {
   registry.fault = () => undefined;
 });
-afterAll(async () => {
-  await removeDir(dir);
-  await registry.stop();
-  await rm(work, { recursive: true, force: true });
-});
+afterAll(() => registry.stop());
 
 /** Kill the daemon, if one runs. */
 async function kill(): Promise<void> {
-  const info = await vmsan.daemon.info();
+  const info = await here.vmsan.daemon.info();
   if (info !== undefined) process.kill(info.pid, "SIGKILL");
 }
 
@@ -80,7 +75,7 @@ describe("lives of VMs", () => {
   test("create: the error names the VM, which is gone with all that was made of it", async () => {
     const killer = once();
     let id = "";
-    const made = vmsan.create(options, {
+    const made = here.vmsan.create(options(), {
       onVm: (vm) => {
         id = vm;
         killer.now();
@@ -93,13 +88,13 @@ describe("lives of VMs", () => {
       details: { vmId: id, vm: "removed" },
     });
     await killer.done;
-    expect(await vmsan.list()).toEqual([]);
-    expect(await readdir(join(dir, "vms"))).toEqual([]);
-    expect(strayProcesses(join(dir, "vms"))).toEqual([]);
+    expect(await here.vmsan.list()).toEqual([]);
+    expect(await readdir(join(here.dir, "vms"))).toEqual([]);
+    expect(strayProcesses(join(here.dir, "vms"))).toEqual([]);
   });
 
   test("create on the command line says so, and gives status 1", async () => {
-    await vmsan.list();
+    await here.vmsan.list();
     const outcome = await cli(
       [
         "create",
@@ -112,14 +107,13 @@ describe("lives of VMs", () => {
         `${registry.host}/library/app`,
       ],
       {
-        dir,
-        onProcess: (child) => {
+        dir: here.dir,
+        onProcess: () => {
           const killer = once();
           registry.fault = ({ kind }) => {
             if (kind === "blob") killer.now();
             return { kind: "slow", bytes: 100_000, everyMs: 50 };
           };
-          void child;
         },
       },
     );
@@ -127,11 +121,11 @@ describe("lives of VMs", () => {
       /error: The daemon ended before .* \[ERR_DAEMON_LOST\]\n {2}why: .*\n {2}fix: /,
     );
     expect(outcome.code).toBe(1);
-    expect(await vmsan.list()).toEqual([]);
+    expect(await here.vmsan.list()).toEqual([]);
   });
 
   test("start: the error says that the VM is stopped, and it can be started", async () => {
-    const vm = await vmsan.create(options);
+    const vm = await here.vmsan.create(options());
     await vm.stop(0);
     const killer = once();
     await expect(vm.start({ onProgress: () => killer.now() })).rejects.toMatchObject({
@@ -140,34 +134,34 @@ describe("lives of VMs", () => {
       details: { vmId: vm.id, vm: "stopped" },
     });
     await killer.done;
-    expect(strayProcesses(join(dir, "vms"))).toEqual([]);
+    expect(strayProcesses(join(here.dir, "vms"))).toEqual([]);
     await vm.start();
     expect((await vm.exec(["echo", "up"])).stdout.toString()).toBe("up\n");
     await vm.remove();
   });
 
   test("all that may be asked twice is: list, inspect, stop, policy, remove", async () => {
-    const vm = await vmsan.create(options);
+    const vm = await here.vmsan.create(options());
     const policy = { ...vm.view.policy };
     for (const call of [
-      () => vmsan.list(),
+      () => here.vmsan.list(),
       () => vm.refresh(),
       () => vm.pause(),
       () => vm.resume(),
       () => vm.stop(0),
       () => vm.setPolicy(policy),
-      () => vmsan.images.list(),
+      () => here.vmsan.images.list(),
       () => vm.remove(),
     ]) {
-      await vmsan.list();
+      await here.vmsan.list();
       await Promise.all([call(), kill()]);
     }
-    expect(await vmsan.list()).toEqual([]);
+    expect(await here.vmsan.list()).toEqual([]);
   });
 
   test("a client that may start no daemon is told that none runs", async () => {
     await kill();
-    const passive = new Vmsan({ dir, start: false });
+    const passive = new Vmsan({ dir: here.dir, start: false });
     await expect(passive.list()).rejects.toMatchObject({ code: "ERR_DAEMON_NOT_RUNNING" });
   });
 });
@@ -177,11 +171,11 @@ describe("images", () => {
   const digest = image.manifest.digest;
 
   test("pull goes on where it was, killed three times", async () => {
-    await vmsan.images.prune({ all: true });
+    await here.vmsan.images.prune({ all: true });
     const sent = (): number => registry.sent.get(image.layers[0]?.digest ?? "") ?? 0;
     registry.fault = ({ kind }) =>
       kind === "blob" ? { kind: "slow", bytes: 1_000_000, everyMs: 50 } : undefined;
-    const pulled = vmsan.images.pull(name());
+    const pulled = here.vmsan.images.pull(name());
     for (const enough of [4_000_000, 9_000_000, 14_000_000]) {
       while (sent() < enough) await sleep(5);
       await kill();
@@ -192,10 +186,10 @@ describe("images", () => {
   });
 
   test("load of a file begins anew; of a stream it says that it must", async () => {
-    const archive = join(work, "image.tar");
-    await tool("tar", "-C", join(work, "layout"), "-cf", archive, ".");
-    await vmsan.images.prune({ all: true });
-    const loading = vmsan.images.load(archive);
+    const archive = join(work.path, "image.tar");
+    await tool("tar", "-C", join(work.path, "layout"), "-cf", archive, ".");
+    await here.vmsan.images.prune({ all: true });
+    const loading = here.vmsan.images.load(archive);
     for (let kills = 0; kills < 3; kills += 1) {
       await sleep(20);
       await kill();
@@ -203,7 +197,7 @@ describe("images", () => {
     const loaded = await loading;
     expect(loaded.map((each) => each.digest)).toEqual([digest]);
     const input = new PassThrough();
-    const cut = vmsan.images.load(input);
+    const cut = here.vmsan.images.load(input);
     input.write((await readFile(archive)).subarray(0, 1 << 20));
     await sleep(500);
     await kill();
@@ -211,18 +205,18 @@ describe("images", () => {
   });
 
   test("save gives the same archive, to a file and to a stream", async () => {
-    await vmsan.images.pull(name(), { pull: "missing" });
-    const [whole, file] = [join(work, "whole.tar"), join(work, "killed.tar")];
-    await vmsan.images.save(name(), whole);
+    await here.vmsan.images.pull(name(), { pull: "missing" });
+    const [whole, file] = [join(work.path, "whole.tar"), join(work.path, "killed.tar")];
+    await here.vmsan.images.save(name(), whole);
     const wanted = sha256(await readFile(whole));
-    const saving = vmsan.images.save(name(), file);
-    while (!(await readdir(work)).some((each) => each.startsWith(".tmp-"))) await sleep(1);
+    const saving = here.vmsan.images.save(name(), file);
+    while (!(await readdir(work.path)).some((each) => each.startsWith(".tmp-"))) await sleep(1);
     await kill();
     await saving;
     expect(sha256(await readFile(file))).toBe(wanted);
     const hash = createHash("sha256");
     const slow = new PassThrough({ highWaterMark: 1 << 16 });
-    const saved = vmsan.images.save(name(), slow).then(() => slow.end());
+    const saved = here.vmsan.images.save(name(), slow).then(() => slow.end());
     let bytes = 0;
     for await (const chunk of slow as AsyncIterable<Buffer>) {
       hash.update(chunk);
@@ -232,17 +226,17 @@ describe("images", () => {
     }
     await saved;
     expect(hash.digest("hex")).toBe(wanted);
-    expect((await readdir(work)).filter((each) => each.startsWith(".tmp-"))).toEqual([]);
+    expect((await readdir(work.path)).filter((each) => each.startsWith(".tmp-"))).toEqual([]);
   });
 
   test("disk is built by the next daemon, and nothing half made stays beside it", async () => {
-    await mkdir(join(work, "disks"));
-    const output = join(work, "disks/killed.ext4");
-    const building = vmsan.images.disk(`oci:${join(work, "layout")}:latest`, output);
-    while ((await readdir(join(work, "disks"))).length === 0) await sleep(1);
+    await mkdir(join(work.path, "disks"));
+    const output = join(work.path, "disks/killed.ext4");
+    const building = here.vmsan.images.disk(packed.source, output);
+    while ((await readdir(join(work.path, "disks"))).length === 0) await sleep(1);
     await kill();
     await building;
-    expect(await readdir(join(work, "disks"))).toEqual(["killed.ext4"]);
+    expect(await readdir(join(work.path, "disks"))).toEqual(["killed.ext4"]);
     await tool("e2fsck", "-fn", output);
     const { size } = await stat(output);
     expect(size).toBe(10 * 2 ** 30);
@@ -250,70 +244,75 @@ describe("images", () => {
 });
 
 describe(`${KILLS} kills at random moments`, () => {
-  let vm: Vm;
-  beforeAll(async () => {
-    vm = await vmsan.create(options);
-  });
+  const box = booted(here, options);
 
-  test("no byte of a command's output, its input, an upload or a download is lost or doubled", async () => {
-    const storming = new AbortController();
-    const storm = async (): Promise<number> => {
-      let kills = 0;
-      let since = performance.now();
-      while (kills < KILLS) {
-        const info = await vmsan.daemon.info();
-        if (info === undefined) {
-          await sleep(5);
-          continue;
+  test(
+    "no byte of a command's output, its input, an upload or a download is lost or doubled",
+    async () => {
+      const storming = new AbortController();
+      const storm = async (): Promise<number> => {
+        let kills = 0;
+        let since = performance.now();
+        while (kills < KILLS && !storming.signal.aborted) {
+          const info = await here.vmsan.daemon.info();
+          if (info === undefined) {
+            await sleep(5);
+            continue;
+          }
+          // On average it serves half as long as it takes to start, on this machine and now.
+          await sleep(Math.random() * Math.max(100, performance.now() - since));
+          process.kill(info.pid, "SIGKILL");
+          since = performance.now();
+          kills += 1;
         }
-        // On average it serves half as long as it takes to start, on this machine and now.
-        await sleep(Math.random() * Math.max(100, performance.now() - since));
-        process.kill(info.pid, "SIGKILL");
-        since = performance.now();
-        kills += 1;
-      }
-      storming.abort();
-      return kills;
-    };
-    const rounds = { output: 0, input: 0, upload: 0, download: 0 };
-    const repeat = async (kind: keyof typeof rounds, body: () => Promise<void>): Promise<void> => {
-      while (!storming.signal.aborted) {
-        await body();
-        rounds[kind] += 1;
-      }
-    };
-    const data = noise(6_000_000, 3);
-    await writeFile(join(work, "data"), data);
-    const lines = 200;
-    const printed = Array.from({ length: 2000 }, (_, i) => `${i + 1}\n`)
-      .join("")
-      .repeat(lines);
-    const script = `i=0; while [ $i -lt ${lines} ]; do seq 2000; i=$((i+1)); sleep 0.01; done; exit 7`;
-    const guestFile = join(work, "in-guest");
-    await Promise.all([
-      storm(),
-      repeat("output", async () => {
-        const { stdout, exitCode } = await vm.exec(["sh", "-c", script]);
-        expect({ exitCode, sum: sha256(stdout) }).toEqual({ exitCode: 7, sum: sha256(printed) });
-      }),
-      repeat("input", async () => {
-        const { stdout } = await vm.exec(["cat"], { input: data });
-        expect(sha256(stdout)).toBe(sha256(data));
-      }),
-      repeat("upload", async () => {
-        await vm.upload([join(work, "data")], guestFile);
-        expect(sha256(await readFile(guestFile))).toBe(sha256(data));
-      }),
-      repeat("download", async () => {
-        await vm.download(join(work, "data"), join(work, "copy"));
-        const hash = createHash("sha256");
-        for await (const chunk of createReadStream(join(work, "copy")))
-          hash.update(chunk as Buffer);
-        expect(hash.digest("hex")).toBe(sha256(data));
-      }),
-    ]);
-    for (const count of Object.values(rounds)) expect(count).toBeGreaterThan(0);
-    expect(await vm.refresh()).toMatchObject({ status: "running", pid: vm.view.pid });
-    process.stderr.write(`kills: ${KILLS}, rounds: ${JSON.stringify(rounds)}\n`);
-  }, 400_000);
+        storming.abort();
+        return kills;
+      };
+      const rounds = { output: 0, input: 0, upload: 0, download: 0 };
+      const repeat = async (
+        kind: keyof typeof rounds,
+        body: () => Promise<void>,
+      ): Promise<void> => {
+        while (!storming.signal.aborted) {
+          await body();
+          rounds[kind] += 1;
+        }
+      };
+      const data = noise(6_000_000, 3);
+      await writeFile(join(work.path, "data"), data);
+      const lines = 200;
+      const printed = Array.from({ length: 2000 }, (_, i) => `${i + 1}\n`)
+        .join("")
+        .repeat(lines);
+      const script = `i=0; while [ $i -lt ${lines} ]; do seq 2000; i=$((i+1)); sleep 0.01; done; exit 7`;
+      const guestFile = join(work.path, "in-guest");
+      const all = Promise.all([
+        storm(),
+        repeat("output", async () => {
+          const { stdout, exitCode } = await box.vm.exec(["sh", "-c", script]);
+          expect({ exitCode, sum: sha256(stdout) }).toEqual({ exitCode: 7, sum: sha256(printed) });
+        }),
+        repeat("input", async () => {
+          const { stdout } = await box.vm.exec(["cat"], { input: data });
+          expect(sha256(stdout)).toBe(sha256(data));
+        }),
+        repeat("upload", async () => {
+          await box.vm.upload([join(work.path, "data")], guestFile);
+          expect(sha256(await readFile(guestFile))).toBe(sha256(data));
+        }),
+        repeat("download", async () => {
+          await box.vm.download(join(work.path, "data"), join(work.path, "copy"));
+          const hash = createHash("sha256");
+          for await (const chunk of createReadStream(join(work.path, "copy")))
+            hash.update(chunk as Buffer);
+          expect(hash.digest("hex")).toBe(sha256(data));
+        }),
+      ]);
+      await all.finally(() => storming.abort());
+      for (const count of Object.values(rounds)) expect(count).toBeGreaterThan(0);
+      expect(await box.vm.refresh()).toMatchObject({ status: "running", pid: box.vm.view.pid });
+      process.stderr.write(`kills: ${KILLS}, rounds: ${JSON.stringify(rounds)}\n`);
+    },
+    60_000 + KILLS * 8000,
+  );
 });

@@ -3,19 +3,19 @@
  * nothing that came, the caller's proxies and the configured mirrors are used, and progress
  * is shown as fits the place.
  */
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:http";
 import { connect } from "node:net";
 import type { AddressInfo } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { installation, temporary } from "../fixtures/ladder.ts";
 import { startRegistry } from "../registry/docker-registry.ts";
 import { startFaulty } from "../registry/faulty.ts";
 import type { FaultyRegistry } from "../registry/faulty.ts";
 import { makeImage, noise, tarOf, writeLayout } from "../registry/fixture.ts";
 import { tool } from "./images.ts";
-import { errorCode, freshDir, removeDir, vmsan, vmsanBin, vmsanJson, vmsanOk } from "./support.ts";
+import { errorCode, vmsan, vmsanBin, vmsanJson, vmsanOk } from "./support.ts";
 import type { Outcome } from "./support.ts";
 
 const LARGE = 4_000_000;
@@ -24,26 +24,20 @@ const image = makeImage({
 });
 const blobs = [image.config, ...image.layers];
 
-let dir = "";
-let work = "";
+const here = installation("nothing");
+const work = temporary();
 let registry: FaultyRegistry;
 
 beforeAll(async () => {
-  dir = await freshDir([]);
-  work = await mkdtemp(join(tmpdir(), "vmsan-pull-e2e-"));
   registry = await startFaulty({
     repository: "library/app",
     tags: { latest: image.manifest },
     images: [image],
   });
 });
-afterAll(async () => {
-  await removeDir(dir);
-  await registry.stop();
-  await rm(work, { recursive: true, force: true });
-});
+afterAll(() => registry.stop());
 beforeEach(async () => {
-  await vmsanOk(["image", "prune", "--all"], { dir });
+  await vmsanOk(["image", "prune", "--all"], here);
   registry.seen.length = 0;
   registry.sent.clear();
   registry.fault = () => undefined;
@@ -72,7 +66,7 @@ const inTheMiddle = (): boolean => sentOfLarge() > 1_500_000;
 function pulling(): { outcome: Promise<Outcome>; interrupt: () => void } {
   let interrupt = (): void => undefined;
   const outcome = vmsan(["image", "pull", name()], {
-    dir,
+    dir: here.dir,
     onProcess: (child) => (interrupt = () => child.kill("SIGINT")),
   });
   return { outcome, interrupt: () => interrupt() };
@@ -106,27 +100,27 @@ test("a daemon killed in the middle: the pull goes on with the next one", async 
   slowly();
   const first = pulling();
   await until(inTheMiddle);
-  const { pid } = await vmsanJson<{ pid: number }>(["daemon", "status"], { dir });
+  const { pid } = await vmsanJson<{ pid: number }>(["daemon", "status"], here);
   process.kill(pid, "SIGKILL");
   expect(await first.outcome).toMatchObject({ code: 0 });
   const [range] = registry.seen.filter((seen) => seen.range !== undefined);
   const from = Number(/bytes=(\d+)-/.exec(range?.range ?? "")?.[1]);
   expect(from).toBeGreaterThan(0);
-  expect(await vmsanJson(["image", "inspect", name()], { dir })).toMatchObject({
+  expect(await vmsanJson(["image", "inspect", name()], here)).toMatchObject({
     digest: image.manifest.digest,
     complete: true,
   });
 });
 
 test("mirrors of the registries file are asked first", async () => {
-  const file = join(dir, "registries.json");
+  const file = join(here.dir, "registries.json");
   await writeFile(file, JSON.stringify({ mirrors: { "docker.io": [`http://${registry.host}`] } }));
   try {
-    const pulled = await vmsanJson(["image", "pull", "app"], { dir });
+    const pulled = await vmsanJson(["image", "pull", "app"], here);
     expect(pulled).toMatchObject({ names: ["docker.io/library/app:latest"] });
     expect(manifestsAsked()).toBe(1);
     await writeFile(file, '{"mirrors": 1}');
-    expect(await errorCode(["image", "pull", "app"], { dir })).toBe("ERR_IMAGE_REGISTRIES_FILE");
+    expect(await errorCode(["image", "pull", "app"], here)).toBe("ERR_IMAGE_REGISTRIES_FILE");
   } finally {
     await rm(file);
   }
@@ -152,29 +146,29 @@ test("the caller's proxy is used, with its password, and the daemon's own enviro
   await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve));
   const { port: proxyPort } = proxy.address() as AddressInfo;
   try {
-    const layout = join(work, "layout");
+    const layout = join(work.path, "layout");
     await mkdir(layout);
     writeLayout(layout, [{ top: image.manifest, tag: "x", images: [image] }]);
-    await mkdir(join(work, "certs"));
-    await tool("cp", secure.caFile ?? "", join(work, "certs/ca.crt"));
-    const flags = ["-q", "--dest-cert-dir", join(work, "certs")];
+    await mkdir(join(work.path, "certs"));
+    await tool("cp", secure.caFile ?? "", join(work.path, "certs/ca.crt"));
+    const flags = ["-q", "--dest-cert-dir", join(work.path, "certs")];
     await tool("skopeo", "copy", ...flags, `oci:${layout}:x`, `docker://${secure.host}/a/b:1`);
     const pull = ["image", "pull", "--ca-file", secure.caFile ?? "", `named.test:${port}/a/b:1`];
     const env = { HTTPS_PROXY: `http://me:s3cret@127.0.0.1:${proxyPort}` };
-    expect(await vmsanOk(pull, { dir, env })).toContain(image.manifest.digest);
+    expect(await vmsanOk(pull, { dir: here.dir, env })).toContain(image.manifest.digest);
     expect(new Set(asked.map(({ target }) => target))).toEqual(new Set([`named.test:${port}`]));
     const basic = `Basic ${Buffer.from("me:s3cret").toString("base64")}`;
     expect(asked.every(({ authorization }) => authorization === basic)).toBe(true);
     // What one caller has set is not there for the next, and NO_PROXY wins.
     asked.length = 0;
-    expect(await errorCode(pull, { dir })).toBe("ERR_IMAGE_NETWORK");
-    const without = { dir, env: { ...env, NO_PROXY: ".test" } };
+    expect(await errorCode(pull, here)).toBe("ERR_IMAGE_NETWORK");
+    const without = { dir: here.dir, env: { ...env, NO_PROXY: ".test" } };
     expect(await errorCode(pull, without)).toBe("ERR_IMAGE_NETWORK");
     expect(asked).toEqual([]);
-    const nonsense = { dir, env: { HTTPS_PROXY: "http://me:s3cret@[" } };
+    const nonsense = { dir: here.dir, env: { HTTPS_PROXY: "http://me:s3cret@[" } };
     const outcome = await vmsan(["image", ...pull.slice(1)], nonsense);
     expect(outcome.stderr).toContain("ERR_IMAGE_PROXY");
-    expect(outcome.stderr + (await vmsanOk(["daemon", "logs"], { dir }))).not.toContain("s3cret");
+    expect(outcome.stderr + (await vmsanOk(["daemon", "logs"], here))).not.toContain("s3cret");
   } finally {
     proxy.close();
     proxy.closeAllConnections();
@@ -184,7 +178,7 @@ test("the caller's proxy is used, with its password, and the daemon's own enviro
 
 test("progress: JSON lines, lines of text, and bars on a terminal", async () => {
   slowly();
-  const json = await vmsan(["image", "pull", "--json", name()], { dir });
+  const json = await vmsan(["image", "pull", "--json", name()], here);
   const events = json.stderr
     .trim()
     .split("\n")
@@ -199,8 +193,8 @@ test("progress: JSON lines, lines of text, and bars on a terminal", async () => 
   }
   expect(JSON.parse(json.stdout.toString())).toMatchObject({ digest: image.manifest.digest });
 
-  await vmsanOk(["image", "prune", "--all"], { dir });
-  const text = await vmsan(["image", "pull", name()], { dir });
+  await vmsanOk(["image", "prune", "--all"], here);
+  const text = await vmsan(["image", "pull", name()], here);
   for (const { digest } of blobs) {
     const own = text.stderr.split("\n").filter((line) => line.includes(digest.slice(7, 19)));
     expect(own).toHaveLength(2);
@@ -209,9 +203,16 @@ test("progress: JSON lines, lines of text, and bars on a terminal", async () => 
   expect(text.stderr).not.toContain("\u001B");
   expect(text.stdout.toString()).toBe(`${image.manifest.digest}\n`);
 
-  await vmsanOk(["image", "prune", "--all"], { dir });
+  await vmsanOk(["image", "prune", "--all"], here);
   const command = `stty cols 60 rows 20; exec ${vmsanBin} image pull ${name()}`;
-  const session = await tool("env", `VMSAN_DIR=${dir}`, "script", "-qec", command, "/dev/null");
+  const session = await tool(
+    "env",
+    `VMSAN_DIR=${here.dir}`,
+    "script",
+    "-qec",
+    command,
+    "/dev/null",
+  );
   const large = image.layers[0]?.digest.slice(7, 19) ?? "";
   expect(session).toMatch(new RegExp(`${large} +\\[#+ +\\] +\\d+%`));
   expect(session).toMatch(/pull +\d of 3/);
