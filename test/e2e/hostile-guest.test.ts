@@ -6,26 +6,18 @@ import { readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import type { Vm } from "../../src/client/vm.ts";
-import { Vmsan } from "../../src/index.ts";
-import { freshDir, removeDir, strayProcesses, vmsan as vmsanCommand } from "./support.ts";
+import { booted, installation } from "../fixtures/ladder.ts";
+import { strayProcesses, vmsan } from "./support.ts";
 
-let dir = "";
-let vmsan: Vmsan;
-let vm: Vm;
+const here = installation("base");
+const box = booted(here, { memory: 256, disk: 1, name: "hostile" });
 let daemonPid = 0;
 const figures: string[] = [];
 
 beforeAll(async () => {
-  dir = await freshDir(["kernels", "runtimes", "initramfs", "probes", "rootfs", "images"]);
-  vmsan = new Vmsan({ dir });
-  vm = await vmsan.create({ memory: 256, disk: 1, name: "hostile" });
-  daemonPid = (await vmsan.daemon.info())?.pid ?? 0;
+  daemonPid = (await here.vmsan.daemon.info())?.pid ?? 0;
 });
-afterAll(async () => {
-  await removeDir(dir);
-  console.log(`hostile guests: ${figures.join("; ")}`);
-});
+afterAll(() => console.log(`hostile guests: ${figures.join("; ")}`));
 
 /** Resident memory of the daemon in MiB. */
 function daemonMib(): number {
@@ -42,7 +34,7 @@ interface Ended {
 
 /** As root in the guest. */
 async function root(script: string, timeoutMs = 60_000): Promise<Ended> {
-  const { exitCode, stdout, oomKilled, timedOut } = await vm.exec(["sh", "-c", script], {
+  const { exitCode, stdout, oomKilled, timedOut } = await box.vm.exec(["sh", "-c", script], {
     user: "root",
     timeoutMs,
   });
@@ -55,7 +47,7 @@ function survived(name: string, body: () => Promise<void>): void {
     const since = performance.now();
     await body();
     expect((await root("echo alive")).out).toBe("alive\n");
-    expect((await vmsan.daemon.info())?.pid).toBe(daemonPid);
+    expect((await here.vmsan.daemon.info())?.pid).toBe(daemonPid);
     figures.push(
       `${name} ${((performance.now() - since) / 1000).toFixed(1)} s, ${daemonMib()} MiB`,
     );
@@ -108,7 +100,7 @@ test.each([
   await root(
     "cd /; echo text >plain; printf '#!/no/such/interpreter\\n' >lost; printf '\\177ELF\\2\\1\\1\\0\\0\\0\\0\\0\\0\\0\\0\\0\\2\\0\\53\\0' >foreign; chmod 755 lost foreign",
   );
-  const outcome = await vmsanCommand(["exec", "hostile", `/${name}`], { dir });
+  const outcome = await vmsan(["exec", "hostile", `/${name}`], here);
   expect(outcome.stderr).toContain(code);
   expect(outcome.stderr).toMatch(/why: .+\n {2}fix: .+/);
   expect(outcome.code).toBe(status);
@@ -122,12 +114,14 @@ test("a kernel panic ends the command in words; the VM is stopped, starts again 
     code: expect.stringMatching(/^ERR_VM_NOT_RUNNING$|^ERR_AGENT_/),
     fix: expect.anything(),
   });
-  await expect.poll(async () => (await vm.refresh()).status, { timeout: 10_000 }).toBe("stopped");
+  await expect
+    .poll(async () => (await box.vm.refresh()).status, { timeout: 10_000 })
+    .toBe("stopped");
   figures.push(`panic ${((performance.now() - since) / 1000).toFixed(1)} s`);
-  await vm.start();
+  await box.vm.start();
   expect((await root("echo up again")).out).toBe("up again\n");
-  await vm.remove();
+  await box.vm.remove();
   await sleep(200);
-  expect(readdirSync(join(dir, "vms"))).toEqual([]);
-  expect(strayProcesses(dir)).toEqual([]);
+  expect(readdirSync(join(here.dir, "vms"))).toEqual([]);
+  expect(strayProcesses(here.dir)).toEqual([]);
 });
