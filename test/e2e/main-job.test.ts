@@ -1,28 +1,25 @@
 /** The main job as a user meets it: run, create, exec, list, inspect, stop, start, remove. */
 import { createHash, randomBytes } from "node:crypto";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
+import { installation } from "../fixtures/ladder.ts";
 import { tool } from "./images.ts";
-import { errorCode, freshDir, removeDir, vmsan, vmsanJson, vmsanOk } from "./support.ts";
+import { errorCode, vmsan, vmsanJson, vmsanOk } from "./support.ts";
 
-let dir = "";
-beforeAll(async () => {
-  dir = await freshDir(["kernels", "runtimes", "initramfs", "probes", "rootfs", "images"]);
-});
-afterAll(() => removeDir(dir));
+const here = installation("base");
 
 const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
 
 test("run pipes 10 MB through a guest, with both outputs and the status", async () => {
   const input = randomBytes(10 << 20);
   const outcome = await vmsan(["run", "base", "--", "sh", "-c", "cat; echo err >&2; exit 7"], {
-    dir,
+    dir: here.dir,
     input,
   });
   expect(outcome.stderr).toBe("err\n");
   expect(outcome.code).toBe(7);
   expect(sha256(outcome.stdout)).toBe(sha256(input));
-  expect((await vmsanJson<{ count: number }>(["list"], { dir })).count).toBe(0);
+  expect((await vmsanJson<{ count: number }>(["list"], here)).count).toBe(0);
 });
 
 describe("a VM that is kept", () => {
@@ -30,7 +27,7 @@ describe("a VM that is kept", () => {
   beforeAll(async () => {
     const reply = await vmsanJson<{ vmId: string; driver: string; accelerator: string }>(
       ["create", "--name", "story", "--memory", "256", "--env", "FROM_VM=1"],
-      { dir },
+      here,
     );
     id = reply.vmId;
     expect(id).toMatch(/^vm-[0-9a-f]{8}$/);
@@ -38,69 +35,69 @@ describe("a VM that is kept", () => {
   });
 
   test("exec passes everything behind the VM through", async () => {
-    expect(await vmsanOk(["exec", id, "ls", "-la", "/"], { dir })).toMatch(/ etc$/m);
-    await vmsanOk(["exec", "story", "sh", "-c", "printf 'X\\ny\\n' > /tmp/f"], { dir });
-    expect(await vmsanOk(["exec", id, "grep", "-i", "x", "/tmp/f"], { dir })).toBe("X\n");
-    const env = await vmsanOk(["exec", "-e", "A=1", "-e", "B=2", id, "env"], { dir });
+    expect(await vmsanOk(["exec", id, "ls", "-la", "/"], here)).toMatch(/ etc$/m);
+    await vmsanOk(["exec", "story", "sh", "-c", "printf 'X\\ny\\n' > /tmp/f"], here);
+    expect(await vmsanOk(["exec", id, "grep", "-i", "x", "/tmp/f"], here)).toBe("X\n");
+    const env = await vmsanOk(["exec", "-e", "A=1", "-e", "B=2", id, "env"], here);
     expect(env).toMatch(/^A=1$/m);
     expect(env).toMatch(/^B=2$/m);
     expect(env).toMatch(/^FROM_VM=1$/m);
-    expect(await vmsanOk(["exec", id, "--", "echo", "--json", "--help"], { dir })).toBe(
+    expect(await vmsanOk(["exec", id, "--", "echo", "--json", "--help"], here)).toBe(
       "--json --help\n",
     );
   });
 
   test("statuses, signals and limits are a shell's", async () => {
-    expect((await vmsan(["exec", id, "sh", "-c", "exit 255"], { dir })).code).toBe(255);
-    expect((await vmsan(["exec", id, "sh", "-c", "kill -TERM $$"], { dir })).code).toBe(143);
-    expect((await vmsan(["exec", id, "no-such-command"], { dir })).code).toBe(127);
-    expect((await vmsan(["exec", id, "/etc/passwd"], { dir })).code).toBe(126);
-    expect((await vmsan(["exec", "--timeout", "1s", id, "sleep", "100"], { dir })).code).toBe(124);
+    expect((await vmsan(["exec", id, "sh", "-c", "exit 255"], here)).code).toBe(255);
+    expect((await vmsan(["exec", id, "sh", "-c", "kill -TERM $$"], here)).code).toBe(143);
+    expect((await vmsan(["exec", id, "no-such-command"], here)).code).toBe(127);
+    expect((await vmsan(["exec", id, "/etc/passwd"], here)).code).toBe(126);
+    expect((await vmsan(["exec", "--timeout", "1s", id, "sleep", "100"], here)).code).toBe(124);
   });
 
   test("list and inspect say what is true", async () => {
     const list = await vmsanJson<{ vms: { id: string; name: string; status: string }[] }>(
       ["list"],
-      { dir },
+      here,
     );
     expect(list.vms).toMatchObject([{ id, name: "story", status: "running" }]);
-    const view = await vmsanJson(["inspect", "story"], { dir });
+    const view = await vmsanJson(["inspect", "story"], here);
     expect(view).toMatchObject({ id, accelerator: expect.stringMatching(/kvm|tcg/), memMib: 256 });
     expect(String(view["driverReason"])).not.toBe("");
   });
 
   test("what is written survives stop and start", async () => {
-    await vmsanOk(["exec", "--sudo", id, "sh", "-c", "echo kept > /root/note"], { dir });
-    await vmsanOk(["stop", id], { dir });
-    expect((await vmsanJson<{ status: string }>(["inspect", id], { dir })).status).toBe("stopped");
-    expect(await errorCode(["exec", id, "true"], { dir })).toBe("ERR_VM_NOT_RUNNING");
-    await vmsanOk(["start", id], { dir });
-    expect(await vmsanOk(["exec", "--sudo", id, "cat", "/root/note"], { dir })).toBe("kept\n");
-    expect(await errorCode(["start", id], { dir })).toBe("ERR_VM_NOT_STOPPED");
+    await vmsanOk(["exec", "--sudo", id, "sh", "-c", "echo kept > /root/note"], here);
+    await vmsanOk(["stop", id], here);
+    expect((await vmsanJson<{ status: string }>(["inspect", id], here)).status).toBe("stopped");
+    expect(await errorCode(["exec", id, "true"], here)).toBe("ERR_VM_NOT_RUNNING");
+    await vmsanOk(["start", id], here);
+    expect(await vmsanOk(["exec", "--sudo", id, "cat", "/root/note"], here)).toBe("kept\n");
+    expect(await errorCode(["start", id], here)).toBe("ERR_VM_NOT_STOPPED");
   });
 
   test("removal leaves nothing", async () => {
-    expect(await errorCode(["rm", id], { dir })).toBe("ERR_VM_NOT_STOPPED");
-    await vmsanOk(["rm", "-f", id], { dir });
-    expect(await errorCode(["exec", id, "true"], { dir })).toBe("ERR_VM_NOT_FOUND");
+    expect(await errorCode(["rm", id], here)).toBe("ERR_VM_NOT_STOPPED");
+    await vmsanOk(["rm", "-f", id], here);
+    expect(await errorCode(["exec", id, "true"], here)).toBe("ERR_VM_NOT_FOUND");
   });
 });
 
 test("one flat disk: written, stopped cleanly, kept", async () => {
   const { vmId } = await vmsanJson<{ vmId: string }>(
     ["create", "--disk-mode", "flat", "--disk", "2gb", "--memory", "256"],
-    { dir },
+    here,
   );
-  expect(await vmsanOk(["exec", vmId, "sh", "-c", "grep ' / ' /proc/mounts"], { dir })).toMatch(
+  expect(await vmsanOk(["exec", vmId, "sh", "-c", "grep ' / ' /proc/mounts"], here)).toMatch(
     /^\/dev\/\S+ \/ ext4 rw/,
   );
-  await vmsanOk(["exec", "--sudo", vmId, "sh", "-c", "echo flat > /note"], { dir });
-  await vmsanOk(["stop", vmId], { dir });
+  await vmsanOk(["exec", "--sudo", vmId, "sh", "-c", "echo flat > /note"], here);
+  await vmsanOk(["stop", vmId], here);
   // Throws with e2fsck's words when the file system is not clean.
-  await tool("e2fsck", "-fn", join(dir, "vms", vmId, "root.ext4"));
-  await vmsanOk(["start", vmId], { dir });
-  expect(await vmsanOk(["exec", vmId, "cat", "/note"], { dir })).toBe("flat\n");
-  await vmsanOk(["rm", "-f", vmId], { dir });
+  await tool("e2fsck", "-fn", join(here.dir, "vms", vmId, "root.ext4"));
+  await vmsanOk(["start", vmId], here);
+  expect(await vmsanOk(["exec", vmId, "cat", "/note"], here)).toBe("flat\n");
+  await vmsanOk(["rm", "-f", vmId], here);
 });
 
 test("wrong usage is refused before anything is made", async () => {
@@ -118,7 +115,6 @@ test("wrong usage is refused before anything is made", async () => {
     [["create", "--name", "../x"], "ERR_VALIDATION_FLAGS"],
     [["exec", "..", "true"], "ERR_VALIDATION_FLAGS"],
   ];
-  for (const [args, code] of cases)
-    expect(await errorCode(args, { dir }), args.join(" ")).toBe(code);
-  expect((await vmsanJson<{ count: number }>(["list"], { dir })).count).toBe(0);
+  for (const [args, code] of cases) expect(await errorCode(args, here), args.join(" ")).toBe(code);
+  expect((await vmsanJson<{ count: number }>(["list"], here)).count).toBe(0);
 });
