@@ -20,6 +20,8 @@ import type { TlsFiles } from "./http/listen.ts";
 import { listen } from "./http/server.ts";
 import type { ListeningGateway } from "./http/server.ts";
 import type { GatewayDriver } from "./native/bodies.ts";
+import { Sweeper, Waker } from "./e2b/control/lifecycle.ts";
+import { E2bStore } from "./e2b/control/store.ts";
 import { e2bFace } from "./e2b/face.ts";
 import { nativeFace } from "./native/face.ts";
 import { portsFace } from "./ports/face.ts";
@@ -61,15 +63,26 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Listen
   );
   const { driver = "auto" } = options;
   const hosts = new Hosts(options.domains ?? []);
-  return await listen({
+  const log = fileLog(join(directory, "gateway.log"));
+  const waker = new Waker();
+  const sweeper = new Sweeper(vmsan, log);
+  const context = { vmsan, gate, store: new E2bStore(directory), driver, domain: options.domains?.[0] ?? null };
+  const gateway = await listen({
     address,
     ...(tls === undefined ? {} : { tls }),
     hosts,
     faces: [
-      e2bFace({ vmsan, gate, driver, domain: options.domains?.[0] ?? null }, hosts),
-      portsFace(vmsan, gate, hosts),
+      e2bFace(context, hosts, waker),
+      portsFace(vmsan, gate, hosts, async (vm) => await waker.ready(vm)),
       nativeFace(vmsan, gate, driver),
     ],
-    log: fileLog(join(directory, "gateway.log")),
+    log,
   });
+  return {
+    ...gateway,
+    close: async () => {
+      sweeper.close();
+      await gateway.close();
+    },
+  };
 }

@@ -1,11 +1,13 @@
 /** The face of E2B: routes of the control plane, and the data plane of sandboxes. */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import type { Gate } from "../access/gate.ts";
+import type { Caller, Gate } from "../access/gate.ts";
 import type { Hosts } from "../http/hosts.ts";
 import type { Face } from "../http/server.ts";
 import { guestPortOf } from "../ports/access.ts";
 import { SandboxControl } from "./control/sandboxes.ts";
 import type { ControlContext } from "./control/sandboxes.ts";
+import type { Waker } from "./control/lifecycle.ts";
+import { createSnapshot, fork, listSnapshots, removeSnapshot } from "./control/snapshots.ts";
 import { readBody, parseObject } from "./envd/connect.ts";
 import { DataPlane, urlOf } from "./envd/data-plane.ts";
 import { E2bError, asE2bError } from "./errors.ts";
@@ -19,8 +21,105 @@ interface Answer {
   headers?: Record<string, string>;
 }
 
+/** What a call says besides its path. */
+interface Call {
+  query: URLSearchParams;
+  body(): Promise<object>;
+  /** `v2`, `v3`, or none. */
+  version: string | undefined;
+}
+
 /** The sandboxes' default time to live on the paths without a version, in seconds. */
 const OLD_TIMEOUT_S = 15;
+
+/** Calls about one sandbox, by method and the word behind its ID. */
+const SANDBOX_CALLS: Record<
+  string,
+  (control: SandboxControl, caller: Caller, id: string, call: Call) => Promise<Answer>
+> = {
+  "GET ": async (control, caller, id) => ({ status: 200, body: await control.get(caller, id) }),
+  "DELETE ": async (control, caller, id) => {
+    await control.kill(caller, id);
+    return { status: 204 };
+  },
+  "POST timeout": async (control, caller, id, { body }) => {
+    await control.setTimeout(caller, id, await body());
+    return { status: 204 };
+  },
+  "POST refreshes": async (control, caller, id, { body }) => {
+    await control.prolong(caller, id, await body());
+    return { status: 204 };
+  },
+  "POST connect": async (control, caller, id, { body }) => {
+    const { resumed, reply } = await control.connect(caller, id, await body());
+    return { status: resumed ? 201 : 200, body: reply };
+  },
+  "POST resume": async (control, caller, id, { body }) => {
+    const { reply } = await control.connect(caller, id, await body());
+    return { status: 201, body: reply };
+  },
+  "POST pause": async (control, caller, id, { body }) => {
+    await control.pause(caller, id, await body());
+    return { status: 204 };
+  },
+  "POST fork": async (control, caller, id, { body }) => ({
+    status: 201,
+    body: await fork(control, caller, id, await body()),
+  }),
+  "POST snapshots": async (control, caller, id, { body }) => ({
+    status: 201,
+    body: await createSnapshot(control, caller, id, await body()),
+  }),
+  "PUT network": async (control, caller, id, { body }) => {
+    await control.setNetwork(caller, id, await body());
+    return { status: 204 };
+  },
+  "GET metrics": async (control, caller, id, { query }) => ({
+    status: 200,
+    body: await control.metrics(caller, id, query),
+  }),
+};
+
+/** A page as clients take it. */
+function paged({ items, nextToken }: { items: object[]; nextToken?: string }): Answer {
+  return {
+    status: 200,
+    body: items,
+    ...(nextToken === undefined ? {} : { headers: { "x-next-token": nextToken } }),
+  };
+}
+
+/** Calls about all sandboxes, snapshots and templates of a key. */
+async function answerList(
+  control: SandboxControl,
+  caller: Caller,
+  what: string,
+  { query, body, version }: Call,
+): Promise<Answer | undefined> {
+  switch (what) {
+    case "POST sandboxes": {
+      const wish = await body();
+      const made =
+        version === undefined
+          ? await control.create(caller, wish, OLD_TIMEOUT_S)
+          : await control.create(caller, wish);
+      return { status: 201, body: made };
+    }
+    case "GET sandboxes": {
+      const { sandboxes, ...rest } = await control.list(caller, query);
+      return paged({ items: sandboxes, ...rest });
+    }
+    case "GET snapshots":
+      return paged(await listSnapshots(control, caller, query));
+    case "GET teams": {
+      const { project } = caller.key;
+      const team = { teamID: project, name: project, apiKey: "", isDefault: true };
+      return { status: 200, body: [team] };
+    }
+    default:
+      return undefined;
+  }
+}
 
 /** Route a call. @throws E2bError */
 async function answer(
@@ -32,50 +131,30 @@ async function answer(
   const { pathname, searchParams } = urlOf(request);
   const { method = "" } = request;
   const [, version, rest = ""] = /^\/(?:(v[23])\/)?(.*)$/.exec(pathname) ?? [];
-  const [area, id = "", action] = rest.split("/").map((word) => decodeURIComponent(word));
+  const [area = "", id = "", action = "", ...more] = rest.split("/").map(decodeWord);
   const body = async (): Promise<object> => parseObject(await readBody(request));
-  if (area === "sandboxes" && id === "" && method === "POST") {
-    const made =
-      version === undefined
-        ? await control.create(caller, await body(), OLD_TIMEOUT_S)
-        : await control.create(caller, await body());
-    return { status: 201, body: made };
-  }
-  if (area === "sandboxes" && id === "" && method === "GET") {
-    const { sandboxes, nextToken } = await control.list(caller, searchParams);
-    return {
-      status: 200,
-      body: sandboxes,
-      ...(nextToken === undefined ? {} : { headers: { "x-next-token": nextToken } }),
-    };
-  }
-  if (area === "sandboxes" && id !== "") {
-    switch (`${method} ${action ?? ""}`) {
-      case "GET ":
-        return { status: 200, body: await control.get(caller, id) };
-      case "DELETE ":
-        await control.kill(caller, id);
-        return { status: 204 };
-      case "POST timeout":
-        await control.setTimeout(caller, id, await body());
-        return { status: 204 };
-      case "POST connect":
-      case "POST resume": {
-        const { resumed, reply } = await control.connect(caller, id, await body());
-        return { status: resumed || action === "resume" ? 201 : 200, body: reply };
-      }
-      case "POST pause":
-        await control.pause(caller, id);
-        return { status: 204 };
-      default:
-        break;
-    }
-  }
-  if (area === "teams" && method === "GET") {
-    const { project } = caller.key;
-    return { status: 200, body: [{ teamID: project, name: project, apiKey: "", isDefault: true }] };
+  const call: Call = { query: searchParams, body, version };
+  if (id === "") {
+    const known = await answerList(control, caller, `${method} ${area}`, call);
+    if (known !== undefined) return known;
+  } else if (area === "sandboxes" && more.length === 0) {
+    const key = `${method} ${action}`;
+    const run = Object.hasOwn(SANDBOX_CALLS, key) ? SANDBOX_CALLS[key] : undefined;
+    if (run !== undefined) return await run(control, caller, id, call);
+  } else if (area === "templates" && action === "" && method === "DELETE") {
+    if (await removeSnapshot(control, caller, id)) return { status: 204 };
+    throw new E2bError("not_found", `template '${id.slice(0, 200)}' not found`);
   }
   throw new E2bError("unimplemented", `${method} ${pathname.slice(0, 200)} is not offered`, 501);
+}
+
+/** One part of a path. @throws invalid_argument */
+function decodeWord(word: string): string {
+  try {
+    return decodeURIComponent(word);
+  } catch {
+    throw new E2bError("invalid_argument", "the path is not percent-encoded UTF-8");
+  }
 }
 
 /** Send an answer of the control plane. */
@@ -88,10 +167,10 @@ function send(response: ServerResponse, { status, body, headers }: Answer): void
 }
 
 /** The face. */
-export function e2bFace(context: ControlContext, hosts: Hosts): Face {
+export function e2bFace(context: ControlContext, hosts: Hosts, waker: Waker): Face {
   const { gate, vmsan } = context;
   const control = new SandboxControl(context);
-  const dataPlane = new DataPlane(vmsan, gate, hosts);
+  const dataPlane = new DataPlane(vmsan, gate, hosts, waker);
   return {
     name: "e2b",
     claims: (request) =>

@@ -15,6 +15,8 @@ export const SANDBOX_LABELS = {
   secure: "vmsan.e2b.secure",
   /** `pause` or `kill`. */
   onTimeout: "vmsan.e2b.on-timeout",
+  /** `false`: its disk alone is kept when it pauses at its end. */
+  pauseMemory: "vmsan.e2b.pause-memory",
   /** `true`: a request to a port wakes it. */
   autoResume: "vmsan.e2b.auto-resume",
   /** `false`: no internet. */
@@ -52,11 +54,47 @@ export function isSecure({ labels }: VmView): boolean {
   return labels[SANDBOX_LABELS.secure] !== "false";
 }
 
-/** What the two states of clients are here; undefined for a VM that is no sandbox any more. */
+/** Whether it is to sleep at its end instead of being removed, its memory included. */
+export function keepsMemory(labels: Record<string, string>): boolean {
+  return (
+    labels[SANDBOX_LABELS.onTimeout] === "pause" && labels[SANDBOX_LABELS.pauseMemory] !== "false"
+  );
+}
+
+/**
+ * What the two states of clients are here; undefined for a VM that is no sandbox any more. One that was
+ * stopped is paused with its disk alone; one whose time was over is so only if that was asked for.
+ */
 export function stateOf(view: VmView): "running" | "paused" | undefined {
+  const { status, stopReason, labels } = view;
   if (!isSandbox(view)) return undefined;
-  if (view.status === "running") return "running";
-  return view.status === "paused" ? "paused" : undefined;
+  if (status === "running") return "running";
+  if (status === "paused" || status === "suspended") return "paused";
+  if (status !== "stopped") return undefined;
+  const kept = stopReason === undefined || labels[SANDBOX_LABELS.onTimeout] === "pause";
+  return kept ? "paused" : undefined;
+}
+
+/**
+ * How much later than its sandbox's end a VM that is to pause with its memory is stopped by the daemon,
+ * in milliseconds: the gateway puts it to sleep before, and if there is none then, its disk is kept.
+ */
+export const PAUSE_GRACE_MS = 30_000;
+
+/** When a sandbox's time is over, RFC 3339; undefined for one without a limit. */
+export function endOf({ labels, timeoutAt }: VmView): string | undefined {
+  if (timeoutAt === undefined || !keepsMemory(labels)) return timeoutAt;
+  return new Date(Date.parse(timeoutAt) - PAUSE_GRACE_MS).toISOString();
+}
+
+/** How long it was last asked to live, in milliseconds. */
+export function lifetimeOf({ labels, timeoutMs = 300_000 }: VmView): number {
+  return keepsMemory(labels) ? timeoutMs - PAUSE_GRACE_MS : timeoutMs;
+}
+
+/** Whether requests to a paused sandbox wake it. */
+export function wakesOnUse({ labels }: VmView): boolean {
+  return labels[SANDBOX_LABELS.autoResume] === "true";
 }
 
 /** The short form: what create and connect answer. */
@@ -83,7 +121,7 @@ export function sandboxDetail(view: VmView, tokens: Tokens, domain: string | nul
   return {
     ...sandboxReply(view, tokens, domain),
     startedAt,
-    endAt: view.timeoutAt ?? startedAt,
+    endAt: endOf(view) ?? startedAt,
     cpuCount: view.vcpus,
     memoryMB: view.memMib,
     diskSizeMB: Math.round(view.diskSizeBytes / 2 ** 20),

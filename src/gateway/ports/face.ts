@@ -138,8 +138,16 @@ export async function proxyUpgrade(
   await Promise.all([pipeline(socket, connection), pipeline(connection, socket)]);
 }
 
-/** The face. */
-export function portsFace(vmsan: Vmsan, gate: Gate, hosts: Hosts): Face {
+/**
+ * The face.
+ * @param ready gives a VM that can be used now; undefined: it sleeps, and requests are not to wake it
+ */
+export function portsFace(
+  vmsan: Vmsan,
+  gate: Gate,
+  hosts: Hosts,
+  ready: (vm: Vm) => Promise<Vm | undefined>,
+): Face {
   const open = async (request: IncomingMessage): Promise<Duplex> => {
     const target = guestPortOf(request, hosts);
     if (target === undefined) throw new Error("not a request for a port");
@@ -149,7 +157,14 @@ export function portsFace(vmsan: Vmsan, gate: Gate, hosts: Hosts): Face {
       return vm.view;
     });
     if (vm === undefined) throw new Error("admitted without a VM");
-    return await dial(vm, target.port);
+    const usable = await ready(vm);
+    if (usable !== undefined) return await dial(usable, target.port);
+    throw new VmsanError({
+      code: "ERR_GATEWAY_UPSTREAM",
+      message: `${vm.id} is paused`,
+      why: "It was not made to wake when its ports are used.",
+      fix: "Let it go on first, or make it with autoResume.",
+    });
   };
   return {
     name: "ports",

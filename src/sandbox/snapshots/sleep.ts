@@ -15,6 +15,7 @@ import { bootId } from "../../util/process-identity.ts";
 import { tearDown } from "../bring-up.ts";
 import type { Entry } from "../entry.ts";
 import { notRunning } from "../refusals.ts";
+import { countFromNow } from "../lives.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
 import { viewOf } from "../view.ts";
@@ -73,6 +74,9 @@ export class Sleep {
       // From here on its memory is what the files hold; the process is only in the way.
       delete record.held;
       record.status = "suspended";
+      // A sleeping VM takes nothing: its time limit counts anew once it is awake.
+      clearTimeout(entry.timeout);
+      delete record.timeoutAt;
       const { files } = await readMemoryImage(dir);
       record.suspended = {
         at: new Date().toISOString(),
@@ -157,6 +161,7 @@ export class Sleep {
           await records.save(record);
         },
       });
+      countFromNow(record);
       await this.sandboxes.goesOn(entry, guest);
     } catch (error) {
       delete record.mending;

@@ -15,6 +15,9 @@ export const networkSchema = z.object({
   egressProxy: z.unknown().optional(),
 });
 
+/** The network object of a running sandbox that is changed. */
+export const updateSchema = networkSchema.extend({ allow_internet_access: z.boolean().nullish() });
+
 /** What the object says. */
 export type NetworkWish = z.infer<typeof networkSchema>;
 

@@ -2,7 +2,7 @@
 import { z } from "zod";
 import type { Vm } from "../../../client/vm.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
-import type { CreateRequest, VmView } from "../../../model/api.ts";
+import type { VmView } from "../../../model/api.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import { validate } from "../../../schema/api.ts";
 import { isVmId } from "../../../util/names.ts";
@@ -20,9 +20,15 @@ import {
   sandboxDetail,
   sandboxReply,
   stateOf,
+  endOf,
 } from "../sandbox.ts";
-import { networkPolicy, networkSchema } from "./network.ts";
-import { builtinTemplate } from "./templates.ts";
+import { networkPolicy, networkSchema, updateSchema } from "./network.ts";
+import { pauseSandbox, prolong, resumeSandbox, vmLimit } from "./lifecycle.ts";
+import { page } from "./pages.ts";
+import { sample } from "./metrics.ts";
+import type { E2bStore } from "./store.ts";
+import { resolveTemplate } from "./templates.ts";
+import type { Template } from "./templates.ts";
 
 /** Most seconds that a sandbox may be asked to live. */
 const MAX_TIMEOUT_S = 24 * 3600;
@@ -46,19 +52,30 @@ const createSchema = z.object({
 });
 const timeoutSchema = z.object({ timeout });
 const connectSchema = z.object({ timeout: timeout.optional(), memory: z.boolean().optional() });
+const pauseSchema = z.object({ memory: z.boolean().nullish() });
+const refreshSchema = z.object({ duration: timeout.optional() });
 
 /** What the control plane works with. */
 export interface ControlContext {
   vmsan: Vmsan;
   gate: Gate;
+  store: E2bStore;
   driver: GatewayDriver;
   /** The domain of sandboxes' hosts, or null for the client's own. */
   domain: string | null;
 }
 
+/** What a sandbox's VM is to be besides its template. */
+interface VmWish {
+  env: string[];
+  timeoutMs: number;
+  policy: object;
+  labels: Record<string, string>;
+}
+
 /** Sandboxes of one gateway. */
 export class SandboxControl {
-  private readonly context: ControlContext;
+  readonly context: ControlContext;
 
   constructor(context: ControlContext) {
     this.context = context;
@@ -83,36 +100,21 @@ export class SandboxControl {
     body: unknown,
     defaultTimeoutS = DEFAULT_TIMEOUT_S,
   ): Promise<object> {
-    const { vmsan, gate, driver, domain } = this.context;
+    const { gate, domain, store } = this.context;
     const wish = validate(createSchema, body, "sandbox");
     const name = wish.templateID ?? "base";
-    const template = builtinTemplate(name);
+    const template = await resolveTemplate(store, caller, name);
     if ((wish.volumeMounts ?? []).length > 0) {
       throw new E2bError("unimplemented", "volumes are not offered", 400);
     }
     const internet = wish.allow_internet_access ?? true;
     const network = wish.network ?? {};
-    const { id, runtime, image, vcpus = 1, memMib = 512, env = [] } = template;
-    const request: CreateRequest = remoteCreateRequest(
-      caller,
-      {
-        ...(runtime === undefined ? {} : { runtime }),
-        ...(image === undefined ? {} : { image }),
-        vcpus,
-        memMib,
-        env: [
-          ...env,
-          ...Object.entries(wish.envVars ?? {}).map(([key, value]) => `${key}=${value}`),
-        ],
-        timeoutMs: Math.max(1, (wish.timeout ?? defaultTimeoutS) * 1000),
-        policy: networkPolicy(internet, network),
-      },
-      driver,
-    );
-    Object.assign(request.labels, metadataLabels(wish.metadata ?? {}), {
-      [SANDBOX_LABELS.template]: id,
+    const labels: Record<string, string> = {
+      ...metadataLabels(wish.metadata ?? {}),
+      [SANDBOX_LABELS.template]: template.id,
       [SANDBOX_LABELS.alias]: name,
       [SANDBOX_LABELS.onTimeout]: wish.autoPause === true ? "pause" : "kill",
+      ...(wish.autoPauseMemory === false ? { [SANDBOX_LABELS.pauseMemory]: "false" } : {}),
       ...(wish.secure === false ? { [SANDBOX_LABELS.secure]: "false" } : {}),
       ...(wish.autoResume?.enabled === true ? { [SANDBOX_LABELS.autoResume]: "true" } : {}),
       ...(internet ? {} : { [SANDBOX_LABELS.internet]: "false" }),
@@ -120,11 +122,56 @@ export class SandboxControl {
         ? {}
         : { [SANDBOX_LABELS.network]: JSON.stringify(wish.network) }),
       ...(network.allowPublicTraffic === false ? {} : { [PUBLIC_LABEL]: "true" }),
+    };
+    const vm = await this.make(caller, template, {
+      env: Object.entries(wish.envVars ?? {}).map(([key, value]) => `${key}=${value}`),
+      timeoutMs: vmLimit(labels, (wish.timeout ?? defaultTimeoutS) * 1000),
+      policy: networkPolicy(internet, network),
+      labels,
     });
+    return sandboxReply(vm.view, gate.tokens, domain);
+  }
+
+  /** Make the VM of a sandbox, within the limits of the caller's key. */
+  private async make(caller: Caller, template: Template, wish: VmWish): Promise<Vm> {
+    const { vmsan, gate, driver } = this.context;
+    const { runtime, image, snapshot, vcpus = 1, memMib = 512, env = [] } = template;
+    const { user, workdir } = template;
+    // Through the same gate as other callers' VMs, whatever it is made of.
+    const request = remoteCreateRequest(
+      caller,
+      {
+        ...(runtime === undefined ? {} : { runtime }),
+        ...(image === undefined ? {} : { image }),
+        ...(user === undefined ? {} : { user }),
+        ...(workdir === undefined ? {} : { workdir }),
+        vcpus,
+        memMib,
+        env: [...env, ...wish.env],
+        timeoutMs: wish.timeoutMs,
+        policy: wish.policy,
+      },
+      driver,
+    );
+    Object.assign(request.labels, wish.labels);
     const giveBack = gate.quotas.reserve(caller.key, [request], await vmsan.list());
     try {
-      const vm = await vmsan.createFrom(request);
-      return sandboxReply(vm.view, gate.tokens, domain);
+      if (snapshot === undefined) return await vmsan.createFrom(request);
+      const { policy, project, labels } = request;
+      const [vm] = await vmsan.clone(snapshot, {
+        project,
+        labels,
+        ...(request.env.length > 0 ? { env: request.env } : {}),
+        ...(user === undefined ? {} : { user }),
+        ...(workdir === undefined ? {} : { workdir }),
+        networkPolicy: policy.mode,
+        allowedDomains: policy.allowedDomains,
+        allowedCidrs: policy.allowedCidrs,
+        deniedCidrs: policy.deniedCidrs,
+        timeout: `${Math.ceil(wish.timeoutMs / 1000)}s`,
+      });
+      if (vm === undefined) throw new TypeError("A clone without a VM");
+      return vm;
     } finally {
       giveBack();
     }
@@ -151,7 +198,6 @@ export class SandboxControl {
     query: URLSearchParams,
   ): Promise<{ sandboxes: object[]; nextToken?: string }> {
     const { vmsan, gate, domain } = this.context;
-    const limit = Math.min(Math.max(1, Number(query.get("limit") ?? 100) || 100), 1000);
     const states = new Set((query.get("state") ?? "running,paused").split(","));
     const wanted = [...new URLSearchParams(decodedTwice(query.get("metadata") ?? ""))];
     const after = Date.parse(query.get("startedAfter") ?? "");
@@ -159,8 +205,7 @@ export class SandboxControl {
     const started = (view: VmView): number => Date.parse(view.startedAt ?? view.createdAt);
     const sign = query.get("order") === "asc" ? 1 : -1;
     const key = (view: VmView): string => `${String(started(view)).padStart(15, "0")}.${view.id}`;
-    const from = query.get("nextToken");
-    const all = (await vmsan.list())
+    const own = (await vmsan.list())
       .filter((view) => {
         const state = stateOf(view);
         if (state === undefined || !states.has(state) || !isSandbox(view)) return false;
@@ -170,16 +215,11 @@ export class SandboxControl {
         if (template !== null && !names.includes(template)) return false;
         const metadata = metadataOf(view);
         return wanted.every(([name, value]) => metadata[name] === value);
-      })
-      .toSorted((a, b) => sign * (key(a) < key(b) ? -1 : 1))
-      .filter(
-        (view) => from === null || sign * (key(view) < from ? -1 : 1) > 0 || key(view) === from,
-      );
-    const page = all.slice(0, limit);
-    const next = all[limit];
+      });
+    const { items, nextToken } = page(own, query, key, sign);
     return {
-      sandboxes: page.map((view) => sandboxDetail(view, gate.tokens, domain)),
-      ...(next === undefined ? {} : { nextToken: key(next) }),
+      sandboxes: items.map((view) => sandboxDetail(view, gate.tokens, domain)),
+      ...(nextToken === undefined ? {} : { nextToken }),
     };
   }
 
@@ -187,7 +227,7 @@ export class SandboxControl {
   async setTimeout(caller: Caller, id: string, body: unknown): Promise<void> {
     const { timeout: seconds } = validate(timeoutSchema, body, "timeout");
     const vm = await this.find(caller, id);
-    await vm.extendTimeout(Math.max(1, seconds * 1000));
+    await prolong(vm, seconds * 1000);
   }
 
   /** Reach one again; a paused one goes on. @returns whether it was paused, and what create answers */
@@ -196,23 +236,53 @@ export class SandboxControl {
     id: string,
     body: unknown,
   ): Promise<{ resumed: boolean; reply: object }> {
-    const { gate, domain } = this.context;
-    const { timeout: seconds = DEFAULT_TIMEOUT_S } = validate(connectSchema, body, "connection");
+    const { vmsan, gate, domain } = this.context;
+    const wish = validate(connectSchema, body, "connection");
+    const { timeout: seconds = DEFAULT_TIMEOUT_S, memory } = wish;
     const vm = await this.find(caller, id);
-    const resumed = vm.view.status === "paused";
-    if (resumed) await vm.resume();
-    const left = Date.parse(vm.view.timeoutAt ?? "") - Date.now();
+    const resumed = stateOf(vm.view) === "paused";
+    if (resumed) {
+      if (memory === false && vm.view.status === "suspended") await vm.stop();
+      await resumeSandbox(await vmsan.get(id), seconds * 1000);
+    }
     // It extends, and never shortens.
-    if (resumed || !(left > seconds * 1000)) await vm.extendTimeout(seconds * 1000);
+    else if (!(Date.parse(endOf(vm.view) ?? "") - Date.now() > seconds * 1000))
+      await prolong(vm, seconds * 1000);
     return { resumed, reply: sandboxReply(await vm.refresh(), gate.tokens, domain) };
   }
 
-  /** Halt one. @throws already_exists when it is paused */
-  async pause(caller: Caller, id: string): Promise<void> {
+  /** Let it live a little longer. @param body `duration` in seconds */
+  async prolong(caller: Caller, id: string, body: unknown): Promise<void> {
+    const { duration = DEFAULT_TIMEOUT_S } = validate(refreshSchema, body, "duration");
     const vm = await this.find(caller, id);
-    if (vm.view.status === "paused")
-      throw new E2bError("already_exists", `Sandbox "${id}" is paused already`);
-    await vm.pause();
+    if (!(Date.parse(endOf(vm.view) ?? "") - Date.now() > duration * 1000))
+      await prolong(vm, duration * 1000);
+  }
+
+  /** Put one to sleep. @throws already_exists when it is paused */
+  async pause(caller: Caller, id: string, body: unknown): Promise<void> {
+    const { memory } = validate(pauseSchema, body, "pause");
+    await pauseSandbox(await this.find(caller, id), memory !== false);
+  }
+
+  /** Say anew what it may reach; what is left out is cleared. */
+  async setNetwork(caller: Caller, id: string, body: unknown): Promise<void> {
+    const wish = validate(updateSchema, body, "network");
+    const vm = await this.find(caller, id);
+    const request = remoteCreateRequest(caller, {
+      policy: networkPolicy(wish.allow_internet_access ?? true, wish),
+    });
+    await vm.setPolicy(request.policy);
+  }
+
+  /** Samples of what it uses: the one of now, if that is asked for. @param query `start`, `end` in seconds */
+  async metrics(caller: Caller, id: string, query: URLSearchParams): Promise<object[]> {
+    const vm = await this.find(caller, id);
+    const now = Date.now() / 1000;
+    const start = Number(query.get("start") ?? 0);
+    const end = Number(query.get("end") ?? now + 60);
+    if (stateOf(vm.view) !== "running" || start > now || end < now - 5) return [];
+    return [await sample(vm)];
   }
 }
 

@@ -3,7 +3,10 @@
  *
  * templates.ts: which image or runtime a template's name means.
  */
+import type { Caller } from "../../access/gate.ts";
 import { E2bError } from "../errors.ts";
+import { isSnapshotNamed } from "./store.ts";
+import type { E2bStore } from "./store.ts";
 
 /** What a sandbox is made of. */
 export interface Template {
@@ -11,9 +14,13 @@ export interface Template {
   id: string;
   runtime?: string;
   image?: string;
+  /** ID of a snapshot; sandboxes go on where it was taken. */
+  snapshot?: string;
   vcpus?: number;
   memMib?: number;
   env?: string[];
+  user?: string;
+  workdir?: string;
 }
 
 /** Names of E2B's own templates and the runtimes that stand for them. */
@@ -24,11 +31,27 @@ const OWN: Record<string, Template> = {
 /** Runtimes that can be named as templates. */
 const RUNTIMES = new Set(["base", "e2b", "node22", "node24", "python3.13"]);
 
-/** The template of a name, with or without `:default`. @throws not_found */
-export function builtinTemplate(name: string): Template {
+/** The template of a name, with or without `:default`; undefined for one that is not ours. */
+function builtinTemplate(name: string): Template | undefined {
   const bare = name.replace(/:default$/, "");
   const own = Object.hasOwn(OWN, bare) ? OWN[bare] : undefined;
   if (own !== undefined) return own;
-  if (RUNTIMES.has(bare)) return { id: bare, runtime: bare };
+  return RUNTIMES.has(bare) ? { id: bare, runtime: bare } : undefined;
+}
+
+/** What a caller means by a template's name or ID, or a snapshot's. @throws not_found */
+export async function resolveTemplate(
+  store: E2bStore,
+  caller: Caller,
+  name: string,
+): Promise<Template> {
+  const { snapshots } = await store.load();
+  const { key } = caller;
+  const snapshot = snapshots.find(
+    (one) => (key.admin || one.project === key.project) && isSnapshotNamed(one, name),
+  );
+  if (snapshot !== undefined) return { id: snapshot.id, snapshot: snapshot.id };
+  const builtin = builtinTemplate(name);
+  if (builtin !== undefined) return builtin;
   throw new E2bError("not_found", `template '${name.slice(0, 200)}' not found`);
 }

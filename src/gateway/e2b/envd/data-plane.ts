@@ -9,7 +9,8 @@ import type { Gate } from "../../access/gate.ts";
 import type { Hosts } from "../../http/hosts.ts";
 import { guestPortOf } from "../../ports/access.ts";
 import { E2bError } from "../errors.ts";
-import { SANDBOX_LABELS, isSandbox, isSecure } from "../sandbox.ts";
+import type { Waker } from "../control/lifecycle.ts";
+import { SANDBOX_LABELS, isSandbox, isSecure, stateOf, wakesOnUse } from "../sandbox.ts";
 import { sendError } from "./connect.ts";
 import { filesRoute } from "./files.ts";
 import { filesystemService } from "./filesystem.ts";
@@ -47,8 +48,10 @@ export class DataPlane {
   private readonly users = new GuestUsers();
   private readonly processes = new LiveProcesses();
   private readonly watchers = new Watchers();
+  private readonly waker: Waker;
 
-  constructor(vmsan: Vmsan, gate: Gate, hosts: Hosts) {
+  constructor(vmsan: Vmsan, gate: Gate, hosts: Hosts, waker: Waker) {
+    this.waker = waker;
     this.vmsan = vmsan;
     this.gate = gate;
     this.hosts = hosts;
@@ -66,7 +69,15 @@ export class DataPlane {
     try {
       const { pathname, searchParams } = urlOf(request);
       const vm = await this.sandbox(request, searchParams);
-      await this.serve(request, response, pathname, searchParams, vm);
+      if (pathname === "/health") {
+        // Whoever only looks wakes nobody.
+        if (stateOf(vm.view) !== "running") throw new DeadSandbox(vm.id);
+        response.writeHead(204).end();
+        return;
+      }
+      const ready = await this.waker.ready(vm);
+      if (ready === undefined) throw new DeadSandbox(vm.id);
+      await this.serve(request, response, pathname, searchParams, ready);
     } catch (error) {
       if (error instanceof DeadSandbox) error.send(response);
       else sendError(response, error);
@@ -80,10 +91,6 @@ export class DataPlane {
     query: URLSearchParams,
     vm: Vm,
   ): Promise<void> {
-    if (pathname === "/health") {
-      response.writeHead(204).end();
-      return;
-    }
     const name = userOf(request, query) || defaultUser(vm.view);
     const user = await this.users.user(vm, name);
     const { users, processes, watchers } = this;
@@ -108,7 +115,7 @@ export class DataPlane {
   private async sandbox(request: IncomingMessage, query: URLSearchParams): Promise<Vm> {
     const target = guestPortOf(request, this.hosts);
     if (target === undefined) return await this.signedFor(request, query);
-    const vm = await this.running(target.vm);
+    const vm = await this.alive(target.vm);
     const { id, view } = vm;
     const token = request.headers["x-access-token"];
     const shown = typeof token === "string" && this.gate.tokens.matches(id, "data", token);
@@ -137,14 +144,16 @@ export class DataPlane {
     );
     if (found === undefined) throw new E2bError("unauthenticated", "invalid signature");
     checkExpiration(query);
-    return await this.running(found.id);
+    return await this.alive(found.id);
   }
 
-  private async running(id: string): Promise<Vm> {
+  /** A sandbox that is not at its end. @throws DeadSandbox */
+  private async alive(id: string): Promise<Vm> {
     if (!isVmId(id)) throw new DeadSandbox(id);
     try {
       const vm = await this.vmsan.get(id);
-      if (isSandbox(vm.view) && vm.view.status === "running") return vm;
+      const state = stateOf(vm.view);
+      if (state === "running" || (state === "paused" && wakesOnUse(vm.view))) return vm;
     } catch (error) {
       if (!(error instanceof VmsanError) || error.code !== "ERR_VM_NOT_FOUND") throw error;
     }

@@ -1,0 +1,122 @@
+/** Sandboxes that pause and go on, and the end of those whose time is over. */
+import type { Vm } from "../../../client/vm.ts";
+import type { Vmsan } from "../../../client/vmsan.ts";
+import type { VmView } from "../../../model/api.ts";
+import type { Log } from "../../../util/log.ts";
+import { E2bError } from "../errors.ts";
+import {
+  PAUSE_GRACE_MS,
+  endOf,
+  isSandbox,
+  keepsMemory,
+  lifetimeOf,
+  stateOf,
+  wakesOnUse,
+} from "../sandbox.ts";
+
+/** How often ends are looked for, in milliseconds. */
+const SWEEP_MS = 2_000;
+
+/** The VM's own time limit for a sandbox that is to live so long. */
+export function vmLimit(labels: Record<string, string>, ms: number): number {
+  return Math.max(1, ms) + (keepsMemory(labels) ? PAUSE_GRACE_MS : 0);
+}
+
+/** Let a sandbox live for so long from now on. @param ms milliseconds */
+export async function prolong(vm: Vm, ms: number): Promise<void> {
+  await vm.extendTimeout(vmLimit(vm.view.labels, ms));
+}
+
+/** Pause a sandbox. @param memory false: its disk alone is kept. @throws already_exists when it is paused */
+export async function pauseSandbox(vm: Vm, memory: boolean): Promise<void> {
+  if (stateOf(vm.view) === "paused")
+    throw new E2bError("already_exists", `Sandbox "${vm.id}" is paused already`);
+  if (memory) await vm.suspend();
+  else await vm.stop();
+}
+
+/** Let a paused sandbox go on. @param ms how long it lives from now on */
+export async function resumeSandbox(vm: Vm, ms: number): Promise<void> {
+  if (vm.view.status === "stopped") await vm.start();
+  else await vm.resume();
+  await vm.refresh();
+  await prolong(vm, ms);
+}
+
+/** Wakes paused sandboxes that are used, if they were made so. */
+export class Waker {
+  private readonly waking = new Map<string, Promise<void>>();
+
+  /** A sandbox that can be used now, or undefined for one that stays paused. */
+  async ready(vm: Vm): Promise<Vm | undefined> {
+    if (stateOf(vm.view) !== "paused") return vm;
+    if (!wakesOnUse(vm.view)) return undefined;
+    let waking = this.waking.get(vm.id);
+    if (waking === undefined) {
+      waking = resumeSandbox(vm, lifetimeOf(vm.view)).finally(() => this.waking.delete(vm.id));
+      this.waking.set(vm.id, waking);
+    }
+    await waking;
+    await vm.refresh();
+    return vm;
+  }
+}
+
+/** Ends sandboxes whose time is over, for as long as a gateway runs. */
+export class Sweeper {
+  private readonly vmsan: Vmsan;
+  private readonly log: Log;
+  private readonly timer: NodeJS.Timeout;
+  private readonly busy = new Set<string>();
+  private sweeping = false;
+
+  constructor(vmsan: Vmsan, log: Log) {
+    this.vmsan = vmsan;
+    this.log = log;
+    this.timer = setInterval(() => void this.sweep(), SWEEP_MS);
+    this.timer.unref();
+  }
+
+  /** Stop looking. */
+  close(): void {
+    clearInterval(this.timer);
+  }
+
+  private async sweep(): Promise<void> {
+    if (this.sweeping) return;
+    this.sweeping = true;
+    try {
+      for (const view of await this.vmsan.list()) void this.settle(view);
+    } catch (error) {
+      this.log.error("cannot look for sandboxes whose time is over", error);
+    } finally {
+      this.sweeping = false;
+    }
+  }
+
+  /** Do what is due for one. */
+  private async settle(view: VmView): Promise<void> {
+    const { id } = view;
+    if (!isSandbox(view) || this.busy.has(id)) return;
+    const due = dueFor(view);
+    if (due === undefined) return;
+    this.busy.add(id);
+    try {
+      if (due === "remove") await this.vmsan.remove(id, { force: true });
+      else await (await this.vmsan.get(id)).suspend();
+    } catch (error) {
+      this.log.error(`cannot ${due} the sandbox ${id}`, error);
+    } finally {
+      this.busy.delete(id);
+    }
+  }
+}
+
+/** What is due for a sandbox now. */
+function dueFor(view: VmView): "remove" | "suspend" | undefined {
+  const { labels, status } = view;
+  if (status === "creating") return undefined;
+  if (stateOf(view) === undefined) return "remove";
+  if (status !== "running" || !keepsMemory(labels)) return undefined;
+  return Date.parse(endOf(view) ?? "") <= Date.now() ? "suspend" : undefined;
+}
