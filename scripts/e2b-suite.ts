@@ -13,7 +13,10 @@ import { layoutOf, vmsanDir } from "../src/util/paths.ts";
 
 /** Why a test is not run here, or does not pass; the first that matches `FILE > TEST` counts. */
 const REASONS: [RegExp, string][] = [
-  [/^sandbox\/(network|internetAccess|networkTransform|egressProxy)\.test/, "asks hosts of the internet"],
+  [
+    /^sandbox\/(network|internetAccess|networkTransform|egressProxy)\.test/,
+    "asks hosts of the internet",
+  ],
   [/^sandbox\/host\.test|http server|auto-resume wakes/, "needs a wildcard domain with TLS"],
   [/^sandbox\/git\/(clone|sync)\.test/, "asks hosts of the internet"],
   [/^template\/tags\.test/, "written for mocked answers"],
@@ -30,7 +33,9 @@ function besides(name: string, text: string): string | undefined {
   if (!/^(api|sandbox|template)\//.test(name)) return "tests the SDK alone";
   if (/from 'msw/.test(text)) return "answers its own requests";
   const known = /src(?:\/(?:index|errors|sandbox\/filesystem))?(?:\.js)?'/;
-  const own = [...text.matchAll(/from '[./]+\/(src[^']*')/g)].some(([, path = ""]) => !known.test(path));
+  const own = [...text.matchAll(/from '[./]+\/(src[^']*')/g)].some(
+    ([, path = ""]) => !known.test(path),
+  );
   return own ? "imports the SDK's own source" : undefined;
 }
 
@@ -81,7 +86,8 @@ export default defineConfig({
   for (const name of all) {
     const why = besides(name, await readFile(join(source, name), "utf8"));
     if (why !== undefined) left.push([name, why]);
-    else if (filters.length === 0 || filters.some((filter) => name.includes(filter))) chosen.push(name);
+    else if (filters.length === 0 || filters.some((filter) => name.includes(filter)))
+      chosen.push(name);
   }
   await runTests(
     scratch,
@@ -101,14 +107,18 @@ export default defineConfig({
       assertionResults.filter((one) => one.status === status).length;
     passed += count("passed");
     failed += count("failed");
-    rows.push(`| ${file} | ${count("passed")} | ${count("failed")} | ${assertionResults.length - count("passed") - count("failed")} |`);
+    rows.push(
+      `| ${file} | ${count("passed")} | ${count("failed")} | ${assertionResults.length - count("passed") - count("failed")} |`,
+    );
     if (assertionResults.length === 0) failures.push(`| ${file} | ${message.split("\n")[0]} |`);
     for (const { fullName, status, failureMessages } of assertionResults) {
       if (status !== "failed") continue;
       const why =
         REASONS.find(([pattern]) => pattern.test(`${file} > ${fullName}`))?.[1] ??
         `not explained: ${(failureMessages[0] ?? "").split("\n")[0]?.slice(0, 200)}`;
-      failures.push(`| ${file} > ${fullName.replaceAll("|", "\\|")} | ${why.replaceAll("|", "\\|")} |`);
+      failures.push(
+        `| ${file} > ${fullName.replaceAll("|", "\\|")} | ${why.replaceAll("|", "\\|")} |`,
+      );
     }
   }
   const { version } = JSON.parse(

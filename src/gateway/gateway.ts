@@ -66,7 +66,13 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Listen
   const log = fileLog(join(directory, "gateway.log"));
   const waker = new Waker();
   const sweeper = new Sweeper(vmsan, log);
-  const context = { vmsan, gate, store: new E2bStore(directory), driver, domain: options.domains?.[0] ?? null };
+  const context = {
+    vmsan,
+    gate,
+    store: new E2bStore(directory),
+    driver,
+    domain: options.domains?.[0] ?? null,
+  };
   const gateway = await listen({
     address,
     ...(tls === undefined ? {} : { tls }),

@@ -2,7 +2,9 @@
  * The published npm package `e2b`, unmodified, against a gateway and a guest that really boots: one sandbox
  * and a story of what an agent does with it.
  */
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
+import { once } from "node:events";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   AuthenticationError,
@@ -22,7 +24,7 @@ import { Keys } from "../../src/gateway/access/keys.ts";
 import { startGateway } from "../../src/gateway/gateway.ts";
 import type { ListeningGateway } from "../../src/gateway/http/server.ts";
 import { layoutOf } from "../../src/util/paths.ts";
-import { preparedDir } from "./support.ts";
+import { preparedDir, vmsanBin } from "./support.ts";
 
 let gateway: ListeningGateway;
 let keys: Keys;
@@ -342,6 +344,115 @@ describe("files", () => {
     const late = await sandbox.downloadUrl("signed.txt", { useSignatureExpiration: -60 });
     expect((await fetch(late)).status).toBe(401);
     expect((await fetch(`${gateway.url}/files?path=signed.txt`)).status).toBe(401);
+  });
+});
+
+describe("sleep, forks and snapshots", () => {
+  test("it is measured, and its network is said anew", async () => {
+    const [now] = await sandbox.getMetrics();
+    expect(now).toMatchObject({ cpuCount: 1 });
+    expect(now?.memTotal).toBeGreaterThan(2 ** 28);
+    expect(now?.diskTotal).toBeGreaterThan(2 ** 30);
+    expect(await sandbox.getMetrics({ end: new Date(Date.now() - 60_000) })).toEqual([]);
+    await sandbox.updateNetwork({ allowInternetAccess: false });
+    const { policy } = (await new Vmsan({ dir: preparedDir }).get(sandbox.sandboxId)).view;
+    expect(policy.mode).toBe("deny-all");
+  });
+
+  test("a pause keeps what runs, and connecting lets it go on", async () => {
+    const sleeper = await sandbox.commands.run("sleep 5000", { background: true });
+    await sleeper.disconnect();
+    expect(await sandbox.pause()).toBe(true);
+    expect(await sandbox.isRunning()).toBe(false);
+    expect(await sandbox.pause()).toBe(false);
+    expect((await sandbox.getInfo()).state).toBe("paused");
+    await expect(sandbox.files.read("empty")).rejects.toThrow(TimeoutError);
+    const again = await Sandbox.connect(sandbox.sandboxId, { ...options, timeoutMs: 700_000 });
+    expect(await again.isRunning()).toBe(true);
+    expect((await again.commands.list()).some(({ pid }) => pid === sleeper.pid)).toBe(true);
+    expect((await again.getInfo()).endAt.getTime()).toBeGreaterThan(Date.now() + 600_000);
+  });
+
+  test("a fork goes on by itself, and ends at its time", async () => {
+    await sandbox.files.write("state", "before");
+    const [fork] = await sandbox.fork({ timeoutMs: 600_000 });
+    if (!(fork instanceof Sandbox)) throw fork ?? new Error("no fork");
+    expect(await fork.files.read("state")).toBe("before");
+    await fork.files.write("state", "in the fork");
+    expect(await sandbox.files.read("state")).toBe("before");
+    await fork.setTimeout(1_000);
+    await until(async () =>
+      (await Sandbox.list(options).nextItems()).length === 1 ? true : undefined,
+    );
+    await expect(Sandbox.getInfo(fork.sandboxId, options)).rejects.toThrow(SandboxNotFoundError);
+    await expect(Sandbox.fork("vm-00000000", options)).rejects.toThrow(SandboxNotFoundError);
+  });
+
+  test("a snapshot is a template for others, which sleep at their time and wake on use", async () => {
+    const made = await sandbox.createSnapshot({ name: "ready" });
+    const { snapshotId } = made;
+    expect(made.names).toEqual(["ours/ready:default"]);
+    const named = await Sandbox.listSnapshots({ ...options, name: "ready" }).nextItems();
+    expect(named.map((one) => one.snapshotId)).toEqual([snapshotId]);
+    expect(await Sandbox.listSnapshots({ ...options, name: "other" }).nextItems()).toEqual([]);
+    const other = await client("other");
+    await expect(Sandbox.create(snapshotId, other)).rejects.toThrow();
+    expect(await Sandbox.deleteSnapshot(snapshotId, other)).toBe(false);
+
+    const copy = await Sandbox.create("ready", {
+      ...options,
+      timeoutMs: 600_000,
+      lifecycle: { onTimeout: "pause", autoResume: true },
+    });
+    try {
+      expect(await copy.files.read("state")).toBe("before");
+      await copy.setTimeout(1_000);
+      await until(async () => ((await copy.getInfo()).state === "paused" ? true : undefined));
+      expect(await copy.isRunning()).toBe(false);
+      expect(await copy.files.read("state")).toBe("before");
+      expect((await copy.getInfo()).state).toBe("running");
+    } finally {
+      await copy.kill();
+    }
+    expect(await Sandbox.deleteSnapshot(snapshotId, options)).toBe(true);
+    expect(await Sandbox.deleteSnapshot(snapshotId, options)).toBe(false);
+  });
+});
+
+describe("a gateway that dies", () => {
+  test("takes no sandbox with it: clients learn of it at once, and go on with the next", async () => {
+    const child = spawn(vmsanBin, ["serve", "--json", "--listen", "127.0.0.1:0"], {
+      env: { ...process.env, VMSAN_DIR: preparedDir },
+      stdio: ["ignore", "pipe", "inherit"],
+    });
+    try {
+      const [line] = (await once(child.stdout.setEncoding("utf8"), "data")) as [string];
+      const { url } = JSON.parse(line) as { url: string };
+      const { sandboxId } = sandbox;
+      const there = { ...options, apiUrl: url, sandboxUrl: url };
+      const through = await Sandbox.connect(sandboxId, there);
+      const counting = await through.commands.run(
+        "for i in $(seq 100000); do echo $i; sleep 0.2; done",
+        {
+          background: true,
+          timeoutMs: 0,
+        },
+      );
+      await until(() => (counting.stdout.includes("2\n") ? true : undefined));
+      const ended = counting.wait().catch((error: unknown) => error);
+      child.kill("SIGKILL");
+      expect(await ended).toBeInstanceOf(Error);
+      let heard = "";
+      const again = await Sandbox.connect(sandboxId, options);
+      const on = await again.commands.connect(counting.pid, {
+        onStdout: (text) => void (heard += text),
+      });
+      await until(() => (heard.split("\n").length > 3 ? true : undefined));
+      expect(Number.parseInt(heard, 10)).toBeGreaterThan(2);
+      expect(await on.kill()).toBe(true);
+    } finally {
+      child.kill("SIGKILL");
+    }
   });
 });
 

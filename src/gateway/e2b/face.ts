@@ -8,6 +8,7 @@ import { SandboxControl } from "./control/sandboxes.ts";
 import type { ControlContext } from "./control/sandboxes.ts";
 import type { Waker } from "./control/lifecycle.ts";
 import { createSnapshot, fork, listSnapshots, removeSnapshot } from "./control/snapshots.ts";
+import { resolveTemplate } from "./control/templates.ts";
 import { readBody, parseObject } from "./envd/connect.ts";
 import { DataPlane, urlOf } from "./envd/data-plane.ts";
 import { E2bError, asE2bError } from "./errors.ts";
@@ -24,7 +25,7 @@ interface Answer {
 /** What a call says besides its path. */
 interface Call {
   query: URLSearchParams;
-  body(): Promise<object>;
+  body: () => Promise<object>;
   /** `v2`, `v3`, or none. */
   version: string | undefined;
 }
@@ -89,37 +90,38 @@ function paged({ items, nextToken }: { items: object[]; nextToken?: string }): A
   };
 }
 
-/** Calls about all sandboxes, snapshots and templates of a key. */
-async function answerList(
-  control: SandboxControl,
-  caller: Caller,
-  what: string,
-  { query, body, version }: Call,
-): Promise<Answer | undefined> {
-  switch (what) {
-    case "POST sandboxes": {
-      const wish = await body();
-      const made =
-        version === undefined
-          ? await control.create(caller, wish, OLD_TIMEOUT_S)
-          : await control.create(caller, wish);
-      return { status: 201, body: made };
-    }
-    case "GET sandboxes": {
-      const { sandboxes, ...rest } = await control.list(caller, query);
-      return paged({ items: sandboxes, ...rest });
-    }
-    case "GET snapshots":
-      return paged(await listSnapshots(control, caller, query));
-    case "GET teams": {
-      const { project } = caller.key;
-      const team = { teamID: project, name: project, apiKey: "", isDefault: true };
-      return { status: 200, body: [team] };
-    }
-    default:
-      return undefined;
-  }
-}
+/** Calls about all sandboxes, snapshots and templates of a key, by method and the path's one word. */
+const LIST_CALLS: Record<
+  string,
+  (control: SandboxControl, caller: Caller, call: Call) => Promise<Answer>
+> = {
+  "POST sandboxes": async (control, caller, { body, version }) => {
+    const wish = await body();
+    const made =
+      version === undefined
+        ? await control.create(caller, wish, OLD_TIMEOUT_S)
+        : await control.create(caller, wish);
+    return { status: 201, body: made };
+  },
+  "GET sandboxes": async (control, caller, { query }) => {
+    const { sandboxes, ...rest } = await control.list(caller, query);
+    return paged({ items: sandboxes, ...rest });
+  },
+  "GET snapshots": async (control, caller, { query }) =>
+    paged(await listSnapshots(control, caller, query)),
+  "GET teams": async (_control, { key: { project } }) => {
+    const team = { teamID: project, name: project, apiKey: "", isDefault: true };
+    return await Promise.resolve({ status: 200, body: [team] });
+  },
+};
+
+/** All that is routed, as `METHOD /path` with `ID` for a sandbox's: for tests of who may what. */
+export const e2bRoutes: readonly string[] = [
+  ...Object.keys(LIST_CALLS).map((call) => call.replace(" ", " /")),
+  ...Object.keys(SANDBOX_CALLS).map((call) => call.replace(/ (.*)$/, " /sandboxes/ID/$1")),
+  "DELETE /templates/ID",
+  "GET /templates/aliases/ID",
+].map((route) => route.replace(/\/$/, ""));
 
 /** Route a call. @throws E2bError */
 async function answer(
@@ -135,12 +137,19 @@ async function answer(
   const body = async (): Promise<object> => parseObject(await readBody(request));
   const call: Call = { query: searchParams, body, version };
   if (id === "") {
-    const known = await answerList(control, caller, `${method} ${area}`, call);
-    if (known !== undefined) return known;
+    const key = `${method} ${area}`;
+    const run = Object.hasOwn(LIST_CALLS, key) ? LIST_CALLS[key] : undefined;
+    if (run !== undefined) return await run(control, caller, call);
   } else if (area === "sandboxes" && more.length === 0) {
     const key = `${method} ${action}`;
     const run = Object.hasOwn(SANDBOX_CALLS, key) ? SANDBOX_CALLS[key] : undefined;
     if (run !== undefined) return await run(control, caller, id, call);
+  } else if (area === "templates" && id === "aliases" && method === "GET" && more.length === 0) {
+    const template = await resolveTemplate(control.context.store, caller, action);
+    return {
+      status: 200,
+      body: { templateID: template.id, public: template.snapshot === undefined },
+    };
   } else if (area === "templates" && action === "" && method === "DELETE") {
     if (await removeSnapshot(control, caller, id)) return { status: 204 };
     throw new E2bError("not_found", `template '${id.slice(0, 200)}' not found`);

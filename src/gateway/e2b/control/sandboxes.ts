@@ -205,17 +205,16 @@ export class SandboxControl {
     const started = (view: VmView): number => Date.parse(view.startedAt ?? view.createdAt);
     const sign = query.get("order") === "asc" ? 1 : -1;
     const key = (view: VmView): string => `${String(started(view)).padStart(15, "0")}.${view.id}`;
-    const own = (await vmsan.list())
-      .filter((view) => {
-        const state = stateOf(view);
-        if (state === undefined || !states.has(state) || !isSandbox(view)) return false;
-        if (!sees(caller, view) || (!Number.isNaN(after) && started(view) < after)) return false;
-        const { labels } = view;
-        const names = [labels[SANDBOX_LABELS.template], labels[SANDBOX_LABELS.alias]];
-        if (template !== null && !names.includes(template)) return false;
-        const metadata = metadataOf(view);
-        return wanted.every(([name, value]) => metadata[name] === value);
-      });
+    const own = (await vmsan.list()).filter((view) => {
+      const state = stateOf(view);
+      if (state === undefined || !states.has(state) || !isSandbox(view)) return false;
+      if (!sees(caller, view) || (!Number.isNaN(after) && started(view) < after)) return false;
+      const { labels } = view;
+      const names = [labels[SANDBOX_LABELS.template], labels[SANDBOX_LABELS.alias]];
+      if (template !== null && !names.includes(template)) return false;
+      const metadata = metadataOf(view);
+      return wanted.every(([name, value]) => metadata[name] === value);
+    });
     const { items, nextToken } = page(own, query, key, sign);
     return {
       sandboxes: items.map((view) => sandboxDetail(view, gate.tokens, domain)),

@@ -89,8 +89,7 @@ export async function removeSnapshot(
   const { vmsan, store } = control.context;
   const { snapshots } = await store.load();
   const known = snapshots.find(
-    (one) =>
-      (caller.key.admin || one.project === caller.key.project) && isSnapshotNamed(one, ref),
+    (one) => (caller.key.admin || one.project === caller.key.project) && isSnapshotNamed(one, ref),
   );
   if (known === undefined) return false;
   await vmsan.snapshots.remove(known.id).catch((error: unknown) => {
@@ -123,7 +122,8 @@ export async function fork(
       project,
       labels: { ...labels, [KEY_LABEL]: caller.key.id },
     });
-    const ms = wish.timeout === undefined || wish.timeout === null ? undefined : wish.timeout * 1000;
+    const ms =
+      wish.timeout === undefined || wish.timeout === null ? undefined : wish.timeout * 1000;
     const limit = ms === undefined ? vm.view.timeoutMs : vmLimit(labels, ms);
     return await Promise.all(
       forks.map(async (one) => {
