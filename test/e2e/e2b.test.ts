@@ -470,7 +470,7 @@ describe("its end", () => {
     expect(await running).toBeInstanceOf(TimeoutError);
     expect(await sandbox.isRunning()).toBe(false);
     expect(await sandbox.kill()).toBe(false);
-    await expect(sandbox.commands.run("true")).rejects.toThrow(TimeoutError);
+    await expect(sandbox.commands.run("true")).rejects.toThrow(SandboxNotFoundError);
     await expect(Sandbox.connect(sandboxId, options)).rejects.toThrow(SandboxNotFoundError);
     expect((await vmsan.list()).some(({ id }) => id === sandboxId)).toBe(false);
   });
