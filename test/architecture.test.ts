@@ -14,7 +14,10 @@ const allowed: Record<string, { may: string[]; because: string }> = {
   layers: { may: [], because: "blobs become one tree" },
   ext4: { may: [], because: "a tree becomes a disk image" },
   rootfs: { may: ["layers", "ext4"], because: "joins layers and ext4 behind one builder" },
-  boot: { may: ["oci"], because: "kernel and initramfs are made of packages and files" },
+  boot: {
+    may: ["oci", "ext4"],
+    because: "kernel, initramfs and the disk of modules are made of packages and files",
+  },
   vmm: { may: ["boot"], because: "a driver turns a VmSpec into a process" },
   agent: { may: [], because: "speaks to a byte stream, whoever opened it" },
   network: { may: [], because: "policy is data; effects stay here" },

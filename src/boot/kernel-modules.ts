@@ -36,6 +36,12 @@ const suffixes: Record<string, Packing> = {
   ".ko.gz": "gzip",
 };
 
+/** A module's file. */
+export interface ModuleFile {
+  path: string;
+  compression: Packing;
+}
+
 /** Module name of a file name (`virtio-rng.ko.xz` → `virtio_rng`) and its compression. */
 function parseModuleFile(file: string): { name: string; compression: Packing } | undefined {
   const dot = file.indexOf(".ko");
@@ -46,10 +52,8 @@ function parseModuleFile(file: string): { name: string; compression: Packing } |
 }
 
 /** All modules below a /lib/modules/VERSION directory by name. */
-async function indexModules(
-  dir: string,
-): Promise<Map<string, { path: string; compression: Packing }>> {
-  const index = new Map<string, { path: string; compression: Packing }>();
+export async function indexModules(dir: string): Promise<Map<string, ModuleFile>> {
+  const index = new Map<string, ModuleFile>();
   for (const entry of await readdir(join(dir, "kernel"), { recursive: true })) {
     const parsed = parseModuleFile(entry);
     if (parsed !== undefined) {
@@ -62,8 +66,13 @@ async function indexModules(
   return index;
 }
 
+/** Uncompressed bytes of a module. */
+export async function readModule(file: ModuleFile, signal?: AbortSignal): Promise<Buffer> {
+  return await decompress(await readFile(file.path), file.compression, file.path, signal);
+}
+
 /** Names of what is built into the kernel, from modules.builtin; empty when there is no such file. */
-async function builtinModules(dir: string): Promise<Set<string>> {
+export async function builtinModules(dir: string): Promise<Set<string>> {
   let text: string;
   try {
     text = await readFile(join(dir, "modules.builtin"), "utf8");
@@ -106,6 +115,12 @@ export function modinfo(bytes: Buffer, key: string): string[] {
   return [];
 }
 
+/** Names of the modules that one needs directly, by its own .modinfo. */
+export function dependenciesOf(bytes: Buffer): string[] {
+  const names = modinfo(bytes, "depends").flatMap((value) => value.split(","));
+  return names.filter((name) => name !== "").map((name) => name.replaceAll("-", "_"));
+}
+
 /**
  * The modules a guest needs from a /lib/modules/VERSION directory, dependencies first.
  * Throws ERR_KERNEL_FEATURE when a required one is neither there nor built in.
@@ -131,14 +146,8 @@ export async function collectModules(dir: string, signal?: AbortSignal): Promise
       });
     }
     visiting.add(name);
-    const bytes = await decompress(
-      await readFile(found.path),
-      found.compression,
-      found.path,
-      signal,
-    );
-    const needs = modinfo(bytes, "depends").flatMap((value) => value.split(","));
-    for (const need of needs.filter((n) => n !== "")) await visit(need.replaceAll("-", "_"), true);
+    const bytes = await readModule(found, signal);
+    for (const need of dependenciesOf(bytes)) await visit(need, true);
     visiting.delete(name);
     done.set(name, { name, bytes });
   };

@@ -1,6 +1,7 @@
 /**
  * Kernels kept in a directory, each with its modules and a description, each complete or absent:
- * `ID/kernel.json`, `ID/vmlinux`, `ID/modules/*.ko`, and `selected.json` with the chosen one.
+ * `ID/kernel.json`, `ID/vmlinux`, `ID/modules/*.ko`, `ID/modules.ext4` (made later where it is
+ * missing), and `selected.json` with the chosen one.
  */
 import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
@@ -25,6 +26,8 @@ export interface Kernel {
   arch: KernelArch;
   /** Modules in the order in which they are to be loaded; none when all is built in. */
   modules: string[];
+  /** Read-only disk with all its modules for guests; see modules/disk.ts. */
+  modulesDisk?: string;
   /** x86: QEMU can boot it (PVH entry note). */
   pvh: boolean;
   /** `debian`: fetched by vmsan; `built`: by scripts/build-kernel.sh; `added`: by the user. */
@@ -40,12 +43,13 @@ export interface Kernel {
 }
 
 /** What is written to kernel.json: a {@link Kernel} with names instead of paths. */
-interface StoredKernel extends Omit<Kernel, "vmlinux" | "modules"> {
+interface StoredKernel extends Omit<Kernel, "vmlinux" | "modules" | "modulesDisk"> {
   schema: 1;
   /** Bytes of vmlinux: a cheap check that the file is whole. */
   sizeBytes: number;
   /** File names below modules/. */
   modules: { file: string; sizeBytes: number }[];
+  modulesDisk?: { sizeBytes: number };
 }
 
 /** What is needed to store a kernel. */
@@ -57,6 +61,9 @@ export interface NewKernel {
   source: string;
   packageVersion?: string;
 }
+
+/** Name of the disk of modules in a kernel's directory. */
+const MODULES_DISK = "modules.ext4";
 
 const idPattern = /^[A-Za-z0-9][A-Za-z0-9._+~-]{0,127}$/;
 
@@ -83,7 +90,8 @@ function isStored(value: unknown): value is StoredKernel {
     typeof v.sizeBytes === "number" &&
     typeof v.sha256 === "string" &&
     Array.isArray(v.modules) &&
-    v.modules.every((m) => typeof m.file === "string" && /^[\w-]+\.ko$/.test(m.file))
+    v.modules.every((m) => typeof m.file === "string" && /^[\w-]+\.ko$/.test(m.file)) &&
+    (v.modulesDisk === undefined || typeof v.modulesDisk.sizeBytes === "number")
   );
 }
 
@@ -112,8 +120,28 @@ export async function readKernel(dir: string, id: string): Promise<Kernel | unde
     if ((await sizeOf(path)) !== sizeBytes) return undefined;
     modules.push(path);
   }
-  const { schema: _schema, sizeBytes: _size, ...rest } = stored;
-  return { ...rest, vmlinux, modules };
+  const { schema: _schema, sizeBytes: _size, modulesDisk: disk, ...rest } = stored;
+  const modulesDisk = join(home, MODULES_DISK);
+  const whole = disk !== undefined && (await sizeOf(modulesDisk)) === disk.sizeBytes;
+  return { ...rest, vmlinux, modules, ...(whole ? { modulesDisk } : {}) };
+}
+
+/**
+ * Give a stored kernel its disk of modules; call with the lock held.
+ * @param file on the store's file system, synced; moved away
+ * @returns the kernel as it is now
+ */
+export async function keepModulesDisk(dir: string, id: string, file: string): Promise<Kernel> {
+  const home = join(dir, id);
+  const description = join(home, "kernel.json");
+  const stored = JSON.parse(await readFile(description, "utf8")) as StoredKernel;
+  const { size } = await stat(file);
+  await rename(file, join(home, MODULES_DISK));
+  const text = `${JSON.stringify({ ...stored, modulesDisk: { sizeBytes: size } }, undefined, 2)}\n`;
+  await writeFileAtomic(description, text, 0o644);
+  const kernel = await readKernel(dir, id);
+  if (kernel === undefined) throw new Error(`kernel ${id} vanished from ${dir}`);
+  return kernel;
 }
 
 /** All whole kernels of the store, newest version first. */

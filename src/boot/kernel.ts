@@ -26,6 +26,7 @@ import {
   type Kernel,
 } from "./kernel-store.ts";
 import { unpackKernel, type KernelArch } from "./kernel-unpack.ts";
+import { addModulesDisk, type ModulesSource } from "./modules/ensure.ts";
 
 export {
   listKernels,
@@ -36,6 +37,7 @@ export {
   type Kernel,
 } from "./kernel-store.ts";
 export type { KernelArch } from "./kernel-unpack.ts";
+export { ensureModulesDisk } from "./modules/ensure.ts";
 
 /** What {@link ensureKernel} takes. */
 export interface EnsureKernelOptions {
@@ -86,7 +88,7 @@ async function importFiles(
 ): Promise<Kernel> {
   const image = await unpackKernel(await readFile(files.vmlinuz), files.vmlinuz, signal);
   const modules = await collectModules(files.modulesDir, signal);
-  return await storeKernel(dir, scratch, {
+  const kernel = await storeKernel(dir, scratch, {
     image,
     modules,
     version: files.release,
@@ -94,6 +96,7 @@ async function importFiles(
     source: files.source,
     ...(files.packageVersion === undefined ? {} : { packageVersion: files.packageVersion }),
   });
+  return await addModulesDisk(dir, scratch, kernel, { dir: files.modulesDir }, signal);
 }
 
 /**
@@ -196,8 +199,14 @@ export async function addKernel(options: AddKernelOptions): Promise<Kernel> {
   }
   const image = await unpackKernel(await readKernelFile(file), file, signal);
   let modules: KernelModule[] = [];
-  if (stored !== undefined) modules = await modulesOf(stored.kernel);
-  else if (modulesDir !== undefined) modules = await collectModules(modulesDir, signal);
+  let source: ModulesSource | undefined;
+  if (stored !== undefined) {
+    modules = await modulesOf(stored.kernel);
+    if (stored.kernel.modulesDisk !== undefined) source = { disk: stored.kernel.modulesDisk };
+  } else if (modulesDir !== undefined) {
+    modules = await collectModules(modulesDir, signal);
+    source = { dir: modulesDir };
+  }
   const missing = modules.length > 0 ? [] : missingFeatures(image.bytes);
   if (missing.length > 0 && modulesDir === undefined) {
     const sha256 = createHash("sha256").update(image.bytes).digest("hex");
@@ -207,14 +216,17 @@ export async function addKernel(options: AddKernelOptions): Promise<Kernel> {
   }
   return await withKernelStore(
     dir,
-    async (scratch) =>
-      await storeKernel(dir, scratch, {
+    async (scratch) => {
+      const kernel = await storeKernel(dir, scratch, {
         image,
         modules,
         version: releaseOfKernel(image.bytes) ?? "unknown",
         origin: options.origin ?? (image.bytes.includes(builtBy) ? "built" : "added"),
         source: file,
-      }),
+      });
+      if (source === undefined) return kernel;
+      return await addModulesDisk(dir, scratch, kernel, source, signal);
+    },
     signal,
   );
 }

@@ -40,8 +40,11 @@ export interface MachineIdentity {
 
 /** One disk of a VM, in the order vda, vdb … */
 export interface DiskAttachment {
-  /** `base`: shared image; `upper`: the VM's own; `root`: one flat writable disk; `data`: a volume. */
-  role: "base" | "upper" | "root" | "data";
+  /**
+   * `base`: shared image; `upper`: the VM's own; `root`: one flat writable disk; `data`: a volume;
+   * `modules`: the kernel's modules, shared.
+   */
+  role: "base" | "upper" | "root" | "data" | "modules";
   /** Absolute path of the image: raw, or QCOW2 when something is below it. */
   path: string;
   readonly: boolean;

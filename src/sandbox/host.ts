@@ -3,7 +3,7 @@ import { access, stat } from "node:fs/promises";
 import { AgentChannel } from "../agent/channel.ts";
 import { ensureInitramfs } from "../boot/initramfs.ts";
 import { sweepKernels } from "../boot/kernel-store.ts";
-import { addKernel, ensureKernel } from "../boot/kernel.ts";
+import { addKernel, ensureKernel, ensureModulesDisk } from "../boot/kernel.ts";
 import { createEmptyDisk } from "../ext4/empty.ts";
 import { growDisk } from "../ext4/grow.ts";
 import type { CreateRequest, RegistryAccess } from "../model/api.ts";
@@ -212,12 +212,15 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
     const { signal, progress } = work;
     await requireFile(agent, "guest agent", "ERR_SETUP_MISSING_BINARY");
     if (path !== undefined) await requireFile(path, "kernel", "ERR_SETUP_NO_KERNEL");
-    const kernel =
+    const dir = layout.kernels;
+    const stored =
       path === undefined
-        ? await ensureKernel({ dir: layout.kernels, signal, progress })
-        : await addKernel({ dir: layout.kernels, file: path, signal });
+        ? await ensureKernel({ dir, signal, progress })
+        : await addKernel({ dir, file: path, signal });
+    const kernel = await ensureModulesDisk(stored, { dir, signal, progress });
     const initramfs = await ensureInitramfs({ dir: layout.initramfs, agent, kernel, signal });
-    return { kernel: kernel.vmlinux, initramfs };
+    const { vmlinux, modulesDisk } = kernel;
+    return { kernel: vmlinux, initramfs, ...(modulesDisk === undefined ? {} : { modulesDisk }) };
   };
 
   const stages: Stages = {

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import type { CreateRequest } from "../model/api.ts";
-import type { VmRecord } from "../model/vm.ts";
+import type { VmRecord, VmSpec } from "../model/vm.ts";
 import { together } from "../util/together.ts";
 import type { BootFiles, DriverChoice, PreparedBase, Stages, Work } from "./stages.ts";
 
@@ -62,6 +62,16 @@ export function newRecord(
   };
 }
 
+/** Give a VM what it boots, before its first start and before every other one. */
+export function setBootFiles(spec: VmSpec, boot: BootFiles): void {
+  spec.kernel = boot.kernel;
+  spec.initramfs = boot.initramfs;
+  spec.disks = spec.disks.filter(({ role }) => role !== "modules");
+  if (boot.modulesDisk !== undefined) {
+    spec.disks.push({ role: "modules", path: boot.modulesDisk, readonly: true });
+  }
+}
+
 /** Disks and boot files for a new VM, noted in its record. */
 export async function prepareVm(
   record: VmRecord,
@@ -75,19 +85,19 @@ export async function prepareVm(
     (signal) => stages.prepareBase(request, record.id, { ...work, signal }),
     (signal) => stages.bootFiles(record.kernelFile, { ...work, signal }),
   );
-  Object.assign(spec, boot);
   if (prepared.image !== undefined) record.image = prepared.image;
   if (prepared.runtime !== undefined) record.runtime = prepared.runtime;
   if (request.diskMode === "flat") {
     const root = join(spec.dir, "root.ext4");
     await stages.cloneRoot(prepared.rootfs, root, record.diskSizeBytes, work.signal);
     spec.disks = [{ role: "root", path: root, readonly: false }];
-    return;
+  } else {
+    const upper = join(spec.dir, "upper.ext4");
+    await stages.createUpper(upper, record.diskSizeBytes);
+    spec.disks = [
+      { role: "base", path: prepared.rootfs, readonly: true },
+      { role: "upper", path: upper, readonly: false },
+    ];
   }
-  const upper = join(spec.dir, "upper.ext4");
-  await stages.createUpper(upper, record.diskSizeBytes);
-  spec.disks = [
-    { role: "base", path: prepared.rootfs, readonly: true },
-    { role: "upper", path: upper, readonly: false },
-  ];
+  setBootFiles(spec, boot);
 }

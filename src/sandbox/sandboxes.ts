@@ -10,7 +10,7 @@ import type { LiveGuest } from "./bring-up.ts";
 import type { Entry } from "./entry.ts";
 import { Lives, countFromNow } from "./lives.ts";
 import { Mutex } from "./mutex.ts";
-import { newRecord, prepareVm } from "./new-vm.ts";
+import { newRecord, prepareVm, setBootFiles } from "./new-vm.ts";
 import { recover } from "./recovery.ts";
 import { interrupted, notFound, notRunning, notStopped, startInterrupted } from "./refusals.ts";
 import type { Work } from "./stages.ts";
@@ -133,7 +133,7 @@ export class Sandboxes extends Lives {
         record.starting = true;
         await this.records.save(record);
         // This version's agent, not the one the VM was made with.
-        Object.assign(record.spec, await this.stages.bootFiles(record.kernelFile, own));
+        setBootFiles(record.spec, await this.stages.bootFiles(record.kernelFile, own));
         await this.nowRuns(entry, await this.bringUp(record, own));
         return viewOf(record);
       } catch (error) {

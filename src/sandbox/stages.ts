@@ -25,6 +25,8 @@ export interface PreparedBase {
 export interface BootFiles {
   kernel: string;
   initramfs: string;
+  /** Read-only disk of the kernel's modules, where it has one. */
+  modulesDisk?: string;
 }
 
 /** Which driver runs a VM, and why. */

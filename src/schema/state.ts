@@ -75,12 +75,12 @@ const snapshotSchema = z.looseObject({
   disks: z.array(
     z.union([
       z.looseObject({
-        role: z.enum(["base", "upper", "root", "data"]),
+        role: z.enum(["base", "upper", "root", "data", "modules"]),
         path: z.union([z.string().startsWith("/"), fileName]),
         readonly: z.literal(true),
       }),
       z.looseObject({
-        role: z.enum(["base", "upper", "root", "data"]),
+        role: z.enum(["base", "upper", "root", "data", "modules"]),
         path: fileName,
         readonly: z.literal(false),
         backing: z.array(fileName).optional(),

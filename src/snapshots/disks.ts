@@ -138,7 +138,7 @@ export async function shareDisk(
 export async function removeUnused(dir: string, disks: readonly DiskAttachment[]): Promise<void> {
   const used = new Set(disks.flatMap((disk) => [disk.path, ...(disk.backing ?? [])]));
   for (const name of await readdir(dir)) {
-    if (!/^(base|upper|root|data)(-[0-9a-f]{8})?\.(ext4|qcow2)$/.test(name)) continue;
+    if (!/^(base|upper|root|data|modules)(-[0-9a-f]{8})?\.(ext4|qcow2)$/.test(name)) continue;
     if (!used.has(join(dir, basename(name)))) await rm(join(dir, name), { force: true });
   }
 }

@@ -19,6 +19,7 @@ import (
 	"vmsan/guest/internal/boot"
 	"vmsan/guest/internal/channel"
 	"vmsan/guest/internal/kinds"
+	"vmsan/guest/internal/modules"
 	"vmsan/guest/internal/netcfg"
 	"vmsan/guest/internal/proc"
 	"vmsan/guest/internal/stream"
@@ -39,6 +40,8 @@ func main() {
 	switch {
 	case os.Getpid() == 1:
 		runInit()
+	case modules.IsRequest(os.Args):
+		err = modules.Help(os.Args[3])
 	case mode == "supervise":
 		err = supervise()
 	case mode == "beside":

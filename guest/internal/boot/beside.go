@@ -15,11 +15,14 @@ func (m *Machine) ExecInit() error {
 	if err := executable(m.Params.Init); err != nil {
 		return fail(CodeInit, err, "the image's init %s cannot be run", m.Params.Init)
 	}
-	_, err := syscall.ForkExec("/proc/self/exe", []string{Name, "supervise"}, &syscall.ProcAttr{
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{Name, "supervise"}, &syscall.ProcAttr{
 		Env: os.Environ(), Files: []uintptr{0, 1, 2}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
 		return fail(CodeInit, err, "the agent cannot be started beside the image's init")
+	}
+	if m.helps {
+		helpFrom(pid) // this process's program is the image's from now on
 	}
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TERM=linux"}
 	err = syscall.Exec(m.Params.Init, []string{m.Params.Init}, env)

@@ -89,6 +89,10 @@ type Machine struct {
 	Params Params
 	// disk is the writable file system's root, which lies below the switched one.
 	disk *os.File
+	// modules is the directory of the kernel's modules on their disk, nil without one.
+	modules *os.File
+	// helps: the agent is the kernel's module helper.
+	helps bool
 }
 
 // Prepare makes the machine ready for the agent: on return the image's root is "/".
@@ -115,11 +119,14 @@ func Prepare() (*Machine, error) {
 	if err := m.mountRoot("/newroot"); err != nil {
 		return nil, err
 	}
+	m.openModules()
 	if err := switchRoot("/newroot"); err != nil {
 		return nil, err
 	}
 	m.trace("root switched")
 	furnish()
+	m.furnishModules()
+	m.trace("furnished")
 	return m, nil
 }
 

@@ -5,7 +5,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
-	"unsafe"
+
+	"vmsan/guest/internal/modules"
 )
 
 // loadModules loads the modules that list names, one absolute path a line, in
@@ -23,27 +24,12 @@ func loadModules(list string) error {
 		if path == "" || path[0] == '#' {
 			continue
 		}
-		if err := loadModule(path); err != nil {
+		// ENODEV: its hardware is not there, which disks and channel will show if it matters.
+		if err := modules.Insert(path, ""); err != nil && !errors.Is(err, syscall.ENODEV) {
 			return fail(CodeModule, err, "the kernel module %s cannot be loaded", path)
 		}
 	}
 	// Their memory is the VM's: the files are not needed any more.
 	_ = os.RemoveAll("/modules")
-	return nil
-}
-
-func loadModule(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var none [1]byte
-	_, _, e := syscall.Syscall(sysFinitModule, f.Fd(), uintptr(unsafe.Pointer(&none[0])), 0)
-	// EEXIST: it is there already. ENODEV: its hardware is not, which disks and
-	// channel will show if it matters.
-	if e != 0 && e != syscall.EEXIST && e != syscall.ENODEV {
-		return e
-	}
 	return nil
 }

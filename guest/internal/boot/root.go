@@ -12,7 +12,8 @@ import (
 	"vmsan/guest/internal/netcfg"
 )
 
-// disks lists the virtio disks in order, with whether each is read-only.
+// disks lists the virtio disks in order, with whether each is read-only; the one
+// with the kernel's modules is no part of them.
 func disks() (names []string, readOnly map[string]bool) {
 	readOnly = map[string]bool{}
 	paths, err := filepath.Glob("/sys/block/vd*")
@@ -21,7 +22,7 @@ func disks() (names []string, readOnly map[string]bool) {
 	}
 	for _, p := range paths {
 		name := filepath.Base(p)
-		if _, err := os.Stat("/dev/" + name); err != nil {
+		if _, err := os.Stat("/dev/" + name); err != nil || isModulesDisk(name) {
 			continue
 		}
 		b, err := os.ReadFile(p + "/ro")

@@ -16,17 +16,17 @@ const maxLinks = 40
 func makeDirectories(paths []string) error {
 	var failed []error
 	for _, p := range paths {
-		if err := makeDirectory(p); err != nil {
+		if err := MakeDirectory(p); err != nil {
 			failed = append(failed, &os.PathError{Op: "make", Path: p, Err: err})
 		}
 	}
 	return errors.Join(failed...)
 }
 
-// makeDirectory makes path with all that is missing above it, root's with mode
+// MakeDirectory makes path with all that is missing above it, root's with mode
 // 0755. Symlinks are followed, and where they lead to nothing that is made: as
 // Docker does, and MkdirAll does not.
-func makeDirectory(path string) error {
+func MakeDirectory(path string) error {
 	done, todo := "/", strings.Split(path, "/")
 	for links := 0; len(todo) > 0; {
 		name := todo[0]

@@ -22,7 +22,7 @@ func TestMakeDirectory(t *testing.T) {
 		{"a/b/c", "a/b/c"}, {"a/../d//e/.", "d/e"}, {"dangling", "behind/it"}, {"dangling/y", "behind/it/y"},
 		{"relative/z", "there/x/z"}, {"out/q", "climbed/q"}, {"a b/c'd", "a b/c'd"}, {"file", ""}, {"file/x", ""}, {"itself/x", ""},
 	} {
-		err := makeDirectory(dir + "/" + c.path)
+		err := MakeDirectory(dir + "/" + c.path)
 		if c.made == "" {
 			if err == nil {
 				t.Errorf("%s: no error", c.path)
@@ -34,7 +34,7 @@ func TestMakeDirectory(t *testing.T) {
 			t.Errorf("%s: %v; %s: %v %v", c.path, err, c.made, fi, serr)
 		}
 	}
-	if err := makeDirectory("/../../" + dir + "/above"); err != nil {
+	if err := MakeDirectory("/../../" + dir + "/above"); err != nil {
 		t.Error(err)
 	}
 	if err := makeDirectories([]string{dir + "/file", dir + "/other"}); err == nil {

@@ -11,6 +11,7 @@ import { checkIsolation } from "../../vmm/isolation.ts";
 import type { RunningVm } from "../../vmm/driver.ts";
 import { bringUp, type LiveGuest } from "../bring-up.ts";
 import { Mutex } from "../mutex.ts";
+import { setBootFiles } from "../new-vm.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
 import { bringBack } from "./bring-back.ts";
@@ -144,7 +145,7 @@ class Cloning {
   private async boot(vm: VmRecord, work: Work): Promise<LiveGuest> {
     const { stages, records } = this.sandboxes;
     await this.giveDisks(vm);
-    Object.assign(vm.spec, await stages.bootFiles(vm.kernelFile, work));
+    setBootFiles(vm.spec, await stages.bootFiles(vm.kernelFile, work));
     await records.save(vm);
     return await bringUp(vm, await records.token(vm.id), stages, work, () => records.save(vm));
   }

@@ -99,7 +99,8 @@ export class Snapshots {
         await this.sandboxes.stages.shareBase(entry.record.id, about.id);
         const record = await this.store.commit(draft, {
           ...describeVm(entry.record, machine, about),
-          disks: taken.disks,
+          // What boots from disks alone boots any kernel, with that one's modules.
+          disks: taken.disks.filter(({ role }) => memory || role !== "modules"),
           pauseMs: taken.pauseMs,
         });
         return await this.view(record);

@@ -1,3 +1,3 @@
-package boot
+package modules
 
 const sysFinitModule = 313

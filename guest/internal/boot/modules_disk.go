@@ -1,0 +1,137 @@
+package boot
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"vmsan/guest/internal/modules"
+	"vmsan/guest/internal/netcfg"
+)
+
+// modulesLabel is the label of the read-only disk with the kernel's modules.
+const modulesLabel = "vmsan-modules"
+
+// warn says on the console what a guest has to do without.
+func warn(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "vmsan-agent: warning: "+format+"\n", args...)
+}
+
+// isModulesDisk looks at the label in an ext4 superblock.
+func isModulesDisk(disk string) bool {
+	f, err := os.Open("/dev/" + disk)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var label [16]byte
+	if _, err := f.ReadAt(label[:], 1024+0x78); err != nil {
+		return false
+	}
+	return strings.TrimRight(string(label[:]), "\x00") == modulesLabel
+}
+
+// openModules mounts the disk of modules, if there is one, where only the agent
+// sees it, and holds the directory of the running kernel's.
+func (m *Machine) openModules() {
+	paths, err := filepath.Glob("/sys/block/vd*")
+	if err != nil {
+		return
+	}
+	for _, p := range paths {
+		disk := filepath.Base(p)
+		if !isModulesDisk(disk) {
+			continue
+		}
+		const flags = syscall.MS_RDONLY | syscall.MS_NOSUID | syscall.MS_NODEV
+		if err := mountExt4(disk, "/lib/modules", flags); err != nil {
+			warn("%v", err)
+			return
+		}
+		dir, err := modules.Dir()
+		if err != nil {
+			warn("the kernel's release: %v", err)
+			return
+		}
+		if m.modules, err = os.Open(dir); err != nil {
+			warn("the disk has no modules of this kernel: %v", err)
+		}
+		return
+	}
+}
+
+// furnishModules shows the modules where programs look for them, unless the
+// image has its own, makes the device nodes that load one when they are opened,
+// and becomes the kernel's module helper.
+func (m *Machine) furnishModules() {
+	dir, err := modules.Dir()
+	if err != nil {
+		return
+	}
+	if m.modules != nil {
+		if own, err := os.ReadDir(dir); err != nil || len(own) == 0 {
+			err := netcfg.MakeDirectory(dir)
+			if err == nil {
+				err = syscall.Mount(fmt.Sprintf("/proc/self/fd/%d", m.modules.Fd()), dir, "", syscall.MS_BIND, "")
+			}
+			if err != nil {
+				warn("%s cannot be mounted: %v", dir, err)
+			}
+		}
+		_ = m.modules.Close() // only looked at
+	}
+	makeNodes(filepath.Join(dir, "modules.devname"))
+	if _, err := os.Stat(filepath.Join(dir, "modules.dep")); err == nil {
+		m.helps = true
+		helpFrom(os.Getpid())
+	}
+}
+
+// helpFrom makes the program of a process that stays the kernel's module helper.
+// Kernels without modules have no such setting.
+func helpFrom(pid int) {
+	_ = os.WriteFile(modules.Sysctl, []byte("/proc/"+strconv.Itoa(pid)+"/exe"), 0)
+}
+
+// nodeModes: what device managers give these nodes; all others are root's alone.
+var nodeModes = map[string]os.FileMode{
+	"fuse": 0o666, "net/tun": 0o666, "kvm": 0o666, "vhost-net": 0o666, "vhost-vsock": 0o666,
+	"null": 0o666, "zero": 0o666, "full": 0o666, "random": 0o666, "urandom": 0o666, "tty": 0o666,
+	"ptmx": 0o666, "kmsg": 0o644,
+}
+
+// makeNodes makes the nodes of modules that are loaded when one is opened
+// (modules.devname: `module node c10:200`) and gives those that are there the usual modes.
+func makeNodes(list string) {
+	text, err := os.ReadFile(list)
+	if err != nil {
+		text = nil // a kernel without modules: there are none to be made
+	}
+	for _, line := range strings.Split(string(text), "\n") {
+		var module, node string
+		var kind rune
+		var major, minor uint32
+		if _, err := fmt.Sscanf(line, "%s %s %c%d:%d", &module, &node, &kind, &major, &minor); err != nil {
+			continue
+		}
+		if !filepath.IsLocal(node) || (kind != 'c' && kind != 'b') {
+			continue
+		}
+		mode := uint32(syscall.S_IFCHR | 0o600)
+		if kind == 'b' {
+			mode = syscall.S_IFBLK | 0o600
+		}
+		path := filepath.Join("/dev", node)
+		_ = os.MkdirAll(filepath.Dir(path), 0o755) // mknod says so
+		err := syscall.Mknod(path, mode, int(major&0xfff)<<8|int(minor&0xff)|int(minor&^0xff)<<12)
+		if err != nil && err != syscall.EEXIST {
+			warn("%s cannot be made: %v", path, err)
+		}
+	}
+	for node, mode := range nodeModes {
+		_ = os.Chmod("/dev/"+node, mode) // not every kernel has every one
+	}
+}
