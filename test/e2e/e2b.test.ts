@@ -16,6 +16,7 @@ import {
   NotFoundError,
   Sandbox,
   SandboxNotFoundError,
+  Template,
   TimeoutError,
 } from "e2b";
 import type { ConnectionOpts } from "e2b";
@@ -452,6 +453,51 @@ describe("a gateway that dies", () => {
       expect(await on.kill()).toBe(true);
     } finally {
       child.kill("SIGKILL");
+    }
+  });
+});
+
+describe("templates", () => {
+  test("one is built in steps, named by tags, used, and removed", async () => {
+    const said: string[] = [];
+    const template = Template()
+      .fromBaseImage()
+      .setEnvs({ FROM_BUILD: "built" })
+      .setUser("root")
+      .runCmd("echo made > /srv/made; echo said; id -un")
+      .setUser("user")
+      .setStartCmd("sleep 4000", "test -e /srv/made");
+    const built = await Template.build(template, "mine:v1", {
+      ...options,
+      cpuCount: 1,
+      memoryMB: 512,
+      onBuildLogs: ({ message }) => void said.push(message),
+    });
+    expect(said.some((line) => line.includes("said"))).toBe(true);
+    expect(await Template.exists("mine:v1", options)).toBe(true);
+    expect(await Template.exists("nobodys", options)).toBe(false);
+    await Template.assignTags("mine:v1", ["stable"], options);
+    const tags = (await Template.getTags(built.templateId, options)).map(({ tag }) => tag);
+    expect(tags.toSorted()).toEqual(["stable", "v1"]);
+    const made = await Sandbox.create("mine:stable", options);
+    try {
+      const { stdout } = await made.commands.run(
+        "cat /srv/made; echo $FROM_BUILD; pgrep -f 'sleep 4000' >/dev/null && echo runs",
+      );
+      expect(stdout).toBe("made\nbuilt\nruns\n");
+    } finally {
+      await made.kill();
+    }
+    await Template.removeTags("mine", ["stable"], options);
+    await expect(Sandbox.create("mine:stable", options)).rejects.toThrow();
+    const failing = Template().fromTemplate("mine:v1").runCmd("echo why >&2; exit 9");
+    await expect(Template.build(failing, "failing", options)).rejects.toThrow(/status 9/);
+    for (const name of ["mine", "failing"]) {
+      const reply = await fetch(`${gateway.url}/templates/${name}`, {
+        method: "DELETE",
+        headers: { "x-api-key": options.apiKey ?? "" },
+      });
+      expect(reply.status).toBe(204);
     }
   });
 });

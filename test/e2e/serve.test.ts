@@ -208,7 +208,10 @@ describe("E2B's routes", () => {
   test("another project's key does not learn of a sandbox by any of them, nor of what is inside", async () => {
     for (const route of e2bRoutes.filter((one) => one.includes("ID"))) {
       const [method, path] = parts(route);
-      const { status, text } = await ask(method, path, { key: key.other, body: { timeout: 1 } });
+      const { status, text } = await ask(method, path, {
+        key: key.other,
+        ...(method.startsWith("P") ? { body: { timeout: 1 } } : {}),
+      });
       expect([route, status]).toEqual([route, 404]);
       expect(JSON.parse(text)).toMatchObject({ code: 404 });
     }
@@ -233,12 +236,11 @@ describe("E2B's routes", () => {
 
   test("what is not offered says so, and a body that is none is refused", async () => {
     for (const [method, path] of [
-      ["POST", "/v3/templates"],
       ["POST", "/volumes"],
       ["GET", "/secrets"],
       ["POST", `/sandboxes/${sandbox}/nothing`],
     ] as const) {
-      const { status, text } = await ask(method, path, { key: key.ours, body: {} });
+      const { status, text } = await ask(method, path, { key: key.ours });
       expect([path, status]).toEqual([path, 501]);
       expect(JSON.parse(text)).toMatchObject({ code: 501, message: expect.stringContaining(path) });
     }

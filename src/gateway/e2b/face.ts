@@ -5,9 +5,17 @@ import type { Hosts } from "../http/hosts.ts";
 import type { Face } from "../http/server.ts";
 import { guestPortOf } from "../ports/access.ts";
 import { SandboxControl } from "./control/sandboxes.ts";
-import type { ControlContext } from "./control/sandboxes.ts";
+import type { ControlContext } from "./control/context.ts";
 import type { Waker } from "./control/lifecycle.ts";
 import { createSnapshot, fork, listSnapshots, removeSnapshot } from "./control/snapshots.ts";
+import {
+  assignTags,
+  listTemplates,
+  makeTemplate,
+  removeTags,
+  removeTemplate,
+  templateCall,
+} from "./control/template-calls.ts";
 import { resolveTemplate } from "./control/templates.ts";
 import { readBody, parseObject } from "./envd/connect.ts";
 import { DataPlane, urlOf } from "./envd/data-plane.ts";
@@ -109,6 +117,14 @@ const LIST_CALLS: Record<
   },
   "GET snapshots": async (control, caller, { query }) =>
     paged(await listSnapshots(control, caller, query)),
+  "GET templates": async ({ context }, caller) => ({
+    status: 200,
+    body: await listTemplates(context, caller),
+  }),
+  "POST templates": async ({ context }, caller, { body }) => ({
+    status: 202,
+    body: await makeTemplate(context, caller, await body()),
+  }),
   "GET teams": async (_control, { key: { project } }) => {
     const team = { teamID: project, name: project, apiKey: "", isDefault: true };
     return await Promise.resolve({ status: 200, body: [team] });
@@ -121,7 +137,44 @@ export const e2bRoutes: readonly string[] = [
   ...Object.keys(SANDBOX_CALLS).map((call) => call.replace(/ (.*)$/, " /sandboxes/ID/$1")),
   "DELETE /templates/ID",
   "GET /templates/aliases/ID",
+  "GET /templates/ID/tags",
+  "GET /templates/ID/files/0",
+  "POST /templates/ID/builds/0",
+  "GET /templates/ID/builds/0/status",
+  "POST /templates/tags",
+  "DELETE /templates/tags",
 ].map((route) => route.replace(/\/$/, ""));
+
+/** Calls below /templates. @throws E2bError */
+async function answerTemplate(
+  control: SandboxControl,
+  caller: Caller,
+  words: { method: string; id: string; rest: readonly string[] },
+  call: Call,
+): Promise<Answer> {
+  const { context, builds } = control;
+  const { method, id, rest } = words;
+  const [first = ""] = rest;
+  switch (`${method} ${id === "aliases" || id === "tags" ? id : ""}`) {
+    case "GET aliases": {
+      const { id: templateID } = await resolveTemplate(context.store, caller, first);
+      return { status: 200, body: { templateID, public: false } };
+    }
+    case "POST tags":
+      return { status: 201, body: await assignTags(context, caller, await call.body()) };
+    case "DELETE tags":
+      await removeTags(context, caller, await call.body());
+      return { status: 204 };
+    case "DELETE ":
+      if (first !== "") break;
+      if (await removeSnapshot(control, caller, id)) return { status: 204 };
+      if (await removeTemplate(context, caller, id)) return { status: 204 };
+      throw new E2bError("not_found", `template '${id.slice(0, 200)}' not found`);
+    default:
+      break;
+  }
+  return await templateCall(context, builds, caller, words, call);
+}
 
 /** Route a call. @throws E2bError */
 async function answer(
@@ -144,15 +197,8 @@ async function answer(
     const key = `${method} ${action}`;
     const run = Object.hasOwn(SANDBOX_CALLS, key) ? SANDBOX_CALLS[key] : undefined;
     if (run !== undefined) return await run(control, caller, id, call);
-  } else if (area === "templates" && id === "aliases" && method === "GET" && more.length === 0) {
-    const template = await resolveTemplate(control.context.store, caller, action);
-    return {
-      status: 200,
-      body: { templateID: template.id, public: template.snapshot === undefined },
-    };
-  } else if (area === "templates" && action === "" && method === "DELETE") {
-    if (await removeSnapshot(control, caller, id)) return { status: 204 };
-    throw new E2bError("not_found", `template '${id.slice(0, 200)}' not found`);
+  } else if (area === "templates") {
+    return await answerTemplate(control, caller, { method, id, rest: [action, ...more] }, call);
   }
   throw new E2bError("unimplemented", `${method} ${pathname.slice(0, 200)} is not offered`, 501);
 }

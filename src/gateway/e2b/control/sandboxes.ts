@@ -1,15 +1,13 @@
 /** Sandboxes: made, listed, prolonged, ended. */
 import { z } from "zod";
 import type { Vm } from "../../../client/vm.ts";
-import type { Vmsan } from "../../../client/vmsan.ts";
 import type { VmView } from "../../../model/api.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import { validate } from "../../../schema/api.ts";
 import { isVmId } from "../../../util/names.ts";
 import { sees } from "../../access/gate.ts";
-import type { Caller, Gate } from "../../access/gate.ts";
+import type { Caller } from "../../access/gate.ts";
 import { remoteCreateRequest } from "../../native/bodies.ts";
-import type { GatewayDriver } from "../../native/bodies.ts";
 import { PUBLIC_LABEL } from "../../ports/access.ts";
 import { E2bError } from "../errors.ts";
 import {
@@ -23,10 +21,11 @@ import {
   endOf,
 } from "../sandbox.ts";
 import { networkPolicy, networkSchema, updateSchema } from "./network.ts";
+import { Builds } from "./builds.ts";
+import type { ControlContext } from "./context.ts";
 import { pauseSandbox, prolong, resumeSandbox, vmLimit } from "./lifecycle.ts";
 import { page } from "./pages.ts";
 import { sample } from "./metrics.ts";
-import type { E2bStore } from "./store.ts";
 import { resolveTemplate } from "./templates.ts";
 import type { Template } from "./templates.ts";
 
@@ -55,16 +54,6 @@ const connectSchema = z.object({ timeout: timeout.optional(), memory: z.boolean(
 const pauseSchema = z.object({ memory: z.boolean().nullish() });
 const refreshSchema = z.object({ duration: timeout.optional() });
 
-/** What the control plane works with. */
-export interface ControlContext {
-  vmsan: Vmsan;
-  gate: Gate;
-  store: E2bStore;
-  driver: GatewayDriver;
-  /** The domain of sandboxes' hosts, or null for the client's own. */
-  domain: string | null;
-}
-
 /** What a sandbox's VM is to be besides its template. */
 interface VmWish {
   env: string[];
@@ -76,9 +65,12 @@ interface VmWish {
 /** Sandboxes of one gateway. */
 export class SandboxControl {
   readonly context: ControlContext;
+  /** Builds of templates that sandboxes are made of. */
+  readonly builds: Builds;
 
   constructor(context: ControlContext) {
     this.context = context;
+    this.builds = new Builds(context);
   }
 
   /** A sandbox of the caller's. @throws not_found */

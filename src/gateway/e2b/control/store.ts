@@ -1,6 +1,7 @@
 /**
  * What the gateway remembers of E2B's nouns that VMs and snapshots cannot carry: whose snapshots are, and
- * what they are called. One file, read again whenever it changed; all gateways of a directory share it.
+ * what they are called, and
+ * templates with their builds. One file, read again whenever it changed; all gateways of a directory share it.
  */
 import { mkdir, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -9,9 +10,11 @@ import { errnoOf } from "../../../model/errors.ts";
 import { validate } from "../../../schema/api.ts";
 import { writeFileAtomic } from "../../../util/atomic.ts";
 import { withLock } from "../../../util/lock.ts";
+import type { Caller } from "../../access/gate.ts";
+import { E2bError } from "../errors.ts";
 import { bareName } from "./pages.ts";
 
-/** Most snapshots. */
+/** Most snapshots, and most templates. */
 const MAX_ENTRIES = 10_000;
 
 const text = z.string().max(4096);
@@ -25,13 +28,44 @@ const snapshotSchema = z.object({
   createdAt: text,
 });
 
+const buildSchema = z.object({
+  id: text,
+  createdAt: text,
+  vcpus: z.int().optional(),
+  memMib: z.int().optional(),
+  status: z.enum(["waiting", "building", "ready", "error"]),
+  reason: z.object({ message: text, step: text.optional() }).optional(),
+  /** What sandboxes are made of: exactly one, once it is ready. */
+  runtime: text.optional(),
+  image: text.optional(),
+  snapshot: text.optional(),
+  env: z.array(text).optional(),
+  user: text.optional(),
+  workdir: text.optional(),
+});
+
+const templateSchema = z.object({
+  id: text,
+  project: text,
+  name: text,
+  createdAt: text,
+  /** Tags and the builds that they mean. */
+  tags: z.record(z.string(), z.object({ buildID: text, createdAt: text })),
+  builds: z.array(buildSchema),
+});
+
 const fileSchema = z.object({
   version: z.literal(1),
-  snapshots: z.array(snapshotSchema).max(MAX_ENTRIES),
+  snapshots: z.array(snapshotSchema).max(MAX_ENTRIES).default([]),
+  templates: z.array(templateSchema).max(MAX_ENTRIES).default([]),
 });
 
 /** A snapshot and whose it is. */
 export type KnownSnapshot = z.infer<typeof snapshotSchema>;
+/** One build of a template. */
+export type TemplateBuild = z.infer<typeof buildSchema>;
+/** A template with its builds. */
+export type KnownTemplate = z.infer<typeof templateSchema>;
 /** All that is remembered. */
 export type Remembered = z.infer<typeof fileSchema>;
 
@@ -39,6 +73,34 @@ export type Remembered = z.infer<typeof fileSchema>;
 export function isSnapshotNamed({ id, name, project }: KnownSnapshot, ref: string): boolean {
   const bare = bareName(ref, project);
   return ref === id || (name !== undefined && bare === name);
+}
+
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/;
+
+/** A template's name and tag as clients write them: `NAME`, `NAME:TAG`, the project before. @throws invalid_argument */
+export function parseTemplateName(text: string, project: string): { name: string; tag?: string } {
+  const [whole = "", tag, ...more] = text.split(":");
+  const name = whole.startsWith(`${project}/`) ? whole.slice(project.length + 1) : whole;
+  if (more.length > 0 || !NAME.test(name) || (tag !== undefined && !NAME.test(tag)))
+    throw new E2bError("invalid_argument", `'${text.slice(0, 200)}' is no name of a template`);
+  return { name, ...(tag === undefined ? {} : { tag }) };
+}
+
+/** The template that a caller means by its ID or name, and the build by the tag. */
+export function findTemplate(
+  { templates }: Remembered,
+  { key }: Caller,
+  ref: string,
+): { template: KnownTemplate; build?: TemplateBuild } | undefined {
+  const [, whole = "", tag = "default"] = /^([^:]*)(?::([^:]*))?$/.exec(ref) ?? [];
+  const name = bareName(whole, key.project);
+  const template = templates.find(
+    (one) => (key.admin || one.project === key.project) && (one.id === whole || one.name === name),
+  );
+  const meaning = template?.tags[tag]?.buildID;
+  const build = template?.builds.find(({ id }) => id === meaning);
+  if (template === undefined) return undefined;
+  return { template, ...(build === undefined ? {} : { build }) };
 }
 
 /** The file of one gateway directory. */
@@ -57,7 +119,7 @@ export class E2bStore {
       content = await readFile(this.path, "utf8");
     } catch (error) {
       if (errnoOf(error) !== "ENOENT") throw error;
-      return { version: 1, snapshots: [] };
+      return { version: 1, snapshots: [], templates: [] };
     }
     const what = `file of templates ${this.path}`;
     return validate(fileSchema, JSON.parse(content), what, "ERR_GATEWAY_STORE");

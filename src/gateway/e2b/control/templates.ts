@@ -3,9 +3,10 @@
  *
  * templates.ts: which image or runtime a template's name means.
  */
+import { withoutUndefined } from "../../../schema/api.ts";
 import type { Caller } from "../../access/gate.ts";
 import { E2bError } from "../errors.ts";
-import { isSnapshotNamed } from "./store.ts";
+import { findTemplate, isSnapshotNamed } from "./store.ts";
 import type { E2bStore } from "./store.ts";
 
 /** What a sandbox is made of. */
@@ -45,12 +46,30 @@ export async function resolveTemplate(
   caller: Caller,
   name: string,
 ): Promise<Template> {
-  const { snapshots } = await store.load();
+  const remembered = await store.load();
+  const { snapshots } = remembered;
   const { key } = caller;
   const snapshot = snapshots.find(
     (one) => (key.admin || one.project === key.project) && isSnapshotNamed(one, name),
   );
   if (snapshot !== undefined) return { id: snapshot.id, snapshot: snapshot.id };
+  const known = findTemplate(remembered, caller, name);
+  if (known?.build?.status === "ready") {
+    const { runtime, image, snapshot: ready, vcpus, memMib, env, user, workdir } = known.build;
+    return withoutUndefined({
+      id: known.template.id,
+      runtime,
+      image,
+      snapshot: ready,
+      vcpus,
+      memMib,
+      env,
+      user,
+      workdir,
+    }) as unknown as Template;
+  }
+  if (known !== undefined)
+    throw new E2bError("failed_precondition", `template '${name.slice(0, 200)}' is not built`, 400);
   const builtin = builtinTemplate(name);
   if (builtin !== undefined) return builtin;
   throw new E2bError("not_found", `template '${name.slice(0, 200)}' not found`);

@@ -1,0 +1,327 @@
+/** Builds of templates: steps run in a VM, whose snapshot sandboxes are then made of. */
+import { randomUUID } from "node:crypto";
+import { z } from "zod";
+import type { Vm } from "../../../client/vm.ts";
+import type { VmsanError } from "../../../model/errors.ts";
+import { asVmsanError } from "../../../model/errors.ts";
+import type { Caller } from "../../access/gate.ts";
+import { remoteCreateRequest } from "../../native/bodies.ts";
+import { E2bError } from "../errors.ts";
+import type { ControlContext } from "./context.ts";
+import type { KnownTemplate, TemplateBuild } from "./store.ts";
+import { resolveTemplate } from "./templates.ts";
+import type { Template } from "./templates.ts";
+
+/** Most lines that are kept of a build, and most of them in one reply. */
+const MAX_LINES = 20_000;
+const PAGE = 100;
+/** Most builds of this process whose lines are kept. */
+const MAX_KEPT = 1_000;
+/** How long a step, and the wait for readiness, may take, in milliseconds. */
+const STEP_MS = 3_600_000;
+const READY_MS = 600_000;
+const READY_PAUSE_MS = 500;
+
+const text = z.string().max(131_072);
+/** What a build is asked to be. */
+export const buildSchema = z.object({
+  fromImage: text.nullish(),
+  fromTemplate: text.nullish(),
+  fromImageRegistry: z.unknown().optional(),
+  steps: z
+    .array(z.object({ type: text, args: z.array(text).default([]) }))
+    .max(1000)
+    .default([]),
+  startCmd: text.nullish(),
+  readyCmd: text.nullish(),
+});
+
+type Wish = z.infer<typeof buildSchema>;
+
+/** A line of a build. */
+interface Line {
+  timestamp: string;
+  level: "info" | "warn" | "error";
+  message: string;
+  step?: string;
+}
+
+/** Names of E2B's own base image and what stands for it. */
+const BASE_IMAGE = /^(?:docker\.io\/)?e2bdev\/base(?::latest)?$/;
+
+/** What a step changes for those behind it, and for sandboxes. */
+interface Scene {
+  env: string[];
+  user?: string;
+  workdir?: string;
+}
+
+/** A step that failed. */
+class StepError extends Error {
+  readonly step: string | undefined;
+
+  constructor(message: string, step?: string) {
+    super(message);
+    this.step = step;
+  }
+}
+
+/** The builds that this gateway does. */
+export class Builds {
+  private readonly context: ControlContext;
+  private readonly lines = new Map<string, Line[]>();
+  private readonly running = new Set<string>();
+
+  constructor(context: ControlContext) {
+    this.context = context;
+  }
+
+  /** Begin a build that was asked for; it goes on by itself. @throws not_found, invalid_argument */
+  async begin(caller: Caller, template: KnownTemplate, buildId: string, wish: Wish): Promise<void> {
+    const build = template.builds.find(({ id }) => id === buildId);
+    if (build === undefined) throw new E2bError("not_found", `build '${buildId}' not found`);
+    if (build.status !== "waiting" || this.running.has(buildId))
+      throw new E2bError("already_exists", `build '${buildId}' was started already`);
+    this.running.add(buildId);
+    this.lines.set(buildId, []);
+    if (this.lines.size > MAX_KEPT) this.lines.delete(this.lines.keys().next().value ?? "");
+    try {
+      await this.note(template.id, buildId, { status: "building" });
+    } catch (error) {
+      this.running.delete(buildId);
+      throw error;
+    }
+    void this.run(caller, template.id, build, wish);
+  }
+
+  /** How a build stands. @param offset lines that the client has */
+  status(template: KnownTemplate, buildId: string, offset: number): object {
+    const build = template.builds.find(({ id }) => id === buildId);
+    if (build === undefined) throw new E2bError("not_found", `build '${buildId}' not found`);
+    const entries = (this.lines.get(buildId) ?? []).slice(offset, offset + PAGE);
+    const lost = build.status === "building" && !this.running.has(buildId);
+    const reason = lost ? { message: "the gateway was started anew meanwhile" } : build.reason;
+    return {
+      templateID: template.id,
+      buildID: buildId,
+      status: lost ? "error" : build.status,
+      logs: entries.map(({ message }) => message),
+      logEntries: entries,
+      ...(reason === undefined ? {} : { reason }),
+    };
+  }
+
+  private say(
+    buildId: string,
+    message: string,
+    step?: string,
+    level: Line["level"] = "info",
+  ): void {
+    const lines = this.lines.get(buildId);
+    if (lines === undefined || lines.length >= MAX_LINES) return;
+    const timestamp = new Date().toISOString();
+    for (const line of message.split("\n").filter((part) => part !== "")) {
+      const shown = line.slice(0, 8192);
+      lines.push({ timestamp, level, message: shown, ...(step === undefined ? {} : { step }) });
+    }
+  }
+
+  private async note(
+    templateId: string,
+    buildId: string,
+    change: Partial<TemplateBuild>,
+  ): Promise<void> {
+    await this.context.store.change(({ templates }) => {
+      const build = templates
+        .find(({ id }) => id === templateId)
+        ?.builds.find(({ id }) => id === buildId);
+      if (build !== undefined) Object.assign(build, change);
+    });
+  }
+
+  private async run(
+    caller: Caller,
+    templateId: string,
+    build: TemplateBuild,
+    wish: Wish,
+  ): Promise<void> {
+    const { id } = build;
+    try {
+      const made = await this.make(caller, build, wish);
+      await this.note(templateId, id, { status: "ready", ...made });
+      this.say(id, "the template is ready");
+    } catch (error) {
+      const known: VmsanError = asVmsanError(error, "The build failed");
+      const message =
+        error instanceof StepError || error instanceof E2bError
+          ? error.message
+          : [known.message, known.why].filter(Boolean).join(": ");
+      const step = error instanceof StepError ? error.step : undefined;
+      this.say(id, message, step, "error");
+      const reason = { message, ...(step === undefined ? {} : { step }) };
+      await this.note(templateId, id, { status: "error", reason }).catch(() => undefined);
+    } finally {
+      this.running.delete(id);
+    }
+  }
+
+  /** What sandboxes of a build are made of. */
+  private async make(
+    caller: Caller,
+    build: TemplateBuild,
+    wish: Wish,
+  ): Promise<Partial<TemplateBuild>> {
+    const from = await this.origin(caller, wish);
+    const scene: Scene = { env: [] };
+    const idle = wish.steps.every(({ type }) => type === "ENV" || type === "USER");
+    if (idle && !wish.startCmd && from.snapshot === undefined) {
+      for (const [i, { type, args }] of wish.steps.entries())
+        setScene(scene, type, args, String(i));
+      const { runtime, image } = from;
+      return { ...(runtime === undefined ? { image } : { runtime }), ...scene };
+    }
+    return { snapshot: await this.inVm(caller, build, wish, from, scene), ...scene };
+  }
+
+  /** What a build begins with. */
+  private async origin(
+    caller: Caller,
+    { fromImage, fromTemplate, fromImageRegistry }: Wish,
+  ): Promise<Template> {
+    if (fromImageRegistry !== undefined && fromImageRegistry !== null)
+      throw new E2bError(
+        "unimplemented",
+        "logins of registries are not taken: use vmsan login on the host",
+      );
+    if (fromTemplate) return await resolveTemplate(this.context.store, caller, fromTemplate);
+    if (!fromImage || BASE_IMAGE.test(fromImage)) return { id: "base", runtime: "e2b" };
+    return { id: fromImage, image: fromImage };
+  }
+
+  /** Do the steps in a VM that is gone afterwards, also when this process dies. @returns its snapshot */
+  private async inVm(
+    caller: Caller,
+    build: TemplateBuild,
+    wish: Wish,
+    from: Template,
+    scene: Scene,
+  ): Promise<string> {
+    const { vmsan, gate, driver } = this.context;
+    const { runtime, image, snapshot, env = [], user, workdir } = from;
+    const { vcpus = 1, memMib = 512 } = build;
+    const of = runtime === undefined ? { image } : { runtime };
+    const body = { ...(snapshot === undefined ? of : {}), env, vcpus, memMib, ephemeral: true };
+    const request = remoteCreateRequest(caller, body, driver);
+    const giveBack = gate.quotas.reserve(caller.key, [request], await vmsan.list());
+    let vm: Vm | undefined;
+    try {
+      const { labels, project } = request;
+      vm =
+        snapshot === undefined
+          ? await vmsan.createFrom(request)
+          : (await vmsan.clone(snapshot, { labels, project, ephemeral: true }))[0];
+    } finally {
+      giveBack();
+    }
+    if (vm === undefined) throw new TypeError("A clone without a VM");
+    try {
+      const start: Scene = {
+        env: [...env],
+        ...(user === undefined ? {} : { user }),
+        ...(workdir === undefined ? {} : { workdir }),
+      };
+      Object.assign(scene, start);
+      for (const [i, { type, args }] of wish.steps.entries()) {
+        this.say(build.id, `${type} ${args.join(" ")}`, String(i));
+        await this.step(vm, build.id, scene, type, args, String(i));
+      }
+      await this.startUp(vm, build.id, scene, wish);
+      return (await vm.snapshot()).id;
+    } finally {
+      await vm.remove();
+    }
+  }
+
+  private async step(
+    vm: Vm,
+    buildId: string,
+    scene: Scene,
+    type: string,
+    args: readonly string[],
+    step: string,
+  ): Promise<void> {
+    const [first = "", user] = args;
+    if (type !== "RUN") {
+      setScene(scene, type, args, step);
+      if (type !== "WORKDIR") return;
+      const owner = scene.user ?? vm.view.defaults.user ?? "root";
+      await this.command(
+        vm,
+        buildId,
+        ["mkdir", "-p", "--", first],
+        { env: [], user: "root" },
+        step,
+      );
+      await this.command(
+        vm,
+        buildId,
+        ["chown", "--", owner, first],
+        { env: [], user: "root" },
+        step,
+      );
+      return;
+    }
+    await this.command(
+      vm,
+      buildId,
+      ["/bin/sh", "-c", first],
+      user ? { ...scene, user } : scene,
+      step,
+    );
+  }
+
+  private async command(
+    vm: Vm,
+    buildId: string,
+    argv: string[],
+    scene: Scene,
+    step: string,
+  ): Promise<void> {
+    const say = (bytes: Buffer): void => this.say(buildId, bytes.toString("utf8"), step);
+    const stream = vm.spawn(
+      argv,
+      { ...scene, stdin: false, timeoutMs: STEP_MS },
+      { onStdout: say, onStderr: say },
+    );
+    const { exitCode } = await stream.exit;
+    if (exitCode !== 0) throw new StepError(`the command ended with status ${exitCode}`, step);
+  }
+
+  /** Start what is to run in every sandbox, and wait until it says that it is ready. */
+  private async startUp(vm: Vm, buildId: string, scene: Scene, wish: Wish): Promise<void> {
+    if (wish.startCmd) {
+      this.say(buildId, `starting ${wish.startCmd}`);
+      const label = `start:${randomUUID().slice(0, 8)}`;
+      const options = { ...scene, stdin: false, detach: true, label };
+      await vm.spawn(["/bin/sh", "-c", wish.startCmd], options).started;
+    }
+    if (!wish.readyCmd) return;
+    const deadline = Date.now() + READY_MS;
+    for (;;) {
+      const { exitCode } = await vm.exec(["/bin/sh", "-c", wish.readyCmd], scene);
+      if (exitCode === 0) return;
+      if (Date.now() > deadline) throw new StepError("it did not become ready in ten minutes");
+      await new Promise((resolve) => setTimeout(resolve, READY_PAUSE_MS));
+    }
+  }
+}
+
+/** Take up a step that runs nothing. @throws StepError for one that cannot be done */
+function setScene(scene: Scene, type: string, args: readonly string[], step: string): void {
+  const [first = ""] = args;
+  if (type === "ENV") {
+    for (let i = 0; i + 1 < args.length; i += 2) scene.env.push(`${args[i]}=${args[i + 1]}`);
+  } else if (type === "USER") scene.user = first;
+  else if (type === "WORKDIR") scene.workdir = first;
+  else throw new StepError(`steps of the kind ${type.slice(0, 20)} are not offered`, step);
+}
