@@ -2,25 +2,22 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { freshDir, strayProcesses, removeDir, tree, vmsan, vmsanOk } from "./support.ts";
+import { installation } from "../fixtures/ladder.ts";
+import { strayProcesses, tree, vmsan, vmsanOk } from "./support.ts";
 import { registryWithImage } from "./images.ts";
 
-let dir = "";
+const here = installation("kernel");
 let registry: Awaited<ReturnType<typeof registryWithImage>>;
 beforeAll(async () => {
-  dir = await freshDir(["kernels", "initramfs", "probes"]);
   registry = await registryWithImage();
   // So that what is compared below is not the daemon's first start.
-  await vmsanOk(["list"], { dir });
+  await vmsanOk(["list"], here);
 });
-afterAll(async () => {
-  await removeDir(dir);
-  await registry.close();
-});
+afterAll(() => registry.close());
 
 /** What may stay: the store's empty structure, locks, the daemon's own files, finished entries. */
 async function leftovers(): Promise<string[]> {
-  const all = await tree(dir);
+  const all = await tree(here.dir);
   return all.filter(
     (path) =>
       path.startsWith("vms/") ||
@@ -33,7 +30,7 @@ async function leftovers(): Promise<string[]> {
 /** Interrupt `run` when its progress says that the phase has begun. */
 async function interruptAt(phase: string, args: string[]): Promise<number | null> {
   const outcome = await vmsan(["run", "--verbose", "--json", "--memory", "256", ...args], {
-    dir,
+    dir: here.dir,
     onProcess: (child) => {
       let sent = false;
       child.stderr?.on("data", (chunk: Buffer) => {
@@ -50,17 +47,17 @@ async function interruptAt(phase: string, args: string[]): Promise<number | null
 
 for (const phase of ["pull", "build", "boot"]) {
   test(`during ${phase}`, async () => {
-    if (phase === "pull") await vmsan(["image", "rm", registry.image], { dir });
-    await vmsanOk(["image", "prune"], { dir });
+    if (phase === "pull") await vmsan(["image", "rm", registry.image], here);
+    await vmsanOk(["image", "prune"], here);
     registry.slow(phase === "pull");
     expect(await interruptAt(phase, [registry.image, "--", "/bin/true"])).toBe(130);
     registry.slow(false);
-    expect(strayProcesses(dir)).toEqual([]);
+    expect(strayProcesses(here.dir)).toEqual([]);
     expect(await leftovers()).toEqual([]);
     // The same command, not interrupted, works: no half-made cache entry is taken for a whole one.
     const outcome = await vmsan(
       ["run", "--memory", "256", registry.image, "--", "/bin/busybox", "echo", "whole"],
-      { dir },
+      here,
     );
     expect(outcome.stdout.toString()).toBe("whole\n");
   });
@@ -80,12 +77,12 @@ test("during exec", async () => {
       "echo up; sleep 1000",
     ],
     {
-      dir,
+      dir: here.dir,
       onProcess: (child) => child.stdout?.once("data", () => child.kill("SIGINT")),
     },
   );
   expect(outcome.code).toBe(130);
-  expect(strayProcesses(dir)).toEqual([]);
+  expect(strayProcesses(here.dir)).toEqual([]);
   expect(await leftovers()).toEqual([]);
-  expect(await readFile(join(dir, "run/daemon.log"), "utf8")).not.toMatch(/could not/);
+  expect(await readFile(join(here.dir, "run/daemon.log"), "utf8")).not.toMatch(/could not/);
 });
