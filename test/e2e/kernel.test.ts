@@ -2,28 +2,27 @@
 import { copyFileSync, existsSync, writeFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test } from "vitest";
 import { listKernels } from "../../src/boot/kernel.ts";
-import { errorCode, freshDir, preparedDir, removeDir, vmsan, vmsanJson } from "./support.ts";
+import { installation } from "../fixtures/ladder.ts";
+import { errorCode, preparedDir, vmsan, vmsanJson } from "./support.ts";
 
 interface List {
   kernels: { id: string; current: boolean; origin: string; usedBy: string[]; modules: number }[];
   chosen: string;
 }
 
-let dir = "";
+const here = installation(["initramfs", "probes", "runtimes", "rootfs", "images"]);
 let file = "";
 let modules = 0;
 beforeAll(async () => {
-  dir = await freshDir(["initramfs", "probes", "runtimes", "rootfs", "images"]);
   const [prepared] = await listKernels(join(preparedDir, "kernels"));
   if (prepared === undefined) throw new Error("no kernel is prepared");
   file = prepared.vmlinux;
   modules = prepared.modules.length;
 });
-afterAll(() => removeDir(dir));
 
-const call = async <T>(...args: string[]) => await vmsanJson<T>(["kernel", ...args], { dir });
+const call = async <T>(...args: string[]) => await vmsanJson<T>(["kernel", ...args], here);
 
 test("a kernel is added once, however often; chosen, used by nobody, removed", async () => {
   expect(await call<List>("ls")).toEqual({ kernels: [], chosen: "default" });
@@ -38,12 +37,12 @@ test("a kernel is added once, however often; chosen, used by nobody, removed", a
   expect((await call<List>("ls")).kernels[0]?.current).toBe(true);
   expect(await call("rm", first.id)).toEqual({ removed: [first.id] });
   expect(await call<List>("ls")).toEqual({ kernels: [], chosen: "default" });
-  expect(await readdir(join(dir, "kernels"))).toEqual([".lock"]);
+  expect(await readdir(join(here.dir, "kernels"))).toEqual([".lock"]);
 });
 
 test("a path into a store boots with the modules that are there", async () => {
   const args = ["run", "--driver", "qemu", "--network", "none", "--kernel", file, "base", "--"];
-  const { code, stdout, stderr } = await vmsan([...args, "uname", "-r"], { dir });
+  const { code, stdout, stderr } = await vmsan([...args, "uname", "-r"], here);
   expect(stderr).toBe("");
   expect([code, file]).toEqual([0, expect.stringContaining(stdout.toString().trim())]);
   const [own] = (await call<List>("ls")).kernels;
@@ -52,21 +51,23 @@ test("a path into a store boots with the modules that are there", async () => {
 });
 
 test("a kernel that lacks what a guest needs is refused before anything boots", async () => {
-  const bare = join(dir, "bare");
+  const bare = join(here.dir, "bare");
   copyFileSync(file, bare);
-  expect(await errorCode(["kernel", "add", bare], { dir })).toBe("ERR_KERNEL_FEATURE");
+  expect(await errorCode(["kernel", "add", bare], here)).toBe("ERR_KERNEL_FEATURE");
   const create = ["create", "--driver", "qemu", "--kernel", bare];
-  expect(await errorCode(create, { dir })).toBe("ERR_KERNEL_FEATURE");
-  expect(await readdir(join(dir, "vms"))).toEqual([]);
+  expect(await errorCode(create, here)).toBe("ERR_KERNEL_FEATURE");
+  expect(await readdir(join(here.dir, "vms"))).toEqual([]);
 });
 
 test("what is no kernel is refused and leaves nothing", async () => {
-  const text = join(dir, "text");
+  const text = join(here.dir, "text");
   writeFileSync(text, "no kernel".repeat(1000));
-  expect(await errorCode(["kernel", "add", text], { dir })).toBe("ERR_KERNEL_FORMAT");
-  expect(await errorCode(["kernel", "add", join(dir, "none")], { dir })).toBe("ERR_KERNEL_FORMAT");
-  expect(await errorCode(["kernel", "use", "none"], { dir })).toBe("ERR_KERNEL_NOT_FOUND");
-  expect(await errorCode(["kernel", "rm", "../run"], { dir })).toBe("ERR_KERNEL_NOT_FOUND");
-  expect(existsSync(join(dir, "run"))).toBe(true);
-  expect((await vmsan(["kernel", "ls"], { dir })).stdout.toString()).toMatch(/ID +ARCH/);
+  expect(await errorCode(["kernel", "add", text], here)).toBe("ERR_KERNEL_FORMAT");
+  expect(await errorCode(["kernel", "add", join(here.dir, "none")], here)).toBe(
+    "ERR_KERNEL_FORMAT",
+  );
+  expect(await errorCode(["kernel", "use", "none"], here)).toBe("ERR_KERNEL_NOT_FOUND");
+  expect(await errorCode(["kernel", "rm", "../run"], here)).toBe("ERR_KERNEL_NOT_FOUND");
+  expect(existsSync(join(here.dir, "run"))).toBe(true);
+  expect((await vmsan(["kernel", "ls"], here)).stdout.toString()).toMatch(/ID +ARCH/);
 });
