@@ -7,7 +7,7 @@ import { describe, expect, test } from "vitest";
 import { withoutSeparator } from "../src/cli/command.ts";
 import { execCommand } from "../src/cli/commands/exec.ts";
 import { runCommand } from "../src/cli/commands/run.ts";
-import { withCallersValues } from "../src/cli/options-first.ts";
+import { withCallersValues } from "../src/cli/environment.ts";
 import { mergeEnv } from "../src/client/vm.ts";
 
 interface WordsCase {

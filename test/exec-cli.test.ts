@@ -58,7 +58,17 @@ describe("one behaviour", () => {
 
   /** Run `vmsan exec WORD…` to its end. */
   async function run(kind: ClientKind, words: string[], input = ""): Promise<Ran> {
-    const child = spawn(launcher, ["exec", ...words], {
+    return await runScript(kind, 'exec "$0" exec "$@"', words, input);
+  }
+
+  /** Run a script of which $0 is vmsan. */
+  async function runScript(
+    kind: ClientKind,
+    script: string,
+    words: string[] = [],
+    input = "",
+  ): Promise<Ran> {
+    const child = spawn("sh", ["-c", script, launcher, ...words], {
       env: clientEnvironment(kind, daemon.dir),
       cwd: daemon.dir,
     });
@@ -119,6 +129,24 @@ describe("one behaviour", () => {
     const both = await Promise.all(kinds.map((kind) => run(kind, words, "in\n")));
     const [native, node] = both.map(plain);
     expect(native).toEqual(node);
+  });
+
+  test.each(kinds)("%s: bytes that are not UTF-8 arrive as they are", async (kind) => {
+    const script = `B=$(printf 'a\\377\\344\\275b') && export B &&
+      "$0" exec -e B vm sh -c 'printf %s "$B"' &&
+      "$0" exec -e "X=$B" -w / vm sh -c 'printf %s "$X$0"' "$B"`;
+    const bytes = "a\u00FF\u00E4\u00BDb";
+    expect(await runScript(kind, script)).toEqual({
+      status: 0,
+      stdout: bytes.repeat(3),
+      stderr: "",
+    });
+  });
+
+  test.each(kinds)("%s: a closed output is noticed", async (kind) => {
+    const { status, stderr } = await runScript(kind, '"$0" exec vm echo hi >&-');
+    expect([status, stderr]).toEqual([1, expect.stringContaining("ERR_OUTPUT")]);
+    expect((await runScript(kind, '"$0" exec vm true >&-')).status).toBe(0);
   });
 
   test.each(kinds)("%s: no byte is lost where connections break", async (kind) => {

@@ -13,7 +13,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { AgentChannel } from "../src/agent/channel.ts";
 import { newToken } from "../src/agent/handshake.ts";
-import { withCallersValues } from "../src/cli/options-first.ts";
+import { withCallersValues } from "../src/cli/environment.ts";
 import { vmPath } from "../src/client/paths.ts";
 import { Vm } from "../src/client/vm.ts";
 import type { Daemon } from "../src/client/daemon.ts";

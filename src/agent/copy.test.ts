@@ -8,6 +8,7 @@ import { Readable } from "node:stream";
 import { buffer, text } from "node:stream/consumers";
 import * as fc from "fast-check";
 import { connectUnix } from "../util/socket-path.ts";
+import { bytesOfText } from "../util/byte-text.ts";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { fakeGuest } from "../../test/exec-cases/fake-guest.ts";
 import type { FakeGuest } from "../../test/exec-cases/fake-guest.ts";
@@ -94,6 +95,39 @@ describe("copies", () => {
       code: "ERR_AGENT_DOWNLOAD",
     });
     expect([fs.readdirSync(inGuest()), fs.readdirSync(onHost())]).toEqual([[], ["a"]]);
+  });
+
+  test("names that are not UTF-8: files and directories, both ways, here and there", async () => {
+    const raw = (path: string): Buffer => bytesOfText(path);
+    const [file, tree] = ["f\uDCFF\uDCFEé", "t\uDCE4"];
+    fs.writeFileSync(raw(onHost(file)), "A");
+    fs.mkdirSync(raw(onHost(tree)));
+    fs.writeFileSync(raw(onHost(tree, file)), "B");
+    await upload(guest.channel, [onHost(file), onHost(tree)], inGuest(`d\uDC80`));
+    await upload(guest.channel, [onHost(file)], inGuest(`d\uDC80`, "new\uDCFD"));
+    await upload(guest.channel, [onHost(file)], inGuest(`d\uDC80`, tree));
+    const names = (await listFiles(guest.channel, inGuest(`d\uDC80`), { recursive: true })).map(
+      ({ path }) => path.slice(inGuest("d-").length),
+    );
+    expect(names).toEqual([`/${file}`, "/new\uDCFD", `/${tree}`, `/${tree}/${file}`]);
+    const there = raw(inGuest(`d\uDC80`, tree, file));
+    expect(fs.readFileSync(there, "utf8")).toBe("A");
+    await writeFile(guest.channel, inGuest("d\uDC80/w\uDCFF"), Readable.from([Buffer.from("C")]));
+    await moveFile(guest.channel, inGuest("d\uDC80/w\uDCFF"), inGuest("d\uDC80/v\uDCFF"));
+    expect(fs.readFileSync(raw(inGuest("d\uDC80/v\uDCFF")), "utf8")).toBe("C");
+
+    await download(guest.channel, inGuest("d\uDC80"), onHost());
+    await download(guest.channel, inGuest("d\uDC80", file), onHost("back\uDCFF"));
+    await download(guest.channel, inGuest("d\uDC80", file), onHost(tree));
+    expect(fs.readFileSync(raw(onHost("d\uDC80", tree, file)), "utf8")).toBe("A");
+    expect(fs.readFileSync(raw(onHost("back\uDCFF")), "utf8")).toBe("A");
+    expect(fs.readFileSync(raw(onHost(tree, file)), "utf8")).toBe("A");
+    await expect(
+      download(guest.channel, inGuest("d\uDC80"), onHost("no\uDCFF/a")),
+    ).rejects.toMatchObject({
+      code: "ERR_AGENT_DOWNLOAD",
+      message: expect.stringContaining("no\uDCFF") as string,
+    });
   });
 
   test("an aborted copy leaves nothing on either side", async () => {

@@ -1,7 +1,8 @@
 /** Copying files and trees between this host and a guest. */
 import { stat } from "node:fs/promises";
-import { basename, dirname, join, posix, resolve } from "node:path";
+import { basename, dirname, join, posix } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
+import { absolutePath, bytesOfText, fsPath, textOfBytes } from "../util/byte-text.ts";
 import { extract } from "./archive/extract.ts";
 import { pack } from "./archive/pack.ts";
 import type { PackSource } from "./archive/pack.ts";
@@ -43,7 +44,7 @@ export async function homeOf(
     // An image without /etc/passwd; anything else comes back with the copy itself.
     if (!(error instanceof VmsanError)) throw error;
   }
-  for (const line of Buffer.concat(chunks).toString("utf8").split("\n")) {
+  for (const line of textOfBytes(Buffer.concat(chunks)).split("\n")) {
     const [entry, , uid, , , home] = line.split(":");
     if (isUser(entry, uid) && home?.startsWith("/") === true) return home;
   }
@@ -96,7 +97,8 @@ async function isGuestDirectory(
  * Copy files and trees of this host into the guest. As with cp: into `destination` when it is
  * a directory there, ends in a slash or there are several sources; else to that very name.
  * Nothing appears under its final name before all of it is there.
- * @param destination in the guest; relative to the user's home
+ * @param sources paths, which may stand for bytes (util/byte-text.ts)
+ * @param destination in the guest, likewise; relative to the user's home
  */
 export async function upload(
   transport: GuestTransport,
@@ -107,18 +109,19 @@ export async function upload(
   const target = await guestPath(transport, destination, options);
   const there = await isGuestDirectory(transport, target, options);
   const into = there === true || sources.length > 1 || /(^|\/)$/.test(destination);
-  const packed = sources.map((source): PackSource => {
-    const path = resolve(source);
-    return { path, name: Buffer.from(into ? basename(path) : posix.basename(target)) };
-  });
-  for (const { path } of packed) {
+  const paths = sources.map(absolutePath);
+  const packed = paths.map((path): PackSource => ({
+    path: fsPath(path),
+    name: bytesOfText(into ? basename(path) : posix.basename(target)),
+  }));
+  for (const path of paths) {
     try {
-      await stat(path);
+      await stat(fsPath(path));
     } catch (error) {
       if (errnoOf(error) !== "ENOENT") throw error;
       throw new VmsanError({
         code: "ERR_AGENT_UPLOAD",
-        message: `Cannot upload ${String(path)}`,
+        message: `Cannot upload ${path}`,
         why: "There is no such file or directory.",
         fix: "Check the path.",
       });
@@ -140,7 +143,7 @@ export async function upload(
   const { onProgress, onSkip } = options;
   const archive = pack(packed, {
     ...(onProgress === undefined ? {} : { onProgress }),
-    ...(onSkip === undefined ? {} : { onSkip: (path, why) => onSkip(path.toString("utf8"), why) }),
+    ...(onSkip === undefined ? {} : { onSkip: (path, why) => onSkip(textOfBytes(path), why) }),
   });
   await feed(stream, archive);
   await checkExit(stream, `Cannot write to ${destination} in the guest`, said);
@@ -149,7 +152,7 @@ export async function upload(
 /** Whether a path of this host is a directory; undefined: nothing is there. */
 async function isHostDirectory(path: string): Promise<boolean | undefined> {
   try {
-    return (await stat(path)).isDirectory();
+    return (await stat(fsPath(path))).isDirectory();
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return undefined;
     throw error;
@@ -160,6 +163,7 @@ async function isHostDirectory(path: string): Promise<boolean | undefined> {
  * Copy a file or tree of the guest to this host. As with cp: into `destination` when it is a
  * directory, else to that very name. All of it appears there, or nothing.
  * @param path in the guest; relative to the user's home
+ * @param destination here; both may stand for bytes (util/byte-text.ts)
  */
 export async function download(
   transport: GuestTransport,
@@ -171,7 +175,7 @@ export async function download(
   const name = posix.basename(source) || "root";
   const there = await isHostDirectory(destination);
   if (there === undefined && destination.endsWith("/")) throw missing(destination);
-  const final = there === true ? join(destination, name) : resolve(destination);
+  const final = there === true ? join(destination, name) : absolutePath(destination);
   const parent = dirname(final);
   if ((await isHostDirectory(parent)) !== true) throw missing(parent);
   const { onProgress, onSkip } = options;
@@ -183,12 +187,10 @@ export async function download(
     },
   });
   try {
-    await extract(stream.stdout as AsyncIterable<Buffer>, parent, {
-      as: Buffer.from(basename(final)),
+    await extract(stream.stdout as AsyncIterable<Buffer>, fsPath(parent), {
+      as: bytesOfText(basename(final)),
       ...(onProgress === undefined ? {} : { onProgress }),
-      ...(onSkip === undefined
-        ? {}
-        : { onSkip: (what, why) => onSkip(what.toString("utf8"), why) }),
+      ...(onSkip === undefined ? {} : { onSkip: (what, why) => onSkip(textOfBytes(what), why) }),
       ready: () => checkExit(stream, `Cannot read all of ${path} in the guest`, said),
     });
   } catch (error) {

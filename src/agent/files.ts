@@ -12,7 +12,7 @@ import type { FileOptions } from "./file-stream.ts";
 export interface FileEntry {
   /** Last component; bytes that need not be text. */
   name: Buffer;
-  /** Absolute, as text: bytes that are not UTF-8 are shown as U+FFFD. */
+  /** Absolute; it may stand for bytes (util/byte-text.ts). */
   path: string;
   type: "file" | "dir" | "symlink" | "fifo" | "socket" | "char" | "block";
   size: number;

@@ -5,7 +5,7 @@ import type { CreateOptions } from "../client/options.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { DriverName } from "../model/vm.ts";
 import { collect, collectList } from "./command.ts";
-import { withCallersValues } from "./options-first.ts";
+import { withCallersValues } from "./environment.ts";
 import { addPolicyFlags, policyOptions } from "./policy-flags.ts";
 import type { PolicyFlags } from "./policy-flags.ts";
 

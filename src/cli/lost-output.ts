@@ -24,12 +24,17 @@ export function statusAfterLoss(status: number, errors: readonly unknown[]): num
   return status === 0 || status === READER_LEFT ? 1 : status;
 }
 
+const REASONS: Record<string, string> = {
+  EPIPE: "Its reader has left; the rest is lost.",
+  EBADF: "It is closed, or not open for writing.",
+};
+
 /** The failure as people read it. */
 function describeLoss({ name, error }: Loss): VmsanError {
   return new VmsanError({
     code: "ERR_OUTPUT",
     message: `Cannot write to standard ${name}`,
-    why: errnoOf(error) === "EPIPE" ? "Its reader has left; the rest is lost." : messageOf(error),
+    why: REASONS[errnoOf(error) ?? ""] ?? messageOf(error),
     fix: "Make room where it goes, or send it elsewhere.",
   });
 }

@@ -76,17 +76,3 @@ export class OptionsFirst extends Command {
     return this.options.find(({ short, long }) => flag === short || flag === long);
   }
 }
-
-/**
- * `-e NAME` as Docker has it: the value that this process has for it. A name that it has not
- * stays as it is, which takes the variable away from the command.
- */
-export function withCallersValues(
-  entries: readonly string[],
-  env: Readonly<Record<string, string | undefined>>,
-): string[] {
-  return entries.map((entry) => {
-    if (entry.includes("=") || env[entry] === undefined) return entry;
-    return `${entry}=${env[entry]}`;
-  });
-}

@@ -1,9 +1,10 @@
 import { spawnSync } from "node:child_process";
 import { openSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
+import { VmsanError } from "../model/errors.ts";
 import { statusAfterLoss } from "./lost-output.ts";
-import { oneLine, table } from "./output.ts";
+import { Output, oneLine, table } from "./output.ts";
 
 describe("a guest's words in a list", () => {
   test.each([
@@ -14,11 +15,33 @@ describe("a guest's words in a list", () => {
     ["a control sequence of one character", "\u009B2J", "\\u009b2J"],
     ["a line separator", "a\u2028b", "a\\u2028b"],
     ["a change of direction", "a\u202Eb", "a\\u202eb"],
+    ["a byte that is no text", "a\uDCFFb", "a\\xffb"],
     ["other languages and emoji", "déjà 你好 🙂", "déjà 你好 🙂"],
   ])("%s", (_name, text, shown) => {
     expect(oneLine(text)).toBe(shown);
     expect(table([["ID"], [text]]).split("\n")).toHaveLength(2);
   });
+});
+
+test.each([false, true])("a guest's words in an error forge no line (verbose: %s)", (verbose) => {
+  const written: string[] = [];
+  const spy = vi.spyOn(process.stderr, "write").mockImplementation((text) => {
+    written.push(String(text));
+    return true;
+  });
+  const words = "x\nerror: forged [ERR_FORGED]\r\n  fix: rm -rf /\u001B[2J\u0085";
+  new Output({ verbose }).failure(
+    new VmsanError({ code: "ERR_AGENT_EXEC", message: words, why: words, fix: words }),
+  );
+  spy.mockRestore();
+  const lines = written.join("").split("\n");
+  const shown = String.raw`x\nerror: forged [ERR_FORGED]\r\n  fix: rm -rf /\u001b[2J\u0085`;
+  expect(lines.slice(0, 3)).toEqual([
+    `error: ${shown} [ERR_AGENT_EXEC]`,
+    `  why: ${shown}`,
+    `  fix: ${shown}`,
+  ]);
+  expect(lines.slice(3).some((line) => line.includes("forged"))).toBe(false);
 });
 
 describe("what cannot be written", () => {
@@ -33,6 +56,16 @@ describe("what cannot be written", () => {
       expect(status).toBe(1);
     },
   );
+
+  test("a closed output is noticed, unless nothing is to be written there", () => {
+    const run = (line: string): [number | null, boolean] => {
+      const { status, stderr } = spawnSync("sh", ["-c", line, bin], { encoding: "utf8" });
+      return [status, /Cannot write to standard output.*ERR_OUTPUT.*closed/s.test(stderr)];
+    };
+    expect(run('"$0" --version >&-')).toEqual([1, true]);
+    expect(run('"$0" --help >&-')).toEqual([1, true]);
+    expect(run('"$0" --no-such-option >&-')).toEqual([2, false]);
+  });
 
   test("a short write is no whole one", () => {
     // One block of room: the kernel takes a part, and refuses the rest.

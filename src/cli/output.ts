@@ -7,6 +7,7 @@
  */
 import { asVmsanError } from "../model/errors.ts";
 import type { VmsanError } from "../model/errors.ts";
+import { bytesOfText } from "../util/byte-text.ts";
 
 /** Flags that every command takes. */
 export interface CommonFlags {
@@ -26,17 +27,20 @@ export function plain(text: string): string {
 const ESCAPES: Record<string, string> = { "\n": "\\n", "\r": "\\r", "\t": "\\t" };
 
 /**
- * Text for one line of a list: line breaks and whatever else moves a terminal's cursor, or turns
- * the direction of writing, are shown as escapes. A guest's words cannot forge a row by them.
+ * Text for one line: line breaks and whatever else moves a terminal's cursor, or turns the direction
+ * of writing, are shown as escapes, and bytes that are no text too (`\\xff`). The words of a guest or
+ * a registry cannot forge a line by them.
  */
 export function oneLine(text: string): string {
   // oxlint-disable-next-line no-control-regex -- control characters are what is shown here
   const moving = /[\u0000-\u001F\u007F-\u009F\u061C\u200E\u200F\u2028-\u202E\u2066-\u2069]/g;
-  return text.replaceAll(
-    moving,
-    (character) =>
-      ESCAPES[character] ?? `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
+  return text
+    .replaceAll(
+      moving,
+      (character) =>
+        ESCAPES[character] ?? `\\u${character.charCodeAt(0).toString(16).padStart(4, "0")}`,
+    )
+    .replaceAll(/[\uDC80-\uDCFF]/gu, (byte) => `\\x${byte.charCodeAt(0).toString(16).slice(2)}`);
 }
 
 /** JSON on one line; control characters that JSON itself leaves alone are escaped as well. */
@@ -61,12 +65,14 @@ export class Output {
   /** The command's result: JSON with --json, else the text (nothing when there is none). */
   result(value: unknown, text?: string): void {
     if (this.json) process.stdout.write(`${jsonLine(value)}\n`);
-    else if (text !== undefined && text !== "") process.stdout.write(`${plain(text)}\n`);
+    else if (text !== undefined && text !== "") {
+      process.stdout.write(bytesOfText(`${plain(text)}\n`));
+    }
   }
 
-  /** A sentence for people. */
-  note(text: string): void {
-    process.stderr.write(`${plain(text)}\n`);
+  /** Sentences for people, a line each, whoever's words they quote. */
+  note(...lines: string[]): void {
+    process.stderr.write(lines.map((line) => `${oneLine(line)}\n`).join(""));
   }
 
   /** A sentence for people who asked for more. */
@@ -86,8 +92,10 @@ export class Output {
       const lines = [`error: ${known.message} [${known.code}]`];
       if (known.why !== undefined && known.why !== "") lines.push(`  why: ${known.why}`);
       if (known.fix !== undefined && known.fix !== "") lines.push(`  fix: ${known.fix}`);
-      this.note(lines.join("\n"));
-      if (this.verbose && known.stack !== undefined) this.note(known.stack);
+      this.note(...lines);
+      // Without the message in front, which has been said.
+      const frames = (known.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line));
+      if (this.verbose) this.note(...frames);
     }
     return isUsage(known) ? EXIT_USAGE : 1;
   }

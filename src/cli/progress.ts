@@ -1,7 +1,7 @@
 /** Progress on a terminal (bars, redrawn), in a log (two lines an item), or as JSON lines. */
 import type { ProgressEvent, ProgressSink } from "../model/progress.ts";
 import { formatBytes } from "../util/units.ts";
-import { plain } from "./output.ts";
+import { oneLine } from "./output.ts";
 import type { Output } from "./output.ts";
 
 const REDRAW_MS = 100;
@@ -25,7 +25,7 @@ function amount({ done, total, unit }: ProgressEvent): string {
 /** One event as a line of text. */
 function describe(event: ProgressEvent): string {
   const parts = [event.phase, event.item, event.message, amount(event)];
-  return plain(parts.filter((part) => part !== undefined && part !== "").join(" "));
+  return oneLine(parts.filter((part) => part !== undefined && part !== "").join(" "));
 }
 
 /**
@@ -64,7 +64,7 @@ function lines(): ProgressView {
         say(describe(rest));
         return;
       }
-      const name = plain(`${phase} ${item}`);
+      const name = oneLine(`${phase} ${item}`);
       say(`${name} ${unit === "bytes" ? formatBytes(total) : total}`);
       if (done === total) say(`${name} done`);
     },
@@ -117,7 +117,7 @@ function terminal(): ProgressView {
   const draw = (shown: readonly string[]): void => {
     // Narrower than the terminal: a line that wraps could not be erased.
     const width = Math.max(20, (process.stderr.columns ?? 80) - 1);
-    process.stderr.write(erase() + shown.map((line) => plain(line).slice(0, width)).join("\n"));
+    process.stderr.write(erase() + shown.map((line) => oneLine(line).slice(0, width)).join("\n"));
     drawn = shown.length;
   };
   return {

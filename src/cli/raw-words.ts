@@ -1,29 +1,20 @@
 /** The words of the command line as bytes: Node.js makes U+FFFD of what is not UTF-8. */
-import { isUtf8 } from "node:buffer";
 import { readFileSync } from "node:fs";
+import { textOfBytes } from "../util/byte-text.ts";
 
-/**
- * Bytes as text. A byte that is no part of UTF-8 becomes U+DC80 to U+DCFF, which JSON writes as an
- * escape; the guest's agent makes the byte of it again (protocol/README.md, section 4).
- */
-export function textOfBytes(bytes: Buffer): string {
-  if (isUtf8(bytes)) return bytes.toString();
-  let text = "";
-  for (let at = 0; at < bytes.length;) {
-    const length = [1, 2, 3, 4].find(
-      (n) => at + n <= bytes.length && isUtf8(bytes.subarray(at, at + n)),
-    );
-    text +=
-      length === undefined
-        ? String.fromCharCode(0xdc00 + (bytes[at] ?? 0))
-        : bytes.toString("utf8", at, at + length);
-    at += length ?? 1;
+/** What the kernel keeps of a process: strings that end in NUL. */
+export function stringsOf(data: Buffer): Buffer[] {
+  const all: Buffer[] = [];
+  for (let at = 0; at < data.length;) {
+    const end = data.indexOf(0, at);
+    all.push(data.subarray(at, end < 0 ? data.length : end));
+    at = end < 0 ? data.length : end + 1;
   }
-  return text;
+  return all;
 }
 
 /**
- * Words of this process as they were given.
+ * Words of this process as they were given (util/byte-text.ts).
  * @param words the last ones of process.argv, without the colon that bin/vmsan puts in front
  * @param line what the kernel has of them, each ended by NUL
  */
@@ -31,12 +22,7 @@ export function rawWords(
   words: readonly string[],
   line: Buffer = readFileSync("/proc/self/cmdline"),
 ): string[] {
-  const all: Buffer[] = [];
-  for (let at = 0; at < line.length;) {
-    const end = line.indexOf(0, at);
-    all.push(line.subarray(at, end < 0 ? line.length : end));
-    at = end < 0 ? line.length : end + 1;
-  }
+  const all = stringsOf(line);
   const last = all.slice(all.length - words.length);
   return words.map((word, i) => {
     const raw = last[i] ?? Buffer.alloc(0);

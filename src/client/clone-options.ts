@@ -1,5 +1,4 @@
 /** What SDK users may write of VMs made of a snapshot, made into the daemon's request. */
-import { resolve } from "node:path";
 import type { CloneRequest } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import { checkPortsAgainstPolicy, parsePublishedPorts } from "../network/policy/parse.ts";
@@ -7,6 +6,7 @@ import { parseName } from "../util/names.ts";
 import { parseDiskSize, parseDuration, parseInteger, parseMemory } from "../util/units.ts";
 import { parseEnv, policyOf } from "./options.ts";
 import type { CreateOptions, NetworkOptions } from "./options.ts";
+import { textPath } from "./paths.ts";
 
 /** What may be said of VMs made of a snapshot; the rest is as it was in the snapshot. */
 export interface CloneOptions extends Omit<CreateOptions, "snapshot"> {
@@ -78,6 +78,6 @@ export function cloneRequest(options: CloneOptions): CloneRequest {
     ...(options.memory === undefined ? {} : { memMib: parseMemory(options.memory) }),
     ...(options.disk === undefined ? {} : { diskSizeBytes: parseDiskSize(options.disk) }),
     ...(driver === undefined || driver === "auto" ? {} : { driver }),
-    ...(kernel === undefined ? {} : { kernel: resolve(kernel) }),
+    ...(kernel === undefined ? {} : { kernel: textPath(kernel) }),
   };
 }

@@ -1,15 +1,16 @@
 /** Images of the store, for SDK users. */
 import { createReadStream } from "node:fs";
-import { resolve } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { DiskRequest, ImageList, ImageView, PruneReport, PullPolicy } from "../model/api.ts";
 import type { DiskSummary } from "../model/disk.ts";
 import type { ImageConfig } from "../model/image.ts";
+import { absolutePath, encodeText, fsPath } from "../util/byte-text.ts";
 import { parseDiskSize } from "../util/units.ts";
 import { daemonLost } from "./lost.ts";
 import { absoluteSource, registryAccess } from "./options.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
+import { textPath } from "./paths.ts";
 import { writeWhole } from "./write-whole.ts";
 
 /** What an image is, in full. */
@@ -89,10 +90,9 @@ export class Images {
   ): Promise<{ image: string; pull: PullPolicy }> {
     const match = STDIN_SOURCE.exec(text);
     if (match === null) return { image: absoluteSource(text), pull };
-    const query = new URLSearchParams({ one: "true" });
-    if (match[1] !== undefined) query.set("tag", match[1]);
+    const tag = match[1] === undefined ? "" : `&tag=${encodeText(match[1])}`;
     const { signal, onProgress } = work;
-    const route = `/v1/images/load?${query.toString()}`;
+    const route = `/v1/images/load?one=true${tag}`;
     const [image] = await this.daemon.streamed<ImageDetails[]>("POST", route, {
       upload: () => process.stdin,
       ...(signal === undefined ? {} : { signal }),
@@ -108,7 +108,7 @@ export class Images {
   async inspect(name: string): Promise<ImageDetails> {
     return await this.daemon.call<ImageDetails>(
       "GET",
-      `/v1/images/inspect?name=${encodeURIComponent(absoluteSource(name))}`,
+      `/v1/images/inspect?name=${encodeText(absoluteSource(name))}`,
     );
   }
 
@@ -119,7 +119,7 @@ export class Images {
 
   /** Take a name away; what nothing else uses goes with the next prune. @throws ERR_IMAGE_IN_USE */
   async remove(name: string): Promise<void> {
-    await this.daemon.call("DELETE", `/v1/images?name=${encodeURIComponent(name)}`, {
+    await this.daemon.call("DELETE", `/v1/images?name=${encodeText(name)}`, {
       doneIf: "ERR_IMAGE_NOT_FOUND",
     });
   }
@@ -140,7 +140,7 @@ export class Images {
         upload: () => {
           if (typeof from !== "string") return from;
           file?.destroy();
-          file = createReadStream(resolve(from));
+          file = createReadStream(fsPath(absolutePath(from)));
           return file;
         },
         // A stream can be read once only.
@@ -162,8 +162,7 @@ export class Images {
     options: { format?: "oci-archive" | "docker-archive"; signal?: AbortSignal } = {},
   ): Promise<void> {
     const { signal, format = "oci-archive" } = options;
-    const query = new URLSearchParams({ name, format });
-    const route = `/v1/images/save?${query.toString()}`;
+    const route = `/v1/images/save?format=${format}&name=${encodeText(name)}`;
     const { fromStart, resumed } = await import("./resumed.ts");
     const archive = resumed(
       fromStart(() => this.daemon.download("GET", route, signal === undefined ? {} : { signal })),
@@ -195,7 +194,7 @@ export class Images {
   /** Write an image's disk alone, as an ext4 file that boots. @throws ERR_DISK_* */
   async disk(source: string, output: string, options: DiskOptions = {}): Promise<DiskSummary> {
     const request: DiskRequest = {
-      output: resolve(output),
+      output: textPath(output),
       sizeBytes: parseDiskSize(options.size ?? 10),
       builder: options.builder ?? "direct",
       journal: options.journal ?? false,

@@ -1,7 +1,8 @@
 /** Guest kernels of the store, for SDK users. */
-import { resolve } from "node:path";
 import type { KernelList, KernelRequest, KernelView } from "../model/api.ts";
+import { encodeText } from "../util/byte-text.ts";
 import type { Daemon } from "./daemon.ts";
+import { textPath } from "./paths.ts";
 
 /** The guest kernels of one VMSAN_DIR. */
 export class Kernels {
@@ -24,8 +25,8 @@ export class Kernels {
   async add(file: string, options: { modulesDir?: string } = {}): Promise<KernelView> {
     const { modulesDir } = options;
     const request: KernelRequest = {
-      file: resolve(file),
-      ...(modulesDir === undefined ? {} : { modulesDir: resolve(modulesDir) }),
+      file: textPath(file),
+      ...(modulesDir === undefined ? {} : { modulesDir: textPath(modulesDir) }),
     };
     return await this.daemon.call<KernelView>("POST", "/v1/kernels", {
       body: request,
@@ -47,7 +48,7 @@ export class Kernels {
 
   /** Remove a kernel. @throws ERR_KERNEL_NOT_FOUND, ERR_KERNEL_IN_USE while a VM boots it */
   async remove(id: string): Promise<void> {
-    await this.daemon.call("DELETE", `/v1/kernels/${encodeURIComponent(id)}`, {
+    await this.daemon.call("DELETE", `/v1/kernels/${encodeText(id)}`, {
       doneIf: "ERR_KERNEL_NOT_FOUND",
     });
   }

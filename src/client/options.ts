@@ -1,5 +1,4 @@
 /** What SDK users may write, made into the daemon's request: human units, defaults, checks. */
-import { resolve } from "node:path";
 import type { CreateRequest, PullPolicy, HostWishes, RegistryAccess } from "../model/api.ts";
 import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import type { DriverName } from "../model/vm.ts";
@@ -10,8 +9,10 @@ import {
 } from "../network/policy/parse.ts";
 import { parseName } from "../util/names.ts";
 import { givenBootTimeoutMs } from "../util/boot-timeout.ts";
+import { absolutePath } from "../util/byte-text.ts";
 import { registryVariables } from "../util/registry-env.ts";
 import { invalid, parseDiskSize, parseDuration, parseInteger, parseMemory } from "../util/units.ts";
+import { textPath } from "./paths.ts";
 
 /** Network wishes as people write them; see docs/network.md. */
 export interface NetworkOptions {
@@ -80,7 +81,7 @@ export interface CreateOptions extends NetworkOptions {
 export function registryAccess(caFile?: string): RegistryAccess {
   return {
     env: registryVariables(process.env),
-    ...(caFile === undefined ? {} : { caFile: resolve(caFile) }),
+    ...(caFile === undefined ? {} : { caFile: textPath(caFile) }),
   };
 }
 
@@ -104,7 +105,7 @@ export function isHostSource(source: string): boolean {
 export function absoluteSource(source: string): string {
   const match = PATH_SOURCES.exec(source);
   if (match === null) return source;
-  return `${match[1]}:${resolve(match[2] ?? "")}`;
+  return `${match[1]}:${absolutePath(match[2] ?? "")}`;
 }
 
 /** The policy that these wishes amount to. @throws ERR_VALIDATION_* */
@@ -146,8 +147,8 @@ export function createRequest(options: CreateOptions): CreateRequest {
   return {
     ...(options.image === undefined ? {} : { image: absoluteSource(options.image) }),
     ...(options.runtime === undefined ? {} : { runtime: options.runtime }),
-    ...(options.rootfs === undefined ? {} : { rootfs: resolve(options.rootfs) }),
-    ...(options.kernel === undefined ? {} : { kernel: resolve(options.kernel) }),
+    ...(options.rootfs === undefined ? {} : { rootfs: textPath(options.rootfs) }),
+    ...(options.kernel === undefined ? {} : { kernel: textPath(options.kernel) }),
     ...(options.name === undefined ? {} : { name: parseName(options.name) }),
     vcpus: parseInteger("vcpus", options.vcpus ?? 1, 1, 32),
     memMib: parseMemory(options.memory ?? 512),

@@ -1,9 +1,9 @@
 /** Snapshots of VMs, for SDK users. */
 import { createReadStream } from "node:fs";
-import { resolve } from "node:path";
 import type { Readable, Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { SnapshotPrune, SnapshotRequest, SnapshotView } from "../model/api.ts";
+import { absolutePath, encodeText, fsPath } from "../util/byte-text.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
 import { vmPath } from "./paths.ts";
 import { writeWhole } from "./write-whole.ts";
@@ -20,7 +20,7 @@ export interface SnapshotOptions extends WorkOptions {
 
 /** Path of a snapshot's resource. */
 export function snapshotPath(ref: string, rest = ""): string {
-  return `/v1/snapshots/${encodeURIComponent(ref)}${rest === "" ? "" : `/${rest}`}`;
+  return `/v1/snapshots/${encodeText(ref)}${rest === "" ? "" : `/${rest}`}`;
 }
 
 /** The snapshots of one VMSAN_DIR. */
@@ -97,7 +97,7 @@ export class Snapshots {
   ): Promise<SnapshotView> {
     const { name, ...work } = options;
     const upload = (): Readable =>
-      typeof from === "string" ? createReadStream(resolve(from)) : from;
+      typeof from === "string" ? createReadStream(fsPath(absolutePath(from))) : from;
     const query = name === undefined ? "" : `?${new URLSearchParams({ name }).toString()}`;
     return await this.daemon.streamed<SnapshotView>("POST", `/v1/snapshots/import${query}`, {
       upload,

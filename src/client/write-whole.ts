@@ -1,8 +1,8 @@
 /** A download as a file: there when it is whole, else not at all. */
 import { createWriteStream } from "node:fs";
 import { rename, rm } from "node:fs/promises";
-import { resolve } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { absolutePath, fsPath } from "../util/byte-text.ts";
 
 /**
  * Write a stream to a file, which is replaced when all has come.
@@ -15,11 +15,11 @@ export async function writeWhole(
 ): Promise<void> {
   // Loaded here, because it takes node:crypto, which takes 4 ms.
   const { temporarySibling } = await import("../util/atomic.ts");
-  const path = resolve(to);
-  const aside = temporarySibling(path);
+  const path = absolutePath(to);
+  const aside = fsPath(temporarySibling(path));
   try {
     await pipeline(from, createWriteStream(aside, { flags: "wx", mode, flush: true }));
-    await rename(aside, path);
+    await rename(aside, fsPath(path));
   } catch (error) {
     await rm(aside, { force: true });
     throw error;

@@ -1,7 +1,7 @@
 /** Routes about images. */
 import { stat } from "node:fs/promises";
 import { PassThrough, Readable } from "node:stream";
-import type { Hono } from "hono";
+import type { Context, Hono } from "hono";
 import { z } from "zod";
 import type { DiskRequest, ImageList, ImageView, PruneReport } from "../model/api.ts";
 import type { DiskSummary } from "../model/disk.ts";
@@ -24,6 +24,7 @@ import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import { validate, withoutUndefined } from "../schema/api.ts";
 import { registryAccessSchema } from "../schema/registry.ts";
 import { jsonBody, streamedReply } from "../http/reply.ts";
+import { decodeText } from "../util/byte-text.ts";
 
 const name = z.string().min(1).max(4096);
 const path = z.string().max(4096).startsWith("/");
@@ -52,8 +53,19 @@ const diskSchema = z.strictObject({
   registry,
 });
 
-/** A required query parameter. */
-function required(value: string | undefined, what: string): string {
+/** A query parameter that may stand for bytes (util/byte-text.ts); undefined when it is not there. */
+function textQuery(c: Context, what: string): string | undefined {
+  const found = new URL(c.req.url).search
+    .slice(1)
+    .split("&")
+    .find((part) => part.startsWith(`${what}=`));
+  if (found === undefined) return undefined;
+  return decodeText(found.slice(what.length + 1).replaceAll("+", " "));
+}
+
+/** A required one. */
+function required(c: Context, what: string): string {
+  const value = textQuery(c, what);
   if (value !== undefined && value !== "") return value;
   throw new VmsanError({
     code: "ERR_VALIDATION_FLAGS",
@@ -119,7 +131,7 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
   });
 
   app.get("/v1/images/inspect", async (c) =>
-    c.json(detailsOf(await inspectImage(store, required(c.req.query("name"), "name")))),
+    c.json(detailsOf(await inspectImage(store, required(c, "name")))),
   );
 
   app.post("/v1/images/tag", async (c) => {
@@ -129,7 +141,7 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
   });
 
   app.delete("/v1/images", async (c) => {
-    await removeImage(store, required(c.req.query("name"), "name"));
+    await removeImage(store, required(c, "name"));
     return c.body(null, 204);
   });
 
@@ -148,7 +160,7 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
 
   app.post("/v1/images/load", (c) => {
     const upload = c.req.raw.body;
-    const tag = c.req.query("tag");
+    const tag = textQuery(c, "tag");
     // One image, to be used at once, instead of everything in the archive.
     const one = c.req.query("one") === "true";
     return streamedReply<unknown>(c, async (work) => {
@@ -168,7 +180,7 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
 
   app.get("/v1/images/save", async (c) => {
     const format = c.req.query("format") === "docker-archive" ? "docker-archive" : "oci-archive";
-    const image = required(c.req.query("name"), "name");
+    const image = required(c, "name");
     // A name that does not exist must be an error, not an empty archive.
     await inspectImage(store, image);
     const out = new PassThrough();

@@ -4,6 +4,7 @@ import type { Image, ImageSource, Platform } from "../model/image.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import type { LoadedImage, Only } from "./archives/archives.ts";
 import { imageError } from "./errors.ts";
+import { withTextPath } from "./path-alias.ts";
 import { withLease } from "./store/leases.ts";
 import type { Lease } from "./store/leases.ts";
 import type { RegistryOptions } from "./registry/pull.ts";
@@ -56,16 +57,18 @@ export async function resolveImage(source: ImageSource, options: ResolveOptions)
     switch (source.kind) {
       case "oci": {
         const { resolveLayout } = await import("./archives/layout.ts");
-        return resolveLayout(source, name, platform, store, signal);
+        return withTextPath(source, lease.dir, async (at) =>
+          resolveLayout(at, name, platform, store, signal),
+        );
       }
       case "oci-archive":
       case "docker-archive": {
         const { resolveArchive } = await import("./archives/archives.ts");
-        return resolveArchive(source, name, context);
+        return withTextPath(source, lease.dir, async (at) => resolveArchive(at, name, context));
       }
       case "rootfs": {
         const { resolveRootfs } = await import("./archives/rootfs.ts");
-        return resolveRootfs(source, name, context);
+        return withTextPath(source, lease.dir, async (at) => resolveRootfs(at, name, context));
       }
       case "registry": {
         const { pullImage } = await import("./registry/pull.ts");

@@ -1,4 +1,5 @@
 /** `vmsan image …` on the store: names, disk use, archives that skopeo reads, and what prune spares. */
+import { execFileSync } from "node:child_process";
 import { createReadStream } from "node:fs";
 import { readFile, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -181,4 +182,26 @@ test("prune spares what a running or stopped VM or a pull uses", async () => {
   expect(await prune("--all")).toMatchObject({ blobs: expect.any(Number) });
   expect(await list()).toMatchObject({ images: [], blobBytes: 0 });
   expect(await readdir(join(here.dir, "images/partial"))).toEqual([]);
+});
+
+test("sources, archives and directories whose names are not UTF-8", () => {
+  const script = `set -eu
+    odd="$1/$(printf 'd\\377')"; mkdir "$odd"; cd "$odd"; mkdir t; echo hi >t/f
+    a=$(printf 'a\\376.tar')
+    "$0" image pull "rootfs:$odd/t"
+    "$0" image save "rootfs:$odd/t" -o "$a" | grep -qaFx "$a"
+    "$0" image inspect "rootfs:$odd/t" >/dev/null
+    "$0" image pull "oci-archive:$a"
+    "$0" image load -i "$a"
+    "$0" image rm "rootfs:$odd/t" "oci-archive:$odd/$a" >/dev/null
+    "$0" image disk "rootfs:t" -o disk 2>&1 | grep -aq ERR_VALIDATION_PATH
+    test ! -e disk`;
+  const bin = join(import.meta.dirname, "../../bin/vmsan");
+  const said = execFileSync("sh", ["-c", script, bin, work], {
+    env: { ...process.env, VMSAN_DIR: dir },
+    encoding: "utf8",
+  });
+  const [first = "", second, loaded, ...more] = said.trim().split("\n");
+  expect(first).toMatch(/^sha256:[0-9a-f]{64}$/);
+  expect([second, loaded, more]).toEqual([first, `localhost/imported:${first.slice(7, 19)}`, []]);
 });

@@ -14,15 +14,15 @@ import (
 
 // fsRequest is the body of every POST /v1/fs/… call.
 type fsRequest struct {
-	Path      string  `json:"path"`
-	User      string  `json:"user"`
-	Follow    bool    `json:"follow"`
-	Recursive bool    `json:"recursive"`
-	Parents   bool    `json:"parents"`
-	Mode      *uint32 `json:"mode"`
-	From      string  `json:"from"`
-	To        string  `json:"to"`
-	Overwrite bool    `json:"overwrite"`
+	Path      wire.Text `json:"path"`
+	User      wire.Text `json:"user"`
+	Follow    bool      `json:"follow"`
+	Recursive bool      `json:"recursive"`
+	Parents   bool      `json:"parents"`
+	Mode      *uint32   `json:"mode"`
+	From      wire.Text `json:"from"`
+	To        wire.Text `json:"to"`
+	Overwrite bool      `json:"overwrite"`
 	// Depth of a list; 0: all of it when recursive, else 1.
 	Depth int `json:"depth"`
 	// Attributes is the prefix of extended attributes to tell.
@@ -36,7 +36,7 @@ func (s *Server) onFiles(do func(w http.ResponseWriter, r *fsRequest) error) htt
 		if !readJSON(w, r, &req) {
 			return
 		}
-		user, err := proc.LookupUser(s.opts.Host.Etc, req.User)
+		user, err := proc.LookupUser(s.opts.Host.Etc, string(req.User))
 		if err == nil {
 			err = files.As(user, func() error { return do(w, &req) })
 		}
@@ -75,7 +75,7 @@ func (s *Server) fsRoutes(m *http.ServeMux) {
 		return err
 	}
 	m.HandleFunc("POST /v1/fs/stat", s.onFiles(func(w http.ResponseWriter, r *fsRequest) error {
-		e, err := files.Stat(r.Path, r.Follow, r.Attributes)
+		e, err := files.Stat(string(r.Path), r.Follow, r.Attributes)
 		if err == nil {
 			writeJSON(w, e)
 		}
@@ -87,13 +87,13 @@ func (s *Server) fsRoutes(m *http.ServeMux) {
 		if r.Mode != nil {
 			mode = *r.Mode
 		}
-		return done(w, files.Mkdir(r.Path, r.Parents, mode))
+		return done(w, files.Mkdir(string(r.Path), r.Parents, mode))
 	}))
 	m.HandleFunc("POST /v1/fs/move", s.onFiles(func(w http.ResponseWriter, r *fsRequest) error {
-		return done(w, files.Move(r.From, r.To, r.Overwrite))
+		return done(w, files.Move(string(r.From), string(r.To), r.Overwrite))
 	}))
 	m.HandleFunc("POST /v1/fs/remove", s.onFiles(func(w http.ResponseWriter, r *fsRequest) error {
-		return done(w, files.Remove(r.Path, r.Recursive))
+		return done(w, files.Remove(string(r.Path), r.Recursive))
 	}))
 }
 
@@ -109,7 +109,7 @@ func list(w http.ResponseWriter, r *fsRequest) error {
 	case r.Depth <= 0:
 		o.Depth = math.MaxInt
 	}
-	err := files.List(r.Path, o, func(e *files.Entry) error {
+	err := files.List(string(r.Path), o, func(e *files.Entry) error {
 		begun = true
 		if _, err := out.Write(wire.JSON(e)); err != nil {
 			return err

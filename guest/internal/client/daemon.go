@@ -57,15 +57,15 @@ type VM struct {
 
 	Image *struct {
 		Config struct {
-			Env        []string `json:"env"`
-			User       string   `json:"user"`
-			WorkingDir string   `json:"workingDir"`
+			Env        wire.Texts `json:"env"`
+			User       wire.Text  `json:"user"`
+			WorkingDir wire.Text  `json:"workingDir"`
 		} `json:"config"`
 	} `json:"image"`
 	Defaults struct {
-		Env     []string `json:"env"`
-		User    string   `json:"user"`
-		Workdir string   `json:"workdir"`
+		Env     wire.Texts `json:"env"`
+		User    wire.Text  `json:"user"`
+		Workdir wire.Text  `json:"workdir"`
 	} `json:"defaults"`
 }
 

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -19,7 +20,7 @@ func (d *Daemon) timeLimitPassed(before *VM) string {
 	if now, err := conn.View(before.ID); err != nil || now.StopReason != "time-limit" {
 		return ""
 	}
-	name := first(before.Name, before.ID)
+	name := cmp.Or(before.Name, before.ID)
 	return fmt.Sprintf("vmsan: %s was stopped: its time limit of %s has passed (create --timeout)\n"+
 		"  fix: start it again (vmsan start %s), or create it with a longer --timeout or none; exec -i and -t renew the limit",
 		name, duration(before.TimeoutMs), name)

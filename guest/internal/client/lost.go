@@ -36,8 +36,11 @@ func statusAfterLoss(status int, outputs ...error) int {
 			continue
 		}
 		why := err.Error()
-		if errors.Is(err, syscall.EPIPE) {
+		switch {
+		case errors.Is(err, syscall.EPIPE):
 			why = "Its reader has left; the rest is lost."
+		case errors.Is(err, syscall.EBADF):
+			why = "It is closed, or not open for writing."
 		}
 		report(&wire.ErrorInfo{
 			Code: "ERR_OUTPUT", Message: "Cannot write to standard " + names[i], Why: why,

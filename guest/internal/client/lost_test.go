@@ -6,6 +6,17 @@ import (
 	"testing"
 )
 
+func TestOneLine(t *testing.T) {
+	for given, want := range map[string]string{
+		"a\nerror: b\r\t": `a\nerror: b\r\t`, "\x1b[2J\u009b\u2028\u202e\x7f": `\u001b[2J\u009b\u2028\u202e\u007f`,
+		"a\xff\xe4\xbdb\ufffd": `a\xff\xe4\xbdb` + "\ufffd", "déjà 你好 🙂": "déjà 你好 🙂",
+	} {
+		if got := oneLine(given); got != want {
+			t.Errorf("%q: %q, want %q", given, got, want)
+		}
+	}
+}
+
 func TestStatusAfterLoss(t *testing.T) {
 	left, full := &os.PathError{Err: syscall.EPIPE}, &os.PathError{Err: syscall.ENOSPC}
 	for _, c := range []struct {

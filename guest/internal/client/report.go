@@ -2,39 +2,59 @@ package client
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"regexp"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"vmsan/guest/internal/wire"
 )
 
-// plain is text without control characters: what a guest says must not drive a terminal.
-func plain(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 && r != '\t' && r != '\n' || r >= 0x7f && r <= 0x9f {
-			return -1
+// oneLine is text for one line: line breaks and whatever else moves a terminal's cursor, or turns the direction of
+// writing, are shown as escapes, and bytes that are no text too. A guest's words cannot forge a line by them.
+func oneLine(text string) string {
+	var out strings.Builder
+	for len(text) > 0 {
+		r, n := utf8.DecodeRuneInString(text)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&out, `\x%02x`, text[0])
+		case r == '\n':
+			out.WriteString(`\n`)
+		case r == '\r':
+			out.WriteString(`\r`)
+		case r == '\t':
+			out.WriteString(`\t`)
+		case r < 0x20 || r >= 0x7f && r <= 0x9f || unicode.Is(unicode.Bidi_Control, r) || r == 0x2028 || r == 0x2029:
+			fmt.Fprintf(&out, `\u%04x`, r)
+		default:
+			out.WriteString(text[:n])
 		}
-		return r
-	}, text)
+		text = text[n:]
+	}
+	return out.String()
 }
 
-// note writes a sentence for people.
-func note(text string) {
-	// There is nowhere to say that standard error cannot be written.
-	_, _ = os.Stderr.WriteString(plain(text) + "\n")
+// note writes sentences for people, a line each.
+func note(lines ...string) {
+	for _, line := range lines {
+		// There is nowhere to say that standard error cannot be written.
+		_, _ = os.Stderr.WriteString(oneLine(line) + "\n")
+	}
 }
 
 // report says why a command that had been started failed, as the other client does, and gives the status.
 func report(e *wire.ErrorInfo) int {
-	text := "error: " + e.Message + " [" + e.Code + "]"
+	lines := []string{"error: " + e.Message + " [" + e.Code + "]"}
 	if e.Why != "" {
-		text += "\n  why: " + e.Why
+		lines = append(lines, "  why: "+e.Why)
 	}
 	if e.Fix != "" {
-		text += "\n  fix: " + e.Fix
+		lines = append(lines, "  fix: "+e.Fix)
 	}
-	note(text)
+	note(lines...)
 	if strings.HasPrefix(e.Code, "ERR_VALIDATION_") {
 		return 2
 	}

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"os"
@@ -21,12 +22,12 @@ func newID() string {
 func SpecOf(c *Command, vm *VM, stdin bool) *wire.Spec {
 	s := &wire.Spec{
 		ID: newID(), Client: newID(), Kind: "exec", Argv: c.Argv, Stdin: stdin, TimeoutMs: c.TimeoutMs,
-		User: first(c.User, vm.Defaults.User), Workdir: first(c.Workdir, vm.Defaults.Workdir),
+		User: cmp.Or(wire.Text(c.User), vm.Defaults.User), Workdir: cmp.Or(wire.Text(c.Workdir), vm.Defaults.Workdir),
 	}
 	var env []string
 	if vm.Image != nil {
-		s.User = first(s.User, vm.Image.Config.User)
-		s.Workdir = first(s.Workdir, vm.Image.Config.WorkingDir)
+		s.User = cmp.Or(s.User, vm.Image.Config.User)
+		s.Workdir = cmp.Or(s.Workdir, vm.Image.Config.WorkingDir)
 		env = vm.Image.Config.Env
 	}
 	s.Env = mergeEnv(env, vm.Defaults.Env, callersValues(c.Env))
@@ -39,15 +40,6 @@ func SpecOf(c *Command, vm *VM, stdin bool) *wire.Spec {
 		s.TTY = &wire.TTY{Rows: size.Rows, Cols: size.Cols, Term: term}
 	}
 	return s
-}
-
-func first(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }
 
 // callersValues gives names without a value the one that this process has for them; one that it has not stays as

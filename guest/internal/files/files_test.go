@@ -409,7 +409,7 @@ func TestWriteInPlace(t *testing.T) {
 	}
 	var listed []string
 	if err := List(dir, ListOptions{Depth: 1, Attributes: "user.test."}, func(e *Entry) error {
-		listed = append(listed, fmt.Sprint(filepath.Base(e.Path), e.Attributes))
+		listed = append(listed, fmt.Sprint(filepath.Base(string(e.Path)), e.Attributes))
 		return nil
 	}); err != nil || strings.Join(listed, " ") != "fmap[c:NA==] gmap[b:Mw==]" {
 		t.Fatal(listed, err)
@@ -460,7 +460,7 @@ func TestOps(t *testing.T) {
 		t.Fatal(err)
 	}
 	var names []string
-	if err := List(dir, ListOptions{Depth: 9}, func(e *Entry) error { names = append(names, strings.TrimPrefix(e.Path, dir)); return nil }); err != nil || strings.Join(names, " ") != "/a /a/b /a/f" {
+	if err := List(dir, ListOptions{Depth: 9}, func(e *Entry) error { names = append(names, strings.TrimPrefix(string(e.Path), dir)); return nil }); err != nil || strings.Join(names, " ") != "/a /a/b /a/f" {
 		t.Fatal(names, err)
 	}
 	if err := Remove(dir+"/a", false); err == nil {

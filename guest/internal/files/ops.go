@@ -18,17 +18,17 @@ import (
 
 // Entry describes a file (protocol section 6).
 type Entry struct {
-	Name    string `json:"name"` // base64
-	Path    string `json:"path"`
-	Type    string `json:"type"`
-	Size    string `json:"size"`
-	Mode    uint32 `json:"mode"`
-	UID     uint32 `json:"uid"`
-	GID     uint32 `json:"gid"`
-	MtimeNs string `json:"mtimeNs"`
-	Target  string `json:"target,omitempty"` // base64
-	Nlink   uint64 `json:"nlink"`
-	Dev     string `json:"dev,omitempty"`
+	Name    string    `json:"name"` // base64
+	Path    wire.Text `json:"path"`
+	Type    string    `json:"type"`
+	Size    string    `json:"size"`
+	Mode    uint32    `json:"mode"`
+	UID     uint32    `json:"uid"`
+	GID     uint32    `json:"gid"`
+	MtimeNs string    `json:"mtimeNs"`
+	Target  string    `json:"target,omitempty"` // base64
+	Nlink   uint64    `json:"nlink"`
+	Dev     string    `json:"dev,omitempty"`
 	// Attributes: values (base64) of the extended attributes that were asked for, by what follows the prefix.
 	Attributes map[string]string `json:"attributes,omitempty"`
 }
@@ -65,7 +65,7 @@ func entry(open, path string, follow bool, attributes string) (*Entry, error) {
 	}
 	kind := st.Mode & syscall.S_IFMT
 	e := &Entry{
-		Name: base64.StdEncoding.EncodeToString([]byte(filepath.Base(path))), Path: path, Type: typeNames[kind],
+		Name: base64.StdEncoding.EncodeToString([]byte(filepath.Base(path))), Path: wire.Text(path), Type: typeNames[kind],
 		Size: strconv.FormatInt(st.Size, 10), Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid,
 		MtimeNs: strconv.FormatInt(st.Mtim.Nano(), 10), Nlink: uint64(st.Nlink),
 	}

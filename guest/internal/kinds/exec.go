@@ -71,7 +71,7 @@ type command struct {
 // startExec starts a command.
 func (h *Host) startExec(s *stream.Stream) (stream.Job, error) {
 	spec := s.Spec
-	user, err := proc.LookupUser(h.Etc, spec.User)
+	user, err := proc.LookupUser(h.Etc, string(spec.User))
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func (h *Host) startExec(s *stream.Stream) (stream.Job, error) {
 	}
 	group := h.Cgroups.New(spec.ID)
 	c := &proc.Command{
-		Argv: spec.Argv, Env: spec.Env, Base: h.Env(), Workdir: spec.Workdir, User: user,
+		Argv: spec.Argv, Env: spec.Env, Base: h.Env(), Workdir: string(spec.Workdir), User: user,
 		Files: x.child, TTY: spec.TTY != nil, CgroupFD: group.FD(),
 	}
 	if spec.TTY != nil {

@@ -76,7 +76,7 @@ func begin(s *stream.Stream, f func(*work) error) *work {
 // fileKind makes a Starter of work on files with the rights of the stream's user.
 func (h *Host) fileKind(f func(s *stream.Stream) error) stream.Starter {
 	return func(s *stream.Stream) (stream.Job, error) {
-		user, err := proc.LookupUser(h.Etc, s.Spec.User)
+		user, err := proc.LookupUser(h.Etc, string(s.Spec.User))
 		if err != nil {
 			return nil, err
 		}
@@ -90,11 +90,11 @@ func (h *Host) fileKind(f func(s *stream.Stream) error) stream.Starter {
 }
 
 func untar(s *stream.Stream) error {
-	return files.Untar(files.UntarOptions{Path: s.Spec.Path, Parents: s.Spec.Parents, Owners: s.Spec.Owners}, s.Input())
+	return files.Untar(files.UntarOptions{Path: string(s.Spec.Path), Parents: s.Spec.Parents, Owners: s.Spec.Owners}, s.Input())
 }
 
 func tarOf(s *stream.Stream) error {
-	n, err := files.Tar(s.Spec.Path, s.Spec.Follow, s.Output(stream.Stdout), s.Output(stream.Stderr))
+	n, err := files.Tar(string(s.Spec.Path), s.Spec.Follow, s.Output(stream.Stdout), s.Output(stream.Stderr))
 	if err == nil && n > 0 {
 		return errPartial
 	}
@@ -102,23 +102,23 @@ func tarOf(s *stream.Stream) error {
 }
 
 func read(s *stream.Stream) error {
-	return files.Read(s.Spec.Path, s.Spec.Offset, s.Spec.Length, s.Output(stream.Stdout))
+	return files.Read(string(s.Spec.Path), s.Spec.Offset, s.Spec.Length, s.Output(stream.Stdout))
 }
 
 func write(s *stream.Stream) error {
 	o := files.WriteOptions{Mode: s.Spec.Mode, InPlace: s.Spec.InPlace, Attributes: s.Spec.Attributes}
-	return files.Write(s.Spec.Path, o, s.Input())
+	return files.Write(string(s.Spec.Path), o, s.Input())
 }
 
 // startWatch is kind watch.
 func (h *Host) startWatch(s *stream.Stream) (stream.Job, error) {
-	user, err := proc.LookupUser(h.Etc, s.Spec.User)
+	user, err := proc.LookupUser(h.Etc, string(s.Spec.User))
 	if err != nil {
 		return nil, err
 	}
 	var watcher *files.Watcher
 	err = files.As(user, func() (err error) {
-		watcher, err = files.NewWatcher(s.Spec.Path, s.Spec.Recursive)
+		watcher, err = files.NewWatcher(string(s.Spec.Path), s.Spec.Recursive)
 		return err
 	})
 	if err != nil {

@@ -26,11 +26,11 @@ type Request struct {
 	Time     *struct {
 		UnixNs string `json:"unixNs"`
 	} `json:"time"`
-	Seed    string   `json:"seed"`
-	Token   string   `json:"token"`
-	Network *Network `json:"network"`
-	Env     []string `json:"env"`
-	Mounts  []Mount  `json:"mounts"`
+	Seed    string     `json:"seed"`
+	Token   string     `json:"token"`
+	Network *Network   `json:"network"`
+	Env     wire.Texts `json:"env"`
+	Mounts  []Mount    `json:"mounts"`
 	// Directories are made if they are missing, absolute paths.
 	Directories []string `json:"directories"`
 	MachineID   string   `json:"machineId"`

@@ -113,7 +113,7 @@ func newStream(reg *Registry, spec *wire.Spec) *Stream {
 	s := &Stream{
 		Spec: spec, reg: reg, started: time.Now(),
 		ready: make(chan struct{}), done: make(chan struct{}),
-		in: ring.New(inputRing), clients: map[*Client]struct{}{}, user: spec.User,
+		in: ring.New(inputRing), clients: map[*Client]struct{}{}, user: string(spec.User),
 		detached: spec.Detach, loose: spec.Detach,
 	}
 	s.out[0].ring, s.out[1].ring = ring.New(limit), ring.New(limit)

@@ -94,58 +94,54 @@ func isHighSurrogate(escape string) bool {
 	return len(escape) == 6 && strings.HasPrefix(escape, `\ud`) && strings.IndexByte("89ab", escape[3]) >= 0
 }
 
-// specBytes are the fields of a Spec that stand for bytes.
-type specBytes struct {
-	Argv    []json.RawMessage `json:"argv"`
-	Env     []json.RawMessage `json:"env"`
-	Workdir json.RawMessage   `json:"workdir"`
-	User    json.RawMessage   `json:"user"`
-	Path    json.RawMessage   `json:"path"`
-}
+// Text is a string that stands for bytes, as JSON has it.
+type Text string
 
-// keepBytes gives s the bytes that json.Unmarshal of payload has replaced.
-func (s *Spec) keepBytes(payload []byte) error {
-	if !bytes.Contains(bytes.ToLower(payload), []byte(`\udc`)) {
-		return nil
+// UnmarshalJSON keeps the bytes that encoding/json would replace.
+func (t *Text) UnmarshalJSON(raw []byte) (err error) {
+	var s string
+	if !hasEscapedBytes(raw) {
+		s, err = unquote(raw)
+	} else {
+		s, err = unquoteBytes(raw)
 	}
-	var raw specBytes
-	if err := json.Unmarshal(payload, &raw); err != nil {
-		return err
-	}
-	var err error
-	set := func(to *string, from json.RawMessage) {
-		if err == nil && len(from) > 0 && from[0] == '"' {
-			*to, err = unquoteBytes(from)
-		}
-	}
-	for i := range s.Argv {
-		set(&s.Argv[i], raw.Argv[i])
-	}
-	for i := range s.Env {
-		set(&s.Env[i], raw.Env[i])
-	}
-	set(&s.Workdir, raw.Workdir)
-	set(&s.User, raw.User)
-	set(&s.Path, raw.Path)
+	*t = Text(s)
 	return err
 }
 
-// MarshalJSON writes the fields that stand for bytes as such.
-func (s *Spec) MarshalJSON() ([]byte, error) {
-	type plain Spec
-	quoted := func(list []string) []json.RawMessage {
-		out := make([]json.RawMessage, len(list))
-		for i, e := range list {
-			out[i] = QuoteBytes(e)
-		}
-		return out
+// MarshalJSON writes bytes that are no text as escapes.
+func (t Text) MarshalJSON() ([]byte, error) { return QuoteBytes(string(t)), nil }
+
+// Texts is a list of strings that stand for bytes.
+type Texts []string
+
+// UnmarshalJSON keeps the bytes that encoding/json would replace.
+func (t *Texts) UnmarshalJSON(raw []byte) error {
+	if !hasEscapedBytes(raw) {
+		return json.Unmarshal(raw, (*[]string)(t))
 	}
-	return JSON(struct {
-		*plain
-		Argv    []json.RawMessage `json:"argv"`
-		Env     []json.RawMessage `json:"env"`
-		Workdir json.RawMessage   `json:"workdir"`
-		User    json.RawMessage   `json:"user"`
-		Path    json.RawMessage   `json:"path"`
-	}{(*plain)(s), quoted(s.Argv), quoted(s.Env), QuoteBytes(s.Workdir), QuoteBytes(s.User), QuoteBytes(s.Path)}), nil
+	var list []Text
+	err := json.Unmarshal(raw, &list)
+	*t = make(Texts, len(list))
+	for i, text := range list {
+		(*t)[i] = string(text)
+	}
+	return err
+}
+
+// MarshalJSON writes bytes that are no text as escapes.
+func (t Texts) MarshalJSON() ([]byte, error) {
+	if t == nil {
+		return []byte("null"), nil
+	}
+	list := make([]json.RawMessage, len(t))
+	for i, s := range t {
+		list[i] = QuoteBytes(s)
+	}
+	return JSON(list), nil
+}
+
+// hasEscapedBytes tells whether JSON may hold escapes of bytes. Most holds none.
+func hasEscapedBytes(raw []byte) bool {
+	return bytes.Contains(raw, []byte(`\u`)) && bytes.Contains(bytes.ToLower(raw), []byte(`\udc`))
 }

@@ -11,7 +11,7 @@ func TestBytesOfSpec(t *testing.T) {
 	for i := range all {
 		all[i] = byte(i + 1)
 	}
-	words := []string{"", "plain", "h\xffA", string(all), `\udcff`, `\\udcff`, "\U0001f600\xf0\x9f", "\ufffd", "\xed\xb3\xbf", "a\nb\"c"}
+	words := Texts{"", "plain", "h\xffA", string(all), `\udcff`, `\\udcff`, "\U0001f600\xf0\x9f", "\ufffd", "\xed\xb3\xbf", "a\nb\"c"}
 	s := &Spec{ID: "0123456789abcdef", Argv: words, Env: []string{"X=\xffB"}, Workdir: "/\xfe", User: "\xfd"}
 	got, err := ParseSpec(JSON(s))
 	if err != nil {
@@ -23,6 +23,9 @@ func TestBytesOfSpec(t *testing.T) {
 	long := strings.Repeat("\xff", 128<<10)
 	if got, err = ParseSpec(JSON(&Spec{ID: s.ID, Argv: []string{long}})); err != nil || got.Argv[0] != long {
 		t.Error("a long one", err)
+	}
+	if got, err = ParseSpec([]byte(`{"id":"0123456789abcdef","argv":null,"path":"/\udc80","label":"\udcff"}`)); err != nil || got.Argv != nil || got.Path != "/\x80" {
+		t.Errorf("%+v %v", got, err)
 	}
 	// As JSON.stringify of TypeScript writes it; a pair of surrogates is one character.
 	got, err = ParseSpec([]byte(`{"id":"0123456789abcdef","argv":["\udcff\ud83d\ude00\ud83d\udca9","\\udcff"]}`))

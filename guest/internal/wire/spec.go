@@ -56,16 +56,16 @@ type Attributes struct {
 
 // Spec is START's payload; fields that do not belong to its kind are ignored.
 type Spec struct {
-	ID        string   `json:"id"`
-	Kind      string   `json:"kind"`
-	Argv      []string `json:"argv"`
-	Env       []string `json:"env"`
-	Workdir   string   `json:"workdir"`
-	User      string   `json:"user"`
-	TTY       *TTY     `json:"tty"`
-	Stdin     bool     `json:"stdin"`
-	Detach    bool     `json:"detach"`
-	TimeoutMs int64    `json:"timeoutMs"`
+	ID        string `json:"id"`
+	Kind      string `json:"kind"`
+	Argv      Texts  `json:"argv"`
+	Env       Texts  `json:"env"`
+	Workdir   Text   `json:"workdir"`
+	User      Text   `json:"user"`
+	TTY       *TTY   `json:"tty"`
+	Stdin     bool   `json:"stdin"`
+	Detach    bool   `json:"detach"`
+	TimeoutMs int64  `json:"timeoutMs"`
 	// GraceMs is a pointer since 0 (KILL at once) and absent (5000) differ.
 	GraceMs   *int64 `json:"graceMs"`
 	Label     string `json:"label"`
@@ -74,7 +74,7 @@ type Spec struct {
 	Client string `json:"client"`
 
 	// Files.
-	Path    string `json:"path"`
+	Path    Text   `json:"path"`
 	Follow  bool   `json:"follow"`
 	Parents bool   `json:"parents"`
 	Owners  bool   `json:"owners"`
@@ -97,11 +97,7 @@ var kinds = map[string]bool{"exec": true, "untar": true, "tar": true, "read": tr
 // ParseSpec decodes and checks START's payload.
 func ParseSpec(b []byte) (*Spec, error) {
 	var s Spec
-	err := json.Unmarshal(b, &s)
-	if err == nil {
-		err = s.keepBytes(b)
-	}
-	if err != nil {
+	if err := json.Unmarshal(b, &s); err != nil {
 		return nil, Errorf(CodeRequest, "START is not a stream specification.").Because(err)
 	}
 	bad := func(format string, args ...any) (*Spec, error) { return nil, Errorf(CodeRequest, format, args...) }
@@ -131,7 +127,7 @@ func ParseSpec(b []byte) (*Spec, error) {
 			return bad("The environment entry %.64q is not NAME=VALUE.", e)
 		}
 	}
-	for _, p := range []string{s.Workdir, s.Path, s.Address, s.User} {
+	for _, p := range []string{string(s.Workdir), string(s.Path), s.Address, string(s.User)} {
 		if len(p) > maxPath || strings.IndexByte(p, 0) >= 0 {
 			return bad("A path, address or user of %d bytes is too long or contains a NUL byte.", len(p))
 		}
@@ -229,20 +225,20 @@ type Range struct {
 
 // StreamInfo describes a stream (section 5).
 type StreamInfo struct {
-	ID        string   `json:"id"`
-	Kind      string   `json:"kind"`
-	Label     string   `json:"label"`
-	Argv      []string `json:"argv"`
-	Pid       int      `json:"pid,omitempty"`
-	User      string   `json:"user"`
-	TTY       bool     `json:"tty"`
-	Detach    bool     `json:"detach"`
-	StartedAt string   `json:"startedAt"`
-	Running   bool     `json:"running"`
-	Attached  int      `json:"attached"`
-	Exit      *Exit    `json:"exit,omitempty"`
-	Stdout    Range    `json:"stdout"`
-	Stderr    Range    `json:"stderr"`
+	ID        string `json:"id"`
+	Kind      string `json:"kind"`
+	Label     string `json:"label"`
+	Argv      Texts  `json:"argv"`
+	Pid       int    `json:"pid,omitempty"`
+	User      string `json:"user"`
+	TTY       bool   `json:"tty"`
+	Detach    bool   `json:"detach"`
+	StartedAt string `json:"startedAt"`
+	Running   bool   `json:"running"`
+	Attached  int    `json:"attached"`
+	Exit      *Exit  `json:"exit,omitempty"`
+	Stdout    Range  `json:"stdout"`
+	Stderr    Range  `json:"stderr"`
 }
 
 // JSON encodes v without HTML escaping and without the trailing newline.

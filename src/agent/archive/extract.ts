@@ -25,6 +25,7 @@ import {
 } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { VmsanError, errnoOf } from "../../model/errors.ts";
+import { textOfBytes } from "../../util/byte-text.ts";
 import { joinBytes } from "./pack.ts";
 import { archiveError } from "./pax.ts";
 import type { ArchiveEntry } from "./pax.ts";
@@ -191,7 +192,7 @@ async function writeAll(handle: FileHandle, bytes: Buffer, offset: number): Prom
 function conflict(name: Buffer, why: string): VmsanError {
   return new VmsanError({
     code: "ERR_AGENT_CONFLICT",
-    message: `Cannot replace ${JSON.stringify(name.toString("utf8"))}`,
+    message: `Cannot replace ${JSON.stringify(textOfBytes(name))}`,
     why,
     fix: "Remove it first, or choose another destination.",
   });

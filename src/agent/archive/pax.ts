@@ -6,6 +6,7 @@
  * that are not, drop nanoseconds and cannot keep sparse files.
  */
 import { VmsanError } from "../../model/errors.ts";
+import { textOfBytes } from "../../util/byte-text.ts";
 
 /** Size of a tar record, in bytes. */
 export const BLOCK = 512;
@@ -44,7 +45,7 @@ export interface ArchiveEntry {
 
 /** An archive that cannot be trusted or understood. */
 export function archiveError(why: string, name?: Buffer): VmsanError {
-  const of = name === undefined ? "" : ` at ${JSON.stringify(name.toString("utf8"))}`;
+  const of = name === undefined ? "" : ` at ${JSON.stringify(textOfBytes(name))}`;
   return new VmsanError({
     code: "ERR_AGENT_ARCHIVE",
     message: `The archive from the guest is refused${of}`,

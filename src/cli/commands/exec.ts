@@ -2,7 +2,7 @@
 import type { Command } from "commander";
 import { parseDuration } from "../../util/units.ts";
 import { collect, command, runs } from "../command.ts";
-import { withCallersValues } from "../options-first.ts";
+import { withCallersValues } from "../environment.ts";
 
 /** Flags of commands that run something in a guest. */
 export interface ExecFlags {

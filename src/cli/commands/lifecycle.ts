@@ -41,7 +41,7 @@ async function forEach(
   );
   if (!output.json) {
     for (const { error } of failed) {
-      output.note(`error: ${error?.message} [${error?.code}]\n  why: ${error?.why ?? ""}`);
+      output.note(`error: ${error?.message} [${error?.code}]`, `  why: ${error?.why ?? ""}`);
       if (error?.fix !== undefined) output.note(`  fix: ${error.fix}`);
     }
   }

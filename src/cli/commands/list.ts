@@ -26,7 +26,7 @@ export function listCommand(): Command {
       ]),
     );
     for (const { id, why } of context.output.json ? [] : damaged) {
-      context.output.note(`${id}: its record cannot be read: ${why}\n  fix: vmsan rm -f ${id}`);
+      context.output.note(`${id}: its record cannot be read: ${why}`, `  fix: vmsan rm -f ${id}`);
     }
   });
 }

@@ -1,9 +1,12 @@
 /** Archives as other tools make them: packed in any way, with any names, linked from odd places. */
 import { execFileSync } from "node:child_process";
 import {
+  copyFileSync,
   createReadStream,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -16,6 +19,7 @@ import { afterAll, beforeEach, expect, test } from "vitest";
 import { hasTool } from "../../../test/registry/docker-registry.ts";
 import { makeImage, noise, tarOf, writeLayout } from "../../../test/registry/fixture.ts";
 import { VmsanError } from "../../model/errors.ts";
+import { bytesOfText } from "../../util/byte-text.ts";
 import { detectPacking } from "../../util/packing.ts";
 import { importArchive, openStore, parseImageSource, resolveImage } from "../images.ts";
 import { listImages, verifyStore } from "../store/manage.ts";
@@ -234,4 +238,41 @@ test("links among an archive's files: from their own place, or from the root as 
   await expect(resolve(`docker-archive:${lost}`)).rejects.toMatchObject({
     code: "ERR_IMAGE_ARCHIVE",
   });
+});
+
+test("sources whose names are not UTF-8: used by their bytes, named by them in errors", async () => {
+  const dir = `${mkdtempSync(join(root, "odd-"))}/d\uDCFF`;
+  mkdirSync(bytesOfText(dir));
+  const at = (name: string): string => `${dir}/${name}\uDCFE`;
+  copyFileSync(dockerSave(["a/b:1"]), bytesOfText(at("saved")));
+  writeFileSync(bytesOfText(at("root.tar")), layers[0] ?? "");
+  mkdirSync(bytesOfText(at("root")));
+  writeFileSync(Buffer.concat([bytesOfText(at("root")), Buffer.from("/file")]), "x");
+  const layout = mkdtempSync(join(root, "layout-"));
+  writeLayout(layout, [{ top: image.manifest, tag: "1", images: [image] }]);
+  renameSync(layout, bytesOfText(at("layout")));
+
+  const sizes = [];
+  for (const source of ["docker-archive:saved", "rootfs:root.tar", "rootfs:root", "oci:layout"]) {
+    const [kind = "", name = ""] = source.split(":");
+    const text = `${kind}:${at(name)}`;
+    const found = await resolve(text);
+    expect(found.name).toBe(text);
+    sizes.push(found.layers.length);
+  }
+  expect(sizes).toEqual([2, 1, 1, 2]);
+  expect((await found()).includes(`docker-archive:${at("saved")}`)).toBe(true);
+  writeFileSync(bytesOfText(at("broken")), "no archive");
+  for (const [source, code] of [
+    [`docker-archive:${at("broken")}`, "ERR_IMAGE_ARCHIVE"],
+    [`docker-archive:${at("none")}`, "ERR_IMAGE_NOT_FOUND"],
+    [`rootfs:${at("none")}`, "ERR_IMAGE_NOT_FOUND"],
+    [`oci:${at("none")}`, "ERR_IMAGE_NOT_FOUND"],
+  ] as const) {
+    await expect(resolve(source)).rejects.toMatchObject({
+      code,
+      message: expect.stringContaining(dir) as string,
+    });
+  }
+  expect(readdirSync(join(store.dir, "leases"))).toEqual([]);
 });
