@@ -1,10 +1,6 @@
 /**
-<<<<<<< HEAD
- * Writes what is made from tables: docs/cli.md, docs/docker.md, docs/vmsan.1, docs/completion/.
-=======
- * Writes what is made from the command table and from the gateway's routes: docs/cli.md, docs/vmsan.1,
- * docs/completion/, docs/openapi.json.
->>>>>>> 5a05e24 (Gateway: tests, docs, OpenAPI document among the generated ones; nobody but the host's user chooses the fake driver)
+ * Writes what is made from tables, of commands, of Docker's habits and of the gateway's routes: docs/cli.md,
+ * docs/docker.md, docs/vmsan.1, docs/completion/, docs/openapi.json.
  * `node scripts/generate-docs.ts`; with --check it writes nothing and fails if they differ.
  */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
