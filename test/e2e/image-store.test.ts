@@ -197,8 +197,8 @@ test("sources, archives and directories whose names are not UTF-8", () => {
     "$0" image disk "rootfs:t" -o disk 2>&1 | grep -aq ERR_VALIDATION_PATH
     test ! -e disk`;
   const bin = join(import.meta.dirname, "../../bin/vmsan");
-  const said = execFileSync("sh", ["-c", script, bin, work], {
-    env: { ...process.env, VMSAN_DIR: dir },
+  const said = execFileSync("sh", ["-c", script, bin, work.path], {
+    env: { ...process.env, VMSAN_DIR: here.dir },
     encoding: "utf8",
   });
   const [first = "", second, loaded, ...more] = said.trim().split("\n");
