@@ -23,7 +23,7 @@ import {
 import { crc32c } from "./crc32c.ts";
 import { decodeGroup, encodeGroup, markBits } from "./group.ts";
 import { descriptorPlaces, type DescriptorPlaces, type ReservedPlaces } from "./grow-places.ts";
-import { inodeTable, sealInode } from "./inode.ts";
+import { inodeSeed, inodeTable, sealInode } from "./inode.ts";
 import { resizeBlockOf, resizeInode } from "./resize-inode.ts";
 import {
   backupSuperblock,
@@ -110,7 +110,7 @@ async function growResizeInode(
     await file.write(bytes, 0, bytes.length, block * BLOCK_SIZE);
   }
   inode.writeUInt32LE((found?.blocks ?? 0) * (BLOCK_SIZE / 512), 0x1c);
-  sealInode(inodeTable(inode), 0, seed, RESIZE_INODE);
+  sealInode(inodeTable(inode), 0, inodeSeed(seed, RESIZE_INODE));
   await file.write(inode, 0, INODE_SIZE, at);
 }
 

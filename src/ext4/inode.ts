@@ -1,6 +1,7 @@
 /** Inodes (kernel: Documentation/filesystems/ext4/inodes.rst): 256 bytes each. */
 import { crc32c, crc32cWord } from "./crc32c.ts";
 import { EXTRA_ISIZE, INODE_FLAG, INODE_SIZE, MODE_TYPE, type InodeKind } from "./constants.ts";
+import type { PlacedBlocks } from "./placed.ts";
 
 /** Earliest and latest second that 34 bits of ext4's time hold (1901 … 2446). */
 export const MIN_TIME = -(2 ** 31);
@@ -17,15 +18,6 @@ export interface InodeFields {
   mtime: number;
   /** 0 … 999,999,999. */
   mtimeNsec: number;
-  links: number;
-  size: number;
-  /** 4096-byte blocks, extent and attribute blocks included. */
-  blocks: number;
-  flags: number;
-  /** Extent tree, fast symlink or device number: 60 bytes. */
-  block: Uint8Array;
-  /** Attribute block, 0 without. */
-  xattrBlock: number;
 }
 
 /** Inodes one behind the other: their bytes, and a view of the same. */
@@ -64,20 +56,27 @@ export function decodeTime(low: number, extra: number): { seconds: number; nsec:
  * Write the fixed fields (checksum last, by {@link sealInode}).
  * @param table zeroed buffer of inodes, and a view of all of it
  * @param at byte offset of this one
+ * @param links its names
+ * @param placed its content
  */
 export function putInode(
-  { bytes, view }: InodeTable,
+  table: InodeTable,
   at: number,
-  { kind, mode, uid, gid, mtime, mtimeNsec, links, size, ...fields }: InodeFields,
+  inode: InodeFields,
+  links: number,
+  placed: PlacedBlocks,
 ): void {
-  const extra = timeExtra(mtime, mtimeNsec);
-  let flags = fields.flags;
-  let units = fields.blocks * 8; // i_blocks counts 512-byte units …
+  const { bytes, view } = table;
+  const { uid, gid, mtime } = inode;
+  const { size, xattrBlock } = placed;
+  const extra = timeExtra(mtime, inode.mtimeNsec);
+  let { flags } = placed;
+  let units = placed.blocks * 8; // i_blocks counts 512-byte units …
   if (units >= 2 ** 48) {
-    units = fields.blocks; // … or whole blocks where the number would not fit
+    units = placed.blocks; // … or whole blocks where the number would not fit
     flags |= INODE_FLAG.hugeFile;
   }
-  view.setUint16(at, MODE_TYPE[kind] | mode, true);
+  view.setUint16(at, MODE_TYPE[inode.kind] | inode.mode, true);
   view.setUint16(at + 0x2, uid & 0xffff, true);
   view.setUint32(at + 0x4, size % 2 ** 32, true);
   view.setUint32(at + 0x8, mtime | 0, true);
@@ -87,11 +86,11 @@ export function putInode(
   view.setUint16(at + 0x1a, links, true);
   view.setUint32(at + 0x1c, units % 2 ** 32, true);
   view.setUint32(at + 0x20, flags, true);
-  bytes.set(fields.block, at + 0x28);
-  view.setUint32(at + 0x68, fields.xattrBlock % 2 ** 32, true);
+  bytes.set(placed.block, at + 0x28);
+  view.setUint32(at + 0x68, xattrBlock % 2 ** 32, true);
   view.setUint32(at + 0x6c, Math.floor(size / 2 ** 32), true);
   view.setUint16(at + 0x74, Math.floor(units / 2 ** 32), true);
-  view.setUint16(at + 0x76, Math.floor(fields.xattrBlock / 2 ** 32), true);
+  view.setUint16(at + 0x76, Math.floor(xattrBlock / 2 ** 32), true);
   view.setUint16(at + 0x78, uid >>> 16, true);
   view.setUint16(at + 0x7a, gid >>> 16, true);
   view.setUint16(at + 0x80, EXTRA_ISIZE, true);
@@ -107,16 +106,11 @@ export function putReservedInode({ view }: InodeTable, at: number): void {
   view.setUint16(at + 0x80, EXTRA_ISIZE, true);
 }
 
-/** Write the checksum of a finished inode. */
-export function sealInode(
-  { bytes, view }: InodeTable,
-  at: number,
-  seed: number,
-  inode: number,
-): void {
+/** Write the checksum of a finished inode. @param seed that of its own structures: {@link inodeSeed} */
+export function sealInode({ bytes, view }: InodeTable, at: number, seed: number): void {
   view.setUint16(at + 0x7c, 0, true);
   view.setUint16(at + 0x82, 0, true);
-  const crc = crc32c(inodeSeed(seed, inode), bytes, at, at + INODE_SIZE);
+  const crc = crc32c(seed, bytes, at, at + INODE_SIZE);
   view.setUint16(at + 0x7c, crc & 0xffff, true);
   view.setUint16(at + 0x82, crc >>> 16, true);
 }

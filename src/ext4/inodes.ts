@@ -13,9 +13,9 @@ import {
   ROOT_INODE,
 } from "./constants.ts";
 import { encodeDirectory, type DirectoryNames } from "./directory.ts";
-import { appendExtent, countBlocks, encodeExtents, type Extents } from "./extent.ts";
+import { appendExtent, countBlocks, encodeExtents, extentBlocks, type Extents } from "./extent.ts";
 import { DirectoryHash } from "./hash.ts";
-import type { BlockAppender } from "./image-file.ts";
+import type { BlockAppender, ImageFile } from "./image-file.ts";
 import {
   clampTime,
   deviceBlock,
@@ -24,10 +24,15 @@ import {
   putInode,
   putReservedInode,
   sealInode,
-  type InodeTable,
 } from "./inode.ts";
+import { I_BLOCK_SIZE, PlacedTable, type PlacedBlocks } from "./placed.ts";
 import type { ResizeInode } from "./resize-inode.ts";
-import { ROOT, type FileTree, type NodeFields } from "../util/file-tree/file-tree.ts";
+import {
+  PLAIN_DIRECTORY,
+  ROOT,
+  type FileTree,
+  type NodeFields,
+} from "../util/file-tree/file-tree.ts";
 import type { NumberedTree } from "./tree.ts";
 import { encodeXattrBlock, planXattrs, putInodeXattrs, type XattrPlan } from "./xattr.ts";
 
@@ -45,17 +50,8 @@ export interface InodeContext {
   resize: ResizeInode | undefined;
 }
 
-/** All inodes, ready for the tables. */
-export interface WrittenInodes {
-  /** The inode tables' content from inode 1 to the last one in use. */
-  table: Buffer;
-  lastInode: number;
-  /** Numbers of the inodes that are directories. */
-  directories: number[];
-  /** i_block of the journal's inode. */
-  journalBlock: Uint8Array | undefined;
-  warnings: string[];
-}
+/** Inodes encoded at once: what fits the processor's second-level cache. */
+const PER_PIECE = 1024;
 
 /** Count of things that could not be kept, by what they are. */
 class Losses {
@@ -70,42 +66,86 @@ class Losses {
   }
 }
 
-/** Writes the inodes of one tree. */
-class InodeWriter {
-  readonly losses = new Losses();
+/**
+ * Writes the inodes of one tree: first their blocks, when it is made; then, once it is known where the
+ * tables lie, the inodes themselves, piece by piece.
+ */
+export class InodeWriter {
+  /** The highest inode in use. */
+  readonly lastInode: number;
+  /** Numbers of the inodes that are directories. */
   readonly directories: number[] = [];
+  /** i_block of the journal's inode. */
+  readonly journalBlock: Uint8Array | undefined;
+  private readonly losses = new Losses();
   private readonly numbered: NumberedTree;
   private readonly tree: FileTree;
   private readonly context: InodeContext;
-  private readonly table: InodeTable;
+  private readonly placed: PlacedTable;
+  private readonly table = inodeTable(Buffer.alloc(PER_PIECE * INODE_SIZE));
   private readonly hash: DirectoryHash;
   /** i_block of the inode that is written. */
-  private readonly block = new Uint8Array(60);
+  private readonly block = new Uint8Array(I_BLOCK_SIZE);
   private readonly append = (block: Uint8Array): number => this.context.appender.append(block);
 
-  constructor(numbered: NumberedTree, context: InodeContext, table: InodeTable) {
+  /** Write all inodes' blocks through the appender. */
+  constructor(numbered: NumberedTree, context: InodeContext) {
     this.numbered = numbered;
     this.tree = numbered.tree;
     this.context = context;
-    this.table = table;
+    this.placed = new PlacedTable(numbered.tree.count);
     this.hash = new DirectoryHash(context.hashSeed);
+    this.lastInode = FIRST_INODE - 1 + numbered.nodes.length;
+    const { journal } = context;
+    if (journal !== undefined) this.journalBlock = oneExtent(journal.first, journal.blocks);
+    this.place(ROOT, ROOT_INODE);
+    numbered.nodes.forEach((node, i) => this.place(node, FIRST_INODE + i));
   }
 
-  /** Write one inode and everything that hangs on it. */
-  write(node: number, number: number): void {
-    const inode = this.tree.fields(node);
-    const at = (number - 1) * INODE_SIZE;
-    const seed = inodeSeed(this.context.seed, number);
-    const xattrs = this.xattrs(inode);
+  /** What could not be kept, in words. */
+  toWarnings(): string[] {
+    return this.losses.toWarnings();
+  }
+
+  /**
+   * Encode inodes, at most {@link PER_PIECE} of them.
+   * @returns whole blocks of an inode table, valid until the next call
+   */
+  encode(first: number, last: number): Uint8Array {
+    const { table, numbered } = this;
+    const end = Math.ceil(((last - first + 1) * INODE_SIZE) / BLOCK_SIZE) * BLOCK_SIZE;
+    table.bytes.fill(0, 0, end);
+    for (let number = first; number <= last; number++) {
+      const at = (number - first) * INODE_SIZE;
+      if (number === ROOT_INODE) this.put(ROOT, number, at);
+      else if (number < FIRST_INODE) this.putReserved(number, at);
+      else this.put(numbered.nodes[number - FIRST_INODE] ?? 0, number, at);
+    }
+    return table.bytes.subarray(0, end);
+  }
+
+  /** Write what belongs to an inode and lies outside of it, and remember where. */
+  private place(node: number, number: number): void {
+    const { tree, context, block } = this;
+    const kind = tree.kind(node);
+    const hasXattrs = tree.xattrs.has(node);
+    if (kind === "file") {
+      const { length } = context.extentsOf(tree.contents[node] ?? 0);
+      if (!hasXattrs && extentBlocks(length / 3) === 0) return;
+    }
+    if (kind === "fifo" && !hasXattrs) return;
+    const inode = tree.fields(node);
+    const seed = inodeSeed(context.seed, number);
+    const xattrs = hasXattrs ? this.xattrs(inode, this.losses) : undefined;
     let size = 0;
     let flags = 0;
     let blocks = 0;
-    let block: Uint8Array = this.block.fill(0);
     let extents: Extents | undefined;
-    switch (inode.kind) {
+    block.fill(0);
+    switch (kind) {
       case "file":
         size = inode.size;
-        extents = this.context.extentsOf(this.tree.contents[node] ?? 0);
+        extents = context.extentsOf(tree.contents[node] ?? 0);
         break;
       case "directory": {
         extents = this.directory(node, number, seed);
@@ -122,7 +162,7 @@ class InodeWriter {
         break;
       case "char":
       case "block":
-        block = deviceBlock(inode.major, inode.minor);
+        block.set(deviceBlock(inode.major, inode.minor));
         break;
       case "fifo":
         break;
@@ -133,63 +173,63 @@ class InodeWriter {
     }
     let xattrBlock = 0;
     if (xattrs !== undefined && xattrs.inBlock.length > 0) {
-      const { appender } = this.context;
-      xattrBlock = appender.next;
-      appender.append(encodeXattrBlock(xattrs, this.context.seed, xattrBlock));
+      xattrBlock = context.appender.next;
+      this.append(encodeXattrBlock(xattrs, context.seed, xattrBlock));
       blocks++;
     }
+    this.placed.set(node, { block, size, blocks, flags, xattrBlock });
+  }
+
+  /** What {@link place} remembered of a node, or what a file (or a pipe) without any of that has. */
+  private placedOf(node: number, kind: NodeFields["kind"]): PlacedBlocks {
+    const placed = this.placed.get(node);
+    if (placed !== undefined) return placed;
+    const block = this.block.fill(0);
+    if (kind !== "file") return { block, size: 0, blocks: 0, flags: 0, xattrBlock: 0 };
+    const extents = this.context.extentsOf(this.tree.contents[node] ?? 0);
+    encodeExtents(block, extents, 0, notInInode);
+    const size = this.tree.sizes[node] ?? 0;
+    const blocks = countBlocks(extents);
+    return { block, size, blocks, flags: INODE_FLAG.extents, xattrBlock: 0 };
+  }
+
+  /** Encode an inode of the tree at a byte of the table. */
+  private put(node: number, number: number, at: number): void {
+    const { table } = this;
+    const inode = this.tree.fields(node);
+    const placed = this.placedOf(node, inode.kind);
     const links = this.numbered.links[node] ?? 1;
     const mtime = clampTime(inode.mtime);
     if (mtime !== inode.mtime)
       this.losses.add("times outside 1901…2446 moved", String(inode.mtime));
-    putInode(this.table, at, {
-      kind: inode.kind,
-      mode: inode.mode,
-      uid: inode.uid,
-      gid: inode.gid,
-      mtime,
-      mtimeNsec: inode.mtimeNsec,
-      // dir_nlink: a directory with more subdirectories than the count holds says 1.
-      links: links > LINK_MAX ? 1 : links,
-      size,
-      blocks,
-      flags,
-      block,
-      xattrBlock,
-    });
-    if (xattrs !== undefined) {
-      putInodeXattrs(this.table.bytes.subarray(at, at + INODE_SIZE), xattrs);
-    }
-    sealInode(this.table, at, this.context.seed, number);
+    inode.mtime = mtime;
+    // dir_nlink: a directory with more subdirectories than the count holds says 1.
+    putInode(table, at, inode, links > LINK_MAX ? 1 : links, placed);
+    // What was lost of them has been counted.
+    const xattrs = this.xattrs(inode, undefined);
+    if (xattrs !== undefined) putInodeXattrs(table.bytes.subarray(at, at + INODE_SIZE), xattrs);
+    sealInode(table, at, inodeSeed(this.context.seed, number));
   }
 
-  /** Write a file of the file system's own: root's, mode 0600, of the year 1970. */
-  own(
-    number: number,
-    fields: { size: number; blocks: number; flags: number; block: Uint8Array },
-  ): void {
-    const at = (number - 1) * INODE_SIZE;
-    const file = { kind: "file", mode: 0o600, uid: 0, gid: 0, mtime: 0, mtimeNsec: 0 } as const;
-    putInode(this.table, at, { ...file, links: 1, xattrBlock: 0, ...fields });
-    sealInode(this.table, at, this.context.seed, number);
+  /** Encode one of the first ten inodes. */
+  private putReserved(number: number, at: number): void {
+    const { table, journalBlock } = this;
+    const { seed, journal, resize } = this.context;
+    const own = { ...PLAIN_DIRECTORY, kind: "file", mode: 0o600 } as const;
+    if (number === JOURNAL_INODE && journal !== undefined && journalBlock !== undefined) {
+      const { blocks } = journal;
+      const size = blocks * BLOCK_SIZE;
+      const flags = INODE_FLAG.extents;
+      putInode(table, at, own, 1, { block: journalBlock, size, blocks, flags, xattrBlock: 0 });
+    } else if (number === RESIZE_INODE && resize !== undefined) {
+      const { size, blocks, block } = resize;
+      putInode(table, at, own, 1, { block, size, blocks, flags: 0, xattrBlock: 0 });
+    } else putReservedInode(table, at);
+    sealInode(table, at, inodeSeed(seed, number));
   }
 
-  /** Write the journal's inode. @returns its i_block */
-  journal(first: number, blocks: number): Uint8Array {
-    const block = new Uint8Array(60);
-    encodeExtents(block, [0, first, blocks], 0, () => {
-      throw new RangeError("the journal is one extent");
-    });
-    this.own(JOURNAL_INODE, {
-      size: blocks * BLOCK_SIZE,
-      blocks,
-      flags: INODE_FLAG.extents,
-      block,
-    });
-    return block;
-  }
-
-  private xattrs(inode: NodeFields): XattrPlan | undefined {
+  /** @param losses takes what cannot be kept */
+  private xattrs(inode: NodeFields, losses: Losses | undefined): XattrPlan | undefined {
     if (inode.xattrs === undefined || inode.xattrs.size === 0) return undefined;
     // The kernel allows user.* on files and directories only.
     const user = inode.kind === "file" || inode.kind === "directory";
@@ -197,10 +237,10 @@ class InodeWriter {
       ? inode.xattrs
       : new Map([...inode.xattrs].filter(([name]) => !name.startsWith("user.")));
     if (kept.size < inode.xattrs.size) {
-      this.losses.add("user attributes of links and devices dropped", inode.kind);
+      losses?.add("user attributes of links and devices dropped", inode.kind);
     }
     const plan = planXattrs(kept, (name) =>
-      this.losses.add("attributes that ext4 cannot hold dropped", name),
+      losses?.add("attributes that ext4 cannot hold dropped", name),
     );
     if (plan === undefined) {
       throw new VmsanError({
@@ -253,36 +293,36 @@ class InodeWriter {
   }
 }
 
-/** Write all inodes' blocks through the appender, and give the content of the inode tables. */
-export function writeInodes(numbered: NumberedTree, context: InodeContext): WrittenInodes {
-  const lastInode = FIRST_INODE - 1 + numbered.nodes.length;
-  const table = inodeTable(
-    Buffer.alloc(Math.ceil((lastInode * INODE_SIZE) / BLOCK_SIZE) * BLOCK_SIZE),
-  );
-  const writer = new InodeWriter(numbered, context, table);
-  let journalBlock: Uint8Array | undefined;
-  for (let number = 1; number < FIRST_INODE; number++) {
-    if (number === ROOT_INODE) continue;
-    if (number === JOURNAL_INODE && context.journal !== undefined) {
-      journalBlock = writer.journal(context.journal.first, context.journal.blocks);
-      continue;
+/** Blocks of an inode that has none outside. */
+function notInInode(): never {
+  throw new RangeError("extents that do not fit the inode");
+}
+
+/** i_block of a file that is one extent. */
+function oneExtent(first: number, blocks: number): Uint8Array {
+  const block = new Uint8Array(I_BLOCK_SIZE);
+  encodeExtents(block, [0, first, blocks], 0, notInInode);
+  return block;
+}
+
+/**
+ * Write the inode tables.
+ * @param perGroup inodes of each group, a multiple of 16
+ * @param tables first block of each group's table
+ */
+export function writeTables(
+  inodes: InodeWriter,
+  perGroup: number,
+  tables: ArrayLike<number>,
+  file: ImageFile,
+): void {
+  for (let group = 0; group * perGroup < inodes.lastInode; group++) {
+    const from = (tables[group] ?? 0) * BLOCK_SIZE;
+    const count = Math.min(perGroup, inodes.lastInode - group * perGroup);
+    for (let done = 0; done < count; done += PER_PIECE) {
+      const first = group * perGroup + done + 1;
+      const last = first + Math.min(PER_PIECE, count - done) - 1;
+      file.write(from + done * INODE_SIZE, inodes.encode(first, last));
     }
-    if (number === RESIZE_INODE && context.resize !== undefined) {
-      const { size, blocks, block } = context.resize;
-      writer.own(number, { size, blocks, flags: 0, block });
-      continue;
-    }
-    const at = (number - 1) * INODE_SIZE;
-    putReservedInode(table, at);
-    sealInode(table, at, context.seed, number);
   }
-  writer.write(ROOT, ROOT_INODE);
-  numbered.nodes.forEach((node, i) => writer.write(node, FIRST_INODE + i));
-  return {
-    table: table.bytes,
-    lastInode,
-    directories: writer.directories,
-    journalBlock,
-    warnings: writer.losses.toWarnings(),
-  };
 }

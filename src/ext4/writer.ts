@@ -28,7 +28,7 @@ import { DataWriter } from "./data.ts";
 import { BlockAppender, diskFull, type ImageFile } from "./image-file.ts";
 import { encodeGroups } from "./groups.ts";
 import { encodeJournalSuperblock } from "./journal.ts";
-import { writeInodes, type WrittenInodes } from "./inodes.ts";
+import { InodeWriter, writeTables } from "./inodes.ts";
 import { planLayout, type Layout } from "./layout.ts";
 import { resizeInode } from "./resize-inode.ts";
 import { backupSuperblock, encodeSuperblock } from "./superblock.ts";
@@ -142,7 +142,7 @@ export class Ext4Writer {
     const seed = crc32c(0xffffffff, options.uuid);
     const numbered = numberTree(tree);
     const resize = resizeInode(layout);
-    const written = writeInodes(numbered, {
+    const inodes = new InodeWriter(numbered, {
       seed,
       hashSeed: options.hashSeed,
       appender,
@@ -151,7 +151,7 @@ export class Ext4Writer {
       resize,
     });
     appender.flush();
-    const perGroup = this.inodesPerGroup(written.lastInode);
+    const perGroup = this.inodesPerGroup(inodes.lastInode);
     const tableBlocks = (perGroup * INODE_SIZE) / BLOCK_SIZE;
     const placed = (count: number): Float64Array =>
       new Float64Array(groups).map(() => appender.place(count));
@@ -166,8 +166,8 @@ export class Ext4Writer {
       perGroup,
       usedBlocks: appender.next,
       freed: [...this.data.freed, ...appender.skipped],
-      lastInode: written.lastInode,
-      directories: written.directories,
+      lastInode: inodes.lastInode,
+      directories: inodes.directories,
       backups,
       copyBlocks,
       blockBitmaps,
@@ -177,15 +177,11 @@ export class Ext4Writer {
     for (const { block, bytes } of [...tables.bitmaps, ...(resize?.content ?? [])]) {
       file.write(block * BLOCK_SIZE, bytes);
     }
-    const tableBytes = tableBlocks * BLOCK_SIZE;
-    for (let group = 0; group * tableBytes < written.table.length; group++) {
-      const bytes = written.table.subarray(group * tableBytes, (group + 1) * tableBytes);
-      file.write((inodeTables[group] ?? 0) * BLOCK_SIZE, bytes);
-    }
+    writeTables(inodes, perGroup, inodeTables, file);
     if (journal !== undefined) {
       file.write(journal.first * BLOCK_SIZE, encodeJournalSuperblock(journal.blocks));
     }
-    const superblock = this.superblock(tables.freeBlocks, perGroup, written, numbered.lostAndFound);
+    const superblock = this.superblock(tables.freeBlocks, perGroup, inodes, numbered.lostAndFound);
     for (const group of backups) {
       const at = group * BLOCKS_PER_GROUP * BLOCK_SIZE;
       file.write(at + BLOCK_SIZE, tables.descriptors);
@@ -195,15 +191,15 @@ export class Ext4Writer {
     file.write(SUPERBLOCK_OFFSET, superblock);
     return {
       entries: numbered.names,
-      inodes: written.lastInode - FIRST_INODE + 1,
-      warnings: written.warnings,
+      inodes: inodes.lastInode - FIRST_INODE + 1,
+      warnings: inodes.toWarnings(),
     };
   }
   /** The primary superblock. */
   private superblock(
     freeBlocks: number,
     perGroup: number,
-    { lastInode, journalBlock }: WrittenInodes,
+    { lastInode, journalBlock }: InodeWriter,
     lostAndFound: number,
   ): Uint8Array {
     const { options, layout } = this;

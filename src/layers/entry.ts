@@ -22,6 +22,9 @@ export const ENTRY = {
   aside: 4,
 } as const;
 
+/** Directories that {@link Entries.locate} remembers by their text, at most. */
+const KNOWN_DIRECTORIES = 1024;
+
 /** Entries of one layer: the nodes `from` … `to`−1, in archive order. */
 export interface LayerEntries {
   from: number;
@@ -39,9 +42,8 @@ export class Entries {
   private lacking = new Uint8Array(256);
   /** By place: the last file with that path. */
   private files = new Uint32Array(256);
-  /** The directory that the last entry lay in, as the archive wrote it: its neighbours follow. */
-  private lastDirectory: string | undefined;
-  private lastPlace = 0;
+  /** Places of directories that entries lay in, as the archive wrote them: others will follow. */
+  private readonly directories = new Map<string, number>();
 
   constructor(limits: LayerLimits) {
     this.limits = limits;
@@ -56,8 +58,9 @@ export class Entries {
     const slash = path.lastIndexOf("/");
     const directory = path.slice(0, Math.max(0, slash));
     const name = path.slice(slash + 1);
-    if (directory === this.lastDirectory && isPlain(name) && path.length <= this.limits.pathBytes) {
-      return { act: ENTRY.make, place: this.places.within(this.lastPlace, name) };
+    if (isPlain(name) && path.length <= this.limits.pathBytes) {
+      const known = this.directories.get(directory);
+      if (known !== undefined) return { act: ENTRY.make, place: this.places.within(known, name) };
     }
     const parts = cleanPath(path, this.limits);
     const whiteout = whiteoutOf(parts);
@@ -71,8 +74,8 @@ export class Entries {
       return { act: ENTRY.remove, place: this.places.within(parent, whiteout.name) };
     }
     if (parts.at(-1) === name) {
-      this.lastDirectory = directory;
-      this.lastPlace = parent;
+      if (this.directories.size === KNOWN_DIRECTORIES) this.directories.clear();
+      this.directories.set(directory, parent);
     }
     return { act: ENTRY.make, place: this.places.within(parent, parts.at(-1) ?? "") };
   }

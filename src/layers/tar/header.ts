@@ -78,11 +78,22 @@ export function isZero(block: Buffer): boolean {
   return true;
 }
 
+/** Sum of all bytes of a block, four at a time. */
+function sum(block: Buffer): number {
+  const words = new Uint32Array(block.buffer, block.byteOffset, RECORD / 4);
+  // Two sums of 16 bits each: 256 bytes at most are added to either.
+  let pairs = 0;
+  for (let i = 0; i < RECORD / 4; i++) {
+    const word = words[i] ?? 0;
+    pairs = (pairs + (word & 0xff00ff) + ((word >>> 8) & 0xff00ff)) | 0;
+  }
+  return (pairs & 0xffff) + (pairs >>> 16);
+}
+
 /** Sum of the bytes with the checksum field as spaces, as unsigned and as signed characters. */
 function checksumOk(block: Buffer): boolean {
-  let unsigned = 8 * 0x20;
-  for (let i = 0; i < 148; i++) unsigned += block[i] ?? 0;
-  for (let i = 156; i < RECORD; i++) unsigned += block[i] ?? 0;
+  let unsigned = sum(block) + 8 * 0x20;
+  for (let i = 148; i < 156; i++) unsigned -= block[i] ?? 0;
   const stored = numeric(block, 148, 8);
   if (stored === unsigned) return true;
   let high = 0;
@@ -91,7 +102,7 @@ function checksumOk(block: Buffer): boolean {
 }
 
 /**
- * Read a header block.
+ * Read a header block, which lies at a multiple of four bytes in its memory.
  * Throws ERR_LAYER_TAR_CHECKSUM or ERR_LAYER_TAR_NUMBER.
  */
 export function parseHeader(block: Buffer): RawHeader {
