@@ -142,11 +142,6 @@ test("every folder has a rule and a first file that says what it is for", () => 
 /** Most source files side by side, tests apart: more want rooms of their own. */
 const FOLDER_LIMIT = 20;
 
-/** Folder → how many it may hold all the same, and why. */
-const larger: Record<string, { files: number; because: string }> = {
-  ext4: { files: 23, because: "one file for each structure of the format, all of one kind" },
-};
-
 /** All directories below and with this one. */
 function folders(dir: string): string[] {
   const inner = readdirSync(dir, { withFileTypes: true }).filter((entry) => entry.isDirectory());
@@ -160,10 +155,8 @@ test("no folder holds more than twenty source files", () => {
     const count = readdirSync(folder).filter(
       (file) => file.endsWith(".ts") && !file.endsWith(".test.ts"),
     ).length;
-    const most = larger[name]?.files ?? FOLDER_LIMIT;
-    if (count > most)
-      wrong.push(`${name}/ holds ${count} source files, at most ${most}: make rooms`);
-    if (name in larger && count <= FOLDER_LIMIT) wrong.push(`${name}/ needs its exception no more`);
+    if (count > FOLDER_LIMIT)
+      wrong.push(`${name}/ holds ${count} source files, at most ${FOLDER_LIMIT}: make rooms`);
   }
   expect(wrong).toEqual([]);
 });

@@ -89,7 +89,7 @@ export class DataWriter {
     this.ends = grow(this.ends, content + 1);
     this.table = grow(this.table, to);
     this.ends[content] = to;
-    this.table.set(extents, from);
+    for (let i = 0; i < extents.length; i++) this.table[from + i] = extents[i] ?? 0;
     return content;
   }
 

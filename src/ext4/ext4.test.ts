@@ -8,8 +8,8 @@ import { crc32c } from "./crc32c.ts";
 import { Ext4Reader, Ext4Writer, ImageFile, createEmptyDisk, growDisk } from "./ext4.ts";
 import { FileTree, PLAIN_DIRECTORY, ROOT, type NodeFields } from "../util/file-tree/file-tree.ts";
 import { DirectoryHash } from "./hash.ts";
-import { clampTime, decodeTime, timeExtra } from "./inode.ts";
-import { packAcl, unpackAcl } from "./xattr.ts";
+import { clampTime, decodeTime, timeExtra } from "./inodes/inode.ts";
+import { packAcl, unpackAcl } from "./inodes/xattr.ts";
 
 const MIB = 1024 * 1024;
 const GIB = 1024 * MIB;

@@ -23,7 +23,7 @@ import {
 import { crc32c } from "./crc32c.ts";
 import { decodeGroup, encodeGroup, markBits } from "./group.ts";
 import { descriptorPlaces, type DescriptorPlaces, type ReservedPlaces } from "./grow-places.ts";
-import { inodeSeed, inodeTable, sealInode } from "./inode.ts";
+import { inodeSeed, inodeTable, sealInode } from "./inodes/inode.ts";
 import { resizeBlockOf, resizeInode } from "./resize-inode.ts";
 import {
   backupSuperblock,

@@ -17,9 +17,9 @@ import { crc32c } from "./crc32c.ts";
 import { decodeDirectoryBlock } from "./directory.ts";
 import { decodeExtents } from "./extent.ts";
 import { decodeGroup } from "./group.ts";
-import { decodeDevice, decodeTime } from "./inode.ts";
+import { decodeDevice, decodeTime } from "./inodes/inode.ts";
 import { decodeSuperblock, type DecodedSuperblock } from "./superblock.ts";
-import { decodeXattrs } from "./xattr.ts";
+import { decodeXattrs } from "./inodes/xattr.ts";
 
 /** One name of the tree as found on disk. */
 export interface FoundEntry {

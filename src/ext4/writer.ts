@@ -28,7 +28,7 @@ import { DataWriter } from "./data.ts";
 import { BlockAppender, diskFull, type ImageFile } from "./image-file.ts";
 import { encodeGroups } from "./groups.ts";
 import { encodeJournalSuperblock } from "./journal.ts";
-import { InodeWriter, writeTables } from "./inodes.ts";
+import { InodeWriter, writeTables } from "./inodes/inodes.ts";
 import { planLayout, type Layout } from "./layout.ts";
 import { resizeInode } from "./resize-inode.ts";
 import { backupSuperblock, encodeSuperblock } from "./superblock.ts";

@@ -153,6 +153,27 @@ test("hard links share one inode, whose metadata is the file's", () => {
   expect(tree.fields(nodeAt(tree, "b"))).toMatchObject({ mode: 0o600, uid: 5 });
 });
 
+test("more directories than are remembered at once, one of them replaced between", () => {
+  const directories = Array.from({ length: 2100 }, (_, i) => `d${i}`);
+  const files = (name: string): TestEntry[] =>
+    directories.map((directory) => ({ path: `${directory}/${name}`, data: directory + name }));
+  const moved: TestEntry[] = [
+    { path: "d5", kind: "symlink", link: "d6" },
+    { path: "d5/c", data: "through the link" },
+  ];
+  const { merged, contents } = merge([makeTar([...files("a"), ...files("b"), ...moved])]);
+  const { tree } = merged;
+  const read = (directory: string, name: string): string | undefined => {
+    const node = tree.child(tree.find(tree.child(tree.find(ROOT, directory)), name));
+    return node === 0 ? undefined : contents[tree.contents[node] ?? 0];
+  };
+  const others = directories.filter((directory) => directory !== "d5");
+  expect(others.map((d) => read(d, "a"))).toEqual(others.map((d) => `${d}a`));
+  expect(others.map((d) => read(d, "b"))).toEqual(others.map((d) => `${d}b`));
+  expect(tree.kind(tree.child(tree.find(ROOT, "d5")))).toBe("symlink");
+  expect(read("d6", "c")).toBe("through the link");
+});
+
 test("limits", () => {
   const limited = (limits: Partial<LayerLimits>, layers: TestEntry[][]) => () =>
     merge(tars(layers), { ...DEFAULT_LIMITS, ...limits });

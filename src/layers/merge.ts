@@ -14,6 +14,9 @@ import type { Places } from "./places.ts";
 /** Symlinks followed on one path before it counts as a loop (the kernel stops at 40). */
 const MAX_SYMLINKS = 255;
 
+/** Directories that are remembered by their place, at most. */
+const KNOWN_DIRECTORIES = 1024;
+
 /** Merges layers into the tree that their entries are nodes of. */
 class Merger {
   /** Names that entries have made so far, whether they are still there or not. */
@@ -29,9 +32,8 @@ class Merger {
   /** The present layer, and what it keeps in aufs's directories, by place; read when it is asked for. */
   private range: LayerEntries = { from: 0, to: 0 };
   private asides: Map<number, number> | undefined;
-  /** The directory that the last entry lay in: its neighbours mostly follow. */
-  private lastPlace = -1;
-  private lastDirectory = ROOT;
+  /** Directories that entries lay in, by place: others mostly follow. */
+  private readonly known = new Map<number, number>();
 
   constructor(entries: Entries, limits: LayerLimits) {
     this.entries = entries;
@@ -66,7 +68,7 @@ class Merger {
 
   /** Must be called whenever a directory or symlink may have been replaced. */
   private forget(): void {
-    this.lastPlace = -1;
+    this.known.clear();
   }
 
   /** Remove what a layer hides of the layers below. */
@@ -142,7 +144,8 @@ class Merger {
   private directory(place: number): number {
     const { tree, places } = this;
     const parent = places.parent(place);
-    if (parent === this.lastPlace) return this.lastDirectory;
+    const known = this.known.get(parent);
+    if (known !== undefined) return known;
     const parts = places.parts(place);
     const stack: number[] = [];
     let node = ROOT;
@@ -179,8 +182,8 @@ class Merger {
       node = next;
       if (stack.length > this.limits.depth) throw symlinkLoop(parts);
     }
-    this.lastPlace = parent;
-    this.lastDirectory = node;
+    if (this.known.size === KNOWN_DIRECTORIES) this.known.clear();
+    this.known.set(parent, node);
     return node;
   }
 

@@ -7,6 +7,9 @@ import { layerError } from "../errors.ts";
 /** Bytes per header and unit of padding. */
 export const RECORD = 512;
 
+/** What the magic begins with; a NUL or a blank follows. */
+const USTAR = Buffer.from("ustar");
+
 /** The fields of one header block as they stand, before any extended header. */
 export interface RawHeader {
   name: string;
@@ -113,9 +116,9 @@ export function parseHeader(block: Buffer): RawHeader {
       `A header's checksum is wrong (its name field holds ${JSON.stringify(text(block, 0, 40))}).`,
     );
   }
-  const magic = block.toString("latin1", 257, 263);
-  const ustar = magic === "ustar\0";
-  const gnu = magic === "ustar ";
+  const named = USTAR.every((byte, i) => block[257 + i] === byte);
+  const ustar = named && block[262] === 0;
+  const gnu = named && block[262] === 0x20;
   let name = text(block, 0, 100);
   // GNU keeps times and sparse maps where ustar has the prefix.
   const prefix = ustar ? text(block, 345, 155) : "";

@@ -1,6 +1,6 @@
 /** Inodes (kernel: Documentation/filesystems/ext4/inodes.rst): 256 bytes each. */
-import { crc32c, crc32cWord } from "./crc32c.ts";
-import { EXTRA_ISIZE, INODE_FLAG, INODE_SIZE, MODE_TYPE, type InodeKind } from "./constants.ts";
+import { crc32c, crc32cWord } from "../crc32c.ts";
+import { EXTRA_ISIZE, INODE_FLAG, INODE_SIZE, MODE_TYPE, type InodeKind } from "../constants.ts";
 import type { PlacedBlocks } from "./placed.ts";
 
 /** Earliest and latest second that 34 bits of ext4's time hold (1901 … 2446). */

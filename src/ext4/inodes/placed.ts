@@ -1,5 +1,5 @@
 /** What the blocks of inodes have become, by node, until the inodes themselves are written. */
-import { grow } from "../util/file-tree/column.ts";
+import { grow } from "../../util/file-tree/column.ts";
 
 /** Bytes of i_block. */
 export const I_BLOCK_SIZE = 60;

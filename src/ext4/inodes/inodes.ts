@@ -1,5 +1,10 @@
-/** Writing inodes and the blocks that belong to them: directories, symlinks, attributes, extents. */
-import { VmsanError } from "../model/errors.ts";
+/**
+ * ext4/inodes/: inodes and what hangs on them.
+ *
+ * inodes.ts: writes all inodes of a tree, and before them the blocks that belong to them: directories,
+ * symlinks, attributes, extents.
+ */
+import { VmsanError } from "../../model/errors.ts";
 import {
   BLOCK_SIZE,
   DIRENT_TYPE,
@@ -11,11 +16,11 @@ import {
   MAX_EXTENT_BLOCKS,
   RESIZE_INODE,
   ROOT_INODE,
-} from "./constants.ts";
-import { encodeDirectory, type DirectoryNames } from "./directory.ts";
-import { appendExtent, countBlocks, encodeExtents, extentBlocks, type Extents } from "./extent.ts";
-import { DirectoryHash } from "./hash.ts";
-import type { BlockAppender, ImageFile } from "./image-file.ts";
+} from "../constants.ts";
+import { encodeDirectory, type DirectoryNames } from "../directory.ts";
+import { appendExtent, countBlocks, encodeExtents, extentBlocks, type Extents } from "../extent.ts";
+import { DirectoryHash } from "../hash.ts";
+import type { BlockAppender, ImageFile } from "../image-file.ts";
 import {
   clampTime,
   deviceBlock,
@@ -26,14 +31,14 @@ import {
   sealInode,
 } from "./inode.ts";
 import { I_BLOCK_SIZE, PlacedTable, type PlacedBlocks } from "./placed.ts";
-import type { ResizeInode } from "./resize-inode.ts";
+import type { ResizeInode } from "../resize-inode.ts";
 import {
   PLAIN_DIRECTORY,
   ROOT,
   type FileTree,
   type NodeFields,
-} from "../util/file-tree/file-tree.ts";
-import type { NumberedTree } from "./tree.ts";
+} from "../../util/file-tree/file-tree.ts";
+import type { NumberedTree } from "../tree.ts";
 import { encodeXattrBlock, planXattrs, putInodeXattrs, type XattrPlan } from "./xattr.ts";
 
 /** Symlink targets shorter than this live in the inode. */

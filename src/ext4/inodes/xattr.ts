@@ -2,8 +2,8 @@
  * Extended attributes (kernel: Documentation/filesystems/ext4/attributes.rst): inside the inode
  * where they fit, else in one block of their own.
  */
-import { crc32c, crc32cWord } from "./crc32c.ts";
-import { BLOCK_SIZE, EXTRA_ISIZE, INODE_SIZE } from "./constants.ts";
+import { crc32c, crc32cWord } from "../crc32c.ts";
+import { BLOCK_SIZE, EXTRA_ISIZE, INODE_SIZE } from "../constants.ts";
 
 /** Attributes by full name (latin1) as the kernel shows them, e.g. `security.capability`. */
 export type Xattrs = ReadonlyMap<string, Uint8Array>;
