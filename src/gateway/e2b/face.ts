@@ -215,7 +215,12 @@ function decodeWord(word: string): string {
 /** Send an answer of the control plane. */
 function send(response: ServerResponse, { status, body, headers }: Answer): void {
   response.writeHead(status, {
-    ...(body === undefined ? {} : { "content-type": "application/json" }),
+    // Clients parse a body of unknown length, even one without a byte.
+    ...(body !== undefined
+      ? { "content-type": "application/json" }
+      : status === 204
+        ? {}
+        : { "content-length": "0" }),
     ...headers,
   });
   response.end(body === undefined ? undefined : JSON.stringify(body));
