@@ -5,7 +5,7 @@ _vmsan() {
   local path='' word previous='' words='' flags='' kind='' given=0 i
   for ((i = 1; i < current; i++)); do
     word=${line[i]}
-    case $previous in --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--count|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--workdir|-d|-e|-i|-m|-n|-o|-p|-s|-u|-w) previous=''; continue ;; esac
+    case $previous in --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--count|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--firecracker|--firecracker-version|--format|--from|--from-image|--idle-timeout|--init|--input|--kernel|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--mirror|--modules|--name|--network|--network-policy|--on-idle|--on-timeout|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--workdir|-d|-e|-i|-m|-n|-o|-p|-s|-u|-w) previous=''; continue ;; esac
     previous=$word
     case $word in
       --) return 0 ;;
@@ -18,8 +18,8 @@ _vmsan() {
   done
   case $path in
     '') words='run create fork exec connect list ls inspect start stop remove rm pause suspend resume logs network port-forward upload download cp ps wait kill snapshot restore image login logout serve key setup doctor kernel daemon completion' flags='--version --json --verbose --help -h' kind='' ;;
-    'run') words='' flags='--json --verbose --interactive -i --tty -t --rm --entrypoint --vcpus --memory -m --disk --disk-mode --kernel --timeout --project --name --label --publish-port -p --network --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
-    'create') words='' flags='--json --verbose --from-image --runtime --rootfs --snapshot --cold --count -n --connect --silent --vcpus --memory -m --disk --disk-mode --kernel --timeout --project --name --label --publish-port -p --network --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
+    'run') words='' flags='--json --verbose --interactive -i --tty -t --rm --entrypoint --vcpus --memory -m --disk --disk-mode --kernel --timeout --on-timeout --idle-timeout --on-idle --project --name --label --publish-port -p --network --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --no-warm --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
+    'create') words='' flags='--json --verbose --from-image --runtime --rootfs --snapshot --cold --count -n --connect --silent --vcpus --memory -m --disk --disk-mode --kernel --timeout --on-timeout --idle-timeout --on-idle --project --name --label --publish-port -p --network --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --no-warm --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
     'fork') words='' flags='--json --verbose --count -n --name --label --project --timeout --env -e --publish-port --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --help -h' kind=vm ;;
     'exec') words='' flags='--json --verbose --sudo --interactive -i --tty -t --workdir -w --env -e --user -u --timeout --detach -d --no-extend-timeout --help -h' kind=vm ;;
     'connect') words='' flags='--json --verbose --session -s --user -u --help -h' kind=vm ;;
@@ -82,11 +82,13 @@ _vmsan() {
   esac
   case $previous in
     --disk-mode) words='overlay flat' kind='' ;;
+    --on-timeout) words='suspend stop remove' kind='' ;;
+    --on-idle) words='suspend stop remove' kind='' ;;
     --driver) words='auto firecracker qemu fake' kind='' ;;
     --pull) words='missing always never' kind='' ;;
     --format) words='oci-archive docker-archive' kind='' ;;
     --builder) words='direct mke2fs' kind='' ;;
-    --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--count|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--firecracker|--firecracker-version|--format|--from|--from-image|--init|--input|--kernel|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--mirror|--modules|--name|--network|--network-policy|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--workdir|-d|-e|-i|-m|-n|-o|-p|-s|-u|-w) words='' flags='' kind=file ;;
+    --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--builder|--bundle|--ca-file|--count|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--firecracker|--firecracker-version|--format|--from|--from-image|--idle-timeout|--init|--input|--kernel|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--mirror|--modules|--name|--network|--network-policy|--on-idle|--on-timeout|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--tail|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--workdir|-d|-e|-i|-m|-n|-o|-p|-s|-u|-w) words='' flags='' kind=file ;;
     *) if [ "$given" -gt 0 ] && [ "$kind" = vm ]; then kind=file; fi ;;
   esac
   if [[ $cur == -* ]]; then

@@ -3,7 +3,7 @@ import { Option } from "commander";
 import type { Command } from "commander";
 import type { CreateOptions } from "../client/options.ts";
 import { VmsanError } from "../model/errors.ts";
-import type { DriverName } from "../model/vm.ts";
+import type { DriverName, EndAction } from "../model/vm.ts";
 import { collect, collectList } from "./command.ts";
 import { withCallersValues } from "./environment.ts";
 import { addPolicyFlags, policyOptions } from "./policy-flags.ts";
@@ -20,6 +20,9 @@ export interface CreateFlags extends PolicyFlags {
   kernel?: string;
   rootfs?: string;
   timeout?: string;
+  onTimeout?: EndAction;
+  idleTimeout?: string;
+  onIdle?: EndAction;
   project?: string;
   publishPort?: string[];
   network?: string;
@@ -33,10 +36,16 @@ export interface CreateFlags extends PolicyFlags {
   platform?: string;
   caFile?: string;
   init?: boolean | string;
+  warm?: boolean;
   seccomp?: boolean;
   pidNs?: boolean;
   cgroup?: boolean;
   netns?: boolean;
+}
+
+/** An option that says what is done with a VM. */
+function endOption(flags: string, description: string): Option {
+  return new Option(flags, description).choices(["suspend", "stop", "remove"]);
 }
 
 /** Add the flags that choose the VM's machine, network and defaults. */
@@ -53,6 +62,9 @@ export function addCreateFlags(target: Command): Command {
     )
     .option("--kernel <path>", "boot this kernel instead of the selected one")
     .option("--timeout <duration>", "stop the VM after: 30s, 5m, 1h; a bare number is minutes")
+    .addOption(endOption("--on-timeout <action>", "what happens then (default: stop)"))
+    .option("--idle-timeout <duration>", "time without use after which --on-idle happens")
+    .addOption(endOption("--on-idle <action>", "what happens then (default: suspend)"))
     .option("--project <name>", "label for grouping")
     .option("--name <name>", "unique name, usable wherever an ID is")
     .option("--label <key=value>", "label; repeatable", collect)
@@ -84,6 +96,7 @@ export function addCreateFlags(target: Command): Command {
     .option("--platform <os/arch>", "platform of a multi-platform image")
     .option("--ca-file <path>", "certificates of registries' authorities besides the system's")
     .option("--init [path]", "boot the image's own init (default path: /sbin/init)")
+    .option("--no-warm", "boot, although a template of the image may be there")
     .option("--no-seccomp", "leave the VMM's seccomp filter off")
     .option("--no-pid-ns", "leave the VMM in this PID namespace")
     .option("--no-cgroup", "leave the VMM out of a cgroup of its own")
@@ -147,12 +160,17 @@ export function createOptions(flags: CreateFlags): CreateOptions {
     workdir: flags.workdir,
     ports: flags.publishPort,
     timeout: flags.timeout,
+    onTimeout: flags.onTimeout,
+    idleTimeout: flags.idleTimeout,
+    onIdle: flags.onIdle,
     ...policyOptions(flags),
     networkPolicy,
     pull: flags.pull,
     platform: flags.platform,
     caFile: flags.caFile,
     init: flags.init,
+    // Commander's default for --no-… is true, which would override the environment.
+    warm: flags.warm === false ? false : undefined,
     seccomp: flags.seccomp,
     pidNamespace: flags.pidNs,
     cgroup: flags.cgroup,

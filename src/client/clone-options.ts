@@ -3,8 +3,8 @@ import type { CloneRequest } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import { checkPortsAgainstPolicy, parsePublishedPorts } from "../network/policy/parse.ts";
 import { parseName } from "../util/names.ts";
-import { parseDiskSize, parseDuration, parseInteger, parseMemory } from "../util/units.ts";
-import { parseEnv, policyOf } from "./options.ts";
+import { parseDiskSize, parseInteger, parseMemory } from "../util/units.ts";
+import { parseEnv, policyOf, timeLimits } from "./options.ts";
 import type { CreateOptions, NetworkOptions } from "./options.ts";
 import { textPath } from "./paths.ts";
 
@@ -65,7 +65,7 @@ export function cloneRequest(options: CloneOptions): CloneRequest {
     ...(workdir === undefined ? {} : { workdir }),
     ...(policy === undefined ? {} : { policy }),
     ports,
-    ...(options.timeout === undefined ? {} : { timeoutMs: parseDuration(options.timeout) }),
+    ...timeLimits(options),
     isolation: {
       seccomp: options.seccomp ?? true,
       pidNamespace: options.pidNamespace ?? true,

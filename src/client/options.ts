@@ -1,7 +1,7 @@
 /** What SDK users may write, made into the daemon's request: human units, defaults, checks. */
 import type { CreateRequest, PullPolicy, HostWishes, RegistryAccess } from "../model/api.ts";
 import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
-import type { DriverName } from "../model/vm.ts";
+import type { DriverName, EndAction } from "../model/vm.ts";
 import {
   checkPortsAgainstPolicy,
   parsePolicy,
@@ -62,6 +62,12 @@ export interface CreateOptions extends NetworkOptions {
   ports?: string[];
   /** `30s`, `5m`, `1h`; a bare number is minutes. */
   timeout?: number | string;
+  /** What happens then; default `stop`. */
+  onTimeout?: EndAction;
+  /** As `timeout`, of time in which nobody and nothing uses the VM. */
+  idleTimeout?: number | string;
+  /** What happens then; default `suspend`. */
+  onIdle?: EndAction;
   seccomp?: boolean;
   pidNamespace?: boolean;
   cgroup?: boolean;
@@ -73,6 +79,8 @@ export interface CreateOptions extends NetworkOptions {
   caFile?: string;
   /** Boot the image's own init: true for /sbin/init, or its path in the guest. */
   init?: boolean | string;
+  /** May start from a template of its image; default true, unless VMSAN_WARM is `off`. */
+  warm?: boolean;
   /** Remove the VM as soon as this process lets go of it. */
   ephemeral?: boolean;
 }
@@ -138,6 +146,33 @@ export function parseEnv(entries: readonly string[]): string[] {
   return [...entries];
 }
 
+/** The limits of a VM's life. @throws ERR_VALIDATION_DURATION, ERR_VALIDATION_FLAGS */
+export function timeLimits(
+  options: Pick<CreateOptions, "timeout" | "onTimeout" | "idleTimeout" | "onIdle">,
+): Pick<CreateRequest, "timeoutMs" | "onTimeout" | "idle"> {
+  const { timeout, onTimeout, idleTimeout, onIdle } = options;
+  if (onTimeout !== undefined && timeout === undefined) throw alone("onTimeout", "timeout");
+  if (onIdle !== undefined && idleTimeout === undefined) throw alone("onIdle", "idleTimeout");
+  return {
+    ...(timeout === undefined ? {} : { timeoutMs: parseDuration(timeout) }),
+    ...(onTimeout === undefined ? {} : { onTimeout }),
+    ...(idleTimeout === undefined
+      ? {}
+      : { idle: { ms: parseDuration(idleTimeout), action: onIdle ?? "suspend" } }),
+  };
+}
+
+/** An option that means nothing without another one. */
+function alone(option: string, other: string): Error {
+  return invalid(
+    "FLAGS",
+    option,
+    option,
+    `It says what happens at ${other}, which is not given.`,
+    `Give ${other} as well.`,
+  );
+}
+
 /** The request for these options. @throws ERR_VALIDATION_* */
 export function createRequest(options: CreateOptions): CreateRequest {
   const ports: PublishedPort[] = parsePublishedPorts(options.ports);
@@ -162,7 +197,7 @@ export function createRequest(options: CreateOptions): CreateRequest {
     ...(options.workdir === undefined ? {} : { workdir: options.workdir }),
     policy,
     ports,
-    ...(options.timeout === undefined ? {} : { timeoutMs: parseDuration(options.timeout) }),
+    ...timeLimits(options),
     isolation: {
       seccomp: options.seccomp ?? true,
       pidNamespace: options.pidNamespace ?? true,
@@ -174,6 +209,7 @@ export function createRequest(options: CreateOptions): CreateRequest {
     registry: registryAccess(options.caFile),
     host: hostWishes(),
     ...(init === undefined || init === false ? {} : { init }),
+    warm: options.warm ?? !["off", "0"].includes(process.env["VMSAN_WARM"] ?? ""),
     ephemeral: options.ephemeral ?? false,
   };
 }

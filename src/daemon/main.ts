@@ -9,7 +9,9 @@ import { VmsanError, asVmsanError } from "../model/errors.ts";
 import { VmRecords } from "../sandbox/records.ts";
 import { Sandboxes } from "../sandbox/sandboxes.ts";
 import { createHost } from "../sandbox/host.ts";
+import { IdleWatch } from "../sandbox/snapshots/idle.ts";
 import { Snapshots } from "../sandbox/snapshots/snapshots.ts";
+import { Templates } from "../sandbox/snapshots/templates.ts";
 import { tryLock } from "../util/lock.ts";
 import type { Lock } from "../util/lock.ts";
 import { makeDirectory } from "../util/directory.ts";
@@ -93,14 +95,19 @@ async function main(): Promise<void> {
   const sandboxes = new Sandboxes(new VmRecords(layout.vms), host.stages, log);
   const snapshots = new Snapshots(sandboxes, layout.snapshots);
   await snapshots.recover();
+  const templates = new Templates(sandboxes, layout.templates);
+  await templates.recover();
   await sandboxes.recover();
+  const idle = new IdleWatch(sandboxes);
 
   let stopping = false;
   const stop = async (why: string): Promise<void> => {
     if (stopping) return;
     stopping = true;
     log.info(`stopping: ${why}`);
+    idle.close();
     await server.close();
+    await templates.close();
     await sandboxes.letGo();
     await host.close();
     held.release();

@@ -7,6 +7,7 @@ import type { SnapshotSizes } from "./snapshot.ts";
 import type {
   Accelerator,
   DriverName,
+  EndAction,
   Isolation,
   IsolationReport,
   StopReason,
@@ -67,8 +68,11 @@ export interface CreateRequest {
   workdir?: string;
   policy: NetworkPolicy;
   ports: PublishedPort[];
-  /** Milliseconds after which the VM is stopped by itself. */
+  /** Milliseconds after which the VM is stopped by itself, or what `onTimeout` says. */
   timeoutMs?: number;
+  onTimeout?: EndAction;
+  /** Milliseconds without use after which `action` is taken. */
+  idle?: { ms: number; action: EndAction };
   isolation: {
     seccomp: boolean;
     pidNamespace: boolean;
@@ -81,6 +85,8 @@ export interface CreateRequest {
   host?: HostWishes;
   /** Boot the image's own init; absolute path in the guest. */
   init?: string;
+  /** May be a clone of a template that booted earlier, instead of booting. */
+  warm: boolean;
   /** Removed as soon as the connection that made it, and every later holder, is gone. */
   ephemeral: boolean;
 }
@@ -99,6 +105,8 @@ export interface CloneRequest {
   /** Never the snapshot's: the host's ports are taken by the VM that it was made of. */
   ports: PublishedPort[];
   timeoutMs?: number;
+  onTimeout?: EndAction;
+  idle?: { ms: number; action: EndAction };
   isolation: Isolation;
   ephemeral: boolean;
   /** Boot from the snapshot's disks and leave its memory alone. */
@@ -173,6 +181,8 @@ export interface VmView {
   timeoutAt?: string;
   /** Milliseconds from a start (or an extension) to {@link timeoutAt}. */
   timeoutMs?: number;
+  onTimeout?: EndAction;
+  idle?: { ms: number; action: EndAction };
   stopReason?: StopReason;
   image?: { name: string; digest: string; config: ImageConfig };
   runtime?: string;

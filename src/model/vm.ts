@@ -153,6 +153,10 @@ export interface VmRecord {
   /** When the VM is stopped by itself. */
   timeoutAt?: string;
   timeoutMs?: number;
+  /** What happens at {@link timeoutAt}; absent: it is stopped. */
+  onTimeout?: EndAction;
+  /** What happens after that many milliseconds in which nobody and nothing used it. */
+  idle?: { ms: number; action: EndAction };
   /** Set from the moment the VM is being stopped for it until the next start. */
   stopReason?: StopReason;
   /** Removed as soon as its owner is gone (`run`). */
@@ -178,6 +182,9 @@ export interface VmRecord {
   mending?: RestoreReason;
   timings: Timings;
 }
+
+/** What is done with a VM whose time is over, or that nobody uses. */
+export type EndAction = "suspend" | "stop" | "remove";
 
 /** Why a guest's memory came from a file. */
 export type RestoreReason = "clone" | "restore" | "resume";

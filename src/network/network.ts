@@ -195,6 +195,7 @@ class Manager implements NetworkManager {
         upstreams: this.options.upstreams?.map(parseServer).filter((one) => one !== undefined),
         hostAddresses: () => this.addresses,
         nft: (transaction, signal) => this.realm.nftIn(plan.netns, transaction, signal),
+        arrival: async () => await this.options.onArrival?.(lease.vmId),
         warn: this.warn,
       },
       lease.policy,

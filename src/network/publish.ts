@@ -10,6 +10,8 @@ import type { PublishedPort } from "../model/policy.ts";
 
 /** Opens connections and sockets on the guest's side. */
 export interface GuestSide {
+  /** Called when something arrives for the guest; resolves once the guest can take it. */
+  arrival(): Promise<void>;
   /** TCP to a port of the guest. */
   connect(port: number): Promise<Socket>;
   /** A datagram socket on the guest's side, connected to nothing. */
@@ -66,8 +68,15 @@ function join(one: Socket, other: Socket): void {
   }
 }
 
-/** Accept connections and join each with one that `open` makes. */
-function relay(server: Server, open: () => Promise<Socket>): Listener {
+/**
+ * Accept connections and join each with one that `open` makes.
+ * @param onData called for whatever passes
+ */
+function relay(
+  server: Server,
+  open: () => Promise<Socket>,
+  onData: () => void = () => undefined,
+): Listener {
   const sockets = new Set<Socket>();
   const track = (socket: Socket): void => {
     sockets.add(socket);
@@ -91,6 +100,8 @@ function relay(server: Server, open: () => Promise<Socket>): Listener {
         track(other);
         socket.setNoDelay(true);
         other.setNoDelay(true);
+        socket.on("data", onData);
+        other.on("data", onData);
         join(socket, other);
       },
       // The other side does not listen: as if this port were closed.
@@ -116,7 +127,15 @@ async function publishTcp(port: PublishedPort, guest: GuestSide): Promise<Listen
       resolve,
     );
   });
-  return relay(server, () => guest.connect(port.guestPort));
+  return relay(
+    server,
+    async () => {
+      await guest.arrival();
+      return await guest.connect(port.guestPort);
+    },
+    // What comes on a connection of a VM that has fallen asleep meanwhile waits in its socket.
+    () => void guest.arrival().catch(() => undefined),
+  );
 }
 
 /** One datagram client of a published port. */
@@ -159,7 +178,11 @@ async function publishUdp(port: PublishedPort, guest: GuestSide): Promise<Listen
       timer: setTimeout(() => forget(key), udpIdleMs).unref(),
     };
     clients.set(key, client);
-    guest.udp().then(
+    const open = async (): Promise<UdpSocket> => {
+      await guest.arrival();
+      return await guest.udp();
+    };
+    open().then(
       (socket) => {
         if (clients.get(key) !== client) {
           socket.close();
@@ -184,6 +207,7 @@ async function publishUdp(port: PublishedPort, guest: GuestSide): Promise<Listen
     const client = arrive(peer);
     if (client === undefined) return;
     if (client.socket !== undefined) {
+      void guest.arrival().catch(() => undefined);
       client.socket.send(message, port.guestPort, guest.address, () => undefined);
     } else if (client.queue.length < 16) client.queue.push(message);
   });

@@ -27,6 +27,8 @@ export interface ServiceOptions {
   hostAddresses: () => readonly string[];
   /** Apply an nftables transaction in the VM's namespace. */
   nft: (transaction: string, signal?: AbortSignal) => Promise<void>;
+  /** See {@link GuestSide.arrival}. */
+  arrival: () => Promise<void>;
   warn: (message: string) => void;
 }
 
@@ -89,6 +91,7 @@ export class Service {
     const { helper, netns, plan } = this.options;
     const guest: GuestSide = {
       address: plan.guest4,
+      arrival: this.options.arrival,
       connect: (port) => helper.connect(netns, `${plan.guest4}:${port}`, guestConnectMs),
       udp: () => helper.udp(netns, `${plan.gateway4}:0`),
     };

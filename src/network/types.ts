@@ -101,6 +101,8 @@ export interface NetworkOptions {
   upstreams?: string[];
   /** IPv6 in the guests; default: when the host has an IPv6 default route. */
   ipv6?: boolean;
+  /** Told of everything that arrives at a VM's published ports; it is handed on when that resolves. */
+  onArrival?: (vmId: string) => Promise<void>;
   /** Receives what goes wrong in the background (one sentence each). */
   onWarning?: (message: string) => void;
 }

@@ -14,6 +14,10 @@ export interface Entry {
   /** Open connections that keep an ephemeral VM. */
   holders: number;
   claim?: NodeJS.Timeout;
+  /** When somebody last used it, in milliseconds since the epoch. */
+  usedAt?: number;
+  /** Processor time of its VMM at the last look for idleness. */
+  cpuSeen?: { at: number; ms: number };
   /** From the moment nothing can be done with it any more. */
   removing?: boolean;
   /** Called at its next change of state. */

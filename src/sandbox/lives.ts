@@ -1,6 +1,6 @@
 /** What becomes of a VM once it runs: its time limit, its owner, and every way in which it ends. */
 import { messageOf } from "../model/errors.ts";
-import type { VmRecord } from "../model/vm.ts";
+import type { EndAction, VmRecord } from "../model/vm.ts";
 import { tearDown } from "./bring-up.ts";
 import type { LiveGuest } from "./bring-up.ts";
 import { removeDamaged } from "./damaged.ts";
@@ -88,15 +88,27 @@ export class Lives extends VmTable {
     if (record.timeoutAt === undefined) return;
     const left = Math.max(0, Date.parse(record.timeoutAt) - Date.now());
     entry.timeout = setTimeout(() => {
-      this.log.info(`${record.id}: its time limit has passed; stopping it`);
+      const action = record.onTimeout ?? "stop";
+      this.log.info(`${record.id}: its time limit has passed; ${action}`);
       // Before anything of it ends: whoever sees that asks why.
-      record.stopReason = "time-limit";
-      this.stop(record.id).catch((error: unknown) => {
+      if (action !== "suspend") record.stopReason = "time-limit";
+      this.end(entry, action).catch((error: unknown) => {
         if (entry.guest !== undefined) delete record.stopReason;
-        this.log.error(`${record.id}: cannot stop it at its time limit`, error);
+        this.log.error(`${record.id}: cannot ${action} it at its time limit`, error);
       });
     }, left);
   }
+
+  /** Do with a VM what is to be done with it when its time is over. */
+  async end(entry: Entry, action: EndAction): Promise<void> {
+    const { id } = entry.record;
+    if (action === "remove") return await this.remove(id, true);
+    if (action === "stop") return await this.stop(id);
+    if (entry.guest !== undefined) await this.suspend(entry);
+  }
+
+  /** Puts a VM to sleep. */
+  suspend: (entry: Entry) => Promise<void> = async () => await Promise.resolve();
 
   /**
    * Keep an ephemeral VM for as long as the returned function has not been called.

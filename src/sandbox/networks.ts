@@ -26,9 +26,11 @@ function needsCard(policy: NetworkPolicy, ports: readonly PublishedPort[]): bool
  * card, which is said; one whose policy asks for something to be reachable is refused.
  */
 export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
+  let arrival = async (_vmId: string): Promise<void> => await Promise.resolve();
   const manager: NetworkManager = createNetworkManager({
     dir: layout.network,
     helper: networkHelperBinary(),
+    onArrival: async (vmId) => await arrival(vmId),
     onWarning: (message) => log.error(`network: ${message}`),
   });
   let probed: Promise<NetworkProbe> | undefined;
@@ -71,6 +73,9 @@ export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
         log.error(`${vmId}: ${reason}`);
         return reason;
       }
+    },
+    onArrival: (call) => {
+      arrival = call;
     },
     isUp: (vmId) => manager.isUp(vmId),
     update: (vmId, policy) => manager.update(vmId, policy),

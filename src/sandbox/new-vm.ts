@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import type { CreateRequest } from "../model/api.ts";
-import type { VmRecord, VmSpec } from "../model/vm.ts";
+import type { DiskAttachment, VmRecord, VmSpec } from "../model/vm.ts";
 import { together } from "../util/together.ts";
 import type { BootFiles, DriverChoice, PreparedBase, Stages, Work } from "./stages.ts";
 
@@ -56,6 +56,8 @@ export function newRecord(
     policy: request.policy,
     ports: request.ports,
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    ...(request.onTimeout && { onTimeout: request.onTimeout }),
+    ...(request.idle && { idle: request.idle }),
     ephemeral: request.ephemeral,
     machineId: randomBytes(16).toString("hex"),
     timings: {},
@@ -72,14 +74,21 @@ export function setBootFiles(spec: VmSpec, boot: BootFiles): void {
   }
 }
 
-/** Disks and boot files for a new VM, noted in its record. */
+/** The disks of a VM's kernel, which come last. */
+export function kernelDisks(spec: VmSpec): DiskAttachment[] {
+  return spec.disks.filter(({ role }) => role === "modules");
+}
+
+/**
+ * Disk image and boot files for a new VM, noted in its record.
+ * @returns absolute path of the disk image
+ */
 export async function prepareVm(
   record: VmRecord,
   request: CreateRequest,
   stages: Stages,
   work: Work,
-): Promise<void> {
-  const { spec } = record;
+): Promise<string> {
   const [prepared, boot] = await together<[PreparedBase, BootFiles]>(
     work.signal,
     (signal) => stages.prepareBase(request, record.id, { ...work, signal }),
@@ -87,17 +96,31 @@ export async function prepareVm(
   );
   if (prepared.image !== undefined) record.image = prepared.image;
   if (prepared.runtime !== undefined) record.runtime = prepared.runtime;
-  if (request.diskMode === "flat") {
+  setBootFiles(record.spec, boot);
+  return prepared.rootfs;
+}
+
+/** The VM's own disk, new, between the shared one and its kernel's. */
+export async function makeDisks(
+  record: VmRecord,
+  base: string,
+  flat: boolean,
+  stages: Stages,
+  work: Work,
+): Promise<void> {
+  const { spec } = record;
+  const last = kernelDisks(spec);
+  if (flat) {
     const root = join(spec.dir, "root.ext4");
-    await stages.cloneRoot(prepared.rootfs, root, record.diskSizeBytes, work.signal);
-    spec.disks = [{ role: "root", path: root, readonly: false }];
-  } else {
-    const upper = join(spec.dir, "upper.ext4");
-    await stages.createUpper(upper, record.diskSizeBytes);
-    spec.disks = [
-      { role: "base", path: prepared.rootfs, readonly: true },
-      { role: "upper", path: upper, readonly: false },
-    ];
+    await stages.cloneRoot(base, root, record.diskSizeBytes, work.signal);
+    spec.disks = [{ role: "root", path: root, readonly: false }, ...last];
+    return;
   }
-  setBootFiles(spec, boot);
+  const upper = join(spec.dir, "upper.ext4");
+  await stages.createUpper(upper, record.diskSizeBytes);
+  spec.disks = [
+    { role: "base", path: base, readonly: true },
+    { role: "upper", path: upper, readonly: false },
+    ...last,
+  ];
 }

@@ -61,6 +61,7 @@ const request: CreateRequest = {
   ports: [],
   isolation: { seccomp: true, pidNamespace: true, cgroup: true, networkNamespace: true },
   pull: "missing",
+  warm: false,
   ephemeral: false,
 };
 
@@ -80,6 +81,7 @@ function stages(changes: Partial<Stages> = {}): Stages {
     networks: {
       attach: async () => ({}),
       resume: async () => undefined,
+      onArrival: () => undefined,
       isUp: () => false,
       update: async () => undefined,
       detach: async () => nothing,

@@ -10,7 +10,7 @@ import type { LiveGuest } from "./bring-up.ts";
 import type { Entry } from "./entry.ts";
 import { Lives, countFromNow } from "./lives.ts";
 import { Mutex } from "./mutex.ts";
-import { newRecord, prepareVm, setBootFiles } from "./new-vm.ts";
+import { makeDisks, newRecord, prepareVm, setBootFiles } from "./new-vm.ts";
 import { recover } from "./recovery.ts";
 import { interrupted, notFound, notRunning, notStopped, startInterrupted } from "./refusals.ts";
 import type { Work } from "./stages.ts";
@@ -25,8 +25,25 @@ export interface Maker {
   bringUp(record: VmRecord, work: Work): Promise<LiveGuest>;
 }
 
+/** Starts of VMs from templates; see snapshots/templates.ts. */
+export interface WarmStarts {
+  start(
+    record: VmRecord,
+    plan: { base: string; flat: boolean },
+    work: Work,
+  ): Promise<LiveGuest | undefined>;
+  wanted(record: VmRecord, plan: { base: string; flat: boolean }): Promise<void>;
+}
+
 /** The composer's public face; the daemon serves exactly this. */
 export class Sandboxes extends Lives {
+  /** Starts VMs from templates, and keeps those. */
+  warm: WarmStarts | undefined;
+  /** Whether a VM is being made or started. */
+  get starting(): boolean {
+    return [...this.entries.values()].some(({ busy }) => busy !== undefined);
+  }
+
   /** Wakes a sleeping VM. */
   wake: (entry: Entry) => Promise<void> = async () => await Promise.resolve();
 
@@ -50,10 +67,19 @@ export class Sandboxes extends Lives {
         record: (id, dir) => newRecord(id, dir, request, choice),
         bringUp: async (record, own) => {
           const since = performance.now();
-          await prepareVm(record, request, this.stages, own);
+          const flat = request.diskMode === "flat";
+          const base = await prepareVm(record, request, this.stages, own);
+          const plan = { base, flat };
+          const warm = request.warm && request.rootfs === undefined;
+          record.timings["prepare"] = Math.round(performance.now() - since);
+          const guest = warm ? await this.warm?.start(record, plan, own) : undefined;
+          if (guest !== undefined) return guest;
+          await makeDisks(record, base, flat, this.stages, own);
           await this.records.save(record);
           record.timings["prepare"] = Math.round(performance.now() - since);
-          return await this.bringUp(record, own);
+          const booted = await this.bringUp(record, own);
+          if (warm) await this.warm?.wanted(record, plan);
+          return booted;
         },
       },
       { ...work, ...(request.host && { host: request.host }) },

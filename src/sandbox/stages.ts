@@ -58,6 +58,8 @@ export interface Networks {
    * @returns why it is not served in full; undefined when it is
    */
   resume(vmId: string, policy: NetworkPolicy, ports: PublishedPort[]): Promise<string | undefined>;
+  /** Who is told of everything that arrives at published ports, before it is handed on. */
+  onArrival(call: (vmId: string) => Promise<void>): void;
   /** Whether the VM's network is there. */
   isUp(vmId: string): boolean;
   update(vmId: string, policy: NetworkPolicy): Promise<void>;

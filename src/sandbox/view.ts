@@ -19,6 +19,8 @@ export function viewOf(record: VmRecord): VmView {
     ...optional("startedAt"),
     ...optional("timeoutAt"),
     ...optional("timeoutMs"),
+    ...optional("onTimeout"),
+    ...optional("idle"),
     ...optional("stopReason"),
     ...optional("image"),
     ...optional("runtime"),

@@ -48,6 +48,15 @@ const hostSchema = z.strictObject({
 /** The body of `POST /v1/vms/ID/start`. */
 export const startSchema = z.strictObject({ host: hostSchema.optional() });
 
+const endAction = z.enum(["suspend", "stop", "remove"]);
+const idleSchema = z.strictObject({
+  ms: z
+    .int()
+    .min(1000)
+    .max(2 ** 31 - 1),
+  action: endAction,
+});
+
 export const createSchema = z.strictObject({
   image: text(4096).min(1).optional(),
   runtime: text(64).min(1).optional(),
@@ -75,6 +84,8 @@ export const createSchema = z.strictObject({
     .min(1)
     .max(2 ** 31 - 1)
     .optional(),
+  onTimeout: endAction.optional(),
+  idle: idleSchema.optional(),
   isolation: z.strictObject({
     seccomp: z.boolean(),
     pidNamespace: z.boolean(),
@@ -86,6 +97,7 @@ export const createSchema = z.strictObject({
   registry: registryAccessSchema.optional(),
   host: hostSchema.optional(),
   init: absolutePath.optional(),
+  warm: z.boolean().default(false),
   ephemeral: z.boolean(),
 });
 
@@ -102,6 +114,8 @@ const cloneSchema = z.strictObject({
   policy: policySchema.optional(),
   ports: list(publishedPortSchema, 256),
   timeoutMs: createSchema.shape.timeoutMs,
+  onTimeout: endAction.optional(),
+  idle: idleSchema.optional(),
   isolation: isolationSchema,
   ephemeral: z.boolean(),
   cold: z.boolean(),

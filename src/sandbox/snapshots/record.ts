@@ -114,6 +114,8 @@ export function cloneRecord(
     policy: request.policy ?? (from.card || request.cold ? from.policy : noCard(from.policy)),
     ports: request.ports,
     ...(request.timeoutMs === undefined ? {} : { timeoutMs: request.timeoutMs }),
+    ...(request.onTimeout && { onTimeout: request.onTimeout }),
+    ...(request.idle && { idle: request.idle }),
     ephemeral: request.ephemeral,
     machineId: randomBytes(16).toString("hex"),
     ...(from.id === "" ? {} : { snapshot: from.id }),

@@ -39,6 +39,13 @@ export class Sleep {
     this.sandboxes = sandboxes;
     this.store = store;
     sandboxes.wake = async (entry) => await this.wakeUp(entry, ALONE);
+    sandboxes.stages.networks.onArrival(async (vmId) => {
+      const entry = sandboxes.entries.get(vmId);
+      if (entry === undefined) return;
+      entry.usedAt = Date.now();
+      if (isAsleep(entry)) await this.wakeUp(entry, ALONE);
+    });
+    sandboxes.suspend = async (entry) => void (await this.suspend(entry.record.id, ALONE));
     sandboxes.forgetMemory = async (record) => await this.forgetMemory(record);
   }
 
@@ -241,6 +248,7 @@ export class Sleep {
    */
   async channel(ref: string, wake: boolean, signal: AbortSignal): Promise<AgentChannel> {
     const entry = this.sandboxes.find(ref);
+    entry.usedAt = Date.now();
     for (;;) {
       signal.throwIfAborted();
       if (isAsleep(entry)) {
