@@ -68,29 +68,29 @@ class Cloning {
     const stop = new AbortController();
     const own: Work = { ...work, signal: AbortSignal.any([work.signal, stop.signal]) };
     const numbers = Array.from({ length: this.request.count }, (_, index) => index + 1);
-    const made: VmView[] = [];
+    // By number, whichever is ready first.
+    const views: (VmView | undefined)[] = [];
+    const all = (): VmView[] => views.filter((view) => view !== undefined);
     let failure: unknown;
     const worker = async (): Promise<void> => {
       for (let next = numbers.shift(); next !== undefined; next = numbers.shift()) {
         try {
-          made.push(await this.one(next, reason, own, onId));
+          views[next - 1] = await this.one(next, reason, own, onId);
         } catch (error) {
           failure ??= error;
           stop.abort(error);
           return;
         }
         const total = this.request.count;
-        work.progress({ phase: "clone", done: made.length, total, unit: "entries" });
+        work.progress({ phase: "clone", done: all().length, total, unit: "entries" });
       }
     };
     // The first alone: every other one would read for itself what it makes shareable.
     const workers = this.cold || (await this.isShareable()) ? AT_ONCE : 1;
     if (workers === 1 && numbers.length > 1) await this.onlyFirst(numbers, worker);
     await Promise.all(Array.from({ length: Math.min(AT_ONCE, numbers.length) }, worker));
-    if (failure === undefined) {
-      return made.toSorted((a, b) => a.createdAt.localeCompare(b.createdAt));
-    }
-    for (const { id } of made) await this.sandboxes.remove(id, true);
+    if (failure === undefined) return all();
+    for (const { id } of all()) await this.sandboxes.remove(id, true);
     throw failure;
   }
 
