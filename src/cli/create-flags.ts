@@ -96,7 +96,7 @@ export function addCreateFlags(target: Command): Command {
     .option("--platform <os/arch>", "platform of a multi-platform image")
     .option("--ca-file <path>", "certificates of registries' authorities besides the system's")
     .option("--init [path]", "boot the image's own init (default path: /sbin/init)")
-    .option("--no-warm", "boot, although a template of the image may be there")
+    .option("--warm", "start from a template of the image where there is one, and make one")
     .option("--no-seccomp", "leave the VMM's seccomp filter off")
     .option("--no-pid-ns", "leave the VMM in this PID namespace")
     .option("--no-cgroup", "leave the VMM out of a cgroup of its own")
@@ -169,8 +169,7 @@ export function createOptions(flags: CreateFlags): CreateOptions {
     platform: flags.platform,
     caFile: flags.caFile,
     init: flags.init,
-    // Commander's default for --no-… is true, which would override the environment.
-    warm: flags.warm === false ? false : undefined,
+    warm: flags.warm,
     seccomp: flags.seccomp,
     pidNamespace: flags.pidNs,
     cgroup: flags.cgroup,

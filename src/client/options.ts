@@ -79,7 +79,7 @@ export interface CreateOptions extends NetworkOptions {
   caFile?: string;
   /** Boot the image's own init: true for /sbin/init, or its path in the guest. */
   init?: boolean | string;
-  /** May start from a template of its image; default true, unless VMSAN_WARM is `off`. */
+  /** May start from a template of its image, and have one made; default whether VMSAN_WARM is `on`. */
   warm?: boolean;
   /** Remove the VM as soon as this process lets go of it. */
   ephemeral?: boolean;
@@ -209,7 +209,7 @@ export function createRequest(options: CreateOptions): CreateRequest {
     registry: registryAccess(options.caFile),
     host: hostWishes(),
     ...(init === undefined || init === false ? {} : { init }),
-    warm: options.warm ?? !["off", "0"].includes(process.env["VMSAN_WARM"] ?? ""),
+    warm: options.warm ?? process.env["VMSAN_WARM"] === "on",
     ephemeral: options.ephemeral ?? false,
   };
 }
