@@ -242,7 +242,7 @@ test("killed at 30 random moments and run again: complete, nothing half made, no
     }
   }
   expect(cut).toBeGreaterThan(5);
-});
+}, 240_000);
 
 describe("bundles", () => {
   let other: Layout;

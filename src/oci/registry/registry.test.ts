@@ -269,7 +269,7 @@ describe.skipIf(!tools)("two processes", () => {
     const pulled = await resolveImage(parseImageSource(reference), { store });
     await verifyDiffIds(pulled, store);
     expect(readdirSync(join(store.dir, "partial"))).toEqual([]);
-  });
+  }, 240_000);
 });
 
 describe.skipIf(!tools)("through a proxy", () => {
