@@ -1,19 +1,16 @@
 /** The table of Docker users' habits (docs/docker.md), run row by row: it cannot say what is not so. */
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { habits, refusalOf, wordsOf } from "../../scripts/lib/docker-habits.ts";
+import { installation, temporary } from "../fixtures/ladder.ts";
 import { busyboxLayer, tool, umociImage } from "./images.ts";
-import { freshDir, removeDir, vmsan, vmsanOk } from "./support.ts";
+import { vmsan, vmsanOk } from "./support.ts";
 
-let dir = "";
-let work = "";
+const here = installation("kernel");
+const work = temporary();
 beforeAll(async () => {
-  dir = await freshDir(["kernels", "initramfs", "probes"]);
-  work = await mkdtemp(join(tmpdir(), "vmsan-habits-"));
-  const layout = await umociImage(join(work, "alpine"), [busyboxLayer], { cmd: ["sh"] });
-  const archive = join(work, "alpine.tar");
+  const layout = await umociImage(join(work.path, "alpine"), [busyboxLayer], { cmd: ["sh"] });
+  const archive = join(work.path, "alpine.tar");
   await tool(
     "skopeo",
     "copy",
@@ -21,12 +18,8 @@ beforeAll(async () => {
     layout,
     `docker-archive:${archive}:alpine:latest`,
   );
-  await vmsanOk(["image", "load", "-i", archive], { dir });
-  await vmsanOk(["create", "--name", "web", "--memory", "256", "--from-image", "alpine"], { dir });
-});
-afterAll(async () => {
-  await removeDir(dir);
-  await rm(work, { recursive: true, force: true });
+  await vmsanOk(["image", "load", "-i", archive], here);
+  await vmsanOk(["create", "--name", "web", "--memory", "256", "--from-image", "alpine"], here);
 });
 
 /** Registries cannot be reached; a shorter life for what would go on (`logs -f`). */
@@ -38,12 +31,20 @@ for (const [about, rows] of Object.entries(habits)) {
       const words = wordsOf(habit);
       const follows = words.includes("-f") && words[0] === "logs";
       const outcome = await vmsan(words, {
-        dir,
+        dir: here.dir,
         ...(habit.input === undefined ? {} : { input: habit.input }),
         ...(habit.offline === true ? { env: unreachable } : {}),
-        // What follows for ever has said enough with its first lines.
+        // What follows for ever has said enough once what is wanted was among it.
         ...(follows
-          ? { onProcess: (child) => child.stdout?.once("data", () => child.kill("SIGINT")) }
+          ? {
+              onProcess: (child) => {
+                let said = "";
+                child.stdout?.on("data", (chunk: Buffer) => {
+                  said += chunk.toString();
+                  if (habit.prints?.test(said) !== false) child.kill("SIGINT");
+                });
+              },
+            }
           : {}),
       });
       if (habit.prints !== undefined) {

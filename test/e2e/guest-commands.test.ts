@@ -5,28 +5,20 @@ import { createHash, randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import { createConnection, createServer } from "node:net";
 import type { AddressInfo, Server } from "node:net";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { text } from "node:stream/consumers";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { errorCode, freshDir, removeDir, vmsan, vmsanBin, vmsanJson, vmsanOk } from "./support.ts";
+import { describe, expect, test } from "vitest";
+import { booted, installation, temporary } from "../fixtures/ladder.ts";
+import { errorCode, vmsan, vmsanBin, vmsanJson, vmsanOk } from "./support.ts";
 
-let dir = "";
-let work = "";
-beforeAll(async () => {
-  dir = await freshDir(["kernels", "runtimes", "initramfs", "probes", "rootfs", "images"]);
-  work = fs.mkdtempSync(join(tmpdir(), "vmsan-commands-"));
-  await vmsanOk(["create", "--name", "box", "--memory", "256"], { dir });
-});
-afterAll(async () => {
-  await removeDir(dir);
-  fs.rmSync(work, { recursive: true });
-});
+const here = installation("base");
+const work = temporary();
+booted(here, { memory: 256, name: "box" });
 
 const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
 const environment = (): NodeJS.ProcessEnv => ({
   ...process.env,
-  VMSAN_DIR: dir,
+  VMSAN_DIR: here.dir,
   PATH: `${dirname(vmsanBin)}:${process.env["PATH"]}`,
 });
 
@@ -34,7 +26,7 @@ const environment = (): NodeJS.ProcessEnv => ({
 async function bash(script: string): Promise<{ code: number | null; out: string; err: string }> {
   const child = spawn("timeout", ["-k", "1", "60", "bash", "-c", script], {
     env: environment(),
-    cwd: work,
+    cwd: work.path,
     stdio: ["ignore", "pipe", "pipe"],
   });
   const [out, err, code] = await Promise.all([
@@ -84,7 +76,7 @@ function session(args: string[]): {
 const running = async (): Promise<string[]> => {
   const { commands } = await vmsanJson<{ commands: { running: boolean; argv: string[] }[] }>(
     ["ps", "box"],
-    { dir },
+    here,
   );
   return commands.filter((one) => one.running).map(({ argv }) => argv.join(" "));
 };
@@ -146,7 +138,7 @@ describe("exec never hangs, whatever its descriptors are", () => {
 
 test("exec --json has everything in one object", async () => {
   const reply = await vmsan(["exec", "--json", "box", "sh", "-c", "echo a; echo b >&2; exit 3"], {
-    dir,
+    dir: here.dir,
   });
   expect(reply.code).toBe(3);
   expect(JSON.parse(reply.stdout.toString())).toMatchObject({
@@ -157,7 +149,7 @@ test("exec --json has everything in one object", async () => {
     stdout: "a\n",
     stderr: "b\n",
   });
-  expect(await vmsanJson(["exec", "box", "printf", "\\377\\0"], { dir })).toMatchObject({
+  expect(await vmsanJson(["exec", "box", "printf", "\\377\\0"], here)).toMatchObject({
     encoding: "base64",
     stdout: Buffer.from([255, 0]).toString("base64"),
   });
@@ -175,44 +167,44 @@ test("the first interrupt is the command's, the second one kills all of it", asy
 
 describe("detached commands", () => {
   const start = async (...argv: string[]): Promise<string> =>
-    (await vmsanOk(["exec", "-d", "box", ...argv], { dir })).trim();
+    (await vmsanOk(["exec", "-d", "box", ...argv], here)).trim();
 
   test("are listed, awaited, and say what they said", async () => {
     const id = await start("sh", "-c", "seq 1 100; echo err >&2; exit 6");
     expect(id).toMatch(/^[0-9a-f]{16}$/);
-    expect((await vmsan(["wait", "box", id], { dir })).code).toBe(6);
-    const logs = await vmsan(["logs", "box", id], { dir });
+    expect((await vmsan(["wait", "box", id], here)).code).toBe(6);
+    const logs = await vmsan(["logs", "box", id], here);
     expect(logs.stdout.toString()).toBe(
       Array.from({ length: 100 }, (_, i) => `${i + 1}\n`).join(""),
     );
     expect(logs.stderr).toBe("err\n");
-    expect(await vmsanOk(["logs", "box", id, "--tail", "2"], { dir })).toBe("99\n100\n");
-    expect(await vmsanJson(["logs", "box", id], { dir })).toMatchObject({ stderr: "err\n" });
-    expect(await vmsanOk(["logs", "box", id, "--since", "1h"], { dir })).toContain("100\n");
-    expect(await vmsanOk(["logs", "box", id, "--since", "2999-01-01"], { dir })).toBe("");
-    expect(await vmsanOk(["ps", "box"], { dir })).toMatch(new RegExp(`^${id} .*exited 6`, "m"));
+    expect(await vmsanOk(["logs", "box", id, "--tail", "2"], here)).toBe("99\n100\n");
+    expect(await vmsanJson(["logs", "box", id], here)).toMatchObject({ stderr: "err\n" });
+    expect(await vmsanOk(["logs", "box", id, "--since", "1h"], here)).toContain("100\n");
+    expect(await vmsanOk(["logs", "box", id, "--since", "2999-01-01"], here)).toBe("");
+    expect(await vmsanOk(["ps", "box"], here)).toMatch(new RegExp(`^${id} .*exited 6`, "m"));
   });
 
   test("are followed while they run, and killed with all they started", async () => {
     const id = await start("sh", "-c", "echo one; sleep 0.5; echo two; sleep 98771 & sleep 98771");
     const { see, ended } = session(["logs", "box", id, "-f"]);
     await see("one\ntwo\n");
-    expect(await vmsanOk(["logs", "box", id], { dir })).toBe("one\ntwo\n");
+    expect(await vmsanOk(["logs", "box", id], here)).toBe("one\ntwo\n");
     expect(await running()).toEqual([expect.stringContaining("sleep 98771")]);
-    await vmsanOk(["kill", "box", id, "-s", "KILL"], { dir });
+    await vmsanOk(["kill", "box", id, "-s", "KILL"], here);
     expect(await ended).toBe(0);
-    expect((await vmsan(["wait", "box", id], { dir })).code).toBe(137);
-    const left = await vmsan(["exec", "box", "pgrep", "-f", "sleep 9877[1]"], { dir });
+    expect((await vmsan(["wait", "box", id], here)).code).toBe(137);
+    const left = await vmsan(["exec", "box", "pgrep", "-f", "sleep 9877[1]"], here);
     expect([left.code, left.stdout.toString()]).toEqual([1, ""]);
     expect(await running()).toEqual([]);
   });
 
   test("what is not there is an error", async () => {
-    expect(await errorCode(["logs", "box", "0123456789abcdef"], { dir })).toBe(
+    expect(await errorCode(["logs", "box", "0123456789abcdef"], here)).toBe(
       "ERR_AGENT_STREAM_NOT_FOUND",
     );
-    expect(await errorCode(["wait", "box", "nonsense"], { dir })).toBe("ERR_VALIDATION_FLAGS");
-    expect(await errorCode(["kill", "box", "0123456789abcdef", "-s", "NO"], { dir })).toMatch(
+    expect(await errorCode(["wait", "box", "nonsense"], here)).toBe("ERR_VALIDATION_FLAGS");
+    expect(await errorCode(["kill", "box", "0123456789abcdef", "-s", "NO"], here)).toMatch(
       /^ERR_VALIDATION_/,
     );
   });
@@ -220,7 +212,7 @@ describe("detached commands", () => {
 
 describe("copies", () => {
   test("a tree goes up and comes back as it was", async () => {
-    const top = join(work, "tree");
+    const top = join(work.path, "tree");
     fs.mkdirSync(join(top, "sub/empty"), { recursive: true });
     fs.writeFileSync(join(top, "sub/exe"), randomBytes(300_000), { mode: 0o755 });
     fs.writeFileSync(join(top, "-rf *\n"), "odd name", { mode: 0o600 });
@@ -229,8 +221,8 @@ describe("copies", () => {
     const holes = fs.openSync(join(top, "sparse"), "w");
     fs.writeSync(holes, "end", 50_000_000);
     fs.closeSync(holes);
-    await vmsanOk(["upload", "box", top, "-d", "/tmp/"], { dir });
-    await vmsanOk(["download", "box", "/tmp/tree", join(work, "back")], { dir });
+    await vmsanOk(["upload", "box", top, "-d", "/tmp/"], here);
+    await vmsanOk(["download", "box", "/tmp/tree", join(work.path, "back")], here);
     const compared = await bash(`
       diff -r --no-dereference tree back &&
       cmp <(cd tree; find . -printf '%p %y %m %l %n\\n' | sort) <(cd back; find . -printf '%p %y %m %l %n\\n' | sort) &&
@@ -240,39 +232,42 @@ describe("copies", () => {
 
   test("to standard output and from standard input", async () => {
     const bytes = randomBytes(1_000_000);
-    await vmsanOk(["upload", "box", "-", "-d", "/tmp/one"], { dir, input: bytes });
-    const down = await vmsan(["download", "box", "/tmp/one", "-"], { dir });
+    await vmsanOk(["upload", "box", "-", "-d", "/tmp/one"], { dir: here.dir, input: bytes });
+    const down = await vmsan(["download", "box", "/tmp/one", "-"], here);
     expect([down.code, sha256(down.stdout)]).toEqual([0, sha256(bytes)]);
-    const again = await vmsan(["cp", "box:/tmp/one", "-"], { dir });
+    const again = await vmsan(["cp", "box:/tmp/one", "-"], here);
     expect(sha256(again.stdout)).toBe(sha256(bytes));
-    await vmsanOk(["cp", "-", "box:/tmp/two"], { dir, input: "two" });
-    expect(await vmsanOk(["exec", "box", "cat", "/tmp/two"], { dir })).toBe("two");
+    await vmsanOk(["cp", "-", "box:/tmp/two"], { dir: here.dir, input: "two" });
+    expect(await vmsanOk(["exec", "box", "cat", "/tmp/two"], here)).toBe("two");
     expect((await bash("vmsan download box /tmp/one - | head -c 3 | wc -c")).out).toBe("3\n");
   });
 
   test("belong to whom they should, and fail without leaving anything", async () => {
-    fs.writeFileSync(join(work, "mine"), "mine");
-    await vmsanOk(["upload", "box", join(work, "mine"), "-d", "/tmp/theirs", "-u", "1234:5678"], {
-      dir,
-    });
-    expect(await vmsanOk(["exec", "box", "stat", "-c", "%u:%g", "/tmp/theirs"], { dir })).toBe(
+    fs.writeFileSync(join(work.path, "mine"), "mine");
+    await vmsanOk(
+      ["upload", "box", join(work.path, "mine"), "-d", "/tmp/theirs", "-u", "1234:5678"],
+      {
+        dir: here.dir,
+      },
+    );
+    expect(await vmsanOk(["exec", "box", "stat", "-c", "%u:%g", "/tmp/theirs"], here)).toBe(
       "1234:5678\n",
     );
     for (const args of [
-      ["upload", "box", join(work, "none"), "-d", "/tmp/x"],
-      ["upload", "box", join(work, "mine"), "-d", "/proc/x"],
-      ["upload", "box", join(work, "mine"), "-d", "/root/x", "-u", "1234"],
-      ["download", "box", "/none", join(work, "x")],
-      ["download", "box", "/etc/shadow", join(work, "x"), "-u", "1234"],
-      ["download", "box", "/tmp/theirs", join(work, "no/such/dir/x")],
+      ["upload", "box", join(work.path, "none"), "-d", "/tmp/x"],
+      ["upload", "box", join(work.path, "mine"), "-d", "/proc/x"],
+      ["upload", "box", join(work.path, "mine"), "-d", "/root/x", "-u", "1234"],
+      ["download", "box", "/none", join(work.path, "x")],
+      ["download", "box", "/etc/shadow", join(work.path, "x"), "-u", "1234"],
+      ["download", "box", "/tmp/theirs", join(work.path, "no/such/dir/x")],
     ]) {
-      expect(await errorCode(args, { dir }), args.join(" ")).toMatch(/^ERR_AGENT_/);
+      expect(await errorCode(args, here), args.join(" ")).toMatch(/^ERR_AGENT_/);
     }
-    expect(fs.existsSync(join(work, "x"))).toBe(false);
-    expect(fs.readdirSync(work).filter((name) => name.startsWith("."))).toEqual([]);
+    expect(fs.existsSync(join(work.path, "x"))).toBe(false);
+    expect(fs.readdirSync(work.path).filter((name) => name.startsWith("."))).toEqual([]);
     expect(
       await vmsanOk(["exec", "--sudo", "box", "find", "/tmp", "/root", "-name", "*vmsan*"], {
-        dir,
+        dir: here.dir,
       }),
     ).toBe("");
   });
@@ -332,17 +327,17 @@ describe("ports", () => {
     const client = `
       use IO::Socket::INET;
       my $c = IO::Socket::INET->new("127.0.0.1:7778") or die; print $c "hello"; shutdown $c, 1; print <$c>`;
-    expect(await vmsanOk(["exec", "box", "perl", "-e", client], { dir })).toBe("HELLO");
+    expect(await vmsanOk(["exec", "box", "perl", "-e", client], here)).toBe("HELLO");
     forward.child.kill("SIGTERM");
     expect(await forward.ended).toBe(143);
-    expect((await vmsan(["exec", "box", "perl", "-e", client], { dir })).code).not.toBe(0);
+    expect((await vmsan(["exec", "box", "perl", "-e", client], here)).code).not.toBe(0);
     server.close();
     await expect.poll(running, { timeout: 20_000 }).toEqual([]);
   });
 });
 
 test("--init boots the image's own init, with the agent beside it", async () => {
-  const tree = join(work, "init");
+  const tree = join(work.path, "init");
   for (const name of ["bin", "sbin", "etc", "tmp"])
     fs.mkdirSync(join(tree, name), { recursive: true });
   fs.copyFileSync("/bin/busybox", join(tree, "bin/busybox"));
@@ -354,31 +349,30 @@ test("--init boots the image's own init, with the agent beside it", async () => 
     '::sysinit:/bin/sh -c "echo ran >/tmp/mark"\n::respawn:/bin/sleep 1000\n',
   );
   expect((await bash("tar -C init -cf init.tar .")).code).toBe(0);
-  const image = `rootfs:${join(work, "init.tar")}`;
+  const image = `rootfs:${join(work.path, "init.tar")}`;
   await vmsanOk(["create", "--from-image", image, "--init", "--name", "init", "--memory", "256"], {
-    dir,
+    dir: here.dir,
   });
   await expect
-    .poll(
-      async () => (await vmsan(["exec", "init", "cat", "/tmp/mark"], { dir })).stdout.toString(),
-      {
-        timeout: 30_000,
-      },
-    )
+    .poll(async () => (await vmsan(["exec", "init", "cat", "/tmp/mark"], here)).stdout.toString(), {
+      timeout: 30_000,
+    })
     .toBe("ran\n");
-  expect(await vmsanOk(["exec", "init", "cat", "/proc/1/comm"], { dir })).toBe("init\n");
-  // A number that no passwd knows: there is none.
-  expect(await vmsanOk(["exec", "-u", "1234:99", "init", "id"], { dir })).toBe("uid=1234 gid=99\n");
+  expect(await vmsanOk(["exec", "init", "cat", "/proc/1/comm"], here)).toBe("init\n");
+  // A number that no passwd knows: there is none. The group given is the only one, as in Docker.
+  expect(await vmsanOk(["exec", "-u", "1234:99", "init", "id"], here)).toBe(
+    "uid=1234 gid=99 groups=99\n",
+  );
   const limited = ["exec", "--timeout", "1s", "init", "sh", "-c", "sleep 98781 & sleep 98781"];
-  expect((await vmsan(limited, { dir })).code).toBe(124);
+  expect((await vmsan(limited, here)).code).toBe(124);
   expect(
     await vmsanOk(
       ["exec", "init", "sh", "-c", "cat /proc/[0-9]*/cmdline | /bin/busybox grep -c 9878[1] || :"],
       {
-        dir,
+        dir: here.dir,
       },
     ),
   ).toBe("0\n");
-  await vmsanOk(["stop", "init"], { dir });
-  await vmsanOk(["rm", "init"], { dir });
+  await vmsanOk(["stop", "init"], here);
+  await vmsanOk(["rm", "init"], here);
 });
