@@ -265,6 +265,11 @@ describe("native API", () => {
     expect(Buffer.compare(await readFile(join(scratch, "back")), await readFile(file))).toBe(0);
     expect((await ours.list()).map(({ id }) => id)).toEqual([vm.id]);
     expect(vm.view.labels[KEY_LABEL]).toBeUndefined();
+    expect([vm.view.pid, vm.view.rootfs.includes("/"), vm.view.kernel.includes("/")]).toEqual([
+      undefined,
+      false,
+      false,
+    ]);
   });
 
   test("the command line works through it", async () => {
@@ -367,6 +372,15 @@ describe("ports", () => {
     });
     expect([status, text]).toEqual([200, '{"a":1}']);
     expect(String(headers["x-seen"])).not.toContain(key.ours);
+    const bearer = { host, authorization: `Bearer ${key.ours}` };
+    const twice = await ask("GET", "/", { headers: bearer, key: key.ours });
+    expect([twice.status, String(twice.headers["x-seen"]).includes(key.ours)]).toEqual([
+      200,
+      false,
+    ]);
+    const own = { host, authorization: "Bearer the-guest's-own" };
+    const kept = await ask("GET", "/", { headers: own, key: key.ours });
+    expect(String(kept.headers["x-seen"])).toContain("the-guest's-own");
     const unknown = `${host.split("-", 1)[0]}-vm-00000000.localhost`;
     expect((await ask("GET", "/", { headers: { host: unknown } })).status).toBe(401);
     expect(

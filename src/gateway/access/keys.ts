@@ -26,6 +26,11 @@ const MAX_KEYS = 10_000;
  */
 const KEY = /^(?:vmsan_|e2b_)?([0-9a-f]{8})([0-9a-f]{40})$/;
 
+/** Whether a text has the form of a key, valid or not. */
+export function isKeyText(text: string): boolean {
+  return KEY.test(text);
+}
+
 const limitsSchema = z.strictObject({
   vms: z.int().min(0).optional(),
   memMib: z.int().min(0).optional(),

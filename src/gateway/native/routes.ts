@@ -1,4 +1,5 @@
 /** The table of routes: each is served and described from the same entry. */
+import { basename } from "node:path";
 import { Readable } from "node:stream";
 import type { Context } from "hono";
 import { z } from "zod";
@@ -131,10 +132,11 @@ async function create(context: RouteContext): Promise<Response> {
   );
 }
 
-/** A VM as remote callers see it: without paths of the host. */
+/** A VM as remote callers see it: without paths and processes of the host. */
 export function remoteView(view: VmView): VmView {
-  const { [KEY_LABEL]: _, ...labels } = view.labels;
-  return { ...view, labels };
+  const { [KEY_LABEL]: _key, ...labels } = view.labels;
+  const { pid: _pid, ...shown } = view;
+  return { ...shown, labels, kernel: basename(view.kernel), rootfs: basename(view.rootfs) };
 }
 
 /** All routes. */

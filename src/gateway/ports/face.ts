@@ -7,6 +7,7 @@ import type { Vm } from "../../client/vm.ts";
 import type { Vmsan } from "../../client/vmsan.ts";
 import { VmsanError, messageOf } from "../../model/errors.ts";
 import type { Gate } from "../access/gate.ts";
+import { isKeyText } from "../access/keys.ts";
 import type { Hosts } from "../http/hosts.ts";
 import type { Face } from "../http/server.ts";
 import { GATEWAY_HEADERS, admitToPort, guestPortOf } from "./access.ts";
@@ -39,9 +40,12 @@ function onward(
   const headers: Record<string, string[]> = {};
   for (let i = 0; i + 1 < raw.length; i += 2) {
     const name = raw[i] ?? "";
+    const value = raw[i + 1] ?? "";
     const lower = name.toLowerCase();
     if (HOP_BY_HOP.has(lower) || named.has(lower) || dropped.has(lower)) continue;
-    (headers[name] ??= []).push(raw[i + 1] ?? "");
+    // A key of the gateway's where a guest would read its own credentials.
+    if (lower === "authorization" && isKeyText(value.replace(/^bearer +/i, ""))) continue;
+    (headers[name] ??= []).push(value);
   }
   return headers;
 }
