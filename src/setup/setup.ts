@@ -6,7 +6,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { access } from "node:fs/promises";
-import { ensureKernel, hostArch, listKernels } from "../boot/kernel.ts";
+import { ensureKernel, ensureModulesDisk, hostArch, listKernels } from "../boot/kernel.ts";
 import { VmsanError, asVmsanError, type ErrorInfo } from "../model/errors.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import { ensureRuntime, findRuntime, readCatalogue, type Runtime } from "../runtimes/index.ts";
@@ -172,7 +172,11 @@ function kernelItem(options: SetupOptions): Item {
     name: "kernel",
     look: async () => {
       const kernels = await listKernels(layout.kernels);
-      const ready = kernels.length > 0;
+      const [current] = kernels;
+      // A kernel that an earlier version stored may lack the disk of its modules.
+      const ready =
+        current !== undefined &&
+        (current.modulesDisk !== undefined || current.modules.length === 0);
       return {
         name: "kernel",
         state: ready ? "ready" : "missing",
@@ -183,7 +187,9 @@ function kernelItem(options: SetupOptions): Item {
     },
     make: async () => {
       if (options.offline === true) throw offlineError("a kernel");
-      return (await ensureKernel({ dir: layout.kernels, ...context(options) })).version;
+      const kernel = await ensureKernel({ dir: layout.kernels, ...context(options) });
+      const whole = { dir: layout.kernels, fetch: true, ...context(options) };
+      return (await ensureModulesDisk(kernel, whole)).version;
     },
   };
 }

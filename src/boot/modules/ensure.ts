@@ -53,6 +53,8 @@ const inVain = new Map<string, string>();
 export interface EnsureModulesOptions {
   /** Directory of the kernel store. */
   dir: string;
+  /** Fetch Debian's package where the host has no modules of the kernel; a start never waits for that. */
+  fetch?: boolean;
   signal?: AbortSignal;
   progress?: ProgressSink;
 }
@@ -74,7 +76,10 @@ async function findTree(
       why,
       fix: "Add it again with `vmsan kernel add FILE --modules DIR`, or remove it with `vmsan kernel rm`: vmsan then fetches Debian's current one.",
     });
-  if (kernel.origin !== "debian") throw none(`They are not in /lib/modules/${kernel.version}.`);
+  if (kernel.origin !== "debian" || options.fetch !== true) {
+    const where = `They are not in /lib/modules/${kernel.version}`;
+    throw none(kernel.origin === "debian" ? `${where}; vmsan setup fetches them.` : `${where}.`);
+  }
   const { modulesDir, release } = await downloadCloudKernel(scratch, kernel.arch, options);
   if (release === kernel.version && (await isTreeOf(kernel, modulesDir))) return modulesDir;
   throw none(`Debian's package is of another build now (${release}).`);
