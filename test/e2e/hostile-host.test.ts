@@ -76,8 +76,8 @@ async function fill(kind: "inodes" | "bytes"): Promise<() => Promise<void>> {
 }
 
 test.runIf(isRoot).each([
-  ["bytes", "size=160m"],
-  ["inodes", "nr_inodes=120,size=160m"],
+  ["bytes", "size=320m"],
+  ["inodes", "nr_inodes=120,size=320m"],
 ] as const)(
   "no %s left: said with a remedy; what runs goes on, and so does all with room again",
   async (kind, options) => {

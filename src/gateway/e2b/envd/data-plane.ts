@@ -24,7 +24,8 @@ import { Watchers } from "./watchers.ts";
 export const ENVD_PORT = 49_983;
 
 const SERVICE = /^\/(process\.Process|filesystem\.Filesystem)\/([A-Za-z]{1,40})$/;
-const OWN = /^\/(?:files|health|envs|metrics|process\.Process\/|filesystem\.Filesystem\/)/;
+const OWN =
+  /^\/(?:(?:files|health|envs|metrics)(?:\?|$)|process\.Process\/|filesystem\.Filesystem\/)/;
 
 /** The path and query of a request. */
 export function urlOf(request: IncomingMessage): URL {
