@@ -74,7 +74,7 @@ for step in $steps; do
       ;;
     unit)
       prepare_agent
-      vitest_step unit 900
+      vitest_step unit 1500
       ;;
     go)
       step go-vet 180 bash -c go_vet
@@ -85,7 +85,7 @@ for step in $steps; do
       prepare_agent
       prepare_images base e2b
       vitest_step install 720
-      vitest_step e2e 1500
+      vitest_step e2e 2400
       ;;
   esac
 done

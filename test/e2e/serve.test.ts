@@ -28,6 +28,8 @@ const key: Record<"ours" | "other" | "admin" | "revoked" | "expired" | "small", 
   expired: "",
   small: "",
 };
+/** Of this run: what an earlier one left is no business of its tests. */
+const own = (name: string): string => `${name}-${process.pid}`;
 const made: string[] = [];
 let ours: Vmsan;
 let vm: Vm;
@@ -41,14 +43,14 @@ beforeAll(async () => {
     made.push(known.id);
     return [`vmsan_${text}`, known.id];
   };
-  [key.ours] = await make({ project: "ours" });
-  [key.other] = await make({ project: "other" });
-  [key.admin] = await make({ project: "ours", admin: true });
-  const [revoked, id] = await make({ project: "ours" });
+  [key.ours] = await make({ project: own("ours") });
+  [key.other] = await make({ project: own("other") });
+  [key.admin] = await make({ project: own("ours"), admin: true });
+  const [revoked, id] = await make({ project: own("ours") });
   key.revoked = revoked;
   await keys.remove(id);
-  [key.expired] = await make({ project: "ours", lifetimeMs: 1 });
-  [key.small] = await make({ project: "small", limits: { vms: 1, requestsPerSecond: 3 } });
+  [key.expired] = await make({ project: own("ours"), lifetimeMs: 1 });
+  [key.small] = await make({ project: own("small"), limits: { vms: 1, requestsPerSecond: 3 } });
   ours = new Vmsan({ remote: { url: gateway.url, key: key.ours } });
   vm = await ours.create({ runtime: "base", user: "root", workdir: "/" });
 });

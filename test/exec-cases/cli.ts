@@ -53,7 +53,8 @@ export function cliStart(kind: ClientKind, dir: string): StartCommand {
       child.on("close", (code, signal) => {
         const said = Buffer.concat(errors).toString("latin1");
         void outputs.onStderr(Buffer.from(said.replaceAll(OWN_LINES, ""), "latin1"));
-        const failed = /^error: (.*) \[(ERR_\w+)\]$/m.exec(said);
+        // A reader who has left (ERR_OUTPUT) is no failure of the command's start.
+        const failed = /^error: (.*) \[(?!ERR_OUTPUT\])(ERR_\w+)\]$/m.exec(said);
         if (code === null) reject(new Error(`vmsan itself was ended by ${String(signal)}`));
         else if (failed === null) {
           resolve({ exitCode: code, timedOut: /^vmsan: .*time limit/m.test(said) });
