@@ -79,7 +79,7 @@ for step in $steps; do
     go)
       step go-vet 180 bash -c go_vet
       step go-format 30 bash -c go_format
-      step go-test 420 bash -c go_tests
+      step go-test 900 bash -c go_tests
       ;;
     e2e)
       prepare_agent
