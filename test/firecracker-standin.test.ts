@@ -53,8 +53,14 @@ async function jailed(fill: (root: string) => void = () => undefined, limits: st
   const pid = Number(readFileSync(join(root, "firecracker.pid"), "utf8"));
   running.push(pid);
   const socket = join(root, "run", "api.sock");
-  while (!existsSync(socket) && existsSync(`/proc/${pid}/exe`)) await sleep(5);
   const api = new FirecrackerApi(socket);
+  // The socket is there a moment before it takes connections.
+  const answers = async (): Promise<boolean> =>
+    await api.call({ method: "GET", path: "/" }).then(
+      () => true,
+      () => false,
+    );
+  while (existsSync(`/proc/${pid}/exe`) && !(await answers())) await sleep(5);
   const put = async (path: string, body: object): Promise<string> =>
     await api.call({ method: "PUT", path, body }).then(
       () => "done",
