@@ -90,6 +90,17 @@ function bytes(c: Context, source: Readable, type: string): Response {
   return c.body(Readable.toWeb(source) as ReadableStream, 200, { "content-type": type });
 }
 
+/** What a VM has written, and with `follow` what it goes on to write. */
+async function followed(
+  context: RouteContext,
+  type: string,
+  open: (vm: Vm, options: { follow: boolean; signal: AbortSignal }) => Promise<Readable>,
+): Promise<Response> {
+  const { c } = context;
+  const follow = c.req.query("follow") === "true";
+  return bytes(c, await open(await vmOf(context), { follow, signal: c.req.raw.signal }), type);
+}
+
 /** The `path` parameter. @throws ERR_VALIDATION_FLAGS */
 function pathOf(c: Context): string {
   const path = c.req.query("path");
@@ -283,16 +294,8 @@ export const routes: readonly Route[] = [
     summary: "What the network policy has decided, lines of JSON",
     query: { follow: "true: goes on as decisions fall" },
     answers: "bytes",
-    run: async (context) => {
-      const vm = await vmOf(context);
-      const { c } = context;
-      const follow = c.req.query("follow") === "true";
-      return bytes(
-        c,
-        await vm.decisions({ follow, signal: c.req.raw.signal }),
-        "application/x-ndjson",
-      );
-    },
+    run: async (context) =>
+      await followed(context, "application/x-ndjson", (vm, options) => vm.decisions(options)),
   },
   {
     method: "GET",
@@ -300,16 +303,8 @@ export const routes: readonly Route[] = [
     summary: "The guest's console",
     query: { follow: "true: goes on as it is written" },
     answers: "bytes",
-    run: async (context) => {
-      const vm = await vmOf(context);
-      const { c } = context;
-      const follow = c.req.query("follow") === "true";
-      return bytes(
-        c,
-        await vm.console({ follow, signal: c.req.raw.signal }),
-        "text/plain; charset=utf-8",
-      );
-    },
+    run: async (context) =>
+      await followed(context, "text/plain; charset=utf-8", (vm, options) => vm.console(options)),
   },
   {
     method: "POST",
