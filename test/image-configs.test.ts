@@ -23,7 +23,7 @@ import { VmsanError } from "../src/model/errors.ts";
 import type { ImageConfig } from "../src/model/image.ts";
 import type { VmRecord } from "../src/model/vm.ts";
 import { parseConfig, toImageConfig } from "../src/oci/documents/config.ts";
-import { guestConfig } from "../src/sandbox/bring-up.ts";
+import { guestConfig } from "../src/sandbox/starting/bring-up.ts";
 import { agentBinary } from "../src/util/package.ts";
 import { configCases, configOf, entriesOf } from "./image-configs/image.ts";
 import type { ConfigCase, Outcome } from "./image-configs/image.ts";

@@ -6,7 +6,7 @@ import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { StartReport } from "../model/api.ts";
 import { VmsanError, asVmsanError } from "../model/errors.ts";
-import { VmRecords } from "../sandbox/records.ts";
+import { VmRecords } from "../sandbox/records/records.ts";
 import { Sandboxes } from "../sandbox/sandboxes.ts";
 import { createHost } from "../sandbox/host.ts";
 import { IdleWatch } from "../sandbox/snapshots/idle.ts";

@@ -43,10 +43,10 @@ import { FirecrackerDriver, assumedKvm } from "../vmm/firecracker/driver.ts";
 import { QemuDriver } from "../vmm/qemu/driver.ts";
 import { sweepHost } from "../vmm/sweep.ts";
 import { uidDirectory } from "../vmm/uids.ts";
-import { cloneDisk } from "./clone-disk.ts";
+import { cloneDisk } from "./starting/clone-disk.ts";
 import { createNetworks } from "./networks.ts";
 import type { HostNetworks } from "./networks.ts";
-import type { EventLog } from "./entry.ts";
+import type { EventLog } from "./records/entry.ts";
 import type { BootFiles, PreparedBase, Stages, Work } from "./stages.ts";
 
 /** Size of a base image's file system: room for the largest image, all of it holes. */

@@ -1,13 +1,13 @@
 /** What becomes of a VM once it runs: its time limit, its owner, and every way in which it ends. */
 import { messageOf } from "../model/errors.ts";
 import type { EndAction, VmRecord } from "../model/vm.ts";
-import { tearDown } from "./bring-up.ts";
-import type { LiveGuest } from "./bring-up.ts";
-import { removeDamaged } from "./damaged.ts";
-import type { Entry } from "./entry.ts";
+import { tearDown } from "./starting/bring-up.ts";
+import type { LiveGuest } from "./starting/bring-up.ts";
+import { removeDamaged } from "./records/damaged.ts";
+import type { Entry } from "./records/entry.ts";
 import { notRunning, notStopped } from "./refusals.ts";
 import { VmTable } from "./table.ts";
-import { viewOf } from "./view.ts";
+import { viewOf } from "./records/view.ts";
 
 const STOP_GRACE_MS = 10_000;
 /** How long an ephemeral VM that a restarted daemon finds waits for its owner. */

@@ -5,7 +5,7 @@ import { VmsanError, asVmsanError } from "../model/errors.ts";
 import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import { networkHelperBinary } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
-import type { EventLog } from "./entry.ts";
+import type { EventLog } from "./records/entry.ts";
 import type { Networks } from "./stages.ts";
 
 /** {@link Networks} with the log of decisions. */

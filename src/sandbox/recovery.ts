@@ -1,9 +1,9 @@
 /** A daemon starts: the VMs that an earlier one left are adopted, or cleaned up after. */
 import { thaw } from "../snapshots/freeze.ts";
 import type { VmRecord } from "../model/vm.ts";
-import type { LiveGuest } from "./bring-up.ts";
-import { settleIn, standingOf } from "./copies.ts";
-import type { Entry } from "./entry.ts";
+import type { LiveGuest } from "./starting/bring-up.ts";
+import { settleIn, standingOf } from "./records/copies.ts";
+import type { Entry } from "./records/entry.ts";
 import type { Lives } from "./lives.ts";
 import { Mutex } from "./mutex.ts";
 import { endVmm, finishMending } from "./snapshots/bring-back.ts";

@@ -21,7 +21,7 @@ import type { VmRecord } from "../model/vm.ts";
 import { agentBinary } from "../util/package.ts";
 import { identityOf } from "../util/process-identity.ts";
 import { FakeDriver } from "../vmm/fake/driver.ts";
-import { VmRecords } from "./records.ts";
+import { VmRecords } from "./records/records.ts";
 import { Sandboxes } from "./sandboxes.ts";
 import type { Stages, Work } from "./stages.ts";
 

@@ -5,16 +5,16 @@ import type { NetworkPolicy } from "../model/policy.ts";
 import type { VmRecord } from "../model/vm.ts";
 import { thaw } from "../snapshots/freeze.ts";
 import { checkIsolation } from "../vmm/isolation.ts";
-import { bringUp } from "./bring-up.ts";
-import type { LiveGuest } from "./bring-up.ts";
-import type { Entry } from "./entry.ts";
+import { bringUp } from "./starting/bring-up.ts";
+import type { LiveGuest } from "./starting/bring-up.ts";
+import type { Entry } from "./records/entry.ts";
 import { Lives, countFromNow } from "./lives.ts";
 import { Mutex } from "./mutex.ts";
-import { makeDisks, newRecord, prepareVm, setBootFiles } from "./new-vm.ts";
+import { makeDisks, newRecord, prepareVm, setBootFiles } from "./starting/new-vm.ts";
 import { recover } from "./recovery.ts";
 import { interrupted, notFound, notRunning, notStopped, startInterrupted } from "./refusals.ts";
 import type { Work } from "./stages.ts";
-import { viewOf } from "./view.ts";
+import { viewOf } from "./records/view.ts";
 
 /** How {@link Sandboxes.make} makes a VM. */
 export interface Maker {

@@ -1,6 +1,7 @@
 /**
  * sandbox/: the only place that sees all stages. Takes a CreateRequest, gives a running VM
- * with a channel to its agent; owns each VM's life and its clean-up.
+ * with a channel to its agent; owns each VM's life and its clean-up. Rooms: records/ (what is known
+ * of each VM), starting/ (from a request to a guest that answers), snapshots/.
  *
  * stages.ts: what the composer needs of the stages, as narrow as it uses them. The real ones
  * are joined in host.ts; tests put the fake driver and prepared disks here.

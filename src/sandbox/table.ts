@@ -3,12 +3,12 @@ import type { AgentChannel } from "../agent/channel.ts";
 import type { ResourceUser, VmView } from "../model/api.ts";
 import type { VmRecord } from "../model/vm.ts";
 import { newVmId, parseVmRef } from "../util/names.ts";
-import { damaged } from "./damaged.ts";
-import type { Entry, EventLog } from "./entry.ts";
-import type { BrokenRecord, VmRecords } from "./records.ts";
+import { damaged } from "./records/damaged.ts";
+import type { Entry, EventLog } from "./records/entry.ts";
+import type { BrokenRecord, VmRecords } from "./records/records.ts";
 import { nameTaken, notFound, notRunning, removed } from "./refusals.ts";
 import type { Stages } from "./stages.ts";
-import { viewOf } from "./view.ts";
+import { viewOf } from "./records/view.ts";
 
 /** All VMs of one VMSAN_DIR, as this process holds them, with what every change of one needs. */
 export class VmTable {

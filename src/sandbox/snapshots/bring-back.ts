@@ -4,9 +4,9 @@ import type { VmRecord } from "../../model/vm.ts";
 import { mend } from "../../snapshots/freeze.ts";
 import type { MemoryImage } from "../../snapshots/store.ts";
 import type { RunningVm } from "../../vmm/driver.ts";
-import { attachNetwork, awaitAgent, guestConfig, tearDown } from "../bring-up.ts";
-import type { LiveGuest } from "../bring-up.ts";
-import type { EventLog } from "../entry.ts";
+import { attachNetwork, awaitAgent, guestConfig, tearDown } from "../starting/bring-up.ts";
+import type { LiveGuest } from "../starting/bring-up.ts";
+import type { EventLog } from "../records/entry.ts";
 import type { Stages, Work } from "../stages.ts";
 
 /** How a guest is brought back. */

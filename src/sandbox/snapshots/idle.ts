@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { listStreams } from "../../agent/commands.ts";
 import { messageOf } from "../../model/errors.ts";
-import type { Entry } from "../entry.ts";
+import type { Entry } from "../records/entry.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 
 /** Milliseconds between looks. */

@@ -12,13 +12,13 @@ import { freeze, thaw } from "../../snapshots/freeze.ts";
 import { memoryFiles, memoryPaths, readMemoryImage, writeToken } from "../../snapshots/store.ts";
 import type { SnapshotStore } from "../../snapshots/store.ts";
 import { bootId } from "../../util/process-identity.ts";
-import { tearDown } from "../bring-up.ts";
-import type { Entry } from "../entry.ts";
+import { tearDown } from "../starting/bring-up.ts";
+import type { Entry } from "../records/entry.ts";
 import { notRunning } from "../refusals.ts";
 import { countFromNow } from "../lives.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
-import { viewOf } from "../view.ts";
+import { viewOf } from "../records/view.ts";
 import { bringBack, endVmm } from "./bring-back.ts";
 import { checkMachine } from "./record.ts";
 

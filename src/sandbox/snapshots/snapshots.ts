@@ -15,7 +15,7 @@ import { parseSnapshotRecord } from "../../schema/state.ts";
 import { capture, type Captured } from "../../snapshots/capture.ts";
 import { isOwn, keepDisk, withLayer } from "../../snapshots/disks.ts";
 import { SnapshotStore, memoryPaths } from "../../snapshots/store.ts";
-import type { Entry } from "../entry.ts";
+import type { Entry } from "../records/entry.ts";
 import { notRunning } from "../refusals.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";

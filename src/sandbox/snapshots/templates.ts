@@ -12,10 +12,10 @@ import { allocatedBytes, copySparse, syncFile } from "../../snapshots/files.ts";
 import { memoryPaths, readMemoryImage, writeToken } from "../../snapshots/store.ts";
 import { syncDirectory, writeFileAtomic } from "../../util/atomic.ts";
 import { newVmId } from "../../util/names.ts";
-import { attachNetwork, awaitAgent, tearDown, type LiveGuest } from "../bring-up.ts";
+import { attachNetwork, awaitAgent, tearDown, type LiveGuest } from "../starting/bring-up.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
-import { kernelDisks } from "../new-vm.ts";
+import { kernelDisks } from "../starting/new-vm.ts";
 import { bringBack } from "./bring-back.ts";
 
 const DOCUMENT = "template.json";

@@ -2,11 +2,11 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, readFile, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
-import type { VmRecord } from "../model/vm.ts";
-import { parseVmRecord } from "../schema/state.ts";
-import { writeFileAtomic } from "../util/atomic.ts";
-import { isVmId } from "../util/names.ts";
+import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
+import type { VmRecord } from "../../model/vm.ts";
+import { parseVmRecord } from "../../schema/state.ts";
+import { writeFileAtomic } from "../../util/atomic.ts";
+import { isVmId } from "../../util/names.ts";
 
 /** A directory whose document cannot be read; shown, never deleted by itself. */
 export interface BrokenRecord {

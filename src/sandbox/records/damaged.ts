@@ -1,8 +1,8 @@
 /** VMs whose record cannot be read: shown, refused for everything else, and removed by force. */
-import { VmsanError, messageOf } from "../model/errors.ts";
-import type { DriverName, VmSpec } from "../model/vm.ts";
+import { VmsanError, messageOf } from "../../model/errors.ts";
+import type { DriverName, VmSpec } from "../../model/vm.ts";
 import type { BrokenRecord, VmRecords } from "./records.ts";
-import type { Stages } from "./stages.ts";
+import type { Stages } from "../stages.ts";
 
 /** What any call but a forced removal is told. */
 export function damaged({ id, why }: BrokenRecord): VmsanError {

@@ -5,8 +5,8 @@
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { dirname } from "node:path";
-import type { VmRecord } from "../model/vm.ts";
-import { isSameDirectory, worksInNamesake } from "../util/directory.ts";
+import type { VmRecord } from "../../model/vm.ts";
+import { isSameDirectory, worksInNamesake } from "../../util/directory.ts";
 
 /**
  * Whose the things are that a record speaks of: `own`, this directory's; `moved`, this

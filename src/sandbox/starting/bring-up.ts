@@ -1,13 +1,13 @@
 /** From a VM's record to a guest that answers: network, VMM, channel, configuration. */
 import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { AgentChannel } from "../agent/channel.ts";
-import type { GuestConfig } from "../agent/config.ts";
-import { VmsanError, asVmsanError } from "../model/errors.ts";
-import type { VmRecord } from "../model/vm.ts";
-import type { Driver, RunningVm, VmmExit } from "../vmm/driver.ts";
+import type { AgentChannel } from "../../agent/channel.ts";
+import type { GuestConfig } from "../../agent/config.ts";
+import { VmsanError, asVmsanError } from "../../model/errors.ts";
+import type { VmRecord } from "../../model/vm.ts";
+import type { Driver, RunningVm, VmmExit } from "../../vmm/driver.ts";
 import { agentFatal, bootFailure, consoleTail } from "./boot-failure.ts";
-import type { Stages, Work } from "./stages.ts";
+import type { Stages, Work } from "../stages.ts";
 
 const ATTEMPTS = 2;
 const CONSOLE_POLL_MS = 500;

@@ -1,7 +1,7 @@
 /** A writable clone of a base image: shared blocks where the file system can, else a sparse copy. */
 import { rm } from "node:fs/promises";
-import { VmsanError } from "../model/errors.ts";
-import { run } from "../util/run.ts";
+import { VmsanError } from "../../model/errors.ts";
+import { run } from "../../util/run.ts";
 
 /**
  * Clone a disk image. `cp` of coreutils knows FICLONE and SEEK_HOLE, neither of which Node

@@ -1,10 +1,10 @@
 /** A VM before it runs: its record from a request, then its disks and boot files. */
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
-import type { CreateRequest } from "../model/api.ts";
-import type { DiskAttachment, VmRecord, VmSpec } from "../model/vm.ts";
-import { together } from "../util/together.ts";
-import type { BootFiles, DriverChoice, PreparedBase, Stages, Work } from "./stages.ts";
+import type { CreateRequest } from "../../model/api.ts";
+import type { DiskAttachment, VmRecord, VmSpec } from "../../model/vm.ts";
+import { together } from "../../util/together.ts";
+import type { BootFiles, DriverChoice, PreparedBase, Stages, Work } from "../stages.ts";
 
 /** Kernel arguments that say how the agent sets up the root; nothing secret. */
 function kernelArgs(request: CreateRequest): string[] {

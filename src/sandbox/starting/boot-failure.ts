@@ -1,7 +1,7 @@
 /** Why a guest did not come up: its console's last lines, in an error. */
 import { open } from "node:fs/promises";
-import { VmsanError, errnoOf } from "../model/errors.ts";
-import type { VmmExit } from "../vmm/driver.ts";
+import { VmsanError, errnoOf } from "../../model/errors.ts";
+import type { VmmExit } from "../../vmm/driver.ts";
 
 const TAIL_BYTES = 8192;
 const TAIL_LINES = 15;

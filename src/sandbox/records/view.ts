@@ -1,7 +1,7 @@
 /** A VM's record as users see it: what is true now, and no internals. */
-import type { VmView } from "../model/api.ts";
-import type { VmRecord } from "../model/vm.ts";
-import { isAlive } from "../util/process-identity.ts";
+import type { VmView } from "../../model/api.ts";
+import type { VmRecord } from "../../model/vm.ts";
+import { isAlive } from "../../util/process-identity.ts";
 
 /** The public view of a record. A record that says running while its process is gone is not believed. */
 export function viewOf(record: VmRecord): VmView {
