@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import type { CreateOptions } from "../client/options.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { DriverName, EndAction } from "../model/vm.ts";
+import { parseMountWord } from "../util/mounts.ts";
 import { collect, collectList } from "./command.ts";
 import { withCallersValues } from "./environment.ts";
 import { addPolicyFlags, policyOptions } from "./policy-flags.ts";
@@ -36,6 +37,8 @@ export interface CreateFlags extends PolicyFlags {
   platform?: string;
   caFile?: string;
   init?: boolean | string;
+  volume?: string[];
+  mount?: string[];
   warm?: boolean;
   seccomp?: boolean;
   pidNs?: boolean;
@@ -71,6 +74,12 @@ export function addCreateFlags(target: Command): Command {
     .option("-p, --publish-port <list>", "host:guest TCP ports, comma separated", collectList)
     .option("--network <mode>", "none: no network interface at all");
   return addPolicyFlags(target)
+    .option(
+      "-v, --volume <source:path>",
+      "volume or ./directory at a path of the guest; /path alone: of the VM's own; :ro; repeatable",
+      collect,
+    )
+    .option("--mount <spec>", "the same in words: type=volume,src=NAME,dst=/path,ro", collect)
     .addOption(
       new Option("--driver <name>", "what runs the VM (default: auto)").choices([
         "auto",
@@ -124,6 +133,12 @@ function labels(entries: readonly string[] | undefined): Record<string, string> 
   );
 }
 
+/** What `-v` and `--mount` say; undefined when neither is given. @throws ERR_VALIDATION_MOUNT */
+function mounts(flags: CreateFlags): CreateOptions["mounts"] {
+  if (flags.volume === undefined && flags.mount === undefined) return undefined;
+  return [...(flags.volume ?? []), ...(flags.mount ?? []).map(parseMountWord)];
+}
+
 /** The SDK's options for these flags. @throws ERR_VALIDATION_FLAGS, ERR_VALIDATION_NETWORK_POLICY */
 export function createOptions(flags: CreateFlags): CreateOptions {
   if (flags.network !== undefined && flags.network !== "none") {
@@ -169,6 +184,7 @@ export function createOptions(flags: CreateFlags): CreateOptions {
     platform: flags.platform,
     caFile: flags.caFile,
     init: flags.init,
+    mounts: mounts(flags),
     warm: flags.warm,
     seccomp: flags.seccomp,
     pidNamespace: flags.pidNs,

@@ -17,8 +17,13 @@ const MAKES = ["run", "create"] as const;
 const OPTIONS: readonly Hint[] = [
   {
     commands: MAKES,
-    words: ["-v", "--volume", "--mount", "--volumes-from", "--tmpfs"],
-    fix: "There are no shared directories or volumes yet. Copy in and out of a VM made with `vmsan create`: `vmsan upload VM ./dir -d /path`, `vmsan download VM /path ./dir`, `vmsan cp`.",
+    words: ["--volumes-from"],
+    fix: "Name each volume: `-v NAME:/path`.",
+  },
+  {
+    commands: MAKES,
+    words: ["--tmpfs"],
+    fix: "Mount one in the guest: `vmsan exec --sudo VM mount -t tmpfs none /path`.",
   },
   {
     commands: ["run"],

@@ -21,6 +21,7 @@ const CONTRARY = [
   "rootfs",
   "diskMode",
   "init",
+  "mounts",
   "pull",
   "platform",
   "caFile",

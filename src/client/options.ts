@@ -1,5 +1,6 @@
 /** What SDK users may write, made into the daemon's request: human units, defaults, checks. */
 import type { CreateRequest, PullPolicy, HostWishes, RegistryAccess } from "../model/api.ts";
+import type { Mount } from "../model/mount.ts";
 import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import type { DriverName, EndAction } from "../model/vm.ts";
 import {
@@ -7,6 +8,7 @@ import {
   parsePolicy,
   parsePublishedPorts,
 } from "../network/policy/parse.ts";
+import { checkMounts, parseVolumeWord } from "../util/mounts.ts";
 import { parseName } from "../util/names.ts";
 import { givenBootTimeoutMs } from "../util/boot-timeout.ts";
 import { absolutePath } from "../util/byte-text.ts";
@@ -79,6 +81,8 @@ export interface CreateOptions extends NetworkOptions {
   caFile?: string;
   /** Boot the image's own init: true for /sbin/init, or its path in the guest. */
   init?: boolean | string;
+  /** Volumes and directories: `NAME:/path`, `./dir:/path`, both with `:ro`, `/path`, or in full. */
+  mounts?: (string | Mount)[];
   /** May start from a template of its image, and have one made; default whether VMSAN_WARM is `on`. */
   warm?: boolean;
   /** Remove the VM as soon as this process lets go of it. */
@@ -173,6 +177,16 @@ function alone(option: string, other: string): Error {
   );
 }
 
+/** Mounts in full, in order. @throws ERR_VALIDATION_MOUNT, ERR_VALIDATION_VOLUME */
+function mountsOf(mounts: readonly (string | Mount)[]): Mount[] {
+  return checkMounts(
+    mounts.map((mount) => {
+      if (typeof mount === "string") return parseVolumeWord(mount);
+      return mount.kind === "bind" ? { ...mount, source: textPath(mount.source) } : mount;
+    }),
+  );
+}
+
 /** The request for these options. @throws ERR_VALIDATION_* */
 export function createRequest(options: CreateOptions): CreateRequest {
   const ports: PublishedPort[] = parsePublishedPorts(options.ports);
@@ -209,6 +223,7 @@ export function createRequest(options: CreateOptions): CreateRequest {
     registry: registryAccess(options.caFile),
     host: hostWishes(),
     ...(init === undefined || init === false ? {} : { init }),
+    mounts: mountsOf(options.mounts ?? []),
     warm: options.warm ?? process.env["VMSAN_WARM"] === "on",
     ephemeral: options.ephemeral ?? false,
   };

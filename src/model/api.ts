@@ -1,6 +1,7 @@
 /** What the daemon is asked and what it answers: the nouns of the HTTP API and of the SDK. */
 import type { ErrorInfo } from "./errors.ts";
 import type { ImageConfig } from "./image.ts";
+import type { Mount } from "./mount.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "./policy.ts";
 import type { ProgressEvent } from "./progress.ts";
 import type { SnapshotSizes } from "./snapshot.ts";
@@ -85,6 +86,8 @@ export interface CreateRequest {
   host?: HostWishes;
   /** Boot the image's own init; absolute path in the guest. */
   init?: string;
+  /** What is mounted besides the disk; places inside others behind them. */
+  mounts: Mount[];
   /** May be a clone of a template that booted earlier, instead of booting. */
   warm: boolean;
   /** Removed as soon as the connection that made it, and every later holder, is gone. */

@@ -1,5 +1,6 @@
 /** What the composer refuses, in words. */
 import { VmsanError } from "../model/errors.ts";
+import type { Mount } from "../model/mount.ts";
 import type { VmRecord } from "../model/vm.ts";
 import { formatDuration } from "../util/units.ts";
 
@@ -78,5 +79,17 @@ export function startInterrupted(ref: string): VmsanError {
     message: `The start of ${ref} was interrupted`,
     why: "It was removed meanwhile, or the request was cancelled.",
     fix: `If it is still there (vmsan list), start it again: vmsan start ${ref}`,
+  });
+}
+
+/** Mounts that this version does not offer. @throws ERR_MOUNT_UNSUPPORTED */
+export function refuseMounts(mounts: readonly Mount[]): void {
+  const first = mounts[0];
+  if (first === undefined) return;
+  throw new VmsanError({
+    code: "ERR_MOUNT_UNSUPPORTED",
+    message: `Cannot mount anything at ${first.target}`,
+    why: "Shared directories and volumes are not offered yet.",
+    fix: "Copy in and out instead: vmsan upload, vmsan download, vmsan cp.",
   });
 }

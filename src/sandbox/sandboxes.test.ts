@@ -40,6 +40,7 @@ afterAll(async () => {
 });
 
 const request: CreateRequest = {
+  mounts: [],
   vcpus: 1,
   memMib: 128,
   diskSizeBytes: 2 ** 30,
@@ -500,4 +501,13 @@ test("the caller's own limit for a boot counts, at creation and at a start", asy
   await expect(again).rejects.toMatchObject(late);
   expect(asked).toEqual([{ bootTimeoutMs: 1 }, undefined, { bootTimeoutMs: 1 }]);
   await sandboxes.remove(id, true);
+});
+
+test("what cannot be mounted is refused before anything is made", async () => {
+  const sandboxes = await start();
+  const mounts = [{ kind: "bind", source: "/srv", target: "/work", readonly: false } as const];
+  await expect(sandboxes.create({ ...request, mounts }, work(), ignore)).rejects.toMatchObject({
+    code: "ERR_MOUNT_UNSUPPORTED",
+  });
+  expect(sandboxes.list()).toEqual([]);
 });

@@ -12,7 +12,14 @@ import { Lives, countFromNow } from "./lives.ts";
 import { Mutex } from "./mutex.ts";
 import { makeDisks, newRecord, prepareVm, setBootFiles } from "./starting/new-vm.ts";
 import { recover } from "./recovery.ts";
-import { interrupted, notFound, notRunning, notStopped, startInterrupted } from "./refusals.ts";
+import {
+  interrupted,
+  notFound,
+  notRunning,
+  notStopped,
+  refuseMounts,
+  startInterrupted,
+} from "./refusals.ts";
 import type { Work } from "./stages.ts";
 import { viewOf } from "./records/view.ts";
 
@@ -59,6 +66,7 @@ export class Sandboxes extends Lives {
    */
   async create(request: CreateRequest, work: Work, onId: (id: string) => void): Promise<VmView> {
     this.requireFreeName(request.name);
+    refuseMounts(request.mounts);
     const choice = await this.stages.chooseDriver(request.driver, request.host);
     checkIsolation(choice.driver, request.isolation, request.policy.mode !== "none");
     return await this.make(

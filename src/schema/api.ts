@@ -8,6 +8,7 @@
 import { z } from "zod";
 import type { CloneRequest, CreateRequest, SnapshotRequest } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
+import { MAX_MOUNTS, checkMounts, parseTarget, parseVolumeName } from "../util/mounts.ts";
 import { parseName } from "../util/names.ts";
 import { registryAccessSchema } from "./registry.ts";
 
@@ -57,6 +58,24 @@ const idleSchema = z.strictObject({
   action: endAction,
 });
 
+/** Something to be mounted; places and names themselves are checked by util/mounts.ts. */
+const mountSchema = z.discriminatedUnion("kind", [
+  z.strictObject({
+    kind: z.literal("bind"),
+    source: absolutePath,
+    target: absolutePath,
+    readonly: z.boolean().default(false),
+  }),
+  z.strictObject({
+    kind: z.literal("volume"),
+    name: text(128),
+    target: absolutePath,
+    readonly: z.boolean().default(false),
+    nocopy: z.boolean().default(false),
+  }),
+  z.strictObject({ kind: z.literal("anonymous"), target: absolutePath }),
+]);
+
 export const createSchema = z.strictObject({
   image: text(4096).min(1).optional(),
   runtime: text(64).min(1).optional(),
@@ -97,6 +116,7 @@ export const createSchema = z.strictObject({
   registry: registryAccessSchema.optional(),
   host: hostSchema.optional(),
   init: absolutePath.optional(),
+  mounts: list(mountSchema, MAX_MOUNTS).default([]),
   warm: z.boolean().default(false),
   ephemeral: z.boolean(),
 });
@@ -190,5 +210,10 @@ export function parseCreateRequest(body: unknown): CreateRequest {
     });
   }
   if (request.name !== undefined) parseName(request.name);
+  for (const mount of request.mounts) {
+    mount.target = parseTarget(mount.target);
+    if (mount.kind === "volume") parseVolumeName(mount.name);
+  }
+  request.mounts = checkMounts(request.mounts);
   return request;
 }

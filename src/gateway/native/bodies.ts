@@ -126,6 +126,7 @@ export function remoteCreateRequest(
     ["rootfs", parsed.rootfs],
     ["kernel", parsed.kernel],
     ["registry.caFile", parsed.registry?.caFile],
+    ["mount of", parsed.mounts.find((mount) => mount.kind === "bind")?.source],
   ].find(([, value]) => value !== undefined);
   if (hostFile !== undefined) {
     throw forbidden(

@@ -1,0 +1,32 @@
+/** What is mounted into a guest besides its disk: as asked for, in full. */
+
+/** A directory of the host, shared with the guest. */
+export interface BindMount {
+  kind: "bind";
+  /** Absolute path on the host. */
+  source: string;
+  /** Absolute path in the guest, without `.`, `..` and a slash at the end. */
+  target: string;
+  readonly: boolean;
+}
+
+/** A volume with a name, which outlives its VMs. */
+export interface VolumeMount {
+  kind: "volume";
+  name: string;
+  /** As in {@link BindMount}. */
+  target: string;
+  readonly: boolean;
+  /** Left empty: the image's content at the target is not copied into a new volume. */
+  nocopy: boolean;
+}
+
+/** A directory on the VM's own disk, beside the image's tree; gone with the VM. */
+export interface AnonymousMount {
+  kind: "anonymous";
+  /** As in {@link BindMount}. */
+  target: string;
+}
+
+/** One thing to be mounted. */
+export type Mount = BindMount | VolumeMount | AnonymousMount;
