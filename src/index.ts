@@ -9,7 +9,13 @@ export { Kernels } from "./client/kernels.ts";
 export { Snapshots } from "./client/snapshots.ts";
 export type { SnapshotOptions } from "./client/snapshots.ts";
 export type { CloneOptions } from "./client/clone-options.ts";
-export type { DiskOptions, ImageDetails, LoginOptions, PullOptions } from "./client/images.ts";
+export type {
+  DiskOptions,
+  ImageDetails,
+  LoginOptions,
+  PullOptions,
+  PushOptions,
+} from "./client/images.ts";
 export type { CreateOptions, NetworkOptions } from "./client/options.ts";
 export { GuestStream } from "./agent/streams.ts";
 export type { AttachOptions, Gap, StreamOptions } from "./agent/streams.ts";
@@ -37,12 +43,14 @@ export type { Endpoint, ForwardOptions, Forwarding } from "./agent/ports.ts";
 export { VmsanError } from "./model/errors.ts";
 export type { ErrorInfo } from "./model/errors.ts";
 export type {
+  HistoryEntry,
   ImageList,
   ImageView,
   KernelList,
   KernelView,
   PruneReport,
   PullPolicy,
+  PushReport,
   SnapshotView,
   VmView,
 } from "./model/api.ts";

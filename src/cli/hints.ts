@@ -158,14 +158,11 @@ const COMMANDS: readonly Hint[] = [
     words: ["load", "import"],
     fix: "Use `vmsan image load -i FILE`, or run it as it is: `vmsan run docker-archive:FILE`, `oci-archive:FILE`, `rootfs:FILE`.",
   },
-  { words: ["history"], fix: "Use `vmsan image inspect IMAGE`." },
+  { words: ["history"], fix: "Use `vmsan image history IMAGE`." },
+  { words: ["push"], fix: "Use `vmsan image push IMAGE [DESTINATION]`." },
   {
     words: ["build", "buildx", "builder"],
     fix: "vmsan builds no images. Build with buildah, docker or kaniko and run the result: `vmsan run oci:DIR`, `docker-archive:FILE` or `docker-daemon:NAME`.",
-  },
-  {
-    words: ["push"],
-    fix: "vmsan pushes no images. `vmsan image save IMAGE -o FILE`, then `skopeo copy oci-archive:FILE docker://NAME`.",
   },
   {
     words: ["commit", "checkpoint"],

@@ -2,7 +2,15 @@
 import { createReadStream } from "node:fs";
 import type { Readable, Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import type { DiskRequest, ImageList, ImageView, PruneReport, PullPolicy } from "../model/api.ts";
+import type {
+  DiskRequest,
+  HistoryEntry,
+  ImageList,
+  ImageView,
+  PruneReport,
+  PullPolicy,
+  PushReport,
+} from "../model/api.ts";
 import type { DiskSummary } from "../model/disk.ts";
 import type { ImageConfig } from "../model/image.ts";
 import { absolutePath, encodeText, fsPath } from "../util/byte-text.ts";
@@ -31,6 +39,16 @@ export interface LoginOptions {
 /** How to pull. */
 export interface PullOptions extends WorkOptions {
   pull?: PullPolicy;
+  platform?: string;
+  /** Path of certificates of authorities to trust besides the system's. */
+  caFile?: string;
+}
+
+/** How to push. */
+export interface PushOptions extends WorkOptions {
+  /** Where to, e.g. `ghcr.io/me/app:1`; default the image's own name. */
+  destination?: string;
+  /** Which of several platforms under the name; default this host's. */
   platform?: string;
   /** Path of certificates of authorities to trust besides the system's. */
   caFile?: string;
@@ -110,6 +128,32 @@ export class Images {
       "GET",
       `/v1/images/inspect?name=${encodeText(absoluteSource(name))}`,
     );
+  }
+
+  /** The steps of an image's making, the last one first. @throws ERR_IMAGE_NOT_FOUND */
+  async history(name: string): Promise<HistoryEntry[]> {
+    const route = `/v1/images/history?name=${encodeText(absoluteSource(name))}`;
+    return (await this.daemon.call<{ steps: HistoryEntry[] }>("GET", route)).steps;
+  }
+
+  /**
+   * Send an image to a registry, unchanged, so that its digest is the same there; what the registry
+   * has is not sent again.
+   * @throws ERR_IMAGE_NOT_FOUND, ERR_IMAGE_UNAUTHORIZED, ERR_IMAGE_DENIED, ERR_IMAGE_NETWORK …
+   */
+  async push(name: string, options: PushOptions = {}): Promise<PushReport> {
+    const { destination, platform, caFile, ...work } = options;
+    return await this.daemon.streamed<PushReport>("POST", "/v1/images/push", {
+      body: {
+        name,
+        registry: registryAccess(caFile),
+        ...(destination === undefined ? {} : { destination }),
+        ...(platform === undefined ? {} : { platform }),
+      },
+      // What has been sent whole is there already.
+      repeat: true,
+      ...work,
+    });
   }
 
   /** Give an image one more name. */

@@ -3,7 +3,7 @@ import { stat } from "node:fs/promises";
 import { PassThrough, Readable } from "node:stream";
 import type { Context, Hono } from "hono";
 import { z } from "zod";
-import type { DiskRequest, ImageList, ImageView, PruneReport } from "../model/api.ts";
+import type { DiskRequest, ImageList, ImageView, PruneReport, PushReport } from "../model/api.ts";
 import type { DiskSummary } from "../model/disk.ts";
 import { VmsanError } from "../model/errors.ts";
 import { importArchive } from "../oci/images.ts";
@@ -16,7 +16,8 @@ import {
   tagImage,
 } from "../oci/store/manage.ts";
 import type { ImageDetails } from "../oci/store/manage.ts";
-import { formatPlatform } from "../oci/documents/platform.ts";
+import { imageHistory } from "../oci/store/history.ts";
+import { formatPlatform, parsePlatform } from "../oci/documents/platform.ts";
 import { saveImageTo } from "../oci/archives/save.ts";
 import { buildDiskFile, pruneDisks } from "../sandbox/disks.ts";
 import type { Host } from "../sandbox/host.ts";
@@ -33,6 +34,12 @@ const pull = z.enum(["missing", "always", "never"]);
 const pullSchema = z.strictObject({
   image: name,
   pull,
+  platform: z.string().max(64).optional(),
+  registry,
+});
+const pushSchema = z.strictObject({
+  name,
+  destination: name.optional(),
   platform: z.string().max(64).optional(),
   registry,
 });
@@ -133,6 +140,24 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
   app.get("/v1/images/inspect", async (c) =>
     c.json(detailsOf(await inspectImage(store, required(c, "name")))),
   );
+
+  app.get("/v1/images/history", async (c) =>
+    c.json({ steps: await imageHistory(store, required(c, "name")) }),
+  );
+
+  app.post("/v1/images/push", async (c) => {
+    const wanted = validate(pushSchema, await jsonBody(c), "request to push an image");
+    return streamedReply<PushReport>(c, async (work) => {
+      const { pushImage } = await import("../oci/registry/push.ts");
+      return await pushImage(wanted.name, wanted.destination, {
+        store,
+        registry: await host.registryOptions(wanted.registry),
+        ...(wanted.platform === undefined ? {} : { platform: parsePlatform(wanted.platform) }),
+        onProgress: work.progress,
+        signal: work.signal,
+      });
+    });
+  });
 
   app.post("/v1/images/tag", async (c) => {
     const body = validate(tagSchema, await jsonBody(c), "request to tag an image");

@@ -253,6 +253,28 @@ export interface ImageView {
   usedBy: string[];
 }
 
+/** One step of an image's making, as its configuration tells. */
+export interface HistoryEntry {
+  /** RFC 3339; absent when it is not told. */
+  created?: string;
+  createdBy: string;
+  comment: string;
+  /** The layer that the step made; absent when it changed the configuration alone. */
+  layer?: { digest: string; diffId: string; size: number };
+}
+
+/** What a push has done. */
+export interface PushReport {
+  /** The image's name in the store. */
+  name: string;
+  /** Where it is now, spelt out. */
+  destination: string;
+  /** Of the manifest, there as here. */
+  digest: string;
+  /** Blobs, and how each came there: it was there, the registry had it elsewhere, or it was sent. */
+  blobs: { digest: string; size: number; how: "present" | "mounted" | "sent" }[];
+}
+
 /** The images of the store and what they really occupy. */
 export interface ImageList {
   images: ImageView[];

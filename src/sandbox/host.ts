@@ -23,7 +23,7 @@ import {
   unpin,
   withLease,
 } from "../oci/images.ts";
-import type { ContentStore, Lease } from "../oci/images.ts";
+import type { ContentStore, Lease, RegistryOptions } from "../oci/images.ts";
 import { ensureRootfs, listRootfs, sweepRootfs } from "../rootfs/cache.ts";
 import {
   configOver,
@@ -63,6 +63,8 @@ export interface Host {
   rootfsBytes(): Promise<number>;
   /** An image source or a runtime's name, ready and verified. */
   resolve(text: string, options: ResolveTextOptions): Promise<Image>;
+  /** How registries are reached for a caller; default: as this process does. */
+  registryOptions(access?: RegistryAccess): Promise<RegistryOptions>;
   close(): Promise<void>;
 }
 
@@ -127,6 +129,12 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
   ];
   const networks = createNetworks(layout, log);
 
+  const registryOptions = async (access?: RegistryAccess): Promise<RegistryOptions> => ({
+    registries: await loadRegistries(layout.registriesFile),
+    env: withRegistryVariables(process.env, access?.env),
+    ...(access?.caFile === undefined ? {} : { caFile: access.caFile }),
+  });
+
   const resolve = async (text: string, options: ResolveTextOptions): Promise<Image> => {
     const catalogue = await readCatalogue(layout.runtimesFile);
     if (options.runtime === true) findRuntime(catalogue, text);
@@ -146,11 +154,7 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
       store,
       pull: options.pull,
       ...(options.platform === undefined ? {} : { platform: parsePlatform(options.platform) }),
-      registry: {
-        registries: await loadRegistries(layout.registriesFile),
-        env: withRegistryVariables(process.env, options.registry?.env),
-        ...(options.registry?.caFile === undefined ? {} : { caFile: options.registry.caFile }),
-      },
+      registry: await registryOptions(options.registry),
       ...(options.lease === undefined ? {} : { lease: options.lease }),
       onProgress: options.progress,
       signal: options.signal,
@@ -276,6 +280,7 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
       return entries.reduce((sum, { summary }) => sum + summary.allocatedBytes, 0);
     },
     resolve,
+    registryOptions,
     close: async () => networks.close(),
   };
 }

@@ -128,6 +128,19 @@ export const configSchema = z.object({
   variant: descriptive(z.string().max(64)),
   created: descriptive(z.string()),
   rootfs: optional(z.object({ diff_ids: optional(z.array(digest).max(4096)) })),
+  history: descriptive(
+    z
+      .array(
+        z.object({
+          created: descriptive(z.string()),
+          created_by: descriptive(z.string()),
+          author: descriptive(z.string()),
+          comment: descriptive(z.string()),
+          empty_layer: descriptive(z.boolean()),
+        }),
+      )
+      .max(10_000),
+  ),
   config: optional(
     z.object({
       Env: optional(list),

@@ -251,6 +251,39 @@ describe("a registry with a password and a private authority", () => {
     expect(names.split("\n").toSorted()).toEqual(wanted.toSorted());
   });
 
+  test("push sends the same bytes back under another name, and says how each blob came there", async () => {
+    const to = `${secure.host}/copies/large:2`;
+    const flags = ["--ca-file", secure.caFile ?? ""];
+    await vmsanOk(["image", "pull", ...flags, named("large")], { dir, env });
+    type Report = { digest: string; destination: string; blobs: { how: string }[] };
+    const pushed = await vmsanJson<Report>(["image", "push", ...flags, named("large"), to], {
+      dir,
+      env,
+    });
+    expect(pushed).toMatchObject({ destination: to });
+    expect(pushed.blobs.map(({ how }) => how)).toContain("mounted");
+    const inspect = ["inspect", "--cert-dir", join(work, "certs"), "--creds", TOOL_CREDENTIALS];
+    const seen = JSON.parse(await tool("skopeo", ...inspect, `docker://${to}`)) as {
+      Digest: string;
+    };
+    expect(seen.Digest).toBe(pushed.digest);
+    // To a registry that has nothing of it: everything is sent.
+    const fresh = `${plain.host}/copies/large:1`;
+    const sent = await vmsanJson<Report>(["image", "push", named("large"), fresh], { dir, env });
+    expect(sent.blobs.map(({ how }) => how)).toEqual(["sent", "sent"]);
+    expect(sent.digest).toBe(pushed.digest);
+    type History = { steps: { layer?: { size: number } }[] };
+    const { steps } = await vmsanJson<History>(["image", "history", named("large")], { dir });
+    expect(steps.filter(({ layer }) => layer !== undefined)).toHaveLength(1);
+    expect(await errorCode(["image", "push", named("nothing")], { dir, env })).toBe(
+      "ERR_IMAGE_NOT_FOUND",
+    );
+    const stranger = { dir, env: { DOCKER_CONFIG: join(work, "nobody") } };
+    expect(await errorCode(["image", "push", ...flags, named("large"), to], stranger)).toBe(
+      "ERR_IMAGE_UNAUTHORIZED",
+    );
+  });
+
   test("the daemon's log holds no secret", async () => {
     const log = await readFile(join(dir, "run/daemon.log"), "utf8");
     const basic = Buffer.from(TOOL_CREDENTIALS).toString("base64");

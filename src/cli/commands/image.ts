@@ -54,6 +54,57 @@ function pullCommand(): Command {
   );
 }
 
+/** `image push`. */
+function pushCommand(): Command {
+  const target = command("push <image> [destination]", "send an image to a registry")
+    .addOption(platformOption())
+    .option("--ca-file <path>", "certificates of authorities to trust besides the system's");
+  return runs<{ platform?: string; caFile?: string }>(
+    target,
+    (context, name: string, destination: string | undefined) =>
+      withProgress(
+        context,
+        async (work) => {
+          const { platform, caFile } = context.flags;
+          return await (
+            await context.vmsan()
+          ).images.push(name, {
+            ...work,
+            ...(destination === undefined ? {} : { destination }),
+            ...(platform === undefined ? {} : { platform }),
+            ...(caFile === undefined ? {} : { caFile }),
+          });
+        },
+        (report) => context.output.result(report, `${report.destination}@${report.digest}`),
+      ),
+  );
+}
+
+/** `image history`. */
+function historyCommand(): Command {
+  const target = command("history <image>", "how an image was made").option(
+    "--no-trunc",
+    "what made each layer in full",
+  );
+  return runs<{ trunc: boolean }>(target, async (context, name: string) => {
+    const steps = await (await context.vmsan()).images.history(name);
+    const rows = steps.map(({ created, createdBy, comment, layer }) => {
+      const made = oneLine(createdBy);
+      return [
+        layer?.digest.slice(7, 19) ?? "-",
+        created ?? "-",
+        context.flags.trunc && made.length > 60 ? `${made.slice(0, 59)}…` : made,
+        formatBytes(layer?.size ?? 0),
+        oneLine(comment),
+      ];
+    });
+    context.output.result(
+      { steps },
+      table([["LAYER", "CREATED", "CREATED BY", "SIZE", "COMMENT"], ...rows]),
+    );
+  });
+}
+
 /** `image inspect`. */
 function inspectCommand(): Command {
   return runs(
@@ -201,7 +252,9 @@ export function imageCommand(): Command {
   for (const make of [
     lsCommand,
     pullCommand,
+    pushCommand,
     inspectCommand,
+    historyCommand,
     tagCommand,
     rmCommand,
     pruneCommand,

@@ -11,11 +11,20 @@ export interface BodySink {
   filled(size: number): void | Promise<void>;
 }
 
+/**
+ * What is sent behind a request's head: calls `write` for each piece, in order, and waits for it.
+ * Called anew for each try. The memory of a piece may be used again once `write` has resolved.
+ */
+export type BodyWriter = (write: (bytes: Uint8Array) => Promise<void>) => Promise<void>;
+
 /** What `net.connect` and `tls.connect` take to read into memory that we choose. */
 export interface ReadInto {
   buffer: () => Uint8Array;
   callback: (size: number, buffer: Uint8Array) => boolean;
 }
+
+/** Ends the sending of a body whose request has been answered. */
+class AnsweredEarly extends Error {}
 
 /** A promise with its ends. */
 interface Waiting<T> {
@@ -29,8 +38,12 @@ export class Connection {
   readonly onread: ReadInto;
   /** Bytes of answers received. */
   received = 0;
+  /** Bytes of bodies that the kernel has taken. */
+  sent = 0;
   /** Whether it has carried an exchange before the present one. */
   used = false;
+  /** Whether the answer came before all of the request's body was sent. */
+  cut = false;
   #socket: Socket | undefined;
   #failure: Error | undefined;
   readonly #scratch = Buffer.allocUnsafeSlow(HEAD_LIMIT);
@@ -47,6 +60,8 @@ export class Connection {
   #body: Waiting<void> | undefined;
   /** No answer is expected. */
   #idle = true;
+  /** A piece of a body waits for the kernel. */
+  #sending = false;
 
   constructor() {
     this.onread = {
@@ -80,8 +95,60 @@ export class Connection {
     this.#socket?.destroy();
   }
 
-  /** Send a request and wait for the head of its answer. */
-  async exchange(request: string, method: string): Promise<Head> {
+  /**
+   * Send a request and wait for the head of its answer, which may come before all of the body is
+   * sent: then no more of it is, and the connection must not be used again ({@link cut}).
+   */
+  async exchange(request: string, method: string, body?: BodyWriter): Promise<Head> {
+    this.cut = false;
+    const head = this.#exchangeHead(request, method);
+    if (body === undefined) return head;
+    let answered = false;
+    const answer = head.finally(() => {
+      answered = true;
+    });
+    const sending = body(async (bytes) => {
+      if (answered) throw new AnsweredEarly();
+      await this.#write(bytes);
+    }).catch((error: unknown) => {
+      if (!answered) this.#fail(error instanceof Error ? error : new Error(String(error)));
+      this.cut = true;
+    });
+    try {
+      return await answer;
+    } finally {
+      // A writer that waits for room in a connection that nobody reads would wait for ever.
+      if (this.#sending) {
+        this.cut = true;
+        this.#socket?.destroy();
+      }
+      await sending;
+    }
+  }
+
+  /** Hand bytes to the socket and wait until the kernel has them. */
+  async #write(bytes: Uint8Array): Promise<void> {
+    const socket = this.#socket;
+    if (this.#failure !== undefined) throw this.#failure;
+    if (socket === undefined) throw new Error("The connection is not open");
+    this.#sending = true;
+    try {
+      await new Promise<void>((resolve, reject) => {
+        const ended = (): void => reject(this.#failure ?? new Error("The connection was closed"));
+        socket.once("close", ended);
+        socket.write(bytes, (error) => {
+          socket.off("close", ended);
+          if (error === undefined || error === null) resolve();
+          else reject(error);
+        });
+      });
+    } finally {
+      this.#sending = false;
+    }
+    this.sent += bytes.length;
+  }
+
+  async #exchangeHead(request: string, method: string): Promise<Head> {
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) {
         reject(this.#failure);

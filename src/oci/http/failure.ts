@@ -69,14 +69,19 @@ export function retryAfter(header: string | undefined): number | undefined {
   return Number.isNaN(date) ? undefined : Math.max(0, date - Date.now());
 }
 
-/** What an answer other than success means. @param said the registry's own words, if any */
+/**
+ * What an answer other than success means.
+ * @param said the registry's own words, if any
+ * @param write whether something was to be changed there
+ */
 export function statusFailure(
   status: number,
   url: URL,
   said: string,
   retryAfterHeader?: string,
+  write = false,
 ): PullFailure {
-  const message = `Cannot get ${safeUrl(url)}`;
+  const message = `Cannot ${write ? "push to" : "get"} ${safeUrl(url)}`;
   const words = said === "" ? "" : ` It says: ${said}`;
   const make = (code: string, why: string, fix: string, retry: boolean): PullFailure =>
     new PullFailure(
@@ -96,14 +101,16 @@ export function statusFailure(
       return make(
         "ERR_IMAGE_DENIED",
         `${url.host} does not allow it (status 403).`,
-        `Check that the account of \`vmsan login ${url.host}\` may read this repository.`,
+        `Check that the account of \`vmsan login ${url.host}\` may ${write ? "write to" : "read"} this repository.`,
         false,
       );
     case 404:
       return make(
         "ERR_IMAGE_NOT_FOUND",
         `${url.host} has no such thing (status 404).`,
-        "Check the name, the tag and the digest.",
+        write
+          ? "Check the name; some registries want a repository to be made before it is pushed to."
+          : "Check the name, the tag and the digest.",
         false,
       );
     case 429:

@@ -51,8 +51,8 @@ export async function follow(
   throw redirectFailure(start, `more than ${MAX_REDIRECTS} times`);
 }
 
-/** Where a redirect leads; never from TLS to no TLS. */
-function addressOf(location: string, url: URL): URL {
+/** Where a redirect or a Location leads; never from TLS to no TLS. */
+export function addressOf(location: string, url: URL): URL {
   // Header values come as bytes; addresses that are not ASCII are UTF-8.
   const text = Buffer.from(location, "latin1").toString("utf8");
   if (!URL.canParse(text, url.href)) throw redirectFailure(url, "to something that is no address");

@@ -11,7 +11,7 @@ import { VmsanError } from "../../model/errors.ts";
 import { PullFailure, networkFailure, stalledFailure } from "./failure.ts";
 import { imageError } from "../errors.ts";
 import { Connection } from "./connection.ts";
-import type { BodySink } from "./connection.ts";
+import type { BodySink, BodyWriter } from "./connection.ts";
 import { defaultCertDirs, secureOptions } from "./certificates.ts";
 import { DecodingSink, codingsOf } from "./coding.ts";
 import { proxyFor } from "./proxy.ts";
@@ -40,11 +40,18 @@ export interface TransportOptions {
   idleTimeoutMs?: number;
 }
 
+/** A body that is not in memory. */
+export interface StreamedBody {
+  /** Bytes. */
+  size: number;
+  send: BodyWriter;
+}
+
 /** One request. */
 export interface TransportRequest {
-  method?: "GET" | "HEAD" | "POST";
+  method?: "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE";
   headers?: Record<string, string>;
-  body?: string;
+  body?: string | StreamedBody;
   signal?: AbortSignal;
 }
 
@@ -138,19 +145,22 @@ export class Transport {
       ...(plainProxy === undefined ? {} : proxyAuthorization(plainProxy)),
       ...request.headers,
     };
-    const bytes = encodeRequest(method, path, headers, body);
+    const streamed = typeof body === "string" ? undefined : body;
+    const text = typeof body === "string" ? body : body.size;
+    const bytes = encodeRequest(method, path, headers, text);
     for (;;) {
       const connection = await this.#connect(url, proxy, signal);
       try {
         const head = await this.#watched(connection, url, 1, signal, async () =>
-          connection.exchange(bytes, method),
+          connection.exchange(bytes, method, streamed?.send),
         );
         return this.#answer(head, connection, url);
       } catch (error) {
         this.#drop(connection);
         signal?.throwIfAborted();
-        // A server may close a kept connection just when it is used again: not its failure.
-        const stale = connection.used && connection.received === 0;
+        // A server may close a kept connection just when it is used again: not its failure. Of a
+        // long body it may have taken some, which is for the sender to find out.
+        const stale = connection.used && connection.received === 0 && streamed === undefined;
         if (stale && !(error instanceof PullFailure)) continue;
         throw networkFailure(error, url);
       }
@@ -169,7 +179,7 @@ export class Transport {
         signal?.throwIfAborted();
         throw networkFailure(error, url);
       }
-      if (head.keepAlive) this.#keep(connection, url);
+      if (head.keepAlive && !connection.cut) this.#keep(connection, url);
       else this.#drop(connection);
     };
     const receiveDecoded = async (
@@ -217,12 +227,11 @@ export class Transport {
     signal: AbortSignal | undefined,
     step: () => Promise<T>,
   ): Promise<T> {
-    let before = connection.received;
+    const moved = (): number => connection.received + connection.sent;
+    let before = moved();
     const watch = setInterval(() => {
-      if (connection.received - before < bytes) {
-        connection.destroy(stalledFailure(url, this.idleTimeoutMs));
-      }
-      before = connection.received;
+      if (moved() - before < bytes) connection.destroy(stalledFailure(url, this.idleTimeoutMs));
+      before = moved();
     }, this.idleTimeoutMs);
     const abort = (): void => connection.destroy(new Error("aborted"));
     signal?.addEventListener("abort", abort, { once: true });

@@ -23,20 +23,27 @@ export interface Head {
   keepAlive: boolean;
 }
 
-/** The bytes of a request. Header values must not hold line ends. */
+/** Methods whose requests have a body, be it an empty one. */
+const WITH_BODY: readonly string[] = ["POST", "PUT", "PATCH"];
+
+/**
+ * The bytes of a request. Header values must not hold line ends.
+ * @param body what follows the head; or how many bytes will, which the caller sends
+ */
 export function encodeRequest(
   method: string,
   path: string,
   headers: Record<string, string>,
-  body = "",
+  body: string | number = "",
 ): string {
   const lines = [`${method} ${path} HTTP/1.1`];
   for (const [name, value] of Object.entries(headers)) lines.push(`${name}: ${value}`);
-  if (body !== "" || method === "POST") lines.push(`content-length: ${Buffer.byteLength(body)}`);
+  const length = typeof body === "number" ? body : Buffer.byteLength(body);
+  if (length > 0 || WITH_BODY.includes(method)) lines.push(`content-length: ${length}`);
   for (const line of lines) {
     if (/[\r\n\0]/.test(line)) throw new Error("A line end in a request's head");
   }
-  return `${lines.join("\r\n")}\r\n\r\n${body}`;
+  return `${lines.join("\r\n")}\r\n\r\n${typeof body === "number" ? "" : body}`;
 }
 
 /**

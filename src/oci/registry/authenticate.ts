@@ -38,19 +38,19 @@ export function parseChallenges(header: string): Challenge[] {
 }
 
 /**
- * What a token is asked for: the repository's own scope, whatever the challenge says (it may say
+ * What a token is asked for: the session's own scopes, whatever the challenge says (it may say
  * nothing, or be empty), and what the challenge names besides.
  */
-export function scopesOf(own: string, challenge: Challenge): string[] {
+export function scopesOf(own: readonly string[], challenge: Challenge): string[] {
   const named = (challenge.parameters.get("scope") ?? "").split(" ");
-  return [...new Set([own, ...named])].filter((scope) => scope !== "");
+  return [...new Set([...own, ...named])].filter((scope) => scope !== "");
 }
 
 /** Proves to one server, for one repository, who is asking. */
 export class Authenticator {
   readonly #transport: Transport;
   readonly #credentials: () => Promise<Credentials | undefined>;
-  readonly #scope: string;
+  readonly #scopes: readonly string[];
   readonly #plainAllowed: boolean;
   #header: Promise<string | undefined> = Promise.resolve(undefined);
   /** Counts answers, so that of several refused requests only one asks for a new token. */
@@ -58,18 +58,18 @@ export class Authenticator {
 
   /**
    * @param credentials looked up only once the server has asked for them
-   * @param scope e.g. `repository:library/node:pull`
+   * @param scopes e.g. `repository:library/node:pull`
    * @param plainAllowed whether the registry itself may be without TLS
    */
   constructor(
     transport: Transport,
     credentials: () => Promise<Credentials | undefined>,
-    scope: string,
+    scopes: readonly string[],
     plainAllowed: boolean,
   ) {
     this.#transport = transport;
     this.#credentials = credentials;
-    this.#scope = scope;
+    this.#scopes = scopes;
     this.#plainAllowed = plainAllowed;
   }
 
@@ -126,7 +126,7 @@ export class Authenticator {
     const service = challenge.parameters.get("service");
     const query = new URLSearchParams();
     if (service !== undefined) query.set("service", service);
-    for (const scope of scopesOf(this.#scope, challenge)) query.append("scope", scope);
+    for (const scope of scopesOf(this.#scopes, challenge)) query.append("scope", scope);
     if (credentials?.kind === "identity") {
       query.set("grant_type", "refresh_token");
       query.set("client_id", "vmsan");

@@ -47,7 +47,7 @@ export async function login(registry: string, options: LoginOptions): Promise<{ 
   });
   try {
     const credentials: Credentials = { kind: "basic", username, password };
-    const session = new Session(endpoint, transport, credentials);
+    const session = new Session(endpoint, transport, { credentials });
     const answer = await session.get("", signal === undefined ? {} : { signal });
     answer.discard();
   } finally {

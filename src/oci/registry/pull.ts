@@ -25,6 +25,7 @@ import type { NamedManifest } from "../store/names.ts";
 import { formatReference } from "../reference.ts";
 import { endpointsFor } from "./registries.ts";
 import type { RegistriesConfig } from "./registries.ts";
+import { inParallel } from "./parallel.ts";
 import { RETRY_LIMITS, Retry } from "./retry.ts";
 import type { RetryLimits } from "./retry.ts";
 import { Session } from "./session.ts";
@@ -33,15 +34,21 @@ import type { ContentStore } from "../store/store.ts";
 import { Transport } from "../http/transport.ts";
 import type { TransportOptions } from "../http/transport.ts";
 
-/** Blobs fetched at the same time. */
-const PARALLEL = 6;
-
 /** How to talk to registries. */
 export interface RegistryOptions extends TransportOptions {
   registries?: RegistriesConfig;
   /** Instead of those in the user's credential files; for the reference's registry only. */
   credentials?: Credentials;
   retry?: RetryLimits;
+}
+
+/** Connections with these options; close them when done. */
+export function transportFor(registry: RegistryOptions): Transport {
+  const insecure = registry.registries?.insecure ?? [];
+  return new Transport({
+    ...registry,
+    insecure: registry.insecure ?? ((host) => insecure.includes(host)),
+  });
 }
 
 /** What {@link pullImage} takes. */
@@ -173,32 +180,6 @@ function downloadContext(
   };
 }
 
-/** Run tasks, a few at a time; the first failure stops those that wait and those that run. */
-async function inParallel(
-  tasks: readonly ((signal: AbortSignal) => Promise<void>)[],
-  signal?: AbortSignal,
-): Promise<void> {
-  const failed = new AbortController();
-  const both = signal === undefined ? failed.signal : AbortSignal.any([signal, failed.signal]);
-  let next = 0;
-  let failure: { error: unknown } | undefined;
-  const worker = async (): Promise<void> => {
-    for (;;) {
-      const task = tasks[next];
-      next += 1;
-      if (task === undefined || failure !== undefined) return;
-      try {
-        await task(both);
-      } catch (error) {
-        failure ??= { error };
-        failed.abort(error);
-      }
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(PARALLEL, tasks.length) }, worker));
-  if (failure !== undefined) throw failure.error;
-}
-
 /** Fetch everything that a manifest names. */
 async function fetchBlobs(
   remote: RemoteManifest,
@@ -299,14 +280,10 @@ export async function pullImage(reference: ImageReference, context: PullContext)
   }
   const { registry, store, signal } = context;
   const endpoints = endpointsFor(reference, registry.registries ?? { mirrors: {}, insecure: [] });
-  const insecure = registry.registries?.insecure ?? [];
-  const transport = new Transport({
-    ...registry,
-    insecure: registry.insecure ?? ((host) => insecure.includes(host)),
-  });
+  const transport = transportFor(registry);
   const sessions = endpoints.map((endpoint) => {
     const own = endpoint.registry === reference.registry ? registry.credentials : undefined;
-    return new Session(endpoint, transport, own, registry.env);
+    return new Session(endpoint, transport, { credentials: own, env: registry.env });
   });
   try {
     for (const [index, session] of sessions.entries()) {

@@ -60,7 +60,10 @@ export interface DiskUse {
 }
 
 /** The manifest behind a store entry. */
-async function manifestOf(store: ContentStore, entry: NamedManifest): Promise<FoundManifest> {
+export async function manifestOf(
+  store: ContentStore,
+  entry: NamedManifest,
+): Promise<FoundManifest> {
   const platform = entry.descriptor.platform ?? hostPlatform();
   return findManifest(entry.descriptor, platform, (digest) => store.blobPath(digest), entry.name);
 }
