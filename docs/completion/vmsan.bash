@@ -12,7 +12,7 @@ _vmsan() {
       -*) continue ;;
     esac
     case "${path:+$path }$word" in
-      'run'|'create'|'fork'|'exec'|'connect'|'list'|'ls'|'inspect'|'start'|'stop'|'remove'|'rm'|'pause'|'suspend'|'resume'|'logs'|'network'|'port-forward'|'upload'|'download'|'cp'|'ps'|'wait'|'kill'|'snapshot'|'snapshot create'|'snapshot list'|'snapshot ls'|'snapshot inspect'|'snapshot delete'|'snapshot rm'|'snapshot remove'|'snapshot prune'|'snapshot export'|'snapshot import'|'restore'|'image'|'image ls'|'image list'|'image pull'|'image inspect'|'image tag'|'image rm'|'image remove'|'image prune'|'image save'|'image load'|'image disk'|'login'|'logout'|'serve'|'key'|'key create'|'key list'|'key ls'|'key remove'|'key rm'|'setup'|'doctor'|'kernel'|'kernel ls'|'kernel list'|'kernel add'|'kernel use'|'kernel rm'|'kernel remove'|'daemon'|'daemon status'|'daemon start'|'daemon stop'|'daemon logs'|'completion') path="${path:+$path }$word" ;;
+      'run'|'create'|'fork'|'exec'|'connect'|'list'|'ls'|'inspect'|'start'|'stop'|'remove'|'rm'|'pause'|'suspend'|'resume'|'logs'|'network'|'port-forward'|'upload'|'download'|'cp'|'ps'|'wait'|'kill'|'snapshot'|'snapshot create'|'snapshot list'|'snapshot ls'|'snapshot inspect'|'snapshot delete'|'snapshot rm'|'snapshot remove'|'snapshot prune'|'snapshot export'|'snapshot import'|'restore'|'image'|'image ls'|'image list'|'image pull'|'image push'|'image inspect'|'image history'|'image tag'|'image rm'|'image remove'|'image prune'|'image save'|'image load'|'image disk'|'login'|'logout'|'serve'|'key'|'key create'|'key list'|'key ls'|'key remove'|'key rm'|'setup'|'doctor'|'kernel'|'kernel ls'|'kernel list'|'kernel add'|'kernel use'|'kernel rm'|'kernel remove'|'daemon'|'daemon status'|'daemon start'|'daemon stop'|'daemon logs'|'completion') path="${path:+$path }$word" ;;
       *) given=$((given + 1)) ;;
     esac
   done
@@ -49,10 +49,12 @@ _vmsan() {
     'snapshot export') words='' flags='--json --verbose --output -o --help -h' kind=file ;;
     'snapshot import') words='' flags='--json --verbose --input -i --name --help -h' kind='' ;;
     'restore') words='' flags='--json --verbose --help -h' kind=vm ;;
-    'image') words='ls list pull inspect tag rm remove prune save load disk' flags='--json --verbose --help -h' kind='' ;;
+    'image') words='ls list pull push inspect history tag rm remove prune save load disk' flags='--json --verbose --help -h' kind='' ;;
     'image ls'|'image list') words='' flags='--json --verbose --help -h' kind='' ;;
     'image pull') words='' flags='--json --verbose --platform --ca-file --help -h' kind=file ;;
+    'image push') words='' flags='--json --verbose --platform --ca-file --help -h' kind=file ;;
     'image inspect') words='' flags='--json --verbose --help -h' kind=file ;;
+    'image history') words='' flags='--json --verbose --no-trunc --help -h' kind=file ;;
     'image tag') words='' flags='--json --verbose --help -h' kind=file ;;
     'image rm'|'image remove') words='' flags='--json --verbose --help -h' kind=file ;;
     'image prune') words='' flags='--json --verbose --all -a --help -h' kind='' ;;

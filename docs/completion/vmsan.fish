@@ -331,7 +331,9 @@ complete -c vmsan -n '__fish_seen_subcommand_from restore' -s h -l help -d 'disp
 complete -c vmsan -n '__vmsan_at image' -a ls -d 'list images'
 complete -c vmsan -n '__vmsan_at image' -a list -d 'list images'
 complete -c vmsan -n '__vmsan_at image' -a pull -d 'fetch an image'
+complete -c vmsan -n '__vmsan_at image' -a push -d 'send an image to a registry'
 complete -c vmsan -n '__vmsan_at image' -a inspect -d 'everything about an image, as JSON'
+complete -c vmsan -n '__vmsan_at image' -a history -d 'how an image was made'
 complete -c vmsan -n '__vmsan_at image' -a tag -d 'give an image one more name'
 complete -c vmsan -n '__vmsan_at image' -a rm -d 'take names of images away'
 complete -c vmsan -n '__vmsan_at image' -a remove -d 'take names of images away'
@@ -351,10 +353,21 @@ complete -c vmsan -n '__fish_seen_subcommand_from pull' -l verbose -d 'say more 
 complete -c vmsan -n '__fish_seen_subcommand_from pull' -l platform -r -d 'platform of a multi-platform image'
 complete -c vmsan -n '__fish_seen_subcommand_from pull' -l ca-file -r -d 'certificates of authorities to trust besides the system'\''s'
 complete -c vmsan -n '__fish_seen_subcommand_from pull' -s h -l help -d 'display help for command'
+complete -c vmsan -n '__vmsan_at image push' -F
+complete -c vmsan -n '__fish_seen_subcommand_from push' -l json -d 'one JSON object on standard output'
+complete -c vmsan -n '__fish_seen_subcommand_from push' -l verbose -d 'say more on standard error'
+complete -c vmsan -n '__fish_seen_subcommand_from push' -l platform -r -d 'platform of a multi-platform image'
+complete -c vmsan -n '__fish_seen_subcommand_from push' -l ca-file -r -d 'certificates of authorities to trust besides the system'\''s'
+complete -c vmsan -n '__fish_seen_subcommand_from push' -s h -l help -d 'display help for command'
 complete -c vmsan -n '__vmsan_at image inspect' -F
 complete -c vmsan -n '__fish_seen_subcommand_from inspect' -l json -d 'one JSON object on standard output'
 complete -c vmsan -n '__fish_seen_subcommand_from inspect' -l verbose -d 'say more on standard error'
 complete -c vmsan -n '__fish_seen_subcommand_from inspect' -s h -l help -d 'display help for command'
+complete -c vmsan -n '__vmsan_at image history' -F
+complete -c vmsan -n '__fish_seen_subcommand_from history' -l json -d 'one JSON object on standard output'
+complete -c vmsan -n '__fish_seen_subcommand_from history' -l verbose -d 'say more on standard error'
+complete -c vmsan -n '__fish_seen_subcommand_from history' -l no-trunc -d 'what made each layer in full'
+complete -c vmsan -n '__fish_seen_subcommand_from history' -s h -l help -d 'display help for command'
 complete -c vmsan -n '__vmsan_at image tag' -F
 complete -c vmsan -n '__fish_seen_subcommand_from tag' -l json -d 'one JSON object on standard output'
 complete -c vmsan -n '__fish_seen_subcommand_from tag' -l verbose -d 'say more on standard error'
