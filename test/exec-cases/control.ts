@@ -83,7 +83,8 @@ export const controlCases: ExecCase[] = [
     name: "time limit: who ignores TERM gets KILL after the grace time",
     run: {
       argv: sh("trap '' TERM; echo ready; while :; do sleep 0.05; done"),
-      timeoutMs: 300,
+      // Long enough for a shell to have set its trap on a busy, emulated machine.
+      timeoutMs: 3_000,
       graceMs: 200,
     },
     expect: { exitCode: 124, timedOut: true, stdout: "ready\n" },
@@ -93,7 +94,7 @@ export const controlCases: ExecCase[] = [
     name: "time limit: last words on TERM arrive",
     run: {
       argv: sh("trap 'echo bye; exit 0' TERM; while :; do sleep 0.02; done"),
-      timeoutMs: 300,
+      timeoutMs: 3_000,
     },
     expect: { exitCode: 124, timedOut: true, stdout: "bye\n" },
     unlikeBash: "bash has no time limit",
