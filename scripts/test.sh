@@ -85,7 +85,7 @@ for step in $steps; do
       prepare_agent
       prepare_images base e2b
       vitest_step install 720
-      vitest_step e2e 2400
+      vitest_step e2e 3300
       ;;
   esac
 done
