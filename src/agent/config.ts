@@ -42,7 +42,8 @@ export interface GuestConfig {
   };
   /** `KEY=VALUE`, beneath every command's own. */
   env?: string[];
-  mounts?: { device: string; path: string; type: string; readonly: boolean }[];
+  /** Values by path below /proc/sys; one that is not there is an error. */
+  sysctls?: Record<string, string>;
   /** 32 hex digits. */
   machineId?: string;
   /** Absolute paths that are made, root's and 0755, where they are missing. */

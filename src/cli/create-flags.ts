@@ -37,6 +37,9 @@ export interface CreateFlags extends PolicyFlags {
   platform?: string;
   caFile?: string;
   init?: boolean | string;
+  kernelArg?: string[];
+  sysctl?: string[];
+  bootTimeout?: string;
   volume?: string[];
   mount?: string[];
   warm?: boolean;
@@ -64,6 +67,9 @@ export function addCreateFlags(target: Command): Command {
       ]),
     )
     .option("--kernel <path>", "boot this kernel instead of the selected one")
+    .option("--kernel-arg <word>", "further argument of the kernel; repeatable", collect)
+    .option("--sysctl <key=value>", "setting of the kernel, at each boot; repeatable", collect)
+    .option("--boot-timeout <duration>", "longest boot (default: what the host needs)")
     .option("--timeout <duration>", "stop the VM after: 30s, 5m, 1h; a bare number is minutes")
     .addOption(endOption("--on-timeout <action>", "what happens then (default: stop)"))
     .option("--idle-timeout <duration>", "time without use after which --on-idle happens")
@@ -185,6 +191,9 @@ export function createOptions(flags: CreateFlags): CreateOptions {
     caFile: flags.caFile,
     init: flags.init,
     mounts: mounts(flags),
+    kernelArgs: flags.kernelArg,
+    sysctls: flags.sysctl,
+    bootTimeout: flags.bootTimeout,
     warm: flags.warm,
     seccomp: flags.seccomp,
     pidNamespace: flags.pidNs,

@@ -4,6 +4,7 @@ import { VmsanError, messageOf } from "../model/errors.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
 import type { Hold } from "./hold.ts";
 import { daemonLost } from "./lost.ts";
+import { parseBootTimeout } from "../util/boot-timeout.ts";
 import { hostWishes } from "./options.ts";
 import { vmPath } from "./paths.ts";
 
@@ -84,10 +85,23 @@ export async function createVm(
   }
 }
 
+/** How a stopped VM is started. */
+export interface StartOptions extends WorkOptions {
+  /** Longest boot, of this start and later ones, instead of the VM's own: `90s`, `5m`. */
+  bootTimeout?: number | string;
+}
+
 /** Start a stopped VM. @throws ERR_VM_NOT_STOPPED */
-export async function startVm(daemon: Daemon, ref: string, work: WorkOptions): Promise<VmView> {
+export async function startVm(
+  daemon: Daemon,
+  ref: string,
+  { bootTimeout, ...work }: StartOptions,
+): Promise<VmView> {
+  const body = {
+    host: hostWishes(),
+    ...(bootTimeout === undefined ? {} : { bootTimeoutMs: parseBootTimeout(bootTimeout) }),
+  };
   try {
-    const body = { host: hostWishes() };
     return await daemon.streamed<VmView>("POST", vmPath(ref, "start"), { ...work, body });
   } catch (error) {
     if (!isLost(error)) throw error;

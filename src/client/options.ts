@@ -8,9 +8,10 @@ import {
   parsePolicy,
   parsePublishedPorts,
 } from "../network/policy/parse.ts";
+import { parseKernelArgs, parseSysctls } from "../util/guest-settings.ts";
 import { checkMounts, parseVolumeWord } from "../util/mounts.ts";
 import { parseName } from "../util/names.ts";
-import { givenBootTimeoutMs } from "../util/boot-timeout.ts";
+import { givenBootTimeoutMs, parseBootTimeout } from "../util/boot-timeout.ts";
 import { absolutePath } from "../util/byte-text.ts";
 import { registryVariables } from "../util/registry-env.ts";
 import { invalid, parseDiskSize, parseDuration, parseInteger, parseMemory } from "../util/units.ts";
@@ -83,6 +84,12 @@ export interface CreateOptions extends NetworkOptions {
   init?: boolean | string;
   /** Volumes and directories: `NAME:/path`, `./dir:/path`, both with `:ro`, `/path`, or in full. */
   mounts?: (string | Mount)[];
+  /** Further arguments of the guest's kernel. */
+  kernelArgs?: string[];
+  /** `net.ipv4.ip_forward=1`; set before the first command, at each boot. */
+  sysctls?: string[];
+  /** Longest boot, as `timeout`; default what the host needs. */
+  bootTimeout?: number | string;
   /** May start from a template of its image, and have one made; default whether VMSAN_WARM is `on`. */
   warm?: boolean;
   /** Remove the VM as soon as this process lets go of it. */
@@ -224,6 +231,11 @@ export function createRequest(options: CreateOptions): CreateRequest {
     host: hostWishes(),
     ...(init === undefined || init === false ? {} : { init }),
     mounts: mountsOf(options.mounts ?? []),
+    kernelArgs: parseKernelArgs(options.kernelArgs ?? []),
+    sysctls: parseSysctls(options.sysctls ?? []),
+    ...(options.bootTimeout === undefined
+      ? {}
+      : { bootTimeoutMs: parseBootTimeout(options.bootTimeout) }),
     warm: options.warm ?? process.env["VMSAN_WARM"] === "on",
     ephemeral: options.ephemeral ?? false,
   };

@@ -15,6 +15,7 @@ import { parseEnv } from "./options.ts";
 import type { Hold } from "./hold.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
 import { removeVm, startVm, stopVm } from "./lives.ts";
+import type { StartOptions } from "./lives.ts";
 import { vmPath } from "./paths.ts";
 import { Snapshots } from "./snapshots.ts";
 import type { SnapshotOptions } from "./snapshots.ts";
@@ -267,7 +268,7 @@ export class Vm {
   }
 
   /** Start it again. @throws ERR_VM_NOT_STOPPED */
-  async start(work: WorkOptions = {}): Promise<void> {
+  async start(work: StartOptions = {}): Promise<void> {
     this.view = await startVm(this.daemon, this.id, work);
   }
 

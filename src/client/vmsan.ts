@@ -8,6 +8,7 @@ import { Hold } from "./hold.ts";
 import { Images } from "./images.ts";
 import { Kernels } from "./kernels.ts";
 import { createVm, removeVm, startVm, stopVm } from "./lives.ts";
+import type { StartOptions } from "./lives.ts";
 import { createRequest } from "./options.ts";
 import type { CreateOptions } from "./options.ts";
 import type { CloneOptions } from "./clone-options.ts";
@@ -176,7 +177,7 @@ export class Vmsan {
   }
 
   /** Start a stopped VM. @throws ERR_VM_NOT_STOPPED */
-  async start(ref: string, work: WorkOptions = {}): Promise<Vm> {
+  async start(ref: string, work: StartOptions = {}): Promise<Vm> {
     return await this.vm(await startVm(this.daemon, ref, work));
   }
 

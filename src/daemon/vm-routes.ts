@@ -99,10 +99,11 @@ export function vmRoutes(app: Hono, sandboxes: Sandboxes, sleep: Pick<Sleep, "ch
   });
 
   app.post("/v1/vms/:id/start", async (c) => {
-    const { host } = validate(startSchema, await jsonBody(c), "request to start a VM");
+    const body = validate(startSchema, await jsonBody(c), "request to start a VM");
     const id = c.req.param("id");
+    const host = withoutUndefined(body.host ?? {}) as HostWishes;
     return streamedReply<VmView>(c, (work) =>
-      sandboxes.start(id, { ...work, host: withoutUndefined(host ?? {}) as HostWishes }),
+      sandboxes.start(id, { ...work, host }, body.bootTimeoutMs),
     );
   });
 

@@ -88,6 +88,12 @@ export interface CreateRequest {
   init?: string;
   /** What is mounted besides the disk; places inside others behind them. */
   mounts: Mount[];
+  /** Behind vmsan's own on the kernel's command line. */
+  kernelArgs: string[];
+  /** Values by path below /proc/sys, set before the first command. */
+  sysctls: Record<string, string>;
+  /** Milliseconds that each start of it may take until its agent answers. */
+  bootTimeoutMs?: number;
   /** May be a clone of a template that booted earlier, instead of booting. */
   warm: boolean;
   /** Removed as soon as the connection that made it, and every later holder, is gone. */
@@ -200,6 +206,11 @@ export interface VmView {
   diskSizeBytes: number;
   kernel: string;
   rootfs: string;
+  /** The user's, on the kernel's command line. */
+  kernelArgs: string[];
+  /** Values by path below /proc/sys. */
+  sysctls: Record<string, string>;
+  bootTimeoutMs?: number;
   defaults: { env: string[]; user?: string; workdir?: string };
   policy: NetworkPolicy;
   ports: PublishedPort[];

@@ -47,6 +47,9 @@ export interface SnapshotRecord {
   vcpus: number;
   memMib: number;
   diskSizeBytes: number;
+  /** As in the VM's record. */
+  sysctls?: Record<string, string>;
+  bootTimeoutMs?: number;
   /**
    * Disks in their order. Those of the VM's own lie in the snapshot: `path` and `backing` are
    * names of its files, and nothing is written to them; shared ones have absolute paths.

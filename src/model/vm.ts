@@ -138,6 +138,10 @@ export interface VmRecord {
   kernelFile?: string;
   spec: VmSpec;
   diskSizeBytes: number;
+  /** Settings of /proc/sys by path, set at each boot. */
+  sysctls?: Record<string, string>;
+  /** Milliseconds that a boot may take; absent: what the host and its accelerator need. */
+  bootTimeoutMs?: number;
   /** Defaults for every command, over the image's own. */
   defaults: { env: string[]; user?: string; workdir?: string };
   policy: NetworkPolicy;

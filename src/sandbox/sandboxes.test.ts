@@ -41,6 +41,8 @@ afterAll(async () => {
 
 const request: CreateRequest = {
   mounts: [],
+  kernelArgs: [],
+  sysctls: {},
   vcpus: 1,
   memMib: 128,
   diskSizeBytes: 2 ** 30,

@@ -140,8 +140,12 @@ export class Sandboxes extends Lives {
     return await bringUp(record, token, this.stages, work, () => this.records.save(record));
   }
 
-  /** Start a stopped VM, wake a sleeping one. @throws ERR_VM_NOT_STOPPED */
-  async start(ref: string, work: Work): Promise<VmView> {
+  /**
+   * Start a stopped VM, wake a sleeping one.
+   * @param bootTimeoutMs limit of this boot and later ones, instead of the VM's own
+   * @throws ERR_VM_NOT_STOPPED
+   */
+  async start(ref: string, work: Work, bootTimeoutMs?: number): Promise<VmView> {
     const asleep = this.find(ref);
     if (asleep.record.status === "suspended") {
       await this.wake(asleep);
@@ -165,6 +169,7 @@ export class Sandboxes extends Lives {
         const own: Work = { ...work, signal };
         // What this daemon makes now must be found by the next one, should it be killed.
         record.starting = true;
+        if (bootTimeoutMs !== undefined) record.bootTimeoutMs = bootTimeoutMs;
         await this.records.save(record);
         // This version's agent, not the one the VM was made with.
         setBootFiles(record.spec, await this.stages.bootFiles(record.kernelFile, own));

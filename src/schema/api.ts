@@ -8,6 +8,7 @@
 import { z } from "zod";
 import type { CloneRequest, CreateRequest, SnapshotRequest } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
+import { MAX_SYSCTLS, parseKernelArgs, parseSysctls } from "../util/guest-settings.ts";
 import { MAX_MOUNTS, checkMounts, parseTarget, parseVolumeName } from "../util/mounts.ts";
 import { parseName } from "../util/names.ts";
 import { registryAccessSchema } from "./registry.ts";
@@ -40,14 +41,12 @@ export const publishedPortSchema = z.strictObject({
   guestPort: port,
 });
 
-/** A VM to be made, complete. */
-const hostSchema = z.strictObject({
-  assumeKvm: z.boolean().optional(),
-  bootTimeoutMs: z.int().min(1).max(86_400_000).optional(),
-});
+const bootTimeoutMs = z.int().min(1).max(86_400_000).optional();
+
+const hostSchema = z.strictObject({ assumeKvm: z.boolean().optional(), bootTimeoutMs });
 
 /** The body of `POST /v1/vms/ID/start`. */
-export const startSchema = z.strictObject({ host: hostSchema.optional() });
+export const startSchema = z.strictObject({ host: hostSchema.optional(), bootTimeoutMs });
 
 const endAction = z.enum(["suspend", "stop", "remove"]);
 const idleSchema = z.strictObject({
@@ -76,6 +75,7 @@ const mountSchema = z.discriminatedUnion("kind", [
   z.strictObject({ kind: z.literal("anonymous"), target: absolutePath }),
 ]);
 
+/** A VM to be made, complete. */
 export const createSchema = z.strictObject({
   image: text(4096).min(1).optional(),
   runtime: text(64).min(1).optional(),
@@ -117,6 +117,12 @@ export const createSchema = z.strictObject({
   host: hostSchema.optional(),
   init: absolutePath.optional(),
   mounts: list(mountSchema, MAX_MOUNTS).default([]),
+  kernelArgs: list(text(1024), 256).default([]),
+  sysctls: z
+    .record(text(256), text(1024))
+    .refine((all) => Object.keys(all).length <= MAX_SYSCTLS, `at most ${MAX_SYSCTLS}`)
+    .default({}),
+  bootTimeoutMs,
   warm: z.boolean().default(false),
   ephemeral: z.boolean(),
 });
@@ -215,5 +221,7 @@ export function parseCreateRequest(body: unknown): CreateRequest {
     if (mount.kind === "volume") parseVolumeName(mount.name);
   }
   request.mounts = checkMounts(request.mounts);
+  request.kernelArgs = parseKernelArgs(request.kernelArgs);
+  request.sysctls = parseSysctls(Object.entries(request.sysctls).map((pair) => pair.join("=")));
   return request;
 }

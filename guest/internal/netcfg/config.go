@@ -30,7 +30,8 @@ type Request struct {
 	Token   string     `json:"token"`
 	Network *Network   `json:"network"`
 	Env     wire.Texts `json:"env"`
-	Mounts  []Mount    `json:"mounts"`
+	// Sysctls are values by path below /proc/sys.
+	Sysctls map[string]string `json:"sysctls"`
 	// Directories are made if they are missing, absolute paths.
 	Directories []string `json:"directories"`
 	MachineID   string   `json:"machineId"`
@@ -62,15 +63,6 @@ type Interface struct {
 type HostEntry struct {
 	Address string   `json:"address"`
 	Names   []string `json:"names"`
-}
-
-// Mount is mounted as mount(2) takes it; the target is made if it is missing.
-type Mount struct {
-	Source   string `json:"source"`
-	Target   string `json:"target"`
-	Type     string `json:"type"`
-	ReadOnly bool   `json:"readOnly"`
-	Options  string `json:"options"`
 }
 
 // Reply says how long each step took, in milliseconds, and what was left out.
@@ -154,7 +146,8 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 		step("hostname", r.Hostname != "", func() error { return syscall.Sethostname([]byte(r.Hostname)) }),
 		step("connections", r.Restored == restore.ReasonClone || r.Restored == restore.ReasonRestore, cutConnections),
 		step("network", r.Network != nil, func() error { return applyNetwork(r.Network) }),
-		step("mounts", len(r.Mounts) > 0, func() error { return mountAll(r.Mounts) }),
+		// After the network, whose cards have settings of their own.
+		step("sysctls", len(r.Sysctls) > 0, func() error { return setSysctls("/proc/sys", r.Sysctls) }),
 	}
 	for _, err := range steps {
 		if err != nil {
@@ -229,9 +222,9 @@ func check(r *Request) (*parsed, error) {
 			return nil, bad("The directory %.128q is no absolute path of at most %d bytes.", d, maxPath)
 		}
 	}
-	for _, m := range r.Mounts {
-		if !strings.HasPrefix(m.Target, "/") || m.Type == "" || strings.ContainsRune(m.Target+m.Source+m.Type+m.Options, 0) {
-			return nil, bad("The mount on %.128q needs an absolute target and a type.", m.Target)
+	for path, value := range r.Sysctls {
+		if !filepath.IsLocal(path) || filepath.Clean(path) != path || strings.ContainsRune(path, 0) || len(value) > 4096 {
+			return nil, bad("The setting %.128q is no path below /proc/sys with a value of at most 4096 bytes.", path)
 		}
 	}
 	if r.Network != nil {
@@ -332,22 +325,6 @@ func addEntropy(seed []byte) error {
 	}
 	if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), rndReseedCrng, 0); e != 0 {
 		return os.NewSyscallError("RNDRESEEDCRNG", e)
-	}
-	return nil
-}
-
-func mountAll(mounts []Mount) error {
-	for _, m := range mounts {
-		if err := os.MkdirAll(m.Target, 0o755); err != nil {
-			return wire.Errorf(wire.CodeConfig, "The mount point %.256q cannot be made.", m.Target).Because(err)
-		}
-		var flags uintptr
-		if m.ReadOnly {
-			flags |= syscall.MS_RDONLY
-		}
-		if err := syscall.Mount(m.Source, m.Target, m.Type, flags, m.Options); err != nil {
-			return wire.Errorf(wire.CodeConfig, "%.256q could not be mounted on %.256q as %s.", m.Source, m.Target, m.Type).Because(err)
-		}
 	}
 	return nil
 }

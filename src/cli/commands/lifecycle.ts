@@ -50,11 +50,20 @@ async function forEach(
 
 /** `start ID`. */
 export function startCommand(): Command {
-  return runs(command("start <vm>", "start a stopped VM"), async (context, ref: string) => {
+  const target = command("start <vm>", "start a stopped VM").option(
+    "--boot-timeout <duration>",
+    "longest boot, now and from now on (default: as it was)",
+  );
+  return runs<{ bootTimeout?: string }>(target, async (context, ref: string) => {
     const view = progressView(context.output, false);
     warnOfAssumedKvm(context.output);
     try {
-      const vm = await (await context.vmsan()).start(ref, { onProgress: view.sink });
+      const vm = await (
+        await context.vmsan()
+      ).start(ref, {
+        onProgress: view.sink,
+        ...context.flags,
+      });
       view.close();
       context.output.result(
         {

@@ -32,6 +32,8 @@ export function describeVm(
     vcpus: spec.vcpus,
     memMib: spec.memMib,
     diskSizeBytes: record.diskSizeBytes,
+    ...(record.sysctls === undefined ? {} : { sysctls: record.sysctls }),
+    ...(record.bootTimeoutMs === undefined ? {} : { bootTimeoutMs: record.bootTimeoutMs }),
     card: spec.network !== undefined,
     defaults: record.defaults,
     policy: record.policy,
@@ -105,6 +107,8 @@ export function cloneRecord(
       isolation: request.isolation,
     },
     diskSizeBytes: from.diskSizeBytes,
+    ...(from.sysctls === undefined ? {} : { sysctls: from.sysctls }),
+    ...(from.bootTimeoutMs === undefined ? {} : { bootTimeoutMs: from.bootTimeoutMs }),
     defaults: {
       env: request.env ?? from.defaults.env,
       ...(user === undefined ? {} : { user }),

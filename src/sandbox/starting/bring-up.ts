@@ -31,6 +31,10 @@ export function guestConfig(record: VmRecord): GuestConfig & { time: { unixNs: s
     time: { unixNs: String(BigInt(Date.now()) * 1_000_000n) },
     seed: randomBytes(64).toString("base64"),
     generation: randomBytes(16).toString("hex"),
+    // What comes out of a file has them, and may have changed them.
+    ...(record.sysctls !== undefined && record.mending === undefined
+      ? { sysctls: record.sysctls }
+      : {}),
     ...(record.machineId === undefined ? {} : { machineId: record.machineId }),
     network: {
       interfaces:
@@ -130,7 +134,8 @@ export async function bringUp(
   save: () => Promise<void>,
 ): Promise<LiveGuest> {
   const driver = stages.driver(record.driver);
-  const limitMs = work.host?.bootTimeoutMs ?? stages.bootLimitMs(record.accelerator);
+  const limitMs =
+    record.bootTimeoutMs ?? work.host?.bootTimeoutMs ?? stages.bootLimitMs(record.accelerator);
   let guest: LiveGuest | undefined;
   const since = performance.now();
   const lap = (phase: string, from: number): number => {

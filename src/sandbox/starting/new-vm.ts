@@ -10,7 +10,7 @@ import type { BootFiles, DriverChoice, PreparedBase, Stages, Work } from "../sta
 function kernelArgs(request: CreateRequest): string[] {
   const args = [`vmsan.root=${request.diskMode}`];
   if (request.init !== undefined) args.push(`vmsan.init=${request.init}`);
-  return args;
+  return [...args, ...request.kernelArgs];
 }
 
 /**
@@ -48,6 +48,8 @@ export function newRecord(
       isolation: request.isolation,
     },
     diskSizeBytes: request.diskSizeBytes,
+    ...(Object.keys(request.sysctls).length > 0 && { sysctls: request.sysctls }),
+    ...(request.bootTimeoutMs === undefined ? {} : { bootTimeoutMs: request.bootTimeoutMs }),
     defaults: {
       env: request.env,
       ...(user === undefined ? {} : { user }),
