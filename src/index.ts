@@ -7,6 +7,9 @@ export type { ExecOptions, ExecOutput } from "./client/vm.ts";
 export { Images } from "./client/images.ts";
 export { Kernels } from "./client/kernels.ts";
 export { Snapshots } from "./client/snapshots.ts";
+export { Volumes } from "./client/volumes.ts";
+export type { VolumePrune, VolumeView } from "./model/volume.ts";
+export type { Mount } from "./model/mount.ts";
 export type { SnapshotOptions } from "./client/snapshots.ts";
 export type { CloneOptions } from "./client/clone-options.ts";
 export type {

@@ -115,7 +115,7 @@ export const habits: Record<string, readonly Habit[]> = {
     { type: "-v" },
     { type: "info" },
     { type: "system prune" },
-    { type: "volume ls" },
+    { type: "volume ls", prints: /NAME/ },
     { type: "compose up" },
   ],
 };

@@ -25,6 +25,16 @@ export interface InterfaceConfig {
   mtu?: number;
 }
 
+/** Something for the agent to mount; see protocol/README.md. */
+export interface GuestMount {
+  kind: "own" | "volume";
+  target: string;
+  label?: string;
+  readOnly?: boolean;
+  fill?: boolean;
+  optional?: boolean;
+}
+
 /** Body of `PUT /v1/config`; what is absent is left as it is. */
 export interface GuestConfig {
   hostname?: string;
@@ -42,6 +52,8 @@ export interface GuestConfig {
   };
   /** `KEY=VALUE`, beneath every command's own. */
   env?: string[];
+  /** In this order, each once. */
+  mounts?: GuestMount[];
   /** Values by path below /proc/sys; one that is not there is an error. */
   sysctls?: Record<string, string>;
   /** 32 hex digits. */

@@ -122,7 +122,7 @@ export function addCreateFlags(target: Command): Command {
 }
 
 /** `KEY=VALUE` labels as an object. @throws ERR_VALIDATION_FLAGS */
-function labels(entries: readonly string[] | undefined): Record<string, string> {
+export function labels(entries: readonly string[] | undefined): Record<string, string> {
   return Object.fromEntries(
     (entries ?? []).map((entry) => {
       const at = entry.indexOf("=");

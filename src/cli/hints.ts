@@ -194,10 +194,6 @@ const COMMANDS: readonly Hint[] = [
     fix: "Use `vmsan doctor`, `vmsan list`, `vmsan image prune` and `vmsan daemon logs`.",
   },
   {
-    words: ["volume"],
-    fix: "There are no volumes yet: a VM keeps its own disk, and `vmsan upload` and `vmsan download` copy.",
-  },
-  {
     words: ["container"],
     fix: "Use the commands themselves: `vmsan list`, `vmsan create`, `vmsan rm` …",
   },

@@ -40,6 +40,9 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
     snapshot: async () => (await import("./commands/snapshots/snapshot.ts")).snapshotCommand,
     restore: async () => (await import("./commands/snapshots/snapshot.ts")).restoreCommand,
   },
+  "Volumes:": {
+    volume: async () => (await import("./commands/volume.ts")).volumeCommand,
+  },
   "Images:": {
     image: async () => (await import("./commands/image.ts")).imageCommand,
     login: async () => (await import("./commands/login.ts")).loginCommand,

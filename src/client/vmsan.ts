@@ -15,6 +15,7 @@ import type { CloneOptions } from "./clone-options.ts";
 import { vmPath } from "./paths.ts";
 import type { RemoteServer } from "./transport.ts";
 import { Snapshots, snapshotPath } from "./snapshots.ts";
+import { Volumes } from "./volumes.ts";
 import type { Vm } from "./vm.ts";
 
 /** Where and how to reach the daemon. */
@@ -52,6 +53,8 @@ export class Vmsan {
   readonly images: Images;
   readonly kernels: Kernels;
   readonly snapshots: Snapshots;
+  /** Volumes, which outlive VMs. */
+  readonly volumes: Volumes;
 
   constructor(options: VmsanOptions = {}) {
     const dir = options.dir ?? vmsanDir();
@@ -60,6 +63,7 @@ export class Vmsan {
     this.images = new Images(this.daemon);
     this.kernels = new Kernels(this.daemon);
     this.snapshots = new Snapshots(this.daemon);
+    this.volumes = new Volumes(this.daemon);
   }
 
   /** The object for a VM; what works in a guest is loaded with the first one. */

@@ -11,6 +11,7 @@ import { Sandboxes } from "../sandbox/sandboxes.ts";
 import { createHost } from "../sandbox/host.ts";
 import { IdleWatch } from "../sandbox/snapshots/idle.ts";
 import { Snapshots } from "../sandbox/snapshots/snapshots.ts";
+import { Volumes } from "../sandbox/volumes.ts";
 import { Templates } from "../sandbox/snapshots/templates.ts";
 import { tryLock } from "../util/lock.ts";
 import type { Lock } from "../util/lock.ts";
@@ -22,6 +23,7 @@ import { imageRoutes } from "./image-routes.ts";
 import { kernelRoutes } from "./kernel-routes.ts";
 import { networkRoutes } from "./network-routes.ts";
 import { snapshotRoutes } from "./snapshot-routes.ts";
+import { volumeRoutes } from "./volume-routes.ts";
 import { fileLog } from "../util/log.ts";
 import { serve } from "./server.ts";
 
@@ -124,6 +126,7 @@ async function main(): Promise<void> {
         kernelRoutes(app, host, sandboxes);
         networkRoutes(app, host, sandboxes);
         snapshotRoutes(app, sandboxes, snapshots);
+        volumeRoutes(app, new Volumes(sandboxes));
       },
       shutdown: () => void stop("asked to"),
     },

@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { rmSync } from "node:fs";
 import { ImageFile } from "./image-file.ts";
-import { FileTree } from "../util/file-tree/file-tree.ts";
+import { FileTree, PLAIN_DIRECTORY, ROOT } from "../util/file-tree/file-tree.ts";
 import { Ext4Writer } from "./writer.ts";
 
 /** What an empty disk should be. */
@@ -15,6 +15,8 @@ export interface EmptyDiskOptions {
   uuid?: string;
   /** Volume label, at most 16 bytes. */
   label?: string;
+  /** Empty directories of root's in its root, mode 0755. */
+  directories?: readonly string[];
 }
 
 /** The 16 bytes of a UUID in its text form. */
@@ -41,7 +43,12 @@ export function createEmptyDisk(path: string, options: EmptyDiskOptions): Promis
         hashSeed: uuid,
         ...(options.label === undefined ? {} : { label: options.label }),
       });
-      writer.finish(new FileTree());
+      const tree = new FileTree();
+      const mtime = Math.floor(Date.now() / 1000);
+      for (const name of options.directories ?? []) {
+        tree.link(ROOT, name, tree.add({ ...PLAIN_DIRECTORY, mtime }));
+      }
+      writer.finish(tree);
       file.close();
     } catch (error) {
       file.close();

@@ -1,4 +1,4 @@
-/** Reads a file system back, for tests and checks: it trusts checksums no more than it must. */
+/** Reads a file system back, for lookups, tests and checks: it trusts checksums no more than it must. */
 import { createHash } from "node:crypto";
 import { closeSync, openSync, readSync } from "node:fs";
 import {
@@ -44,6 +44,9 @@ export interface FoundEntry {
   /** A directory with a hash tree. */
   indexed: boolean;
 }
+
+/** Kinds of what is found. */
+export type FoundKind = InodeKind;
 
 const KIND_OF = new Map(Object.entries(MODE_TYPE).map(([kind, bits]) => [bits, kind as InodeKind]));
 
@@ -129,12 +132,7 @@ export class Ext4Reader {
     const hash = createHash("sha256");
     let target = "";
     if (kind === "file") for (const piece of this.content(raw, size)) hash.update(piece);
-    if (kind === "symlink") {
-      target =
-        size < 60
-          ? raw.toString("latin1", 0x28, 0x28 + size)
-          : Buffer.concat([...this.content(raw, size)]).toString("latin1");
-    }
+    if (kind === "symlink") target = this.linkTarget(raw);
     const device =
       kind === "char" || kind === "block"
         ? decodeDevice(raw.subarray(0x28, 0x64))
@@ -188,6 +186,43 @@ export class Ext4Reader {
       }
     }
     return found;
+  }
+
+  /**
+   * Follow names from the root, but no links.
+   * @returns the last thing on the way; undefined when a name is not there
+   */
+  lookup(
+    names: readonly string[],
+  ): { kind: FoundKind; path: string; target: string } | undefined {
+    let raw = this.inode(ROOT_INODE);
+    let path = "";
+    for (const name of names) {
+      // Names on disk are bytes.
+      const wanted = Buffer.from(name).toString("latin1");
+      let number: number | undefined;
+      for (const bytes of this.directoryBlocks(raw)) {
+        number = decodeDirectoryBlock(bytes).find((entry) => entry.name === wanted)?.inode;
+        if (number !== undefined) break;
+      }
+      if (number === undefined) return undefined;
+      raw = this.inode(number);
+      path += `/${name}`;
+      const kind = KIND_OF.get(raw.readUInt16LE(0) & 0xf000);
+      if (kind === undefined) return undefined;
+      if (kind !== "directory") {
+        return { kind, path, target: kind === "symlink" ? this.linkTarget(raw) : "" };
+      }
+    }
+    return { kind: "directory", path, target: "" };
+  }
+
+  /** Where a link leads, as latin1. */
+  private linkTarget(raw: Buffer): string {
+    const size = raw.readUInt32LE(0x4);
+    return size < 60
+      ? raw.toString("latin1", 0x28, 0x28 + size)
+      : Buffer.concat([...this.content(raw, size)]).toString("latin1");
   }
 
   private *directoryBlocks(raw: Buffer): Generator<Buffer> {

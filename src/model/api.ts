@@ -206,6 +206,8 @@ export interface VmView {
   diskSizeBytes: number;
   kernel: string;
   rootfs: string;
+  /** What the user wants mounted besides its disk. */
+  mounts: Mount[];
   /** The user's, on the kernel's command line. */
   kernelArgs: string[];
   /** Values by path below /proc/sys. */

@@ -1,5 +1,6 @@
 /** Snapshots: a VM as it was at one instant, to make others from or to go back to. */
 import type { Digest, ImageConfig } from "./image.ts";
+import type { Mount } from "./mount.ts";
 import type { NetworkPolicy } from "./policy.ts";
 import type { DiskAttachment, DriverName, MachineIdentity } from "./vm.ts";
 
@@ -47,6 +48,8 @@ export interface SnapshotRecord {
   vcpus: number;
   memMib: number;
   diskSizeBytes: number;
+  /** Those on its own disk. */
+  mounts?: Mount[];
   /** As in the VM's record. */
   sysctls?: Record<string, string>;
   bootTimeoutMs?: number;

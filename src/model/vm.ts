@@ -1,6 +1,7 @@
 /** Virtual machines: what is asked for, what a driver is given, what is recorded. */
 import type { ErrorInfo } from "./errors.ts";
 import type { Digest, ImageConfig } from "./image.ts";
+import type { Mount } from "./mount.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "./policy.ts";
 
 /** Names of the drivers; `fake` runs the agent as a process, for tests. */
@@ -53,6 +54,8 @@ export interface DiskAttachment {
    * ones above do not have is read from there. Absolute paths.
    */
   backing?: string[];
+  /** Of a volume: its name, and the label by which the guest finds it. */
+  volume?: { name: string; label: string };
 }
 
 /** Isolation switches a user may turn off (`--no-seccomp` …). */
@@ -138,6 +141,8 @@ export interface VmRecord {
   kernelFile?: string;
   spec: VmSpec;
   diskSizeBytes: number;
+  /** What the user wants mounted besides; absent: nothing. */
+  mounts?: Mount[];
   /** Settings of /proc/sys by path, set at each boot. */
   sysctls?: Record<string, string>;
   /** Milliseconds that a boot may take; absent: what the host and its accelerator need. */

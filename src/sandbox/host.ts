@@ -44,6 +44,7 @@ import { QemuDriver } from "../vmm/qemu/driver.ts";
 import { sweepHost } from "../vmm/sweep.ts";
 import { uidDirectory } from "../vmm/uids.ts";
 import { cloneDisk } from "./starting/clone-disk.ts";
+import { VolumeStore } from "../volumes/store.ts";
 import { createNetworks } from "./networks.ts";
 import type { HostNetworks } from "./networks.ts";
 import type { EventLog } from "./records/entry.ts";
@@ -128,6 +129,7 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
     new FakeDriver(agent),
   ];
   const networks = createNetworks(layout, log);
+  const volumes = new VolumeStore(layout.volumes);
 
   const registryOptions = async (access?: RegistryAccess): Promise<RegistryOptions> => ({
     registries: await loadRegistries(layout.registriesFile),
@@ -240,6 +242,7 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
       if ((await stat(to)).size < sizeBytes) await growDisk(to, sizeBytes);
     },
     networks,
+    volumes,
     sweep: async (live) => {
       const isKnown = (id: string): boolean => live.has(id);
       const host = await sweepHost({ uidDir, vmsDir: layout.vms, isKnown });
@@ -252,6 +255,7 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
         ["disk image", sweepRootfs, layout.rootfs],
         ["kernel", sweepKernels, layout.kernels],
         ["runtime", sweepRuntimes, layout.runtimes],
+        ["volume", async () => await volumes.sweep(), layout.volumes],
       ] as const) {
         try {
           report.removed.push(...(await sweep(dir)).map((name) => `${what} ${name}`));

@@ -84,12 +84,12 @@ export function startInterrupted(ref: string): VmsanError {
 
 /** Mounts that this version does not offer. @throws ERR_MOUNT_UNSUPPORTED */
 export function refuseMounts(mounts: readonly Mount[]): void {
-  const first = mounts[0];
-  if (first === undefined) return;
+  const bind = mounts.find(({ kind }) => kind === "bind");
+  if (bind === undefined) return;
   throw new VmsanError({
     code: "ERR_MOUNT_UNSUPPORTED",
-    message: `Cannot mount anything at ${first.target}`,
-    why: "Shared directories and volumes are not offered yet.",
-    fix: "Copy in and out instead: vmsan upload, vmsan download, vmsan cp.",
+    message: `Cannot mount a directory of the host at ${bind.target}`,
+    why: "Shared directories are not offered yet.",
+    fix: "Use a volume (-v NAME:/path), or copy: vmsan upload, vmsan download, vmsan cp.",
   });
 }

@@ -23,6 +23,7 @@ import { identityOf } from "../util/process-identity.ts";
 import { FakeDriver } from "../vmm/fake/driver.ts";
 import { VmRecords } from "./records/records.ts";
 import { Sandboxes } from "./sandboxes.ts";
+import { VolumeStore } from "../volumes/store.ts";
 import type { Stages, Work } from "./stages.ts";
 
 const root = await mkdtemp(join(tmpdir(), "vmsan-sandboxes-"));
@@ -91,6 +92,7 @@ function stages(changes: Partial<Stages> = {}): Stages {
       forget: async () => undefined,
       sweep: async () => nothing,
     },
+    volumes: new VolumeStore(join(vms, "..", "volumes")),
     sweep: async () => nothing,
     openChannel: (running, token) =>
       new AgentChannel({ open: (signal) => running.connect(signal), token, build: "test" }),

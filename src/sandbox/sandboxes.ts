@@ -10,7 +10,9 @@ import type { LiveGuest } from "./starting/bring-up.ts";
 import type { Entry } from "./records/entry.ts";
 import { Lives, countFromNow } from "./lives.ts";
 import { Mutex } from "./mutex.ts";
+import { attachVolumes, checkTargets, volumesOf } from "./starting/mounts.ts";
 import { makeDisks, newRecord, prepareVm, setBootFiles } from "./starting/new-vm.ts";
+import { requireFreeVolumes } from "./records/volume-users.ts";
 import { recover } from "./recovery.ts";
 import {
   interrupted,
@@ -22,6 +24,9 @@ import {
 } from "./refusals.ts";
 import type { Work } from "./stages.ts";
 import { viewOf } from "./records/view.ts";
+
+/** Size of a volume that is made because a VM names it. */
+const VOLUME_BYTES = 10 * 2 ** 30;
 
 /** How {@link Sandboxes.make} makes a VM. */
 export interface Maker {
@@ -67,6 +72,7 @@ export class Sandboxes extends Lives {
   async create(request: CreateRequest, work: Work, onId: (id: string) => void): Promise<VmView> {
     this.requireFreeName(request.name);
     refuseMounts(request.mounts);
+    requireFreeVolumes(this.entries.values(), undefined, request.mounts);
     const choice = await this.stages.chooseDriver(request.driver, request.host);
     checkIsolation(choice.driver, request.isolation, request.policy.mode !== "none");
     return await this.make(
@@ -77,8 +83,11 @@ export class Sandboxes extends Lives {
           const since = performance.now();
           const flat = request.diskMode === "flat";
           const base = await prepareVm(record, request, this.stages, own);
+          checkTargets(base, request.mounts);
+          await this.makeVolumes(record);
           const plan = { base, flat };
-          const warm = request.warm && request.rootfs === undefined;
+          const plain = volumesOf(record).length === 0;
+          const warm = request.warm && request.rootfs === undefined && plain;
           record.timings["prepare"] = Math.round(performance.now() - since);
           const guest = warm ? await this.warm?.start(record, plan, own) : undefined;
           if (guest !== undefined) return guest;
@@ -103,16 +112,17 @@ export class Sandboxes extends Lives {
     const { name } = maker;
     this.requireFreeName(name);
     const id = await this.claimId();
+    const record = maker.record(id, this.records.dir(id));
     try {
       // Others may have come meanwhile; from here to the entry nothing waits.
       this.requireFreeName(name);
+      requireFreeVolumes(this.entries.values(), id, record.mounts);
     } catch (error) {
       await this.records.remove(id);
       throw error;
     }
     const busy = new AbortController();
     const signal = AbortSignal.any([work.signal, busy.signal]);
-    const record = maker.record(id, this.records.dir(id));
     const entry: Entry = { record, mutex: new Mutex(), busy, holders: 0, watchers: new Set() };
     this.entries.set(id, entry);
     return await entry.mutex.run(async () => {
@@ -134,8 +144,18 @@ export class Sandboxes extends Lives {
     });
   }
 
+  /** Make the volumes of a new VM that are not there yet. */
+  private async makeVolumes(record: VmRecord): Promise<void> {
+    const { volumes } = this.stages;
+    for (const { name } of volumesOf(record)) {
+      if (await volumes.has(name)) continue;
+      await volumes.create({ name, sizeBytes: VOLUME_BYTES, labels: {} });
+    }
+  }
+
   /** Boot a prepared VM. */
   private async bringUp(record: VmRecord, work: Work): Promise<LiveGuest> {
+    await attachVolumes(record, this.stages.volumes);
     const token = await this.records.token(record.id);
     return await bringUp(record, token, this.stages, work, () => this.records.save(record));
   }
@@ -167,6 +187,7 @@ export class Sandboxes extends Lives {
         record.driverReason = choice.reason;
         const signal = AbortSignal.any([work.signal, busy.signal]);
         const own: Work = { ...work, signal };
+        requireFreeVolumes(this.entries.values(), record.id, record.mounts);
         // What this daemon makes now must be found by the next one, should it be killed.
         record.starting = true;
         if (bootTimeoutMs !== undefined) record.bootTimeoutMs = bootTimeoutMs;

@@ -12,6 +12,7 @@ import type { ImageConfig } from "../model/image.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import type { Accelerator, DriverName, NetworkAttachment } from "../model/vm.ts";
+import type { VolumeStore } from "../volumes/store.ts";
 import type { CleanupReport, Driver, RunningVm } from "../vmm/driver.ts";
 
 /** What is on a VM's disk, ready to be attached. */
@@ -86,6 +87,7 @@ export interface Stages {
   /** A writable clone of a base image, grown to the size. */
   cloneRoot(from: string, to: string, sizeBytes: number, signal: AbortSignal): Promise<void>;
   networks: Networks;
+  volumes: VolumeStore;
   /** Remove what no VM of these uses: half-made disks, networks, VMMs and their boxes. */
   sweep(live: ReadonlySet<string>): Promise<CleanupReport>;
   openChannel(running: RunningVm, token: string): AgentChannel;

@@ -58,7 +58,7 @@ const idleSchema = z.strictObject({
 });
 
 /** Something to be mounted; places and names themselves are checked by util/mounts.ts. */
-const mountSchema = z.discriminatedUnion("kind", [
+export const mountSchema = z.discriminatedUnion("kind", [
   z.strictObject({
     kind: z.literal("bind"),
     source: absolutePath,
@@ -157,6 +157,18 @@ const snapshotSchema = z.strictObject({
   memory: z.boolean(),
   resume: z.boolean(),
 });
+
+const volumeBytes = createSchema.shape.diskSizeBytes;
+
+/** The body of `POST /v1/volumes`. */
+export const volumeRequestSchema = z.strictObject({
+  name: text(128),
+  sizeBytes: volumeBytes.default(10 * 2 ** 30),
+  labels: createSchema.shape.labels.default({}),
+});
+
+/** The body of `POST /v1/volumes/NAME/grow`. */
+export const growVolumeSchema = z.strictObject({ sizeBytes: volumeBytes });
 
 /** The body of `POST /v1/vms/ID/snapshots`. */
 export function parseSnapshotRequest(body: unknown): SnapshotRequest {

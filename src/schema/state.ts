@@ -2,7 +2,8 @@
 import { z } from "zod";
 import type { SnapshotRecord } from "../model/snapshot.ts";
 import type { VmRecord } from "../model/vm.ts";
-import { policySchema, publishedPortSchema, validate } from "./api.ts";
+import type { VolumeRecord } from "../model/volume.ts";
+import { mountSchema, policySchema, publishedPortSchema, validate } from "./api.ts";
 
 const processSchema = z.object({
   pid: z.int().positive(),
@@ -40,6 +41,7 @@ const recordSchema = z.looseObject({
   defaults: z.looseObject({ env: z.array(z.string()) }),
   policy: policySchema,
   ports: z.array(publishedPortSchema),
+  mounts: z.array(mountSchema).optional(),
   process: processSchema.optional(),
   ephemeral: z.boolean(),
   timings: z.record(z.string(), z.number()),
@@ -48,6 +50,20 @@ const recordSchema = z.looseObject({
 /** A VM's document. @throws ERR_VM_STATE */
 export function parseVmRecord(value: unknown): VmRecord {
   return validate<unknown>(recordSchema, value, "record of a VM", "ERR_VM_STATE") as VmRecord;
+}
+
+const volumeSchema = z.looseObject({
+  schema: z.literal(1),
+  name: z.string().max(128),
+  createdAt: z.string().max(64),
+  labels: z.record(z.string().max(256), z.string().max(4096)),
+  fsLabel: z.string().regex(/^vmsan-v[0-9a-f]{9}$/),
+});
+
+/** A volume's document. @throws ERR_VOLUME_STATE */
+export function parseVolumeRecord(value: unknown): VolumeRecord {
+  const what = "record of a volume";
+  return validate<unknown>(volumeSchema, value, what, "ERR_VOLUME_STATE") as VolumeRecord;
 }
 
 const fileName = z.string().regex(/^[a-z0-9][a-z0-9.-]{0,63}(\/[a-z0-9][a-z0-9.-]{0,63})?$/);

@@ -11,9 +11,9 @@ const COPIED_BYTES = 24 << 20;
 /** Longest chain of layers; the next one is a copy. */
 const MAX_LAYERS = 16;
 
-/** Whether the disk is the VM's own, as opposed to one that others share. */
+/** Whether the disk is the VM's own, as opposed to a volume or one that others share. */
 export function isOwn(disk: DiskAttachment): boolean {
-  return !disk.readonly;
+  return !disk.readonly && disk.role !== "data";
 }
 
 /** How the newest layer of a disk gets into a second place. */

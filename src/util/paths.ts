@@ -21,6 +21,8 @@ export interface Layout {
   vms: string;
   /** One directory a snapshot. */
   snapshots: string;
+  /** One directory a volume. */
+  volumes: string;
   /** One directory a template of warm starts. */
   templates: string;
   /** Content store: blobs and image index. */
@@ -60,6 +62,7 @@ export function layoutOf(root: string): Layout {
     daemonLog: join(run, "daemon.log"),
     vms: join(root, "vms"),
     snapshots: join(root, "snapshots"),
+    volumes: join(root, "volumes"),
     templates: join(root, "templates"),
     images: join(root, "images"),
     rootfs: join(root, "rootfs"),

@@ -9,11 +9,9 @@ import (
 	"vmsan/guest/internal/api"
 	"vmsan/guest/internal/boot"
 	"vmsan/guest/internal/channel"
+	"vmsan/guest/internal/netcfg"
 	"vmsan/guest/internal/proc"
 )
-
-// portFD is where a supervised agent finds the open port.
-const portFD = 3
 
 // supervise keeps the agent running beside the image's own init. It holds the
 // port, which may be opened once only, over restarts of the agent.
@@ -29,13 +27,13 @@ func supervise() error {
 		return err
 	}
 	argv := []string{boot.Name, "beside"}
-	files := []uintptr{0, 1, 2}
+	files := boot.Files(0)
 	if port != nil {
 		raw, err := port.File().SyscallConn()
 		if err != nil {
 			return err
 		}
-		if err := raw.Control(func(fd uintptr) { files = append(files, fd) }); err != nil {
+		if err := raw.Control(func(fd uintptr) { files = boot.Files(fd) }); err != nil {
 			return err
 		}
 	} else if err := listener.Close(); err != nil {
@@ -63,20 +61,25 @@ func supervise() error {
 func runBeside() error {
 	boot.IgnoreKeys()
 	boot.Discard(syscall.SIGTERM)
+	// First of all: a descriptor that is free would be another one's soon.
+	var port *channel.Port
+	var err error
+	if _, _, e := syscall.Syscall(syscall.SYS_FCNTL, boot.PortFD, syscall.F_GETFL, 0); e == 0 {
+		syscall.CloseOnExec(boot.PortFD)
+		if port, err = channel.NewPort(boot.PortFD); err != nil {
+			return err
+		}
+	}
 	m, err := boot.Resume()
 	if err != nil {
 		return err
 	}
+	m.TakeDisk()
 	s := newServer(api.Options{
-		Mode: api.ModeInit, BootID: bootID(), PowerOff: m.PowerOff, OwnInit: boot.AskInit, Everybody: true,
+		Mode: api.ModeInit, BootID: bootID(), PowerOff: m.PowerOff, FreezeDisk: m.FreezeDisk, OwnInit: boot.AskInit,
+		Everybody: true, Config: &netcfg.Config{System: true, Own: m.Own(), Configured: boot.Configured},
 	}, false, proc.NewCgroups("/sys/fs/cgroup"))
-	var flags uintptr
-	if _, _, e := syscall.Syscall(syscall.SYS_FCNTL, portFD, syscall.F_GETFL, flags); e == 0 {
-		syscall.CloseOnExec(portFD)
-		port, err := channel.NewPort(portFD)
-		if err != nil {
-			return err
-		}
+	if port != nil {
 		return serveChannel(s, port, nil)
 	}
 	_, listener, err := m.OpenChannel()

@@ -81,6 +81,7 @@ func runInit() {
 	m.Trace("channel open")
 	s := newServer(api.Options{
 		Mode: api.ModeInit, BootID: bootID(), PowerOff: m.PowerOff, FreezeDisk: m.FreezeDisk, Everybody: true,
+		Config: &netcfg.Config{System: true, Own: m.Own()},
 	}, true, proc.NewCgroups("/sys/fs/cgroup"))
 	err = serveChannel(s, port, listener)
 	boot.Fatal(fmt.Errorf("the channel to the host broke: %w", err))
@@ -92,8 +93,8 @@ var ownNetwork bool
 // newServer puts the parts together.
 func newServer(o api.Options, orphans bool, groups *proc.Cgroups) *api.Server {
 	pin := &channel.Pin{}
-	cfg := &netcfg.Config{System: o.Mode == api.ModeInit, Network: ownNetwork, Pin: pin}
-	o.Build, o.Pin, o.Config = build, pin, cfg
+	cfg := o.Config
+	o.Build, o.Pin, cfg.Pin = build, pin, pin
 	o.Limits = stream.DefaultLimits(api.MemInfo("MemTotal"))
 	o.Host = &kinds.Host{Reaper: proc.NewReaper(orphans), Cgroups: groups, Freezer: &proc.Freezer{Cgroups: groups}, Env: cfg.Env, Etc: "/etc"}
 	return api.New(o)
@@ -135,6 +136,7 @@ func serve(args []string) error {
 	s := newServer(api.Options{
 		Mode: api.ModeProcess, BootID: randomID(),
 		PowerOff: func(bool) { close(exit) },
+		Config:   &netcfg.Config{Network: ownNetwork},
 	}, true, nil)
 	term := make(chan os.Signal, 1)
 	signal.Notify(term, syscall.SIGTERM, syscall.SIGINT)

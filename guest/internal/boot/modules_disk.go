@@ -8,42 +8,21 @@ import (
 	"strings"
 	"syscall"
 
+	"vmsan/guest/internal/blockdev"
 	"vmsan/guest/internal/modules"
 	"vmsan/guest/internal/netcfg"
 )
-
-// modulesLabel is the label of the read-only disk with the kernel's modules.
-const modulesLabel = "vmsan-modules"
 
 // warn says on the console what a guest has to do without.
 func warn(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "vmsan-agent: warning: "+format+"\n", args...)
 }
 
-// isModulesDisk looks at the label in an ext4 superblock.
-func isModulesDisk(disk string) bool {
-	f, err := os.Open("/dev/" + disk)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	var label [16]byte
-	if _, err := f.ReadAt(label[:], 1024+0x78); err != nil {
-		return false
-	}
-	return strings.TrimRight(string(label[:]), "\x00") == modulesLabel
-}
-
 // openModules mounts the disk of modules, if there is one, where only the agent
 // sees it, and holds the directory of the running kernel's.
 func (m *Machine) openModules() {
-	paths, err := filepath.Glob("/sys/block/vd*")
-	if err != nil {
-		return
-	}
-	for _, p := range paths {
-		disk := filepath.Base(p)
-		if !isModulesDisk(disk) {
+	for _, disk := range blockdev.Names() {
+		if blockdev.Label(disk) != blockdev.ModulesLabel {
 			continue
 		}
 		const flags = syscall.MS_RDONLY | syscall.MS_NOSUID | syscall.MS_NODEV

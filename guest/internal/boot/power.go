@@ -25,11 +25,47 @@ func (m *Machine) PowerOff(bool) {
 	syscall.Sync()
 	// What still writes (a stuck process) keeps a mount busy; everything is
 	// synced by then, and the journal takes care of the rest.
+	unmountAll()
 	_ = syscall.Mount("", "/", "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "")
 	if m.disk != nil {
 		_ = syscall.Mount("", fmt.Sprintf("/proc/self/fd/%d", m.disk.Fd()), "", syscall.MS_REMOUNT|syscall.MS_RDONLY, "")
 	}
 	Off()
+}
+
+// unmountAll takes away what stands on disks, the last mounted first: volumes, and
+// overlays that guests have made on them.
+func unmountAll() {
+	table, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return
+	}
+	lines := strings.Split(strings.TrimSpace(string(table)), "\n")
+	for i := len(lines) - 1; i >= 0; i-- {
+		fields := strings.Fields(lines[i])
+		if len(fields) < 3 || fields[1] == "/" {
+			continue
+		}
+		if strings.HasPrefix(fields[0], "/dev/") || fields[2] == "overlay" {
+			_ = syscall.Unmount(unescape(fields[1]), 0)
+		}
+	}
+}
+
+// unescape undoes the octal escapes of /proc/self/mounts.
+func unescape(s string) string {
+	for _, c := range []string{" ", "\t", "\n", "\\"} {
+		s = strings.ReplaceAll(s, fmt.Sprintf("\\%03o", c[0]), c)
+	}
+	return s
+}
+
+// Own is the root of the VM's own file system below the overlay; nil without one.
+func (m *Machine) Own() *os.File {
+	if m.Params.Root == "overlay" {
+		return m.disk
+	}
+	return nil
 }
 
 // FreezeDisk holds the file system on the VM's own disk, with everything written

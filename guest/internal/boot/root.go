@@ -4,28 +4,27 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sort"
 	"strings"
 	"syscall"
 
+	"vmsan/guest/internal/blockdev"
+	"vmsan/guest/internal/files"
 	"vmsan/guest/internal/netcfg"
 )
 
-// disks lists the virtio disks in order, with whether each is read-only; the one
-// with the kernel's modules is no part of them.
+// disks lists the virtio disks in order, with whether each is read-only; those
+// with the kernel's modules or a volume are no part of them.
 func disks() (names []string, readOnly map[string]bool) {
 	readOnly = map[string]bool{}
-	paths, err := filepath.Glob("/sys/block/vd*")
-	if err != nil {
-		return nil, nil
-	}
-	for _, p := range paths {
-		name := filepath.Base(p)
-		if _, err := os.Stat("/dev/" + name); err != nil || isModulesDisk(name) {
+	for _, name := range blockdev.Names() {
+		if _, err := os.Stat("/dev/" + name); err != nil {
 			continue
 		}
-		b, err := os.ReadFile(p + "/ro")
+		if label := blockdev.Label(name); label == blockdev.ModulesLabel || strings.HasPrefix(label, blockdev.VolumePrefix) {
+			continue
+		}
+		b, err := os.ReadFile("/sys/block/" + name + "/ro")
 		readOnly[name] = err == nil && strings.TrimSpace(string(b)) == "1"
 		names = append(names, name)
 	}
@@ -106,34 +105,11 @@ func makeUpper(base, upper string) error {
 	if err := syscall.Chmod(made, st.Mode&0o7777); err != nil {
 		return err
 	}
-	if err := copyAttributes(base, made); err != nil {
+	if err := files.CopyAttributes(base, made); err != nil {
 		// A file system or kernel that does not know one of them is no reason not to boot.
 		fmt.Fprintf(os.Stderr, "vmsan-agent: warning: attributes of the image's root: %v\n", err)
 	}
 	return os.Rename(made, upper)
-}
-
-// copyAttributes copies extended attributes, without those that overlays use themselves.
-func copyAttributes(from, to string) error {
-	names := make([]byte, 64<<10)
-	n, err := syscall.Listxattr(from, names)
-	if err != nil {
-		return err
-	}
-	value := make([]byte, 64<<10)
-	for _, name := range strings.Split(string(names[:n]), "\x00") {
-		if name == "" || strings.HasPrefix(name, "trusted.overlay.") {
-			continue
-		}
-		size, err := syscall.Getxattr(from, name, value)
-		if err == nil {
-			err = syscall.Setxattr(to, name, value[:size], 0)
-		}
-		if err != nil {
-			return &os.PathError{Op: "copy " + name, Path: from, Err: err}
-		}
-	}
-	return nil
 }
 
 func mountOverlay(target string) error {

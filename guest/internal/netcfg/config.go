@@ -30,6 +30,8 @@ type Request struct {
 	Token   string     `json:"token"`
 	Network *Network   `json:"network"`
 	Env     wire.Texts `json:"env"`
+	// Mounts are made in this order, once each.
+	Mounts []Mount `json:"mounts"`
 	// Sysctls are values by path below /proc/sys.
 	Sysctls map[string]string `json:"sysctls"`
 	// Directories are made if they are missing, absolute paths.
@@ -81,12 +83,18 @@ type Config struct {
 	// Network: the agent owns the network namespace that it runs in, if not the machine.
 	Network bool
 	Pin     *channel.Pin
+	// Own is the root of the VM's own file system below an overlay; nil if there is none.
+	Own *os.File
+	// Configured is called after each request that was applied; may be nil.
+	Configured func()
 
 	mu       sync.Mutex
 	envMu    sync.RWMutex
 	env      []string
 	hostname string
 	hosts    []HostEntry
+	// mounted has the targets of mounts that were made.
+	mounted map[string]bool
 }
 
 // Env gives the VM's environment.
@@ -148,6 +156,9 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 		step("network", r.Network != nil, func() error { return applyNetwork(r.Network) }),
 		// After the network, whose cards have settings of their own.
 		step("sysctls", len(r.Sysctls) > 0, func() error { return setSysctls("/proc/sys", r.Sysctls) }),
+		step("mounts", len(r.Mounts) > 0, func() error {
+			return c.mountAll(r.Mounts, func(err error) { reply.Warnings = append(reply.Warnings, err.Error()) })
+		}),
 	}
 	for _, err := range steps {
 		if err != nil {
@@ -169,6 +180,9 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 	soft("hosts", r.Hostname != "" || r.Network != nil, func() error { return replaceFile("/etc", "hosts", hostsFile(c.hostname, c.hosts), 0o644) })
 	soft("dns", r.Network != nil && (len(r.Network.DNS) > 0 || len(r.Network.Search) > 0),
 		func() error { return replaceFile("/etc", "resolv.conf", resolvFile(r.Network), 0o644) })
+	if c.Configured != nil {
+		c.Configured()
+	}
 	return reply, nil
 }
 
@@ -220,6 +234,11 @@ func check(r *Request) (*parsed, error) {
 	for _, d := range r.Directories {
 		if !strings.HasPrefix(d, "/") || len(d) > maxPath || strings.ContainsRune(d, 0) {
 			return nil, bad("The directory %.128q is no absolute path of at most %d bytes.", d, maxPath)
+		}
+	}
+	for i := range r.Mounts {
+		if err := checkMount(&r.Mounts[i]); err != nil {
+			return nil, err
 		}
 	}
 	for path, value := range r.Sysctls {

@@ -29,6 +29,7 @@ const (
 	CodeDial           = "ERR_AGENT_DIAL"
 	CodeListen         = "ERR_AGENT_LISTEN"
 	CodeConfig         = "ERR_AGENT_CONFIG"
+	CodeMount          = "ERR_AGENT_MOUNT"
 	CodeSysctl         = "ERR_AGENT_SYSCTL"
 	CodeShutdown       = "ERR_AGENT_SHUTDOWN"
 	CodeInternal       = "ERR_AGENT_INTERNAL"

@@ -137,6 +137,14 @@ export function remoteCreateRequest(
   }
   if (parsed.image !== undefined) checkImage(parsed.image);
   if (!key.admin) {
+    const volume = parsed.mounts.find((mount) => mount.kind === "volume");
+    if (volume !== undefined) {
+      throw forbidden(
+        `volume ${volume.name}`,
+        "Volumes belong to the host, not to a project.",
+        "Use a place on the VM's own disk, or an admin key.",
+      );
+    }
     if (parsed.ports.length > 0) {
       throw forbidden(
         "ports",

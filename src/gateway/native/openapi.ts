@@ -2,7 +2,7 @@
 import { z } from "zod";
 import { packageVersion } from "../../util/package.ts";
 import { routes } from "./routes.ts";
-import type { Route } from "./routes.ts";
+import type { Route } from "./route.ts";
 
 const ERROR = {
   type: "object",

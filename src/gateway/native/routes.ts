@@ -13,7 +13,7 @@ import { vmPath } from "../../client/paths.ts";
 import { validate, withoutUndefined } from "../../schema/api.ts";
 import { packageVersion } from "../../util/package.ts";
 import { sees } from "../access/gate.ts";
-import type { Caller, Gate } from "../access/gate.ts";
+import type { Caller } from "../access/gate.ts";
 import { KEY_LABEL } from "../access/limits.ts";
 import {
   checkImage,
@@ -24,35 +24,8 @@ import {
   remoteCreateSchema,
   remotePolicySchema,
 } from "./bodies.ts";
-import type { GatewayDriver } from "./bodies.ts";
-
-/** What a route works with. */
-export interface RouteContext {
-  c: Context;
-  caller: Caller;
-  vmsan: Vmsan;
-  gate: Gate;
-  driver: GatewayDriver;
-}
-
-/** One route. */
-export interface Route {
-  method: "GET" | "POST" | "PUT" | "DELETE";
-  /** With `:vm` for a VM's ID or name; `*` for a rest that is handed on. */
-  path: string;
-  summary: string;
-  /** Only keys made with --admin. */
-  admin?: boolean;
-  /** The JSON body. */
-  body?: z.ZodType;
-  /** Query parameters, all optional unless told by the handler. */
-  query?: Record<string, string>;
-  /** What is answered: JSON, lines of progress (docs/api.md), bytes, or nothing. */
-  answers: "json" | "lines" | "bytes" | "nothing";
-  /** The shape of a JSON answer, where it is not a VM or what the daemon says. */
-  reply?: z.ZodType;
-  run(context: RouteContext): Promise<Response> | Response;
-}
+import type { Route, RouteContext } from "./route.ts";
+import { volumeRoutes } from "./volume-routes.ts";
 
 /** Calls to the agent that are handed through as they are; as the daemon has them. */
 const AGENT_REST =
@@ -423,6 +396,7 @@ export const routes: readonly Route[] = [
     answers: "json",
     run: async ({ c, vmsan }) => c.json(await vmsan.kernels.list()),
   },
+  ...volumeRoutes,
 ];
 
 /** A request's body, cut off above the bound. */

@@ -35,6 +35,7 @@ export function viewOf(record: VmRecord): VmView {
     diskSizeBytes: record.diskSizeBytes,
     kernel: spec.kernel,
     rootfs: spec.disks[0]?.path ?? "",
+    mounts: record.mounts ?? [],
     kernelArgs: spec.kernelArgs.filter((arg) => !arg.startsWith("vmsan.")),
     sysctls: record.sysctls ?? {},
     ...optional("bootTimeoutMs"),

@@ -1,15 +1,14 @@
 /** A snapshot as one file, for another host: its files and the disks that it shares, in a tar archive. */
-import { spawn } from "node:child_process";
 import { lstat, readFile, readdir, rm } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
 import type { Readable } from "node:stream";
-import { pipeline } from "node:stream/promises";
 import { VmsanError, messageOf } from "../../model/errors.ts";
 import type { SnapshotRecord } from "../../model/snapshot.ts";
 import { parseSnapshotRecord } from "../../schema/state.ts";
 import { share } from "../../snapshots/files.ts";
 import { isSnapshotId, type SnapshotStore } from "../../snapshots/store.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
+import { packSparse, unpackSparse } from "../../util/sparse-tar.ts";
 
 /** The description of a snapshot in its archive. */
 const DOCUMENT = "snapshot.json";
@@ -60,47 +59,14 @@ export async function exportSnapshot(
     const names = (await readdir(draft)).toSorted();
     // The description first: who reads the archive can refuse it early.
     const order = [DOCUMENT, ...names.filter((name) => name !== DOCUMENT)];
-    const child = spawn(
-      "tar",
-      ["-c", "-S", "-C", draft, "--owner=0", "--group=0", "--", ...order],
-      {
-        stdio: ["ignore", "pipe", "ignore"],
-      },
-    );
-    child.on("error", (error) => child.stdout.destroy(error));
-    child.stdout.once("close", () => {
-      child.kill();
-      // Nobody waits for it; a daemon's start removes what stays.
-      store.discard(draft).catch(() => undefined);
-    });
-    return child.stdout;
+    const archive = packSparse(draft, order);
+    // Nobody waits for it; a daemon's start removes what stays.
+    archive.once("close", () => void store.discard(draft).catch(() => undefined));
+    return archive;
   } catch (error) {
     await store.discard(draft);
     throw error;
   }
-}
-
-/** Unpack an archive into an empty directory. */
-async function unpack(from: Readable, into: string, signal: AbortSignal): Promise<void> {
-  const args = ["-x", "-S", "-C", into, "--no-same-owner", "--no-same-permissions"];
-  const child = spawn("tar", args, { stdio: ["pipe", "ignore", "pipe"] });
-  let said = "";
-  child.stderr.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(-500)));
-  const ended = new Promise<number | null>((resolve, reject) => {
-    child.on("error", reject);
-    child.on("close", resolve);
-  });
-  try {
-    await pipeline(from, child.stdin, { signal });
-  } catch (error) {
-    signal.throwIfAborted();
-    // tar has ended early; what it said is the reason.
-    if (said === "") throw archiveError(messageOf(error), error);
-  } finally {
-    if (signal.aborted) child.kill("SIGKILL");
-  }
-  const code = await ended;
-  if (code !== 0) throw archiveError(said.trim() || `tar ended with status ${String(code)}.`);
 }
 
 /** The description in an unpacked archive; everything else in it must be a plain file that it names. */
@@ -134,7 +100,7 @@ export async function importSnapshot(
 ): Promise<SnapshotRecord> {
   const draft = await store.begin();
   try {
-    await unpack(from, draft, signal);
+    await unpackSparse(from, draft, signal, archiveError);
     const read = rename(await checkUnpacked(draft));
     await rm(join(draft, DOCUMENT));
     await store.verifyIn(read, draft);

@@ -32,12 +32,19 @@ export function describeVm(
     vcpus: spec.vcpus,
     memMib: spec.memMib,
     diskSizeBytes: record.diskSizeBytes,
+    ...keptMounts(record),
     ...(record.sysctls === undefined ? {} : { sysctls: record.sysctls }),
     ...(record.bootTimeoutMs === undefined ? {} : { bootTimeoutMs: record.bootTimeoutMs }),
     card: spec.network !== undefined,
     defaults: record.defaults,
     policy: record.policy,
   };
+}
+
+/** What of a VM's mounts lies on its own disk, and goes with it. */
+function keptMounts({ mounts }: VmRecord): Pick<SnapshotRecord, "mounts"> {
+  const own = mounts?.filter(({ kind }) => kind === "anonymous") ?? [];
+  return own.length === 0 ? {} : { mounts: own };
 }
 
 /** A snapshot as users see it. */
@@ -107,6 +114,7 @@ export function cloneRecord(
       isolation: request.isolation,
     },
     diskSizeBytes: from.diskSizeBytes,
+    ...(from.mounts === undefined ? {} : { mounts: from.mounts }),
     ...(from.sysctls === undefined ? {} : { sysctls: from.sysctls }),
     ...(from.bootTimeoutMs === undefined ? {} : { bootTimeoutMs: from.bootTimeoutMs }),
     defaults: {

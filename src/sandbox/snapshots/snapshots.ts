@@ -16,7 +16,9 @@ import { capture, type Captured } from "../../snapshots/capture.ts";
 import { isOwn, keepDisk, withLayer } from "../../snapshots/disks.ts";
 import { SnapshotStore, memoryPaths } from "../../snapshots/store.ts";
 import type { Entry } from "../records/entry.ts";
+import { isAttached } from "../records/volume-users.ts";
 import { notRunning } from "../refusals.ts";
+import { volumesOf } from "../starting/mounts.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
 import { exportSnapshot, importSnapshot } from "./archive.ts";
@@ -85,6 +87,7 @@ export class Snapshots {
     this.requireFreeName(request.name);
     return await this.sandboxes.exclusively(ref, async (entry) => {
       this.requireFreeName(request.name);
+      if (request.memory) requireNoVolumes(ref, entry.record);
       const draft = await this.store.begin();
       try {
         const memory = request.memory && entry.guest !== undefined;
@@ -100,7 +103,9 @@ export class Snapshots {
         const record = await this.store.commit(draft, {
           ...describeVm(entry.record, machine, about),
           // What boots from disks alone boots any kernel, with that one's modules.
-          disks: taken.disks.filter(({ role }) => memory || role !== "modules"),
+          disks: taken.disks.filter(
+            (disk) => !isAttached(disk) && (memory || disk.role !== "modules"),
+          ),
           pauseMs: taken.pauseMs,
         });
         return await this.view(record);
@@ -209,6 +214,7 @@ export class Snapshots {
     try {
       const record = await entry.mutex.run(async () => {
         if (entry.guest === undefined) throw notRunning(ref, entry.record);
+        requireNoVolumes(ref, entry.record);
         const machine = await this.sandboxes.stages.driver(entry.record.driver).machine();
         const taken = await this.take(entry, ref, draft, { memory: true, resume: true }, work);
         const about = { id: this.store.newId(), memory: true };
@@ -297,6 +303,21 @@ export class Snapshots {
       fix: `Choose another name, or remove that one: vmsan snapshot rm ${name}`,
     });
   }
+}
+
+/**
+ * A volume is another life than its VM's: memory that has it mounted fits no other content of it, and
+ * two VMs that go on from there would both write to it.
+ */
+function requireNoVolumes(ref: string, record: VmRecord): void {
+  const names = volumesOf(record).map(({ name }) => name);
+  if (names.length === 0) return;
+  throw new VmsanError({
+    code: "ERR_SNAPSHOT_VOLUME",
+    message: `Cannot take a snapshot with memory of ${ref}`,
+    why: `Its memory has the volume ${names.join(", ")} mounted, which is no part of a snapshot.`,
+    fix: "Take one of its disk alone (--disk-only), or keep the data on the VM's own disk: -v /path.",
+  });
 }
 
 /** A snapshot's disks alone. */

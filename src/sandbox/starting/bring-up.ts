@@ -6,6 +6,7 @@ import type { GuestConfig } from "../../agent/config.ts";
 import { VmsanError, asVmsanError } from "../../model/errors.ts";
 import type { VmRecord } from "../../model/vm.ts";
 import type { Driver, RunningVm, VmmExit } from "../../vmm/driver.ts";
+import { guestMounts } from "./mounts.ts";
 import { agentFatal, bootFailure, consoleTail } from "./boot-failure.ts";
 import type { Stages, Work } from "../stages.ts";
 
@@ -28,6 +29,7 @@ export function guestConfig(record: VmRecord): GuestConfig & { time: { unixNs: s
     hostname,
     // What Docker makes for a container: images need not hold them.
     directories: [...(workdir.startsWith("/") ? [workdir] : []), ...(config?.volumes ?? [])],
+    ...(record.mending === undefined ? { mounts: guestMounts(record, record.startedAt === undefined) } : {}),
     time: { unixNs: String(BigInt(Date.now()) * 1_000_000n) },
     seed: randomBytes(64).toString("base64"),
     generation: randomBytes(16).toString("hex"),

@@ -48,6 +48,7 @@ export function newRecord(
       isolation: request.isolation,
     },
     diskSizeBytes: request.diskSizeBytes,
+    ...(request.mounts.length > 0 && { mounts: request.mounts }),
     ...(Object.keys(request.sysctls).length > 0 && { sysctls: request.sysctls }),
     ...(request.bootTimeoutMs === undefined ? {} : { bootTimeoutMs: request.bootTimeoutMs }),
     defaults: {

@@ -1,0 +1,173 @@
+package netcfg
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"vmsan/guest/internal/blockdev"
+	"vmsan/guest/internal/files"
+	"vmsan/guest/internal/wire"
+)
+
+// Kinds of mounts.
+const (
+	// kindOwn: a directory on the VM's own disk, beside the overlay.
+	kindOwn = "own"
+	// kindVolume: the directory "data" of a disk.
+	kindVolume = "volume"
+)
+
+// Mount puts something at a place of the guest's tree, which is made if it is missing.
+type Mount struct {
+	Kind   string `json:"kind"`
+	Target string `json:"target"`
+	// Label of a volume's disk.
+	Label    string `json:"label"`
+	ReadOnly bool   `json:"readOnly"`
+	// Fill copies what the image has at the target into a volume that is empty.
+	Fill bool `json:"fill"`
+	// Optional: a failure is a warning.
+	Optional bool `json:"optional"`
+}
+
+// volumeData is the directory of a volume's file system that guests see: beside
+// it lies lost+found, which programs that want an empty directory do not bear.
+const volumeData = "data"
+
+// diskWait is how long a volume's disk may take to appear.
+const diskWait = 5 * time.Second
+
+func checkMount(m *Mount) error {
+	if !strings.HasPrefix(m.Target, "/") || len(m.Target) > maxPath || strings.ContainsRune(m.Target, 0) {
+		return bad("The mount on %.128q needs an absolute target.", m.Target)
+	}
+	switch {
+	case m.Kind == kindOwn && m.Label == "":
+	case m.Kind == kindVolume && strings.HasPrefix(m.Label, blockdev.VolumePrefix):
+	default:
+		return bad("The mount on %.128q is of no kind, or of no volume.", m.Target)
+	}
+	return nil
+}
+
+// mountAll mounts what is not mounted yet, in the order given.
+func (c *Config) mountAll(mounts []Mount, warn func(error)) error {
+	for _, m := range mounts {
+		if c.mounted[m.Target] {
+			continue
+		}
+		if err := c.mount(m); err != nil {
+			err = wire.AsInfo(err, wire.CodeMount, "Nothing could be mounted on "+m.Target+".")
+			if !m.Optional {
+				return err
+			}
+			warn(err)
+			continue
+		}
+		if c.mounted == nil {
+			c.mounted = map[string]bool{}
+		}
+		c.mounted[m.Target] = true
+	}
+	return nil
+}
+
+func (c *Config) mount(m Mount) error {
+	if err := MakeDirectory(m.Target); err != nil {
+		return wire.Errorf(wire.CodeMount, "%.256q cannot be a directory of the guest.", m.Target).Because(err)
+	}
+	if m.Kind == kindVolume {
+		return mountVolume(m)
+	}
+	if c.Own == nil {
+		return nil // the disk is the root itself
+	}
+	return mountOwn(fdPath(c.Own), m.Target)
+}
+
+func fdPath(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
+
+// mountOwn shows a directory of the VM's own disk at target; the first time it is
+// made as a copy of what the image has there.
+func mountOwn(disk, target string) error {
+	sum := sha256.Sum256([]byte(target))
+	all := disk + "/volumes"
+	if err := os.Mkdir(all, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	dir := all + "/" + hex.EncodeToString(sum[:16])
+	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
+		if err := fill(target, dir); err != nil {
+			return err
+		}
+	}
+	return syscall.Mount(dir, target, "", syscall.MS_BIND, "")
+}
+
+// mountVolume shows a volume's data at target.
+func mountVolume(m Mount) error {
+	disk := ""
+	for deadline := time.Now().Add(diskWait); disk == ""; time.Sleep(5 * time.Millisecond) {
+		if disk = blockdev.ByLabel(m.Label); disk == "" && time.Now().After(deadline) {
+			return wire.Errorf(wire.CodeMount, "The disk of the volume for %.256q is not there.", m.Target)
+		}
+	}
+	// Out of everybody's way: only the bind below stays.
+	whole, err := os.MkdirTemp("/dev", ".vmsan-volume-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(whole)
+	var flags uintptr
+	if m.ReadOnly {
+		flags = syscall.MS_RDONLY
+	}
+	if err := syscall.Mount("/dev/"+disk, whole, "ext4", flags, ""); err != nil {
+		return err
+	}
+	defer func() { _ = syscall.Unmount(whole, syscall.MNT_DETACH) }() // just mounted
+	data := whole + "/" + volumeData
+	if !m.ReadOnly {
+		if err := os.Mkdir(data, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+			return err
+		}
+		names, err := os.ReadDir(data)
+		if err != nil {
+			return err
+		}
+		if m.Fill && len(names) == 0 {
+			if err := fill(m.Target, data); err != nil {
+				return err
+			}
+		}
+	}
+	return syscall.Mount(data, m.Target, "", syscall.MS_BIND, "")
+}
+
+// fill makes dir, which is missing or empty, a copy of the directory from: whole
+// or not at all, whenever the guest is cut off.
+func fill(from, dir string) error {
+	made := dir + ".new"
+	if err := os.RemoveAll(made); err != nil {
+		return err
+	}
+	if err := files.CopyTree(from, made); err != nil {
+		return err
+	}
+	f, err := os.Open(made)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, _, e := syscall.Syscall(sysSyncfs, f.Fd(), 0, 0); e != 0 {
+		return os.NewSyscallError("syncfs", e)
+	}
+	// os.Rename refuses an empty directory that is in the way, which the kernel replaces.
+	return syscall.Rename(made, dir)
+}

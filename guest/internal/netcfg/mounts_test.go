@@ -1,0 +1,47 @@
+package netcfg
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestFillReplacesAnEmptyDirectoryAndWhatWasCutOff(t *testing.T) {
+	root := t.TempDir()
+	image, dir := filepath.Join(root, "image"), filepath.Join(root, "data")
+	for _, d := range []string{image, dir, dir + ".new/half"} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(image, "a"), []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := fill(image, dir); err != nil {
+		t.Fatal(err)
+	}
+	if names, err := os.ReadDir(dir); err != nil || len(names) != 1 || names[0].Name() != "a" {
+		t.Fatalf("%v (%v)", names, err)
+	}
+	if _, err := os.Lstat(dir + ".new"); !os.IsNotExist(err) {
+		t.Fatal("something was left behind")
+	}
+	if err := fill(image, dir); err == nil {
+		t.Fatal("a directory that is not empty was replaced")
+	}
+}
+
+func TestMountsAreChecked(t *testing.T) {
+	for _, m := range []Mount{
+		{Kind: "own", Target: "data"},
+		{Kind: "own", Target: "/a\x00b"},
+		{Kind: "own", Target: "/a", Label: "vmsan-v1"},
+		{Kind: "volume", Target: "/a"},
+		{Kind: "volume", Target: "/a", Label: "vmsan-modules"},
+		{Kind: "", Target: "/a"},
+	} {
+		if _, err := check(&Request{Mounts: []Mount{m}}); err == nil {
+			t.Errorf("%+v is taken", m)
+		}
+	}
+}

@@ -1,0 +1,3 @@
+package netcfg
+
+const sysSyncfs = 306

@@ -1,0 +1,76 @@
+/**
+ * Who uses a volume. There is no list of leases that could be wrong: a VM holds what its record
+ * names for as long as it runs, sleeps, or is being started, whichever process is killed when.
+ */
+import { VmsanError } from "../../model/errors.ts";
+import type { VolumeMount } from "../../model/mount.ts";
+import type { DiskAttachment, VmRecord } from "../../model/vm.ts";
+import type { Entry } from "./entry.ts";
+
+/** Whether a disk is a volume's: none of the VM's own, and gone from it with each stop. */
+export function isAttached(disk: DiskAttachment): boolean {
+  return disk.role === "data";
+}
+
+/** How a VM mounts a volume; undefined when it does not. */
+function mountOf(record: VmRecord, name: string): VolumeMount | undefined {
+  return record.mounts?.find((mount) => mount.kind === "volume" && mount.name === name) as
+    | VolumeMount
+    | undefined;
+}
+
+/** Whether a VM may touch its volumes now. */
+function holds({ record, guest }: Entry): boolean {
+  const idle = record.status === "stopped" || record.status === "error";
+  return guest !== undefined || record.starting === true || !idle;
+}
+
+/** The VMs that mount a volume, also stopped ones. */
+export function volumeUsers(entries: Iterable<Entry>, name: string): VmRecord[] {
+  return [...entries].map(({ record }) => record).filter((record) => mountOf(record, name));
+}
+
+/** The VMs that hold a volume now, and whether one of them may write. */
+export function volumeHolders(
+  entries: Iterable<Entry>,
+  name: string,
+): { records: VmRecord[]; written: boolean } {
+  const records = volumeUsers([...entries].filter(holds), name);
+  return { records, written: records.some((record) => mountOf(record, name)?.readonly === false) };
+}
+
+/**
+ * Refuse volumes that others hold: one VM writes, or many read.
+ * @param self the VM that wants them
+ * @throws ERR_VOLUME_IN_USE
+ */
+export function requireFreeVolumes(
+  entries: Iterable<Entry>,
+  self: string | undefined,
+  mounts: VmRecord["mounts"],
+): void {
+  const others = [...entries].filter(({ record }) => record.id !== self);
+  for (const mount of mounts ?? []) {
+    if (mount.kind !== "volume") continue;
+    const { records, written } = volumeHolders(others, mount.name);
+    if (records.length === 0 || (mount.readonly && !written)) continue;
+    throw volumeInUse(
+      `Cannot mount the volume ${mount.name}${mount.readonly ? "" : " for writing"}`,
+      records,
+      written ? "may write to it" : "reads it",
+      `Stop that VM first, or share it read-only among all: -v ${mount.name}:${mount.target}:ro`,
+    );
+  }
+}
+
+/** The error of a volume that others use. */
+export function volumeInUse(
+  message: string,
+  users: readonly VmRecord[],
+  how: string,
+  fix: string,
+): VmsanError {
+  const names = users.map(({ id, name }) => name ?? id);
+  const why = `${names.join(", ")} ${how}.`;
+  return new VmsanError({ code: "ERR_VOLUME_IN_USE", message, why, fix, details: { vms: names } });
+}

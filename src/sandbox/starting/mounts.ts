@@ -1,0 +1,113 @@
+/** What is mounted into a guest besides its root: checked before anything starts, attached, told to the agent. */
+import type { GuestMount } from "../../agent/config.ts";
+import { lookup } from "../../ext4/lookup.ts";
+import { VmsanError } from "../../model/errors.ts";
+import type { Mount, VolumeMount } from "../../model/mount.ts";
+import type { DiskAttachment, VmRecord } from "../../model/vm.ts";
+import { parseTarget } from "../../util/mounts.ts";
+import type { VolumeStore } from "../../volumes/store.ts";
+import { isAttached } from "../records/volume-users.ts";
+
+/** The volumes that a VM mounts. */
+export function volumesOf(record: VmRecord): VolumeMount[] {
+  return (record.mounts ?? []).filter((mount) => mount.kind === "volume");
+}
+
+/** A place in the image at which nothing can be mounted. */
+function badTarget(target: string, why: string, fix: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_MOUNT_TARGET",
+    message: `Cannot mount anything at ${target}`,
+    why,
+    fix,
+  });
+}
+
+/**
+ * Refuse places that are no directories of the image, or that links lead elsewhere.
+ * @param rootfs the image's disk; one that is not of our making is left to the guest
+ * @throws ERR_MOUNT_TARGET
+ */
+export function checkTargets(rootfs: string, mounts: readonly Mount[]): void {
+  for (const { target } of mounts) {
+    const found = lookup(rootfs, target);
+    if (found?.kind === "symlink") {
+      throw badTarget(
+        target,
+        `${found.path} of the image is a symbolic link to ${found.target}.`,
+        "Name the place itself.",
+      );
+    }
+    if (found !== undefined && found.kind !== "directory") {
+      throw badTarget(
+        target,
+        `${found.path} of the image is a ${found.kind}; only a directory can be mounted over.`,
+        "Name a directory, or a path that is not there yet.",
+      );
+    }
+  }
+}
+
+/** The disks of a VM, those of its volumes anew; its kernel's come last. @throws ERR_VOLUME_* */
+export async function attachVolumes(record: VmRecord, store: VolumeStore): Promise<void> {
+  const disks: DiskAttachment[] = [];
+  for (const { name, readonly } of volumesOf(record)) {
+    const { path, label, needsRecovery } = await store.disk(name, readonly);
+    if (readonly && needsRecovery) throw unrecovered(name);
+    disks.push({ role: "data", path, readonly, volume: { name, label } });
+  }
+  const { spec } = record;
+  const others = spec.disks.filter((disk) => !isAttached(disk));
+  const last = others.filter(({ role }) => role === "modules");
+  spec.disks = [...others.filter((disk) => !last.includes(disk)), ...disks, ...last];
+}
+
+/** A volume whose journal must be played back first. */
+function unrecovered(name: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_VOLUME_RECOVERY",
+    message: `Cannot mount the volume ${name} read-only`,
+    why: "Its last writer was killed, and its journal can be played back only by one that may write.",
+    fix: `Mount it once for writing: vmsan run -v ${name}:/mnt base true`,
+  });
+}
+
+/** Places that the image wants kept apart, without those that cannot be and those the user has filled. */
+function imageVolumes(record: VmRecord): string[] {
+  const taken = new Set((record.mounts ?? []).map(({ target }) => target));
+  const targets = new Set<string>();
+  for (const text of record.image?.config.volumes ?? []) {
+    try {
+      targets.add(parseTarget(text));
+    } catch {
+      // An image may say anything; what is no place in a guest is none.
+    }
+  }
+  return [...targets].filter((target) => !taken.has(target));
+}
+
+/**
+ * What the agent is to mount, outer places first.
+ * @param first whether the VM has never run: only then are volumes filled
+ */
+export function guestMounts(record: VmRecord, first: boolean): GuestMount[] {
+  const mounts: GuestMount[] = imageVolumes(record).map((target) => ({
+    kind: "own",
+    target,
+    optional: true,
+  }));
+  for (const mount of record.mounts ?? []) {
+    if (mount.kind === "anonymous") mounts.push({ kind: "own", target: mount.target });
+    if (mount.kind !== "volume") continue;
+    const disk = record.spec.disks.find(({ volume }) => volume?.name === mount.name);
+    mounts.push({
+      kind: "volume",
+      target: mount.target,
+      label: disk?.volume?.label ?? "",
+      readOnly: mount.readonly,
+      fill: first && !mount.nocopy,
+    });
+  }
+  const depth = ({ target }: GuestMount): number => target.split("/").length;
+  return mounts.toSorted((a, b) => depth(a) - depth(b));
+}

@@ -1,0 +1,108 @@
+/** Volumes as the API shows them: joined with the VMs that use them. */
+import type { Readable } from "node:stream";
+import type { VolumePrune, VolumeRecord, VolumeRequest, VolumeView } from "../model/volume.ts";
+import type { VolumeStore } from "../volumes/store.ts";
+import { Mutex } from "./mutex.ts";
+import { volumeHolders, volumeInUse, volumeUsers } from "./records/volume-users.ts";
+import type { Sandboxes } from "./sandboxes.ts";
+
+/** The volumes' public face; the daemon serves exactly this. */
+export class Volumes {
+  private readonly sandboxes: Sandboxes;
+  private readonly store: VolumeStore;
+  /** One change at a time. */
+  private readonly turn = new Mutex();
+
+  constructor(sandboxes: Sandboxes) {
+    this.sandboxes = sandboxes;
+    this.store = sandboxes.stages.volumes;
+  }
+
+  private async view(record: VolumeRecord & { damaged?: string }): Promise<VolumeView> {
+    const { name, createdAt, labels, damaged } = record;
+    const entries = [...this.sandboxes.entries.values()];
+    const { records, written } = volumeHolders(entries, name);
+    const held = written ? "written" : "read";
+    return {
+      name,
+      createdAt,
+      labels,
+      ...(await this.store.sizes(name)),
+      usedBy: volumeUsers(entries, name).map((vm) => vm.name ?? vm.id),
+      state: records.length === 0 ? "free" : held,
+      ...(damaged === undefined ? {} : { damaged }),
+    };
+  }
+
+  /** All volumes by name. */
+  async list(): Promise<VolumeView[]> {
+    const records = await this.store.list();
+    return await Promise.all(records.map(async (record) => await this.view(record)));
+  }
+
+  /** One volume. @throws ERR_VOLUME_NOT_FOUND */
+  async get(name: string): Promise<VolumeView> {
+    return await this.view(await this.store.get(name));
+  }
+
+  /** Make a volume. @throws ERR_VOLUME_NAME_TAKEN */
+  async create(request: VolumeRequest): Promise<VolumeView> {
+    return await this.view(await this.store.create(request));
+  }
+
+  /** Remove a volume that no VM mounts, not even a stopped one. @throws ERR_VOLUME_IN_USE */
+  async remove(name: string): Promise<void> {
+    await this.turn.run(async () => {
+      this.requireNoUsers(name);
+      await this.store.remove(name);
+    });
+  }
+
+  private requireNoUsers(name: string): void {
+    const users = volumeUsers(this.sandboxes.entries.values(), name);
+    if (users.length === 0) return;
+    const fix = `Remove what uses it first: vmsan rm ${users.map((vm) => vm.name ?? vm.id).join(" ")}`;
+    throw volumeInUse(`Cannot remove the volume ${name}`, users, "mounts it", fix);
+  }
+
+  /** Remove all volumes that no VM mounts. */
+  async prune(): Promise<VolumePrune> {
+    return await this.turn.run(async () => {
+      const report: VolumePrune = { volumes: [], freedBytes: 0 };
+      for (const { name } of await this.store.list()) {
+        if (volumeUsers(this.sandboxes.entries.values(), name).length > 0) continue;
+        report.freedBytes += await this.store.remove(name);
+        report.volumes.push(name);
+      }
+      return report;
+    });
+  }
+
+  /** Make a volume larger that no VM holds. @throws ERR_VOLUME_IN_USE, ERR_VOLUME_SIZE */
+  async grow(name: string, sizeBytes: number): Promise<VolumeView> {
+    return await this.turn.run(async () => {
+      this.requireNotHeld(name, `Cannot grow the volume ${name}`, true);
+      await this.store.grow(name, sizeBytes);
+      return await this.get(name);
+    });
+  }
+
+  /** Refuse a volume that VMs hold. @param readers also those that only read it */
+  private requireNotHeld(name: string, message: string, readers: boolean): void {
+    const { records, written } = volumeHolders(this.sandboxes.entries.values(), name);
+    if (records.length === 0 || (!written && !readers)) return;
+    const how = written ? "may write to it" : "reads it";
+    throw volumeInUse(message, records, how, "Stop that VM first.");
+  }
+
+  /** A volume as one file. @throws ERR_VOLUME_IN_USE while a VM may write to it */
+  async export(name: string): Promise<Readable> {
+    this.requireNotHeld(name, `Cannot export the volume ${name}`, false);
+    return await this.store.export(name);
+  }
+
+  /** Take in a volume that {@link export} has written. @throws ERR_VOLUME_ARCHIVE */
+  async import(name: string, from: Readable, signal: AbortSignal): Promise<VolumeView> {
+    return await this.view(await this.store.import(name, from, signal));
+  }
+}
