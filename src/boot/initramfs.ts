@@ -10,7 +10,7 @@ import { writeFileAtomic } from "../util/atomic.ts";
 import { withLock } from "../util/lock.ts";
 import { cpioType, encodeCpio, type CpioEntry } from "./cpio.ts";
 import type { Kernel } from "./kernel-store.ts";
-import { detectPacking } from "../util/packing.ts";
+import { detectPacking } from "../util/packing/packing.ts";
 import { decompress } from "./kernel-unpack.ts";
 
 /** Part of every cache key: raised when the layout of the archive changes. */

@@ -6,7 +6,7 @@
 import { readdir, readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { VmsanError, errnoOf } from "../model/errors.ts";
-import type { Packing } from "../util/packing.ts";
+import type { Packing } from "../util/packing/packing.ts";
 import { decompress } from "./kernel-unpack.ts";
 
 /** Modules of which a guest cannot do without. */

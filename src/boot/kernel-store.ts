@@ -12,7 +12,7 @@ import { syncDirectory, temporarySibling, writeFileAtomic } from "../util/atomic
 import { withLock } from "../util/lock.ts";
 import { compareVersions } from "./kernel-debian.ts";
 import type { KernelModule } from "./kernel-modules.ts";
-import type { Packing } from "../util/packing.ts";
+import type { Packing } from "../util/packing/packing.ts";
 import type { KernelArch, KernelImage } from "./kernel-unpack.ts";
 
 /** A kernel that can be booted: paths are absolute. */

@@ -5,8 +5,13 @@
  */
 import * as zlib from "node:zlib";
 import { VmsanError, messageOf } from "../model/errors.ts";
-import { UnpackError, detectPacking, needsProgram, unpackThrough } from "../util/packing.ts";
-import type { Packing } from "../util/packing.ts";
+import {
+  UnpackError,
+  detectPacking,
+  needsProgram,
+  unpackThrough,
+} from "../util/packing/packing.ts";
+import type { Packing } from "../util/packing/packing.ts";
 import { decodeLz4Legacy } from "./lz4.ts";
 
 /** Processor architectures with a kernel here, by the names that `uname -m` prints. */

@@ -41,7 +41,7 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
     restore: async () => (await import("./commands/snapshots/snapshot.ts")).restoreCommand,
   },
   "Volumes:": {
-    volume: async () => (await import("./commands/volume.ts")).volumeCommand,
+    volume: async () => (await import("./commands/volumes/volume.ts")).volumeCommand,
   },
   "Images:": {
     image: async () => (await import("./commands/image.ts")).imageCommand,

@@ -82,11 +82,7 @@ export class Volumes {
    * @param from a file's path or a stream
    * @throws ERR_VOLUME_NAME_TAKEN, ERR_VOLUME_ARCHIVE
    */
-  async import(
-    name: string,
-    from: string | Readable,
-    work: WorkOptions = {},
-  ): Promise<VolumeView> {
+  async import(name: string, from: string | Readable, work: WorkOptions = {}): Promise<VolumeView> {
     const upload = (): Readable =>
       typeof from === "string" ? createReadStream(fsPath(absolutePath(from))) : from;
     return await this.daemon.streamed<VolumeView>("POST", volumePath(name, "/archive"), {

@@ -7,4 +7,4 @@ export { BlockAppender } from "./image-file.ts";
 export { DataWriter } from "./data.ts";
 export { countBlocks } from "./extent.ts";
 export { growDisk } from "./grow.ts";
-export { Ext4Reader, type FoundEntry } from "./reader.ts";
+export { Ext4Reader, type FoundEntry } from "./reading/reader.ts";

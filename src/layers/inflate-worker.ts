@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { workerData } from "node:worker_threads";
 import type { LayerBlob } from "../model/image.ts";
 import { asVmsanError, messageOf } from "../model/errors.ts";
-import { createInflater as createStreamInflater } from "../util/decompress.ts";
+import { createInflater as createStreamInflater } from "../util/packing/decompress.ts";
 import { badCompression, badDigest, BlobReader } from "./blob-reader.ts";
 import { createInflater, type Inflater } from "./inflater.ts";
 import { Jobs } from "./jobs.ts";

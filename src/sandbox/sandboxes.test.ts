@@ -22,6 +22,7 @@ import { agentBinary } from "../util/package.ts";
 import { identityOf } from "../util/process-identity.ts";
 import { FakeDriver } from "../vmm/fake/driver.ts";
 import { VmRecords } from "./records/records.ts";
+import { Volumes } from "./volumes.ts";
 import { Sandboxes } from "./sandboxes.ts";
 import { VolumeStore } from "../volumes/store.ts";
 import type { Stages, Work } from "./stages.ts";
@@ -514,4 +515,44 @@ test("what cannot be mounted is refused before anything is made", async () => {
     code: "ERR_MOUNT_UNSUPPORTED",
   });
   expect(sandboxes.list()).toEqual([]);
+});
+
+test("a volume has one writer or many readers, and whoever holds it is known to the next daemon", async () => {
+  await writeFile(join(root, "base.ext4"), "");
+  const first = await start();
+  const { volumes } = first.stages;
+  const mounting = (readonly: boolean, name = "shared"): CreateRequest => ({
+    ...request,
+    mounts: [{ kind: "volume", name, target: "/data", readonly, nocopy: false }],
+  });
+  const refused = { code: "ERR_VOLUME_IN_USE" };
+  const make = (sandboxes: Sandboxes, readonly: boolean) =>
+    sandboxes.create(mounting(readonly), work(), ignore);
+  // Of several at once one wins.
+  const racing = await Promise.allSettled([1, 2, 3].map(async () => await make(first, false)));
+  const won = racing.filter((outcome) => outcome.status === "fulfilled");
+  expect(won).toHaveLength(1);
+  for (const outcome of racing) {
+    if (outcome.status === "rejected") expect(outcome.reason).toMatchObject(refused);
+  }
+  const writer = won[0]?.value.id ?? "";
+  expect(await volumes.has("shared")).toBe(true);
+  await first.letGo();
+  const second = await start({ volumes });
+  const face = new Volumes(second);
+  expect(await face.get("shared")).toMatchObject({ state: "written", usedBy: [writer] });
+  await expect(make(second, true)).rejects.toMatchObject(refused);
+  await expect(face.grow("shared", 2 ** 34)).rejects.toMatchObject(refused);
+  await expect(face.export("shared")).rejects.toMatchObject(refused);
+  await second.stop(writer);
+  const readers = await Promise.all([make(second, true), make(second, true)]);
+  expect(await face.get("shared")).toMatchObject({ state: "read" });
+  await expect(second.start(writer, work())).rejects.toMatchObject(refused);
+  expect(second.get(writer).status).toBe("stopped");
+  for (const { id } of readers) await second.remove(id, true);
+  await expect(face.remove("shared")).rejects.toMatchObject(refused);
+  expect(await face.prune()).toMatchObject({ volumes: [] });
+  await second.start(writer, work());
+  await second.remove(writer, true);
+  expect(await face.prune()).toMatchObject({ volumes: ["shared"] });
 });

@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Ext4Reader } from "../ext4/reader.ts";
-import { readState, writeLabel } from "../ext4/label.ts";
+import { Ext4Reader } from "../ext4/reading/reader.ts";
+import { readState, writeLabel } from "../ext4/reading/label.ts";
 import { VolumeStore } from "./store.ts";
 
 const GIB = 2 ** 30;
@@ -19,7 +19,10 @@ afterAll(() => rm(root, { recursive: true }));
 
 const signal = new AbortController().signal;
 const fsck = (path: string): string =>
-  execFileSync("/sbin/e2fsck", ["-fn", path], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+  execFileSync("/sbin/e2fsck", ["-fn", path], {
+    encoding: "utf8",
+    stdio: ["ignore", "pipe", "ignore"],
+  });
 
 test("a volume is an ext4 file system with one empty directory, whole or not there", async () => {
   await store.create({ name: "data", sizeBytes: GIB, labels: { a: "b" } });
@@ -32,9 +35,9 @@ test("a volume is an ext4 file system with one empty directory, whole or not the
   const { sizeBytes, storedBytes } = await store.sizes("data");
   expect(sizeBytes).toBe(GIB);
   expect(storedBytes).toBeLessThan(4 << 20);
-  await expect(
-    store.create({ name: "data", sizeBytes: GIB, labels: {} }),
-  ).rejects.toMatchObject({ code: "ERR_VOLUME_NAME_TAKEN" });
+  await expect(store.create({ name: "data", sizeBytes: GIB, labels: {} })).rejects.toMatchObject({
+    code: "ERR_VOLUME_NAME_TAKEN",
+  });
   await expect(store.create({ name: "big", sizeBytes: 5, labels: {} })).rejects.toMatchObject({
     code: "ERR_DISK_SIZE",
   });
@@ -68,9 +71,9 @@ test("an archive makes another volume of the same content, told apart from the f
   expect(other.label).not.toBe(one.label);
   expect(fsck(other.path)).toMatch(/clean|files/);
   expect((await store.sizes("copy")).storedBytes).toBeLessThan(8 << 20);
-  await expect(
-    store.import("copy", await store.export("data"), signal),
-  ).rejects.toMatchObject({ code: "ERR_VOLUME_NAME_TAKEN" });
+  await expect(store.import("copy", await store.export("data"), signal)).rejects.toMatchObject({
+    code: "ERR_VOLUME_NAME_TAKEN",
+  });
   await store.remove("copy");
   await expect(store.get("copy")).rejects.toMatchObject({ code: "ERR_VOLUME_NOT_FOUND" });
 });
@@ -78,9 +81,19 @@ test("an archive makes another volume of the same content, told apart from the f
 test.each([
   ["no archive", async () => Readable.from([Buffer.from("x".repeat(2000))])],
   ["nothing", async () => Readable.from([])],
-  ["a link", async (dir: string) => await tarOf(dir, "ln -s /etc/passwd volume.ext4; echo {} >volume.json")],
-  ["another file", async (dir: string) => await tarOf(dir, "echo x >volume.ext4; echo {} >volume.json; echo y >more")],
-  ["no file system", async (dir: string) => await tarOf(dir, "truncate -s 200K volume.ext4; echo {} >volume.json")],
+  [
+    "a link",
+    async (dir: string) => await tarOf(dir, "ln -s /etc/passwd volume.ext4; echo {} >volume.json"),
+  ],
+  [
+    "another file",
+    async (dir: string) =>
+      await tarOf(dir, "echo x >volume.ext4; echo {} >volume.json; echo y >more"),
+  ],
+  [
+    "no file system",
+    async (dir: string) => await tarOf(dir, "truncate -s 200K volume.ext4; echo {} >volume.json"),
+  ],
 ])("an import of %s leaves nothing", async (what, make) => {
   const dir = join(root, what.replaceAll(" ", "-"));
   await mkdir(dir);
@@ -102,7 +115,9 @@ test("what is half-made is swept, what is damaged is shown and can be removed", 
   await truncate(store.diskPath("data"), 4096);
   await expect(store.disk("data", false)).rejects.toMatchObject({ code: "ERR_VOLUME_DAMAGED" });
   await writeFile(join(root, "volumes", "data", "volume.json"), "{");
-  expect(await store.list()).toMatchObject([{ name: "data", damaged: expect.any(String) as string }]);
+  expect(await store.list()).toMatchObject([
+    { name: "data", damaged: expect.any(String) as string },
+  ]);
   await store.remove("data");
   expect(await store.list()).toEqual([]);
 });

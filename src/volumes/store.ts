@@ -10,13 +10,13 @@ import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { createEmptyDisk } from "../ext4/empty.ts";
 import { growDisk } from "../ext4/grow.ts";
-import { readState, writeLabel } from "../ext4/label.ts";
+import { readState, writeLabel } from "../ext4/reading/label.ts";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
 import type { VolumeRecord, VolumeRequest } from "../model/volume.ts";
 import { parseVolumeRecord } from "../schema/state.ts";
 import { syncDirectory, writeFileAtomic } from "../util/atomic.ts";
 import { parseVolumeName } from "../util/mounts.ts";
-import { packSparse, unpackSparse } from "../util/sparse-tar.ts";
+import { packSparse, unpackSparse } from "../util/packing/sparse-tar.ts";
 
 const DOCUMENT = "volume.json";
 const DISK = "volume.ext4";

@@ -24,6 +24,7 @@ export interface ConfigFlags {
   entrypoint?: string[];
   cmd?: string[];
   env?: string[];
+  volumes?: string[];
 }
 
 /** Make an OCI layout with umoci, one layer a step. @returns `oci:DIR:latest` */
@@ -49,6 +50,7 @@ export async function umociImage(
     ...(config.workdir === undefined ? [] : ["--config.workingdir", config.workdir]),
     ...(config.entrypoint ?? []).flatMap((word) => ["--config.entrypoint", word]),
     ...(config.cmd ?? []).flatMap((word) => ["--config.cmd", word]),
+    ...(config.volumes ?? []).flatMap((path) => ["--config.volume", path]),
     ...(config.env ?? []).flatMap((entry) => ["--config.env", entry]),
   ];
   if (flags.length > 0) await tool("umoci", "config", "--image", image, ...flags);

@@ -4,7 +4,7 @@ import { open, stat } from "node:fs/promises";
 import { posix } from "node:path";
 import type { Digest, Platform } from "../../model/image.ts";
 import { errnoOf } from "../../model/errors.ts";
-import { PACKING_HEAD } from "../../util/packing.ts";
+import { PACKING_HEAD } from "../../util/packing/packing.ts";
 import { inflate, packingOf, sniffPacking } from "../store/decompress.ts";
 import type { ImagePacking } from "../store/decompress.ts";
 import { imageError } from "../errors.ts";

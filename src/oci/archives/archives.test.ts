@@ -20,7 +20,7 @@ import { hasTool } from "../../../test/registry/docker-registry.ts";
 import { makeImage, noise, tarOf, writeLayout } from "../../../test/registry/fixture.ts";
 import { VmsanError } from "../../model/errors.ts";
 import { bytesOfText } from "../../util/byte-text.ts";
-import { detectPacking } from "../../util/packing.ts";
+import { detectPacking } from "../../util/packing/packing.ts";
 import { importArchive, openStore, parseImageSource, resolveImage } from "../images.ts";
 import { listImages, verifyStore } from "../store/manage.ts";
 import type { ContentStore } from "../store/store.ts";

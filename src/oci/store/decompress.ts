@@ -1,8 +1,13 @@
 /** Decompression of blobs and archives, with errors about images. */
 import { closeSync, openSync, readSync } from "node:fs";
 import type { Compression } from "../../model/image.ts";
-import { createInflater, type ByteSink } from "../../util/decompress.ts";
-import { PACKING_HEAD, UnpackError, detectPacking, unpackThrough } from "../../util/packing.ts";
+import { createInflater, type ByteSink } from "../../util/packing/decompress.ts";
+import {
+  PACKING_HEAD,
+  UnpackError,
+  detectPacking,
+  unpackThrough,
+} from "../../util/packing/packing.ts";
 import { imageError } from "../errors.ts";
 
 /** How images and archives of them are packed; layers of images are so only as {@link Compression}. */

@@ -4,13 +4,8 @@
  */
 import { VmsanError } from "../../model/errors.ts";
 import type { VolumeMount } from "../../model/mount.ts";
-import type { DiskAttachment, VmRecord } from "../../model/vm.ts";
+import type { VmRecord } from "../../model/vm.ts";
 import type { Entry } from "./entry.ts";
-
-/** Whether a disk is a volume's: none of the VM's own, and gone from it with each stop. */
-export function isAttached(disk: DiskAttachment): boolean {
-  return disk.role === "data";
-}
 
 /** How a VM mounts a volume; undefined when it does not. */
 function mountOf(record: VmRecord, name: string): VolumeMount | undefined {

@@ -8,7 +8,7 @@ import { parseSnapshotRecord } from "../../schema/state.ts";
 import { share } from "../../snapshots/files.ts";
 import { isSnapshotId, type SnapshotStore } from "../../snapshots/store.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
-import { packSparse, unpackSparse } from "../../util/sparse-tar.ts";
+import { packSparse, unpackSparse } from "../../util/packing/sparse-tar.ts";
 
 /** The description of a snapshot in its archive. */
 const DOCUMENT = "snapshot.json";

@@ -29,7 +29,9 @@ export function guestConfig(record: VmRecord): GuestConfig & { time: { unixNs: s
     hostname,
     // What Docker makes for a container: images need not hold them.
     directories: [...(workdir.startsWith("/") ? [workdir] : []), ...(config?.volumes ?? [])],
-    ...(record.mending === undefined ? { mounts: guestMounts(record, record.startedAt === undefined) } : {}),
+    ...(record.mending === undefined
+      ? { mounts: guestMounts(record, record.startedAt === undefined) }
+      : {}),
     time: { unixNs: String(BigInt(Date.now()) * 1_000_000n) },
     seed: randomBytes(64).toString("base64"),
     generation: randomBytes(16).toString("hex"),

@@ -1,12 +1,16 @@
 /** What is mounted into a guest besides its root: checked before anything starts, attached, told to the agent. */
 import type { GuestMount } from "../../agent/config.ts";
-import { lookup } from "../../ext4/lookup.ts";
+import { lookup } from "../../ext4/reading/lookup.ts";
 import { VmsanError } from "../../model/errors.ts";
 import type { Mount, VolumeMount } from "../../model/mount.ts";
 import type { DiskAttachment, VmRecord } from "../../model/vm.ts";
 import { parseTarget } from "../../util/mounts.ts";
 import type { VolumeStore } from "../../volumes/store.ts";
-import { isAttached } from "../records/volume-users.ts";
+
+/** Whether a disk is a volume's: none of the VM's own, and gone from it with each stop. */
+export function isAttached(disk: DiskAttachment): boolean {
+  return disk.role === "data";
+}
 
 /** The volumes that a VM mounts. */
 export function volumesOf(record: VmRecord): VolumeMount[] {

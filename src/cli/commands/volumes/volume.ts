@@ -1,11 +1,11 @@
 /** `vmsan volume …`: file systems with a name, which outlive the VMs that use them. */
 import type { Command } from "commander";
-import type { VolumeView } from "../../model/volume.ts";
-import { formatBytes } from "../../util/units.ts";
-import { collect, command, runs } from "../command.ts";
-import { labels } from "../create-flags.ts";
-import { plain, table } from "../output.ts";
-import { withProgress } from "../with-progress.ts";
+import type { VolumeView } from "../../../model/volume.ts";
+import { formatBytes } from "../../../util/units.ts";
+import { collect, command, runs } from "../../command.ts";
+import { labels } from "../../create-flags.ts";
+import { plain, table } from "../../output.ts";
+import { withProgress } from "../../with-progress.ts";
 
 /** The list as a table. */
 function listText(volumes: readonly VolumeView[]): string {

@@ -1,6 +1,6 @@
 /** How files are packed, told by their first bytes, and the programs for what Node has not built in. */
 import { spawn } from "node:child_process";
-import { VmsanError, messageOf } from "../model/errors.ts";
+import { VmsanError, messageOf } from "../../model/errors.ts";
 
 /** Compressions that are met in kernels, modules and images. */
 export type Packing = "gzip" | "xz" | "lzma" | "lz4" | "zstd" | "bzip2" | "lzo" | "none";

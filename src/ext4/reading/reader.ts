@@ -12,14 +12,14 @@ import {
   SUPERBLOCK_OFFSET,
   SUPERBLOCK_SIZE,
   type InodeKind,
-} from "./constants.ts";
-import { crc32c } from "./crc32c.ts";
-import { decodeDirectoryBlock } from "./directory.ts";
-import { decodeExtents } from "./extent.ts";
-import { decodeGroup } from "./group.ts";
-import { decodeDevice, decodeTime } from "./inodes/inode.ts";
-import { decodeSuperblock, type DecodedSuperblock } from "./superblock.ts";
-import { decodeXattrs } from "./inodes/xattr.ts";
+} from "../constants.ts";
+import { crc32c } from "../crc32c.ts";
+import { decodeDirectoryBlock } from "../directory.ts";
+import { decodeExtents } from "../extent.ts";
+import { decodeGroup } from "../group.ts";
+import { decodeDevice, decodeTime } from "../inodes/inode.ts";
+import { decodeSuperblock, type DecodedSuperblock } from "../superblock.ts";
+import { decodeXattrs } from "../inodes/xattr.ts";
 
 /** One name of the tree as found on disk. */
 export interface FoundEntry {
@@ -192,9 +192,7 @@ export class Ext4Reader {
    * Follow names from the root, but no links.
    * @returns the last thing on the way; undefined when a name is not there
    */
-  lookup(
-    names: readonly string[],
-  ): { kind: FoundKind; path: string; target: string } | undefined {
+  lookup(names: readonly string[]): { kind: FoundKind; path: string; target: string } | undefined {
     let raw = this.inode(ROOT_INODE);
     let path = "";
     for (const name of names) {

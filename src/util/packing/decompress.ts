@@ -6,7 +6,7 @@
  * here (RFC 8878, section 3) and each gets a stream of its own.
  */
 import type { Transform } from "node:stream";
-import type { Compression } from "../model/image.ts";
+import type { Compression } from "../../model/image.ts";
 
 /** Takes decompressed bytes; a promise holds back the next piece. */
 export type ByteSink = (bytes: Buffer) => void | Promise<void>;

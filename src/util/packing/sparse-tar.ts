@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { messageOf } from "../model/errors.ts";
+import { messageOf } from "../../model/errors.ts";
 
 /**
  * An archive of plain files, holes kept.
@@ -10,11 +10,9 @@ import { messageOf } from "../model/errors.ts";
  * @param names in the archive's order
  */
 export function packSparse(dir: string, names: readonly string[]): Readable {
-  const child = spawn(
-    "tar",
-    ["-c", "-S", "-C", dir, "--owner=0", "--group=0", "--", ...names],
-    { stdio: ["ignore", "pipe", "ignore"] },
-  );
+  const child = spawn("tar", ["-c", "-S", "-C", dir, "--owner=0", "--group=0", "--", ...names], {
+    stdio: ["ignore", "pipe", "ignore"],
+  });
   child.on("error", (error) => child.stdout.destroy(error));
   child.once("exit", (code) => {
     if (code !== 0) child.stdout.destroy(new Error(`tar ended with status ${String(code)}`));

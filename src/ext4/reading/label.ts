@@ -1,7 +1,7 @@
 /** The label of a file system that nobody has mounted: read, and written again. */
 import { open } from "node:fs/promises";
-import { INCOMPAT, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE } from "./constants.ts";
-import { decodeSuperblock, sealSuperblock } from "./superblock.ts";
+import { INCOMPAT, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE } from "../constants.ts";
+import { decodeSuperblock, sealSuperblock } from "../superblock.ts";
 
 /** What a look at a file system's first superblock gives. */
 export interface FileSystemState {
