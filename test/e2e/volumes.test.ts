@@ -74,8 +74,8 @@ test("a new volume is filled from the image: owners, modes, links; its file syst
       "",
     ].join("\n"),
   );
-  expect(await sh("busybox ls -A /plain /own/place; cat /keep/file")).toBe(
-    "/plain:\n\n/own/place:\nof the image\n",
+  expect(await sh("busybox ls -A /own/place /plain; cat /keep/file")).toBe(
+    "/own/place:\n\n/plain:\nof the image\n",
   );
   const mounts = await sh("busybox cat /proc/mounts");
   for (const place of ["/seed", "/plain", "/own/place", "/keep", "/run/late"]) {

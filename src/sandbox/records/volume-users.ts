@@ -6,6 +6,7 @@ import { VmsanError } from "../../model/errors.ts";
 import type { VolumeMount } from "../../model/mount.ts";
 import type { VmRecord } from "../../model/vm.ts";
 import type { Entry } from "./entry.ts";
+import { viewOf } from "./view.ts";
 
 /** How a VM mounts a volume; undefined when it does not. */
 function mountOf(record: VmRecord, name: string): VolumeMount | undefined {
@@ -15,9 +16,10 @@ function mountOf(record: VmRecord, name: string): VolumeMount | undefined {
 }
 
 /** Whether a VM may touch its volumes now. */
-function holds({ record, guest }: Entry): boolean {
-  const idle = record.status === "stopped" || record.status === "error";
-  return guest !== undefined || record.starting === true || !idle;
+function holds({ record }: Entry): boolean {
+  // As it is, not as it was noted: one whose VMM has been killed writes no more.
+  const { status } = viewOf(record);
+  return record.starting === true || (status !== "stopped" && status !== "error");
 }
 
 /** The VMs that mount a volume, also stopped ones. */
