@@ -26,7 +26,14 @@ func makeDirectories(paths []string) error {
 // MakeDirectory makes path with all that is missing above it, root's with mode
 // 0755. Symlinks are followed, and where they lead to nothing that is made: as
 // Docker does, and MkdirAll does not.
-func MakeDirectory(path string) error {
+func MakeDirectory(path string) error { return makeDirectory(path, ownedByRoot) }
+
+// makePlace is MakeDirectory for a place that the user has named: what is missing
+// belongs to whom the directory above it belongs to, so that a place in somebody's
+// home is theirs.
+func makePlace(path string) error { return makeDirectory(path, ownedAsAbove) }
+
+func makeDirectory(path string, own func(path, above string) error) error {
 	done, todo := "/", strings.Split(path, "/")
 	for links := 0; len(todo) > 0; {
 		name := todo[0]
@@ -46,7 +53,7 @@ func MakeDirectory(path string) error {
 		if errors.Is(err, os.ErrNotExist) {
 			if err = os.Mkdir(next, 0o755); err == nil {
 				// Mkdir is subject to the umask, and to a set-group-ID bit above.
-				err = errors.Join(os.Chmod(next, 0o755), chownAsRoot(next))
+				err = errors.Join(os.Chmod(next, 0o755), own(next, done))
 			}
 			fi = nil
 		}
@@ -74,10 +81,19 @@ func MakeDirectory(path string) error {
 	return nil
 }
 
-// chownAsRoot gives to root what an agent that is root has made.
-func chownAsRoot(path string) error {
+// ownedByRoot gives to root what an agent that is root has made.
+func ownedByRoot(path, _ string) error {
 	if os.Getuid() != 0 {
 		return nil
 	}
 	return os.Lchown(path, 0, 0)
+}
+
+// ownedAsAbove gives what was made to the owner of the directory above.
+func ownedAsAbove(path, above string) error {
+	var st syscall.Stat_t
+	if err := syscall.Stat(above, &st); err != nil || os.Getuid() != 0 {
+		return err
+	}
+	return os.Lchown(path, int(st.Uid), int(st.Gid))
 }

@@ -3,6 +3,7 @@ package netcfg
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -42,5 +43,24 @@ func TestMakeDirectory(t *testing.T) {
 	}
 	if _, err := os.Stat(dir + "/other"); err != nil {
 		t.Error("one failure kept the others from being made")
+	}
+}
+
+func TestPlacesBelongToTheOwnerAbove(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("owners are given by root")
+	}
+	home := t.TempDir()
+	if err := os.Chown(home, 5, 6); err != nil {
+		t.Fatal(err)
+	}
+	if err := makePlace(home + "/a/b"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"/a", "/a/b"} {
+		var st syscall.Stat_t
+		if err := syscall.Stat(home+name, &st); err != nil || st.Uid != 5 || st.Gid != 6 {
+			t.Errorf("%s is %d:%d's (%v)", name, st.Uid, st.Gid, err)
+		}
 	}
 }

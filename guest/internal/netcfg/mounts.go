@@ -79,7 +79,11 @@ func (c *Config) mountAll(mounts []Mount, warn func(error)) error {
 }
 
 func (c *Config) mount(m Mount) error {
-	if err := MakeDirectory(m.Target); err != nil {
+	place := makePlace
+	if m.Optional {
+		place = MakeDirectory // the image's own: root's, as with Docker
+	}
+	if err := place(m.Target); err != nil {
 		return wire.Errorf(wire.CodeMount, "%.256q cannot be a directory of the guest.", m.Target).Because(err)
 	}
 	if m.Kind == kindVolume {
