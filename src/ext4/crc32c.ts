@@ -70,13 +70,43 @@ export function crc32c(crc: number, bytes: Uint8Array, start = 0, end = bytes.le
   return value >>> 0;
 }
 
-const word = new Uint8Array(4);
-
 /** Continue a CRC-32C with one little-endian 32-bit number. */
 export function crc32cWord(crc: number, value: number): number {
-  word[0] = value;
-  word[1] = value >>> 8;
-  word[2] = value >>> 16;
-  word[3] = value >>> 24;
-  return crc32c(crc, word);
+  const word = crc ^ value;
+  return (
+    ((T3[word & 0xff] ?? 0) ^
+      (T2[(word >>> 8) & 0xff] ?? 0) ^
+      (T1[(word >>> 16) & 0xff] ?? 0) ^
+      (T0[word >>> 24] ?? 0)) >>>
+    0
+  );
+}
+
+/** By number of zero bytes: what they make of each value of each byte of a CRC. */
+const zeroTables = new Map<number, Int32Array>();
+
+/** What `count` zero bytes make of the values of a CRC: 256 for each of its bytes, lowest first. */
+function makeZeroTable(count: number): Int32Array {
+  const table = new Int32Array(1024);
+  for (let byte = 0; byte < 4; byte++) {
+    for (let value = 0; value < 256; value++) {
+      let crc = value << (8 * byte);
+      for (let i = 0; i < count; i++) crc = (T0[crc & 0xff] ?? 0) ^ (crc >>> 8);
+      table[256 * byte + value] = crc;
+    }
+  }
+  return table;
+}
+
+/** Continue a CRC-32C with zero bytes; quick for a count that is used again and again. */
+export function crc32cZeros(crc: number, count: number): number {
+  let table = zeroTables.get(count);
+  if (table === undefined) zeroTables.set(count, (table = makeZeroTable(count)));
+  return (
+    ((table[crc & 0xff] ?? 0) ^
+      (table[256 + ((crc >>> 8) & 0xff)] ?? 0) ^
+      (table[512 + ((crc >>> 16) & 0xff)] ?? 0) ^
+      (table[768 + (crc >>> 24)] ?? 0)) >>>
+    0
+  );
 }

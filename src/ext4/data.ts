@@ -4,7 +4,7 @@
  */
 import { VmsanError } from "../model/errors.ts";
 import { BLOCK_SIZE, MAX_EXTENT_BLOCKS } from "./constants.ts";
-import { grow } from "../util/file-tree/column.ts";
+import { Contents } from "./contents.ts";
 import { appendExtent, type Extents } from "./extent.ts";
 import { WINDOW_SIZE, type BlockAppender } from "./image-file.ts";
 
@@ -29,10 +29,7 @@ export class DataWriter {
   readonly freed: number[] = [];
 
   private readonly blocks: BlockAppender;
-  /** Extents of all contents; those of content `n` end at `ends[n]`, where the next one's begin. */
-  private table = new Float64Array(768);
-  private ends = new Uint32Array(256);
-  private contents = 0;
+  private readonly contents = new Contents();
   /** Of the present file. */
   private extents: number[] = [];
   private size = 0;
@@ -61,16 +58,16 @@ export class DataWriter {
    * @param offset in the file
    * @param chunk `chunk[from … to−1]` is copied; it may be reused afterwards
    */
-  write(offset: number, chunk: Uint8Array, from: number, to: number): void {
+  write(offset: number, chunk: Buffer, from: number, to: number): void {
     let source = from;
     let target = offset;
     while (source < to) {
       const number = Math.floor(target / WINDOW_SIZE);
       if (number !== this.window) this.openWindow(number);
       const inside = target - number * WINDOW_SIZE;
-      if (inside > this.filled) this.bytes.fill(0, this.at + this.filled, this.at + inside);
+      if (inside > this.filled) this.zero(this.filled, inside);
       const count = Math.min(to - source, WINDOW_SIZE - inside);
-      this.bytes.set(chunk.subarray(source, source + count), this.at + inside);
+      chunk.copy(this.bytes, this.at + inside, source, source + count);
       this.filled = inside + count;
       source += count;
       target += count;
@@ -81,22 +78,12 @@ export class DataWriter {
   end(): number {
     this.closeWindow();
     this.window = -1;
-    const { extents } = this;
-    if (extents.length === 0) return 0;
-    const content = ++this.contents;
-    const from = this.ends[content - 1] ?? 0;
-    const to = from + extents.length;
-    this.ends = grow(this.ends, content + 1);
-    this.table = grow(this.table, to);
-    this.ends[content] = to;
-    for (let i = 0; i < extents.length; i++) this.table[from + i] = extents[i] ?? 0;
-    return content;
+    return this.contents.add(this.extents);
   }
 
-  /** Where a content lies. */
+  /** Where a content lies; valid until the next call. */
   extentsOf(content: number): Extents {
-    if (content === 0) return [];
-    return this.table.subarray(this.ends[content - 1] ?? 0, this.ends[content] ?? 0);
+    return this.contents.of(content);
   }
 
   /** Give back the blocks of content that is not needed: further files may take them. */
@@ -105,6 +92,11 @@ export class DataWriter {
     for (let i = 0; i < extents.length; i += 3) {
       this.freed.push(extents[i + 1] ?? 0, extents[i + 2] ?? 0);
     }
+  }
+
+  /** Fill a part of the open window with zeros. */
+  private zero(from: number, to: number): void {
+    ZEROS.copy(this.bytes, this.at + from, 0, to - from);
   }
 
   private openWindow(number: number): void {
@@ -124,7 +116,7 @@ export class DataWriter {
     if (bytes[at] === 0 && bytes.compare(ZEROS, 0, filled, at, at + filled) === 0) return;
     const length = Math.min(WINDOW_SIZE, this.size - this.window * WINDOW_SIZE);
     const blocks = Math.ceil(length / BLOCK_SIZE);
-    bytes.fill(0, at + filled, at + blocks * BLOCK_SIZE);
+    this.zero(filled, blocks * BLOCK_SIZE);
     let logical = this.window * (WINDOW_SIZE / BLOCK_SIZE);
     if (bytes !== this.spare) {
       appendExtent(this.extents, logical, this.blocks.commit(blocks), blocks, MAX_EXTENT_BLOCKS);

@@ -12,7 +12,7 @@ const MAGIC = 0xf30a;
 const HEADER = 12;
 const ENTRY = 12;
 /** Entries in the 60 bytes of i_block. */
-const IN_INODE = 4;
+export const IN_INODE = 4;
 /** Entries in an extent block, whose last four bytes are its checksum. */
 export const PER_BLOCK = Math.floor((BLOCK_SIZE - HEADER - 4) / ENTRY);
 
@@ -71,11 +71,11 @@ function index(view: DataView, at: number, logical: number, block: number): void
   view.setUint16(at + 10, 0, true);
 }
 
-/** Extent blocks that a file with this many extents needs outside its inode. */
-export function extentBlocks(extentCount: number): number {
-  let total = 0;
-  for (let n = extentCount; n > IN_INODE; total += n) n = Math.ceil(n / PER_BLOCK);
-  return total;
+/** Write the extents of a file that has at most {@link IN_INODE} of them into its i_block, which is zeroed. */
+export function putInlineExtents(view: DataView, at: number, extents: Extents): void {
+  const count = extents.length / 3;
+  header(view, at, count, IN_INODE, 0);
+  for (let i = 0; i < count; i++) leaf(view, at + HEADER + i * ENTRY, extents, i);
 }
 
 /**
@@ -94,8 +94,7 @@ export function encodeExtents(
   const rootView = new DataView(root.buffer, root.byteOffset, root.byteLength);
   const count = extents.length / 3;
   if (count <= IN_INODE) {
-    header(rootView, 0, count, IN_INODE, 0);
-    for (let i = 0; i < count; i++) leaf(rootView, HEADER + i * ENTRY, extents, i);
+    putInlineExtents(rootView, 0, extents);
     return 0;
   }
   let emitted = 0;

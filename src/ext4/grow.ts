@@ -110,7 +110,7 @@ async function growResizeInode(
     await file.write(bytes, 0, bytes.length, block * BLOCK_SIZE);
   }
   inode.writeUInt32LE((found?.blocks ?? 0) * (BLOCK_SIZE / 512), 0x1c);
-  sealInode(inodeTable(inode), 0, inodeSeed(seed, RESIZE_INODE));
+  sealInode(inodeTable(inode), 0, inodeSeed(seed, RESIZE_INODE), true);
   await file.write(inode, 0, INODE_SIZE, at);
 }
 

@@ -3,11 +3,13 @@
 /** A stream of bytes. */
 export interface ByteSource {
   /** The next piece, valid until the following call; undefined at the end. Never empty. */
-  next(): Uint8Array | undefined;
+  next(): Buffer | undefined;
+  /** Leave out so many bytes behind the present piece; where it is missing they are read. */
+  skip?(bytes: number): void;
 }
 
 /** Bytes that are in memory already, in pieces of at most `pieceSize`. */
-export function memorySource(bytes: Uint8Array, pieceSize = 65_536): ByteSource {
+export function memorySource(bytes: Buffer, pieceSize = 65_536): ByteSource {
   let at = 0;
   return {
     next() {

@@ -1,6 +1,6 @@
 /** Entries of layers as they are remembered until all layers are known: nodes without a name. */
 import { grow } from "../util/file-tree/column.ts";
-import { FileTree, PLAIN_DIRECTORY } from "../util/file-tree/file-tree.ts";
+import { FileTree, PLAIN_DIRECTORY, type NodeFields } from "../util/file-tree/file-tree.ts";
 import type { LayerLimits } from "./limits.ts";
 import { cleanPath, whiteoutOf } from "./path.ts";
 import { Places } from "./places.ts";
@@ -82,25 +82,20 @@ export class Entries {
 
   /** Remember an entry. @returns its node */
   add(header: TarEntry, act: number, place: number): number {
-    const { kind, link: target } = header;
-    let fields;
-    if (act === ENTRY.remove || act === ENTRY.opaque) fields = PLAIN_DIRECTORY;
-    else if (kind === "hardlink" || kind === "symlink") {
-      // Linux gives symlinks no other permissions, whatever archives say.
-      fields = { ...header, kind: "symlink", mode: 0o777, size: 0, target } as const;
-    } else fields = { ...header, kind, size: kind === "file" ? header.size : 0, target: "" };
-    const node = this.tree.add(fields);
-    this.acts = grow(this.acts, node + 1);
-    this.spots = grow(this.spots, node + 1);
-    this.lacking = grow(this.lacking, node + 1);
-    this.acts[node] = act === ENTRY.make && kind === "hardlink" ? ENTRY.link : act;
+    const node = this.tree.add(fieldsOf(header, act));
+    if (node >= this.acts.length) {
+      this.acts = grow(this.acts, node + 1);
+      this.spots = grow(this.spots, node + 1);
+      this.lacking = grow(this.lacking, node + 1);
+    }
+    this.acts[node] = act === ENTRY.make && header.kind === "hardlink" ? ENTRY.link : act;
     this.spots[node] = place;
     return node;
   }
 
   /** A file is at this place from now on. @returns the file before it, of any layer; 0 for none */
   replaceFile(place: number, node: number): number {
-    this.files = grow(this.files, place + 1);
+    if (place >= this.files.length) this.files = grow(this.files, place + 1);
     const before = this.files[place] ?? 0;
     this.files[place] = node;
     return before;
@@ -126,6 +121,27 @@ export class Entries {
   lacks(node: number): boolean {
     return this.lacking[node] === 1;
   }
+}
+
+/** What an entry makes, or stands for until layers are merged. */
+function fieldsOf(header: TarEntry, act: number): NodeFields {
+  const { uid, gid, mtime, mtimeNsec, major, minor, xattrs } = header;
+  if (act === ENTRY.remove || act === ENTRY.opaque) return PLAIN_DIRECTORY;
+  const link = header.kind === "hardlink" || header.kind === "symlink";
+  return {
+    kind: header.kind === "hardlink" ? "symlink" : header.kind,
+    // Linux gives symlinks no other permissions, whatever archives say.
+    mode: link ? 0o777 : header.mode,
+    uid,
+    gid,
+    mtime,
+    mtimeNsec,
+    size: header.kind === "file" ? header.size : 0,
+    target: link ? header.link : "",
+    major,
+    minor,
+    xattrs,
+  };
 }
 
 /** Is this a name that cleaning leaves as it is, and no whiteout? */

@@ -27,7 +27,7 @@ const HIDES = MARK.entry | COVERS;
 /** A tree of paths. A place is a number; 0 is the root. */
 export class Places {
   private readonly table: NameTable;
-  private readonly most: number;
+  private readonly mayAdd: () => void;
   private marks = new Uint8Array(256);
   private marked = false;
   /** Is everything below a place hidden? 0 unknown, 1 no, 2 yes; of the present layer. */
@@ -35,7 +35,10 @@ export class Places {
 
   constructor(text: Text, limits: LayerLimits) {
     this.table = new NameTable(text);
-    this.most = limits.entries + limits.implied;
+    const most = limits.entries + limits.implied;
+    this.mayAdd = () => {
+      if (this.table.count >= most) throw tooMany(`more than ${most} paths`);
+    };
   }
 
   /** The place of a path, made where it is new. Throws ERR_LAYER_LIMIT. */
@@ -47,11 +50,7 @@ export class Places {
 
   /** The place of a name in another place, made where it is new. */
   within(parent: number, part: string): number {
-    const name = this.table.text.stage(part);
-    const known = this.table.find(parent, name);
-    if (known !== 0) return known;
-    if (this.table.count >= this.most) throw tooMany(`more than ${this.most} paths`);
-    return this.table.add(parent, name);
+    return this.table.findOrAdd(parent, this.table.text.stage(part), this.mayAdd);
   }
 
   /** The place that a place lies in. */
@@ -75,7 +74,7 @@ export class Places {
 
   /** Take in what a layer says about a place; only once that layer has been read. */
   mark(place: number, bits: number): void {
-    this.marks = grow(this.marks, place + 1);
+    if (place >= this.marks.length) this.marks = grow(this.marks, place + 1);
     this.marks[place] = (this.marks[place] ?? 0) | bits;
     this.marked = true;
   }
@@ -95,7 +94,7 @@ export class Places {
 
   /** Is everything below this place hidden? All places on the way up are remembered. */
   private coveredBelow(place: number): boolean {
-    this.below = grow(this.below, place + 1);
+    if (place >= this.below.length) this.below = grow(this.below, place + 1);
     const { below, marks } = this;
     let top = place;
     while (top !== 0 && below[top] === 0 && ((marks[top] ?? 0) & COVERS) === 0) {

@@ -10,6 +10,7 @@
 import { ROOT, type FileTree } from "../util/file-tree/file-tree.ts";
 import type { LayerBlob } from "../model/image.ts";
 import type { ByteSource } from "./byte-source.ts";
+import { DigestedSource } from "./digested-source.ts";
 import { Entries, ENTRY, type LayerEntries } from "./entry.ts";
 import { layerError, tooMany } from "./errors.ts";
 import type { LayerLimits } from "./limits.ts";
@@ -21,7 +22,7 @@ import { TarReader, type DataSink, type TarEntry } from "./tar/reader.ts";
 /** Where contents go, one file after the other. A content is a number ≥ 0; 0 has no bytes but zeros. */
 export interface ContentStore {
   begin(size: number): void;
-  write(offset: number, chunk: Uint8Array, from: number, to: number): void;
+  write(offset: number, chunk: Buffer, from: number, to: number): void;
   end(): number;
   /** This content is not in the tree after all. */
   release(content: number): void;
@@ -62,7 +63,8 @@ interface Counts {
 /** Bytes of an entry that stay in memory. */
 function metadataBytes({ path, link, xattrs }: TarEntry): number {
   let bytes = path.length + link.length;
-  for (const [name, value] of xattrs ?? []) bytes += name.length + value.length;
+  if (xattrs === undefined) return bytes;
+  for (const [name, value] of xattrs) bytes += name.length + value.length;
   return bytes;
 }
 
@@ -74,9 +76,10 @@ function readArchive(
   counts: Counts,
   take: (header: TarEntry, reader: TarReader) => void,
 ): void {
-  const reader = new TarReader(source, limits, (total) =>
+  const digested = new DigestedSource(source, (total) =>
     checkBytes(counts.bytes + total, total, blob, limits),
   );
+  const reader = new TarReader(digested, limits);
   for (let header = reader.next(); header !== undefined; header = reader.next()) {
     if (++counts.entries > limits.entries) throw tooMany(`more than ${limits.entries} entries`);
     counts.metadata += metadataBytes(header);
@@ -85,8 +88,8 @@ function readArchive(
     }
     take(header, reader);
   }
-  const diffId = `sha256:${reader.drain()}`;
-  counts.bytes += reader.total;
+  const diffId = digested.end();
+  counts.bytes += digested.total;
   if (diffId !== blob.diffId) {
     throw layerError(
       "DIFF_ID",

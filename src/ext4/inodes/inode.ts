@@ -1,7 +1,10 @@
 /** Inodes (kernel: Documentation/filesystems/ext4/inodes.rst): 256 bytes each. */
-import { crc32c, crc32cWord } from "../crc32c.ts";
+import { crc32c, crc32cWord, crc32cZeros } from "../crc32c.ts";
 import { EXTRA_ISIZE, INODE_FLAG, INODE_SIZE, MODE_TYPE, type InodeKind } from "../constants.ts";
 import type { PlacedBlocks } from "./placed.ts";
+
+/** Where i_block lies in an inode. */
+export const I_BLOCK = 0x28;
 
 /** Earliest and latest second that 34 bits of ext4's time hold (1901 … 2446). */
 export const MIN_TIME = -(2 ** 31);
@@ -33,7 +36,7 @@ export function inodeTable(bytes: Buffer): InodeTable {
 
 /** Checksum seed of one inode's own structures. All generations are 0. */
 export function inodeSeed(seed: number, inode: number): number {
-  return crc32cWord(crc32cWord(seed, inode), 0);
+  return crc32cZeros(crc32cWord(seed, inode), 4);
 }
 
 /** Seconds within ext4's range; whether they had to be moved is for the caller to count. */
@@ -86,7 +89,7 @@ export function putInode(
   view.setUint16(at + 0x1a, links, true);
   view.setUint32(at + 0x1c, units % 2 ** 32, true);
   view.setUint32(at + 0x20, flags, true);
-  bytes.set(placed.block, at + 0x28);
+  if (placed.block !== undefined) bytes.set(placed.block, at + I_BLOCK);
   view.setUint32(at + 0x68, xattrBlock % 2 ** 32, true);
   view.setUint32(at + 0x6c, Math.floor(size / 2 ** 32), true);
   view.setUint16(at + 0x74, Math.floor(units / 2 ** 32), true);
@@ -106,11 +109,21 @@ export function putReservedInode({ view }: InodeTable, at: number): void {
   view.setUint16(at + 0x80, EXTRA_ISIZE, true);
 }
 
-/** Write the checksum of a finished inode. @param seed that of its own structures: {@link inodeSeed} */
-export function sealInode({ bytes, view }: InodeTable, at: number, seed: number): void {
+/**
+ * Write the checksum of a finished inode.
+ * @param seed that of its own structures: {@link inodeSeed}
+ * @param hasXattrs false: nothing stands behind the fields
+ */
+export function sealInode(
+  { bytes, view }: InodeTable,
+  at: number,
+  seed: number,
+  hasXattrs: boolean,
+): void {
   view.setUint16(at + 0x7c, 0, true);
   view.setUint16(at + 0x82, 0, true);
-  const crc = crc32c(seed, bytes, at, at + INODE_SIZE);
+  const length = hasXattrs ? INODE_SIZE : 128 + EXTRA_ISIZE;
+  const crc = crc32cZeros(crc32c(seed, bytes, at, at + length), INODE_SIZE - length);
   view.setUint16(at + 0x7c, crc & 0xffff, true);
   view.setUint16(at + 0x82, crc >>> 16, true);
 }

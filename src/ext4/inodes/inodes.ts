@@ -18,12 +18,20 @@ import {
   ROOT_INODE,
 } from "../constants.ts";
 import { encodeDirectory, type DirectoryNames } from "../directory.ts";
-import { appendExtent, countBlocks, encodeExtents, extentBlocks, type Extents } from "../extent.ts";
+import {
+  appendExtent,
+  countBlocks,
+  encodeExtents,
+  IN_INODE,
+  putInlineExtents,
+  type Extents,
+} from "../extent.ts";
 import { DirectoryHash } from "../hash.ts";
 import type { BlockAppender, ImageFile } from "../image-file.ts";
 import {
   clampTime,
   deviceBlock,
+  I_BLOCK,
   inodeSeed,
   inodeTable,
   putInode,
@@ -136,7 +144,7 @@ export class InodeWriter {
     const hasXattrs = tree.xattrs.has(node);
     if (kind === "file") {
       const { length } = context.extentsOf(tree.contents[node] ?? 0);
-      if (!hasXattrs && extentBlocks(length / 3) === 0) return;
+      if (!hasXattrs && length <= 3 * IN_INODE) return;
     }
     if (kind === "fifo" && !hasXattrs) return;
     const inode = tree.fields(node);
@@ -186,34 +194,46 @@ export class InodeWriter {
   }
 
   /** What {@link place} remembered of a node, or what a file (or a pipe) without any of that has. */
-  private placedOf(node: number, kind: NodeFields["kind"]): PlacedBlocks {
+  private placedOf(node: number, kind: NodeFields["kind"], at: number): PlacedBlocks {
     const placed = this.placed.get(node);
     if (placed !== undefined) return placed;
-    const block = this.block.fill(0);
-    if (kind !== "file") return { block, size: 0, blocks: 0, flags: 0, xattrBlock: 0 };
+    if (kind !== "file") return { block: undefined, size: 0, blocks: 0, flags: 0, xattrBlock: 0 };
     const extents = this.context.extentsOf(this.tree.contents[node] ?? 0);
-    encodeExtents(block, extents, 0, notInInode);
-    const size = this.tree.sizes[node] ?? 0;
-    const blocks = countBlocks(extents);
-    return { block, size, blocks, flags: INODE_FLAG.extents, xattrBlock: 0 };
+    putInlineExtents(this.table.view, at + I_BLOCK, extents);
+    return {
+      block: undefined,
+      size: this.tree.sizes[node] ?? 0,
+      blocks: countBlocks(extents),
+      flags: INODE_FLAG.extents,
+      xattrBlock: 0,
+    };
   }
 
   /** Encode an inode of the tree at a byte of the table. */
   private put(node: number, number: number, at: number): void {
-    const { table } = this;
-    const inode = this.tree.fields(node);
-    const placed = this.placedOf(node, inode.kind);
+    const { table, tree } = this;
+    const kind = tree.kind(node);
+    const time = tree.mtimes[node] ?? 0;
+    const mtime = clampTime(time);
+    if (mtime !== time) this.losses.add("times outside 1901…2446 moved", String(time));
+    const fields = {
+      kind,
+      mode: tree.modes[node] ?? 0,
+      uid: tree.uids[node] ?? 0,
+      gid: tree.gids[node] ?? 0,
+      mtime,
+      mtimeNsec: tree.nsecs[node] ?? 0,
+    };
     const links = this.numbered.links[node] ?? 1;
-    const mtime = clampTime(inode.mtime);
-    if (mtime !== inode.mtime)
-      this.losses.add("times outside 1901…2446 moved", String(inode.mtime));
-    inode.mtime = mtime;
     // dir_nlink: a directory with more subdirectories than the count holds says 1.
-    putInode(table, at, inode, links > LINK_MAX ? 1 : links, placed);
-    // What was lost of them has been counted.
-    const xattrs = this.xattrs(inode, undefined);
-    if (xattrs !== undefined) putInodeXattrs(table.bytes.subarray(at, at + INODE_SIZE), xattrs);
-    sealInode(table, at, inodeSeed(this.context.seed, number));
+    putInode(table, at, fields, links > LINK_MAX ? 1 : links, this.placedOf(node, kind, at));
+    const hasXattrs = tree.xattrs.has(node);
+    if (hasXattrs) {
+      // What was lost of them has been counted.
+      const xattrs = this.xattrs(tree.fields(node), undefined);
+      if (xattrs !== undefined) putInodeXattrs(table.bytes.subarray(at, at + INODE_SIZE), xattrs);
+    }
+    sealInode(table, at, inodeSeed(this.context.seed, number), hasXattrs);
   }
 
   /** Encode one of the first ten inodes. */
@@ -230,7 +250,7 @@ export class InodeWriter {
       const { size, blocks, block } = resize;
       putInode(table, at, own, 1, { block, size, blocks, flags: 0, xattrBlock: 0 });
     } else putReservedInode(table, at);
-    sealInode(table, at, inodeSeed(seed, number));
+    sealInode(table, at, inodeSeed(seed, number), false);
   }
 
   /** @param losses takes what cannot be kept */

@@ -6,8 +6,8 @@ export const I_BLOCK_SIZE = 60;
 
 /** What an inode says of blocks outside of it. */
 export interface PlacedBlocks {
-  /** i_block: extent tree, fast symlink or device number. */
-  block: Uint8Array;
+  /** i_block: extent tree, fast symlink or device number; undefined when it is written already. */
+  block: Uint8Array | undefined;
   /** Bytes of its content. */
   size: number;
   /** 4096-byte blocks, extent and attribute blocks included. */
@@ -43,7 +43,7 @@ export class PlacedTable {
     this.blocks = grow(this.blocks, row + 1);
     this.xattrBlocks = grow(this.xattrBlocks, row + 1);
     this.flags = grow(this.flags, row + 1);
-    this.iBlocks.set(placed.block, row * I_BLOCK_SIZE);
+    if (placed.block !== undefined) this.iBlocks.set(placed.block, row * I_BLOCK_SIZE);
     this.sizes[row] = placed.size;
     this.blocks[row] = placed.blocks;
     this.xattrBlocks[row] = placed.xattrBlock;

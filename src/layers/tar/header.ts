@@ -7,8 +7,28 @@ import { layerError } from "../errors.ts";
 /** Bytes per header and unit of padding. */
 export const RECORD = 512;
 
-/** What the magic begins with; a NUL or a blank follows. */
-const USTAR = Buffer.from("ustar");
+/** The magic `ustar`, as numbers of four bytes and one; a NUL or a blank follows. */
+const USTA = 0x75737461;
+const R = 0x72;
+
+/** Where a header block lies. */
+export interface HeaderPlace {
+  /** Memory that holds it. */
+  bytes: Buffer;
+  /** The same memory, by fours. */
+  words: Uint32Array;
+  /** Its first byte: a multiple of four. */
+  at: number;
+}
+
+/**
+ * The words of some bytes; undefined when they do not lie at a multiple of four. A few bytes at the end
+ * may have none.
+ */
+export function wordsOf(bytes: Buffer): Uint32Array | undefined {
+  if (bytes.byteOffset % 4 !== 0) return undefined;
+  return new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length >>> 2);
+}
 
 /** The fields of one header block as they stand, before any extended header. */
 export interface RawHeader {
@@ -31,7 +51,7 @@ export interface RawHeader {
 export function text(block: Buffer, from: number, length: number): string {
   let end = from;
   while (end < from + length && block[end] !== 0) end++;
-  return block.toString("latin1", from, end);
+  return end === from ? "" : block.toString("latin1", from, end);
 }
 
 /**
@@ -69,24 +89,25 @@ export function numeric(block: Buffer, from: number, length: number): number {
 function badNumber(block: Buffer, from: number, length: number): Error {
   return layerError(
     "TAR_NUMBER",
-    `Cannot read a number in the tar header of ${JSON.stringify(text(block, 0, 100))}`,
-    `The field at byte ${from} holds ${JSON.stringify(block.toString("latin1", from, from + length))}.`,
+    "Cannot read a number in a tar header",
+    `A field of ${length} bytes holds ${JSON.stringify(block.toString("latin1", from, from + length))}.`,
   );
 }
 
 /** Is this block all zero (the end of an archive)? */
-export function isZero(block: Buffer): boolean {
-  if (block[0] !== 0) return false;
-  for (let i = 1; i < RECORD; i++) if (block[i] !== 0) return false;
+export function isZero({ bytes, words, at }: HeaderPlace): boolean {
+  if (bytes[at] !== 0) return false;
+  const from = at >>> 2;
+  for (let i = from; i < from + RECORD / 4; i++) if (words[i] !== 0) return false;
   return true;
 }
 
 /** Sum of all bytes of a block, four at a time. */
-function sum(block: Buffer): number {
-  const words = new Uint32Array(block.buffer, block.byteOffset, RECORD / 4);
+function sum({ words, at }: HeaderPlace): number {
   // Two sums of 16 bits each: 256 bytes at most are added to either.
   let pairs = 0;
-  for (let i = 0; i < RECORD / 4; i++) {
+  const from = at >>> 2;
+  for (let i = from; i < from + RECORD / 4; i++) {
     const word = words[i] ?? 0;
     pairs = (pairs + (word & 0xff00ff) + ((word >>> 8) & 0xff00ff)) | 0;
   }
@@ -94,48 +115,51 @@ function sum(block: Buffer): number {
 }
 
 /** Sum of the bytes with the checksum field as spaces, as unsigned and as signed characters. */
-function checksumOk(block: Buffer): boolean {
-  let unsigned = sum(block) + 8 * 0x20;
-  for (let i = 148; i < 156; i++) unsigned -= block[i] ?? 0;
-  const stored = numeric(block, 148, 8);
+function checksumOk(place: HeaderPlace): boolean {
+  const { bytes, at } = place;
+  let unsigned = sum(place) + 8 * 0x20;
+  for (let i = at + 148; i < at + 156; i++) unsigned -= bytes[i] ?? 0;
+  const stored = numeric(bytes, at + 148, 8);
   if (stored === unsigned) return true;
   let high = 0;
-  for (let i = 0; i < RECORD; i++) if ((block[i] ?? 0) > 127 && (i < 148 || i >= 156)) high++;
+  for (let i = 0; i < RECORD; i++) {
+    if ((bytes[at + i] ?? 0) > 127 && (i < 148 || i >= 156)) high++;
+  }
   return stored === unsigned - 256 * high;
 }
 
 /**
- * Read a header block, which lies at a multiple of four bytes in its memory.
- * Throws ERR_LAYER_TAR_CHECKSUM or ERR_LAYER_TAR_NUMBER.
+ * Read a header block. Throws ERR_LAYER_TAR_CHECKSUM or ERR_LAYER_TAR_NUMBER.
  */
-export function parseHeader(block: Buffer): RawHeader {
-  if (!checksumOk(block)) {
+export function parseHeader(place: HeaderPlace): RawHeader {
+  const { bytes, at } = place;
+  if (!checksumOk(place)) {
     throw layerError(
       "TAR_CHECKSUM",
       "Cannot read a layer's tar archive",
-      `A header's checksum is wrong (its name field holds ${JSON.stringify(text(block, 0, 40))}).`,
+      `A header's checksum is wrong (its name field holds ${JSON.stringify(text(bytes, at, 40))}).`,
     );
   }
-  const named = USTAR.every((byte, i) => block[257 + i] === byte);
-  const ustar = named && block[262] === 0;
-  const gnu = named && block[262] === 0x20;
-  let name = text(block, 0, 100);
+  const named = bytes.readUInt32BE(at + 257) === USTA && bytes[at + 261] === R;
+  const ustar = named && bytes[at + 262] === 0;
+  const gnu = named && bytes[at + 262] === 0x20;
+  let name = text(bytes, at, 100);
   // GNU keeps times and sparse maps where ustar has the prefix.
-  const prefix = ustar ? text(block, 345, 155) : "";
+  const prefix = ustar ? text(bytes, at + 345, 155) : "";
   if (prefix !== "") name = `${prefix}/${name}`;
-  const type = String.fromCharCode(block[156] ?? 0);
+  const type = String.fromCharCode(bytes[at + 156] ?? 0);
   const device = (ustar || gnu) && (type === "3" || type === "4");
   return {
     name,
-    mode: numeric(block, 100, 8) & 0o7777,
-    uid: numeric(block, 108, 8),
-    gid: numeric(block, 116, 8),
-    size: numeric(block, 124, 12),
-    mtime: numeric(block, 136, 12),
+    mode: numeric(bytes, at + 100, 8) & 0o7777,
+    uid: numeric(bytes, at + 108, 8),
+    gid: numeric(bytes, at + 116, 8),
+    size: numeric(bytes, at + 124, 12),
+    mtime: numeric(bytes, at + 136, 12),
     type: type === "\0" ? "0" : type,
-    link: text(block, 157, 100),
-    major: device ? numeric(block, 329, 8) : 0,
-    minor: device ? numeric(block, 337, 8) : 0,
+    link: text(bytes, at + 157, 100),
+    major: device ? numeric(bytes, at + 329, 8) : 0,
+    minor: device ? numeric(bytes, at + 337, 8) : 0,
     gnu,
   };
 }

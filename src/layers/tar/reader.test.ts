@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { memorySource } from "../byte-source.ts";
+import { DigestedSource } from "../digested-source.ts";
 import { DEFAULT_LIMITS } from "../limits.ts";
 import { digestOf, makeTar } from "../testing.ts";
 import { TarReader, type TarEntry } from "./reader.ts";
@@ -56,7 +57,8 @@ function read(
   bytes: Uint8Array,
   piece = 333,
 ): { entries: TarEntry[]; contents: Map<string, Buffer>; digest: string } {
-  const reader = new TarReader(memorySource(bytes, piece), DEFAULT_LIMITS);
+  const source = new DigestedSource(memorySource(Buffer.from(bytes), piece), () => undefined);
+  const reader = new TarReader(source, DEFAULT_LIMITS);
   const entries: TarEntry[] = [];
   const contents = new Map<string, Buffer>();
   for (let entry = reader.next(); entry !== undefined; entry = reader.next()) {
@@ -66,7 +68,7 @@ function read(
     reader.content((offset, chunk, from, to) => content.set(chunk.subarray(from, to), offset));
     contents.set(entry.path, content);
   }
-  return { entries, contents, digest: `sha256:${reader.drain()}` };
+  return { entries, contents, digest: source.end() };
 }
 
 const one = (bytes: Uint8Array): TarEntry => {

@@ -2,11 +2,18 @@
  * Reads a tar archive as a stream of entries, with bounded memory: extended headers are applied,
  * contents are handed on in pieces.
  */
-import { createHash, type Hash } from "node:crypto";
 import type { ByteSource } from "../byte-source.ts";
 import { layerError, readable } from "../errors.ts";
 import type { LayerLimits } from "../limits.ts";
-import { isZero, parseHeader, RECORD, text, type RawHeader } from "./header.ts";
+import {
+  isZero,
+  parseHeader,
+  RECORD,
+  text,
+  wordsOf,
+  type HeaderPlace,
+  type RawHeader,
+} from "./header.ts";
 import { parsePax, paxInteger, paxTime } from "./pax.ts";
 import {
   badSparse,
@@ -42,7 +49,7 @@ export interface TarEntry {
 }
 
 /** Takes a file's content: ascending offsets, `chunk[from … to−1]`. */
-export type DataSink = (offset: number, chunk: Uint8Array, from: number, to: number) => void;
+export type DataSink = (offset: number, chunk: Buffer, from: number, to: number) => void;
 
 const KINDS: Readonly<Record<string, TarKind>> = {
   "0": "file",
@@ -56,23 +63,25 @@ const KINDS: Readonly<Record<string, TarKind>> = {
   S: "file",
   D: "directory",
 };
-/** Types without content, whatever their size field says (as Go's archive/tar has it). */
-const NO_DATA = new Set<TarKind>(["hardlink", "symlink", "char", "block", "directory", "fifo"]);
 /** No user or group has this number or a larger one. */
 const MAX_ID = 2 ** 32 - 2;
 const MAX_SPARSE_PIECES = 1_000_000;
 
-/** Reads one archive. Call {@link next} until undefined, then {@link drain}. */
+/** Nothing of an archive. */
+const EMPTY: Buffer = Buffer.alloc(0);
+
+/** Reads the entries of one archive. */
 export class TarReader {
   private readonly source: ByteSource;
-  private readonly limits: LayerLimits;
-  private readonly onBytes: ((total: number) => void) | undefined;
-  private readonly hash: Hash = createHash("sha256");
-  private readonly block = Buffer.allocUnsafeSlow(RECORD);
-  private piece: Uint8Array = new Uint8Array(0);
+  private readonly limits: Pick<LayerLimits, "headerBytes">;
+  private piece: Buffer = EMPTY;
+  private words: Uint32Array | undefined;
   private at = 0;
-  /** Bytes of the archive that have been taken from the source. */
-  total = 0;
+  /** Bytes of the archive up to the end of the present piece. */
+  private total = 0;
+  /** Where the block is that was read last: in a piece, or in a copy where a piece does not hold it whole. */
+  private readonly place: HeaderPlace;
+  private readonly copy: { bytes: Buffer; words: Uint32Array };
   private readonly globals = new Map<string, string>();
   /** Content of the current entry that has not been read: bytes stored and padding. */
   private stored = 0;
@@ -81,26 +90,40 @@ export class TarReader {
   private extended = 0;
   private map: SparseMap | undefined;
 
-  /** @param onBytes told of the archive's bytes taken so far; may throw to stop the reading */
-  constructor(source: ByteSource, limits: LayerLimits, onBytes?: (total: number) => void) {
+  constructor(source: ByteSource, limits: Pick<LayerLimits, "headerBytes">) {
     this.source = source;
     this.limits = limits;
-    this.onBytes = onBytes;
+    const words = new Uint32Array(RECORD / 4);
+    this.copy = { bytes: Buffer.from(words.buffer), words };
+    this.place = { ...this.copy, at: 0 };
+  }
+
+  /** Where in the archive the next byte lies: behind a header, the first one of the content. */
+  get offset(): number {
+    return this.total - this.piece.length + this.at;
+  }
+
+  /** Bytes that the archive stores for the current entry; none but a file's content when it is not sparse. */
+  get storedBytes(): number {
+    return this.stored;
+  }
+
+  /** Is the current entry a file whose holes are not stored? */
+  get isSparse(): boolean {
+    return this.map !== undefined;
   }
 
   /** Fetch the next piece; false at the end. */
   private more(): boolean {
     const piece = this.source.next();
+    this.at = 0;
     if (piece === undefined) {
-      this.piece = new Uint8Array(0);
-      this.at = 0;
+      this.piece = EMPTY;
       return false;
     }
-    this.hash.update(piece);
     this.total += piece.length;
-    this.onBytes?.(this.total);
     this.piece = piece;
-    this.at = 0;
+    this.words = wordsOf(piece);
     return true;
   }
 
@@ -110,21 +133,42 @@ export class TarReader {
     while (done < into.length) {
       if (this.at === this.piece.length && !this.more()) return done;
       const count = Math.min(into.length - done, this.piece.length - this.at);
-      into.set(this.piece.subarray(this.at, this.at + count), done);
+      this.piece.copy(into, done, this.at, this.at + count);
       this.at += count;
       done += count;
     }
     return done;
   }
 
-  /** The next block, or undefined at the very end. */
-  private record(): Buffer | undefined {
-    const got = this.read(this.block);
-    if (got === 0) return undefined;
-    if (got === RECORD) return this.block;
+  /** The next block, valid until the one after it; undefined at the very end. */
+  private record(): HeaderPlace | undefined {
+    const { place, copy } = this;
+    if (this.at === this.piece.length && !this.more()) return undefined;
+    if (
+      this.words !== undefined &&
+      this.at % 4 === 0 &&
+      this.at + RECORD <= this.words.length * 4
+    ) {
+      place.bytes = this.piece;
+      place.words = this.words;
+      place.at = this.at;
+      this.at += RECORD;
+      return place;
+    }
+    const got = this.read(copy.bytes);
+    place.bytes = copy.bytes;
+    place.words = copy.words;
+    place.at = 0;
+    if (got === RECORD) return place;
     // Zeros that were to become the blocks at the end: nothing is lost.
-    if (this.block.subarray(0, got).every((byte) => byte === 0)) return undefined;
+    if (copy.bytes.subarray(0, got).every((byte) => byte === 0)) return undefined;
     throw truncated("in a header");
+  }
+
+  /** A block as bytes of its own. */
+  private block(): Buffer | undefined {
+    const place = this.record();
+    return place?.bytes.subarray(place.at, place.at + RECORD);
   }
 
   /**
@@ -132,23 +176,31 @@ export class TarReader {
    * (`umoci insert` 0.4.7 does), and Go's reader takes that for the end.
    */
   private skipPadding(bytes: number): void {
-    for (let left = bytes; left > 0;) {
-      if (this.at === this.piece.length && !this.more()) return;
-      const count = Math.min(left, this.piece.length - this.at);
-      this.at += count;
-      left -= count;
-    }
+    this.pass(bytes);
   }
 
-  /** Skip bytes. */
+  /** Skip bytes that must be there. */
   private skip(bytes: number): void {
+    if (this.pass(bytes) > 0) throw truncated("in a file's content");
+  }
+
+  /** Pass over bytes. @returns how many there were not */
+  private pass(bytes: number): number {
     let left = bytes;
     while (left > 0) {
-      if (this.at === this.piece.length && !this.more()) throw truncated("in a file's content");
+      if (this.at === this.piece.length) {
+        if (this.source.skip !== undefined) {
+          this.source.skip(left);
+          this.total += left;
+          return 0;
+        }
+        if (!this.more()) return left;
+      }
       const count = Math.min(left, this.piece.length - this.at);
       this.at += count;
       left -= count;
     }
+    return 0;
   }
 
   /** The whole content of a header entry. */
@@ -188,25 +240,25 @@ export class TarReader {
     this.padding = 0;
     this.extended = 0;
     // Most entries have no records of their own: no map is made for them.
-    let pax = this.globals;
+    let pax: Map<string, string> = this.globals;
     let longName: string | undefined;
     let longLink: string | undefined;
     let zeros = 0;
     for (;;) {
-      const block = this.record();
-      if (block === undefined) {
+      const place = this.record();
+      if (place === undefined) {
         if (longName !== undefined || longLink !== undefined || pax !== this.globals) {
           throw truncated("behind an extended header");
         }
         return undefined;
       }
-      if (isZero(block)) {
+      if (isZero(place)) {
         // One zero block may stand between entries; two end the archive.
         if (++zeros === 2) return undefined;
         continue;
       }
       zeros = 0;
-      const raw = parseHeader(block);
+      const raw = parseHeader(place);
       switch (raw.type) {
         case "L":
           longName = cString(this.small(raw));
@@ -231,18 +283,22 @@ export class TarReader {
           continue;
         default:
       }
-      return this.entry(raw, block, pax, longName, longLink);
+      return this.entry(raw, place, pax, longName, longLink);
     }
   }
 
   private entry(
     raw: RawHeader,
-    block: Buffer,
+    place: HeaderPlace,
     pax: ReadonlyMap<string, string>,
     longName: string | undefined,
     longLink: string | undefined,
   ): TarEntry {
-    const path = pax.get("GNU.sparse.name") || pax.get("path") || longName || raw.name;
+    // Most entries have no records at all.
+    const plain = pax.size === 0;
+    const path = plain
+      ? longName || raw.name
+      : pax.get("GNU.sparse.name") || pax.get("path") || longName || raw.name;
     let kind = KINDS[raw.type];
     if (kind === undefined) {
       throw layerError(
@@ -253,11 +309,11 @@ export class TarReader {
     }
     // v7 archives have no type for directories but a slash.
     if (kind === "file" && raw.type !== "S" && path.endsWith("/")) kind = "directory";
-    const time = paxTime(pax, "mtime");
-    const stored = paxInteger(pax, "size", 0) ?? raw.size;
+    const time = plain ? undefined : paxTime(pax, "mtime");
+    const stored = plain ? raw.size : (paxInteger(pax, "size", 0) ?? raw.size);
     if (stored < 0) throw negativeSize(path);
-    const uid = paxInteger(pax, "uid", 0) ?? raw.uid;
-    const gid = paxInteger(pax, "gid", 0) ?? raw.gid;
+    const uid = plain ? raw.uid : (paxInteger(pax, "uid", 0) ?? raw.uid);
+    const gid = plain ? raw.gid : (paxInteger(pax, "gid", 0) ?? raw.gid);
     if (uid < 0 || uid > MAX_ID || gid < 0 || gid > MAX_ID) {
       throw layerError(
         "TAR_OWNER",
@@ -272,15 +328,18 @@ export class TarReader {
         `Its device number is ${raw.major}:${raw.minor}.`,
       );
     }
-    this.stored = NO_DATA.has(kind) && raw.type !== "D" ? 0 : stored;
+    // Other types have no content, whatever their size field says (as Go's archive/tar has it).
+    this.stored = kind === "file" || raw.type === "D" ? stored : 0;
     this.padding = padding(this.stored);
     this.map = undefined;
     let size = kind === "file" ? stored : 0;
-    if (kind === "file") size = this.sparse(raw, block, pax) ?? size;
+    if (kind === "file" && (!plain || raw.type === "S")) {
+      size = this.sparse(raw, place, pax) ?? size;
+    }
     return {
       kind,
       path,
-      link: pax.get("linkpath") || longLink || raw.link,
+      link: (plain ? "" : pax.get("linkpath")) || longLink || raw.link,
       mode: raw.mode,
       uid,
       gid,
@@ -289,23 +348,23 @@ export class TarReader {
       mtimeNsec: time?.nsec ?? 0,
       major: raw.major,
       minor: raw.minor,
-      xattrs: paxXattrs(pax),
+      xattrs: plain ? undefined : paxXattrs(pax),
     };
   }
 
   /** Read the map of a sparse file; gives its real size, or undefined for an ordinary file. */
   private sparse(
     raw: RawHeader,
-    block: Buffer,
+    { bytes, at }: HeaderPlace,
     pax: ReadonlyMap<string, string>,
   ): number | undefined {
     let map: number[];
     let size: number;
     if (raw.type === "S") {
-      const old = oldSparse(block);
+      const old = oldSparse(bytes.subarray(at, at + RECORD));
       ({ map, size } = old);
       for (let more = old.extended; more;) {
-        const next = this.record();
+        const next = this.block();
         if (next === undefined) throw truncated("in a sparse file's map");
         takeOldEntries(next, 0, OLD_EXTENSION.entries, map);
         more = next[OLD_EXTENSION.more] !== 0;
@@ -337,7 +396,7 @@ export class TarReader {
     let count = 0;
     while (count < wanted) {
       if (this.stored < RECORD) throw badSparse("Its map is cut off.");
-      const block = this.record();
+      const block = this.block();
       if (block === undefined) throw truncated("in a sparse file's map");
       this.stored -= RECORD;
       for (let i = 0; i < RECORD && count < wanted; i++) {
@@ -378,12 +437,6 @@ export class TarReader {
       this.at += count;
       done += count;
     }
-  }
-
-  /** Read to the very end of the stream. @returns the SHA-256 of all of it, in hex */
-  drain(): string {
-    while (this.more());
-    return this.hash.digest("hex");
   }
 }
 

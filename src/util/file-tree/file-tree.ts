@@ -9,6 +9,10 @@ import { Text } from "./text.ts";
 /** Kinds of inode. */
 export const NODE_KINDS = ["file", "directory", "symlink", "char", "block", "fifo"] as const;
 export type NodeKind = (typeof NODE_KINDS)[number];
+const KIND_NUMBERS = Object.fromEntries(NODE_KINDS.map((kind, i) => [kind, i])) as Record<
+  NodeKind,
+  number
+>;
 
 /** What is told of an inode when it is made. */
 export interface NodeFields {
@@ -86,7 +90,7 @@ export class FileTree {
   add(fields: NodeFields): number {
     const node = ++this.count;
     if (node >= this.kinds.length) this.widen(node + 1);
-    this.kinds[node] = NODE_KINDS.indexOf(fields.kind);
+    this.kinds[node] = KIND_NUMBERS[fields.kind];
     this.sizes[node] = fields.size;
     this.extras[node] =
       fields.target === "" ? fields.major * 2 ** 20 + fields.minor : this.text.add(fields.target);
@@ -119,7 +123,7 @@ export class FileTree {
     this.mtimes[node] = fields.mtime;
     this.nsecs[node] = fields.mtimeNsec;
     if (fields.xattrs !== undefined && fields.xattrs.size > 0) this.xattrs.set(node, fields.xattrs);
-    else this.xattrs.delete(node);
+    else if (this.xattrs.size > 0) this.xattrs.delete(node);
   }
 
   /** Everything about an inode. */
@@ -170,8 +174,10 @@ export class FileTree {
   /** The same, with the name's offset in the text. */
   linkAt(directory: number, name: number, node: number, first = false): void {
     const number = this.table.add(directory, name);
-    this.children = grow(this.children, number + 1);
-    this.nexts = grow(this.nexts, number + 1);
+    if (number >= this.children.length) {
+      this.children = grow(this.children, number + 1);
+      this.nexts = grow(this.nexts, number + 1);
+    }
     this.children[number] = node;
     const head = this.firsts[directory] ?? 0;
     if (head === 0) {
@@ -236,18 +242,20 @@ export class FileTree {
   }
 
   /** Every inode once that has a name, the root first, directories before what they hold. */
-  *nodes(): Generator<number> {
+  nodes(): Uint32Array {
     const seen = new Uint8Array(this.count + 1);
-    const queue = [ROOT];
+    const found = new Uint32Array(this.count);
     seen[ROOT] = 1;
-    for (let node = queue.pop(); node !== undefined; node = queue.pop()) {
-      yield node;
-      for (let name = this.first(node); name !== 0; name = this.next(name)) {
+    found[0] = ROOT;
+    let end = 1;
+    for (let at = 0; at < end; at++) {
+      for (let name = this.first(found[at] ?? 0); name !== 0; name = this.next(name)) {
         const child = this.child(name);
         if (seen[child] === 1) continue;
         seen[child] = 1;
-        queue.push(child);
+        found[end++] = child;
       }
     }
+    return found.subarray(0, end);
   }
 }

@@ -24,9 +24,10 @@ export class NameTable {
 
   private bucket(parent: number, name: number): number {
     const { bytes } = this.text;
-    const end = this.text.start(name) + this.text.length(name);
+    const start = this.text.start(name);
+    const end = start + this.text.length(name);
     let hash = Math.imul(parent, 0x9e3779b1);
-    for (let at = this.text.start(name); at < end; at++) {
+    for (let at = start; at < end; at++) {
       hash = Math.imul(hash ^ (WEIGHTS[bytes[at] ?? 0] ?? 0), 0x85ebca6b);
       hash ^= hash >>> 15;
     }
@@ -36,8 +37,21 @@ export class NameTable {
 
   /** The number of a name (an offset in the text, kept or staged); 0 when it is not there. */
   find(parent: number, name: number): number {
+    return this.findIn(this.bucket(parent, name), parent, name);
+  }
+
+  /** The number of a name, which is added where it is not there. @param mayAdd called before; may throw */
+  findOrAdd(parent: number, name: number, mayAdd: () => void): number {
+    const bucket = this.bucket(parent, name);
+    const known = this.findIn(bucket, parent, name);
+    if (known !== 0) return known;
+    mayAdd();
+    return this.addTo(bucket, parent, name);
+  }
+
+  private findIn(bucket: number, parent: number, name: number): number {
     const { parents, names, chain, text } = this;
-    let at = this.heads[this.bucket(parent, name)] ?? 0;
+    let at = this.heads[bucket] ?? 0;
     while (at !== 0 && !(parents[at] === parent && text.same(names[at] ?? 0, name))) {
       at = chain[at] ?? 0;
     }
@@ -46,14 +60,23 @@ export class NameTable {
 
   /** Add a name that is not there. @returns its number */
   add(parent: number, name: number): number {
+    return this.addTo(this.bucket(parent, name), parent, name);
+  }
+
+  private addTo(bucket: number, parent: number, name: number): number {
     const number = ++this.count;
-    this.parents = grow(this.parents, number + 1);
-    this.names = grow(this.names, number + 1);
-    this.chain = grow(this.chain, number + 1);
+    if (number >= this.parents.length) {
+      this.parents = grow(this.parents, number + 1);
+      this.names = grow(this.names, number + 1);
+      this.chain = grow(this.chain, number + 1);
+    }
     this.parents[number] = parent;
     this.names[number] = this.text.keep(name);
     if (number > this.heads.length) this.spread();
-    else this.enter(number);
+    else {
+      this.chain[number] = this.heads[bucket] ?? 0;
+      this.heads[bucket] = number;
+    }
     return number;
   }
 
