@@ -4,4 +4,6 @@ export { LayerSources, startReaders, type ReaderMemory, type Readers } from "./r
 export { mergeImage, type ContentStore, type MergedImage } from "./stream.ts";
 export { workerUrl } from "./worker-url.ts";
 export { encodeHeader, END_OF_ARCHIVE, padTo } from "./tar/writer.ts";
-export type { TarEntry, TarKind } from "./tar/reader.ts";
+export type { ByteSource } from "./byte-source.ts";
+export { RECORD } from "./tar/header.ts";
+export { TarReader, type TarEntry, type TarKind } from "./tar/reader.ts";

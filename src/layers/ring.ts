@@ -38,9 +38,8 @@ abstract class RingEnd {
 
   constructor(memory: RingMemory) {
     this.control = new Int32Array(memory.control);
-    this.slots = Array.from(
-      { length: memory.slots },
-      (_, i) => Buffer.from(memory.data, i * SLOT_SIZE, SLOT_SIZE),
+    this.slots = Array.from({ length: memory.slots }, (_, i) =>
+      Buffer.from(memory.data, i * SLOT_SIZE, SLOT_SIZE),
     );
   }
 

@@ -13,17 +13,20 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
+import { open } from "node:fs/promises";
 import { gzipSync } from "node:zlib";
 import { join } from "node:path";
 import { afterAll, beforeEach, expect, test } from "vitest";
 import { hasTool } from "../../../test/registry/docker-registry.ts";
 import { makeImage, noise, tarOf, writeLayout } from "../../../test/registry/fixture.ts";
+import { makeTar } from "../../layers/testing.ts";
 import { VmsanError } from "../../model/errors.ts";
 import { bytesOfText } from "../../util/byte-text.ts";
 import { detectPacking } from "../../util/packing/packing.ts";
 import { importArchive, openStore, parseImageSource, resolveImage } from "../images.ts";
 import { listImages, verifyStore } from "../store/manage.ts";
 import type { ContentStore } from "../store/store.ts";
+import { listTar } from "./tar.ts";
 
 const root = mkdtempSync(join(tmpdir(), "vmsan-archives-"));
 afterAll(() => rmSync(root, { recursive: true, force: true }));
@@ -275,4 +278,53 @@ test("sources whose names are not UTF-8: used by their bytes, named by them in e
     });
   }
   expect(readdirSync(join(store.dir, "leases"))).toEqual([]);
+});
+
+test("tables of contents of odd tar archives; broken ones say where", async () => {
+  const long = `${"d".repeat(90)}/${"n".repeat(90)}`;
+  const file = join(root, "odd.tar");
+  const list = async (bytes: Uint8Array) => {
+    writeFileSync(file, bytes);
+    const handle = await open(file, "r");
+    try {
+      return [...(await listTar(handle, bytes.length, file)).values()];
+    } finally {
+      await handle.close();
+    }
+  };
+  const data = Buffer.alloc(9000, "x");
+  const bytesOf = (name: string): string => Buffer.from(name).toString("latin1");
+  const tar = makeTar([
+    { path: "./dir/" },
+    { path: `./${long}`, data },
+    { path: bytesOf("tüv"), data: "y", xattrs: new Map([["user.a", Buffer.from("b")]]) },
+    { path: "link", kind: "symlink", link: long },
+    { path: "hard", kind: "hardlink", link: bytesOf("/tüv") },
+    { path: "pipe", kind: "fifo" },
+  ]);
+  const members = await list(tar);
+  expect(members.map(({ name, type, size }) => [name, type, size])).toEqual([
+    ["dir", "other", 0],
+    [long, "file", 9000],
+    ["tüv", "file", 1],
+    ["link", "symlink", 0],
+    ["hard", "link", 0],
+    ["pipe", "other", 0],
+  ]);
+  expect(members.map(({ target }) => target).slice(3, 5)).toEqual([long, "/tüv"]);
+  const at = members[1]?.offset ?? 0;
+  expect(tar.subarray(at, at + 9000).equals(data)).toBe(true);
+
+  const refused = async (bytes: Uint8Array, why: RegExp) =>
+    expect(list(bytes)).rejects.toMatchObject({
+      code: "ERR_IMAGE_ARCHIVE",
+      why: expect.stringMatching(why) as string,
+    });
+  await refused(Buffer.alloc(0), /empty/);
+  await refused(Buffer.alloc(1024), /empty/);
+  await refused(noise(5000, 3), /not a tar archive/);
+  await refused(tar.subarray(0, at + 100), /goes beyond the end/);
+  const damaged = Buffer.from(tar);
+  damaged.writeUInt8(1, at + 9216 + 5);
+  await refused(damaged, /checksum is wrong.*byte/);
 });

@@ -14,7 +14,8 @@ import { findImage } from "../store/manage.ts";
 import { NAME } from "../store/names.ts";
 import { blobCorrupt, blobName, hexOf } from "../store/store.ts";
 import type { ContentStore } from "../store/store.ts";
-import { tarHeader, tarPadding, tarTrailer } from "./tar.ts";
+import { END_OF_ARCHIVE, padTo } from "../../layers/layers.ts";
+import { tarHeader } from "./tar.ts";
 
 /** Kinds of archives. */
 export type ArchiveFormat = "oci-archive" | "docker-archive";
@@ -145,9 +146,9 @@ async function send(
         if (sent !== part.size) {
           throw blobCorrupt("sha256:", part.name, `It has ${sent} bytes instead of ${part.size}.`);
         }
-        await write(tarPadding(part.size));
+        await write(padTo(part.size));
       }
-      await write(tarTrailer());
+      await write(END_OF_ARCHIVE);
     },
     signal,
   );
