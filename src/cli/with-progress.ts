@@ -13,13 +13,15 @@ export interface WorkHandles {
 /**
  * Run long work with progress, then report its result, once the terminal is free of bars.
  * An interrupt ends the work and gives the usual status.
+ * @param quiet progress on a terminal alone, see {@link progressView}
  */
 export async function withProgress<T>(
   context: Context<object>,
   body: (work: WorkHandles) => Promise<T>,
   report: (result: T) => void,
+  quiet = false,
 ): Promise<number> {
-  const view = progressView(context.output, false);
+  const view = progressView(context.output, quiet);
   const interrupt = interruptSignal();
   try {
     const result = await body({ onProgress: view.sink, signal: interrupt.signal });

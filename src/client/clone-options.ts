@@ -4,7 +4,7 @@ import { VmsanError } from "../model/errors.ts";
 import { checkPortsAgainstPolicy, parsePublishedPorts } from "../network/policy/parse.ts";
 import { parseName } from "../util/names.ts";
 import { parseDiskSize, parseInteger, parseMemory } from "../util/units.ts";
-import { parseEnv, policyOf, timeLimits } from "./options.ts";
+import { isolationOf, parseEnv, policyOf, timeLimits } from "./options.ts";
 import type { CreateOptions, NetworkOptions } from "./options.ts";
 import { textPath } from "./paths.ts";
 
@@ -70,12 +70,7 @@ export function cloneRequest(options: CloneOptions): CloneRequest {
     ...(policy === undefined ? {} : { policy }),
     ports,
     ...timeLimits(options),
-    isolation: {
-      seccomp: options.seccomp ?? true,
-      pidNamespace: options.pidNamespace ?? true,
-      cgroup: options.cgroup ?? true,
-      networkNamespace: options.networkNamespace ?? true,
-    },
+    isolation: isolationOf(options),
     ephemeral: options.ephemeral ?? false,
     cold: options.cold ?? false,
     ...(options.vcpus === undefined ? {} : { vcpus: parseInteger("vcpus", options.vcpus, 1, 32) }),

@@ -194,6 +194,18 @@ function mountsOf(mounts: readonly (string | Mount)[]): Mount[] {
   );
 }
 
+/** What keeps a VM apart: all of it, but for what is switched off. */
+export function isolationOf(
+  options: Pick<CreateOptions, "seccomp" | "pidNamespace" | "cgroup" | "networkNamespace">,
+): CreateRequest["isolation"] {
+  return {
+    seccomp: options.seccomp ?? true,
+    pidNamespace: options.pidNamespace ?? true,
+    cgroup: options.cgroup ?? true,
+    networkNamespace: options.networkNamespace ?? true,
+  };
+}
+
 /** The request for these options. @throws ERR_VALIDATION_* */
 export function createRequest(options: CreateOptions): CreateRequest {
   const ports: PublishedPort[] = parsePublishedPorts(options.ports);
@@ -219,12 +231,7 @@ export function createRequest(options: CreateOptions): CreateRequest {
     policy,
     ports,
     ...timeLimits(options),
-    isolation: {
-      seccomp: options.seccomp ?? true,
-      pidNamespace: options.pidNamespace ?? true,
-      cgroup: options.cgroup ?? true,
-      networkNamespace: options.networkNamespace ?? true,
-    },
+    isolation: isolationOf(options),
     pull: options.pull ?? "missing",
     ...(options.platform === undefined ? {} : { platform: options.platform }),
     registry: registryAccess(options.caFile),

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { VmsanError } from "../model/errors.ts";
 import { run, runOk } from "../util/run.ts";
-import { crc32c } from "./crc32c.ts";
+import { crc32c, crc32cWord, crc32cZeros } from "./crc32c.ts";
 import { Ext4Reader, Ext4Writer, ImageFile, createEmptyDisk, growDisk } from "./ext4.ts";
 import { FileTree, PLAIN_DIRECTORY, ROOT, type NodeFields } from "../util/file-tree/file-tree.ts";
 import { DirectoryHash } from "./hash.ts";
@@ -73,6 +73,14 @@ const inode = (fields: Partial<TreeInode>): TreeInode => ({
   content: 0,
   children: undefined,
   ...fields,
+});
+
+test.each([1, 4, 96, 4000])("crc32c: %d zero bytes, and a word, by table", (count) => {
+  const before = crc32c(0xffffffff, Buffer.from("abc"));
+  expect(crc32cZeros(before, count)).toBe(crc32c(before, Buffer.alloc(count)));
+  const word = Buffer.alloc(4);
+  word.writeUInt32LE(0xfedcba98 - count);
+  expect(crc32cWord(before, 0xfedcba98 - count)).toBe(crc32c(before, word));
 });
 
 test("crc32c: the check value of RFC 3720", () => {

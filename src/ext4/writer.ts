@@ -24,7 +24,7 @@ import {
   SUPERBLOCK_OFFSET,
 } from "./constants.ts";
 import { crc32c } from "./crc32c.ts";
-import { DataWriter } from "./data.ts";
+import { DataWriter } from "./contents/data.ts";
 import { BlockAppender, diskFull, type ImageFile } from "./image-file.ts";
 import { encodeGroups } from "./groups.ts";
 import { encodeJournalSuperblock } from "./journal.ts";

@@ -2,9 +2,9 @@
 import type { Command } from "commander";
 import type { Vm } from "../../client/vm.ts";
 import { VmsanError } from "../../model/errors.ts";
-import { command, interruptSignal, runs } from "../command.ts";
+import { command, runs } from "../command.ts";
 import type { Context } from "../command.ts";
-import { progressView } from "../progress.ts";
+import { withProgress } from "../with-progress.ts";
 
 interface Flags {
   dest?: string;
@@ -46,25 +46,18 @@ async function copying(
 ): Promise<number> {
   const { output, flags } = context;
   const vm = await (await context.vmsan()).get(ref);
-  const view = progressView(output, true);
-  const interrupt = interruptSignal();
-  try {
-    const result = await body(vm, {
-      ...(flags.user === undefined ? {} : { user: flags.user }),
-      signal: interrupt.signal,
-      onProgress: (done) => view.sink({ phase, done, unit: "bytes" }),
-      onSkip: (what, why) => output.note(`left out: ${what}: ${why}`),
-    });
-    view.close();
-    output.result({ vmId: vm.id, ...result });
-    return 0;
-  } catch (error) {
-    view.close();
-    if (!interrupt.signal.aborted) throw error;
-    return 128 + interrupt.number();
-  } finally {
-    interrupt.dispose();
-  }
+  return await withProgress(
+    context,
+    async ({ onProgress, signal }) =>
+      await body(vm, {
+        ...(flags.user === undefined ? {} : { user: flags.user }),
+        signal,
+        onProgress: (done) => onProgress({ phase, done, unit: "bytes" }),
+        onSkip: (what, why) => output.note(`left out: ${what}: ${why}`),
+      }),
+    (result) => output.result({ vmId: vm.id, ...result }),
+    true,
+  );
 }
 
 interface CopyWork {

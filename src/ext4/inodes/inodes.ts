@@ -25,7 +25,7 @@ import {
   IN_INODE,
   putInlineExtents,
   type Extents,
-} from "../extent.ts";
+} from "../contents/extent.ts";
 import { DirectoryHash } from "../hash.ts";
 import type { BlockAppender, ImageFile } from "../image-file.ts";
 import {

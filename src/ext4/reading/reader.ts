@@ -15,7 +15,7 @@ import {
 } from "../constants.ts";
 import { crc32c } from "../crc32c.ts";
 import { decodeDirectoryBlock } from "../directory.ts";
-import { decodeExtents } from "../extent.ts";
+import { decodeExtents } from "../contents/extent.ts";
 import { decodeGroup } from "../group.ts";
 import { decodeDevice, decodeTime } from "../inodes/inode.ts";
 import { decodeSuperblock, type DecodedSuperblock } from "../superblock.ts";

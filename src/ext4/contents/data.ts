@@ -1,12 +1,14 @@
 /**
- * File contents on their way to the disk: pieces at ascending offsets become blocks, and aligned
+ * ext4/contents/: what files hold, and where on the disk it lies.
+ *
+ * data.ts: file contents on their way to the disk: pieces at ascending offsets become blocks, and aligned
  * 64 KiB windows that are all zero, or that nothing was written to, become holes.
  */
-import { VmsanError } from "../model/errors.ts";
-import { BLOCK_SIZE, MAX_EXTENT_BLOCKS } from "./constants.ts";
+import { VmsanError } from "../../model/errors.ts";
+import { BLOCK_SIZE, MAX_EXTENT_BLOCKS } from "../constants.ts";
 import { Contents } from "./contents.ts";
 import { appendExtent, type Extents } from "./extent.ts";
-import { WINDOW_SIZE, type BlockAppender } from "./image-file.ts";
+import { WINDOW_SIZE, type BlockAppender } from "../image-file.ts";
 
 const ZEROS = Buffer.alloc(WINDOW_SIZE);
 

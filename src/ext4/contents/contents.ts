@@ -1,5 +1,5 @@
 /** Where the contents of files lie, in two columns of numbers. */
-import { grow } from "../util/file-tree/column.ts";
+import { grow } from "../../util/file-tree/column.ts";
 import { IN_INODE, type Extents } from "./extent.ts";
 
 /** Contents by number, from 1 on; 0 is one without any blocks. */

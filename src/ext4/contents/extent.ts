@@ -2,8 +2,8 @@
  * Extent trees (kernel: Documentation/filesystems/ext4/ifork.rst): which blocks of the disk hold
  * which blocks of a file. Blocks that no extent names are holes.
  */
-import { crc32c } from "./crc32c.ts";
-import { BLOCK_SIZE } from "./constants.ts";
+import { crc32c } from "../crc32c.ts";
+import { BLOCK_SIZE } from "../constants.ts";
 
 /** Flat triples: logical block, physical block, count (at most 32,768), ascending. */
 export type Extents = ArrayLike<number>;
