@@ -1,59 +1,37 @@
 /**
- * E2B's own JavaScript tests against a gateway with real guests: `node scripts/e2b-suite.ts CHECKOUT [FILTER…]`.
- * CHECKOUT is a checkout of E2B's repository; nothing is fetched, and nothing of it is kept. The published npm
- * package stands in for the source that the tests import. Without filters docs/e2b-compat.md is written.
+ * E2B's own tests against a gateway with real guests:
+ * `node scripts/e2b-suite.ts CHECKOUT js|python [FILTER…]`.
+ * CHECKOUT is a checkout of E2B's repository with the dependencies of its SDK installed (js: in
+ * packages/js-sdk/node_modules; python: pytest and the package's own for the interpreter that
+ * E2B_PYTHON names). Nothing is fetched. FILTERs are parts of file names: the suites are long under emulation and
+ * can be run in groups. What each file gave is kept in .cache/e2b-suite/, and docs/e2b-compat.md is
+ * written of all that is there.
  */
 import { spawn } from "node:child_process";
-import { cp, mkdtemp, readFile, readdir, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
 import { Keys } from "../src/gateway/access/keys.ts";
 import { startGateway } from "../src/gateway/gateway.ts";
 import { layoutOf, vmsanDir } from "../src/util/paths.ts";
+import { DOMAIN, localHosts } from "./e2b-suite/hosts.ts";
+import { writePage } from "./e2b-suite/page.ts";
+import { readJunit, readVitest } from "./e2b-suite/results.ts";
+import { suites } from "./e2b-suite/suites.ts";
 
-/** Why a test is not run here, or does not pass; the first that matches `FILE > TEST` counts. */
-const REASONS: [RegExp, string][] = [
-  [
-    /^sandbox\/(network|internetAccess|networkTransform|egressProxy)\.test/,
-    "asks hosts of the internet",
-  ],
-  [/^sandbox\/host\.test|http server|auto-resume wakes/, "needs a wildcard domain with TLS"],
-  [/^sandbox\/git\/(clone|sync)\.test/, "asks hosts of the internet"],
-  [/^template\/tags\.test/, "written for mocked answers"],
-  [/^template\//, "builds from images of public registries"],
-];
-
-const [checkout, ...filters] = process.argv.slice(2);
-if (checkout === undefined) throw new Error("usage: node scripts/e2b-suite.ts CHECKOUT [FILTER…]");
+const [checkout, language = "", ...filters] = process.argv.slice(2);
+const suite = suites[language];
+if (checkout === undefined || suite === undefined) {
+  throw new Error("usage: node scripts/e2b-suite.ts CHECKOUT js|python [FILTER…]");
+}
 const root = resolve(import.meta.dirname, "..");
-const source = join(resolve(checkout), "packages/js-sdk/tests");
+const source = join(resolve(checkout), suite.folder);
+const tests = join(source, "tests");
 
-/** Why a file of tests says nothing of a server; undefined when it does. */
-function besides(name: string, text: string): string | undefined {
-  if (!/^(api|sandbox|template)\//.test(name)) return "tests the SDK alone";
-  if (/from 'msw/.test(text)) return "answers its own requests";
-  const known = /src(?:\/(?:index|errors|sandbox\/filesystem))?(?:\.js)?'/;
-  const own = [...text.matchAll(/from '[./]+\/(src[^']*')/g)].some(
-    ([, path = ""]) => !known.test(path),
-  );
-  return own ? "imports the SDK's own source" : undefined;
-}
-
-interface Result {
-  assertionResults: {
-    fullName: string;
-    status: "passed" | "failed" | "pending" | "skipped" | "todo" | "disabled";
-    failureMessages: string[];
-  }[];
-  message: string;
-  name: string;
-}
-
-/** Run one program to its end. @returns its status */
-async function runTests(cwd: string, names: string[], env: Record<string, string>): Promise<void> {
-  const program = join(root, "node_modules/.bin/vitest");
-  const child = spawn(program, ["run", "--reporter=json", "--outputFile=report.json", ...names], {
-    cwd,
+/** Run one program to its end, whatever its status is. */
+async function run([program = "", ...args]: string[], env: Record<string, string>): Promise<void> {
+  const child = spawn(program, args, {
+    cwd: source,
     stdio: ["ignore", "inherit", "inherit"],
     env: { ...process.env, ...env },
   });
@@ -61,94 +39,54 @@ async function runTests(cwd: string, names: string[], env: Record<string, string
 }
 
 const scratch = await mkdtemp(join(tmpdir(), "vmsan-e2b-suite-"));
+const kept = join(root, ".cache/e2b-suite");
 const dir = vmsanDir();
-const gateway = await startGateway({ dir, listen: "127.0.0.1:0", domains: ["sandbox.localhost"] });
+const local = await localHosts(scratch);
+const listen = "127.0.0.1:0";
+// Sandboxes' hosts are always https; the calls of the SDKs go without, as on any own machine.
+const ports = await startGateway({ dir, listen, domains: [DOMAIN], tls: local.tls });
+const gateway = await startGateway({ dir, listen, domains: [`${DOMAIN}:${ports.port}`] });
 const keys = new Keys(layoutOf(dir).gateway);
 const { key, text } = await keys.create({ project: "e2b-suite" });
 try {
-  await cp(source, join(scratch, "tests"), { recursive: true });
-  await symlink(join(root, "node_modules"), join(scratch, "node_modules"));
-  await writeFile(
-    join(scratch, "vitest.config.ts"),
-    `import { defineConfig } from "vitest/config";
-const sdk = ${JSON.stringify(join(root, "node_modules/e2b/dist/index.mjs"))};
-export default defineConfig({
-  resolve: { alias: [{ find: /^(?:\\.\\.\\/)+src(?:\\/(?:index|errors|sandbox\\/filesystem))?(?:\\.js)?$/, replacement: sdk }] },
-  test: { testTimeout: 120_000, hookTimeout: 120_000, maxWorkers: 1, isolate: true },
-});
-`,
-  );
-  const all = (await readdir(join(scratch, "tests"), { recursive: true }))
-    .filter((name) => name.endsWith(".test.ts"))
-    .toSorted();
+  const all = (await readdir(tests, { recursive: true })).filter(suite.isTest).toSorted();
   const chosen: string[] = [];
   const left: [string, string][] = [];
   for (const name of all) {
-    const why = besides(name, await readFile(join(source, name), "utf8"));
+    const why = suite.besides(name, await readFile(join(tests, name), "utf8"));
     if (why !== undefined) left.push([name, why]);
     else if (filters.length === 0 || filters.some((filter) => name.includes(filter)))
       chosen.push(name);
   }
-  await runTests(
-    scratch,
-    chosen.map((name) => `tests/${name}`),
-    { E2B_API_URL: gateway.url, E2B_SANDBOX_URL: gateway.url, E2B_API_KEY: `e2b_${text}` },
+  const report = join(scratch, "report");
+  await run(await suite.command(root, scratch, report, chosen), {
+    E2B_API_URL: gateway.url,
+    E2B_SANDBOX_URL: gateway.url,
+    E2B_API_KEY: `e2b_${text}`,
+    ...local.env,
+  });
+  const content = await readFile(report, "utf8");
+  const now =
+    language === "js"
+      ? readVitest(content, (path) => relative(tests, path))
+      : readJunit(content, chosen);
+  await mkdir(kept, { recursive: true });
+  const file = join(kept, `${language}.json`);
+  const before = await readFile(file, "utf8").then(
+    (known) => (JSON.parse(known) as { files: object }).files,
+    () => ({}),
   );
-  const report = JSON.parse(await readFile(join(scratch, "report.json"), "utf8")) as {
-    testResults: Result[];
-  };
-  const rows: string[] = [];
-  const failures: string[] = [];
-  let passed = 0;
-  let failed = 0;
-  for (const { name, assertionResults, message } of report.testResults) {
-    const file = relative(join(scratch, "tests"), name);
-    const count = (status: string): number =>
-      assertionResults.filter((one) => one.status === status).length;
-    passed += count("passed");
-    failed += count("failed");
-    rows.push(
-      `| ${file} | ${count("passed")} | ${count("failed")} | ${assertionResults.length - count("passed") - count("failed")} |`,
-    );
-    if (assertionResults.length === 0) failures.push(`| ${file} | ${message.split("\n")[0]} |`);
-    for (const { fullName, status, failureMessages } of assertionResults) {
-      if (status !== "failed") continue;
-      const why =
-        REASONS.find(([pattern]) => pattern.test(`${file} > ${fullName}`))?.[1] ??
-        `not explained: ${(failureMessages[0] ?? "").split("\n")[0]?.slice(0, 200)}`;
-      failures.push(
-        `| ${file} > ${fullName.replaceAll("|", "\\|")} | ${why.replaceAll("|", "\\|")} |`,
-      );
-    }
+  const version = await suite.version(source);
+  const files = { ...before, ...now };
+  await writeFile(file, `${JSON.stringify({ version, left, files }, null, 2)}\n`);
+  await writePage(join(root, "docs/e2b-compat.md"), kept);
+  for (const [name, { passed, failed }] of Object.entries(now)) {
+    console.log(`${name}: ${passed.length} passed, ${failed.length} failed`);
+    for (const { test, message } of failed) console.log(`  ${test}: ${message}`);
   }
-  const { version } = JSON.parse(
-    await readFile(join(root, "node_modules/e2b/package.json"), "utf8"),
-  ) as { version: string };
-  const page = `# E2B's own tests
-
-Written by \`node scripts/e2b-suite.ts CHECKOUT\`: E2B's JavaScript tests, unmodified, with the npm package e2b ${version} against
-\`vmsan serve\` and guests that really boot. ${passed} of ${passed + failed} passed.
-
-| File | passed | failed | left out by itself |
-|---|---|---|---|
-${rows.toSorted().join("\n")}
-
-## Not passed
-
-| Test | Why |
-|---|---|
-${failures.toSorted().join("\n")}
-
-## Not run
-
-| File | Why |
-|---|---|
-${left.map(([name, why]) => `| ${name} | ${why} |`).join("\n")}
-`;
-  if (filters.length === 0) await writeFile(join(root, "docs/e2b-compat.md"), page);
-  else console.log(page);
 } finally {
   await keys.remove(key.id);
   await gateway.close();
+  await ports.close();
   await rm(scratch, { recursive: true, force: true });
 }

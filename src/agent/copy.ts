@@ -127,12 +127,29 @@ export async function upload(
       });
     }
   }
-  const spec: StreamSpec = {
-    kind: "untar",
-    stdin: true,
-    path: into ? target : posix.dirname(target),
-    ...(into && there === undefined ? { parents: true } : {}),
-  };
+  const { onProgress, onSkip } = options;
+  const archive = pack(packed, {
+    ...(onProgress === undefined ? {} : { onProgress }),
+    ...(onSkip === undefined ? {} : { onSkip: (path, why) => onSkip(textOfBytes(path), why) }),
+  });
+  const place = into ? target : posix.dirname(target);
+  await unpack(transport, archive, place, { ...options, parents: into && there === undefined });
+}
+
+/**
+ * Unpack a tar archive in a directory of the guest; nothing of it appears outside.
+ * @param archive not compressed
+ * @param path absolute
+ * @param options `parents`: the directory is made, with those above it
+ */
+export async function unpack(
+  transport: GuestTransport,
+  archive: AsyncIterable<Buffer>,
+  path: string,
+  options: FileOptions & { parents?: boolean } = {},
+): Promise<void> {
+  const { parents = false } = options;
+  const spec: StreamSpec = { kind: "untar", stdin: true, path, ...(parents ? { parents } : {}) };
   let said = "";
   const stream = startStream(transport, withUser(spec, options), {
     ...withSignal(options),
@@ -140,13 +157,8 @@ export async function upload(
       said = (said + bytes.toString("utf8")).slice(0, 8192);
     },
   });
-  const { onProgress, onSkip } = options;
-  const archive = pack(packed, {
-    ...(onProgress === undefined ? {} : { onProgress }),
-    ...(onSkip === undefined ? {} : { onSkip: (path, why) => onSkip(textOfBytes(path), why) }),
-  });
   await feed(stream, archive);
-  await checkExit(stream, `Cannot write to ${destination} in the guest`, said);
+  await checkExit(stream, `Cannot write to ${path} in the guest`, said);
 }
 
 /** Whether a path of this host is a directory; undefined: nothing is there. */

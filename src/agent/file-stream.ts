@@ -10,12 +10,18 @@ import type { GuestTransport } from "./transport.ts";
 export interface FileOptions {
   /** Default root. */
   user?: string;
+  /** What is made is the user's, but permissions do not hold for it. */
+  override?: boolean;
   signal?: AbortSignal;
 }
 
 /** Run as that user. */
-export function withUser(spec: StreamSpec, { user }: FileOptions): StreamSpec {
-  return user === undefined ? spec : { ...spec, user };
+export function withUser(spec: StreamSpec, { user, override }: FileOptions): StreamSpec {
+  return {
+    ...spec,
+    ...(user === undefined ? {} : { user }),
+    ...(override === true ? { override } : {}),
+  };
 }
 
 /** End with that signal. */

@@ -81,9 +81,13 @@ async function call<T>(
   options: FileOptions,
   idempotent: boolean,
 ): Promise<T> {
-  const { user, signal } = options;
+  const { user, override, signal } = options;
   return await transport.request<T>("POST", `/v1/fs/${operation}`, {
-    body: { ...body, ...(user === undefined ? {} : { user }) },
+    body: {
+      ...body,
+      ...(user === undefined ? {} : { user }),
+      ...(override === true ? { override } : {}),
+    },
     idempotent,
     ...(signal === undefined ? {} : { signal }),
   });

@@ -29,6 +29,7 @@ export interface StreamSpec {
   /** Bytes of output kept in the guest: 4 MiB, 1 MiB detached, at most 64 MiB. */
   ringBytes?: number;
   path?: string;
+  override?: boolean;
   recursive?: boolean;
   network?: "tcp" | "unix";
   address?: string;

@@ -299,6 +299,21 @@ export class Vm {
     await upload(this.transport, sources, destination, this.asUser(options));
   }
 
+  /**
+   * Unpack a tar archive in a directory of the guest.
+   * @param archive not compressed
+   * @param path absolute
+   * @param options `parents`: the directory is made, with those above it
+   */
+  async unpack(
+    archive: AsyncIterable<Buffer>,
+    path: string,
+    options: FileOptions & { parents?: boolean } = {},
+  ): Promise<void> {
+    const { unpack } = await import("../agent/copy.ts");
+    await unpack(this.transport, archive, path, this.asUser(options));
+  }
+
   /** Copy a file or tree of the guest to this host, as cp would: all of it, or nothing. */
   async download(path: string, destination: string, options: CopyOptions = {}): Promise<void> {
     const { download } = await import("../agent/copy.ts");

@@ -22,7 +22,9 @@ import type { ListeningGateway } from "./http/server.ts";
 import type { GatewayDriver } from "./native/bodies.ts";
 import { Sweeper, Waker } from "./e2b/control/lifecycle.ts";
 import { E2bStore } from "./e2b/control/store.ts";
+import { Uploads } from "./e2b/control/uploads.ts";
 import { e2bFace } from "./e2b/face.ts";
+import { sandboxPorts } from "./e2b/ports.ts";
 import { nativeFace } from "./native/face.ts";
 import { portsFace } from "./ports/face.ts";
 
@@ -35,7 +37,10 @@ export interface GatewayOptions {
   tls?: TlsFiles;
   /** Something in front speaks TLS: a public address is allowed without. */
   behindProxy?: boolean;
-  /** Names that it answers for; ports of VMs are `PORT-VM.` before them. */
+  /**
+   * Names that it answers for; ports of VMs are `PORT-VM.` before them. Behind the first, clients are told
+   * of a `:PORT` at which it is reached from outside.
+   */
   domains?: readonly string[];
   /** Driver of VMs whose maker names none; default `auto`. `fake` runs commands on the host: for tests. */
   driver?: GatewayDriver;
@@ -70,6 +75,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Listen
     vmsan,
     gate,
     store: new E2bStore(directory),
+    uploads: new Uploads(directory, gate.tokens),
     driver,
     domain: options.domains?.[0] ?? null,
   };
@@ -79,7 +85,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Listen
     hosts,
     faces: [
       e2bFace(context, hosts, waker),
-      portsFace(vmsan, gate, hosts, async (vm) => await waker.ready(vm)),
+      portsFace(vmsan, gate, hosts, sandboxPorts(waker)),
       nativeFace(vmsan, gate, driver),
     ],
     log,

@@ -5,7 +5,10 @@
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import { once } from "node:events";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
 import {
   AuthenticationError,
   CommandExitError,
@@ -248,6 +251,10 @@ describe("files", () => {
     expect(await files.read("zipped", { gzip: true })).toBe("z".repeat(100_000));
     const owned = await sandbox.commands.run("stat -c %U:%G:%a dir dir/note.txt bytes");
     expect(owned.stdout).toBe("user:user:755\nuser:user:644\nuser:user:644\n");
+    // Whoever calls may name any user: permissions keep nobody out, as with E2B.
+    await files.write("/srv/theirs/file", "x");
+    const theirs = await sandbox.commands.run("stat -c %U /srv/theirs /srv/theirs/file");
+    expect(theirs.stdout).toBe("user\nuser\n");
     await files.write("/root/secret", "root's", { user: "root" });
     expect(await files.read("/root/secret", { user: "root" })).toBe("root's");
     await expect(files.read("nothing/here")).rejects.toThrow(FileNotFoundError);
@@ -355,6 +362,12 @@ describe("sleep, forks and snapshots", () => {
     expect(now?.memTotal).toBeGreaterThan(2 ** 28);
     expect(now?.diskTotal).toBeGreaterThan(2 ** 30);
     expect(await sandbox.getMetrics({ end: new Date(Date.now() - 60_000) })).toEqual([]);
+    const logs = await fetch(`${gateway.url}/v2/sandboxes/${sandbox.sandboxId}/logs?limit=5`, {
+      headers: { "x-api-key": options.apiKey ?? "" },
+    });
+    const { logs: lines } = (await logs.json()) as { logs: { message: string }[] };
+    expect(lines).toHaveLength(5);
+    expect(lines[0]?.message).toContain("Linux version");
     await sandbox.updateNetwork({ allowInternetAccess: false });
     const { policy } = (await new Vmsan({ dir: preparedDir }).get(sandbox.sandboxId)).view;
     expect(policy.mode).toBe("deny-all");
@@ -404,7 +417,13 @@ describe("sleep, forks and snapshots", () => {
       ...options,
       timeoutMs: 600_000,
       lifecycle: { onTimeout: "pause", autoResume: true },
+      network: { maskRequestHost: "masked.example:${PORT}" },
     });
+    const port = async (): Promise<{ status: number; text: string }> => {
+      const headers = { "e2b-sandbox-id": copy.sandboxId, "e2b-sandbox-port": "8123" };
+      const reply = await fetch(gateway.url, { headers });
+      return { status: reply.status, text: await reply.text() };
+    };
     try {
       expect(await copy.files.read("state")).toBe("before");
       await copy.setTimeout(1_000);
@@ -412,9 +431,22 @@ describe("sleep, forks and snapshots", () => {
       expect(await copy.isRunning()).toBe(false);
       expect(await copy.files.read("state")).toBe("before");
       expect((await copy.getInfo()).state).toBe("running");
+      const server =
+        "import http.server as h\nclass H(h.BaseHTTPRequestHandler):\n def do_GET(s):\n  s.send_response(200); s.end_headers(); s.wfile.write(s.headers['host'].encode())\nh.HTTPServer(('127.0.0.1', 8123), H).serve_forever()";
+      await copy.files.write("server.py", server);
+      await copy.commands.run("python3 server.py", { background: true, timeoutMs: 0 });
+      const seen = await until(async () => {
+        const reply = await port();
+        return reply.status === 200 ? reply.text : undefined;
+      });
+      expect(seen).toBe("masked.example:8123");
     } finally {
       await copy.kill();
     }
+    expect(await port()).toMatchObject({
+      status: 502,
+      text: expect.stringContaining("The sandbox was not found"),
+    });
     expect(await Sandbox.deleteSnapshot(snapshotId, options)).toBe(true);
     expect(await Sandbox.deleteSnapshot(snapshotId, options)).toBe(false);
   });
@@ -460,8 +492,19 @@ describe("a gateway that dies", () => {
 describe("templates", () => {
   test("one is built in steps, named by tags, used, and removed", async () => {
     const said: string[] = [];
-    const template = Template()
+    const context = await mkdtemp(join(tmpdir(), "vmsan-e2b-copy-"));
+    onTestFinished(() => rm(context, { recursive: true, force: true }));
+    await mkdir(join(context, "tree/sub"), { recursive: true });
+    await writeFile(join(context, "tree/a.txt"), "a\n");
+    await writeFile(join(context, "tree/sub/b.txt"), "b\n");
+    await symlink("a.txt", join(context, "tree/link"));
+    await writeFile(join(context, "single.txt"), "single\n");
+    const template = Template({ fileContextPath: context })
       .fromBaseImage()
+      .copy("tree", "copied")
+      .copy("tree/*.txt", "/opt/one.txt")
+      .copy("single.txt", "/srv/new/", { user: "root", mode: 0o640 })
+      .copy("single.txt", "copied/renamed")
       .setEnvs({ FROM_BUILD: "built" })
       .setUser("root")
       .runCmd("echo made > /srv/made; echo said; id -un")
@@ -485,6 +528,12 @@ describe("templates", () => {
         "cat /srv/made; echo $FROM_BUILD; pgrep -f 'sleep 4000' >/dev/null && echo runs",
       );
       expect(stdout).toBe("made\nbuilt\nruns\n");
+      const copied = await made.commands.run(
+        "cd ~/copied; cat a.txt sub/b.txt renamed /opt/one.txt; readlink link; stat -c %U:%G:%a . a.txt /srv/new/single.txt",
+      );
+      expect(copied.stdout.replaceAll("\n", " ")).toBe(
+        "a b single a a.txt user:user:755 user:user:644 root:root:640 ",
+      );
     } finally {
       await made.kill();
     }

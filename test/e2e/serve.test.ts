@@ -384,7 +384,12 @@ describe("ports", () => {
     const kept = await ask("GET", "/", { headers: own, key: key.ours });
     expect(String(kept.headers["x-seen"])).toContain("the-guest's-own");
     const unknown = `${host.split("-", 1)[0]}-vm-00000000.localhost`;
-    expect((await ask("GET", "/", { headers: { host: unknown } })).status).toBe(401);
+    const missing = await ask("GET", "/", { headers: { host: unknown } });
+    // What E2B's clients take for the end of a sandbox.
+    expect([missing.status, JSON.parse(missing.text)]).toEqual([
+      502,
+      { sandboxId: "vm-00000000", message: "The sandbox was not found", code: 502 },
+    ]);
     expect(
       (await ask("GET", "/", { headers: { host: `1-${vm.id}.localhost` }, key: key.ours })).status,
     ).toBe(502);

@@ -16,6 +16,7 @@ import (
 type fsRequest struct {
 	Path      wire.Text `json:"path"`
 	User      wire.Text `json:"user"`
+	Override  bool      `json:"override"`
 	Follow    bool      `json:"follow"`
 	Recursive bool      `json:"recursive"`
 	Parents   bool      `json:"parents"`
@@ -38,7 +39,7 @@ func (s *Server) onFiles(do func(w http.ResponseWriter, r *fsRequest) error) htt
 		}
 		user, err := proc.LookupUser(s.opts.Host.Etc, string(req.User))
 		if err == nil {
-			err = files.As(user, func() error { return do(w, &req) })
+			err = files.As(user, req.Override, func() error { return do(w, &req) })
 		}
 		if errors.Is(err, errCut) {
 			// The reply has begun: cut it off, so that nobody takes it for complete.

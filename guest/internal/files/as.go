@@ -15,9 +15,10 @@ import (
 	"vmsan/guest/internal/wire"
 )
 
-// As calls f with u's rights on files. Linux has them per thread: f runs on a
-// thread of its own that ends with it, and must not leave work to other goroutines.
-func As(u *proc.User, f func() error) error {
+// As calls f with u's rights on files; with override what f makes is u's, but
+// permissions do not hold. Linux has both per thread: f runs on a thread of its
+// own that ends with it, and must not leave work to other goroutines.
+func As(u *proc.User, override bool, f func() error) error {
 	if os.Getuid() != 0 || u.UID == 0 && u.GID == 0 && len(u.Groups) <= 1 {
 		return f()
 	}
@@ -32,7 +33,10 @@ func As(u *proc.User, f func() error) error {
 				err = wire.Errorf(wire.CodeInternal, "The agent failed at a file operation.").Because(fmt.Sprint(p))
 			}
 		}()
-		if err = become(u); err == nil {
+		if err = become(u); err == nil && override {
+			err = regain()
+		}
+		if err == nil {
 			err = f()
 		}
 	}()
@@ -53,6 +57,27 @@ func become(u *proc.User) error {
 	// setfsuid tells of no failure: asking again gives what is set.
 	if got, _, _ := syscall.RawSyscall(syscall.SYS_SETFSUID, ^uintptr(0), 0, 0); uint32(got) != u.UID {
 		return os.NewSyscallError("setfsuid", syscall.EPERM)
+	}
+	return nil
+}
+
+// regain takes the capabilities up again that the kernel took from the thread
+// when its user on files changed.
+func regain() error {
+	const version3 = 0x20080522
+	header := struct {
+		version uint32
+		pid     int32
+	}{version: version3}
+	var sets [2]struct{ effective, permitted, inheritable uint32 }
+	if _, _, e := syscall.RawSyscall(syscall.SYS_CAPGET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets[0])), 0); e != 0 {
+		return os.NewSyscallError("capget", e)
+	}
+	for i := range sets {
+		sets[i].effective = sets[i].permitted
+	}
+	if _, _, e := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets[0])), 0); e != 0 {
+		return os.NewSyscallError("capset", e)
 	}
 	return nil
 }

@@ -494,7 +494,7 @@ func TestAs(t *testing.T) {
 		t.Fatal(err)
 	}
 	u := &proc.User{UID: 4321, GID: 1234}
-	err := As(u, func() error {
+	err := As(u, false, func() error {
 		if _, err := os.ReadFile(dir + "/secret"); !errors.Is(err, os.ErrPermission) {
 			t.Errorf("read root's file: %v", err)
 		}
@@ -508,6 +508,21 @@ func TestAs(t *testing.T) {
 	}
 	if _, err := os.ReadFile(dir + "/secret"); err != nil {
 		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	err = As(u, true, func() error {
+		if _, err := os.ReadFile(dir + "/secret"); err != nil {
+			t.Errorf("read root's file although permissions do not hold: %v", err)
+		}
+		return Mkdir(dir+"/made", false, 0o755)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := Stat(dir+"/made", false, ""); err != nil || e.UID != 4321 || e.GID != 1234 {
+		t.Fatal(e, err)
 	}
 }
 

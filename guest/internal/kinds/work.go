@@ -82,7 +82,7 @@ func (h *Host) fileKind(f func(s *stream.Stream) error) stream.Starter {
 		}
 		s.SetProcess(0, user.Name)
 		return begin(s, func(*work) error {
-			err := files.As(user, func() error { return f(s) })
+			err := files.As(user, s.Spec.Override, func() error { return f(s) })
 			s.CloseInput()
 			return err
 		}), nil
@@ -117,7 +117,7 @@ func (h *Host) startWatch(s *stream.Stream) (stream.Job, error) {
 		return nil, err
 	}
 	var watcher *files.Watcher
-	err = files.As(user, func() (err error) {
+	err = files.As(user, s.Spec.Override, func() (err error) {
 		watcher, err = files.NewWatcher(string(s.Spec.Path), s.Spec.Recursive)
 		return err
 	})
@@ -128,7 +128,7 @@ func (h *Host) startWatch(s *stream.Stream) (stream.Job, error) {
 	s.CloseInput()
 	w := begin(s, func(*work) error {
 		defer watcher.Close()
-		return files.As(user, func() error { return watcher.Run(s.Output(stream.Stdout)) })
+		return files.As(user, s.Spec.Override, func() error { return watcher.Run(s.Output(stream.Stdout)) })
 	})
 	w.onStop(watcher.Close)
 	return w, nil

@@ -74,14 +74,16 @@ type Spec struct {
 	Client string `json:"client"`
 
 	// Files.
-	Path    Text   `json:"path"`
-	Follow  bool   `json:"follow"`
-	Parents bool   `json:"parents"`
-	Owners  bool   `json:"owners"`
-	Offset  int64  `json:"offset"`
-	Length  *int64 `json:"length"`
-	Mode    *int64 `json:"mode"`
-	InPlace bool   `json:"inPlace"`
+	Path Text `json:"path"`
+	// Override: what is made is User's, but permissions do not hold.
+	Override bool   `json:"override"`
+	Follow   bool   `json:"follow"`
+	Parents  bool   `json:"parents"`
+	Owners   bool   `json:"owners"`
+	Offset   int64  `json:"offset"`
+	Length   *int64 `json:"length"`
+	Mode     *int64 `json:"mode"`
+	InPlace  bool   `json:"inPlace"`
 	// Attributes of the written file.
 	Attributes *Attributes `json:"attributes"`
 	// Connections.

@@ -28,7 +28,11 @@ export function serveCommand(): Command {
         "fake",
       ]),
     )
-    .option("--domain <names>", "names it answers for; PORT-VM.NAME is a guest's port", collectList)
+    .option(
+      "--domain <names>",
+      "names it answers for, with the :PORT clients use; PORT-VM.NAME is a guest's port",
+      collectList,
+    )
     .addHelpText("after", AFTER);
   return runs<ServeFlags>(target, async ({ flags, output }) => {
     const { tlsCert, tlsKey } = flags;

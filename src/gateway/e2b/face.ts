@@ -6,6 +6,7 @@ import type { Face } from "../http/server.ts";
 import { guestPortOf } from "../ports/access.ts";
 import { SandboxControl } from "./control/sandboxes.ts";
 import type { ControlContext } from "./control/context.ts";
+import { sandboxLogs } from "./control/logs.ts";
 import type { Waker } from "./control/lifecycle.ts";
 import { createSnapshot, fork, listSnapshots, removeSnapshot } from "./control/snapshots.ts";
 import {
@@ -18,6 +19,7 @@ import {
 } from "./control/template-calls.ts";
 import { resolveTemplate } from "./control/templates.ts";
 import { readBody, parseObject } from "./envd/connect.ts";
+import { isUpload } from "./control/uploads.ts";
 import { DataPlane, urlOf } from "./envd/data-plane.ts";
 import { E2bError, asE2bError } from "./errors.ts";
 
@@ -36,6 +38,8 @@ interface Call {
   body: () => Promise<object>;
   /** `v2`, `v3`, or none. */
   version: string | undefined;
+  /** How the caller reaches this gateway: `http://HOST`. */
+  origin: string;
 }
 
 /** The sandboxes' default time to live on the paths without a version, in seconds. */
@@ -83,6 +87,10 @@ const SANDBOX_CALLS: Record<
     await control.setNetwork(caller, id, await body());
     return { status: 204 };
   },
+  "GET logs": async (control, caller, id, { query, version }) => ({
+    status: 200,
+    body: await sandboxLogs(await control.find(caller, id), query, version),
+  }),
   "GET metrics": async (control, caller, id, { query }) => ({
     status: 200,
     body: await control.metrics(caller, id, query),
@@ -188,11 +196,13 @@ async function answer(
   const [, version, rest = ""] = /^\/(?:(v[23])\/)?(.*)$/.exec(pathname) ?? [];
   const [area = "", id = "", action = "", ...more] = rest.split("/").map(decodeWord);
   const body = async (): Promise<object> => parseObject(await readBody(request));
-  const call: Call = { query: searchParams, body, version };
+  const call: Call = { query: searchParams, body, version, origin: originOf(request) };
   if (id === "") {
     const key = `${method} ${area}`;
     const run = Object.hasOwn(LIST_CALLS, key) ? LIST_CALLS[key] : undefined;
     if (run !== undefined) return await run(control, caller, call);
+  } else if (`${method} ${area} ${id} ${action}` === "GET sandboxes metrics ") {
+    return { status: 200, body: await control.metricsOfAll(caller, searchParams) };
   } else if (area === "sandboxes" && more.length === 0) {
     const key = `${method} ${action}`;
     const run = Object.hasOwn(SANDBOX_CALLS, key) ? SANDBOX_CALLS[key] : undefined;
@@ -201,6 +211,13 @@ async function answer(
     return await answerTemplate(control, caller, { method, id, rest: [action, ...more] }, call);
   }
   throw new E2bError("unimplemented", `${method} ${pathname.slice(0, 200)} is not offered`, 501);
+}
+
+/** The address that a caller used, for URLs that it is told; its host was checked. */
+function originOf(request: IncomingMessage): string {
+  const { host = "", "x-forwarded-proto": proto } = request.headers;
+  const secure = "encrypted" in request.socket || proto === "https";
+  return `${secure ? "https" : "http"}://${host}`;
 }
 
 /** One part of a path. @throws invalid_argument */
@@ -235,7 +252,8 @@ export function e2bFace(context: ControlContext, hosts: Hosts, waker: Waker): Fa
     name: "e2b",
     claims: (request) =>
       dataPlane.claims(request) ||
-      (guestPortOf(request, hosts) === undefined && CONTROL.test(request.url ?? "")),
+      (guestPortOf(request, hosts) === undefined &&
+        (isUpload(request) || CONTROL.test(request.url ?? ""))),
     handle: async (request, response) => {
       response.once("close", () => gate.note(request, "e2b", response.statusCode));
       if (dataPlane.claims(request)) {
@@ -243,7 +261,10 @@ export function e2bFace(context: ControlContext, hosts: Hosts, waker: Waker): Fa
         return;
       }
       try {
-        send(response, await answer(control, gate, request));
+        if (isUpload(request)) {
+          await context.uploads.receive(request, urlOf(request).searchParams);
+          send(response, { status: 200, body: {} });
+        } else send(response, await answer(control, gate, request));
       } catch (error) {
         const known = asE2bError(error);
         const permanent = known.status === 502 || known.status === 503;

@@ -68,11 +68,17 @@ export function keepsMemory(labels: Record<string, string>): boolean {
 export function stateOf(view: VmView): "running" | "paused" | undefined {
   const { status, stopReason, labels } = view;
   if (!isSandbox(view)) return undefined;
-  if (status === "running") return "running";
+  if (status === "running") return isOver(view) ? undefined : "running";
   if (status === "paused" || status === "suspended") return "paused";
   if (status !== "stopped") return undefined;
   const kept = stopReason === undefined || labels[SANDBOX_LABELS.onTimeout] === "pause";
   return kept ? "paused" : undefined;
+}
+
+/** Whether its time is over and it is to go, though the daemon may still be stopping it. */
+function isOver({ labels, timeoutAt }: VmView): boolean {
+  const kept = labels[SANDBOX_LABELS.onTimeout] === "pause";
+  return !kept && timeoutAt !== undefined && Date.parse(timeoutAt) <= Date.now();
 }
 
 /**

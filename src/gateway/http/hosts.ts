@@ -23,9 +23,13 @@ export function hostName(request: IncomingMessage): string | undefined {
 export class Hosts {
   private readonly domains: readonly string[];
 
-  /** @param domains names besides addresses and localhost; `PORT-VM.` may stand before them */
+  /**
+   * @param domains names besides addresses and localhost, with or without a port; `PORT-VM.` may stand
+   *   before them
+   */
   constructor(domains: readonly string[]) {
-    this.domains = [...domains.map((domain) => domain.toLowerCase()), "localhost"];
+    const names = domains.map((domain) => domain.toLowerCase().replace(/:\d{1,5}$/, ""));
+    this.domains = [...names, "localhost"];
   }
 
   /** The port of a VM that a request's host names, if it names one. */

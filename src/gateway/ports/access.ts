@@ -42,11 +42,51 @@ export function guestPortOf(request: IncomingMessage, hosts: Hosts): GuestPort |
   return { vm, port };
 }
 
+/** Why a request does not reach a port: there is no such VM, it sleeps, or its ports are not for this caller. */
+export type PortReason = "missing" | "asleep" | "private";
+
+/** A request that does not reach a port. */
+export class PortRefusal extends VmsanError {
+  readonly reason: PortReason;
+  readonly vm: string;
+  /** The VM, where there is one. */
+  readonly view: VmView | undefined;
+
+  constructor(reason: PortReason, vm: string, view?: VmView) {
+    const name = vm.slice(0, 63);
+    super(
+      reason === "private"
+        ? {
+            code: "ERR_GATEWAY_UNAUTHORIZED",
+            message: `Ports of ${name} are private`,
+            why: "The request presents neither the VM's traffic token nor a key of its project.",
+            fix: "Send the header `vmsan-traffic-token`, or `X-API-Key` with a key of the project.",
+          }
+        : reason === "asleep"
+          ? {
+              code: "ERR_GATEWAY_UPSTREAM",
+              message: `${name} is paused`,
+              why: "It was not made to wake when its ports are used.",
+              fix: "Let it go on first, or make it with autoResume.",
+            }
+          : {
+              code: "ERR_GATEWAY_UPSTREAM",
+              message: `There is no VM ${name}`,
+              why: "It was never made, or is gone.",
+              fix: "Take the ID from `vmsan ls`.",
+            },
+    );
+    this.reason = reason;
+    this.vm = name;
+    this.view = view;
+  }
+}
+
 /**
  * Let a request through to a VM's port.
  * @param get asks the daemon for the VM
  * @returns the VM
- * @throws ERR_GATEWAY_UNAUTHORIZED; whether the VM exists is told to those who may see it alone
+ * @throws PortRefusal
  */
 export async function admitToPort(
   request: IncomingMessage,
@@ -54,15 +94,8 @@ export async function admitToPort(
   gate: Gate,
   get: (id: string) => Promise<VmView>,
 ): Promise<VmView> {
-  const refused = (): VmsanError =>
-    new VmsanError({
-      code: "ERR_GATEWAY_UNAUTHORIZED",
-      message: `Ports of ${target.vm.slice(0, 63)} are private, or there is no such VM`,
-      why: "The request presents neither the VM's traffic token nor a key of its project.",
-      fix: "Send the header `vmsan-traffic-token`, or `X-API-Key` with a key of the project.",
-    });
   // By ID alone: a name can pass to another VM, and with it the trust in an address.
-  if (!isVmId(target.vm)) throw refused();
+  if (!isVmId(target.vm)) throw new PortRefusal("missing", target.vm);
   const { headers } = request;
   const token =
     header(headers, "vmsan-traffic-token") ?? header(headers, "e2b-traffic-access-token");
@@ -71,15 +104,14 @@ export async function admitToPort(
   try {
     view = await get(target.vm);
   } catch (error) {
-    if (error instanceof VmsanError && error.code === "ERR_VM_NOT_FOUND" && !bearsToken) {
-      throw refused();
-    }
-    throw error;
+    if (!(error instanceof VmsanError) || error.code !== "ERR_VM_NOT_FOUND") throw error;
+    throw new PortRefusal("missing", target.vm);
   }
   if (bearsToken || view.labels[PUBLIC_LABEL] === "true") return view;
   const key = header(headers, "x-api-key");
-  if (key === undefined || presentedKey(request) === undefined) throw refused();
+  if (key === undefined || presentedKey(request) === undefined)
+    throw new PortRefusal("private", target.vm, view);
   const caller = await gate.admit(request, key);
-  if (!sees(caller, view)) throw refused();
+  if (!sees(caller, view)) throw new PortRefusal("private", target.vm, view);
   return view;
 }

@@ -5,12 +5,13 @@ import type { Duplex } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Vm } from "../../client/vm.ts";
 import type { Vmsan } from "../../client/vmsan.ts";
+import type { VmView } from "../../model/api.ts";
 import { VmsanError, messageOf } from "../../model/errors.ts";
 import type { Gate } from "../access/gate.ts";
 import { isKeyText } from "../access/keys.ts";
 import type { Hosts } from "../http/hosts.ts";
 import type { Face } from "../http/server.ts";
-import { GATEWAY_HEADERS, admitToPort, guestPortOf } from "./access.ts";
+import { GATEWAY_HEADERS, PortRefusal, admitToPort, guestPortOf } from "./access.ts";
 
 /** RFC 9110 7.6.1: of this connection alone. `upgrade` is handled apart. */
 const HOP_BY_HOP = new Set([
@@ -51,7 +52,14 @@ function onward(
 }
 
 const FOR_GATEWAY = new Set(GATEWAY_HEADERS);
+const FOR_GATEWAY_AND_HOST = new Set([...GATEWAY_HEADERS, "host"]);
 const NOTHING: ReadonlySet<string> = new Set();
+
+/** A connection into a guest, and the Host header it is to see. */
+interface OpenPort {
+  connection: Duplex;
+  host: string | undefined;
+}
 
 /** A connection to the port; its failure in the gateway's words. */
 async function dial(vm: Vm, port: number): Promise<Duplex> {
@@ -82,10 +90,15 @@ function forwarded(request: IncomingMessage): OutgoingHttpHeaders {
   };
 }
 
-/** A request's headers for the guest. */
-function requestHeaders(request: IncomingMessage): OutgoingHttpHeaders {
+/** A request's headers for the guest. @param host instead of the one that was asked for */
+function requestHeaders(request: IncomingMessage, host: string | undefined): OutgoingHttpHeaders {
   return {
-    ...onward(request.rawHeaders, request.headers.connection, FOR_GATEWAY),
+    ...onward(
+      request.rawHeaders,
+      request.headers.connection,
+      host === undefined ? FOR_GATEWAY : FOR_GATEWAY_AND_HOST,
+    ),
+    ...(host === undefined ? {} : { Host: host }),
     ...forwarded(request),
   };
 }
@@ -94,14 +107,14 @@ function requestHeaders(request: IncomingMessage): OutgoingHttpHeaders {
 export async function proxyRequest(
   request: IncomingMessage,
   response: ServerResponse,
-  connection: Duplex,
+  { connection, host }: OpenPort,
 ): Promise<void> {
   const { method, url } = request;
   const upstream = httpRequest({
     createConnection: () => connection,
     method: method ?? "GET",
     path: url ?? "/",
-    headers: { ...requestHeaders(request), connection: "close" },
+    headers: { ...requestHeaders(request, host), connection: "close" },
     setHost: false,
   });
   // A client that leaves takes the connection into the guest with it.
@@ -127,10 +140,10 @@ export async function proxyUpgrade(
   request: IncomingMessage,
   socket: Duplex,
   head: Buffer,
-  connection: Duplex,
+  { connection, host }: OpenPort,
 ): Promise<void> {
   const headers = {
-    ...requestHeaders(request),
+    ...requestHeaders(request, host),
     connection: "Upgrade",
     upgrade: request.headers.upgrade ?? "",
   };
@@ -142,17 +155,19 @@ export async function proxyUpgrade(
   await Promise.all([pipeline(socket, connection), pipeline(connection, socket)]);
 }
 
-/**
- * The face.
- * @param ready gives a VM that can be used now; undefined: it sleeps, and requests are not to wake it
- */
-export function portsFace(
-  vmsan: Vmsan,
-  gate: Gate,
-  hosts: Hosts,
-  ready: (vm: Vm) => Promise<Vm | undefined>,
-): Face {
-  const open = async (request: IncomingMessage): Promise<Duplex> => {
+/** What another protocol promises of the ports of its VMs. */
+export interface PortRules {
+  /** A VM that can be used now; undefined: it sleeps, and requests are not to wake it. */
+  ready: (vm: Vm) => Promise<Vm | undefined>;
+  /** The Host header that the guest sees; undefined: the one that was asked for. */
+  host: (view: VmView, port: number) => string | undefined;
+  /** Answer a refused request in that protocol's words. @returns false: it has none */
+  refused: (response: ServerResponse, refusal: PortRefusal) => boolean;
+}
+
+/** The face. */
+export function portsFace(vmsan: Vmsan, gate: Gate, hosts: Hosts, rules: PortRules): Face {
+  const open = async (request: IncomingMessage): Promise<OpenPort> => {
     const target = guestPortOf(request, hosts);
     if (target === undefined) throw new Error("not a request for a port");
     let vm: Vm | undefined;
@@ -161,26 +176,26 @@ export function portsFace(
       return vm.view;
     });
     if (vm === undefined) throw new Error("admitted without a VM");
-    const usable = await ready(vm);
-    if (usable !== undefined) return await dial(usable, target.port);
-    throw new VmsanError({
-      code: "ERR_GATEWAY_UPSTREAM",
-      message: `${vm.id} is paused`,
-      why: "It was not made to wake when its ports are used.",
-      fix: "Let it go on first, or make it with autoResume.",
-    });
+    const usable = await rules.ready(vm);
+    if (usable === undefined) throw new PortRefusal("asleep", vm.id, vm.view);
+    const connection = await dial(usable, target.port);
+    return { connection, host: rules.host(vm.view, target.port) };
   };
   return {
     name: "ports",
     claims: (request) => guestPortOf(request, hosts) !== undefined,
     handle: async (request, response) => {
       response.once("close", () => gate.note(request, "ports", response.statusCode));
-      await proxyRequest(request, response, await open(request));
+      try {
+        await proxyRequest(request, response, await open(request));
+      } catch (error) {
+        if (!(error instanceof PortRefusal) || !rules.refused(response, error)) throw error;
+      }
     },
     upgrade: async (request, socket, head) => {
-      const connection = await open(request);
+      const port = await open(request);
       gate.note(request, "ports", 101);
-      await proxyUpgrade(request, socket, head, connection);
+      await proxyUpgrade(request, socket, head, port);
     },
   };
 }

@@ -1,5 +1,4 @@
 /** Builds of templates: steps run in a VM, whose snapshot sandboxes are then made of. */
-import { randomUUID } from "node:crypto";
 import { z } from "zod";
 import type { Vm } from "../../../client/vm.ts";
 import type { VmsanError } from "../../../model/errors.ts";
@@ -9,6 +8,8 @@ import { remoteCreateRequest } from "../../native/bodies.ts";
 import { E2bError } from "../errors.ts";
 import type { ControlContext } from "./context.ts";
 import type { KnownTemplate, TemplateBuild } from "./store.ts";
+import { StepError, doStep, setScene, startUp } from "./steps.ts";
+import type { Scene, Stage } from "./steps.ts";
 import { resolveTemplate } from "./templates.ts";
 import type { Template } from "./templates.ts";
 
@@ -17,10 +18,6 @@ const MAX_LINES = 20_000;
 const PAGE = 100;
 /** Most builds of this process whose lines are kept. */
 const MAX_KEPT = 1_000;
-/** How long a step, and the wait for readiness, may take, in milliseconds. */
-const STEP_MS = 3_600_000;
-const READY_MS = 600_000;
-const READY_PAUSE_MS = 500;
 
 const text = z.string().max(131_072);
 /** What a build is asked to be. */
@@ -29,7 +26,7 @@ export const buildSchema = z.object({
   fromTemplate: text.nullish(),
   fromImageRegistry: z.unknown().optional(),
   steps: z
-    .array(z.object({ type: text, args: z.array(text).default([]) }))
+    .array(z.object({ type: text, args: z.array(text).default([]), filesHash: text.nullish() }))
     .max(1000)
     .default([]),
   startCmd: text.nullish(),
@@ -48,23 +45,6 @@ interface Line {
 
 /** Names of E2B's own base image and what stands for it. */
 const BASE_IMAGE = /^(?:docker\.io\/)?e2bdev\/base(?::latest)?$/;
-
-/** What a step changes for those behind it, and for sandboxes. */
-interface Scene {
-  env: string[];
-  user?: string;
-  workdir?: string;
-}
-
-/** A step that failed. */
-class StepError extends Error {
-  readonly step: string | undefined;
-
-  constructor(message: string, step?: string) {
-    super(message);
-    this.step = step;
-  }
-}
 
 /** The builds that this gateway does. */
 export class Builds {
@@ -175,8 +155,7 @@ export class Builds {
     const scene: Scene = { env: [] };
     const idle = wish.steps.every(({ type }) => type === "ENV" || type === "USER");
     if (idle && !wish.startCmd && from.snapshot === undefined) {
-      for (const [i, { type, args }] of wish.steps.entries())
-        setScene(scene, type, args, String(i));
+      for (const [i, step] of wish.steps.entries()) setScene(scene, step, String(i));
       const { runtime, image } = from;
       return { ...(runtime === undefined ? { image } : { runtime }), ...scene };
     }
@@ -231,97 +210,20 @@ export class Builds {
         ...(workdir === undefined ? {} : { workdir }),
       };
       Object.assign(scene, start);
-      for (const [i, { type, args }] of wish.steps.entries()) {
-        this.say(build.id, `${type} ${args.join(" ")}`, String(i));
-        await this.step(vm, build.id, scene, type, args, String(i));
+      const stage: Stage = {
+        vm,
+        scene,
+        say: (message, step) => this.say(build.id, message, step),
+        files: async (hash) => await this.context.uploads.open(caller.key.project, hash),
+      };
+      for (const [i, step] of wish.steps.entries()) {
+        stage.say(`${step.type} ${step.args.join(" ")}`, String(i));
+        await doStep(stage, step, String(i));
       }
-      await this.startUp(vm, build.id, scene, wish);
+      await startUp(stage, wish.startCmd, wish.readyCmd);
       return (await vm.snapshot()).id;
     } finally {
       await vm.remove();
     }
   }
-
-  private async step(
-    vm: Vm,
-    buildId: string,
-    scene: Scene,
-    type: string,
-    args: readonly string[],
-    step: string,
-  ): Promise<void> {
-    const [first = "", user] = args;
-    if (type !== "RUN") {
-      setScene(scene, type, args, step);
-      if (type !== "WORKDIR") return;
-      const owner = scene.user ?? vm.view.defaults.user ?? "root";
-      await this.command(
-        vm,
-        buildId,
-        ["mkdir", "-p", "--", first],
-        { env: [], user: "root" },
-        step,
-      );
-      await this.command(
-        vm,
-        buildId,
-        ["chown", "--", owner, first],
-        { env: [], user: "root" },
-        step,
-      );
-      return;
-    }
-    await this.command(
-      vm,
-      buildId,
-      ["/bin/sh", "-c", first],
-      user ? { ...scene, user } : scene,
-      step,
-    );
-  }
-
-  private async command(
-    vm: Vm,
-    buildId: string,
-    argv: string[],
-    scene: Scene,
-    step: string,
-  ): Promise<void> {
-    const say = (bytes: Buffer): void => this.say(buildId, bytes.toString("utf8"), step);
-    const stream = vm.spawn(
-      argv,
-      { ...scene, stdin: false, timeoutMs: STEP_MS },
-      { onStdout: say, onStderr: say },
-    );
-    const { exitCode } = await stream.exit;
-    if (exitCode !== 0) throw new StepError(`the command ended with status ${exitCode}`, step);
-  }
-
-  /** Start what is to run in every sandbox, and wait until it says that it is ready. */
-  private async startUp(vm: Vm, buildId: string, scene: Scene, wish: Wish): Promise<void> {
-    if (wish.startCmd) {
-      this.say(buildId, `starting ${wish.startCmd}`);
-      const label = `start:${randomUUID().slice(0, 8)}`;
-      const options = { ...scene, stdin: false, detach: true, label };
-      await vm.spawn(["/bin/sh", "-c", wish.startCmd], options).started;
-    }
-    if (!wish.readyCmd) return;
-    const deadline = Date.now() + READY_MS;
-    for (;;) {
-      const { exitCode } = await vm.exec(["/bin/sh", "-c", wish.readyCmd], scene);
-      if (exitCode === 0) return;
-      if (Date.now() > deadline) throw new StepError("it did not become ready in ten minutes");
-      await new Promise((resolve) => setTimeout(resolve, READY_PAUSE_MS));
-    }
-  }
-}
-
-/** Take up a step that runs nothing. @throws StepError for one that cannot be done */
-function setScene(scene: Scene, type: string, args: readonly string[], step: string): void {
-  const [first = ""] = args;
-  if (type === "ENV") {
-    for (let i = 0; i + 1 < args.length; i += 2) scene.env.push(`${args[i]}=${args[i + 1]}`);
-  } else if (type === "USER") scene.user = first;
-  else if (type === "WORKDIR") scene.workdir = first;
-  else throw new StepError(`steps of the kind ${type.slice(0, 20)} are not offered`, step);
 }

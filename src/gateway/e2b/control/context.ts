@@ -3,12 +3,14 @@ import type { Vmsan } from "../../../client/vmsan.ts";
 import type { Gate } from "../../access/gate.ts";
 import type { GatewayDriver } from "../../native/bodies.ts";
 import type { E2bStore } from "./store.ts";
+import type { Uploads } from "./uploads.ts";
 
 /** What the control plane works with. */
 export interface ControlContext {
   vmsan: Vmsan;
   gate: Gate;
   store: E2bStore;
+  uploads: Uploads;
   driver: GatewayDriver;
   /** The domain of sandboxes' hosts, or null for the client's own. */
   domain: string | null;

@@ -32,6 +32,8 @@ import type { Template } from "./templates.ts";
 /** Most seconds that a sandbox may be asked to live. */
 const MAX_TIMEOUT_S = 24 * 3600;
 const DEFAULT_TIMEOUT_S = 300;
+/** Most sandboxes whose use is asked for at once. */
+const MAX_SAMPLED = 100;
 
 const text = z.string().max(1024);
 const timeout = z.int().min(0).max(MAX_TIMEOUT_S);
@@ -274,6 +276,20 @@ export class SandboxControl {
     const end = Number(query.get("end") ?? now + 60);
     if (stateOf(vm.view) !== "running" || start > now || end < now - 5) return [];
     return [await sample(vm)];
+  }
+
+  /** A sample of each of several sandboxes that run. @param query `sandbox_ids`, joined by commas */
+  async metricsOfAll(caller: Caller, query: URLSearchParams): Promise<object> {
+    const ids = [...new Set((query.get("sandbox_ids") ?? "").split(",").filter(Boolean))];
+    if (ids.length > MAX_SAMPLED)
+      throw new E2bError("invalid_argument", `sandbox_ids has at most ${MAX_SAMPLED}`);
+    const samples = await Promise.all(
+      ids.map(async (id) => {
+        const [one] = await this.metrics(caller, id, new URLSearchParams());
+        return one === undefined ? [] : [[id, one] as const];
+      }),
+    );
+    return { sandboxes: Object.fromEntries(samples.flat()) };
   }
 }
 

@@ -111,15 +111,20 @@ export async function templateCall(
   builds: Builds,
   caller: Caller,
   words: { method: string; id: string; rest: readonly string[] },
-  call: { query: URLSearchParams; body: () => Promise<object> },
+  call: { query: URLSearchParams; body: () => Promise<object>; origin: string },
 ): Promise<{ status: number; body?: object }> {
   const { method, id, rest } = words;
   const [action = "", which = "", more = ""] = rest;
   const template = own(await context.store.load(), caller, id);
   switch (`${method} ${action} ${more}`.trim()) {
-    case "GET files":
-      // Nothing is uploaded: the build says that such steps are not offered.
-      return { status: 201, body: { present: true } };
+    case "GET files": {
+      const { project } = caller.key;
+      const present = await context.uploads.has(project, which);
+      return {
+        status: 201,
+        body: { present, url: context.uploads.url(call.origin, project, which) },
+      };
+    }
     case "POST builds": {
       const wish = validate(buildSchema, await call.body(), "build");
       await builds.begin(caller, template, which, wish);

@@ -42,15 +42,18 @@ export function sendUnary(response: ServerResponse, value: object): void {
   response.end(JSON.stringify(value));
 }
 
-/** Answer a plain or unary call that failed. */
-export function sendError(response: ServerResponse, error: unknown): void {
+/**
+ * Answer a call that failed, and is no stream.
+ * @param plain of plain HTTP, where the code is the status; else one of the protocol's words
+ */
+export function sendError(response: ServerResponse, error: unknown, plain: boolean): void {
   const known = asE2bError(error);
   if (response.headersSent) {
     response.destroy();
     return;
   }
   response.writeHead(known.status, { "content-type": "application/json" });
-  response.end(JSON.stringify({ code: known.code, message: known.message }));
+  response.end(JSON.stringify({ code: plain ? known.status : known.code, message: known.message }));
 }
 
 /** Whether a request is a stream's. */
@@ -131,10 +134,14 @@ export class ReplyStream {
     });
   }
 
-  /** Cut the connection: a client then asks whether its sandbox is alive, and says why it ended. */
+  /**
+   * Cut the connection: a client then asks whether its sandbox is alive, and says why it ended. By a
+   * reset: the Python client takes a connection that merely ends for a reply that is not HTTP.
+   */
   cut(): void {
     clearTimeout(this.deadline);
     clearInterval(this.keepalive);
+    this.response.socket?.resetAndDestroy();
     this.response.destroy();
   }
 

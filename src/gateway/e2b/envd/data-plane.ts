@@ -67,8 +67,8 @@ export class DataPlane {
 
   /** Answer a request. */
   async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const { pathname, searchParams } = urlOf(request);
     try {
-      const { pathname, searchParams } = urlOf(request);
       const vm = await this.sandbox(request, searchParams);
       if (pathname === "/health") {
         // Whoever only looks wakes nobody.
@@ -81,7 +81,7 @@ export class DataPlane {
       await this.serve(request, response, pathname, searchParams, ready);
     } catch (error) {
       if (error instanceof DeadSandbox) error.send(response);
-      else sendError(response, error);
+      else sendError(response, error, !SERVICE.test(pathname));
     }
   }
 
@@ -169,7 +169,7 @@ export function defaultUser(view: VmView): string {
 }
 
 /** A sandbox that does not run: clients take 502, and its body, as its end. */
-class DeadSandbox extends Error {
+export class DeadSandbox extends Error {
   private readonly id: string;
 
   constructor(id: string) {
@@ -177,6 +177,7 @@ class DeadSandbox extends Error {
     this.id = id;
   }
 
+  /** Answer a request with it. */
   send(response: ServerResponse): void {
     response.writeHead(502, { "content-type": "application/json" });
     response.end(

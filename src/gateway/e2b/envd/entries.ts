@@ -14,6 +14,14 @@ export interface FilesContext {
   users: GuestUsers;
 }
 
+/**
+ * On files every user may do everything, as with envd: whoever calls could name root as well, so
+ * permissions keep nobody out. What is made is the user's.
+ */
+export function rightsOf({ name }: GuestUser): { user: string; override: true } {
+  return { user: name, override: true };
+}
+
 const TYPE: Partial<Record<FileEntry["type"], string>> = {
   file: "FILE_TYPE_FILE",
   dir: "FILE_TYPE_DIRECTORY",
@@ -38,7 +46,7 @@ export async function look(
   at: string,
   follow = false,
 ): Promise<FileEntry> {
-  const options = { user: user.name, follow, attributes: METADATA_PREFIX };
+  const options = { ...rightsOf(user), follow, attributes: METADATA_PREFIX };
   return await statFile(vm.transport, at, options);
 }
 
@@ -140,5 +148,5 @@ export async function makeParents(context: FilesContext, at: string): Promise<vo
   const { vm, user } = context;
   const parent = posix.dirname(at);
   if ((await lookOrNothing(context, parent, true)) !== undefined) return;
-  await makeDirectory(vm.transport, parent, { user: user.name, parents: true });
+  await makeDirectory(vm.transport, parent, { ...rightsOf(user), parents: true });
 }

@@ -6,7 +6,7 @@ import { createGunzip } from "node:zlib";
 import type { Readable } from "node:stream";
 import { Busboy } from "@fastify/busboy";
 import { E2bError } from "../errors.ts";
-import { METADATA_PREFIX, look, lookOrNothing, makeParents, stat } from "./entries.ts";
+import { METADATA_PREFIX, look, lookOrNothing, makeParents, rightsOf, stat } from "./entries.ts";
 import type { FilesContext } from "./entries.ts";
 import { absolute } from "./paths.ts";
 
@@ -55,7 +55,7 @@ async function sendFile(
   await stat(context, at);
   const entry = await look(context, at, true);
   if (entry.type === "dir") throw new E2bError("invalid_argument", `path '${at}' is a directory`);
-  const source = await vm.openFile(at, { user: user.name });
+  const source = await vm.openFile(at, rightsOf(user));
   const disposition = encodeURIComponent(posix.basename(at));
   response.writeHead(200, {
     "content-type": "application/octet-stream",
@@ -79,7 +79,7 @@ async function writeOne(context: UploadContext, at: string, source: Readable): P
   await makeParents(context, at);
   const values = new Map([...metadata].map(([key, value]) => [key, Buffer.from(value)]));
   await vm.writeFile(at, source, {
-    user: user.name,
+    ...rightsOf(user),
     // Its watchers are to see a file that is written, not another file.
     inPlace: true,
     attributes: { prefix: METADATA_PREFIX, values },

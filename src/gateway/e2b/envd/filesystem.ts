@@ -19,6 +19,7 @@ import {
   entryOf,
   lookOrNothing,
   makeParents,
+  rightsOf,
   stat,
   watchable,
 } from "./entries.ts";
@@ -47,7 +48,7 @@ export interface FilesystemContext extends FilesContext {
 async function list(context: FilesystemContext, at: string, depth: number): Promise<FileEntry[]> {
   const { vm, user } = context;
   const attributes = METADATA_PREFIX;
-  const options = { user: user.name, recursive: depth > 1, depth, attributes };
+  const options = { ...rightsOf(user), recursive: depth > 1, depth, attributes };
   const entries = await listFiles(vm.transport, at, options);
   return entries.toSorted((a, b) => (a.path < b.path ? -1 : 1));
 }
@@ -65,7 +66,7 @@ async function watch(
     await watchable(context, root);
     const events = watchFiles(context.vm.transport, root, {
       recursive: wish.recursive ?? false,
-      user: context.user.name,
+      ...rightsOf(context.user),
       signal: replies.signal,
       onReady: () => void replies.send({ start: {} }),
     });
@@ -105,7 +106,7 @@ const unary: Record<
         "invalid_argument",
         `path already exists but it is not a directory: ${at}`,
       );
-    await makeDirectory(vm.transport, at, { user: user.name, parents: true });
+    await makeDirectory(vm.transport, at, { ...rightsOf(user), parents: true });
     return { entry: await entryOf(context, await stat(context, at)) };
   },
   Move: async (context, body) => {
@@ -115,14 +116,14 @@ const unary: Record<
     const to = absolute(wish.destination, user);
     await stat(context, from);
     await makeParents(context, to);
-    await moveFile(vm.transport, from, to, { user: user.name, overwrite: true });
+    await moveFile(vm.transport, from, to, { ...rightsOf(user), overwrite: true });
     return { entry: await entryOf(context, await stat(context, to)) };
   },
   Remove: async (context, body) => {
     const { vm, user } = context;
     const at = absolute(validate(pathSchema, body, "path").path, user);
     try {
-      await removeFile(vm.transport, at, { user: user.name, recursive: true });
+      await removeFile(vm.transport, at, { ...rightsOf(user), recursive: true });
     } catch (error) {
       if (guestErrno(error) !== "ENOENT") throw error;
     }
@@ -139,7 +140,7 @@ const unary: Record<
     return { watcherId };
   },
   GetWatcherEvents: async ({ vm, watchers }, body) => ({
-    events: watchers.take(vm.id, validate(watcherSchema, body, "watcher").watcherId),
+    events: await watchers.take(vm.id, validate(watcherSchema, body, "watcher").watcherId),
   }),
   RemoveWatcher: async ({ vm, watchers }, body) => {
     watchers.remove(vm.id, validate(watcherSchema, body, "watcher").watcherId);

@@ -2,19 +2,27 @@
 import { randomUUID } from "node:crypto";
 import { watchFiles } from "../../../agent/files.ts";
 import { E2bError } from "../errors.ts";
-import { changeOf } from "./entries.ts";
+import { changeOf, rightsOf } from "./entries.ts";
 import type { FilesContext } from "./entries.ts";
 
 const MAX_WATCHERS = 1_000;
 const MAX_EVENTS = 10_000;
 /** A watcher that nobody has asked for so long is taken away, in milliseconds. */
 const FORGOTTEN_MS = 60 * 60_000;
+/**
+ * Events of a change come a little later than the answer to the call that made it; whoever asks then
+ * is to find them. Nothing may come for the first time before they are told, and for the second at most, in milliseconds.
+ */
+const SETTLED_MS = 80;
+const SETTLING_MS = 800;
 
 interface Watcher {
   vmId: string;
   events: object[];
   stop: AbortController;
   asked: number;
+  /** When the last event came. */
+  told: number;
 }
 
 /** The watchers of one gateway. */
@@ -36,18 +44,20 @@ export class Watchers {
       events: [],
       stop: new AbortController(),
       asked: Date.now(),
+      told: 0,
     };
     this.all.set(id, watcher);
     const ready = Promise.withResolvers<void>();
     const run = async (): Promise<void> => {
       const changes = watchFiles(context.vm.transport, root, {
         recursive: options.recursive,
-        user: context.user.name,
+        ...rightsOf(context.user),
         signal: watcher.stop.signal,
         onReady: () => ready.resolve(),
       });
       for await (const event of changes) {
         const change = await changeOf(context, root, event, options.includeEntry);
+        watcher.told = Date.now();
         if (change !== undefined && watcher.events.length < MAX_EVENTS) watcher.events.push(change);
       }
     };
@@ -69,9 +79,14 @@ export class Watchers {
   }
 
   /** What has happened since the last call. @throws not_found */
-  take(vmId: string, id: string): object[] {
+  async take(vmId: string, id: string): Promise<object[]> {
     const watcher = this.of(vmId, id);
-    watcher.asked = Date.now();
+    const asked = Date.now();
+    watcher.asked = asked;
+    for (let quiet = 0; quiet < SETTLED_MS && Date.now() - asked < SETTLING_MS;) {
+      await new Promise((resolve) => setTimeout(resolve, SETTLED_MS - quiet));
+      quiet = Date.now() - Math.max(asked, watcher.told);
+    }
     return watcher.events.splice(0);
   }
 
