@@ -49,7 +49,9 @@ export class Hosts {
    */
   check(request: IncomingMessage): void {
     const name = hostName(request);
-    if (name !== undefined) {
+    // Of two hosts a proxy before this gateway may have looked at the other one.
+    const once = (request.headersDistinct["host"] ?? []).length === 1;
+    if (name !== undefined && once) {
       if (isIP(name) !== 0) return;
       if (this.domains.some((known) => name === known || name.endsWith(`.${known}`))) return;
     }

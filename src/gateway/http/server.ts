@@ -30,6 +30,8 @@ export interface ServerParts {
   hosts: Hosts;
   faces: readonly Face[];
   log: Log;
+  /** How long a client may take to send a request's headers, in milliseconds; default 20 s. */
+  headersMs?: number;
 }
 
 /** A listening gateway. */
@@ -42,20 +44,25 @@ export interface ListeningGateway {
 }
 
 const CERTIFICATE_POLL_MS = 2_000;
+const HEADERS_MS = 20_000;
 
 const SERVER_OPTIONS: ServerOptions = {
   maxHeaderSize: 32 << 10,
-  // Headers come at once or not at all; bodies may be gigabytes, and streams last for days.
-  headersTimeout: 20_000,
+  // Bodies may be gigabytes, and streams last for days.
   requestTimeout: 0,
   keepAliveTimeout: 75_000,
-  connectionsCheckingInterval: 5_000,
   insecureHTTPParser: false,
   requireHostHeader: true,
 };
 
 /** Most connections at once. */
 const MAX_CONNECTIONS = 20_000;
+
+/** What is answered to what is no request, where it is not 400. */
+const UNREAD: Record<string, string> = {
+  ERR_HTTP_REQUEST_TIMEOUT: "408 Request Timeout",
+  HPE_HEADER_OVERFLOW: "431 Request Header Fields Too Large",
+};
 
 /** Answer with an error in vmsan's own form. */
 export function refuse(response: ServerResponse, error: unknown): void {
@@ -135,8 +142,9 @@ export async function listen(parts: ServerParts): Promise<ListeningGateway> {
   server.maxConnections = MAX_CONNECTIONS;
   server.on("request", onRequest);
   server.on("upgrade", onUpgrade);
-  server.on("clientError", (_error: Error, socket: Duplex) => {
-    if (socket.writable) socket.end("HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n");
+  server.on("clientError", (error: Error, socket: Duplex) => {
+    const status = UNREAD[errnoOf(error) ?? ""] ?? "400 Bad Request";
+    if (socket.writable) socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\n\r\n`);
     else socket.destroy();
   });
   try {
@@ -174,11 +182,15 @@ export async function listen(parts: ServerParts): Promise<ListeningGateway> {
 }
 
 /** A server with or without TLS; a changed certificate is taken up by itself. */
-async function makeServer({ tls, log }: ServerParts): Promise<Server | TlsServer> {
-  if (tls === undefined) return createServer(SERVER_OPTIONS);
+async function makeServer(parts: ServerParts): Promise<Server | TlsServer> {
+  const { tls, log, headersMs = HEADERS_MS } = parts;
+  // Headers come at once or not at all.
+  const slow = { headersTimeout: headersMs, connectionsCheckingInterval: headersMs / 4 };
+  const options = { ...SERVER_OPTIONS, ...slow };
+  if (tls === undefined) return createServer(options);
   const files = new CertificateFiles(tls);
   const first = await files.changed();
-  const server = createTlsServer({ ...SERVER_OPTIONS, ...first, minVersion: "TLSv1.2" });
+  const server = createTlsServer({ ...options, ...first, minVersion: "TLSv1.2" });
   const poll = setInterval(() => {
     files
       .changed()

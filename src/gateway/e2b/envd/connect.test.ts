@@ -1,0 +1,90 @@
+import type { IncomingMessage } from "node:http";
+import { Readable } from "node:stream";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { E2bError } from "../errors.ts";
+import { parseObject, readBody, requestMessages } from "./connect.ts";
+
+/** A request with a body that comes in pieces. */
+function request(pieces: readonly Uint8Array[]): IncomingMessage {
+  return Readable.from(pieces.map((piece) => Buffer.from(piece))) as unknown as IncomingMessage;
+}
+
+/** Bytes in pieces of any size. */
+function cut(bytes: Buffer, sizes: readonly number[]): Buffer[] {
+  const pieces: Buffer[] = [];
+  let at = 0;
+  for (let i = 0; at < bytes.length; i += 1) {
+    const size = sizes[i % sizes.length] ?? 1;
+    pieces.push(bytes.subarray(at, at + size));
+    at += size;
+  }
+  return pieces;
+}
+
+function frame(value: object): Buffer {
+  const body = Buffer.from(JSON.stringify(value));
+  const head = Buffer.alloc(5);
+  head.writeUInt32BE(body.length, 1);
+  return Buffer.concat([head, body]);
+}
+
+async function messages(pieces: readonly Uint8Array[]): Promise<object[]> {
+  const all: object[] = [];
+  for await (const message of requestMessages(request(pieces))) all.push(message);
+  return all;
+}
+
+const sizes = fc.array(fc.integer({ min: 1, max: 20 }), { minLength: 1, maxLength: 5 });
+
+test("messages come whole, in whatever pieces their bytes do", async () => {
+  const values = fc.array(fc.dictionary(fc.string(), fc.jsonValue()), { maxLength: 5 });
+  await fc.assert(
+    fc.asyncProperty(values, sizes, async (wanted, pieces) => {
+      const bytes = Buffer.concat(wanted.map(frame));
+      expect(await messages(cut(bytes, pieces))).toEqual(
+        JSON.parse(JSON.stringify(wanted)) as object[],
+      );
+    }),
+  );
+});
+
+test("any other bytes are refused in the protocol's words, or are messages", async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.uint8Array({ maxLength: 100 }), sizes, async (bytes, pieces) => {
+      try {
+        await messages(cut(Buffer.from(bytes), pieces));
+      } catch (error) {
+        expect(error).toBeInstanceOf(E2bError);
+      }
+    }),
+  );
+});
+
+test("a message that says that it is huge is refused before its bytes have come", async () => {
+  const never = Readable.from(
+    (async function* bytes() {
+      yield Buffer.from([0, 0xff, 0xff, 0xff, 0xff]);
+      await new Promise(() => undefined);
+    })(),
+  );
+  const all = requestMessages(never as unknown as IncomingMessage);
+  await expect(all.next()).rejects.toMatchObject({ code: "resource_exhausted" });
+});
+
+test("bodies are bounded, and are objects or refused", async () => {
+  await expect(readBody(request([Buffer.alloc(11)]), 10)).rejects.toMatchObject({ status: 413 });
+  expect(parseObject(Buffer.alloc(0))).toEqual({});
+  fc.assert(
+    fc.property(
+      fc.oneof(fc.string(), fc.json(), fc.constantFrom("[]", "null", "1", "\u0000{")),
+      (text) => {
+        try {
+          expect(typeof parseObject(Buffer.from(text))).toBe("object");
+        } catch (error) {
+          expect(error).toMatchObject({ code: "invalid_argument" });
+        }
+      },
+    ),
+  );
+});
