@@ -3,7 +3,8 @@
  * `node scripts/e2b-suite.ts CHECKOUT js|python [FILTER…]`.
  * CHECKOUT is a checkout of E2B's repository with the dependencies of its SDK installed (js: in
  * packages/js-sdk/node_modules; python: pytest and the package's own for the interpreter that
- * E2B_PYTHON names). Nothing is fetched. FILTERs are parts of file names: the suites are long under emulation and
+ * E2B_PYTHON names). Nothing is fetched. E2B_SUITE_DRIVER=fake takes processes of this host for guests, which is
+ * fast and shows what the gateway answers, not what guests do; the host then needs a user `user` as guests have. FILTERs are parts of file names: the suites are long under emulation and
  * can be run in groups. What each file gave is kept in .cache/e2b-suite/, and docs/e2b-compat.md is
  * written of all that is there.
  */
@@ -41,11 +42,17 @@ async function run([program = "", ...args]: string[], env: Record<string, string
 const scratch = await mkdtemp(join(tmpdir(), "vmsan-e2b-suite-"));
 const kept = join(root, ".cache/e2b-suite");
 const dir = vmsanDir();
+const fake = process.env["E2B_SUITE_DRIVER"] === "fake";
 const local = await localHosts(scratch);
 const listen = "127.0.0.1:0";
 // Sandboxes' hosts are always https; the calls of the SDKs go without, as on any own machine.
 const ports = await startGateway({ dir, listen, domains: [DOMAIN], tls: local.tls });
-const gateway = await startGateway({ dir, listen, domains: [`${DOMAIN}:${ports.port}`] });
+const gateway = await startGateway({
+  dir,
+  listen,
+  domains: [`${DOMAIN}:${ports.port}`],
+  driver: fake ? "fake" : "auto",
+});
 const keys = new Keys(layoutOf(dir).gateway);
 const { key, text } = await keys.create({ project: "e2b-suite" });
 try {
@@ -77,6 +84,7 @@ try {
     () => ({}),
   );
   const version = await suite.version(source);
+  for (const result of Object.values(now)) result.fake = fake;
   const files = { ...before, ...now };
   await writeFile(file, `${JSON.stringify({ version, left, files }, null, 2)}\n`);
   await writePage(join(root, "docs/e2b-compat.md"), kept);

@@ -6,6 +6,8 @@ export interface FileResult {
   failed: { test: string; message: string }[];
   /** Left out by the suite itself. */
   skipped: number;
+  /** Processes of the host stood for guests. */
+  fake?: boolean;
 }
 
 interface VitestFile {

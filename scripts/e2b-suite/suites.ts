@@ -28,12 +28,16 @@ async function declaredVersion(path: string): Promise<string> {
   return /"?version"?\s*[=:]\s*"([^"]+)"/.exec(await readFile(path, "utf8"))?.[1] ?? "unknown";
 }
 
+const ANSWERS_ITSELF = "answers its own requests";
+const WANTS_DEFAULTS = "tests the SDK alone, without the variables that name a server";
+
 const js: Suite = {
   folder: "packages/js-sdk",
   isTest: (name) => name.endsWith(".test.ts"),
   besides: (name, text) => {
     if (!/^(api|sandbox|template)\//.test(name)) return "tests the SDK alone";
-    if (/from 'msw/.test(text)) return "answers its own requests";
+    if (/from 'msw/.test(text)) return ANSWERS_ITSELF;
+    if (name === "sandbox/urls.test.ts") return WANTS_DEFAULTS;
     return undefined;
   },
   command: async (root, scratch, report, names) => {
@@ -65,6 +69,7 @@ const python: Suite = {
   isTest: (name) => /(?:^|\/)test_[^/]*\.py$/.test(name),
   besides: (name, text) => {
     if (!/^(a?sync)\//.test(name)) return "tests the SDK alone";
+    if (name.endsWith("test_config_propagation.py")) return WANTS_DEFAULTS;
     if (!/\b(?:async_)?(?:sandbox|sandbox_factory|build|template)\b/.test(text))
       return "tests the SDK alone";
     return undefined;

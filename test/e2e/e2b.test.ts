@@ -431,6 +431,7 @@ describe("sleep, forks and snapshots", () => {
       expect(await copy.isRunning()).toBe(false);
       expect(await copy.files.read("state")).toBe("before");
       expect((await copy.getInfo()).state).toBe("running");
+      await copy.setTimeout(600_000);
       const server =
         "import http.server as h\nclass H(h.BaseHTTPRequestHandler):\n def do_GET(s):\n  s.send_response(200); s.end_headers(); s.wfile.write(s.headers['host'].encode())\nh.HTTPServer(('127.0.0.1', 8123), H).serve_forever()";
       await copy.files.write("server.py", server);
