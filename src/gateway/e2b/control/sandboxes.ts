@@ -233,15 +233,28 @@ export class SandboxControl {
     const wish = validate(connectSchema, body, "connection");
     const { timeout: seconds = DEFAULT_TIMEOUT_S, memory } = wish;
     const vm = await this.find(caller, id);
-    const resumed = stateOf(vm.view) === "paused";
+    const resumed = !(await this.extend(vm, seconds * 1000));
     if (resumed) {
       if (memory === false && vm.view.status === "suspended") await vm.stop();
       await resumeSandbox(await vmsan.get(id), seconds * 1000);
     }
-    // It extends, and never shortens.
-    else if (!(Date.parse(endOf(vm.view) ?? "") - Date.now() > seconds * 1000))
-      await prolong(vm, seconds * 1000);
     return { resumed, reply: sandboxReply(await vm.refresh(), gate.tokens, domain) };
+  }
+
+  /**
+   * Let a running sandbox live for at least so long.
+   * @returns false when it is paused, also if it fell asleep in this moment
+   */
+  private async extend(vm: Vm, ms: number): Promise<boolean> {
+    if (stateOf(vm.view) === "paused") return false;
+    if (Date.parse(endOf(vm.view) ?? "") - Date.now() > ms) return true;
+    try {
+      await prolong(vm, ms);
+      return true;
+    } catch (error) {
+      if (stateOf(await vm.refresh()) !== "paused") throw error;
+      return false;
+    }
   }
 
   /** Let it live a little longer. @param body `duration` in seconds */

@@ -111,9 +111,12 @@ async function asRoot(stage: Stage, argv: string[], step: string): Promise<void>
   if (status !== 0) throw new StepError(`${argv[0]} ended with status ${status}`, step);
 }
 
-/** Who owns what a step makes: the user that commands run as. */
-function ownerOf({ vm, scene }: Stage): string {
-  return scene.user ?? vm.view.defaults.user ?? vm.view.image?.config.user ?? "root";
+/** Who owns what a step makes, as chown takes it: who is named, else the user that commands run as. */
+function ownerOf({ vm, scene }: Stage, named = ""): string {
+  const { defaults, image } = vm.view;
+  const owner = named || scene.user || defaults.user || image?.config.user || "root";
+  // A name alone brings its own group; a number may have none.
+  return /^\d+$|:/.test(owner) ? owner : `${owner}:`;
 }
 
 /** A path of a step as an absolute one. */
@@ -147,7 +150,7 @@ async function copy(stage: Stage, { args, filesHash }: Step, step: string): Prom
     await vm.unpack(archive, scratch, { ...root, parents: true });
     const from = await copied(vm, scratch, source);
     if (from === undefined) throw new StepError(`no file of ${source} was uploaded`, step);
-    const owner = user || ownerOf(stage);
+    const owner = ownerOf(stage, user);
     await asRoot(stage, ["chown", "-R", "-h", "--", owner, scratch], step);
     if (mode) await asRoot(stage, ["chmod", "-R", mode, from.path], step);
     const target = placeOf(stage, destination);
