@@ -1,6 +1,6 @@
 import type { IncomingMessage } from "node:http";
 import { Readable } from "node:stream";
-import fc from "fast-check";
+import * as fc from "fast-check";
 import { expect, test } from "vitest";
 import { E2bError } from "../errors.ts";
 import { parseObject, readBody, requestMessages } from "./connect.ts";
