@@ -10,6 +10,7 @@ export { Snapshots } from "./client/snapshots.ts";
 export { Volumes } from "./client/volumes.ts";
 export type { VolumePrune, VolumeView } from "./model/volume.ts";
 export type { Mount } from "./model/mount.ts";
+export type { StartOptions, UpdateOptions } from "./client/lives.ts";
 export type { SnapshotOptions } from "./client/snapshots.ts";
 export type { CloneOptions } from "./client/clone-options.ts";
 export type {

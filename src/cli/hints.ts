@@ -184,10 +184,6 @@ const COMMANDS: readonly Hint[] = [
   },
   { words: ["port"], fix: "Use `vmsan inspect VM` (`ports`), or `vmsan port-forward`." },
   { words: ["rename"], fix: "A name is given when the VM is made: `vmsan create --name NAME`." },
-  {
-    words: ["update"],
-    fix: "A VM's size is given when it is made: `vmsan create --vcpus N --memory SIZE`; its network changes with `vmsan network VM`.",
-  },
   { words: ["version"], fix: "Use `vmsan --version`." },
   {
     words: ["info", "system", "events"],

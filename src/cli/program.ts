@@ -21,6 +21,7 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
     start: async () => (await import("./commands/lifecycle.ts")).startCommand,
     stop: async () => (await import("./commands/lifecycle.ts")).stopCommand,
     "remove rm": async () => (await import("./commands/lifecycle.ts")).removeCommand,
+    update: async () => (await import("./commands/lifecycle.ts")).updateCommand,
     pause: async () => (await import("./commands/lifecycle.ts")).pauseCommand,
     suspend: async () => (await import("./commands/lifecycle.ts")).suspendCommand,
     resume: async () => (await import("./commands/lifecycle.ts")).resumeCommand,

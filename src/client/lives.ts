@@ -1,10 +1,11 @@
 /** Making, starting, stopping and removing VMs, also when the daemon dies meanwhile. */
-import type { CreateRequest, VmView } from "../model/api.ts";
+import type { CreateRequest, UpdateRequest, VmView } from "../model/api.ts";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
 import type { Hold } from "./hold.ts";
 import { daemonLost } from "./lost.ts";
 import { parseBootTimeout } from "../util/boot-timeout.ts";
+import { invalid, parseDiskSize, parseInteger, parseMemory } from "../util/units.ts";
 import { hostWishes } from "./options.ts";
 import { vmPath } from "./paths.ts";
 
@@ -109,6 +110,39 @@ export async function startVm(
       daemon.call<VmView>("GET", vmPath(id)),
     );
   }
+}
+
+/** Another size for a VM; what is left out stays. */
+export interface UpdateOptions {
+  /** GiB, larger than it is. */
+  disk?: number | string;
+  /** MiB or with unit; of a stopped VM. */
+  memory?: number | string;
+  /** 1–32; of a stopped VM. */
+  vcpus?: number | string;
+}
+
+/** Change a VM's size. @throws ERR_VALIDATION_*, ERR_VM_NOT_STOPPED, ERR_DRIVER_UNSUPPORTED, ERR_DISK_GROW */
+export async function updateVm(
+  daemon: Daemon,
+  ref: string,
+  { disk, memory, vcpus }: UpdateOptions,
+): Promise<VmView> {
+  const body: UpdateRequest = {
+    ...(disk === undefined ? {} : { diskSizeBytes: parseDiskSize(disk) }),
+    ...(memory === undefined ? {} : { memMib: parseMemory(memory) }),
+    ...(vcpus === undefined ? {} : { vcpus: parseInteger("vcpus", vcpus, 1, 32) }),
+  };
+  if (Object.keys(body).length === 0) {
+    throw invalid(
+      "FLAGS",
+      "update",
+      ref,
+      "Nothing is to be changed.",
+      "Give --disk, --memory or --vcpus.",
+    );
+  }
+  return await daemon.call<VmView>("POST", vmPath(ref, "update"), { body, repeat: true });
 }
 
 /** Stop a VM. @param graceMs milliseconds until it is stopped by force; undefined: the default */

@@ -14,8 +14,8 @@ import type { NetworkPolicy } from "../model/policy.ts";
 import { parseEnv } from "./options.ts";
 import type { Hold } from "./hold.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
-import { removeVm, startVm, stopVm } from "./lives.ts";
-import type { StartOptions } from "./lives.ts";
+import { removeVm, startVm, stopVm, updateVm } from "./lives.ts";
+import type { StartOptions, UpdateOptions } from "./lives.ts";
 import { vmPath } from "./paths.ts";
 import { Snapshots } from "./snapshots.ts";
 import type { SnapshotOptions } from "./snapshots.ts";
@@ -270,6 +270,11 @@ export class Vm {
   /** Start it again. @throws ERR_VM_NOT_STOPPED */
   async start(work: StartOptions = {}): Promise<void> {
     this.view = await startVm(this.daemon, this.id, work);
+  }
+
+  /** Change its size: the disk also while it runs. @throws ERR_VM_NOT_STOPPED, ERR_DRIVER_UNSUPPORTED */
+  async update(options: UpdateOptions): Promise<void> {
+    this.view = await updateVm(this.daemon, this.id, options);
   }
 
   /** Stop it: gracefully first, by force after `graceMs` (default 10 s). */

@@ -7,8 +7,8 @@ import type { WorkOptions } from "./daemon.ts";
 import { Hold } from "./hold.ts";
 import { Images } from "./images.ts";
 import { Kernels } from "./kernels.ts";
-import { createVm, removeVm, startVm, stopVm } from "./lives.ts";
-import type { StartOptions } from "./lives.ts";
+import { createVm, removeVm, startVm, stopVm, updateVm } from "./lives.ts";
+import type { StartOptions, UpdateOptions } from "./lives.ts";
 import { createRequest } from "./options.ts";
 import type { CreateOptions } from "./options.ts";
 import type { CloneOptions } from "./clone-options.ts";
@@ -183,6 +183,11 @@ export class Vmsan {
   /** Start a stopped VM. @throws ERR_VM_NOT_STOPPED */
   async start(ref: string, work: StartOptions = {}): Promise<Vm> {
     return await this.vm(await startVm(this.daemon, ref, work));
+  }
+
+  /** Change a VM's size: the disk also while it runs. @throws ERR_VM_NOT_STOPPED, ERR_DRIVER_UNSUPPORTED */
+  async update(ref: string, options: UpdateOptions): Promise<Vm> {
+    return await this.vm(await updateVm(this.daemon, ref, options));
   }
 
   /**

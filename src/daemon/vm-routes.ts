@@ -8,11 +8,13 @@ import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import type { Sleep } from "../sandbox/snapshots/sleep.ts";
 import {
   parseCreateRequest,
+  parseUpdateRequest,
   policySchema,
   startSchema,
   validate,
   withoutUndefined,
 } from "../schema/api.ts";
+import { updateVm } from "../sandbox/update.ts";
 import { followFile, readWhole } from "./follow.ts";
 import { jsonBody, streamedReply } from "../http/reply.ts";
 
@@ -111,6 +113,12 @@ export function vmRoutes(app: Hono, sandboxes: Sandboxes, sleep: Pick<Sleep, "ch
     const { graceMs } = validate(stopSchema, await jsonBody(c), "request to stop a VM");
     await sandboxes.stop(c.req.param("id"), graceMs);
     return c.body(null, 204);
+  });
+
+  app.post("/v1/vms/:id/update", async (c) => {
+    const request = parseUpdateRequest(await jsonBody(c));
+    const work = { signal: c.req.raw.signal };
+    return c.json(await updateVm(sandboxes, c.req.param("id"), request, work));
   });
 
   // The time limit counts from now on: the VM's own, or another one.

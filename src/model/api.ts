@@ -128,6 +128,14 @@ export interface CloneRequest {
   kernel?: string;
 }
 
+/** Another size for a VM; what is absent stays. */
+export interface UpdateRequest {
+  /** Not smaller than it is. */
+  diskSizeBytes?: number;
+  memMib?: number;
+  vcpus?: number;
+}
+
 /** A snapshot to be made. */
 export interface SnapshotRequest {
   name?: string;

@@ -6,7 +6,7 @@
  * api.ts: bodies of the HTTP API.
  */
 import { z } from "zod";
-import type { CloneRequest, CreateRequest, SnapshotRequest } from "../model/api.ts";
+import type { CloneRequest, CreateRequest, SnapshotRequest, UpdateRequest } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import { MAX_SYSCTLS, parseKernelArgs, parseSysctls } from "../util/guest-settings.ts";
 import { MAX_MOUNTS, checkMounts, parseTarget, parseVolumeName } from "../util/mounts.ts";
@@ -157,6 +157,16 @@ const snapshotSchema = z.strictObject({
   memory: z.boolean(),
   resume: z.boolean(),
 });
+
+/** The body of `POST /v1/vms/ID/update`. */
+export function parseUpdateRequest(body: unknown): UpdateRequest {
+  const { diskSizeBytes, memMib, vcpus } = createSchema.shape;
+  const schema = z
+    .strictObject({ diskSizeBytes, memMib, vcpus })
+    .partial()
+    .refine((sizes) => Object.keys(sizes).length > 0, "says nothing to change");
+  return withoutUndefined(validate(schema, body, "new size of a VM")) as UpdateRequest;
+}
 
 const volumeBytes = createSchema.shape.diskSizeBytes;
 

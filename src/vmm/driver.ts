@@ -38,6 +38,8 @@ export interface DriverCapabilities {
   diffSnapshots: boolean;
   /** Disks may have layers below them, and get another one while the VM runs. */
   diskLayers: boolean;
+  /** Disks may become larger while the VM runs. */
+  diskGrowth: boolean;
   /** Many streams to the guest at once (vsock), or one (virtio-serial). */
   multipleStreams: boolean;
   /** Isolation switches it can turn off; others are refused with a reason. */
@@ -76,6 +78,11 @@ export interface RunningVm {
    * @param path empty layer of the disk's size, as snapshots/qcow2.ts makes it
    */
   addLayer(index: number, path: string): Promise<void>;
+  /**
+   * Make a disk larger; the guest learns of it by itself.
+   * @param index of the disk in the specification
+   */
+  growDisk(index: number, sizeBytes: number): Promise<void>;
   /** Resolves when the VMM process is gone, for whatever reason. */
   readonly exited: Promise<VmmExit>;
   /** Kill the VMM at once and wait until it is gone. Never throws for a dead one. */

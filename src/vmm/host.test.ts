@@ -36,6 +36,7 @@ function driver(name: DriverName, probe: DriverProbe): Driver {
       snapshots: false,
       diffSnapshots: false,
       diskLayers: false,
+      diskGrowth: false,
       multipleStreams: false,
       isolation: [],
     },

@@ -98,6 +98,21 @@ test("arguments and settings are the kernel's; what it does not know fails with 
   });
 });
 
+test("the disk grows while the VM runs; memory and processors do not, and say so", async () => {
+  const big = "busybox df -P -k /own/place | busybox awk 'NR > 1 { print ($2 > 11500000) }'";
+  expect(await sh(big)).toBe("0\n");
+  await one.vm.update({ disk: 12 });
+  expect(await sh(big)).toBe("1\n");
+  expect(one.vm.view.diskSizeBytes).toBe(12 * 2 ** 30);
+  await expect(one.vm.update({ memory: 256 })).rejects.toMatchObject({
+    code: "ERR_VM_NOT_STOPPED",
+  });
+  await expect(one.vm.update({ disk: 11 })).rejects.toMatchObject({
+    code: "ERR_VALIDATION_DISK_SIZE",
+  });
+  await expect(one.vm.update({})).rejects.toMatchObject({ code: "ERR_VALIDATION_FLAGS" });
+});
+
 test("a volume that is held is refused to others, and so is what no place in the image can be", async () => {
   const before = (await made.vmsan.list()).map(({ id }) => id);
   const make = (mounts: string[]) => made.vmsan.create({ ...options(), mounts });
@@ -142,7 +157,11 @@ test("a VM killed while it writes leaves a volume whose journal makes it whole",
   await expect(made.vmsan.create({ ...options(), mounts: ["seed:/mnt:ro"] })).rejects.toMatchObject(
     { code: "ERR_VOLUME_RECOVERY" },
   );
+  await one.vm.update({ memory: 256, vcpus: 2 });
   await one.vm.start();
+  expect(
+    await sh("busybox nproc; busybox awk '/MemTotal/ { print ($2 > 200000) }' /proc/meminfo"),
+  ).toBe("2\n1\n");
   expect(await sh("cat /seed/first /own/place/file /keep/file")).toBe(
     "first\nmine\nof the image\nmore\n",
   );

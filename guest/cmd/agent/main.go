@@ -80,7 +80,7 @@ func runInit() {
 	}
 	m.Trace("channel open")
 	s := newServer(api.Options{
-		Mode: api.ModeInit, BootID: bootID(), PowerOff: m.PowerOff, FreezeDisk: m.FreezeDisk, Everybody: true,
+		Mode: api.ModeInit, BootID: bootID(), PowerOff: m.PowerOff, FreezeDisk: m.FreezeDisk, Disk: m.Disk(), Everybody: true,
 		Config: &netcfg.Config{System: true, Own: m.Own()},
 	}, true, proc.NewCgroups("/sys/fs/cgroup"))
 	err = serveChannel(s, port, listener)

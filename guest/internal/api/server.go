@@ -51,6 +51,8 @@ type Options struct {
 	OwnInit func(reboot bool)
 	// FreezeDisk holds the VM's own file system or lets it go; nil if there is none.
 	FreezeDisk func(hold bool) error
+	// Disk is the root of the VM's own file system; nil if there is none.
+	Disk *os.File
 	// Everybody: TERM and KILL go to every process of the guest, else to the agent's descendants.
 	Everybody bool
 }
@@ -126,6 +128,7 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("GET /v1/clock", s.clock)
 	m.HandleFunc("POST /v1/freeze", s.freeze)
 	m.HandleFunc("POST /v1/thaw", s.thaw)
+	m.HandleFunc("POST /v1/grow", s.grow)
 	m.HandleFunc("GET /v1/streams", s.listStreams)
 	m.HandleFunc("POST /v1/streams", s.openStream)
 	m.HandleFunc("POST /v1/streams/{id}", s.attachStream)

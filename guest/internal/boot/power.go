@@ -68,6 +68,9 @@ func (m *Machine) Own() *os.File {
 	return nil
 }
 
+// Disk is the root of the VM's own file system, whatever lies over it.
+func (m *Machine) Disk() *os.File { return m.disk }
+
 // FreezeDisk holds the file system on the VM's own disk, with everything written
 // back and its journal empty, or lets it go again. Both may be repeated.
 func (m *Machine) FreezeDisk(hold bool) error {

@@ -1,5 +1,6 @@
-/** `start`, `stop`, `remove`, `pause`, `resume`, `inspect`: one VM's or several VMs' life. */
+/** `start`, `update`, `stop`, `remove`, `pause`, `resume`, `inspect`: one VM's or several VMs' life. */
 import type { Command } from "commander";
+import type { UpdateOptions } from "../../client/lives.ts";
 import type { Vmsan } from "../../client/vmsan.ts";
 import type { VmOutcome } from "../../model/api.ts";
 import { asVmsanError } from "../../model/errors.ts";
@@ -77,6 +78,19 @@ export function startCommand(): Command {
     } finally {
       view.close();
     }
+  });
+}
+
+/** `update ID`. */
+export function updateCommand(): Command {
+  const target = command("update <vm>", "change the size of a VM: the disk also while it runs")
+    .option("--disk <size>", "larger than it is: 20gb")
+    .option("-m, --memory <size>", "MiB, or with unit: 512m, 2g; while it is stopped")
+    .option("--vcpus <n>", "virtual CPUs, 1-32; while it is stopped");
+  return runs<UpdateOptions>(target, async (context, ref: string) => {
+    const vm = await (await context.vmsan()).update(ref, context.flags);
+    const { id, diskSizeBytes, memMib, vcpus } = vm.view;
+    context.output.result({ vmId: id, diskSizeBytes, memMib, vcpus }, id);
   });
 }
 

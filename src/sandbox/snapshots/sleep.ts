@@ -229,6 +229,9 @@ export class Sleep {
       await writeToken(dir, token);
       // The one step after which the VM is as it was: until it wakes, it sleeps.
       record.spec.disks = disks;
+      record.spec.memMib = snapshot.memMib;
+      record.spec.vcpus = snapshot.vcpus;
+      record.diskSizeBytes = snapshot.diskSizeBytes;
       record.snapshot = snapshot.id;
       record.suspended = { at: new Date().toISOString(), machine, reason: "restore" };
       record.status = "suspended";

@@ -32,6 +32,7 @@ const capabilities: DriverCapabilities = {
   snapshots: false,
   diffSnapshots: false,
   diskLayers: false,
+  diskGrowth: false,
   multipleStreams: true,
   isolation: [],
 };
@@ -92,6 +93,11 @@ class FakeVm implements RunningVm {
 
   /** {@inheritDoc RunningVm.addLayer} */
   async addLayer(): Promise<void> {
+    return await Promise.reject(unsupported());
+  }
+
+  /** {@inheritDoc RunningVm.growDisk} */
+  async growDisk(): Promise<void> {
     return await Promise.reject(unsupported());
   }
 

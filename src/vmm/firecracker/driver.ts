@@ -71,6 +71,7 @@ const capabilities: DriverCapabilities = {
   // Without dirty tracking Firecracker finds changed pages by mincore(2) since 1.13.
   diffSnapshots: true,
   diskLayers: false,
+  diskGrowth: false,
   multipleStreams: true,
   isolation: ["seccomp", "pidNamespace", "cgroup", "networkNamespace"],
 };

@@ -179,6 +179,15 @@ export class FirecrackerVm implements RunningVm {
     });
   }
 
+  async growDisk(index: number): Promise<void> {
+    throw new VmsanError({
+      code: "ERR_DRIVER_UNSUPPORTED",
+      message: `Cannot grow disk ${index} of ${this.spec.id} while it runs`,
+      why: "With Firecracker disks are grown while the VM is stopped.",
+      fix: "Stop the VM first.",
+    });
+  }
+
   async kill(): Promise<void> {
     if (await killAndWait(this.process)) {
       await within(this.exited, 2000);

@@ -1,4 +1,4 @@
-/** Disks of a running QEMU: another layer on top of one. */
+/** Disks of a running QEMU: another layer on top of one, or more room. */
 import { VmsanError } from "../../model/errors.ts";
 import { blockDevice } from "./command.ts";
 import type { Qmp } from "./qmp.ts";
@@ -19,7 +19,7 @@ async function topNode(monitor: Qmp, index: number): Promise<string> {
   if (node !== undefined) return node;
   throw new VmsanError({
     code: "ERR_VMM_DISKS",
-    message: `Cannot add a layer to disk ${index}`,
+    message: `Cannot change disk ${index}`,
     why: "QEMU knows no such disk.",
     fix: "Stop and start the VM.",
   });
@@ -40,4 +40,12 @@ export async function addLayer(monitor: Qmp, index: number, path: string): Promi
     backing: null,
   });
   await monitor.execute("blockdev-snapshot", { node: top, overlay: node });
+}
+
+/** Make a disk larger. */
+export async function growDisk(monitor: Qmp, index: number, sizeBytes: number): Promise<void> {
+  await monitor.execute("block_resize", {
+    "node-name": await topNode(monitor, index),
+    size: sizeBytes,
+  });
 }

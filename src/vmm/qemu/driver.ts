@@ -73,6 +73,7 @@ const capabilities: DriverCapabilities = {
   snapshots: true,
   diffSnapshots: false,
   diskLayers: true,
+  diskGrowth: true,
   multipleStreams: false,
   isolation: ["seccomp", "cgroup", "networkNamespace"],
 };

@@ -9,7 +9,7 @@ import { isAlive } from "../../util/process-identity.ts";
 import { connectUnix } from "../../util/socket-path.ts";
 import type { RunningVm, SnapshotFiles, VmmExit } from "../driver.ts";
 import { killAndWait, vmmGone, within } from "../exit.ts";
-import { addLayer } from "./block.ts";
+import { addLayer, growDisk } from "./block.ts";
 import { qemuFiles } from "./command.ts";
 import { Qmp } from "./qmp.ts";
 import { createState } from "./snapshot.ts";
@@ -117,6 +117,10 @@ export class QemuVm implements RunningVm {
     } finally {
       if (this.chrooted) await rm(inside, { force: true });
     }
+  }
+
+  async growDisk(index: number, sizeBytes: number): Promise<void> {
+    await this.command(async (monitor) => await growDisk(monitor, index, sizeBytes));
   }
 
   /** Whether QEMU runs as a user of its own, with a root directory of its own. */
