@@ -26,6 +26,7 @@ const allowed: Record<string, { may: string[]; because: string }> = {
   vmm: { may: ["boot"], because: "a driver turns a VmSpec into a process" },
   agent: { may: [], because: "speaks to a byte stream, whoever opened it" },
   network: { may: [], because: "policy is data; effects stay here" },
+  shares: { may: ["vmm"], because: "a file server beside a running VM" },
   snapshots: { may: ["vmm", "agent"], because: "freezes and thaws running VMs" },
   sandbox: {
     may: [
@@ -39,6 +40,7 @@ const allowed: Record<string, { may: string[]; because: string }> = {
       "network",
       "snapshots",
       "volumes",
+      "shares",
       "runtimes",
       "schema",
     ],

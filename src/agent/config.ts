@@ -56,6 +56,10 @@ export interface GuestConfig {
   mounts?: GuestMount[];
   /** Values by path below /proc/sys; one that is not there is an error. */
   sysctls?: Record<string, string>;
+  /** Shared directories, in the order of the file server's; the port must be there. */
+  shares?: { target: string; readOnly: boolean }[];
+  /** Whose they are in the guest where the host cannot tell owners apart. */
+  sharesUser?: string;
   /** 32 hex digits. */
   machineId?: string;
   /** Absolute paths that are made, root's and 0755, where they are missing. */

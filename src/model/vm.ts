@@ -100,6 +100,8 @@ export interface VmSpec {
   kernelArgs: string[];
   disks: DiskAttachment[];
   network?: NetworkAttachment;
+  /** There is a port for a file server, since directories of the host are shared. */
+  shares?: boolean;
   isolation: Isolation;
 }
 

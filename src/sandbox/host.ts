@@ -48,6 +48,7 @@ import { VolumeStore } from "../volumes/store.ts";
 import { createNetworks } from "./networks.ts";
 import type { HostNetworks } from "./networks.ts";
 import type { EventLog } from "./records/entry.ts";
+import { createShares } from "./shares.ts";
 import type { BootFiles, PreparedBase, Stages, Work } from "./stages.ts";
 
 /** Size of a base image's file system: room for the largest image, all of it holes. */
@@ -243,6 +244,7 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
     },
     networks,
     volumes,
+    shares: createShares(layout, log),
     sweep: async (live) => {
       const isKnown = (id: string): boolean => live.has(id);
       const host = await sweepHost({ uidDir, vmsDir: layout.vms, isKnown });

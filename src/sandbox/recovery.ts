@@ -52,6 +52,7 @@ async function recoverOne(lives: Lives, record: VmRecord): Promise<void> {
     const guest = { running, channel };
     await letGoOn(lives, record, guest);
     lives.watch(entry, guest);
+    await lives.stages.shares.serve(record, running, await lives.records.token(record.id));
     if (record.guestNetwork !== undefined) {
       const { networks } = lives.stages;
       const reason = await networks.resume(record.id, record.policy, record.ports);

@@ -1,6 +1,6 @@
 /** What the composer refuses, in words. */
 import { VmsanError } from "../model/errors.ts";
-import type { Mount } from "../model/mount.ts";
+import type { CreateRequest } from "../model/api.ts";
 import type { VmRecord } from "../model/vm.ts";
 import { formatDuration } from "../util/units.ts";
 
@@ -82,14 +82,14 @@ export function startInterrupted(ref: string): VmsanError {
   });
 }
 
-/** Mounts that this version does not offer. @throws ERR_MOUNT_UNSUPPORTED */
-export function refuseMounts(mounts: readonly Mount[]): void {
+/** Mounts that do not go with what else is asked for. @throws ERR_MOUNT_UNSUPPORTED */
+export function refuseMounts({ mounts, onTimeout, idle }: CreateRequest): void {
   const bind = mounts.find(({ kind }) => kind === "bind");
-  if (bind === undefined) return;
+  if (bind === undefined || (onTimeout !== "suspend" && idle?.action !== "suspend")) return;
   throw new VmsanError({
     code: "ERR_MOUNT_UNSUPPORTED",
-    message: `Cannot mount a directory of the host at ${bind.target}`,
-    why: "Shared directories are not offered yet.",
-    fix: "Use a volume (-v NAME:/path), or copy: vmsan upload, vmsan download, vmsan cp.",
+    message: `Cannot share a directory at ${bind.target} of a VM that is to be suspended`,
+    why: "A sleeping VM would hold on to files of the host that may have changed since.",
+    fix: "Have it stopped instead: --on-idle stop, --on-timeout stop.",
   });
 }

@@ -19,12 +19,14 @@ import { startStream } from "../agent/streams.ts";
 import type { CreateRequest } from "../model/api.ts";
 import type { VmRecord } from "../model/vm.ts";
 import { agentBinary } from "../util/package.ts";
+import { layoutOf } from "../util/paths.ts";
 import { identityOf } from "../util/process-identity.ts";
 import { FakeDriver } from "../vmm/fake/driver.ts";
 import { VmRecords } from "./records/records.ts";
 import { Volumes } from "./volumes.ts";
 import { Sandboxes } from "./sandboxes.ts";
 import { VolumeStore } from "../volumes/store.ts";
+import { createShares } from "./shares.ts";
 import type { Stages, Work } from "./stages.ts";
 
 const root = await mkdtemp(join(tmpdir(), "vmsan-sandboxes-"));
@@ -94,6 +96,7 @@ function stages(changes: Partial<Stages> = {}): Stages {
       sweep: async () => nothing,
     },
     volumes: new VolumeStore(join(vms, "..", "volumes")),
+    shares: createShares(layoutOf(root), log),
     sweep: async () => nothing,
     openChannel: (running, token) =>
       new AgentChannel({ open: (signal) => running.connect(signal), token, build: "test" }),
@@ -511,8 +514,14 @@ test("the caller's own limit for a boot counts, at creation and at a start", asy
 test("what cannot be mounted is refused before anything is made", async () => {
   const sandboxes = await start();
   const mounts = [{ kind: "bind", source: "/srv", target: "/work", readonly: false } as const];
-  await expect(sandboxes.create({ ...request, mounts }, work(), ignore)).rejects.toMatchObject({
+  const asleep = { ...request, mounts, idle: { ms: 60_000, action: "suspend" } as const };
+  await expect(sandboxes.create(asleep, work(), ignore)).rejects.toMatchObject({
     code: "ERR_MOUNT_UNSUPPORTED",
+  });
+  // The fake driver has no port for them.
+  await writeFile(join(root, "base.ext4"), "");
+  await expect(sandboxes.create({ ...request, mounts }, work(), ignore)).rejects.toMatchObject({
+    code: "ERR_DRIVER_UNSUPPORTED",
   });
   expect(sandboxes.list()).toEqual([]);
 });

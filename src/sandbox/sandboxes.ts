@@ -10,7 +10,7 @@ import type { LiveGuest } from "./starting/bring-up.ts";
 import type { Entry } from "./records/entry.ts";
 import { Lives, countFromNow } from "./lives.ts";
 import { Mutex } from "./mutex.ts";
-import { attachVolumes, checkTargets, volumesOf } from "./starting/mounts.ts";
+import { attachVolumes, bindsOf, checkTargets, volumesOf } from "./starting/mounts.ts";
 import { makeDisks, newRecord, prepareVm, setBootFiles } from "./starting/new-vm.ts";
 import { requireFreeVolumes } from "./records/volume-users.ts";
 import { recover } from "./recovery.ts";
@@ -71,7 +71,8 @@ export class Sandboxes extends Lives {
    */
   async create(request: CreateRequest, work: Work, onId: (id: string) => void): Promise<VmView> {
     this.requireFreeName(request.name);
-    refuseMounts(request.mounts);
+    refuseMounts(request);
+    await this.stages.shares.check(bindsOf(request));
     requireFreeVolumes(this.entries.values(), undefined, request.mounts);
     const choice = await this.stages.chooseDriver(request.driver, request.host);
     checkIsolation(choice.driver, request.isolation, request.policy.mode !== "none");
@@ -86,7 +87,7 @@ export class Sandboxes extends Lives {
           checkTargets(base, request.mounts);
           await this.makeVolumes(record);
           const plan = { base, flat };
-          const plain = volumesOf(record).length === 0;
+          const plain = request.mounts.every(({ kind }) => kind === "anonymous");
           const warm = request.warm && request.rootfs === undefined && plain;
           record.timings["prepare"] = Math.round(performance.now() - since);
           const guest = warm ? await this.warm?.start(record, plan, own) : undefined;
@@ -182,6 +183,7 @@ export class Sandboxes extends Lives {
       const busy = new AbortController();
       entry.busy = busy;
       try {
+        await this.stages.shares.check(bindsOf(record));
         const choice = await this.stages.chooseDriver(record.driver, work.host);
         record.accelerator = choice.accelerator;
         record.driverReason = choice.reason;

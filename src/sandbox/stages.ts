@@ -11,7 +11,8 @@ import type { CreateRequest, HostWishes } from "../model/api.ts";
 import type { ImageConfig } from "../model/image.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import type { ProgressSink } from "../model/progress.ts";
-import type { Accelerator, DriverName, NetworkAttachment } from "../model/vm.ts";
+import type { BindMount } from "../model/mount.ts";
+import type { Accelerator, DriverName, NetworkAttachment, VmRecord } from "../model/vm.ts";
 import type { VolumeStore } from "../volumes/store.ts";
 import type { CleanupReport, Driver, RunningVm } from "../vmm/driver.ts";
 
@@ -71,6 +72,15 @@ export interface Networks {
   sweep(live: ReadonlySet<string>): Promise<CleanupReport>;
 }
 
+/** Directories of the host in guests. */
+export interface Shares {
+  /** @throws ERR_MOUNT_SOURCE when one cannot be shared */
+  check(binds: readonly BindMount[]): Promise<void>;
+  /** Serve a running VM's directories until its end, by the server that there is or a new one. */
+  serve(record: VmRecord, running: RunningVm, token: string): Promise<void>;
+  end(record: VmRecord): Promise<void>;
+}
+
 /** Everything the composer calls. */
 export interface Stages {
   /** Image, runtime or rootfs → disk image; the image's lease is held until released. */
@@ -88,6 +98,7 @@ export interface Stages {
   cloneRoot(from: string, to: string, sizeBytes: number, signal: AbortSignal): Promise<void>;
   networks: Networks;
   volumes: VolumeStore;
+  shares: Shares;
   /** Remove what no VM of these uses: half-made disks, networks, VMMs and their boxes. */
   sweep(live: ReadonlySet<string>): Promise<CleanupReport>;
   openChannel(running: RunningVm, token: string): AgentChannel;

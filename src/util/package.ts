@@ -60,6 +60,11 @@ export function agentBinary(): string {
   return goBinary("vmsan-agent");
 }
 
+/** Absolute path of the program that serves directories of the host to VMs. */
+export function fileServerBinary(): string {
+  return goBinary("vmsan-fileserver");
+}
+
 /** Absolute path of the program that opens sockets in network namespaces. */
 export function networkHelperBinary(): string {
   return goBinary("vmsan-nethelper");

@@ -58,9 +58,19 @@ export interface SnapshotFiles {
   memory: string;
 }
 
+/** Where a file server reaches the guest; see shares/. */
+export interface FileServerPort {
+  /** Absolute path of a unix socket. */
+  socket: string;
+  /** What is asked for first on it (`CONNECT N`), where it leads to several ports. */
+  vsockPort?: number;
+}
+
 /** A VM whose VMM process runs. */
 export interface RunningVm {
   readonly process: ProcessIdentity;
+  /** A port of its own for shared directories; absent where there can be none. */
+  readonly fileServerPort?: FileServerPort;
   readonly isolation: IsolationReport;
   /**
    * One raw byte stream to the agent. May be called before the guest has booted: it then

@@ -77,7 +77,7 @@ func runBeside() error {
 	m.TakeDisk()
 	s := newServer(api.Options{
 		Mode: api.ModeInit, BootID: bootID(), PowerOff: m.PowerOff, FreezeDisk: m.FreezeDisk, Disk: m.Disk(), OwnInit: boot.AskInit,
-		Everybody: true, Config: &netcfg.Config{System: true, Own: m.Own(), Configured: boot.Configured},
+		Everybody: true, Shares: true, Config: &netcfg.Config{System: true, Own: m.Own(), Configured: boot.Configured},
 	}, false, proc.NewCgroups("/sys/fs/cgroup"))
 	if port != nil {
 		return serveChannel(s, port, nil)

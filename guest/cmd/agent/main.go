@@ -22,6 +22,7 @@ import (
 	"vmsan/guest/internal/modules"
 	"vmsan/guest/internal/netcfg"
 	"vmsan/guest/internal/proc"
+	"vmsan/guest/internal/shares"
 	"vmsan/guest/internal/stream"
 )
 
@@ -46,6 +47,8 @@ func main() {
 		err = supervise()
 	case mode == "beside":
 		err = runBeside()
+	case mode == shares.RelayMode:
+		err = relay()
 	case mode == "serve":
 		err = serve(os.Args[2:])
 	case mode == "version":
@@ -81,10 +84,21 @@ func runInit() {
 	m.Trace("channel open")
 	s := newServer(api.Options{
 		Mode: api.ModeInit, BootID: bootID(), PowerOff: m.PowerOff, FreezeDisk: m.FreezeDisk, Disk: m.Disk(), Everybody: true,
-		Config: &netcfg.Config{System: true, Own: m.Own()},
+		Shares: true, Config: &netcfg.Config{System: true, Own: m.Own()},
 	}, true, proc.NewCgroups("/sys/fs/cgroup"))
 	err = serveChannel(s, port, listener)
 	boot.Fatal(fmt.Errorf("the channel to the host broke: %w", err))
+}
+
+// relay carries shared directories beside the agent.
+func relay() error {
+	boot.IgnoreKeys()
+	boot.Discard(syscall.SIGTERM)
+	m, err := boot.Resume()
+	if err != nil {
+		return err
+	}
+	return shares.Relay(m.ServeShares)
 }
 
 // ownNetwork: an agent that is an ordinary process has a network namespace of its own.

@@ -21,6 +21,7 @@ import (
 	"vmsan/guest/internal/kinds"
 	"vmsan/guest/internal/netcfg"
 	"vmsan/guest/internal/proc"
+	"vmsan/guest/internal/shares"
 	"vmsan/guest/internal/stream"
 	"vmsan/guest/internal/wire"
 )
@@ -53,6 +54,8 @@ type Options struct {
 	FreezeDisk func(hold bool) error
 	// Disk is the root of the VM's own file system; nil if there is none.
 	Disk *os.File
+	// Shares: directories of the host can be mounted.
+	Shares bool
 	// Everybody: TERM and KILL go to every process of the guest, else to the agent's descendants.
 	Everybody bool
 }
@@ -66,6 +69,8 @@ type Server struct {
 	conns        *channel.Connections
 	configured   atomic.Bool
 	shuttingDown atomic.Bool
+	// relay carries the host's shared directories.
+	relay shares.Process
 }
 
 // New makes a server.
@@ -166,20 +171,75 @@ func (s *Server) hello(w http.ResponseWriter, r *http.Request) {
 
 // config applies what the host says about the VM.
 func (s *Server) config(w http.ResponseWriter, r *http.Request) {
-	var c netcfg.Request
+	var c struct {
+		netcfg.Request
+		Shares []shares.Share `json:"shares"`
+		// User is whom they belong to.
+		User wire.Text `json:"sharesUser"`
+	}
 	if !readJSON(w, r, &c) {
 		return
 	}
-	reply, err := s.opts.Config.Apply(&c)
-	if err != nil {
-		writeError(w, statusOf(err), err)
-		return
+	reply := &netcfg.Reply{}
+	share := func() error { return s.mountShares(c.Shares, string(c.User), reply) }
+	apply := func() error {
+		applied, err := s.opts.Config.Apply(&c.Request)
+		if err == nil {
+			applied.Skipped = append(applied.Skipped, reply.Skipped...)
+			reply = applied
+		}
+		return err
+	}
+	steps := []func() error{func() error { return shares.Check(c.Shares) }, share, apply}
+	if within(c.Shares, c.Mounts) {
+		steps[1], steps[2] = apply, share
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			writeError(w, statusOf(err), err)
+			return
+		}
 	}
 	s.configured.Store(true)
 	if c.Restored != "" {
-		reply.Warnings = append(reply.Warnings, s.restored(&c)...)
+		reply.Warnings = append(reply.Warnings, s.restored(&c.Request)...)
 	}
 	writeJSON(w, reply)
+}
+
+// within tells whether a shared directory lies in another mount, which then comes first.
+// Otherwise it is the other way round: a volume for what is built in a shared tree of sources.
+func within(list []shares.Share, mounts []netcfg.Mount) bool {
+	for _, share := range list {
+		for _, mount := range mounts {
+			if strings.HasPrefix(share.Target, mount.Target+"/") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// mountShares mounts shared directories.
+func (s *Server) mountShares(list []shares.Share, name string, reply *netcfg.Reply) error {
+	if len(list) == 0 {
+		return nil
+	}
+	if !s.opts.Shares {
+		reply.Skipped = append(reply.Skipped, "shares")
+		return nil
+	}
+	// A user that is not there is root here; whoever runs a command as that one is told.
+	if user, err := proc.LookupUser(s.opts.Host.Etc, name); err == nil {
+		for i := range list {
+			list[i].UID, list[i].GID = user.UID, user.GID
+		}
+	}
+	token, _ := s.opts.Pin.Get() // whoever asks has it
+	if err := s.relay.Start(s.opts.Host.Reaper, token, list); err != nil {
+		return wire.AsInfo(err, wire.CodeConfig, "The guest could not mount the shared directories.")
+	}
+	return nil
 }
 
 // stats tells how the guest and the agent are doing.

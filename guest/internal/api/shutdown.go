@@ -3,6 +3,7 @@ package api
 import (
 	"net/http"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -40,6 +41,7 @@ func (s *Server) Shutdown(grace time.Duration, reboot bool) {
 		// Its services are ended by itself, in its order; the power is its too.
 		s.opts.OwnInit(reboot)
 		time.Sleep(max(grace, 100*time.Millisecond))
+		s.relay.Close()
 		s.opts.PowerOff(reboot)
 		return
 	}
@@ -65,6 +67,7 @@ func (s *Server) Shutdown(grace time.Duration, reboot bool) {
 			_ = st.Signal(syscall.SIGTERM, true) // it may just have ended
 		}
 	}
+	s.relay.Close()
 	// Let clients see the last EXIT frames.
 	time.Sleep(20 * time.Millisecond)
 	s.opts.PowerOff(reboot)
@@ -72,12 +75,14 @@ func (s *Server) Shutdown(grace time.Duration, reboot bool) {
 
 func (s *Server) anybody() bool { return len(s.everybody()) > 0 }
 
-// everybody lists who is to be ended.
+// everybody lists who is to be ended: not the relay, which others need to the last.
 func (s *Server) everybody() []int {
+	all := proc.Descendants()
 	if s.opts.Everybody {
-		return proc.UserProcesses()
+		all = proc.UserProcesses()
 	}
-	return proc.Descendants()
+	relay := s.relay.PID()
+	return slices.DeleteFunc(all, func(pid int) bool { return pid == relay })
 }
 
 func (s *Server) killAll(sig syscall.Signal) {

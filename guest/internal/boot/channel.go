@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"vmsan/guest/internal/channel"
+	"vmsan/guest/internal/sharewire"
 )
 
 // Virtio device numbers.
@@ -32,7 +33,7 @@ func hasVirtio(id string) bool {
 func (m *Machine) OpenChannel() (*channel.Port, net.Listener, error) {
 	found := waitFor(func() string {
 		if m.Params.Channel != "vsock" && hasVirtio(virtioConsole) {
-			if dev := channel.FindPort(); dev != "" {
+			if dev := channel.FindPort(channel.PortName); dev != "" {
 				return dev
 			}
 			if m.Params.Channel == "" && hasVirtio(virtioVsock) {
@@ -49,7 +50,7 @@ func (m *Machine) OpenChannel() (*channel.Port, net.Listener, error) {
 	case "":
 		return nil, nil, fail(CodeChannel, nil, "the VM has no virtio-serial port named %s and no vsock device", channel.PortName)
 	case "vsock":
-		l, err := channel.ListenVsock()
+		l, err := channel.ListenVsock(channel.VsockPort)
 		if err != nil {
 			return nil, nil, fail(CodeChannel, err, "vsock port %d cannot be served", channel.VsockPort)
 		}
@@ -60,4 +61,26 @@ func (m *Machine) OpenChannel() (*channel.Port, net.Listener, error) {
 		return nil, nil, fail(CodeChannel, err, "the port %s cannot be opened", found)
 	}
 	return port, nil, nil
+}
+
+// ServeShares takes connections of the host's file server: at a port of its own beside the
+// channel's, or on the vsock device.
+func (m *Machine) ServeShares(pin *channel.Pin, serve func(net.Conn)) error {
+	if dev := channel.FindPort(sharewire.PortName); dev != "" {
+		port, err := channel.OpenPort(dev)
+		if err != nil {
+			return fail(CodeChannel, err, "the port %s cannot be opened", dev)
+		}
+		go channel.Run(port, pin, serve) // it ends with the VM
+		return nil
+	}
+	if !hasVirtio(virtioVsock) {
+		return fail(CodeChannel, nil, "the VM has no virtio-serial port named %s and no vsock device", sharewire.PortName)
+	}
+	l, err := channel.ListenVsock(sharewire.Port)
+	if err != nil {
+		return fail(CodeChannel, err, "vsock port %d cannot be served", sharewire.Port)
+	}
+	go channel.Listen(l, pin, serve) // likewise
+	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// PortName is the virtio-serial port's name.
+// PortName is the name of the agent's virtio-serial port.
 const PortName = "vmsan.0"
 
 // Port is a virtio-serial port. It is opened once and kept: closing it makes
@@ -19,15 +19,15 @@ type Port struct {
 	raw  syscall.RawConn
 }
 
-// FindPort gives the device of the port named PortName, "" if there is none (yet).
-func FindPort() string {
+// FindPort gives the device of the port of that name, "" if there is none (yet).
+func FindPort(name string) string {
 	names, err := filepath.Glob("/sys/class/virtio-ports/*/name")
 	if err != nil {
 		return ""
 	}
 	for _, n := range names {
 		b, err := os.ReadFile(n)
-		if err == nil && strings.TrimSpace(string(b)) == PortName {
+		if err == nil && strings.TrimSpace(string(b)) == name {
 			return "/dev/" + filepath.Base(filepath.Dir(n))
 		}
 	}

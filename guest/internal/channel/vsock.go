@@ -33,13 +33,13 @@ type vsockListener struct {
 	raw  syscall.RawConn
 }
 
-// ListenVsock binds VsockPort.
-func ListenVsock() (net.Listener, error) {
+// ListenVsock binds a port.
+func ListenVsock(port uint32) (net.Listener, error) {
 	fd, err := syscall.Socket(afVsock, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC|syscall.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("vsock socket: %w", err)
 	}
-	sa := sockaddrVM{family: afVsock, port: VsockPort, cid: cidAny}
+	sa := sockaddrVM{family: afVsock, port: port, cid: cidAny}
 	if _, _, e := syscall.Syscall(syscall.SYS_BIND, uintptr(fd), uintptr(unsafe.Pointer(&sa)), unsafe.Sizeof(sa)); e != 0 {
 		_ = syscall.Close(fd)
 		return nil, fmt.Errorf("vsock bind: %w", e)

@@ -17,6 +17,7 @@ import { isOwn, keepDisk, withLayer } from "../../snapshots/disks.ts";
 import { SnapshotStore, memoryPaths } from "../../snapshots/store.ts";
 import type { Entry } from "../records/entry.ts";
 import { notRunning } from "../refusals.ts";
+import { refuseShares } from "../shares.ts";
 import { isAttached, volumesOf } from "../starting/mounts.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
@@ -127,6 +128,7 @@ export class Snapshots {
     const { sandboxes } = this;
     work.progress({ phase: "snapshot", message: what.memory ? "memory and disk" : "disk" });
     if (guest === undefined) return await this.takeDisks(record, into);
+    if (what.memory) refuseShares(record, "take the memory of");
     if (record.status === "paused" && record.held !== true) throw notRunning(ref, record);
     const { capabilities } = sandboxes.stages.driver(record.driver);
     const halted = record.status === "paused";

@@ -6,7 +6,7 @@ import type { GuestConfig } from "../../agent/config.ts";
 import { VmsanError, asVmsanError } from "../../model/errors.ts";
 import type { VmRecord } from "../../model/vm.ts";
 import type { Driver, RunningVm, VmmExit } from "../../vmm/driver.ts";
-import { guestMounts } from "./mounts.ts";
+import { bindsOf, guestMounts } from "./mounts.ts";
 import { agentFatal, bootFailure, consoleTail } from "./boot-failure.ts";
 import type { Stages, Work } from "../stages.ts";
 
@@ -39,6 +39,7 @@ export function guestConfig(record: VmRecord): GuestConfig & { time: { unixNs: s
     ...(record.sysctls !== undefined && record.mending === undefined
       ? { sysctls: record.sysctls }
       : {}),
+    ...sharesConfig(record),
     ...(record.machineId === undefined ? {} : { machineId: record.machineId }),
     network: {
       interfaces:
@@ -62,6 +63,15 @@ export function guestConfig(record: VmRecord): GuestConfig & { time: { unixNs: s
       ],
     },
   };
+}
+
+/** What the guest mounts of the host's directories. */
+function sharesConfig(record: VmRecord): Partial<GuestConfig> {
+  const { defaults, image } = record;
+  const binds = bindsOf(record);
+  if (binds.length === 0) return {};
+  const shares = binds.map(({ target, readonly }) => ({ target, readOnly: readonly }));
+  return { shares, sharesUser: defaults.user ?? image?.config.user ?? "" };
 }
 
 /** Ends when the agent says on the console that it cannot go on; it powers off afterwards. */
@@ -174,6 +184,7 @@ export async function bringUp(
       }
     }
     at = lap("boot", at);
+    await stages.shares.serve(record, guest.running, token);
     await guest.channel.configure(guestConfig(record), work.signal);
     lap("configure", at);
     lap("start", since);
@@ -212,6 +223,7 @@ export async function tearDown(
   await attempt("clean up after the driver", async () => {
     failed.push(...(await driver.cleanup(record.spec)).failed);
   });
+  await attempt("end its file server", () => stages.shares.end(record));
   await attempt("remove the network", async () => {
     failed.push(...(await stages.networks.detach(record.id)).failed);
   });

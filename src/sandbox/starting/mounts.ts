@@ -2,7 +2,7 @@
 import type { GuestMount } from "../../agent/config.ts";
 import { lookup } from "../../ext4/reading/lookup.ts";
 import { VmsanError } from "../../model/errors.ts";
-import type { Mount, VolumeMount } from "../../model/mount.ts";
+import type { BindMount, Mount, VolumeMount } from "../../model/mount.ts";
 import type { DiskAttachment, VmRecord } from "../../model/vm.ts";
 import { parseTarget } from "../../util/mounts.ts";
 import type { VolumeStore } from "../../volumes/store.ts";
@@ -15,6 +15,11 @@ export function isAttached(disk: DiskAttachment): boolean {
 /** The volumes that a VM mounts. */
 export function volumesOf(record: VmRecord): VolumeMount[] {
   return (record.mounts ?? []).filter((mount) => mount.kind === "volume");
+}
+
+/** The directories of the host that a VM shares. */
+export function bindsOf({ mounts = [] }: { mounts?: readonly Mount[] }): BindMount[] {
+  return mounts.filter((mount) => mount.kind === "bind");
 }
 
 /** A place in the image at which nothing can be mounted. */

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { CreateRequest } from "../../model/api.ts";
 import type { DiskAttachment, VmRecord, VmSpec } from "../../model/vm.ts";
 import { together } from "../../util/together.ts";
+import { bindsOf } from "./mounts.ts";
 import type { BootFiles, DriverChoice, PreparedBase, Stages, Work } from "../stages.ts";
 
 /** Kernel arguments that say how the agent sets up the root; nothing secret. */
@@ -45,6 +46,7 @@ export function newRecord(
       initramfs: "",
       kernelArgs: kernelArgs(request),
       disks: [],
+      ...(bindsOf(request).length > 0 && { shares: true }),
       isolation: request.isolation,
     },
     diskSizeBytes: request.diskSizeBytes,

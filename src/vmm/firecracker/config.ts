@@ -17,6 +17,8 @@ import type {
 
 /** The port on which the agent listens in the guest (protocol, section 1). */
 export const agentPort = 1024;
+/** The port on which it waits for a file server, if directories are shared. */
+export const fileServerPort = 1025;
 
 /** Names below the directory that Firecracker sees as its root, or works in without a jail. */
 export const fcFiles = {

@@ -9,12 +9,12 @@ import type { IsolationReport, ProcessIdentity, VmSpec } from "../../model/vm.ts
 import { isAlive } from "../../util/process-identity.ts";
 import { run } from "../../util/run.ts";
 import { connectUnix } from "../../util/socket-path.ts";
-import type { RunningVm, SnapshotFiles, VmmExit } from "../driver.ts";
+import type { FileServerPort, RunningVm, SnapshotFiles, VmmExit } from "../driver.ts";
 import { killAndWait, vmmGone, within } from "../exit.ts";
 import { tailOf } from "../launch.ts";
 import { FirecrackerApi } from "./api.ts";
 import { withLog } from "./causes.ts";
-import { agentPort, fcFiles } from "./config.ts";
+import { agentPort, fcFiles, fileServerPort } from "./config.ts";
 
 /**
  * Milliseconds to wait for the guest's answer, at first and at most: until its driver is up there
@@ -84,6 +84,7 @@ export class FirecrackerVm implements RunningVm {
   readonly process: ProcessIdentity;
   readonly isolation: IsolationReport;
   readonly exited: Promise<VmmExit>;
+  readonly fileServerPort: FileServerPort;
   /** The API, for what is beyond the common interface (balloon). */
   readonly api: FirecrackerApi;
   private readonly spec: VmSpec;
@@ -101,6 +102,7 @@ export class FirecrackerVm implements RunningVm {
     this.process = process;
     this.isolation = isolation;
     this.exited = exited;
+    this.fileServerPort = { socket: join(place.root, fcFiles.vsock), vsockPort: fileServerPort };
     this.api = new FirecrackerApi(join(place.root, fcFiles.api));
   }
 

@@ -7,6 +7,7 @@ import type { DiskAttachment, VmSpec } from "../../model/vm.ts";
 export const qemuFiles = {
   channel: "ctl.sock",
   monitor: "qmp.sock",
+  shares: "shares.sock",
   console: "console.log",
   log: "vmm.log",
   /** Link to the network's stream socket: its own path may be too long for an address. */
@@ -150,6 +151,15 @@ function layers(disk: DiskAttachment): Record<string, unknown> {
   return below ?? {};
 }
 
+/** The port of the file server, if directories are shared. */
+function sharesPort(spec: VmSpec): string[] {
+  if (spec.shares !== true) return [];
+  return [
+    ["-chardev", `socket,id=shares,path=${qemuFiles.shares},server=on,wait=off`],
+    ["-device", "virtserialport,chardev=shares,name=vmsan.1"],
+  ].flat();
+}
+
 /** The network card, if there is one. */
 function network(spec: VmSpec): string[] {
   const net = spec.network;
@@ -202,6 +212,7 @@ export function qemuArguments(spec: VmSpec, host: QemuHost, restore?: QemuRestor
     ["-device", "virtio-serial-device"],
     ["-chardev", `socket,id=channel,path=${qemuFiles.channel},server=on,wait=off`],
     ["-device", "virtserialport,chardev=channel,name=vmsan.0"],
+    ...sharesPort(spec),
     ...network(spec),
     ["-object", "rng-builtin,id=rng0", "-device", "virtio-rng-device,rng=rng0"],
     ["-device", "virtio-balloon-device,id=balloon0,free-page-reporting=on"],

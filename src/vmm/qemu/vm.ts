@@ -7,7 +7,7 @@ import { VmsanError, errnoOf } from "../../model/errors.ts";
 import type { IsolationReport, ProcessIdentity, VmSpec } from "../../model/vm.ts";
 import { isAlive } from "../../util/process-identity.ts";
 import { connectUnix } from "../../util/socket-path.ts";
-import type { RunningVm, SnapshotFiles, VmmExit } from "../driver.ts";
+import type { FileServerPort, RunningVm, SnapshotFiles, VmmExit } from "../driver.ts";
 import { killAndWait, vmmGone, within } from "../exit.ts";
 import { addLayer, growDisk } from "./block.ts";
 import { qemuFiles } from "./command.ts";
@@ -25,6 +25,7 @@ export class QemuVm implements RunningVm {
   readonly process: ProcessIdentity;
   readonly isolation: IsolationReport;
   readonly exited: Promise<VmmExit>;
+  readonly fileServerPort: FileServerPort;
   private readonly spec: VmSpec;
   private channel: Socket | undefined;
 
@@ -38,6 +39,7 @@ export class QemuVm implements RunningVm {
     this.process = process;
     this.isolation = isolation;
     this.exited = exited;
+    this.fileServerPort = { socket: join(spec.dir, qemuFiles.shares) };
   }
 
   /** {@inheritDoc RunningVm.connect} QEMU takes one client: an earlier stream is ended first. */

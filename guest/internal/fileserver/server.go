@@ -1,0 +1,128 @@
+package fileserver
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"syscall"
+
+	"vmsan/guest/internal/fuse"
+	"vmsan/guest/internal/sharewire"
+)
+
+// workers bounds the requests that are carried out at a time.
+const workers = 32
+
+// slow are the requests that may wait for a disk: others do not wait for them.
+var slow = map[uint32]bool{
+	fuse.OpRead: true, fuse.OpWrite: true, fuse.OpFsync: true, fuse.OpFsyncdir: true, fuse.OpFallocate: true,
+	fuse.OpCopyFileRange: true,
+}
+
+// complain says on the log what somebody should know.
+func complain(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "vmsan-fileserver: "+format+"\n", args...)
+}
+
+// Serve serves shares on a connection until it ends, which is the VM's end.
+func Serve(c *sharewire.Conn, options []Options) error {
+	shares := make([]*Share, len(options))
+	for i, o := range options {
+		send := func(kind byte, payload []byte) error { return c.Write(byte(i), kind, payload) }
+		share, err := Open(byte(i), o, send)
+		if err != nil {
+			return fmt.Errorf("%s: %w", o.Source, err)
+		}
+		defer share.Close()
+		shares[i] = share
+	}
+	var busy sync.WaitGroup
+	defer busy.Wait()
+	slots := make(chan struct{}, workers)
+	buffers := sync.Pool{New: func() any { b := make([]byte, sharewire.MaxFrame); return &b }}
+	for {
+		room := buffers.Get().(*[]byte)
+		f, err := c.Read(func(size int) []byte { return (*room)[:size] })
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if int(f.Share) >= len(shares) {
+			return fmt.Errorf("the VM speaks of share %d, there are %d", f.Share, len(shares))
+		}
+		s := shares[f.Share]
+		if f.Kind != sharewire.Message {
+			s.control(f)
+			buffers.Put(room)
+			continue
+		}
+		r, ok := fuse.ParseRequest(f.Payload)
+		if !ok {
+			return fmt.Errorf("the VM sends what is no request (%d bytes)", len(f.Payload))
+		}
+		work := func() {
+			out := buffers.Get().(*[]byte)
+			s.serve(c, &r, (*out)[:0])
+			buffers.Put(out)
+			buffers.Put(room)
+		}
+		if !slow[r.Opcode] {
+			work() // done sooner than another thread has been woken
+			continue
+		}
+		slots <- struct{}{}
+		busy.Add(1)
+		go func() {
+			defer busy.Done()
+			defer func() { <-slots }()
+			work()
+		}()
+	}
+}
+
+// serve carries out one request and sends its reply, made in b.
+func (s *Share) serve(c *sharewire.Conn, r *fuse.Request, b []byte) {
+	const room = sharewire.HeaderLen + fuse.OutHeaderLen
+	reply, err, quiet := s.answer(r, b[:room])
+	if quiet {
+		return
+	}
+	errno := 0
+	if err != nil {
+		var e syscall.Errno
+		if !errors.As(err, &e) {
+			e = syscall.EIO
+		}
+		errno = int(e)
+		reply = b[:room]
+	}
+	fuse.FinishReply(reply[sharewire.HeaderLen:], errno, r.Unique)
+	// An error here is the end of the connection, which its reader sees.
+	_ = c.WriteRoom(s.index, sharewire.Message, reply)
+}
+
+// control takes what the agent says besides requests.
+func (s *Share) control(f sharewire.Frame) {
+	switch {
+	case f.Kind == sharewire.Hello && len(f.Payload) >= 12:
+		le := binary.LittleEndian
+		s.owner.Store(&owner{le.Uint32(f.Payload[4:]), le.Uint32(f.Payload[8:])})
+		s.raiser.Store(le.Uint32(f.Payload))
+	case f.Kind == sharewire.Watchers:
+		select {
+		case s.watcher.asked <- slices.Clone(f.Payload):
+		default: // nobody waits for it any more
+		}
+	case f.Kind == sharewire.Done && len(f.Payload) >= 8:
+		select {
+		case s.watcher.done <- binary.LittleEndian.Uint64(f.Payload):
+		default: // as above
+		}
+	}
+}

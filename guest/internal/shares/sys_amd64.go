@@ -1,0 +1,6 @@
+package shares
+
+const (
+	sysSyncfs       = 306
+	sysOpenByHandle = 304
+)

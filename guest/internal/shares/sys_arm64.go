@@ -1,0 +1,6 @@
+package shares
+
+const (
+	sysSyncfs       = 267
+	sysOpenByHandle = 265
+)

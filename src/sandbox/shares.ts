@@ -1,0 +1,57 @@
+/** The shared directories of VMs, as the composer uses them. */
+import { realpath } from "node:fs/promises";
+import { VmsanError } from "../model/errors.ts";
+import type { VmRecord } from "../model/vm.ts";
+import { FileServers } from "../shares/file-server.ts";
+import { checkSources } from "../shares/sources.ts";
+import type { Layout } from "../util/paths.ts";
+import type { EventLog } from "./records/entry.ts";
+import type { Shares } from "./stages.ts";
+import { bindsOf } from "./starting/mounts.ts";
+
+/** {@link Shares} of this host. */
+export function createShares(layout: Layout, log: EventLog): Shares {
+  const servers = new FileServers(layout.root, (line) => log.error(line));
+  return {
+    check: async (binds) => {
+      if (binds.length > 0) await checkSources(binds, await realpath(layout.root));
+    },
+    serve: async (record, running, token) => {
+      const { id, spec } = record;
+      const binds = bindsOf(record);
+      if (binds.length === 0) return;
+      if (running.fileServerPort === undefined) throw noPort(record);
+      const { fileServerPort: port, process: vmm } = running;
+      await servers.serve({ id, dir: spec.dir, binds, port, token, vmm });
+    },
+    end: async (record) => {
+      if (bindsOf(record).length > 0) await servers.end(record.id, record.spec.dir);
+    },
+  };
+}
+
+/** Its driver gives guests no way to a file server. */
+function noPort({ id, driver }: VmRecord): VmsanError {
+  return new VmsanError({
+    code: "ERR_DRIVER_UNSUPPORTED",
+    message: `Cannot share directories with ${id}`,
+    why: `The driver ${driver} has no port for them.`,
+    fix: "Use --driver qemu or firecracker.",
+  });
+}
+
+/**
+ * A VM with shared directories cannot come out of a file: its kernel would hold on to files that
+ * have changed, or are not there, since.
+ * @throws ERR_SNAPSHOT_SHARES
+ */
+export function refuseShares(record: VmRecord, action: string): void {
+  const [first] = bindsOf(record);
+  if (first === undefined) return;
+  throw new VmsanError({
+    code: "ERR_SNAPSHOT_SHARES",
+    message: `Cannot ${action} ${record.name ?? record.id}`,
+    why: `It shares ${first.source} with the host, and a memory image would hold on to files of the host that may have changed since.`,
+    fix: "Copy in and out (vmsan cp) or use a volume for VMs that are to be kept so; `vmsan stop` and `vmsan start` work.",
+  });
+}

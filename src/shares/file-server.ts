@@ -1,0 +1,100 @@
+/**
+ * The process that serves a VM's shared directories. It speaks to the guest by a port of its own
+ * and needs the daemon for nothing: a daemon that is killed or replaced interrupts no file. It ends
+ * when its VMM does. It is known by its argument and its working directory, the VM's.
+ */
+import { realpathSync } from "node:fs";
+import { join, relative } from "node:path";
+import type { BindMount } from "../model/mount.ts";
+import type { ProcessIdentity } from "../model/vm.ts";
+import { writeFileAtomic } from "../util/atomic.ts";
+import { fileServerBinary } from "../util/package.ts";
+import { isAlive } from "../util/process-identity.ts";
+import type { FileServerPort } from "../vmm/driver.ts";
+import { processExit } from "../vmm/exit.ts";
+import { spawnDetached } from "../vmm/launch.ts";
+import { findLeftovers, killLeftovers } from "../vmm/leftovers.ts";
+
+/** Name of the file with its orders in the VM's directory, and of its log. */
+const ORDER = "shares.json";
+const LOG = "shares.log";
+/** Milliseconds before one that has ended is started again. */
+const AGAIN_MS = 500;
+
+/** A VM whose directories are served. */
+export interface Served {
+  id: string;
+  /** Absolute path of its own directory. */
+  dir: string;
+  binds: readonly BindMount[];
+  port: FileServerPort;
+  /** The token of its channel, 32 hex digits. */
+  token: string;
+  /** Its VMM. */
+  vmm: ProcessIdentity;
+}
+
+/** The file servers of one VMSAN_DIR. */
+export class FileServers {
+  private readonly own: string;
+  private readonly log: (line: string) => void;
+  private readonly stopped = new Set<string>();
+
+  /**
+   * @param own absolute path of VMSAN_DIR, hidden from all guests
+   * @param log receives a line when a file server has ended before its VM
+   */
+  constructor(own: string, log: (line: string) => void) {
+    this.own = own;
+    this.log = log;
+  }
+
+  /** Serve a VM's directories from now until its end; one that serves them already goes on. */
+  async serve(vm: Served): Promise<void> {
+    this.stopped.delete(vm.id);
+    const [running] = await findLeftovers(vm.dir, ORDER);
+    if (running === undefined) await this.start(vm);
+    else this.follow(vm, processExit(running));
+  }
+
+  /** End a VM's file server, if there is one. */
+  async end(id: string, dir: string): Promise<void> {
+    this.stopped.add(id);
+    await killLeftovers(dir, ORDER);
+  }
+
+  private async start(vm: Served): Promise<void> {
+    const { socket, vsockPort = 0 } = vm.port;
+    // Unix socket paths are short, and it works in this directory.
+    const near = relative(vm.dir, socket);
+    const order = {
+      socket: near.startsWith("..") ? socket : near,
+      vsockPort,
+      token: vm.token,
+      shares: vm.binds.map(({ source, readonly }) => ({
+        source,
+        readonly,
+        hidden: [realpathSync(this.own)],
+      })),
+    };
+    await writeFileAtomic(join(vm.dir, ORDER), `${JSON.stringify(order)}\n`, 0o600);
+    const { child, identity } = await spawnDetached([fileServerBinary(), ORDER], {
+      cwd: vm.dir,
+      log: join(vm.dir, LOG),
+    });
+    this.follow(vm, processExit(identity, child));
+  }
+
+  /** Start it again when it ends before its VM: the guest mounts anew by itself. */
+  private follow(vm: Served, ended: Promise<unknown>): void {
+    void ended.then(() => {
+      setTimeout(() => {
+        if (this.stopped.has(vm.id) || !isAlive(vm.vmm)) return;
+        this.log(`${vm.id}: its file server has ended; starting it again`);
+        this.serve(vm).catch((error: unknown) =>
+          this.log(`${vm.id}: no file server: ${String(error)}`),
+        );
+      }, AGAIN_MS).unref();
+    });
+  }
+}

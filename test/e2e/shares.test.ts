@@ -1,0 +1,137 @@
+/** Directories of the host in a real guest: what a file system must do, watchers, ends. */
+import { execFileSync } from "node:child_process";
+import { watch } from "node:fs";
+import {
+  mkdir,
+  mkdtemp,
+  readFile,
+  readdir,
+  rename,
+  rm,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { beforeAll, expect, test } from "vitest";
+import { layoutOf } from "../../src/util/paths.ts";
+import { runOk } from "../../src/util/run.ts";
+import { findLeftovers } from "../../src/vmm/leftovers.ts";
+import { booted, installation } from "../fixtures/ladder.ts";
+import { root } from "./support.ts";
+
+/** Entries of a full directory: far fewer than by hand, where it is 10,000. */
+const FEW = { PROBE_ENTRIES: "40" };
+const place = { work: "", fixed: "" };
+beforeAll(async () => {
+  place.work = await mkdtemp(join(tmpdir(), "vmsan-shares-"));
+  place.fixed = join(place.work, "fixed");
+  await mkdir(place.fixed);
+  await writeFile(join(place.fixed, "note"), "from the host\n");
+  const build = ["build", "-o", join(place.fixed, "probe"), "."];
+  await runOk("go", build, "ERR_TEST_TOOL", {
+    env: { ...process.env, CGO_ENABLED: "0" },
+    cwd: join(root, "test/shares"),
+  });
+  await mkdir(join(place.work, "open", "sub"), { recursive: true });
+  return () => rm(place.work, { recursive: true, force: true });
+});
+const made = installation("base");
+const box = booted(made, () => ({
+  driver: "qemu",
+  runtime: "base",
+  mounts: [`${join(place.work, "open")}:/work`, `${place.fixed}:/fixed:ro`],
+}));
+
+/** Output of a command in the guest, as root. */
+async function guest(...argv: string[]): Promise<string> {
+  const { stdout, stderr, exitCode } = await box.vm.exec(argv, {
+    user: "root",
+    env: [`PROBE_ENTRIES=${FEW.PROBE_ENTRIES}`],
+  });
+  if (exitCode !== 0) return `${exitCode}: ${stderr.toString()}`;
+  return stdout.toString();
+}
+
+/** Poll until it is so. */
+async function until(what: string, so: () => Promise<boolean>): Promise<void> {
+  for (const end = Date.now() + 60_000; Date.now() < end;) {
+    if (await so()) return;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+  throw new Error(`not within a minute: ${what}`);
+}
+
+const servers = async (): Promise<number> =>
+  (await findLeftovers(join(layoutOf(made.dir).vms, box.id), "shares.json")).length;
+
+test("a share does what the host's file system does, but for devices and others' attributes", async () => {
+  const host = execFileSync(join(place.fixed, "probe"), ["conform", join(place.work, "open")], {
+    env: { ...process.env, ...FEW },
+    encoding: "utf8",
+  });
+  const inGuest = (await guest("/fixed/probe", "conform", "/work")).split("\n");
+  const other = host.split("\n").filter((line) => !inGuest.includes(line));
+  expect(inGuest.length).toBe(host.split("\n").length);
+  expect(other.map((line) => line.split("=")[0])).toEqual(
+    host.includes("xattr: trusted=ok") ? ["device", "xattr: trusted"] : ["device"],
+  );
+  expect(await guest("/fixed/probe", "fsx", "/work", "1", "30")).toBe("fsx 1: 30 operations\n");
+}, 600_000);
+
+test("a share that is only read can be read", async () => {
+  expect(await guest("cat", "/fixed/note")).toBe("from the host\n");
+  const tried =
+    "echo x >/fixed/note; rm /fixed/note; mkdir /fixed/new; chmod 777 /fixed; mount -o remount,rw /fixed && rm /fixed/note";
+  await guest("sh", "-c", tried);
+  expect(await readFile(join(place.fixed, "note"), "utf8")).toBe("from the host\n");
+  expect((await readdir(place.fixed)).toSorted()).toEqual(["note", "probe"]);
+});
+
+test("links do not lead out of it", async () => {
+  await writeFile(join(place.work, "secret"), "SECRET");
+  await symlink(place.work, join(place.work, "open", "out"));
+  const tried =
+    "cat /work/out/secret /work/../secret /work/sub/../../secret; ln -s ../secret /work/l; cat /work/l; cat /work/out/../secret; true";
+  expect(await guest("sh", "-c", tried)).toBe("");
+  expect(await readFile(join(place.work, "secret"), "utf8")).toBe("SECRET");
+});
+
+test("watchers see what the other side does", async () => {
+  const open = join(place.work, "open");
+  await guest("sh", "-c", "/fixed/probe watch /work 120000 >/tmp/seen 2>&1 & true");
+  await until("the watcher is ready", async () =>
+    (await guest("cat", "/tmp/seen")).includes("ready"),
+  );
+  const seen = async (line: string): Promise<void> =>
+    await until(line, async () => (await guest("cat", "/tmp/seen")).includes(`${line}\n`));
+  await writeFile(join(open, "sub", "new"), "1");
+  await seen("create sub/new");
+  await writeFile(join(open, "sub", "new"), "22");
+  await seen("modify sub/new");
+  expect(await guest("cat", "/work/sub/new")).toBe("22");
+  await writeFile(join(open, "aside"), "333");
+  await rename(join(open, "aside"), join(open, "sub", "new"));
+  await until("the new content", async () => (await guest("cat", "/work/sub/new")) === "333");
+  await rm(join(open, "sub", "new"));
+  await seen("delete sub/new");
+  const names = new Set<string | null>();
+  const watcher = watch(open, (_event, name) => names.add(name));
+  await guest("sh", "-c", "echo x >/work/made-inside");
+  await until("the host's watcher", async () => await Promise.resolve(names.has("made-inside")));
+  watcher.close();
+});
+
+test("its server is started again when it is killed, and ends with the VM", async () => {
+  const [server] = await findLeftovers(join(layoutOf(made.dir).vms, box.id), "shares.json");
+  process.kill(server?.pid ?? 0, "SIGKILL");
+  await until("the share is back", async () => (await guest("cat", "/work/made-inside")) === "x\n");
+  await expect(box.vm.suspend()).rejects.toMatchObject({ code: "ERR_SNAPSHOT_SHARES" });
+  await box.vm.stop();
+  await until("no server", async () => (await servers()) === 0);
+  await box.vm.start();
+  expect(await guest("cat", "/work/made-inside")).toBe("x\n");
+  const { pid } = await box.vm.refresh();
+  process.kill(pid ?? 0, "SIGKILL");
+  await until("no server", async () => (await servers()) === 0);
+});

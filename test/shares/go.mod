@@ -1,0 +1,3 @@
+module vmsan/shares-probe
+
+go 1.23
