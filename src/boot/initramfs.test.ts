@@ -64,4 +64,21 @@ describe("initramfs", () => {
     expect(second).not.toBe(first);
     expect(readFileSync(second).includes("another agent")).toBe(true);
   });
+
+  test("a damaged one is made again", async () => {
+    const cache = join(dir, "damaged");
+    const wanted = { dir: cache, agent, kernel: { modules: [] } };
+    const path = await ensureInitramfs(wanted);
+    const good = readFileSync(path);
+    const flipped = Buffer.from(good);
+    flipped.writeUInt8(flipped.readUInt8(500) ^ 1, 500);
+    for (const bad of [Buffer.alloc(0), good.subarray(0, -512), flipped]) {
+      writeFileSync(path, bad);
+      expect(await ensureInitramfs(wanted)).toBe(path);
+      expect(readFileSync(path).equals(good)).toBe(true);
+    }
+    rmSync(path);
+    await ensureInitramfs(wanted);
+    expect(readFileSync(path).equals(good)).toBe(true);
+  });
 });

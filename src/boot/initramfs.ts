@@ -3,7 +3,7 @@
  * Uncompressed, because compressing gains nothing; deterministic, so that it is cached by content.
  */
 import { createHash } from "node:crypto";
-import { mkdir, readFile, stat } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { VmsanError, errnoOf } from "../model/errors.ts";
 import { writeFileAtomic } from "../util/atomic.ts";
@@ -88,15 +88,24 @@ export async function assembleInitramfs(parts: InitramfsParts): Promise<void> {
   await writeFileAtomic(output, encodeCpio(entries), 0o644);
 }
 
-/** Whether there is such a file. */
-async function exists(path: string): Promise<boolean> {
+/** A file's bytes; undefined when there is no such file. */
+async function bytesOf(path: string): Promise<Buffer | undefined> {
   try {
-    await stat(path);
-    return true;
+    return await readFile(path);
   } catch (error) {
-    if (errnoOf(error) === "ENOENT") return false;
+    if (errnoOf(error) === "ENOENT") return undefined;
     throw error;
   }
+}
+
+const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
+
+/** Is an archive what the sum beside it says? One that is damaged would be found out by a guest's panic. */
+async function isWhole(archive: string, sum: string): Promise<boolean> {
+  const said = await bytesOf(sum);
+  if (said === undefined) return false;
+  const bytes = await bytesOf(archive);
+  return bytes !== undefined && said.toString() === sha256(bytes);
 }
 
 /** What {@link ensureInitramfs} takes. */
@@ -117,18 +126,20 @@ export async function ensureInitramfs(options: EnsureInitramfsOptions): Promise<
   const { dir, agent, kernel, signal } = options;
   const key = createHash("sha256").update(`${layoutVersion}\n`);
   for (const path of [agent, ...kernel.modules]) {
-    const digest = createHash("sha256").update(await readFile(path));
-    key.update(`${path === agent ? "init" : moduleName(path)} ${digest.digest("hex")}\n`);
+    const digest = sha256(await readFile(path));
+    key.update(`${path === agent ? "init" : moduleName(path)} ${digest}\n`);
   }
-  const output = join(dir, `initramfs-${key.digest("hex").slice(0, 32)}.cpio`);
+  const name = `initramfs-${key.digest("hex").slice(0, 32)}`;
+  const output = join(dir, `${name}.cpio`);
+  const sum = join(dir, `${name}.sha256`);
   await mkdir(dir, { recursive: true });
   await withLock(
     join(dir, ".initramfs.lock"),
     async () => {
-      // Archives are renamed into place when complete: one that is there is whole.
-      if (await exists(output)) return;
+      if (await isWhole(output, sum)) return;
       const abort = signal === undefined ? {} : { signal };
       await assembleInitramfs({ agent, modules: kernel.modules, output, ...abort });
+      await writeFileAtomic(sum, sha256(await readFile(output)), 0o644);
     },
     signal === undefined ? {} : { signal },
   );

@@ -29,8 +29,10 @@ beforeAll(() => {
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 /** Always the same images: what is new is looked for by the fuzzer. */
 const FEW = { numRuns: 12, seed: 8 };
+/** Each is built by a process, judged by more, and taken apart again: what an idle machine does in seconds. */
+const LONG = { timeout: 600_000 };
 
-test.skipIf(!umoci)("the tree is umoci's", async () => {
+test.skipIf(!umoci)("the tree is umoci's", LONG, async () => {
   const counts: Record<string, number> = {};
   await fc.assert(
     fc.asyncProperty(randomImage, async (image) => {
@@ -42,7 +44,7 @@ test.skipIf(!umoci)("the tree is umoci's", async () => {
   expect(counts["the same tree"] ?? 0).toBeGreaterThan(FEW.numRuns / 3);
 });
 
-test.skipIf(!root)("both builders make the same tree", async () => {
+test.skipIf(!root)("both builders make the same tree", LONG, async () => {
   let trees = 0;
   await fc.assert(
     fc.asyncProperty(randomImage, async (image) => {
