@@ -3,7 +3,10 @@ export { Vmsan } from "./client/vmsan.ts";
 export type { VmsanOptions } from "./client/vmsan.ts";
 export type { DaemonInfo, WorkOptions } from "./client/daemon.ts";
 export { Vm } from "./client/vm.ts";
-export type { ExecOptions, ExecOutput } from "./client/vm.ts";
+export type { CommitOptions, ExecOptions, ExecOutput } from "./client/vm.ts";
+export { Builds } from "./client/builds/builds.ts";
+export type { BuildOptions } from "./client/builds/builds.ts";
+export { ImageTemplate as Image } from "./client/builds/image-template.ts";
 export { Images } from "./client/images.ts";
 export { Kernels } from "./client/kernels.ts";
 export { Snapshots } from "./client/snapshots.ts";
@@ -47,6 +50,10 @@ export type { Endpoint, ForwardOptions, Forwarding } from "./agent/ports.ts";
 export { VmsanError } from "./model/errors.ts";
 export type { ErrorInfo } from "./model/errors.ts";
 export type {
+  BuildPrune,
+  BuildReport,
+  CommitReport,
+  DiffEntry,
   HistoryEntry,
   ImageList,
   ImageView,

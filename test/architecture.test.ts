@@ -17,6 +17,10 @@ const allowed: Record<string, { may: string[]; because: string }> = {
   },
   layers: { may: [], because: "blobs become one tree" },
   ext4: { may: [], because: "a tree becomes a disk image" },
+  changes: {
+    may: ["ext4", "layers", "oci"],
+    because: "two file systems become a layer, and that with its image an image",
+  },
   rootfs: { may: ["layers", "ext4"], because: "joins layers and ext4 behind one builder" },
   boot: {
     may: ["oci", "ext4"],
@@ -41,13 +45,18 @@ const allowed: Record<string, { may: string[]; because: string }> = {
       "snapshots",
       "volumes",
       "shares",
+      "changes",
       "runtimes",
       "schema",
     ],
     because: "the only composer",
   },
+  builds: {
+    may: ["sandbox", "agent", "oci"],
+    because: "drives a VM of the composer's by its agent, and serves it the store",
+  },
   daemon: {
-    may: ["sandbox", "schema", "agent", "doctor", "oci", "http"],
+    may: ["sandbox", "builds", "schema", "agent", "doctor", "oci", "http"],
     because: "serves the composer over HTTP",
   },
   http: { may: [], because: "what servers share knows no server" },

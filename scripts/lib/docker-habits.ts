@@ -96,7 +96,7 @@ export const habits: Record<string, readonly Habit[]> = {
     { type: "kill web" },
     { type: "restart web" },
     { type: "rename web db" },
-    { type: "commit web mine" },
+    { type: "commit web mine", prints: /^sha256:[0-9a-f]{64}\n$/ },
     { type: "stop web", prints: /web/, remark: "its disk stays" },
     { type: "start web", prints: /vm-/ },
     { type: "rm -f web", prints: /web/ },
@@ -107,7 +107,11 @@ export const habits: Record<string, readonly Habit[]> = {
     { type: "rmi alpine" },
     { type: "save alpine" },
     { type: "load" },
-    { type: "build ." },
+    {
+      type: "build .",
+      says: /no Containerfile and no Dockerfile/,
+      remark: "the same where there is a Dockerfile, in a VM ([more](build.md))",
+    },
     { type: "push alpine" },
   ],
   "The rest": [

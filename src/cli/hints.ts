@@ -161,15 +161,19 @@ const COMMANDS: readonly Hint[] = [
   { words: ["history"], fix: "Use `vmsan image history IMAGE`." },
   { words: ["push"], fix: "Use `vmsan image push IMAGE [DESTINATION]`." },
   {
-    words: ["build", "buildx", "builder"],
-    fix: "vmsan builds no images. Build with buildah, docker or kaniko and run the result: `vmsan run oci:DIR`, `docker-archive:FILE` or `docker-daemon:NAME`.",
+    words: ["buildx", "builder"],
+    fix: "Use `vmsan build`, and `vmsan build prune` for its cache.",
   },
   {
-    words: ["commit", "checkpoint"],
-    fix: "A VM keeps its own disk: `vmsan stop VM` and `vmsan start VM` go on with it, `vmsan download VM /path ./dir` takes files out of it.",
+    words: ["checkpoint"],
+    fix: "Use `vmsan snapshot create VM`, or `vmsan commit VM IMAGE` for an image of what it has changed.",
   },
   {
-    words: ["export", "diff"],
+    words: ["diff"],
+    fix: "Use `vmsan image diff VM`.",
+  },
+  {
+    words: ["export"],
     fix: "Use `vmsan download VM /path ./dir`, or `vmsan exec VM tar -C / -c PATH >FILE`.",
   },
   {

@@ -45,9 +45,11 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
     volume: async () => (await import("./commands/volumes/volume.ts")).volumeCommand,
   },
   "Images:": {
-    image: async () => (await import("./commands/image.ts")).imageCommand,
-    login: async () => (await import("./commands/login.ts")).loginCommand,
-    logout: async () => (await import("./commands/login.ts")).logoutCommand,
+    image: async () => (await import("./commands/images/image.ts")).imageCommand,
+    build: async () => (await import("./commands/images/build.ts")).buildCommand,
+    commit: async () => (await import("./commands/images/commit.ts")).commitCommand,
+    login: async () => (await import("./commands/images/login.ts")).loginCommand,
+    logout: async () => (await import("./commands/images/login.ts")).logoutCommand,
   },
   "Gateway:": {
     serve: async () => (await import("./commands/serve.ts")).serveCommand,

@@ -8,7 +8,7 @@ import { attachStream, startStream } from "../agent/streams.ts";
 import type { AttachOptions, GuestStream, StreamOptions } from "../agent/streams.ts";
 import type { StreamExit, StreamSpec } from "../agent/spec.ts";
 import type { GuestTransport, RequestOptions } from "../agent/transport.ts";
-import type { SnapshotView, VmView } from "../model/api.ts";
+import type { CommitReport, CommitRequest, DiffEntry, SnapshotView, VmView } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
 import { parseEnv } from "./options.ts";
@@ -36,6 +36,15 @@ export interface ExecOptions {
   graceMs?: number;
   /** Name of the session, for `ps`. */
   label?: string;
+}
+
+/** How a VM becomes an image. */
+export interface CommitOptions extends WorkOptions {
+  /** Instructions of a Dockerfile that change the configuration, e.g. `CMD ["/bin/app"]`. */
+  changes?: string[];
+  /** For the image's history. */
+  message?: string;
+  author?: string;
 }
 
 /** A finished command with its output. */
@@ -241,6 +250,31 @@ export class Vm {
   /** Take a snapshot of it; see {@link Snapshots.create}. */
   async snapshot(options: SnapshotOptions = {}): Promise<SnapshotView> {
     return await new Snapshots(this.daemon).create(this.id, options);
+  }
+
+  /**
+   * Make an image of its own image and what it has changed since. A running VM stands still for an
+   * instant.
+   * @param name of the new image, e.g. `app:2`
+   * @throws ERR_VM_DISK_MODE, ERR_IMAGE_*, ERR_CHANGES_*
+   */
+  async commit(name: string, options: CommitOptions = {}): Promise<CommitReport> {
+    const { changes = [], message, author, ...work } = options;
+    const body: CommitRequest = {
+      name,
+      changes,
+      ...(message === undefined ? {} : { message }),
+      ...(author === undefined ? {} : { author }),
+    };
+    const path = vmPath(this.id, "commit");
+    return await this.daemon.streamed<CommitReport>("POST", path, { body, repeat: true, ...work });
+  }
+
+  /** What it has changed of its image: added, changed and deleted names, by path. */
+  async diff(work: WorkOptions = {}): Promise<DiffEntry[]> {
+    const path = vmPath(this.id, "diff");
+    type Reply = { changes: DiffEntry[] };
+    return (await this.daemon.streamed<Reply>("GET", path, { repeat: true, ...work })).changes;
   }
 
   /** Put it to sleep: its memory goes to files, its process ends; whoever needs it wakes it. */

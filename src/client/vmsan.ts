@@ -1,7 +1,9 @@
 /** The SDK's entrance: all VMs and images of one VMSAN_DIR. */
-import type { CreateRequest, VmList, VmView } from "../model/api.ts";
+import type { BuildReport, CreateRequest, VmList, VmView } from "../model/api.ts";
 import { layoutOf, vmsanDir } from "../util/paths.ts";
 import { invalid } from "../util/units.ts";
+import { Builds } from "./builds/builds.ts";
+import type { BuildOptions } from "./builds/builds.ts";
 import { Daemon } from "./daemon.ts";
 import type { WorkOptions } from "./daemon.ts";
 import { Hold } from "./hold.ts";
@@ -55,6 +57,7 @@ export class Vmsan {
   readonly snapshots: Snapshots;
   /** Volumes, which outlive VMs. */
   readonly volumes: Volumes;
+  readonly builds: Builds;
 
   constructor(options: VmsanOptions = {}) {
     const dir = options.dir ?? vmsanDir();
@@ -64,6 +67,7 @@ export class Vmsan {
     this.kernels = new Kernels(this.daemon);
     this.snapshots = new Snapshots(this.daemon);
     this.volumes = new Volumes(this.daemon);
+    this.builds = new Builds(this.daemon);
   }
 
   /** The object for a VM; what works in a guest is loaded with the first one. */
@@ -163,6 +167,11 @@ export class Vmsan {
     await Promise.all([...holds.values()].map(async (hold) => await hold.take()));
     release();
     return await Promise.all(views.map(async (view) => await this.vm(view, holds.get(view.id))));
+  }
+
+  /** Build an image of a Dockerfile or a template; see {@link Builds.build}. */
+  async build(options: BuildOptions, work: WorkOptions = {}): Promise<BuildReport> {
+    return await this.builds.build(options, work);
   }
 
   /** All VMs as they are now. */

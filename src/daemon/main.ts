@@ -19,6 +19,8 @@ import { makeDirectory } from "../util/directory.ts";
 import { layoutOf, vmsanDir } from "../util/paths.ts";
 import type { Layout } from "../util/paths.ts";
 import { socketPath } from "../util/socket-path.ts";
+import { buildRoutes } from "./build-routes.ts";
+import { commitRoutes } from "./commit-routes.ts";
 import { imageRoutes } from "./image-routes.ts";
 import { kernelRoutes } from "./kernel-routes.ts";
 import { networkRoutes } from "./network-routes.ts";
@@ -123,6 +125,8 @@ async function main(): Promise<void> {
       root: layout.root,
       extend: (app) => {
         imageRoutes(app, host, sandboxes);
+        commitRoutes(app, host, snapshots);
+        buildRoutes(app, host, sandboxes, snapshots.sleep);
         kernelRoutes(app, host, sandboxes);
         networkRoutes(app, host, sandboxes);
         snapshotRoutes(app, sandboxes, snapshots);

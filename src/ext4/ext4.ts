@@ -7,4 +7,5 @@ export { BlockAppender } from "./image-file.ts";
 export { DataWriter } from "./contents/data.ts";
 export { countBlocks } from "./contents/extent.ts";
 export { growDisk } from "./grow.ts";
-export { Ext4Reader, type FoundEntry } from "./reading/reader.ts";
+export { Ext4Reader, rawDisk } from "./reading/reader.ts";
+export type { DiskBytes, FoundEntry, FoundInode } from "./reading/reader.ts";

@@ -284,6 +284,71 @@ export interface HistoryEntry {
   layer?: { digest: string; diffId: string; size: number };
 }
 
+/** A name that a VM has changed of its image. */
+export interface DiffEntry {
+  /** Absolute; bytes that are no UTF-8 as util/byte-text.ts writes them. */
+  path: string;
+  kind: "added" | "changed" | "deleted";
+}
+
+/** An image to be made of a VM's changes. */
+export interface CommitRequest {
+  /** Name of the new image, e.g. `app:2`. */
+  name: string;
+  /** Instructions of a Dockerfile that change the configuration, e.g. `CMD ["/bin/app"]`. */
+  changes: string[];
+  message?: string;
+  author?: string;
+}
+
+/** What a commit has made. */
+export interface CommitReport {
+  /** Spelt out. */
+  name: string;
+  /** Of the manifest. */
+  digest: string;
+  /** The new layer. */
+  layer: { digest: string; diffId: string; size: number };
+  /** What no layer can hold was left out; why, in sentences. */
+  warnings: string[];
+}
+
+/** What is built, and how: the plain form of a build's options. */
+export interface BuildRequest {
+  /** Names of the result, spelt as for `image tag`; none: it gets one of its digest. */
+  tags: string[];
+  /** The Dockerfile's text. */
+  dockerfile: string;
+  /** Patterns of what of the context is not used; absent: what the context's own file says. */
+  ignore?: string;
+  /** `KEY=VALUE`. */
+  buildArgs: string[];
+  labels: string[];
+  target?: string;
+  platform?: string;
+  /** Identifier → content in base64. */
+  secrets: Record<string, string>;
+  noCache: boolean;
+  pull: "missing" | "always" | "never";
+  /** What commands of the build may reach. */
+  policy: NetworkPolicy;
+  registry?: RegistryAccess;
+}
+
+/** What a build has made. */
+export interface BuildReport {
+  names: string[];
+  /** Of the manifest. */
+  digest: string;
+  configDigest: string;
+}
+
+/** What was freed by the removal of a builder. */
+export interface BuildPrune {
+  removed: boolean;
+  freedBytes: number;
+}
+
 /** What a push has done. */
 export interface PushReport {
   /** The image's name in the store. */

@@ -67,6 +67,14 @@ export const builtinRuntimes: Readonly<Record<string, Runtime>> = {
     env,
     cmd: ["/bin/bash"],
   },
+  builder: {
+    description: "what `vmsan build` works in: buildah, as root",
+    recipe: { kind: "debian", packages: ["buildah", "ca-certificates", "git", "tar"] },
+    user: "root",
+    workdir: "/",
+    env,
+    cmd: ["/bin/bash"],
+  },
   "python3.13": {
     description: "Python 3.13 on Debian, from a registry",
     image: "python:3.13-slim",

@@ -27,11 +27,15 @@ export interface PackSource {
 export interface PackOptions {
   /** Content bytes packed so far. */
   onProgress?: (bytes: number) => void;
-  /** What was left out, and why. */
+  /** Whether to leave out a name, and all below it when it is a directory. */
+  skip?: (name: Buffer, directory: boolean) => boolean;
+  /** What was left out though nobody asked for it, and why. */
   onSkip?: (path: Buffer, why: string) => void;
 }
 
 const SLASH = Buffer.from("/");
+/** Name of a tree whose entries have no directory in front. */
+const HERE = Buffer.from(".");
 
 /** Two parts of a path. */
 export function joinBytes(dir: Buffer, name: Buffer): Buffer {
@@ -85,6 +89,7 @@ class Packer {
   async *add(path: Buffer, name: Buffer, given?: BigIntStats): AsyncGenerator<Buffer> {
     const stat = given ?? (await lstat(path, { bigint: true }));
     const type = typeOf(stat);
+    if (this.options.skip?.(name, type === "dir") === true && !name.equals(HERE)) return;
     if (type === undefined) {
       this.options.onSkip?.(path, "sockets and devices are not copied");
       return;
@@ -117,7 +122,7 @@ class Packer {
   private async *children(path: Buffer, name: Buffer): AsyncGenerator<Buffer> {
     const names = await readdir(path, { encoding: "buffer" });
     names.sort((a, b) => a.compare(b));
-    const archived = name.equals(Buffer.from(".")) ? undefined : name;
+    const archived = name.equals(HERE) ? undefined : name;
     for (const child of names) {
       const childName = archived === undefined ? child : joinBytes(archived, child);
       yield* this.add(joinBytes(path, child), childName);

@@ -130,23 +130,35 @@ export function encodeExtents(
   return emitted;
 }
 
+/** Longest extent of blocks that have been written; what is counted beyond has room alone. */
+const MAX_WRITTEN = 32_768;
+/** Nodes of a tree that are read, and extents that are taken: more only a hostile disk has. */
+const MAX_NODES = 1 << 16;
+const MAX_EXTENTS = 1 << 22;
+
 /**
- * Read an extent tree.
+ * Read an extent tree. Blocks that have been given to the file but never written are holes.
  * @param root the 60 bytes of i_block
  * @param read gives a block of the image
  */
 export function decodeExtents(root: Uint8Array, read: (block: number) => Uint8Array): number[] {
   const extents: number[] = [];
+  let nodes = 0;
   const visit = (node: Uint8Array, budget: number): void => {
     const view = new DataView(node.buffer, node.byteOffset, node.byteLength);
     if (view.getUint16(0, true) !== MAGIC || budget < 0) throw new RangeError("bad extent node");
+    nodes += 1;
+    if (nodes > MAX_NODES || extents.length > 3 * MAX_EXTENTS) {
+      throw new RangeError("an extent tree without end");
+    }
     const entries = view.getUint16(2, true);
     const depth = view.getUint16(6, true);
     for (let i = 0; i < entries; i++) {
       const at = HEADER + i * ENTRY;
       if (depth === 0) {
         const physical = view.getUint32(at + 8, true) + view.getUint16(at + 6, true) * 2 ** 32;
-        extents.push(view.getUint32(at, true), physical, view.getUint16(at + 4, true));
+        const count = view.getUint16(at + 4, true);
+        if (count <= MAX_WRITTEN) extents.push(view.getUint32(at, true), physical, count);
       } else {
         visit(
           read(view.getUint32(at + 4, true) + view.getUint16(at + 8, true) * 2 ** 32),

@@ -1,10 +1,14 @@
-/** Reads a file system back, for lookups, tests and checks: it trusts checksums no more than it must. */
+/**
+ * Reads a file system back, for lookups, commits, tests and checks. What guests have written is hostile:
+ * every walk has an end, and no checksum is trusted more than it must be.
+ */
 import { createHash } from "node:crypto";
 import { closeSync, openSync, readSync } from "node:fs";
 import {
   BLOCK_SIZE,
   BLOCKS_PER_GROUP,
   DESC_SIZE,
+  INCOMPAT,
   INODE_FLAG,
   INODE_SIZE,
   MODE_TYPE,
@@ -24,7 +28,7 @@ import { decodeXattrs } from "../inodes/xattr.ts";
 /** One name of the tree as found on disk. */
 export interface FoundEntry {
   inode: number;
-  kind: InodeKind;
+  kind: FoundKind;
   mode: number;
   uid: number;
   gid: number;
@@ -45,37 +49,77 @@ export interface FoundEntry {
   indexed: boolean;
 }
 
-/** Kinds of what is found. */
-export type FoundKind = InodeKind;
+/** What an inode of a disk may be; the writer makes no sockets. */
+export type FoundKind = InodeKind | "socket";
 
-const KIND_OF = new Map(Object.entries(MODE_TYPE).map(([kind, bits]) => [bits, kind as InodeKind]));
+const KIND_OF = new Map<number, FoundKind>([
+  ...Object.entries(MODE_TYPE).map(([kind, bits]) => [bits, kind as InodeKind] as const),
+  [0xc000, "socket"],
+]);
 
-/** An image open for reading. */
+/** Blocks of a directory that are read: more only a hostile disk has. */
+const MAX_DIRECTORY_BLOCKS = 1 << 20;
+
+/** Where the bytes of a disk are. */
+export interface DiskBytes {
+  /** Bytes from an offset on; zeros where there are none. */
+  read(offset: number, length: number): Buffer;
+  close(): void;
+}
+
+/** The bytes of a raw image. */
+export function rawDisk(path: string): DiskBytes {
+  const fd = openSync(path, "r");
+  return {
+    read(offset, length) {
+      const bytes = Buffer.alloc(length);
+      readSync(fd, bytes, 0, length, offset);
+      return bytes;
+    },
+    close: () => closeSync(fd),
+  };
+}
+
+/** An inode without its content. */
+export interface FoundInode extends Omit<FoundEntry, "sha256"> {
+  /** Its bytes, for {@link Ext4Reader.content} and {@link Ext4Reader.list}. */
+  raw: Buffer;
+}
+
+/** An image open for reading. Methods throw RangeError for what no file system has. */
 export class Ext4Reader {
   readonly superblock: DecodedSuperblock;
-  private readonly fd: number;
+  private readonly disk: DiskBytes;
   private readonly seed: number;
 
-  /** Open an image; throws RangeError when it is no ext4 file system. */
-  constructor(path: string) {
-    this.fd = openSync(path, "r");
+  /**
+   * Open an image; throws RangeError when it is no ext4 file system.
+   * @param from a raw image's path, or the bytes of another kind of disk, closed with the reader
+   */
+  constructor(from: string | DiskBytes) {
+    this.disk = typeof from === "string" ? rawDisk(from) : from;
     const superblock = decodeSuperblock(this.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE));
     if (superblock === undefined) {
       this.close();
-      throw new RangeError(`${path} is no ext4 file system`);
+      throw new RangeError(
+        `${typeof from === "string" ? from : "the disk"} is no ext4 file system`,
+      );
     }
     this.superblock = superblock;
     this.seed = crc32c(0xffffffff, superblock.uuid);
   }
 
+  /** Whether the file system was not unmounted, so that its journal holds what is missing in it. */
+  get needsRecovery(): boolean {
+    return (this.superblock.incompat & INCOMPAT.recover) !== 0;
+  }
+
   close(): void {
-    closeSync(this.fd);
+    this.disk.close();
   }
 
   private read(offset: number, length: number): Buffer {
-    const bytes = Buffer.alloc(length);
-    readSync(this.fd, bytes, 0, length, offset);
-    return bytes;
+    return this.disk.read(offset, length);
   }
 
   private block(number: number): Buffer {
@@ -84,7 +128,8 @@ export class Ext4Reader {
 
   /** The 256 bytes of an inode. */
   private inode(number: number): Buffer {
-    const { inodesPerGroup } = this.superblock;
+    const { inodesPerGroup, inodes } = this.superblock;
+    if (number < 1 || number > inodes) throw new RangeError(`there is no inode ${number}`);
     const group = Math.floor((number - 1) / inodesPerGroup);
     const descs = this.read(BLOCK_SIZE + group * DESC_SIZE, DESC_SIZE);
     const desc = decodeGroup(descs, 0, this.seed, group);
@@ -94,7 +139,7 @@ export class Ext4Reader {
   }
 
   /** Content of an inode: pieces in order, holes as pieces of zeros no larger than 1 MiB. */
-  private *content(raw: Buffer, size: number): Generator<Buffer> {
+  *content({ raw, size }: Pick<FoundInode, "raw" | "size">): Generator<Buffer> {
     const extents = decodeExtents(raw.subarray(0x28, 0x64), (block) => this.block(block));
     let at = 0;
     const zeros = Buffer.alloc(1024 * 1024);
@@ -118,8 +163,8 @@ export class Ext4Reader {
     yield* gap(size);
   }
 
-  /** Everything about one inode. */
-  private describe(number: number): FoundEntry & { raw: Buffer } {
+  /** Everything about one inode but its content. */
+  describe(number: number): FoundInode {
     const raw = this.inode(number);
     const bits = raw.readUInt16LE(0);
     const kind = KIND_OF.get(bits & 0xf000);
@@ -129,9 +174,7 @@ export class Ext4Reader {
     const xattrBlock = raw.readUInt32LE(0x68) + raw.readUInt16LE(0x76) * 2 ** 32;
     const xattrs = decodeXattrs(raw, xattrBlock === 0 ? undefined : this.block(xattrBlock));
     const flags = raw.readUInt32LE(0x20);
-    const hash = createHash("sha256");
     let target = "";
-    if (kind === "file") for (const piece of this.content(raw, size)) hash.update(piece);
     if (kind === "symlink") target = this.linkTarget(raw);
     const device =
       kind === "char" || kind === "block"
@@ -148,7 +191,6 @@ export class Ext4Reader {
       mtimeNsec: time.nsec,
       links: raw.readUInt16LE(0x1a),
       size,
-      sha256: kind === "file" ? hash.digest("hex") : "",
       allocated: (raw.readUInt32LE(0x1c) + raw.readUInt16LE(0x74) * 2 ** 32) * 512,
       target,
       ...device,
@@ -157,6 +199,15 @@ export class Ext4Reader {
       ),
       indexed: (flags & INODE_FLAG.index) !== 0,
     };
+  }
+
+  /** The names in a directory with their inodes, without `.` and `..`, as they lie there. */
+  *list({ raw }: Pick<FoundInode, "raw">): Generator<{ name: string; inode: number }> {
+    for (const bytes of this.directoryBlocks(raw)) {
+      for (const { name, inode } of decodeDirectoryBlock(bytes)) {
+        if (name !== "." && name !== "..") yield { name, inode };
+      }
+    }
   }
 
   /**
@@ -174,15 +225,17 @@ export class Ext4Reader {
         found.set(path, before);
         continue;
       }
-      const { raw, ...entry } = this.describe(number);
+      const { raw, ...rest } = this.describe(number);
+      const hash = createHash("sha256");
+      if (rest.kind === "file") {
+        for (const piece of this.content({ raw, size: rest.size })) hash.update(piece);
+      }
+      const entry = { ...rest, sha256: rest.kind === "file" ? hash.digest("hex") : "" };
       known.set(number, entry);
       found.set(path, entry);
       if (entry.kind !== "directory") continue;
-      for (const bytes of this.directoryBlocks(raw)) {
-        for (const { name, inode } of decodeDirectoryBlock(bytes)) {
-          if (name === "." || name === "..") continue;
-          pending.push([path === "" ? name : `${path}/${name}`, inode]);
-        }
+      for (const { name, inode } of this.list({ raw })) {
+        pending.push([path === "" ? name : `${path}/${name}`, inode]);
       }
     }
     return found;
@@ -218,15 +271,21 @@ export class Ext4Reader {
   /** Where a link leads, as latin1. */
   private linkTarget(raw: Buffer): string {
     const size = raw.readUInt32LE(0x4);
+    if (size > 4096) throw new RangeError(`a link of ${size} bytes`);
     return size < 60
       ? raw.toString("latin1", 0x28, 0x28 + size)
-      : Buffer.concat([...this.content(raw, size)]).toString("latin1");
+      : Buffer.concat([...this.content({ raw, size })]).toString("latin1");
   }
 
   private *directoryBlocks(raw: Buffer): Generator<Buffer> {
     const extents = decodeExtents(raw.subarray(0x28, 0x64), (block) => this.block(block));
+    let blocks = 0;
     for (let i = 0; i < extents.length; i += 3) {
-      for (let n = 0; n < (extents[i + 2] ?? 0); n++) yield this.block((extents[i + 1] ?? 0) + n);
+      for (let n = 0; n < (extents[i + 2] ?? 0); n++) {
+        blocks += 1;
+        if (blocks > MAX_DIRECTORY_BLOCKS) throw new RangeError("a directory without end");
+        yield this.block((extents[i + 1] ?? 0) + n);
+      }
     }
   }
 

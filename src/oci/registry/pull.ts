@@ -51,6 +51,19 @@ export function transportFor(registry: RegistryOptions): Transport {
   });
 }
 
+/** Conversations with the servers that may have an image, in the order in which they are asked. */
+function sessionsFor(
+  reference: ImageReference,
+  transport: Transport,
+  registry: RegistryOptions,
+): Session[] {
+  const endpoints = endpointsFor(reference, registry.registries ?? { mirrors: {}, insecure: [] });
+  return endpoints.map((endpoint) => {
+    const own = endpoint.registry === reference.registry ? registry.credentials : undefined;
+    return new Session(endpoint, transport, { credentials: own, env: registry.env });
+  });
+}
+
 /** What {@link pullImage} takes. */
 export interface PullContext {
   store: ContentStore;
@@ -73,7 +86,7 @@ interface Fetched {
 async function fetchDocument(
   session: Session,
   reference: string,
-  context: PullContext,
+  context: Pick<PullContext, "registry" | "signal" | "onProgress">,
 ): Promise<Fetched> {
   const { signal, onProgress } = context;
   const retry = new Retry(context.registry.retry ?? RETRY_LIMITS, signal);
@@ -279,12 +292,8 @@ export async function pullImage(reference: ImageReference, context: PullContext)
     );
   }
   const { registry, store, signal } = context;
-  const endpoints = endpointsFor(reference, registry.registries ?? { mirrors: {}, insecure: [] });
   const transport = transportFor(registry);
-  const sessions = endpoints.map((endpoint) => {
-    const own = endpoint.registry === reference.registry ? registry.credentials : undefined;
-    return new Session(endpoint, transport, { credentials: own, env: registry.env });
-  });
+  const sessions = sessionsFor(reference, transport, registry);
   try {
     for (const [index, session] of sessions.entries()) {
       let remote: RemoteManifest;
@@ -308,6 +317,37 @@ export async function pullImage(reference: ImageReference, context: PullContext)
       return image;
     }
     throw new TypeError("A reference without a server");
+  } finally {
+    transport.close();
+  }
+}
+
+/**
+ * The document that a reference's digest names, be it an index: pulls keep the manifest of one
+ * platform alone. It stays in the store until that is pruned.
+ */
+export async function fetchByDigest(
+  reference: ImageReference,
+  context: Pick<PullContext, "store" | "registry" | "signal">,
+): Promise<Buffer> {
+  const { store, registry, signal } = context;
+  const { digest } = reference;
+  if (digest === undefined) throw new TypeError("A reference without a digest");
+  if ((await store.blobSize(digest)) !== undefined) return store.readBlob(digest, MANIFEST_LIMIT);
+  const transport = transportFor(registry);
+  try {
+    let failure: unknown;
+    for (const session of sessionsFor(reference, transport, registry)) {
+      try {
+        const { bytes } = await fetchDocument(session, digest, context);
+        await store.putBytes(bytes);
+        return bytes;
+      } catch (error) {
+        signal?.throwIfAborted();
+        failure ??= error;
+      }
+    }
+    throw failure;
   } finally {
     transport.close();
   }

@@ -1,4 +1,5 @@
 /** Snapshots of the VMs of one VMSAN_DIR: taken, listed, made into VMs. */
+import { isAbsolute, join } from "node:path";
 import type { Readable } from "node:stream";
 import type {
   CloneRequest,
@@ -25,6 +26,15 @@ import { exportSnapshot, importSnapshot } from "./archive.ts";
 import { makeClones } from "./clones.ts";
 import { Sleep } from "./sleep.ts";
 import { describeVm, viewOfSnapshot } from "./record.ts";
+
+/** Disks of a VM that nobody writes to, in a directory that goes when the work with them is done. */
+export interface FrozenDisks {
+  record: VmRecord;
+  /** With absolute paths. */
+  disks: DiskAttachment[];
+  /** For files of whoever works with them. */
+  dir: string;
+}
 
 /** The snapshots' public face; the daemon serves exactly this. */
 export class Snapshots {
@@ -114,6 +124,33 @@ export class Snapshots {
         throw snapshotFailed(ref, error);
       }
     });
+  }
+
+  /**
+   * Work with a VM's disks as they are at one instant, for which its work stands still. It goes on,
+   * whatever becomes of the work with them, and nothing of that is kept.
+   */
+  async withDisks<T>(
+    ref: string,
+    work: Work,
+    body: (disks: FrozenDisks) => Promise<T>,
+  ): Promise<T> {
+    const draft = await this.store.begin();
+    try {
+      const frozen = await this.sandboxes.exclusively(ref, async (entry) => {
+        const taken = await this.take(entry, ref, draft, { memory: false, resume: true }, work);
+        return { record: structuredClone(entry.record), disks: taken.disks };
+      });
+      const inDraft = (path: string): string => (isAbsolute(path) ? path : join(draft, path));
+      const disks = frozen.disks.map((disk) => ({
+        ...disk,
+        path: inDraft(disk.path),
+        ...(disk.backing === undefined ? {} : { backing: disk.backing.map(inDraft) }),
+      }));
+      return await body({ record: frozen.record, disks, dir: draft });
+    } finally {
+      await this.store.discard(draft);
+    }
   }
 
   /** Take what a snapshot consists of into a directory; with the entry's turn. */

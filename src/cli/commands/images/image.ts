@@ -1,10 +1,11 @@
 /** `vmsan image …`: the images of the store. */
 import { Option } from "commander";
 import type { Command } from "commander";
-import { formatBytes } from "../../util/units.ts";
-import { command, runs } from "../command.ts";
-import { oneLine, table } from "../output.ts";
-import { withProgress } from "../with-progress.ts";
+import { formatBytes } from "../../../util/units.ts";
+import { command, runs } from "../../command.ts";
+import { oneLine, table } from "../../output.ts";
+import { diffCommand } from "./commit.ts";
+import { withProgress } from "../../with-progress.ts";
 
 const platformOption = (): Option =>
   new Option("--platform <os/arch>", "platform of a multi-platform image");
@@ -255,6 +256,7 @@ export function imageCommand(): Command {
     pushCommand,
     inspectCommand,
     historyCommand,
+    diffCommand,
     tagCommand,
     rmCommand,
     pruneCommand,

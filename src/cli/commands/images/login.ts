@@ -1,7 +1,7 @@
 /** `login`, `logout`: credentials for registries, where other tools find them too. */
 import type { Command } from "commander";
-import { VmsanError } from "../../model/errors.ts";
-import { command, runs } from "../command.ts";
+import { VmsanError } from "../../../model/errors.ts";
+import { command, runs } from "../../command.ts";
 
 interface LoginFlags {
   username?: string;

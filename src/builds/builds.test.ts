@@ -1,0 +1,196 @@
+/** What a build is told and what is made of what it says, without a VM. */
+import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { request } from "node:http";
+import { mkdtemp } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { makeImage, noise, tarOf, writeLayout } from "../../test/registry/fixture.ts";
+import type { ProgressEvent } from "../model/progress.ts";
+import { openStore, resolveImage, takeLease } from "../oci/images.ts";
+import type { ContentStore, Lease } from "../oci/images.ts";
+import { digestOf } from "../oci/store/store.ts";
+import type { Host } from "../sandbox/host.ts";
+import { hostsIn, registriesConf } from "./hosts.ts";
+import { Imports } from "./imports.ts";
+import { BuildOutput } from "./output.ts";
+import { BuildRegistry } from "./registry.ts";
+import { Results } from "./results.ts";
+
+const root = mkdtempSync(join(tmpdir(), "vmsan-builds-"));
+afterAll(() => rmSync(root, { recursive: true, force: true }));
+
+describe("registries that a Dockerfile may name", () => {
+  test.each([
+    ["FROM ghcr.io/a/b:1", ["ghcr.io"]],
+    ["FROM --platform=linux/amd64 my.reg:5000/x AS y", ["my.reg:5000"]],
+    ["ARG REG=quay.io\nFROM ${REG}/a", ["quay.io"]],
+    ['COPY --from="registry.example.org/t@sha256:00" /a /b', ["registry.example.org"]],
+    ["FROM localhost/mine", ["localhost"]],
+    ["FROM localhost:5000/mine", ["localhost:5000"]],
+    ["FROM node:22", []],
+    ["FROM scratch\nCOPY a b", []],
+  ])("%s", (text, wanted) => {
+    const [first, ...others] = hostsIn([text]);
+    expect(first).toBe("docker.io");
+    expect(others).toEqual(expect.arrayContaining(wanted));
+  });
+
+  test("an argument's value counts, and each host gets a place", () => {
+    const hosts = hostsIn(["FROM $R/a", "reg.test:1"]);
+    expect(hosts).toEqual(["docker.io", "reg.test:1"]);
+    const conf = registriesConf(hosts, "127.0.0.1:5000", "ID");
+    expect(conf).toContain('prefix = "reg.test:1"\nlocation = "127.0.0.1:5000/ID/h1"');
+  });
+
+  test("a long text takes no time and is bounded", () => {
+    const text = `${"a.".repeat(200_000)}\n${"x.y/z ".repeat(10)}${Array.from({ length: 2000 }, (_, i) => `h${i}.io/x`).join(" ")}`;
+    const before = performance.now();
+    expect(hostsIn([text]).length).toBeLessThanOrEqual(500);
+    expect(performance.now() - before).toBeLessThan(20_000);
+  });
+});
+
+describe("output", () => {
+  test("becomes lines with the step they belong to", () => {
+    const said: ProgressEvent[] = [];
+    const output = new BuildOutput((event) => said.push(event));
+    output.take("stdout", Buffer.from("STEP 2/3: RUN x\nhal"));
+    output.take("stderr", Buffer.from("oops\n"));
+    output.take("stdout", Buffer.from("f\r\n"));
+    output.end();
+    expect(output.step).toBe("STEP 2/3: RUN x");
+    expect(said.map(({ message }) => message)).toEqual(["STEP 2/3: RUN x", "oops", "half"]);
+    expect(output.tail).toBe("STEP 2/3: RUN x\noops\nhalf");
+  });
+
+  test("a flood is cut, and its end is kept", () => {
+    let bytes = 0;
+    const output = new BuildOutput(({ message }) => {
+      bytes += message?.length ?? 0;
+    });
+    const line = Buffer.from(`${"x".repeat(1023)}\n`.repeat(1024));
+    for (let i = 0; i < 40; i += 1) output.take("stdout", line);
+    output.take("stdout", Buffer.from("the end\n"));
+    output.end();
+    expect(bytes).toBeLessThan(18 << 20);
+    expect(output.tail.endsWith("the end")).toBe(true);
+  });
+});
+
+describe("the registry of a build", () => {
+  const id = "0".repeat(32);
+  const image = makeImage({ layers: [tarOf("a", noise(100_000, 1))] });
+  let store: ContentStore;
+  let lease: Lease;
+  let registry: BuildRegistry;
+  let results: Results;
+  const asked: string[] = [];
+
+  beforeAll(async () => {
+    store = await openStore(await mkdtemp(join(root, "store-")));
+    lease = await takeLease(store, "test");
+    const layout = join(root, "layout");
+    writeLayout(layout, [{ top: image.manifest, tag: "x", images: [image] }]);
+    const host = {
+      store,
+      resolve: async (text: string) => {
+        asked.push(text);
+        if (text.includes("nothing")) throw new Error("not there");
+        return resolveImage({ kind: "oci", path: layout, tag: "x" }, { store });
+      },
+    } as unknown as Host;
+    const { signal } = new AbortController();
+    const work = { signal, progress: () => undefined };
+    const imports = new Imports(host, lease, { pull: "missing" }, ["docker.io", "r.test:5"], work);
+    results = new Results(store, lease, imports, `/v2/${id}/result/image`, signal);
+    registry = new BuildRegistry(store, join(root, "sock"));
+    registry.admit(id, { imports, results });
+    await registry.open();
+    return async () => {
+      await registry.close();
+      await lease.release();
+    };
+  });
+
+  /** One request over the socket. */
+  const call = async (
+    method: string,
+    path: string,
+    body?: Buffer,
+    type?: string,
+  ): Promise<{ status: number; headers: NodeJS.Dict<string | string[]>; bytes: Buffer }> =>
+    new Promise((resolve, reject) => {
+      const headers = type === undefined ? {} : { "content-type": type };
+      const sent = request({ socketPath: registry.path, method, path, headers }, (reply) => {
+        const parts: Buffer[] = [];
+        reply.on("data", (part: Buffer) => parts.push(part));
+        reply.on("end", () =>
+          resolve({
+            status: reply.statusCode ?? 0,
+            headers: reply.headers,
+            bytes: Buffer.concat(parts),
+          }),
+        );
+      });
+      sent.on("error", reject);
+      sent.end(body);
+    });
+
+  test("base images come from the store, with a history that tells of all layers", async () => {
+    expect((await call("GET", "/v2/")).status).toBe(200);
+    const manifest = await call("GET", `/v2/${id}/h1/lib/x/manifests/7`);
+    expect(asked).toEqual(["r.test:5/lib/x:7"]);
+    const { config, layers } = JSON.parse(manifest.bytes.toString()) as {
+      config: { digest: string };
+      layers: { digest: string }[];
+    };
+    expect(manifest.headers["docker-content-digest"]).toBe(digestOf(manifest.bytes));
+    expect(layers[0]?.digest).toBe(image.layers[0]?.digest);
+    const settings = await call("GET", `/v2/${id}/h1/lib/x/blobs/${config.digest}`);
+    const { history } = JSON.parse(settings.bytes.toString()) as { history: unknown[] };
+    expect(history).toHaveLength(1);
+    const blob = await call("GET", `/v2/${id}/h1/lib/x/blobs/${layers[0]?.digest}`);
+    expect(blob.bytes.equals(image.layers[0]?.bytes ?? Buffer.alloc(0))).toBe(true);
+  });
+
+  test("nothing is served to who does not know the build, and nothing may be written but the result", async () => {
+    const other = "1".repeat(32);
+    expect((await call("GET", `/v2/${other}/h0/x/manifests/1`)).status).toBe(404);
+    expect((await call("POST", `/v2/${id}/h0/x/blobs/uploads/`)).status).toBe(405);
+    const secret = await store.putBytes(Buffer.from("of another image"));
+    expect((await call("GET", `/v2/${id}/h0/x/blobs/${secret}`)).status).toBe(404);
+    expect((await call("HEAD", `/v2/${id}/result/image/blobs/${secret}`)).status).toBe(404);
+    const missing = await call("GET", `/v2/${id}/h0/nothing/manifests/1`);
+    expect(missing.status).toBe(403);
+    expect(missing.bytes.toString()).toContain("not there");
+  });
+
+  test("a result is taken blob by blob, verified, and complete or not at all", async () => {
+    const result = makeImage({ layers: [tarOf("r", noise(50_000, 2))] });
+    const prefix = `/v2/${id}/result/image`;
+    const type = result.manifest.mediaType;
+    const early = await call("PUT", `${prefix}/manifests/latest`, result.manifest.bytes, type);
+    expect(early.status).toBe(403);
+    expect(results.manifest).toBeUndefined();
+    for (const blob of [result.config, ...result.layers]) {
+      const begun = await call("POST", `${prefix}/blobs/uploads/`);
+      expect(begun.status).toBe(202);
+      const location = String(begun.headers["location"]);
+      expect((await call("PATCH", location, blob.bytes)).status).toBe(202);
+      expect((await call("PUT", `${location}?digest=sha256:${"0".repeat(64)}`)).status).toBe(400);
+      expect((await call("PUT", `${location}?digest=${blob.digest}`)).status).toBe(201);
+      expect(statSync(store.blobPath(blob.digest as `sha256:${string}`)).size).toBe(blob.size);
+    }
+    const put = await call("PUT", `${prefix}/manifests/latest`, result.manifest.bytes, type);
+    expect(put.status).toBe(201);
+    expect(results.manifest?.digest).toBe(result.manifest.digest);
+    // A layer of the base is taken over without being sent.
+    const base = image.layers[0]?.digest ?? "";
+    const mounted = await call("POST", `${prefix}/blobs/uploads/?mount=${base}&from=x`);
+    expect(mounted.status).toBe(201);
+    expect(readFileSync(store.blobPath(base as `sha256:${string}`)).length).toBe(
+      image.layers[0]?.size,
+    );
+  });
+});

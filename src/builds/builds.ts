@@ -1,0 +1,285 @@
+/** One build: the context into the builder, buildah, the result out of it and into the store. */
+import type { Readable } from "node:stream";
+import { feed } from "../agent/file-stream.ts";
+import { writeFile } from "../agent/file-stream.ts";
+import type { BuildReport, BuildRequest } from "../model/api.ts";
+import { VmsanError } from "../model/errors.ts";
+import { formatReference, parseReference, withLease } from "../oci/images.ts";
+import type { Lease } from "../oci/images.ts";
+import { assembleImage, findManifest } from "../oci/store/assemble.ts";
+import { setName } from "../oci/store/names.ts";
+import type { Host } from "../sandbox/host.ts";
+import type { Work } from "../sandbox/stages.ts";
+import { GUEST_DIR, GUEST_SECRETS } from "./builder.ts";
+import type { Builder } from "./builder.ts";
+import { hostsIn, registriesConf, resultName } from "./hosts.ts";
+import { Imports } from "./imports.ts";
+import { BuildOutput } from "./output.ts";
+import { RESULT } from "./registry.ts";
+import { Results } from "./results.ts";
+
+/** Milliseconds that what an aborted build left is cleared away in. */
+const CLEAR_MS = 30_000;
+
+/** The names that the result gets, spelt out. @throws ERR_VALIDATION_IMAGE_REF */
+function namesOf(tags: readonly string[]): string[] {
+  return tags.map((tag) => {
+    const reference = parseReference(tag);
+    if (reference.digest === undefined) return formatReference(reference);
+    throw new VmsanError({
+      code: "ERR_VALIDATION_IMAGE_REF",
+      message: `Cannot name an image ${tag}`,
+      why: "A digest is what a build results in; it cannot be chosen.",
+      fix: "Give a name with a tag.",
+    });
+  });
+}
+
+/** Where things of one build are in the guest. */
+interface Places {
+  dir: string;
+  secrets: string;
+  context: string;
+  dockerfile: string;
+  ignore: string;
+  iid: string;
+  registries: string;
+}
+
+/** Where things of the build with this identifier are. */
+function placesOf(id: string): Places {
+  const dir = `${GUEST_DIR}/${id}`;
+  return {
+    dir,
+    secrets: `${GUEST_SECRETS}/${id}`,
+    context: `${dir}/context`,
+    dockerfile: `${dir}/Dockerfile`,
+    ignore: `${dir}/ignore`,
+    iid: `${dir}/iid`,
+    registries: `${dir}/registries.conf`,
+  };
+}
+
+/** buildah's words for a request. */
+function wordsOf(request: BuildRequest, places: Places): string[] {
+  const { target, platform, ignore } = request;
+  return [
+    "buildah",
+    "build",
+    "--layers",
+    // What this host says of an image is final: it has tried as often as makes sense.
+    "--retry=0",
+    // OCI's has no HEALTHCHECK, SHELL and ONBUILD.
+    "--format=docker",
+    `--file=${places.dockerfile}`,
+    `--iidfile=${places.iid}`,
+    ...(request.noCache ? ["--no-cache"] : []),
+    ...(target === undefined ? [] : [`--target=${target}`]),
+    ...(platform === undefined ? [] : [`--platform=${platform}`]),
+    ...(ignore === undefined ? [] : [`--ignorefile=${places.ignore}`]),
+    ...request.buildArgs.map((pair) => `--build-arg=${pair}`),
+    ...request.labels.map((pair) => `--label=${pair}`),
+    ...Object.keys(request.secrets).map((id) => `--secret=id=${id},src=${places.secrets}/${id}`),
+    places.context,
+  ];
+}
+
+/** Builds of one VMSAN_DIR. */
+export class Builds {
+  readonly #host: Host;
+  readonly builder: Builder;
+
+  constructor(host: Host, builder: Builder) {
+    this.#host = host;
+    this.builder = builder;
+  }
+
+  /**
+   * Build an image and name it.
+   * @param context a tar archive of the build's context, without what is ignored
+   * @throws ERR_BUILD_FAILED, ERR_BUILD_*, ERR_IMAGE_*, ERR_VM_*; no name is given then
+   */
+  async build(request: BuildRequest, context: Readable, work: Work): Promise<BuildReport> {
+    const names = namesOf(request.tags);
+    return await withLease(
+      this.#host.store,
+      `build of ${names[0] ?? "an image"}`,
+      async (lease) => this.#withBuilder(request, context, names, lease, work),
+      work.signal,
+    );
+  }
+
+  async #withBuilder(
+    request: BuildRequest,
+    context: Readable,
+    names: readonly string[],
+    lease: Lease,
+    work: Work,
+  ): Promise<BuildReport> {
+    const { builder } = this;
+    const { store } = this.#host;
+    const vm = await builder.enter(request.policy, work);
+    const id = builder.newId();
+    const places = placesOf(id);
+    const hosts = hostsIn([request.dockerfile, ...request.buildArgs.map(valueOf)]);
+    const imports = new Imports(this.#host, lease, request, hosts, work);
+    const prefix = `/v2/${id}/${RESULT}/image`;
+    const results = new Results(store, lease, imports, prefix, work.signal);
+    builder.registry.admit(id, { imports, results });
+    let ended = false;
+    try {
+      await this.#send(vm, places, request, registriesConf(hosts, builder.address, id), work);
+      await this.#sendContext(vm, places.context, context, work);
+      const output = new BuildOutput(work.progress);
+      const exitCode = await this.#run(vm, places, wordsOf(request, places), output, work);
+      ended = true;
+      if (exitCode !== 0) throw imports.failure ?? failed(output, exitCode);
+      const iid = (await builder.must(vm, ["cat", places.iid], work.signal)).trim();
+      work.progress({ phase: "build", message: "taking the result over" });
+      const quiet = new BuildOutput(() => undefined);
+      const to = resultName(builder.address, id);
+      const push = ["buildah", "push", "--tls-verify=false", iid, to];
+      const pushed = await this.#run(vm, places, push, quiet, work);
+      if (results.failure !== undefined) throw results.failure;
+      const { manifest } = results;
+      if (pushed !== 0 || manifest === undefined) throw failed(quiet, pushed);
+      return await this.#name(manifest, names, work);
+    } finally {
+      builder.registry.dismiss(id);
+      await this.#clear(vm, places, ended);
+      await builder.leave();
+    }
+  }
+
+  /** Put the files of a build into the builder. */
+  async #send(
+    vm: string,
+    places: Places,
+    request: BuildRequest,
+    registries: string,
+    { signal }: Work,
+  ): Promise<void> {
+    const { builder } = this;
+    const transport = builder.transport(vm);
+    await builder.must(vm, ["mkdir", "-p", "-m", "0700", places.context, places.secrets], signal);
+    const put = async (path: string, content: string | Buffer, mode = 0o600): Promise<void> => {
+      const bytes = (async function* once() {
+        yield Buffer.from(content);
+        await Promise.resolve();
+      })();
+      await writeFile(transport, path, bytes, { mode, signal, user: "0" });
+    };
+    await put(places.dockerfile, request.dockerfile);
+    await put(places.registries, registries);
+    if (request.ignore !== undefined) await put(places.ignore, request.ignore);
+    for (const [name, content] of Object.entries(request.secrets)) {
+      await put(`${places.secrets}/${name}`, Buffer.from(content, "base64"));
+    }
+  }
+
+  /** Unpack the context in the builder, as it comes. */
+  async #sendContext(vm: string, to: string, context: Readable, work: Work): Promise<void> {
+    let said = "";
+    let bytes = 0;
+    const argv = ["tar", "-x", "-p", "--no-same-owner", "-C", to, "-f", "-"];
+    const stream = this.builder.start(
+      vm,
+      argv,
+      {
+        signal: work.signal,
+        onStderr: (text) => void (said = (said + text.toString()).slice(-2000)),
+      },
+      true,
+    );
+    const counted = (async function* count() {
+      for await (const chunk of context as AsyncIterable<Buffer>) {
+        bytes += chunk.length;
+        work.progress({ phase: "context", message: "context", done: bytes, unit: "bytes" });
+        yield chunk;
+      }
+    })();
+    await feed(stream, counted);
+    const { exitCode } = await stream.exit;
+    if (exitCode === 0) return;
+    throw new VmsanError({
+      code: "ERR_BUILD_CONTEXT",
+      message: "Cannot unpack the build's context in the builder",
+      why: said.trim() || `tar ended with status ${exitCode}.`,
+      fix: "Leave out what a build does not need (.dockerignore); `vmsan build prune` empties the builder's disk.",
+    });
+  }
+
+  /** Run buildah. @returns its status */
+  async #run(
+    vm: string,
+    places: Places,
+    words: readonly string[],
+    output: BuildOutput,
+    { signal }: Work,
+  ): Promise<number> {
+    const argv = ["env", `CONTAINERS_REGISTRIES_CONF=${places.registries}`, ...words];
+    const stream = this.builder.start(vm, argv, {
+      signal,
+      onStdout: (bytes) => output.take("stdout", bytes),
+      onStderr: (bytes) => output.take("stderr", bytes),
+    });
+    try {
+      const { exitCode } = await stream.exit;
+      return exitCode;
+    } catch (error) {
+      // Also what runs in the build's containers, which is not of its process group.
+      stream.signal("SIGKILL", true);
+      throw error;
+    } finally {
+      output.end();
+    }
+  }
+
+  /** Verify the result and give it its names. */
+  async #name(
+    manifest: NonNullable<Results["manifest"]>,
+    names: readonly string[],
+    { signal }: Work,
+  ): Promise<BuildReport> {
+    const { store } = this.#host;
+    const pathOf = (digest: `sha256:${string}`): string => store.blobPath(digest);
+    const given = names.length > 0 ? names : [`localhost/built:${manifest.digest.slice(7, 19)}`];
+    const [first = ""] = given;
+    const found = await findManifest(manifest, { os: "", architecture: "" }, pathOf, first);
+    const image = await assembleImage(found, pathOf, first, store, signal);
+    for (const name of given) await setName(store, { name, ...manifest, platform: image.platform });
+    return { names: [...given], digest: manifest.digest, configDigest: image.configDigest };
+  }
+
+  /**
+   * Remove what the build had in the guest; a builder that is gone has nothing. A build that did not
+   * come to its end leaves a container, which goes with the directory that says so.
+   */
+  async #clear(vm: string, places: Places, ended: boolean): Promise<void> {
+    try {
+      const signal = AbortSignal.timeout(CLEAR_MS);
+      await this.builder.run(vm, ["rm", "-rf", places.secrets], signal);
+      if (!ended) return;
+      await this.builder.run(vm, ["rm", "-rf", places.dir], signal);
+    } catch {
+      // The VM was stopped or removed, or does not answer; the next build clears it.
+    }
+  }
+}
+
+/** The value of `KEY=VALUE`. */
+function valueOf(pair: string): string {
+  return pair.slice(pair.indexOf("=") + 1);
+}
+
+/** The error for a build that buildah has given up. */
+function failed(output: BuildOutput, exitCode: number): VmsanError {
+  const { step, tail } = output;
+  return new VmsanError({
+    code: "ERR_BUILD_FAILED",
+    message: step === "" ? "The build failed" : `The build failed at ${step}`,
+    why: tail === "" ? `buildah ended with status ${exitCode}.` : tail,
+    fix: "Correct the Dockerfile or what it runs; steps before that one are kept.",
+    details: { exitCode },
+  });
+}

@@ -1,0 +1,153 @@
+/** Images that a build asks for: from the store, pulled if it lacks them, as the caller may. */
+import type { BuildRequest } from "../model/api.ts";
+import { asVmsanError } from "../model/errors.ts";
+import type { VmsanError } from "../model/errors.ts";
+import type { Digest, Image } from "../model/image.ts";
+import type { Lease } from "../oci/images.ts";
+import { protectBytes } from "../oci/archives/archive-file.ts";
+import { CONFIG_LIMIT, MANIFEST_LIMIT } from "../oci/documents/documents.ts";
+import { MEDIA } from "../oci/documents/media.ts";
+import { isDigest } from "../oci/reference.ts";
+import { fetchByDigest } from "../oci/registry/pull.ts";
+import { locateBlob } from "../oci/store/locate.ts";
+import { digestOf, readVerified } from "../oci/store/store.ts";
+import { parseReference } from "../oci/images.ts";
+import type { Host } from "../sandbox/host.ts";
+import type { Work } from "../sandbox/stages.ts";
+
+/** A manifest as it is served. */
+export interface Served {
+  bytes: Buffer;
+  digest: Digest;
+  mediaType: string;
+}
+
+/**
+ * An image whose configuration does not tell of all of its layers, as one that does: buildah builds on
+ * no other ("history lists 1 non-empty layers, but we have 2"). Layers and settings stay what they are.
+ * @returns undefined when it tells of all of them
+ */
+function withHistory(
+  manifest: Buffer,
+  config: Buffer,
+  layers: number,
+): { config: Buffer; manifest: (digest: Digest) => Buffer } | undefined {
+  const settings = JSON.parse(config.toString("utf8")) as Record<string, unknown>;
+  const before = Array.isArray(settings["history"]) ? (settings["history"] as unknown[]) : [];
+  const isLayer = (step: unknown): boolean =>
+    typeof step !== "object" || (step as Record<string, unknown>)["empty_layer"] !== true;
+  const missing = layers - before.filter(isLayer).length;
+  if (missing <= 0) return undefined;
+  const created = settings["created"] ?? "1970-01-01T00:00:00Z";
+  const steps = Array.from({ length: missing }, () => ({ created, created_by: "" }));
+  const told = Buffer.from(
+    JSON.stringify({ ...settings, created, history: [...steps, ...before] }),
+  );
+  const document = JSON.parse(manifest.toString("utf8")) as { config: Record<string, unknown> };
+  return {
+    config: told,
+    manifest: (digest) => {
+      const named = { ...document.config, digest, size: told.length };
+      return Buffer.from(JSON.stringify({ ...document, config: named }));
+    },
+  };
+}
+
+/** What one build has asked for. */
+export class Imports {
+  readonly #host: Host;
+  readonly #lease: Lease;
+  readonly #request: Pick<BuildRequest, "pull" | "platform" | "registry">;
+  readonly #work: Work;
+  readonly #hosts: readonly string[];
+  readonly #blobs = new Map<Digest, string>();
+  readonly #documents = new Map<Digest, Served>();
+  readonly #named = new Map<string, Promise<Served>>();
+  /** Why an image could not be had: buildah repeats it in its own words only. */
+  failure: VmsanError | undefined;
+
+  /** @param hosts registries by number: `h0` is the first one */
+  constructor(
+    host: Host,
+    lease: Lease,
+    request: Pick<BuildRequest, "pull" | "platform" | "registry">,
+    hosts: readonly string[],
+    work: Work,
+  ) {
+    this.#host = host;
+    this.#lease = lease;
+    this.#request = request;
+    this.#hosts = hosts;
+    this.#work = work;
+  }
+
+  /** Where a blob of an image is that was asked for. */
+  blob(digest: Digest): string | undefined {
+    return this.#blobs.get(digest);
+  }
+
+  /** The manifest of a name or digest. @throws what a pull throws */
+  async manifest(place: string, repository: string, reference: string): Promise<Served> {
+    const known = isDigest(reference) ? this.#documents.get(reference) : undefined;
+    if (known !== undefined) return known;
+    const registry = this.#hosts[Number(place.slice(1))];
+    const separator = isDigest(reference) ? "@" : ":";
+    const name = `${registry ?? "unknown.invalid"}/${repository}${separator}${reference}`;
+    let found = this.#named.get(name);
+    if (found === undefined) {
+      found = this.#resolve(name, reference);
+      this.#named.set(name, found);
+    }
+    try {
+      return await found;
+    } catch (error) {
+      this.#named.delete(name);
+      this.failure = asVmsanError(error, `Cannot get ${name}`);
+      throw error;
+    }
+  }
+
+  async #resolve(name: string, reference: string): Promise<Served> {
+    const { pull, platform, registry } = this.#request;
+    const { store } = this.#host;
+    const image = await this.#host.resolve(name, {
+      pull,
+      lease: this.#lease,
+      ...(platform === undefined ? {} : { platform }),
+      ...(registry === undefined ? {} : { registry }),
+      ...this.#work,
+    });
+    const served = await this.#take(image);
+    if (!isDigest(reference) || reference === served.digest) return served;
+    // It names an index, whose bytes must be those that have this digest.
+    const bytes = await fetchByDigest(parseReference(name), {
+      store,
+      registry: await this.#host.registryOptions(registry),
+      signal: this.#work.signal,
+    });
+    return this.#keep(bytes, MEDIA.index);
+  }
+
+  /** Have an image's blobs served. */
+  async #take(image: Image): Promise<Served> {
+    const { store } = this.#host;
+    const where = (digest: Digest): string => locateBlob(store, image, digest);
+    this.#blobs.set(image.configDigest, where(image.configDigest));
+    for (const { digest, path } of image.layers) this.#blobs.set(digest, path);
+    const bytes = await readVerified(where(image.digest), image.digest, MANIFEST_LIMIT);
+    const config = await readVerified(where(image.configDigest), image.configDigest, CONFIG_LIMIT);
+    const told = withHistory(bytes, config, image.layers.length);
+    if (told === undefined) return this.#keep(bytes, MEDIA.manifest);
+    const digest = await protectBytes(told.config, store, this.#lease);
+    this.#blobs.set(digest, store.blobPath(digest));
+    return this.#keep(told.manifest(digest), MEDIA.manifest);
+  }
+
+  #keep(bytes: Buffer, otherwise: string): Served {
+    const said = (JSON.parse(bytes.toString("utf8")) as { mediaType?: unknown }).mediaType;
+    const mediaType = typeof said === "string" && said !== "" ? said : otherwise;
+    const served = { bytes, digest: digestOf(bytes), mediaType };
+    this.#documents.set(served.digest, served);
+    return served;
+  }
+}

@@ -1,0 +1,115 @@
+/** Builds of images from Dockerfiles, for SDK users. */
+import { Readable } from "node:stream";
+import type { BuildPrune, BuildReport, BuildRequest, PullPolicy } from "../../model/api.ts";
+import { emptyContext, secretOf, sourcesOf, sourcesOfStream } from "./context.ts";
+import type { Sources } from "./context.ts";
+import type { Daemon, WorkOptions } from "../daemon.ts";
+import type { ImageTemplate } from "./image-template.ts";
+import { policyOf, registryAccess } from "../options.ts";
+import type { NetworkOptions } from "../options.ts";
+import { invalid } from "../../util/units.ts";
+
+/** What is built, and how. */
+export interface BuildOptions extends NetworkOptions {
+  /** Directory whose files the Dockerfile copies; none: no files. A stream is a Dockerfile. */
+  context?: string | Readable;
+  /** Path of the Dockerfile; default `Containerfile` or `Dockerfile` of the context. */
+  file?: string;
+  /** The Dockerfile's text, or a template, instead of a file. */
+  dockerfile?: string | ImageTemplate;
+  /** Names of the result. */
+  tags?: string[];
+  /** `KEY` → value of the Dockerfile's ARGs. */
+  buildArgs?: Record<string, string>;
+  labels?: Record<string, string>;
+  /** Stage to stop at. */
+  target?: string;
+  /** `os/architecture`; commands of other ones than this host's cannot be run. */
+  platform?: string;
+  /** Identifier → path of a file, for `RUN --mount=type=secret`; never part of a layer. */
+  secrets?: Record<string, string>;
+  /** Run every step, also those that have been run before. */
+  noCache?: boolean;
+  /** When registries are asked for base images; default `missing`. */
+  pull?: PullPolicy;
+  /** Path of certificates of registries' authorities to trust besides the system's. */
+  caFile?: string;
+}
+
+/** `KEY=VALUE` pairs. */
+function pairsOf(map: Record<string, string> = {}): string[] {
+  return Object.entries(map).map(([key, value]) => `${key}=${value}`);
+}
+
+/** What the options say to build from. */
+async function findSources({ context, file, dockerfile }: BuildOptions): Promise<Sources> {
+  const text = typeof dockerfile === "object" ? dockerfile.toDockerfile() : dockerfile;
+  if (text !== undefined && (file !== undefined || context instanceof Readable)) {
+    throw invalid(
+      "FLAGS",
+      "dockerfile",
+      "dockerfile",
+      "The Dockerfile is given twice.",
+      "Give its text, a file, or a stream.",
+    );
+  }
+  if (context instanceof Readable) return await sourcesOfStream(context);
+  if (context !== undefined) return await sourcesOf(context, file, text);
+  if (text !== undefined) return { dockerfile: text, open: emptyContext };
+  throw invalid(
+    "FLAGS",
+    "context",
+    "",
+    "There is nothing to build from.",
+    "Give a context's directory, or the text of a Dockerfile.",
+  );
+}
+
+/** Builds of one VMSAN_DIR. */
+export class Builds {
+  private readonly daemon: Daemon;
+
+  constructor(daemon: Daemon) {
+    this.daemon = daemon;
+  }
+
+  /**
+   * Build an image in the builder's VM and name it.
+   * @throws ERR_BUILD_FAILED with the last lines of output, ERR_BUILD_CONTEXT, ERR_IMAGE_*, ERR_VM_*
+   */
+  async build(options: BuildOptions, work: WorkOptions = {}): Promise<BuildReport> {
+    const sources = await findSources(options);
+    const secrets: Record<string, string> = {};
+    for (const [id, path] of Object.entries(options.secrets ?? {})) {
+      secrets[id] = await secretOf(id, path);
+    }
+    const { target, platform } = options;
+    const request: BuildRequest = {
+      tags: options.tags ?? [],
+      dockerfile: sources.dockerfile,
+      ...(sources.ignore === undefined ? {} : { ignore: sources.ignore }),
+      buildArgs: pairsOf(options.buildArgs),
+      labels: pairsOf(options.labels),
+      ...(target === undefined ? {} : { target }),
+      ...(platform === undefined ? {} : { platform }),
+      secrets,
+      noCache: options.noCache ?? false,
+      pull: options.pull ?? "missing",
+      policy: policyOf(options),
+      registry: registryAccess(options.caFile),
+    };
+    const body = async function* parts(): AsyncGenerator<Buffer> {
+      yield Buffer.from(`${JSON.stringify(request)}\n`);
+      yield* sources.open() as AsyncIterable<Buffer>;
+    };
+    return await this.daemon.streamed<BuildReport>("POST", "/v1/builds", {
+      upload: () => Readable.from(body(), { objectMode: false }),
+      ...work,
+    });
+  }
+
+  /** Remove the builder's VM with its cache. @throws ERR_BUILD_IN_USE while something is built */
+  async prune(): Promise<BuildPrune> {
+    return await this.daemon.call<BuildPrune>("POST", "/v1/builds/prune");
+  }
+}

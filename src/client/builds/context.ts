@@ -1,0 +1,153 @@
+/** What a build sends: the Dockerfile, and the files around it that are not ignored, as an archive. */
+import { createReadStream } from "node:fs";
+import { readFile, stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { Readable } from "node:stream";
+import { pack } from "../../agent/archive/pack.ts";
+import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
+import { absolutePath } from "../../util/byte-text.ts";
+
+/** Names of Dockerfiles in a context, in the order in which they are looked for. */
+const NAMES = ["Containerfile", "Dockerfile"];
+/** Files that say what of a context is ignored, likewise. */
+const IGNORES = [".containerignore", ".dockerignore"];
+
+/** The error for files that a build needs. */
+function contextError(message: string, why: string, fix: string, cause?: unknown): VmsanError {
+  return new VmsanError({ code: "ERR_BUILD_CONTEXT", message, why, fix }, cause);
+}
+
+/** A small file's text; undefined when it is not there. */
+async function textOf(path: string): Promise<string | undefined> {
+  try {
+    return await readFile(path, "utf8");
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return undefined;
+    throw contextError(`Cannot read ${path}`, messageOf(error), "Check its path and mode.", error);
+  }
+}
+
+/** What is built from. */
+export interface Sources {
+  dockerfile: string;
+  /** Patterns from a file beside the Dockerfile; those in the context travel with it. */
+  ignore?: string;
+  /** Opens the context as an archive. */
+  open: () => Readable;
+}
+
+/** The Dockerfile of a context. @throws ERR_BUILD_CONTEXT */
+async function findDockerfile(
+  context: string,
+  file: string | undefined,
+): Promise<[string, string]> {
+  const paths =
+    file === undefined
+      ? NAMES.map((name) => join(context, name))
+      : [absolutePath(file), resolve(context, file)];
+  for (const path of paths) {
+    const text = await textOf(path);
+    if (text !== undefined) return [path, text];
+  }
+  throw contextError(
+    `Cannot build ${context}`,
+    `There is no ${file ?? NAMES.join(" and no ")}.`,
+    "Name the Dockerfile with -f FILE, or give the directory that holds it.",
+  );
+}
+
+/** What tells which paths of a context are left out. */
+async function filterOf(
+  patterns: string | undefined,
+): Promise<((name: Buffer, directory: boolean) => boolean) | undefined> {
+  if (patterns === undefined) return undefined;
+  const { default: module } = await import("@balena/dockerignore");
+  // Its types describe a module of today; what Node.js loads is the function itself.
+  const dockerignore = module as unknown as typeof module.default;
+  const lines = patterns.split(/\r?\n/).filter((line) => !line.startsWith("#"));
+  const ignore = dockerignore({ ignorecase: false }).add(lines);
+  const exceptions = lines.some((line) => line.trim().startsWith("!"));
+  // What is in an ignored directory may be wanted after all.
+  return (name, directory) => !(directory && exceptions) && ignore.ignores(name.toString("utf8"));
+}
+
+/**
+ * What a build of a directory is made from. What is ignored is not read.
+ * @param context the directory
+ * @param file the Dockerfile; default the context's own
+ * @param given the Dockerfile's text instead
+ * @throws ERR_BUILD_CONTEXT
+ */
+export async function sourcesOf(
+  context: string,
+  file: string | undefined,
+  given?: string,
+): Promise<Sources> {
+  const dir = absolutePath(context);
+  const stats = await stat(dir).catch(() => undefined); // ENOENT and the like: said below
+  if (stats?.isDirectory() !== true) {
+    throw contextError(
+      `Cannot build ${context}`,
+      "It is no directory.",
+      "Give the directory with the files that the Dockerfile copies, or - for none.",
+    );
+  }
+  const [path, dockerfile] = given === undefined ? await findDockerfile(dir, file) : ["", given];
+  const ignore = path === "" ? undefined : await textOf(`${path}.dockerignore`);
+  let patterns = ignore;
+  for (const name of IGNORES) patterns ??= await textOf(join(dir, name));
+  const skip = await filterOf(patterns);
+  return {
+    dockerfile,
+    ...(ignore === undefined ? {} : { ignore }),
+    open: () =>
+      Readable.from(
+        pack([{ path: dir, name: Buffer.from(".") }], skip === undefined ? {} : { skip }),
+        { objectMode: false },
+      ),
+  };
+}
+
+/**
+ * What a build from a stream is made from: a Dockerfile without a context.
+ * @throws ERR_BUILD_CONTEXT when it is too long for one
+ */
+export async function sourcesOfStream(input: Readable): Promise<Sources> {
+  const parts: Buffer[] = [];
+  let size = 0;
+  for await (const part of input as AsyncIterable<Buffer | string>) {
+    const bytes = Buffer.from(part);
+    size += bytes.length;
+    if (size > 4 << 20) {
+      throw contextError(
+        "Cannot build from standard input",
+        "It is longer than any Dockerfile.",
+        "Unpack an archive first, and give its directory.",
+      );
+    }
+    parts.push(bytes);
+  }
+  return { dockerfile: Buffer.concat(parts).toString("utf8"), open: emptyContext };
+}
+
+/** An archive of nothing. */
+export function emptyContext(): Readable {
+  return Readable.from([Buffer.alloc(1024)], { objectMode: false });
+}
+
+/** The content of a secret's file, in base64. @throws ERR_BUILD_CONTEXT */
+export async function secretOf(id: string, path: string): Promise<string> {
+  const parts: Buffer[] = [];
+  let size = 0;
+  try {
+    for await (const part of createReadStream(absolutePath(path)) as AsyncIterable<Buffer>) {
+      size += part.length;
+      if (size > 500 << 10) throw new Error("it is longer than 500 KiB");
+      parts.push(part);
+    }
+  } catch (error) {
+    const message = `Cannot read the secret ${id} from ${path}`;
+    throw contextError(message, `${messageOf(error)}.`, "Check its path and mode.", error);
+  }
+  return Buffer.concat(parts).toString("base64");
+}

@@ -1,0 +1,132 @@
+/** Dockerfiles written as code: each call adds an instruction; what runs them is the builder alone. */
+import { VmsanError } from "../../model/errors.ts";
+
+/** Words of a command, or a line for the image's shell. */
+type Command = string | readonly string[];
+
+/** The error for what no Dockerfile can say. */
+function refused(what: string, why: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_VALIDATION_TEMPLATE",
+    message: `Cannot write ${what} into a Dockerfile`,
+    why,
+    fix: "Put what needs it into a file of the context, and copy and run that.",
+  });
+}
+
+/** A line that ends where it should. */
+function line(what: string, text: string): string {
+  if (/[\r\n\0]/.test(text)) throw refused(what, "It has more than one line.");
+  if (text.trim() === "") throw refused(what, "It is empty.");
+  return text;
+}
+
+/** A command as an instruction takes it; several lines of a shell's are joined by `&&`. */
+function commandOf(what: string, command: Command): string {
+  if (typeof command !== "string") return JSON.stringify(command);
+  const lines = command.split("\n").map((text) => text.trim());
+  return lines
+    .filter((text) => text !== "")
+    .map((text) => line(what, text))
+    .join(" && \\\n    ");
+}
+
+/** A value in double quotes: the builder takes variables and quotes in it as they are. */
+function quoted(what: string, value: string): string {
+  if (/[\r\n\0]/.test(value)) throw refused(what, "It has more than one line.");
+  return `"${value.replaceAll(/[\\"$]/g, "\\$&")}"`;
+}
+
+/** A name of a variable or label. */
+function nameOf(what: string, name: string): string {
+  if (/^[A-Za-z0-9_][A-Za-z0-9_./-]*$/.test(name)) return name;
+  throw refused(what, `${JSON.stringify(name)} is no name.`);
+}
+
+/**
+ * An image to be built. Every method gives a new template, so that one can be the start of several.
+ * @example Image.from("node:22").workdir("/app").copy("package.json", "./").run("npm ci")
+ */
+export class ImageTemplate {
+  private readonly lines: readonly string[];
+
+  private constructor(lines: readonly string[]) {
+    this.lines = lines;
+  }
+
+  /** Begin with an image; `scratch` is an empty one. */
+  static from(image: string, options: { platform?: string } = {}): ImageTemplate {
+    const platform = options.platform === undefined ? "" : `--platform=${options.platform} `;
+    return new ImageTemplate([`FROM ${line("an image", platform + image)}`]);
+  }
+
+  private with(instruction: string): ImageTemplate {
+    return new ImageTemplate([...this.lines, instruction]);
+  }
+
+  /** Run a command: words as they are, a text by the image's shell, each of its lines. */
+  run(command: Command): ImageTemplate {
+    return this.with(`RUN ${commandOf("a command", command)}`);
+  }
+
+  /** Copy files of the context. */
+  copy(
+    from: string | readonly string[],
+    to: string,
+    options: { owner?: string; mode?: string; image?: string } = {},
+  ): ImageTemplate {
+    const flags = [
+      ...(options.image === undefined ? [] : [`--from=${options.image}`]),
+      ...(options.owner === undefined ? [] : [`--chown=${options.owner}`]),
+      ...(options.mode === undefined ? [] : [`--chmod=${options.mode}`]),
+    ].map((flag) => line("a flag", flag));
+    const paths = JSON.stringify([...(typeof from === "string" ? [from] : from), to]);
+    return this.with(["COPY", ...flags, paths].join(" "));
+  }
+
+  /** Set variables. */
+  env(variables: Record<string, string>): ImageTemplate {
+    const pairs = Object.entries(variables).map(
+      ([name, value]) => `${nameOf("a variable", name)}=${quoted(name, value)}`,
+    );
+    return pairs.length === 0 ? this : this.with(`ENV ${pairs.join(" ")}`);
+  }
+
+  /** Set labels. */
+  label(labels: Record<string, string>): ImageTemplate {
+    const pairs = Object.entries(labels).map(
+      ([name, value]) => `${nameOf("a label", name)}=${quoted(name, value)}`,
+    );
+    return pairs.length === 0 ? this : this.with(`LABEL ${pairs.join(" ")}`);
+  }
+
+  /** The working directory, of what follows and of the image's command. */
+  workdir(path: string): ImageTemplate {
+    return this.with(`WORKDIR ${line("a directory", path)}`);
+  }
+
+  /** The user, likewise. */
+  user(name: string): ImageTemplate {
+    return this.with(`USER ${line("a user", name)}`);
+  }
+
+  /** Name a port that the image's command listens on. */
+  expose(port: number, protocol: "tcp" | "udp" = "tcp"): ImageTemplate {
+    return this.with(`EXPOSE ${port}/${protocol}`);
+  }
+
+  /** What the image runs. */
+  cmd(command: Command): ImageTemplate {
+    return this.with(`CMD ${commandOf("a command", command)}`);
+  }
+
+  /** What the image runs before its command's words. */
+  entrypoint(command: Command): ImageTemplate {
+    return this.with(`ENTRYPOINT ${commandOf("an entry point", command)}`);
+  }
+
+  /** The Dockerfile's text. */
+  toDockerfile(): string {
+    return `${this.lines.join("\n")}\n`;
+  }
+}
