@@ -5,19 +5,19 @@ _vmsan() {
   local path='' word previous='' words='' flags='' kind='' given=0 i
   for ((i = 1; i < current; i++)); do
     word=${line[i]}
-    case $previous in --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--boot-timeout|--builder|--bundle|--ca-file|--count|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--firecracker|--firecracker-version|--format|--from|--from-image|--idle-timeout|--init|--input|--kernel|--kernel-arg|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--mirror|--modules|--mount|--name|--network|--network-policy|--on-idle|--on-timeout|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--sysctl|--tail|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--volume|--workdir|-d|-e|-i|-m|-n|-o|-p|-s|-u|-v|-w) previous=''; continue ;; esac
+    case $previous in --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--author|--bandwidth|--boot-timeout|--build-arg|--builder|--bundle|--ca-file|--change|--count|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--file|--firecracker|--firecracker-version|--format|--from|--from-image|--idle-timeout|--init|--input|--kernel|--kernel-arg|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--message|--mirror|--modules|--mount|--name|--network|--network-policy|--on-idle|--on-timeout|--output|--platform|--progress|--project|--publish-port|--pull|--rootfs|--runtime|--secret|--session|--signal|--since|--size|--snapshot|--suite|--sysctl|--tag|--tail|--target|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--volume|--workdir|-a|-c|-d|-e|-f|-i|-m|-n|-o|-p|-s|-t|-u|-v|-w) previous=''; continue ;; esac
     previous=$word
     case $word in
       --) return 0 ;;
       -*) continue ;;
     esac
     case "${path:+$path }$word" in
-      'run'|'create'|'fork'|'exec'|'connect'|'list'|'ls'|'inspect'|'start'|'stop'|'remove'|'rm'|'update'|'pause'|'suspend'|'resume'|'logs'|'network'|'port-forward'|'upload'|'download'|'cp'|'ps'|'wait'|'kill'|'snapshot'|'snapshot create'|'snapshot list'|'snapshot ls'|'snapshot inspect'|'snapshot delete'|'snapshot rm'|'snapshot remove'|'snapshot prune'|'snapshot export'|'snapshot import'|'restore'|'volume'|'volume create'|'volume ls'|'volume list'|'volume inspect'|'volume rm'|'volume remove'|'volume prune'|'volume grow'|'volume export'|'volume import'|'image'|'image ls'|'image list'|'image pull'|'image push'|'image inspect'|'image history'|'image tag'|'image rm'|'image remove'|'image prune'|'image save'|'image load'|'image disk'|'login'|'logout'|'serve'|'key'|'key create'|'key list'|'key ls'|'key remove'|'key rm'|'setup'|'doctor'|'kernel'|'kernel ls'|'kernel list'|'kernel add'|'kernel use'|'kernel rm'|'kernel remove'|'daemon'|'daemon status'|'daemon start'|'daemon stop'|'daemon logs'|'completion') path="${path:+$path }$word" ;;
+      'run'|'create'|'fork'|'exec'|'connect'|'list'|'ls'|'inspect'|'start'|'stop'|'remove'|'rm'|'update'|'pause'|'suspend'|'resume'|'logs'|'network'|'port-forward'|'upload'|'download'|'cp'|'ps'|'wait'|'kill'|'snapshot'|'snapshot create'|'snapshot list'|'snapshot ls'|'snapshot inspect'|'snapshot delete'|'snapshot rm'|'snapshot remove'|'snapshot prune'|'snapshot export'|'snapshot import'|'restore'|'volume'|'volume create'|'volume ls'|'volume list'|'volume inspect'|'volume rm'|'volume remove'|'volume prune'|'volume grow'|'volume export'|'volume import'|'image'|'image ls'|'image list'|'image pull'|'image push'|'image inspect'|'image history'|'image diff'|'image tag'|'image rm'|'image remove'|'image prune'|'image save'|'image load'|'image disk'|'build'|'build prune'|'commit'|'login'|'logout'|'serve'|'key'|'key create'|'key list'|'key ls'|'key remove'|'key rm'|'setup'|'doctor'|'kernel'|'kernel ls'|'kernel list'|'kernel add'|'kernel use'|'kernel rm'|'kernel remove'|'daemon'|'daemon status'|'daemon start'|'daemon stop'|'daemon logs'|'completion') path="${path:+$path }$word" ;;
       *) given=$((given + 1)) ;;
     esac
   done
   case $path in
-    '') words='run create fork exec connect list ls inspect start stop remove rm update pause suspend resume logs network port-forward upload download cp ps wait kill snapshot restore volume image login logout serve key setup doctor kernel daemon completion' flags='--version --json --verbose --help -h' kind='' ;;
+    '') words='run create fork exec connect list ls inspect start stop remove rm update pause suspend resume logs network port-forward upload download cp ps wait kill snapshot restore volume image build commit login logout serve key setup doctor kernel daemon completion' flags='--version --json --verbose --help -h' kind='' ;;
     'run') words='' flags='--json --verbose --interactive -i --tty -t --rm --entrypoint --vcpus --memory -m --disk --disk-mode --kernel --kernel-arg --sysctl --boot-timeout --timeout --on-timeout --idle-timeout --on-idle --project --name --label --publish-port -p --network --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --volume -v --mount --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --warm --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
     'create') words='' flags='--json --verbose --from-image --runtime --rootfs --snapshot --cold --count -n --connect --silent --vcpus --memory -m --disk --disk-mode --kernel --kernel-arg --sysctl --boot-timeout --timeout --on-timeout --idle-timeout --on-idle --project --name --label --publish-port -p --network --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --volume -v --mount --driver --env -e --user -u --workdir -w --pull --platform --ca-file --init --warm --no-seccomp --no-pid-ns --no-cgroup --no-netns --help -h' kind=file ;;
     'fork') words='' flags='--json --verbose --count -n --name --label --project --timeout --env -e --publish-port --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --help -h' kind=vm ;;
@@ -59,18 +59,22 @@ _vmsan() {
     'volume grow') words='' flags='--json --verbose --help -h' kind=file ;;
     'volume export') words='' flags='--json --verbose --output -o --help -h' kind=file ;;
     'volume import') words='' flags='--json --verbose --input -i --help -h' kind=file ;;
-    'image') words='ls list pull push inspect history tag rm remove prune save load disk' flags='--json --verbose --help -h' kind='' ;;
+    'image') words='ls list pull push inspect history diff tag rm remove prune save load disk' flags='--json --verbose --help -h' kind='' ;;
     'image ls'|'image list') words='' flags='--json --verbose --help -h' kind='' ;;
     'image pull') words='' flags='--json --verbose --platform --ca-file --help -h' kind=file ;;
     'image push') words='' flags='--json --verbose --platform --ca-file --help -h' kind=file ;;
     'image inspect') words='' flags='--json --verbose --help -h' kind=file ;;
     'image history') words='' flags='--json --verbose --no-trunc --help -h' kind=file ;;
+    'image diff') words='' flags='--json --verbose --help -h' kind=vm ;;
     'image tag') words='' flags='--json --verbose --help -h' kind=file ;;
     'image rm'|'image remove') words='' flags='--json --verbose --help -h' kind=file ;;
     'image prune') words='' flags='--json --verbose --all -a --help -h' kind='' ;;
     'image save') words='' flags='--json --verbose --output -o --format --help -h' kind=file ;;
     'image load') words='' flags='--json --verbose --input -i --help -h' kind='' ;;
     'image disk') words='' flags='--json --verbose --output -o --size --builder --journal --platform --ca-file --help -h' kind=file ;;
+    'build') words='prune' flags='--json --verbose --tag -t --file -f --build-arg --label --target --platform --secret --no-cache --pull --progress --output -o --network --ca-file --network-policy --allowed-domain --allowed-cidr --denied-cidr --allowed-port --allow-host-port --allow-icmp --allow-udp --bandwidth --help -h' kind=file ;;
+    'build prune') words='' flags='--json --verbose --help -h' kind='' ;;
+    'commit') words='' flags='--json --verbose --change -c --message -m --author -a --help -h' kind=vm ;;
     'login') words='' flags='--json --verbose --username -u --password-stdin --ca-file --help -h' kind=file ;;
     'logout') words='' flags='--json --verbose --help -h' kind=file ;;
     'serve') words='' flags='--json --verbose --listen --tls-cert --tls-key --behind-proxy --driver --domain --help -h' kind='' ;;
@@ -100,7 +104,9 @@ _vmsan() {
     --pull) words='missing always never' kind='' ;;
     --format) words='oci-archive docker-archive' kind='' ;;
     --builder) words='direct mke2fs' kind='' ;;
-    --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--bandwidth|--boot-timeout|--builder|--bundle|--ca-file|--count|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--firecracker|--firecracker-version|--format|--from|--from-image|--idle-timeout|--init|--input|--kernel|--kernel-arg|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--mirror|--modules|--mount|--name|--network|--network-policy|--on-idle|--on-timeout|--output|--platform|--project|--publish-port|--pull|--rootfs|--runtime|--session|--signal|--since|--size|--snapshot|--suite|--sysctl|--tail|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--volume|--workdir|-d|-e|-i|-m|-n|-o|-p|-s|-u|-v|-w) words='' flags='' kind=file ;;
+    --progress) words='auto plain json' kind='' ;;
+    --network) words='default none' kind='' ;;
+    --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--author|--bandwidth|--boot-timeout|--build-arg|--builder|--bundle|--ca-file|--change|--count|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--file|--firecracker|--firecracker-version|--format|--from|--from-image|--idle-timeout|--init|--input|--kernel|--kernel-arg|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--message|--mirror|--modules|--mount|--name|--network|--network-policy|--on-idle|--on-timeout|--output|--platform|--progress|--project|--publish-port|--pull|--rootfs|--runtime|--secret|--session|--signal|--since|--size|--snapshot|--suite|--sysctl|--tag|--tail|--target|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--volume|--workdir|-a|-c|-d|-e|-f|-i|-m|-n|-o|-p|-s|-t|-u|-v|-w) words='' flags='' kind=file ;;
     *) if [ "$given" -gt 0 ] && [ "$kind" = vm ]; then kind=file; fi ;;
   esac
   if [[ $cur == -* ]]; then
