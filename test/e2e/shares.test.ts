@@ -8,6 +8,7 @@ import {
   readdir,
   rename,
   rm,
+  stat,
   symlink,
   writeFile,
 } from "node:fs/promises";
@@ -78,6 +79,17 @@ test("a share does what the host's file system does, but for devices and others'
   );
   expect(await guest("/fixed/probe", "fsx", "/work", "1", "30")).toBe("fsx 1: 30 operations\n");
 }, 600_000);
+
+test("the VM's user is whoever runs vmsan", async () => {
+  const open = join(place.work, "open");
+  await writeFile(join(open, "mine"), "1", { mode: 0o600 });
+  const script =
+    "cat /work/mine && echo 2 >/work/theirs && stat -c %U /work/mine /work/theirs && id -un";
+  const { stdout, stderr } = await box.vm.exec(["sh", "-c", script]);
+  const [first, second, user] = stdout.toString().slice(1).trim().split("\n");
+  expect([first, second, stderr.toString()]).toEqual([user, user, ""]);
+  expect((await stat(join(open, "theirs"))).uid).toBe(process.getuid?.());
+});
 
 test("a share that is only read can be read", async () => {
   expect(await guest("cat", "/fixed/note")).toBe("from the host\n");

@@ -117,24 +117,20 @@ func timeOf(valid, set, now uint32, sec uint64, nsec uint32) syscall.Timespec {
 
 // chown gives an object to another owner, which takes root on the host.
 func (s *Share) chown(fd int, n *node, valid, uid, gid uint32) error {
-	u, g := -1, -1
-	if s.squash {
-		var st syscall.Stat_t
-		if err := syscall.Fstat(fd, &st); err != nil {
-			return err
-		}
-		// Nothing changes: as permitted as it is on the host.
-		now := s.attr(&st)
-		if valid&fuse.AttrUID != 0 && uid != now.UID || valid&fuse.AttrGID != 0 && gid != now.GID {
-			return syscall.EPERM
-		}
-	} else {
-		if valid&fuse.AttrUID != 0 {
-			u = int(uid)
-		}
-		if valid&fuse.AttrGID != 0 {
-			g = int(gid)
-		}
+	var st syscall.Stat_t
+	if err := syscall.Fstat(fd, &st); err != nil {
+		return err
+	}
+	now := s.attr(&st)
+	u, g := -1, -1 // what is the guest's already stays as it is
+	if valid&fuse.AttrUID != 0 && uid != now.UID {
+		u = int(uid)
+	}
+	if valid&fuse.AttrGID != 0 && gid != now.GID {
+		g = int(gid)
+	}
+	if s.squash && (u >= 0 || g >= 0) {
+		return syscall.EPERM
 	}
 	return syscall.Fchownat(fd, "", u, g, atEmptyPath)
 }

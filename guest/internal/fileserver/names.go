@@ -97,11 +97,12 @@ func (s *Share) made(n *node, dir int, name string, r *fuse.Request, mode uint32
 // bestow sets owner and mode of what was just made, and looks at it.
 func (s *Share) bestow(fd, dir int, r *fuse.Request, mode uint32, st *syscall.Stat_t) error {
 	if !s.squash {
-		uid, gid := int(r.UID), int(r.GID)
 		var of syscall.Stat_t
 		if err := syscall.Fstat(dir, &of); err != nil {
 			return err
 		}
+		own := s.owner.Load()
+		uid, gid := int(givenID(r.UID, of.Uid, own.uid)), int(givenID(r.GID, of.Gid, own.gid))
 		if of.Mode&syscall.S_ISGID != 0 {
 			gid = -1 // the directory's, which the kernel has seen to
 		}

@@ -44,7 +44,8 @@ type Share struct {
 	root     key
 	uid, gid uint32 // this process's
 	// squash: this process may give nothing away. Its files belong to the guest's owner, all
-	// others to nobody. As root numbers are the same on both sides.
+	// others to nobody. As root numbers are the same on both sides, but that what belongs to
+	// root belongs to the guest's owner: whoever runs vmsan is that one in the guest.
 	squash bool
 	owner  atomic.Pointer[owner]
 
@@ -146,18 +147,31 @@ func (s *Share) inode(k key) uint64 {
 	return k.ino ^ (k.dev*0x9e3779b97f4a7c15)<<20 | 1<<63
 }
 
-func (s *Share) attr(st *syscall.Stat_t) fuse.Attr {
-	uid, gid := st.Uid, st.Gid
-	if s.squash {
-		own := s.owner.Load()
-		uid, gid = nobody, nobody
-		if st.Uid == s.uid {
-			uid = own.uid
-		}
-		if st.Gid == s.gid {
-			gid = own.gid
-		}
+// shownID is the guest's number for one of the host's: own is this process's, which is the
+// guest's owner there.
+func (s *Share) shownID(id, own, owner uint32) uint32 {
+	switch {
+	case id == own:
+		return owner
+	case s.squash:
+		return nobody
 	}
+	return id
+}
+
+// givenID is the host's number, as root, for what a user of the guest makes in a directory that
+// belongs to dir. What the guest's owner makes is the directory's owner's, if that is
+// root or has the same number.
+func givenID(id, dir, owner uint32) uint32 {
+	if id != owner || dir == owner {
+		return id
+	}
+	return 0
+}
+
+func (s *Share) attr(st *syscall.Stat_t) fuse.Attr {
+	own := s.owner.Load()
+	uid, gid := s.shownID(st.Uid, s.uid, own.uid), s.shownID(st.Gid, s.gid, own.gid)
 	at := func(t syscall.Timespec) fuse.Time { return fuse.Time{Sec: t.Sec, Nsec: uint32(t.Nsec)} }
 	return fuse.Attr{
 		Ino: s.inode(keyOf(st)), Size: uint64(st.Size), Blocks: uint64(st.Blocks),
