@@ -59,7 +59,10 @@ export class Volumes {
     return await this.daemon.call<VolumePrune>("POST", "/v1/volumes/prune", { body: {} });
   }
 
-  /** Make a volume larger that no VM holds. @throws ERR_VOLUME_IN_USE, ERR_VOLUME_SIZE, ERR_DISK_GROW */
+  /**
+   * Make a volume larger that nobody holds, or that a running VM writes to.
+   * @throws ERR_VOLUME_IN_USE, ERR_VOLUME_SIZE, ERR_DISK_GROW, ERR_DRIVER_UNSUPPORTED
+   */
   async grow(name: string, size: number | string): Promise<VolumeView> {
     const body = { sizeBytes: parseDiskSize(size) };
     return await this.daemon.call<VolumeView>("POST", volumePath(name, "/grow"), { body });

@@ -28,7 +28,7 @@ export function volumeRoutes(app: Hono, volumes: Volumes): void {
 
   app.post("/v1/volumes/:name/grow", async (c) => {
     const { sizeBytes } = validate(growVolumeSchema, await jsonBody(c), "new size of a volume");
-    return c.json(await volumes.grow(c.req.param("name"), sizeBytes));
+    return c.json(await volumes.grow(c.req.param("name"), sizeBytes, c.req.raw.signal));
   });
 
   app.get("/v1/volumes/:name/archive", async (c) => {

@@ -35,7 +35,11 @@ export async function updateVm(
     if (diskSizeBytes !== undefined && diskSizeBytes !== record.diskSizeBytes) {
       if (diskSizeBytes < record.diskSizeBytes) throw shrinks(record.diskSizeBytes, diskSizeBytes);
       if (stopped) await growStopped(entry, ref, diskSizeBytes);
-      else await growRunning(sandboxes, entry, ref, diskSizeBytes, work.signal);
+      else {
+        const what = `the disk of ${ref}`;
+        const disk = { index: ownDisk(entry), what };
+        await growRunning(sandboxes, entry, disk, diskSizeBytes, work.signal);
+      }
       record.diskSizeBytes = diskSizeBytes;
     }
     if (memMib !== undefined) record.spec.memMib = memMib;
@@ -76,29 +80,34 @@ async function growStopped(entry: Entry, ref: string, sizeBytes: number): Promis
   await growDisk(disk.path, sizeBytes);
 }
 
-/** The disk of a running VM: the device, then the file system in the guest. */
-async function growRunning(
+/**
+ * A disk of a running VM: the device, then the file system in the guest.
+ * @param disk which one, in words too, and where a volume is mounted
+ * @throws ERR_VM_NOT_STOPPED, ERR_DRIVER_UNSUPPORTED
+ */
+export async function growRunning(
   sandboxes: Sandboxes,
-  entry: Entry,
-  ref: string,
+  { record, guest }: Entry,
+  disk: { index: number; what: string; target?: string },
   sizeBytes: number,
   signal: AbortSignal,
 ): Promise<void> {
-  const { record, guest } = entry;
+  const { index, what, target } = disk;
+  const ref = record.name ?? record.id;
   if (guest === undefined || record.status !== "running") {
-    throw notStopped(`Cannot grow the disk of ${ref}`, record, `Let it go on: vmsan resume ${ref}`);
+    throw notStopped(`Cannot grow ${what}`, record, `Let it go on: vmsan resume ${ref}`);
   }
   if (!sandboxes.stages.driver(record.driver).capabilities.diskGrowth) {
     throw new VmsanError({
       code: "ERR_DRIVER_UNSUPPORTED",
-      message: `Cannot grow the disk of ${ref} while it runs`,
+      message: `Cannot grow ${what} while ${ref} runs`,
       why: `The driver ${record.driver} does that only while the VM is stopped.`,
       fix: `Stop it first: vmsan stop ${ref}`,
     });
   }
-  await guest.running.growDisk(ownDisk(entry), sizeBytes);
+  await guest.running.growDisk(index, sizeBytes);
   await guest.channel.request("POST", "/v1/grow", {
-    body: { sizeBytes },
+    body: { sizeBytes, ...(target === undefined ? {} : { target }) },
     signal,
     idempotent: true,
   });

@@ -5,6 +5,7 @@ import type { VolumeStore } from "../volumes/store.ts";
 import { Mutex } from "./mutex.ts";
 import { volumeHolders, volumeInUse, volumeUsers } from "./records/volume-users.ts";
 import type { Sandboxes } from "./sandboxes.ts";
+import { growRunning } from "./update.ts";
 
 /** The volumes' public face; the daemon serves exactly this. */
 export class Volumes {
@@ -78,12 +79,39 @@ export class Volumes {
     });
   }
 
-  /** Make a volume larger that no VM holds. @throws ERR_VOLUME_IN_USE, ERR_VOLUME_SIZE */
-  async grow(name: string, sizeBytes: number): Promise<VolumeView> {
+  /**
+   * Make a volume larger: one that nobody holds, or that a running VM writes to whose driver can.
+   * @throws ERR_VOLUME_IN_USE, ERR_VOLUME_SIZE, ERR_DRIVER_UNSUPPORTED
+   */
+  async grow(name: string, sizeBytes: number, signal: AbortSignal): Promise<VolumeView> {
     return await this.turn.run(async () => {
-      this.requireNotHeld(name, `Cannot grow the volume ${name}`, true);
-      await this.store.grow(name, sizeBytes);
+      const { records, written } = volumeHolders(this.sandboxes.entries.values(), name);
+      const [writer] = records;
+      if (written && writer !== undefined) {
+        await this.store.checkGrowth(name, sizeBytes);
+        await this.growWritten(name, writer.id, sizeBytes, signal);
+      } else {
+        this.requireNotHeld(name, `Cannot grow the volume ${name}`, true);
+        await this.store.grow(name, sizeBytes);
+      }
       return await this.get(name);
+    });
+  }
+
+  /** Make a volume larger in the VM that writes to it. */
+  private async growWritten(
+    name: string,
+    id: string,
+    sizeBytes: number,
+    signal: AbortSignal,
+  ): Promise<void> {
+    await this.sandboxes.exclusively(id, async (entry) => {
+      const { spec, mounts } = entry.record;
+      const index = spec.disks.findIndex(({ volume }) => volume?.name === name);
+      const mount = mounts?.find((each) => each.kind === "volume" && each.name === name);
+      const target = mount?.target ?? "";
+      const disk = { index, what: `the volume ${name}`, target };
+      await growRunning(this.sandboxes, entry, disk, sizeBytes, signal);
     });
   }
 

@@ -159,13 +159,18 @@ const snapshotSchema = z.strictObject({
 });
 
 /** The body of `POST /v1/vms/ID/update`. */
+export const updateSchema = z
+  .strictObject({
+    diskSizeBytes: createSchema.shape.diskSizeBytes,
+    memMib: createSchema.shape.memMib,
+    vcpus: createSchema.shape.vcpus,
+  })
+  .partial()
+  .refine((sizes) => Object.keys(sizes).length > 0, "says nothing to change");
+
+/** Another size for a VM. */
 export function parseUpdateRequest(body: unknown): UpdateRequest {
-  const { diskSizeBytes, memMib, vcpus } = createSchema.shape;
-  const schema = z
-    .strictObject({ diskSizeBytes, memMib, vcpus })
-    .partial()
-    .refine((sizes) => Object.keys(sizes).length > 0, "says nothing to change");
-  return withoutUndefined(validate(schema, body, "new size of a VM")) as UpdateRequest;
+  return withoutUndefined(validate(updateSchema, body, "new size of a VM")) as UpdateRequest;
 }
 
 const volumeBytes = createSchema.shape.diskSizeBytes;

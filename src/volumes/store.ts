@@ -232,8 +232,8 @@ export class VolumeStore {
     });
   }
 
-  /** Make the disk of a volume that nobody uses larger. @throws ERR_VOLUME_SIZE, ERR_DISK_GROW */
-  async grow(name: string, sizeBytes: number): Promise<void> {
+  /** Volumes only grow. @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_SIZE */
+  async checkGrowth(name: string, sizeBytes: number): Promise<void> {
     await this.get(name);
     const has = (await this.sizes(name)).sizeBytes;
     if (sizeBytes < has) {
@@ -244,7 +244,12 @@ export class VolumeStore {
         fix: "Ask for more, or make a new volume and copy.",
       });
     }
-    if (sizeBytes === has) return;
+  }
+
+  /** Make the disk of a volume that nobody uses larger. @throws ERR_VOLUME_SIZE, ERR_DISK_GROW */
+  async grow(name: string, sizeBytes: number): Promise<void> {
+    await this.checkGrowth(name, sizeBytes);
+    if (sizeBytes === (await this.sizes(name)).sizeBytes) return;
     this.requireIdle(name, `Cannot grow the volume ${name}`);
     this.busy.set(name, "grown");
     try {

@@ -104,6 +104,11 @@ test("the disk grows while the VM runs; memory and processors do not, and say so
   await one.vm.update({ disk: 12 });
   expect(await sh(big)).toBe("1\n");
   expect(one.vm.view.diskSizeBytes).toBe(12 * 2 ** 30);
+  await made.vmsan.volumes.grow("plain", 12);
+  expect(await sh(big.replace("/own/place", "/plain"))).toBe("1\n");
+  await expect(made.vmsan.volumes.grow("plain", 11)).rejects.toMatchObject({
+    code: "ERR_VOLUME_SIZE",
+  });
   await expect(one.vm.update({ memory: 256 })).rejects.toMatchObject({
     code: "ERR_VM_NOT_STOPPED",
   });

@@ -10,7 +10,7 @@ import { jsonBody, streamedReply } from "../../http/reply.ts";
 import type { VmView } from "../../model/api.ts";
 import { VmsanError } from "../../model/errors.ts";
 import { vmPath } from "../../client/paths.ts";
-import { validate, withoutUndefined } from "../../schema/api.ts";
+import { parseUpdateRequest, updateSchema, validate, withoutUndefined } from "../../schema/api.ts";
 import { packageVersion } from "../../util/package.ts";
 import { sees } from "../access/gate.ts";
 import type { Caller } from "../access/gate.ts";
@@ -203,6 +203,25 @@ export const routes: readonly Route[] = [
       const { graceMs } = validate(stopSchema, await jsonBody(context.c), "request to stop a VM");
       await vm.stop(graceMs);
       return context.c.body(null, 204);
+    },
+  },
+  {
+    method: "POST",
+    path: "/v1/vms/:vm/update",
+    summary: "Change the size of a VM: the disk also while it runs",
+    // A key's limits are looked at when a VM is made.
+    admin: true,
+    body: updateSchema,
+    answers: "json",
+    run: async (context) => {
+      const { diskSizeBytes, memMib, vcpus } = parseUpdateRequest(await jsonBody(context.c));
+      const vm = await vmOf(context);
+      await vm.update({
+        ...(diskSizeBytes === undefined ? {} : { disk: diskSizeBytes / 2 ** 30 }),
+        ...(memMib === undefined ? {} : { memory: memMib }),
+        ...(vcpus === undefined ? {} : { vcpus }),
+      });
+      return context.c.json(vm.view);
     },
   },
   {

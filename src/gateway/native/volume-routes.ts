@@ -81,7 +81,7 @@ export const volumeRoutes: readonly Route[] = [
   {
     method: "POST",
     path: "/v1/volumes/:name/grow",
-    summary: "Make a volume larger that no running VM mounts",
+    summary: "Make a volume larger",
     admin: true,
     body: growVolumeSchema,
     answers: "json",

@@ -72,7 +72,10 @@ function pruneCommand(): Command {
 
 /** `volume grow`. */
 function growCommand(): Command {
-  const target = command("grow <name> <size>", "make a volume larger that no running VM mounts");
+  const target = command(
+    "grow <name> <size>",
+    "make a volume larger; with QEMU also while a VM writes to it",
+  );
   return runs(target, async (context, name: string, size: string) => {
     const volume = await (await context.vmsan()).volumes.grow(name, size);
     context.output.result(volume, volume.name);
