@@ -40,8 +40,8 @@ export function guestName(id: string): string {
   return option("guest", `vmsan-${id}`);
 }
 
-/** Most disks of one VM: virtio-mmio places on `microvm` without a second interrupt controller. */
-const maxDisks = 8;
+/** Most disks of one VM: of the 24 virtio-mmio places on `microvm` the card, channel, randomness and balloon take four. */
+const maxDisks = 20;
 
 /** Bytes of translated code that software emulation keeps, MiB: smaller is denser, 8 thrashes. */
 export function translationBufferMib(memMib: number): number {
