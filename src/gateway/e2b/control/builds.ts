@@ -75,14 +75,18 @@ export class Builds {
   }
 
   /** How a build stands. @param offset lines that the client has */
-  status(template: KnownTemplate, buildId: string, offset: number): object {
-    const build = template.builds.find(({ id }) => id === buildId);
+  async status(templateId: string, buildId: string, offset: number): Promise<object> {
+    // Looked at first: a build that ends writes down how before it stops to run.
+    const runs = this.running.has(buildId);
+    const { templates } = await this.context.store.load();
+    const template = templates.find(({ id }) => id === templateId);
+    const build = template?.builds.find(({ id }) => id === buildId);
     if (build === undefined) throw new E2bError("not_found", `build '${buildId}' not found`);
     const entries = (this.lines.get(buildId) ?? []).slice(offset, offset + PAGE);
-    const lost = build.status === "building" && !this.running.has(buildId);
+    const lost = build.status === "building" && !runs;
     const reason = lost ? { message: "the gateway was started anew meanwhile" } : build.reason;
     return {
-      templateID: template.id,
+      templateID: templateId,
       buildID: buildId,
       status: lost ? "error" : build.status,
       logs: entries.map(({ message }) => message),

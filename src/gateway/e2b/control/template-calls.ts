@@ -132,7 +132,7 @@ export async function templateCall(
     }
     case "GET builds status": {
       const offset = Math.max(0, Number(call.query.get("logsOffset") ?? 0) || 0);
-      return { status: 200, body: builds.status(template, which, offset) };
+      return { status: 200, body: await builds.status(template.id, which, offset) };
     }
     case "GET tags": {
       const list = Object.entries(template.tags).map(([tag, meaning]) => ({ tag, ...meaning }));
