@@ -65,32 +65,35 @@ try {
     else if (filters.length === 0 || filters.some((filter) => name.includes(filter)))
       chosen.push(name);
   }
-  const report = join(scratch, "report");
-  await run(await suite.command(root, scratch, report, chosen), {
-    E2B_API_URL: gateway.url,
-    E2B_SANDBOX_URL: gateway.url,
-    E2B_API_KEY: `e2b_${text}`,
-    ...local.env,
-  });
-  const content = await readFile(report, "utf8");
-  const now =
-    language === "js"
-      ? readVitest(content, (path) => relative(tests, path))
-      : readJunit(content, chosen);
   await mkdir(kept, { recursive: true });
   const file = join(kept, `${language}.json`);
-  const before = await readFile(file, "utf8").then(
-    (known) => (JSON.parse(known) as { files: object }).files,
-    () => ({}),
-  );
   const version = await suite.version(source);
-  for (const result of Object.values(now)) result.fake = fake;
-  const files = { ...before, ...now };
-  await writeFile(file, `${JSON.stringify({ version, left, files }, null, 2)}\n`);
-  await writePage(join(root, "docs/e2b-compat.md"), kept);
-  for (const [name, { passed, failed }] of Object.entries(now)) {
-    console.log(`${name}: ${passed.length} passed, ${failed.length} failed`);
-    for (const { test, message } of failed) console.log(`  ${test}: ${message}`);
+  // One after the other: what is interrupted keeps the results of the files before.
+  for (const name of chosen) {
+    const report = join(scratch, "report");
+    await run(await suite.command(root, scratch, report, [name]), {
+      E2B_API_URL: gateway.url,
+      E2B_SANDBOX_URL: gateway.url,
+      E2B_API_KEY: `e2b_${text}`,
+      ...local.env,
+    });
+    const content = await readFile(report, "utf8");
+    const now =
+      language === "js"
+        ? readVitest(content, (path) => relative(tests, path))
+        : readJunit(content, [name]);
+    const before = await readFile(file, "utf8").then(
+      (known) => (JSON.parse(known) as { files: object }).files,
+      () => ({}),
+    );
+    for (const result of Object.values(now)) result.fake = fake;
+    const files = { ...before, ...now };
+    await writeFile(file, `${JSON.stringify({ version, all, left, files }, null, 2)}\n`);
+    await writePage(join(root, "docs/e2b-compat.md"), kept);
+    for (const [of, { passed, failed }] of Object.entries(now)) {
+      console.log(`${of}: ${passed.length} passed, ${failed.length} failed`);
+      for (const { test, message } of failed) console.log(`  ${test}: ${message}`);
+    }
   }
 } finally {
   await keys.remove(key.id);
