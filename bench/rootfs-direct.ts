@@ -1,6 +1,7 @@
 /** One build with the direct builder, for bench/rootfs.ts: prints seconds, memory and bytes written. */
 import { readFileSync } from "node:fs";
 import type { LayerBlob } from "../src/model/image.ts";
+import { peakBytes } from "../src/util/peak-memory.ts";
 import { childrenCpu } from "./lib/measure.ts";
 import { directBuilder } from "../src/rootfs/direct.ts";
 
@@ -16,7 +17,7 @@ const summary = await directBuilder.build(
 const seconds = (performance.now() - started) / 1000;
 // With what children that have ended wrote.
 const written = Number(/^wchar: (\d+)$/m.exec(readFileSync("/proc/self/io", "utf8"))?.[1]);
-const { maxRSS, userCPUTime, systemCPUTime } = process.resourceUsage();
+const { userCPUTime, systemCPUTime } = process.resourceUsage();
 console.log(
   JSON.stringify({
     seconds,
@@ -25,7 +26,7 @@ console.log(
     dataMb: summary.dataBytes / 1e6,
     writtenMb: written / 1e6,
     builderPeakMb: (summary.peakBytes ?? 0) / 2 ** 20,
-    askerPeakMb: maxRSS / 1024,
+    askerPeakMb: peakBytes() / 2 ** 20,
     cpuSeconds: (userCPUTime + systemCPUTime) / 1e6 + childrenCpu() / 1000,
   }),
 );

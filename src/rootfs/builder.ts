@@ -7,6 +7,7 @@ import { writeFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { startReaders, workerUrl } from "../layers/layers.ts";
 import { asVmsanError } from "../model/errors.ts";
+import { peakBytes } from "../util/peak-memory.ts";
 import type { BuildAnswer, ProcessMessage, ProcessOrder, ThreadOrder } from "./protocol.ts";
 
 /** How often progress is told, in milliseconds. */
@@ -53,8 +54,7 @@ async function build({ layers, streams, ...request }: ProcessOrder): Promise<Bui
         worker.on("error", reject);
       }),
     ]);
-    // In KiB, as getrusage(2) has it.
-    if (answer.kind === "done") answer.result.peakBytes = process.resourceUsage().maxRSS * 1024;
+    if (answer.kind === "done") answer.result.peakBytes = peakBytes();
     return answer;
   } catch (error) {
     const action = `Cannot build the disk image ${request.output}`;
