@@ -9,10 +9,12 @@ import { makeImage, noise, tarOf, writeLayout } from "../../test/registry/fixtur
 import type { ProgressEvent } from "../model/progress.ts";
 import { openStore, resolveImage, takeLease } from "../oci/images.ts";
 import type { ContentStore, Lease } from "../oci/images.ts";
+import { setName } from "../oci/store/names.ts";
 import { digestOf } from "../oci/store/store.ts";
 import type { Host } from "../sandbox/host.ts";
 import { hostsIn, registriesConf } from "./hosts.ts";
 import { Imports } from "./imports.ts";
+import { findBuilt } from "./known.ts";
 import { BuildOutput } from "./output.ts";
 import { BuildRegistry } from "./registry.ts";
 import { Results } from "./results.ts";
@@ -164,6 +166,21 @@ describe("the registry of a build", () => {
     const missing = await call("GET", `/v2/${id}/h0/nothing/manifests/1`);
     expect(missing.status).toBe(403);
     expect(missing.bytes.toString()).toContain("not there");
+  });
+
+  test("an image that the store has is known by its configuration, if it is whole", async () => {
+    const built = makeImage({ layers: [tarOf("k", noise(20_000, 3))] });
+    for (const { bytes } of [built.manifest, built.config]) await store.putBytes(bytes);
+    const { digest, size, mediaType } = built.manifest;
+    const platform = { os: "linux", architecture: "amd64" };
+    const named = { digest: digest as `sha256:${string}`, size, mediaType, platform };
+    await setName(store, { name: "known.test/k:1", ...named });
+    const id = built.config.digest;
+    expect(await findBuilt(store, lease, id)).toBeUndefined();
+    for (const { bytes } of built.layers) await store.putBytes(bytes);
+    expect(await findBuilt(store, lease, id)).toMatchObject({ digest, size });
+    expect(await findBuilt(store, lease, id.slice(7))).toMatchObject({ digest });
+    expect(await findBuilt(store, lease, "nothing")).toBeUndefined();
   });
 
   test("a result is taken blob by blob, verified, and complete or not at all", async () => {

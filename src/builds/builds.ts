@@ -14,6 +14,7 @@ import { GUEST_DIR, GUEST_SECRETS } from "./builder.ts";
 import type { Builder } from "./builder.ts";
 import { hostsIn, registriesConf, resultName } from "./hosts.ts";
 import { Imports } from "./imports.ts";
+import { findBuilt } from "./known.ts";
 import { BuildOutput } from "./output.ts";
 import { RESULT } from "./registry.ts";
 import { Results } from "./results.ts";
@@ -135,6 +136,8 @@ export class Builds {
       ended = true;
       if (exitCode !== 0) throw imports.failure ?? failed(output, exitCode);
       const iid = (await builder.must(vm, ["cat", places.iid], work.signal)).trim();
+      const known = await findBuilt(store, lease, iid);
+      if (known !== undefined) return await this.#name(known, names, work);
       work.progress({ phase: "build", message: "taking the result over" });
       const quiet = new BuildOutput(() => undefined);
       const to = resultName(builder.address, id);
