@@ -17,6 +17,7 @@ export default defineConfig({
           include: ["test/e2e/**/*.test.ts"],
           globalSetup: ["test/e2e/global-setup.ts"],
           // Tests say themselves when a template may be made behind their backs.
+          env: { VMSAN_WARM: "off" },
           testTimeout: 240_000,
           hookTimeout: 240_000,
           // Two cores emulate the guests: one file at a time keeps boots inside their bounds.
@@ -27,6 +28,7 @@ export default defineConfig({
         test: {
           name: "install",
           include: ["test/install/**/*.test.ts"],
+          env: { VMSAN_WARM: "off" },
           testTimeout: 240_000,
           hookTimeout: 240_000,
           fileParallelism: false,

@@ -2,7 +2,7 @@
  * bench/snapshot: warm starts against cold ones, clones against what QEMU itself needs, and how long a
  * VM stands still, taking turns in one run.
  *
- *     node bench/snapshot.ts [--rounds N] [--clones N]
+ *     node bench/snapshot.ts [--rounds N] [--clones N] [--only starts|reply|pauses|clones]
  *
  * Prints a JSON line a figure: medians of both sides and their ratio. CPU is user and system time of
  * the command, its daemon and the VMM, read from /proc and from the command's own usage.
@@ -13,14 +13,19 @@ import { loadavg, tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
+import { Vmsan } from "../src/client/vmsan.ts";
+import { bareRestore } from "./lib/bare-restore.ts";
 
 const { values } = parseArgs({
   options: {
     rounds: { type: "string", default: "5" },
     clones: { type: "string", default: "30" },
+    only: { type: "string" },
   },
 });
 const rounds = Number(values.rounds);
+/** Whether a part is to be run. */
+const wants = (part: string): boolean => values.only === undefined || values.only === part;
 const root = resolve(import.meta.dirname, "..");
 const bin = join(root, "bin/vmsan");
 const prepared = process.env["VMSAN_DIR"] ?? join(root, ".cache/vmsan");
@@ -139,6 +144,34 @@ function pauses(id: string): void {
   report("pause of 100 MiB of fresh data, ms", { ...figures, ratio: figures.pause / figures.copy });
 }
 
+/** A clone's first reply, against QEMU alone; the snapshot is of a VM without a card. */
+async function firstReply(): Promise<void> {
+  const { out: id } = call(["create", "--memory", "256", "--network", "none", "--no-warm"]);
+  const made = call(["snapshot", "create", id, "--json"]);
+  const { snapshotId } = JSON.parse(made.out) as { snapshotId: string };
+  const vmsan = new Vmsan({ dir });
+  const seen: Record<"clone" | "load" | "qemu" | "loaded", number[]> = {
+    clone: [],
+    load: [],
+    qemu: [],
+    loaded: [],
+  };
+  for (let round = 0; round < rounds; round += 1) {
+    const bare = await bareRestore(join(dir, "snapshots", snapshotId));
+    seen.qemu.push(bare.answered);
+    seen.loaded.push(bare.loaded);
+    const from = performance.now();
+    const vm = await vmsan.create({ snapshot: snapshotId });
+    seen.clone.push(performance.now() - from);
+    seen.load.push(vm.view.timings["load"] ?? Number.NaN);
+    await vm.remove();
+  }
+  const [clone, qemu] = [median(seen.clone), median(seen.qemu)];
+  const loads = { load: median(seen.load), qemuLoad: median(seen.loaded) };
+  report("clone to first reply, ms", { clone, qemu, ratio: clone / qemu, ...loads });
+  call(["rm", "-f", id]);
+}
+
 /** Many clones at once, and the memory that an idle one takes. */
 async function clones(id: string): Promise<void> {
   const count = Number(values.clones);
@@ -151,15 +184,18 @@ async function clones(id: string): Promise<void> {
 }
 
 try {
-  for (const name of ["kernels", "runtimes", "initramfs", "probes"]) {
+  for (const name of ["kernels", "runtimes", "initramfs", "probes", "images", "rootfs"]) {
     mkdirSync(join(prepared, name), { recursive: true });
     symlinkSync(join(prepared, name), join(dir, name));
   }
-  await starts();
-  const { out: id } = call(["create", "--memory", "512"]);
-  pauses(id);
-  await clones(id);
-  call(["rm", "-f", id]);
+  if (wants("starts")) await starts();
+  if (wants("reply")) await firstReply();
+  if (wants("pauses") || wants("clones")) {
+    const { out: id } = call(["create", "--memory", "512", "--no-warm"]);
+    if (wants("pauses")) pauses(id);
+    if (wants("clones")) await clones(id);
+    call(["rm", "-f", id]);
+  }
 } finally {
   spawn(bin, ["daemon", "stop"], { env, stdio: "ignore" }).on("close", () => {
     rmSync(dir, { recursive: true, force: true });

@@ -112,6 +112,7 @@ export function addCreateFlags(target: Command): Command {
     .option("--ca-file <path>", "certificates of registries' authorities besides the system's")
     .option("--init [path]", "boot the image's own init (default path: /sbin/init)")
     .option("--warm", "start from a template of the image where there is one, and make one")
+    .option("--no-warm", "boot, and make no template")
     .option("--no-seccomp", "leave the VMM's seccomp filter off")
     .option("--no-pid-ns", "leave the VMM in this PID namespace")
     .option("--no-cgroup", "leave the VMM out of a cgroup of its own")

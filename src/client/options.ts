@@ -90,7 +90,7 @@ export interface CreateOptions extends NetworkOptions {
   sysctls?: string[];
   /** Longest boot, as `timeout`; default what the host needs. */
   bootTimeout?: number | string;
-  /** May start from a template of its image, and have one made; default whether VMSAN_WARM is `on`. */
+  /** May start from a template of its image, and have one made; default: see docs/snapshots.md. */
   warm?: boolean;
   /** Remove the VM as soon as this process lets go of it. */
   ephemeral?: boolean;
@@ -206,11 +206,18 @@ export function isolationOf(
   };
 }
 
+/** What VMSAN_WARM says of warm starts: `on`, anything else for off; undefined: nothing. */
+function warmSwitch(): boolean | undefined {
+  const said = process.env["VMSAN_WARM"];
+  return said === undefined || said === "" ? undefined : said === "on";
+}
+
 /** The request for these options. @throws ERR_VALIDATION_* */
 export function createRequest(options: CreateOptions): CreateRequest {
   const ports: PublishedPort[] = parsePublishedPorts(options.ports);
   const policy = policyOf(options);
   checkPortsAgainstPolicy(policy, ports);
+  const warm = options.warm ?? warmSwitch();
   const init = options.init === true ? "/sbin/init" : options.init;
   return {
     ...(options.image === undefined ? {} : { image: absoluteSource(options.image) }),
@@ -243,7 +250,7 @@ export function createRequest(options: CreateOptions): CreateRequest {
     ...(options.bootTimeout === undefined
       ? {}
       : { bootTimeoutMs: parseBootTimeout(options.bootTimeout) }),
-    warm: options.warm ?? process.env["VMSAN_WARM"] === "on",
+    ...(warm === undefined ? {} : { warm }),
     ephemeral: options.ephemeral ?? false,
   };
 }

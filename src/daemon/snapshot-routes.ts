@@ -90,6 +90,6 @@ export function snapshotRoutes(app: Hono, sandboxes: Sandboxes, snapshots: Snaps
   app.post("/v1/vms/:id/restore", async (c) => {
     const { snapshot } = validate(restoreSchema, await jsonBody(c), "request to restore a VM");
     const id = c.req.param("id");
-    return streamedReply<VmView>(c, (work) => snapshots.sleep.restore(id, snapshot, work));
+    return streamedReply<VmView>(c, (work) => snapshots.restore(id, snapshot, work));
   });
 }

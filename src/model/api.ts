@@ -94,8 +94,8 @@ export interface CreateRequest {
   sysctls: Record<string, string>;
   /** Milliseconds that each start of it may take until its agent answers. */
   bootTimeoutMs?: number;
-  /** May be a clone of a template that booted earlier, instead of booting. */
-  warm: boolean;
+  /** May be a clone of a template that booted earlier, instead of booting; absent: as the daemon sees fit. */
+  warm?: boolean;
   /** Removed as soon as the connection that made it, and every later holder, is gone. */
   ephemeral: boolean;
 }

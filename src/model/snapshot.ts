@@ -2,17 +2,7 @@
 import type { Digest, ImageConfig } from "./image.ts";
 import type { Mount } from "./mount.ts";
 import type { NetworkPolicy } from "./policy.ts";
-import type { DiskAttachment, DriverName, MachineIdentity } from "./vm.ts";
-
-/** One file of a snapshot. */
-export interface SnapshotFile {
-  /** Name in the snapshot's directory. */
-  name: string;
-  /** Apparent size in bytes. */
-  sizeBytes: number;
-  /** SHA-256, of files small enough to be read each time. */
-  sha256?: string;
-}
+import type { DiskAttachment, DriverName, MachineIdentity, StoredFile } from "./vm.ts";
 
 /** Sizes of a snapshot in bytes. */
 export interface SnapshotSizes {
@@ -63,7 +53,19 @@ export interface SnapshotRecord {
   defaults: { env: string[]; user?: string; workdir?: string };
   policy: NetworkPolicy;
   /** Everything in its directory but this document. */
-  files: SnapshotFile[];
+  files: StoredFile[];
   /** Milliseconds that the VM stood still for it. */
   pauseMs: number;
+}
+
+/** A VM that has booted and in which nothing has run yet: what is kept with its files. */
+export interface Template {
+  /** The VM's own disk; `path` is a name in the template's directory. */
+  disk: DiskAttachment;
+  files: StoredFile[];
+  /** Files elsewhere without which it is of no use. */
+  needs: string[];
+  machine: MachineIdentity;
+  /** What it is made for, but for what may change under it: one template for each. */
+  slot: string;
 }

@@ -103,6 +103,8 @@ export interface VmSpec {
   /** There is a port for a file server, since directories of the host are shared. */
   shares?: boolean;
   isolation: Isolation;
+  /** Let others have the processors first, where the driver can. */
+  background?: boolean;
 }
 
 /** Who a VM runs as and in which boxes, as it really is. */
@@ -120,6 +122,16 @@ export interface IsolationReport {
 
 /** Milliseconds by phase of the last start. */
 export type Timings = Record<string, number>;
+
+/** A file that is looked at before it is trusted. */
+export interface StoredFile {
+  /** Name in its directory. */
+  name: string;
+  /** Apparent size in bytes. */
+  sizeBytes: number;
+  /** SHA-256, of files small enough to be read each time. */
+  sha256?: string;
+}
 
 /** What is stored for each VM, one JSON document a VM. */
 export interface VmRecord {
@@ -181,9 +193,12 @@ export interface VmRecord {
    * and perhaps its processors halted. The next daemon lets it go on.
    */
   held?: boolean;
-  /** While it sleeps: since when, and what its memory files depend on. */
+  /** While it sleeps, and until it has been mended: where its memory is, and what that depends on. */
   suspended?: {
     at: string;
+    /** Name of the directory with its memory in the VM's own. */
+    dir: string;
+    files: StoredFile[];
     machine: MachineIdentity;
     reason: RestoreReason;
     /** Boot of the host in which they were written, until they are known to be on its disk. */

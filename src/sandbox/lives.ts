@@ -1,6 +1,7 @@
 /** What becomes of a VM once it runs: its time limit, its owner, and every way in which it ends. */
 import { messageOf } from "../model/errors.ts";
 import type { EndAction, VmRecord } from "../model/vm.ts";
+import { thaw } from "../snapshots/freeze.ts";
 import { tearDown } from "./starting/bring-up.ts";
 import type { LiveGuest } from "./starting/bring-up.ts";
 import { removeDamaged } from "./records/damaged.ts";
@@ -75,7 +76,10 @@ export class Lives extends VmTable {
       record.status = "stopped";
       delete record.starting;
       delete record.timeoutAt;
+      delete record.held;
+      await this.forgetMemory(record);
       await this.records.save(record);
+      this.changed(entry);
     } catch (error) {
       this.log.error(`${record.id}: cannot settle its end`, error);
     }
@@ -175,6 +179,7 @@ export class Lives extends VmTable {
       try {
         const limit = AbortSignal.timeout(graceMs);
         if (record.status === "paused") await guest.running.resume();
+        if (record.held === true) await thaw(guest);
         await guest.channel.request("POST", "/v1/shutdown", {
           body: { graceMs: Math.max(1000, Math.floor(graceMs / 2)), reboot: false },
           signal: limit,
@@ -190,6 +195,7 @@ export class Lives extends VmTable {
     this.report(record.id, await tearDown(record, this.stages, guest));
     record.status = "stopped";
     delete record.timeoutAt;
+    delete record.held;
     await this.saveIfPossible(record);
   }
 

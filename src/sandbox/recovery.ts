@@ -1,12 +1,19 @@
 /** A daemon starts: the VMs that an earlier one left are adopted, or cleaned up after. */
 import { thaw } from "../snapshots/freeze.ts";
+import { VmsanError } from "../model/errors.ts";
 import type { VmRecord } from "../model/vm.ts";
+import { isOwn } from "../snapshots/disks.ts";
+import type { RunningVm } from "../vmm/driver.ts";
 import type { LiveGuest } from "./starting/bring-up.ts";
 import { settleIn, standingOf } from "./records/copies.ts";
 import type { Entry } from "./records/entry.ts";
 import type { Lives } from "./lives.ts";
 import { Mutex } from "./mutex.ts";
 import { endVmm, finishMending } from "./snapshots/bring-back.ts";
+import { readMemory, syncMemory, tidy } from "./snapshots/memory.ts";
+
+/** Milliseconds that a guest has to answer to one of the tokens that it may have. */
+const TOKEN_TRIAL_MS = 3000;
 
 /** Find the VMs that an earlier daemon left: adopt the living, clean up after the dead. */
 export async function recover(lives: Lives): Promise<void> {
@@ -29,6 +36,8 @@ async function recoverOne(lives: Lives, record: VmRecord): Promise<void> {
   lives.entries.set(record.id, entry);
   try {
     await ownUp(lives, record);
+    if (record.status !== "suspended" && record.mending === undefined) delete record.suspended;
+    await tidy(record);
     if (record.status === "creating") {
       lives.log.info(`${record.id}: its creation was interrupted; removing it`);
       await lives.discard(entry);
@@ -48,10 +57,7 @@ async function recoverOne(lives: Lives, record: VmRecord): Promise<void> {
       await lives.settleDead(entry);
       return;
     }
-    const channel = lives.stages.openChannel(running, await lives.records.token(record.id));
-    const guest = { running, channel };
-    await letGoOn(lives, record, guest);
-    lives.watch(entry, guest);
+    lives.watch(entry, await letGoOn(lives, record, running));
     await lives.stages.shares.serve(record, running, await lives.records.token(record.id));
     if (record.guestNetwork !== undefined) {
       const { networks } = lives.stages;
@@ -73,22 +79,75 @@ async function recoverOne(lives: Lives, record: VmRecord): Promise<void> {
 async function recoverSleeping(lives: Lives, record: VmRecord): Promise<void> {
   const { network } = record.spec;
   lives.report(record.id, await endVmm(record, lives.stages, undefined));
+  await syncMemory(record);
   await lives.records.save(record);
   if (network === undefined || !lives.stages.networks.isUp(record.id)) return;
   await lives.stages.networks.resume(record.id, record.policy, record.ports);
 }
 
-/** What an earlier daemon held or had not finished mending goes on. */
-async function letGoOn(lives: Lives, record: VmRecord, guest: LiveGuest): Promise<void> {
-  const { mending, held, status } = record;
-  if (mending === undefined && (held !== true || status === "paused")) return;
-  await guest.running.resume();
-  const limit = AbortSignal.timeout(lives.stages.bootLimitMs(record.accelerator));
-  if (mending === undefined) await thaw(guest);
-  else await finishMending(record, guest, undefined, limit, lives.log);
+/** A VM that runs; what an earlier daemon held or had not finished mending goes on. */
+async function letGoOn(lives: Lives, record: VmRecord, running: RunningVm): Promise<LiveGuest> {
+  const { stages } = lives;
+  const token = await lives.records.token(record.id);
+  let guest: LiveGuest;
+  if (record.mending !== undefined) {
+    await running.resume();
+    guest = await reach(lives, record, running, token);
+    const limit = AbortSignal.timeout(stages.bootLimitMs(record.accelerator));
+    await finishMending(record, guest, token, limit, lives.log);
+  } else {
+    guest = { running, channel: stages.openChannel(running, token) };
+    if (record.held !== true || record.status === "paused") return guest;
+    await finishLayers(lives, record, running);
+    await running.resume();
+    await thaw(guest);
+  }
   delete record.held;
   await lives.forgetMemory(record);
   await lives.records.save(record);
+  return guest;
+}
+
+/**
+ * The guest of a VM that came out of a file: it answers to the token of the one that was saved, or
+ * has been told its own already.
+ */
+async function reach(
+  { stages }: Lives,
+  record: VmRecord,
+  running: RunningVm,
+  token: string,
+): Promise<LiveGuest> {
+  const tokens = [token];
+  if (record.suspended !== undefined) {
+    const { image } = await readMemory(record, "");
+    if (image.token !== token) tokens.unshift(image.token);
+  }
+  const limit = Date.now() + stages.bootLimitMs(record.accelerator);
+  for (;;) {
+    for (const one of tokens) {
+      const channel = stages.openChannel(running, one);
+      try {
+        await channel.ready({ timeoutMs: TOKEN_TRIAL_MS });
+        return { running, channel };
+      } catch (error) {
+        channel.close();
+        const again = error instanceof VmsanError && error.code === "ERR_TIMEOUT_AGENT";
+        if (!again || Date.now() > limit) throw error;
+      }
+    }
+  }
+}
+
+/** Layers that were noted and perhaps not added yet: until they are, what is below them is written. */
+async function finishLayers(lives: Lives, record: VmRecord, running: RunningVm): Promise<void> {
+  const { disks } = record.spec;
+  const layered = disks.some((disk) => isOwn(disk) && disk.backing !== undefined);
+  if (!layered || !lives.stages.driver(record.driver).capabilities.diskLayers) return;
+  await running.pause();
+  for (const [index, disk] of disks.entries()) {
+    if (isOwn(disk) && disk.backing !== undefined) await running.addLayer(index, disk.path);
+  }
 }
 
 /**

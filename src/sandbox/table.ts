@@ -101,15 +101,18 @@ export class VmTable {
     return this.stages.driver(record.driver).consolePath(record.spec);
   }
 
-  /** Whether any VM runs or is being made. */
+  /** Whether any VM runs, is being made, or sleeps and is to be woken by its ports. */
   get active(): boolean {
     return [...this.entries.values()].some(
-      (entry) => entry.guest !== undefined || entry.busy !== undefined,
+      ({ busy, guest, record }) =>
+        guest !== undefined ||
+        busy !== undefined ||
+        (record.status === "suspended" && record.ports.length > 0),
     );
   }
 
   /** Tell those who wait for a VM's change of state. */
-  protected changed(entry: Entry): void {
+  changed(entry: Entry): void {
     for (const wake of entry.watchers) wake();
     entry.watchers.clear();
   }

@@ -123,7 +123,7 @@ export const createSchema = z.strictObject({
     .refine((all) => Object.keys(all).length <= MAX_SYSCTLS, `at most ${MAX_SYSCTLS}`)
     .default({}),
   bootTimeoutMs,
-  warm: z.boolean().default(false),
+  warm: z.boolean().optional(),
   ephemeral: z.boolean(),
 });
 

@@ -1,6 +1,6 @@
 /** Stored state: the document of a VM, as an earlier version or another hand may have left it. */
 import { z } from "zod";
-import type { SnapshotRecord } from "../model/snapshot.ts";
+import type { SnapshotRecord, Template } from "../model/snapshot.ts";
 import type { VmRecord } from "../model/vm.ts";
 import type { VolumeRecord } from "../model/volume.ts";
 import { mountSchema, policySchema, publishedPortSchema, validate } from "./api.ts";
@@ -10,6 +10,11 @@ const processSchema = z.object({
   startTime: z.number(),
   bootId: z.string(),
 });
+
+const fileName = z.string().regex(/^[a-z0-9][a-z0-9.-]{0,63}(\/[a-z0-9][a-z0-9.-]{0,63})?$/);
+const storedFiles = z.array(
+  z.strictObject({ name: fileName, sizeBytes: z.number(), sha256: z.string().optional() }),
+);
 
 // What decides about processes and paths is checked field by field; the rest is only shown.
 const recordSchema = z.looseObject({
@@ -44,6 +49,9 @@ const recordSchema = z.looseObject({
   mounts: z.array(mountSchema).optional(),
   process: processSchema.optional(),
   ephemeral: z.boolean(),
+  suspended: z
+    .looseObject({ dir: z.string().regex(/^memory-[0-9a-f]{8}$/), files: storedFiles })
+    .optional(),
   timings: z.record(z.string(), z.number()),
 });
 
@@ -66,7 +74,12 @@ export function parseVolumeRecord(value: unknown): VolumeRecord {
   return validate<unknown>(volumeSchema, value, what, "ERR_VOLUME_STATE") as VolumeRecord;
 }
 
-const fileName = z.string().regex(/^[a-z0-9][a-z0-9.-]{0,63}(\/[a-z0-9][a-z0-9.-]{0,63})?$/);
+const machineSchema = z.looseObject({
+  vmm: z.string(),
+  accelerator: z.enum(["kvm", "tcg", "none"]),
+  cpu: z.string(),
+  tscKhz: z.number().optional(),
+});
 
 const snapshotSchema = z.looseObject({
   schema: z.literal(1),
@@ -75,12 +88,7 @@ const snapshotSchema = z.looseObject({
   createdAt: z.string(),
   memory: z.boolean(),
   driver: z.enum(["firecracker", "qemu", "fake"]),
-  machine: z.looseObject({
-    vmm: z.string(),
-    accelerator: z.enum(["kvm", "tcg", "none"]),
-    cpu: z.string(),
-    tscKhz: z.number().optional(),
-  }),
+  machine: machineSchema,
   kernel: z.looseObject({ path: z.string(), file: z.string().optional() }),
   initramfs: z.string(),
   kernelArgs: z.array(z.string()),
@@ -105,11 +113,27 @@ const snapshotSchema = z.looseObject({
   ),
   defaults: z.looseObject({ env: z.array(z.string()) }),
   policy: policySchema,
-  files: z.array(
-    z.strictObject({ name: fileName, sizeBytes: z.number(), sha256: z.string().optional() }),
-  ),
+  files: storedFiles,
   pauseMs: z.number(),
 });
+
+const templateSchema = z.looseObject({
+  disk: z.looseObject({
+    role: z.enum(["upper", "root"]),
+    path: fileName,
+    readonly: z.literal(false),
+  }),
+  files: storedFiles,
+  needs: z.array(z.string()),
+  machine: machineSchema,
+  slot: z.string(),
+});
+
+/** A template's document. @throws ERR_TEMPLATE_STATE */
+export function parseTemplate(value: unknown): Template {
+  const code = "ERR_TEMPLATE_STATE";
+  return validate<unknown>(templateSchema, value, "record of a template", code) as Template;
+}
 
 /** A snapshot's document. @throws ERR_SNAPSHOT_STATE */
 export function parseSnapshotRecord(value: unknown): SnapshotRecord {

@@ -9,7 +9,8 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { chmod, link, open, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { VmsanError, errnoOf } from "../model/errors.ts";
+import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
+import type { StoredFile } from "../model/vm.ts";
 import { run } from "../util/run.ts";
 
 /** Files up to this size are read whole each time they are checked. */
@@ -87,11 +88,37 @@ export async function syncFile(path: string): Promise<void> {
   }
 }
 
-/** Size of a file and, if it is small, its SHA-256. */
-export async function describeFile(path: string): Promise<{ sizeBytes: number; sha256?: string }> {
+/** Size of a file and, if it is small, its SHA-256. @param name in the directory */
+export async function describeFile(dir: string, name: string): Promise<StoredFile> {
+  const path = join(dir, name);
   const { size } = await stat(path);
-  if (size > CHECKED_BYTES) return { sizeBytes: size };
+  if (size > CHECKED_BYTES) return { name, sizeBytes: size };
   const hash = createHash("sha256");
   for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
-  return { sizeBytes: size, sha256: hash.digest("hex") };
+  return { name, sizeBytes: size, sha256: hash.digest("hex") };
+}
+
+/**
+ * Look at files before they are trusted: sizes always, checksums of the small ones.
+ * @returns what is wrong with the first that is not as it was described; undefined when all are
+ */
+export async function whatIsDamaged(
+  dir: string,
+  files: readonly StoredFile[],
+): Promise<string | undefined> {
+  for (const file of files) {
+    let found: StoredFile;
+    try {
+      found = await describeFile(dir, file.name);
+    } catch (error) {
+      return `${file.name}: ${messageOf(error)}`;
+    }
+    if (found.sizeBytes !== file.sizeBytes) {
+      return `${file.name} has ${found.sizeBytes} bytes instead of ${file.sizeBytes}.`;
+    }
+    if (file.sha256 !== undefined && found.sha256 !== file.sha256) {
+      return `${file.name} has been changed since it was written.`;
+    }
+  }
+  return undefined;
 }

@@ -1,6 +1,6 @@
 import { appendFile, mkdir, mkdtemp, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import type { SnapshotRecord } from "../model/snapshot.ts";
 import type { DiskAttachment } from "../model/vm.ts";
@@ -26,7 +26,7 @@ const about = (id: string, name?: string): Omit<SnapshotRecord, "files"> =>
 
 /** A draft with a small and a large part. */
 async function draftOf(store: SnapshotStore): Promise<string> {
-  const draft = await store.begin();
+  const { draft } = await store.begin();
   await writeFile(memoryPaths(draft).state, "state");
   await writeFile(memoryPaths(draft).memory, Buffer.alloc(5 << 20, 7));
   await writeToken(draft, "ab".repeat(16));
@@ -37,17 +37,28 @@ test("a snapshot is there whole or not at all, also for the next daemon", async 
   const dir = join(root, "whole");
   const store = open(dir);
   const half = await draftOf(store);
+  const forgotten: string[] = [];
+  const forget = async (id: string): Promise<void> => {
+    await Promise.resolve();
+    forgotten.push(id);
+  };
   expect(store.list()).toEqual([]);
   await store.commit(await draftOf(store), about("snap-00000001", "one"));
   const next = open(dir);
-  expect(await next.load()).toEqual([]);
+  // What a daemon that was killed while it made memory shareable has left.
+  await mkdir(join(dir, "snap-00000001/sharing"));
+  await writeFile(join(dir, "snap-00000001/sharing/state"), "half");
+  expect(await next.load(forget)).toEqual([]);
+  expect(forgotten.map((id) => `.new-${id}`)).toEqual([basename(half)]);
+  expect(await readdir(join(dir, "snap-00000001"))).not.toContain("sharing");
   expect(next.list().map(({ id }) => id)).toEqual(["snap-00000001"]);
   expect(next.get("one").id).toBe("snap-00000001");
   expect(await readdir(dir)).toEqual(["snap-00000001"]);
   await expect(stat(half)).rejects.toThrow("ENOENT");
   await next.verify(next.get("one"));
   expect((await next.memoryOf(next.get("one"))).token).toBe("ab".repeat(16));
-  await next.remove("snap-00000001");
+  await next.remove("snap-00000001", forget);
+  expect(forgotten).toContain("snap-00000001");
   expect(await readdir(dir)).toEqual([]);
   expect(() => next.get("one")).toThrow(/No snapshot one/);
 });

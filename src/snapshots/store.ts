@@ -3,15 +3,17 @@ import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/p
 import { join } from "node:path";
 import { randomBytes } from "node:crypto";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
-import type { SnapshotFile, SnapshotRecord, SnapshotSizes } from "../model/snapshot.ts";
+import type { SnapshotRecord, SnapshotSizes } from "../model/snapshot.ts";
+import type { StoredFile } from "../model/vm.ts";
 import { syncDirectory, writeFileAtomic } from "../util/atomic.ts";
 import type { SnapshotFiles } from "../vmm/driver.ts";
-import { describeFile, syncFile } from "./files.ts";
+import { describeFile, syncFile, whatIsDamaged } from "./files.ts";
 
 const DOCUMENT = "snapshot.json";
 /** Directory of memory that was a stream at first and has been made shareable. */
 const SHARED = "shared";
-const DRAFT = /^\.new-[0-9a-f]{16}$/;
+/** What is not a snapshot yet, or not any more; named after it. */
+const DRAFT = /^\.new-(snap-[0-9a-f]{8})$/;
 const ID = /^snap-[0-9a-f]{8}$/;
 
 /** Names of the parts of a memory image in a directory. */
@@ -41,11 +43,6 @@ export async function writeToken(dir: string, token: string): Promise<void> {
   await writeFile(join(dir, memoryFiles.token), `${token}\n`, { mode: 0o600, flush: true });
 }
 
-/** Whether the text is a snapshot's identifier. */
-export function isSnapshotId(text: string): boolean {
-  return ID.test(text);
-}
-
 /** No snapshot has that ID or name. */
 export function snapshotNotFound(ref: string): VmsanError {
   return new VmsanError({
@@ -57,16 +54,13 @@ export function snapshotNotFound(ref: string): VmsanError {
 }
 
 /** A snapshot cannot be used. */
-function damaged(ref: string, why: string, cause?: unknown): VmsanError {
-  return new VmsanError(
-    {
-      code: "ERR_SNAPSHOT_DAMAGED",
-      message: `Cannot use the snapshot ${ref}`,
-      why,
-      fix: `If its disk is whole, \`vmsan create --snapshot ${ref} --cold\` boots a VM from that; else remove it: vmsan snapshot rm ${ref}`,
-    },
-    cause,
-  );
+function damaged(ref: string, why: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_SNAPSHOT_DAMAGED",
+    message: `Cannot use the snapshot ${ref}`,
+    why,
+    fix: `If its disk is whole, \`vmsan create --snapshot ${ref} --cold\` boots a VM from that; else remove it: vmsan snapshot rm ${ref}`,
+  });
 }
 
 /** What reads a stored document; given by whoever validates outside data. */
@@ -86,21 +80,36 @@ export class SnapshotStore {
 
   /**
    * Read what is there, and remove what a killed daemon had not finished.
+   * @param forget what else was made for a snapshot that is none
    * @returns directories that cannot be read, and why
    */
-  async load(): Promise<{ id: string; why: string }[]> {
+  async load(forget: (id: string) => Promise<void>): Promise<{ id: string; why: string }[]> {
     const broken: { id: string; why: string }[] = [];
     for (const name of await this.names()) {
-      if (DRAFT.test(name)) await rm(join(this.root, name), { recursive: true, force: true });
+      const unfinished = DRAFT.exec(name)?.[1];
+      if (unfinished !== undefined) {
+        await forget(unfinished);
+        await this.discard(join(this.root, name));
+      }
       if (!ID.test(name)) continue;
       try {
         const text = await readFile(join(this.root, name, DOCUMENT), "utf8");
-        this.records.set(name, this.parse(JSON.parse(text)));
+        const record = this.parse(JSON.parse(text));
+        await this.tidy(record);
+        this.records.set(name, record);
       } catch (error) {
         broken.push({ id: name, why: messageOf(error) });
       }
     }
     return broken;
+  }
+
+  /** Remove what a daemon that was killed while it made memory shareable has left. */
+  private async tidy({ id, files }: SnapshotRecord): Promise<void> {
+    const needed = new Set([DOCUMENT, ...files.map(({ name }) => name.split("/")[0])]);
+    for (const name of await readdir(this.dir(id))) {
+      if (!needed.has(name)) await rm(join(this.dir(id), name), { recursive: true, force: true });
+    }
   }
 
   private async names(): Promise<string[]> {
@@ -131,20 +140,27 @@ export class SnapshotStore {
     return join(this.root, id);
   }
 
-  /** A new identifier that no snapshot has. */
-  newId(): string {
+  /**
+   * A new identifier, and an empty directory for what may become that snapshot; it goes with
+   * {@link discard} or by itself.
+   */
+  async begin(): Promise<{ id: string; draft: string }> {
+    await mkdir(this.root, { recursive: true, mode: 0o700 });
     for (;;) {
       const id = `snap-${randomBytes(4).toString("hex")}`;
-      if (!this.records.has(id)) return id;
+      if (this.records.has(id)) continue;
+      const draft = this.asideOf(id);
+      try {
+        await mkdir(draft, { mode: 0o700 });
+        return { id, draft };
+      } catch (error) {
+        if (errnoOf(error) !== "EEXIST") throw error;
+      }
     }
   }
 
-  /** An empty directory for what may become a snapshot; it goes with {@link discard} or by itself. */
-  async begin(): Promise<string> {
-    await mkdir(this.root, { recursive: true, mode: 0o700 });
-    const dir = join(this.root, `.new-${randomBytes(8).toString("hex")}`);
-    await mkdir(dir, { mode: 0o700 });
-    return dir;
+  private asideOf(id: string): string {
+    return join(this.root, `.new-${id}`);
   }
 
   /** Remove what did not become a snapshot. */
@@ -154,10 +170,10 @@ export class SnapshotStore {
 
   /** Make a draft a snapshot: durable, described, and in its place at one stroke. */
   async commit(draft: string, record: Omit<SnapshotRecord, "files">): Promise<SnapshotRecord> {
-    const files: SnapshotFile[] = [];
+    const files: StoredFile[] = [];
     for (const name of (await readdir(draft)).toSorted()) {
       await syncFile(join(draft, name));
-      files.push({ name, ...(await describeFile(join(draft, name))) });
+      files.push(await describeFile(draft, name));
     }
     const whole: SnapshotRecord = { ...record, files };
     await writeFileAtomic(join(draft, DOCUMENT), `${JSON.stringify(whole, null, 2)}\n`);
@@ -167,13 +183,17 @@ export class SnapshotStore {
     return whole;
   }
 
-  /** Remove a snapshot. VMs that were made from it are not affected: what they share stays. */
-  async remove(id: string): Promise<void> {
+  /**
+   * Remove a snapshot. VMs that were made from it are not affected: what they share stays.
+   * @param forget what else was made for it
+   */
+  async remove(id: string, forget: (id: string) => Promise<void>): Promise<void> {
     // Out of sight at one stroke; the rest may be interrupted.
-    const aside = join(this.root, `.new-${randomBytes(8).toString("hex")}`);
+    const aside = this.asideOf(id);
     await rename(this.dir(id), aside);
     this.records.delete(id);
-    await rm(aside, { recursive: true, force: true });
+    await forget(id);
+    await this.discard(aside);
   }
 
   /** Check a snapshot's files by size, the small ones by checksum. @throws ERR_SNAPSHOT_DAMAGED */
@@ -183,22 +203,8 @@ export class SnapshotStore {
 
   /** The same for files in another directory. */
   async verifyIn(record: SnapshotRecord, dir: string): Promise<void> {
-    for (const file of record.files) {
-      const path = join(dir, file.name);
-      let found;
-      try {
-        found = await describeFile(path);
-      } catch (error) {
-        throw damaged(record.id, `${file.name}: ${messageOf(error)}`, error);
-      }
-      if (found.sizeBytes !== file.sizeBytes) {
-        const why = `${file.name} has ${found.sizeBytes} bytes instead of ${file.sizeBytes}.`;
-        throw damaged(record.id, why);
-      }
-      if (file.sha256 !== undefined && found.sha256 !== file.sha256) {
-        throw damaged(record.id, `${file.name} has been changed since it was written.`);
-      }
-    }
+    const why = await whatIsDamaged(dir, record.files);
+    if (why !== undefined) throw damaged(record.id, why);
   }
 
   /** Files of a snapshot's memory, and the token that the guest in it answers to. */
@@ -221,7 +227,7 @@ export class SnapshotStore {
     const files = record.files.filter(({ name }) => !old.includes(name));
     for (const name of old) {
       await syncFile(join(draft, name));
-      files.push({ name: `${SHARED}/${name}`, ...(await describeFile(join(draft, name))) });
+      files.push({ ...(await describeFile(draft, name)), name: `${SHARED}/${name}` });
     }
     await rm(join(dir, SHARED), { recursive: true, force: true });
     await rename(draft, join(dir, SHARED));

@@ -83,7 +83,7 @@ export interface RunningVm {
   snapshot(files: SnapshotFiles, kind: "full" | "diff"): Promise<void>;
   /**
    * Have a disk write to another layer from now on; the one that it wrote to is not written any
-   * more. Before {@link snapshot}, not after it.
+   * more. Before {@link snapshot}, not after it. Nothing is done where it writes there already.
    * @param index of the disk in the specification
    * @param path empty layer of the disk's size, as snapshots/qcow2.ts makes it
    */

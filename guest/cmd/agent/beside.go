@@ -76,7 +76,7 @@ func runBeside() error {
 	}
 	m.TakeDisk()
 	s := newServer(api.Options{
-		Mode: api.ModeInit, BootID: bootID(), PowerOff: m.PowerOff, FreezeDisk: m.FreezeDisk, Disk: m.Disk(), OwnInit: boot.AskInit,
+		Mode: api.ModeInit, BootID: randomID(), PowerOff: m.PowerOff, FreezeDisk: m.FreezeDisk, Disk: m.Disk(), OwnInit: boot.AskInit,
 		Everybody: true, Shares: true, Config: &netcfg.Config{System: true, Own: m.Own(), Configured: boot.Configured},
 	}, false, proc.NewCgroups("/sys/fs/cgroup"))
 	if port != nil {

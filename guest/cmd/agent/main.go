@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -83,9 +82,10 @@ func runInit() {
 	}
 	m.Trace("channel open")
 	s := newServer(api.Options{
-		Mode: api.ModeInit, BootID: bootID(), PowerOff: m.PowerOff, FreezeDisk: m.FreezeDisk, Disk: m.Disk(), Everybody: true,
+		Mode: api.ModeInit, BootID: randomID(), PowerOff: m.PowerOff, FreezeDisk: m.FreezeDisk, Disk: m.Disk(), Everybody: true,
 		Shares: true, Config: &netcfg.Config{System: true, Own: m.Own()},
 	}, true, proc.NewCgroups("/sys/fs/cgroup"))
+	s.EndUnclaimed(unclaimed)
 	err = serveChannel(s, port, listener)
 	boot.Fatal(fmt.Errorf("the channel to the host broke: %w", err))
 }
@@ -169,16 +169,13 @@ func serve(args []string) error {
 	return err
 }
 
+// unclaimed is how long a VM waits for a host that configures it.
+const unclaimed = 10 * time.Minute
+
+// randomID identifies this run of the agent. The kernel's boot_id is drawn when it
+// is first read: in a VM that is yet to be cloned nobody may.
 func randomID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails on Linux
 	return hex.EncodeToString(b[:])
-}
-
-func bootID() string {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return randomID()
-	}
-	return strings.TrimSpace(string(b))
 }

@@ -150,6 +150,16 @@ func (s *Server) routes() http.Handler {
 	return m
 }
 
+// EndUnclaimed powers the VM off if nobody has configured it within limit: the
+// host that started it is gone, and perhaps no other one will ever look for it.
+func (s *Server) EndUnclaimed(limit time.Duration) {
+	time.AfterFunc(limit, func() {
+		if !s.configured.Load() {
+			s.opts.PowerOff(false)
+		}
+	})
+}
+
 // hello greets and refuses other protocols.
 func (s *Server) hello(w http.ResponseWriter, r *http.Request) {
 	if v := r.Header.Get("vmsan-protocol"); v != strconv.Itoa(wire.Version) {

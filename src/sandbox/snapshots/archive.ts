@@ -6,7 +6,7 @@ import { VmsanError, messageOf } from "../../model/errors.ts";
 import type { SnapshotRecord } from "../../model/snapshot.ts";
 import { parseSnapshotRecord } from "../../schema/state.ts";
 import { share } from "../../snapshots/files.ts";
-import { isSnapshotId, type SnapshotStore } from "../../snapshots/store.ts";
+import type { SnapshotStore } from "../../snapshots/store.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
 import { packSparse, unpackSparse } from "../../util/packing/sparse-tar.ts";
 
@@ -36,7 +36,7 @@ export async function exportSnapshot(
   store: SnapshotStore,
   record: SnapshotRecord,
 ): Promise<Readable> {
-  const draft = await store.begin();
+  const { draft } = await store.begin();
   try {
     const from = store.dir(record.id);
     // Flat: of memory in two forms the archive has the one that can be shared.
@@ -98,7 +98,7 @@ export async function importSnapshot(
   signal: AbortSignal,
   rename: (record: SnapshotRecord) => SnapshotRecord,
 ): Promise<SnapshotRecord> {
-  const draft = await store.begin();
+  const { id: free, draft } = await store.begin();
   try {
     await unpackSparse(from, draft, signal, archiveError);
     const read = rename(await checkUnpacked(draft));
@@ -106,8 +106,7 @@ export async function importSnapshot(
     await store.verifyIn(read, draft);
     const taken = store.list().some(({ id }) => id === read.id);
     const { files: _described, ...rest } = read;
-    const id = taken || !isSnapshotId(read.id) ? store.newId() : read.id;
-    return await store.commit(draft, { ...rest, id });
+    return await store.commit(draft, { ...rest, id: taken ? free : read.id });
   } catch (error) {
     await store.discard(draft);
     throw error;

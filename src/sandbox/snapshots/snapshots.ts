@@ -24,6 +24,7 @@ import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
 import { exportSnapshot, importSnapshot } from "./archive.ts";
 import { makeClones } from "./clones.ts";
+import { rollBack } from "./rollback.ts";
 import { Sleep } from "./sleep.ts";
 import { describeVm, viewOfSnapshot } from "./record.ts";
 
@@ -39,7 +40,7 @@ export interface FrozenDisks {
 /** The snapshots' public face; the daemon serves exactly this. */
 export class Snapshots {
   private readonly sandboxes: Sandboxes;
-  /** VMs that sleep, and going back to a snapshot. */
+  /** VMs that sleep. */
   readonly sleep: Sleep;
   private readonly store: SnapshotStore;
 
@@ -47,13 +48,14 @@ export class Snapshots {
   constructor(sandboxes: Sandboxes, dir: string) {
     this.sandboxes = sandboxes;
     this.store = new SnapshotStore(dir, parseSnapshotRecord);
-    this.sleep = new Sleep(sandboxes, this.store);
+    this.sleep = new Sleep(sandboxes);
     sandboxes.otherUsers = () => this.users();
   }
 
   /** Read what is stored. */
   async recover(): Promise<void> {
-    for (const { id, why } of await this.store.load()) {
+    const { stages } = this.sandboxes;
+    for (const { id, why } of await this.store.load((id) => stages.releaseBase(id))) {
       this.sandboxes.log.error(`${id}: its record cannot be read: ${why}`);
     }
   }
@@ -98,18 +100,18 @@ export class Snapshots {
     return await this.sandboxes.exclusively(ref, async (entry) => {
       this.requireFreeName(request.name);
       if (request.memory) requireNoVolumes(ref, entry.record);
-      const draft = await this.store.begin();
+      const { id, draft } = await this.store.begin();
       try {
         const memory = request.memory && entry.guest !== undefined;
         if (request.memory && !memory) throw notRunning(ref, entry.record);
         const about = {
-          id: this.store.newId(),
+          id,
           ...(request.name === undefined ? {} : { name: request.name }),
           memory,
         };
         const machine = await this.sandboxes.stages.driver(entry.record.driver).machine();
         const taken = await this.take(entry, ref, draft, { ...request, memory }, work);
-        await this.sandboxes.stages.shareBase(entry.record.id, about.id);
+        await this.sandboxes.stages.shareBase(entry.record.id, id);
         const record = await this.store.commit(draft, {
           ...describeVm(entry.record, machine, about),
           // What boots from disks alone boots any kernel, with that one's modules.
@@ -120,6 +122,7 @@ export class Snapshots {
         });
         return await this.view(record);
       } catch (error) {
+        await this.sandboxes.stages.releaseBase(id);
         await this.store.discard(draft);
         throw snapshotFailed(ref, error);
       }
@@ -135,7 +138,7 @@ export class Snapshots {
     work: Work,
     body: (disks: FrozenDisks) => Promise<T>,
   ): Promise<T> {
-    const draft = await this.store.begin();
+    const { draft } = await this.store.begin();
     try {
       const frozen = await this.sandboxes.exclusively(ref, async (entry) => {
         const taken = await this.take(entry, ref, draft, { memory: false, resume: true }, work);
@@ -169,25 +172,30 @@ export class Snapshots {
     if (record.status === "paused" && record.held !== true) throw notRunning(ref, record);
     const { capabilities } = sandboxes.stages.driver(record.driver);
     const halted = record.status === "paused";
-    const taken = await capture(guest, {
-      spec: record.spec,
-      into,
-      memory: what.memory,
-      token: await sandboxes.records.token(record.id),
-      layers: capabilities.diskLayers,
-      halt: !what.resume,
-      halted,
-      onHold: async (disks) => {
-        record.spec.disks = disks;
-        record.held = true;
-        await sandboxes.records.save(record);
-      },
-      signal: work.signal,
-    });
-    if (what.resume && !halted) delete record.held;
-    else record.status = "paused";
-    await sandboxes.records.save(record);
-    return taken;
+    let whole = false;
+    try {
+      const taken = await capture(guest, {
+        spec: record.spec,
+        into,
+        memory: what.memory,
+        token: await sandboxes.records.token(record.id),
+        layers: capabilities.diskLayers,
+        halt: !what.resume,
+        halted,
+        onHold: async (disks) => {
+          record.spec.disks = disks;
+          record.held = true;
+          await sandboxes.records.save(record);
+        },
+        signal: work.signal,
+      });
+      whole = true;
+      return taken;
+    } finally {
+      if (halted || (whole && !what.resume)) record.status = "paused";
+      else delete record.held;
+      await sandboxes.records.save(record);
+    }
   }
 
   /** The disks of a VM that does not run. */
@@ -240,6 +248,12 @@ export class Snapshots {
     );
   }
 
+  /** Take a VM back to a snapshot of it; see rollback.ts. */
+  async restore(ref: string, snapshotRef: string, work: Work): Promise<VmView> {
+    const { sandboxes, sleep, store } = this;
+    return await rollBack({ sandboxes, sleep, store }, ref, snapshotRef, work);
+  }
+
   /** Make VMs of a running one; nothing else is left of it. */
   async fork(
     ref: string,
@@ -248,15 +262,15 @@ export class Snapshots {
     onId: (id: string) => void,
   ): Promise<VmView[]> {
     const entry = this.sandboxes.find(ref);
-    const draft = await this.store.begin();
+    const { id, draft } = await this.store.begin();
     try {
       const record = await entry.mutex.run(async () => {
         if (entry.guest === undefined) throw notRunning(ref, entry.record);
         requireNoVolumes(ref, entry.record);
         const machine = await this.sandboxes.stages.driver(entry.record.driver).machine();
         const taken = await this.take(entry, ref, draft, { memory: true, resume: true }, work);
-        const about = { id: this.store.newId(), memory: true };
-        return { ...describeVm(entry.record, machine, about), ...taken, files: [] };
+        const about = describeVm(entry.record, machine, { id, memory: true });
+        return { ...about, ...taken, files: [] };
       });
       const { parent, ...rest } = record;
       let files = memoryPaths(draft);
@@ -326,8 +340,7 @@ export class Snapshots {
   /** Remove a snapshot. VMs made from it stay as they are. */
   async remove(ref: string): Promise<void> {
     const { id } = this.store.get(ref);
-    await this.store.remove(id);
-    await this.sandboxes.stages.releaseBase(id);
+    await this.store.remove(id, (gone) => this.sandboxes.stages.releaseBase(gone));
   }
 
   private requireFreeName(name: string | undefined): void {

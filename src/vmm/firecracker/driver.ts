@@ -40,7 +40,7 @@ import {
 } from "./binaries.ts";
 import { withLog } from "./causes.ts";
 import { bootCalls, checkSpec, fcFiles, restoreCalls, type FirecrackerChoices } from "./config.ts";
-import { jailOf, processesInJail, removeJail } from "./jail.ts";
+import { jailOf, lend, processesInJail, removeJail } from "./jail.ts";
 import { startBare, startError, startJailed, type Launched, type StartRequest } from "./start.ts";
 import { FirecrackerVm, type Place } from "./vm.ts";
 
@@ -157,6 +157,7 @@ export class FirecrackerDriver implements Driver {
     checkSpec(spec);
     const programs = await this.programs();
     let launched: Launched | undefined;
+    const giveBack = from === undefined ? undefined : await lend([from.state, from.memory]);
     try {
       await this.clear(spec, programs);
       await mkdir(spec.dir, { recursive: true, mode: 0o700 });
@@ -177,6 +178,8 @@ export class FirecrackerDriver implements Driver {
       if (left.failed.length === 0) throw known;
       const details = { ...known.details, notCleanedUp: left.failed };
       throw new VmsanError({ ...known.toJSON(), details }, error);
+    } finally {
+      await giveBack?.();
     }
   }
 

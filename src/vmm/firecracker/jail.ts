@@ -99,6 +99,37 @@ export async function grant(path: string, uid: number, writable: boolean): Promi
   if ((mode & 0o004) === 0) await chmod(path, mode | 0o444);
 }
 
+/** How many VMs are being loaded from a file at this moment, by its inode. */
+const loading = new Map<string, number>();
+
+/**
+ * Close memory files again that {@link grant} opens to a jail's user, once the VMM has them open
+ * and no other VM is being loaded from them.
+ * @param paths of a snapshot's files, which have a link in each jail
+ * @returns to be called when the VM is loaded, or is not going to be
+ */
+export async function lend(paths: readonly string[]): Promise<() => Promise<void>> {
+  const lent: { path: string; inode: string }[] = [];
+  for (const path of paths) {
+    // ENOENT: nothing is loaded from a file that is not there, as others say.
+    const info = await stat(path).catch(() => undefined);
+    if (info === undefined) continue;
+    const inode = `${info.dev}:${info.ino}`;
+    loading.set(inode, (loading.get(inode) ?? 0) + 1);
+    lent.push({ path, inode });
+  }
+  return async () => {
+    for (const { path, inode } of lent) {
+      const others = (loading.get(inode) ?? 1) - 1;
+      loading.set(inode, others);
+      if (others > 0) continue;
+      loading.delete(inode);
+      // ENOENT: the snapshot was removed meanwhile.
+      await chmod(path, 0o600).catch(() => undefined);
+    }
+  };
+}
+
 /** An empty file of the jail's user, for logs. */
 export async function ownedFile(path: string, uid: number): Promise<void> {
   const handle = await open(path, "w", 0o600);

@@ -1,6 +1,6 @@
 /** Disks of a running QEMU: another layer on top of one, or more room. */
 import { VmsanError } from "../../model/errors.ts";
-import { blockDevice } from "./command.ts";
+import { blockDevice, layerNode } from "./command.ts";
 import type { Qmp } from "./qmp.ts";
 
 /** The fields that matter of an entry of query-block. */
@@ -26,12 +26,13 @@ async function topNode(monitor: Qmp, index: number): Promise<string> {
 }
 
 /**
- * Have a disk write to another file from now on.
+ * Have a disk write to another file from now on; nothing is done where it does already.
  * @param path an empty QCOW2 file, as QEMU sees it
  */
 export async function addLayer(monitor: Qmp, index: number, path: string): Promise<void> {
   const top = await topNode(monitor, index);
-  const node = `disk${index}-${path.replaceAll(/[^a-z0-9]/g, "").slice(-16)}`;
+  const node = layerNode(index, path);
+  if (top === node) return;
   await monitor.execute("blockdev-add", {
     driver: "qcow2",
     "node-name": node,

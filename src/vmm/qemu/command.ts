@@ -1,4 +1,5 @@
 /** QEMU's command line for a VM: pure, no effects. Machine `microvm` on x86_64, `virt` on aarch64. */
+import { basename } from "node:path";
 import type { KernelArch } from "../../boot/kernel.ts";
 import { VmsanError } from "../../model/errors.ts";
 import type { DiskAttachment, VmSpec } from "../../model/vm.ts";
@@ -110,13 +111,20 @@ function disks(spec: VmSpec): string[] {
     });
   }
   return spec.disks.flatMap((disk, index) => {
-    const node = `disk${index}`;
+    const node = layerNode(index, disk.path);
     const backend = { ...layers(disk), "node-name": node };
     return [
       ["-blockdev", JSON.stringify(backend)],
       ["-device", `virtio-blk-device,id=${blockDevice(index)},drive=${node},serial=${disk.role}`],
     ].flat();
   });
+}
+
+/** Name of the node of a disk's layer, by which a layer is known to be there already. */
+export function layerNode(index: number, path: string): string {
+  return `disk${index}-${basename(path)
+    .replaceAll(/[^a-z0-9]/g, "")
+    .slice(-16)}`;
 }
 
 /** Name of a disk's device, by which its topmost layer is found while it runs. */

@@ -266,7 +266,8 @@ export class QemuDriver implements Driver {
     descriptors: readonly number[] = [],
   ): Promise<Started> {
     const name = this.options.binary ?? `qemu-system-${host.arch}`;
-    const argv = boxed([name, ...qemuArguments(spec, host, restore)], boxes);
+    const lowly = spec.background === true ? ["nice", "-n", "5", "--"] : [];
+    const argv = boxed([...lowly, name, ...qemuArguments(spec, host, restore)], boxes);
     const log = join(spec.dir, qemuFiles.log);
     return await spawnDetached(argv, { cwd: spec.dir, log, descriptors, env: { LC_ALL: "C" } });
   }

@@ -147,7 +147,8 @@ export class QemuVm implements RunningVm {
 
 /** Connect to the monitor as soon as QEMU listens. */
 export async function connectMonitor(spec: VmSpec, signal: AbortSignal): Promise<Qmp> {
-  for (let wait = 4; ; wait = Math.min(wait * 1.5, 100)) {
+  // Cheap to ask, and everything waits for it.
+  for (let wait = 4; ; wait = Math.min(wait * 1.5, 12)) {
     try {
       return await Qmp.connect(join(spec.dir, qemuFiles.monitor), signal);
     } catch (error) {

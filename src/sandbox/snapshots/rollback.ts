@@ -1,0 +1,114 @@
+/** A VM back in the state of a snapshot: it falls asleep with that one's memory and disks, and wakes. */
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { VmView } from "../../model/api.ts";
+import { VmsanError } from "../../model/errors.ts";
+import type { SnapshotRecord } from "../../model/snapshot.ts";
+import { giveDisk, shareDisk } from "../../snapshots/disks.ts";
+import { share } from "../../snapshots/files.ts";
+import { memoryFiles, writeToken, type SnapshotStore } from "../../snapshots/store.ts";
+import type { Sandboxes } from "../sandboxes.ts";
+import type { Work } from "../stages.ts";
+import { viewOf } from "../records/view.ts";
+import { describeMemory, makeMemoryDir, tidy } from "./memory.ts";
+import { checkMachine } from "./record.ts";
+import type { Sleep } from "./sleep.ts";
+
+/** What going back needs. */
+export interface RollBack {
+  sandboxes: Sandboxes;
+  sleep: Sleep;
+  store: SnapshotStore;
+}
+
+/**
+ * Take a VM back to a snapshot of it: files and memory are as they were then. ID, name, labels,
+ * policy and ports stay.
+ * @throws ERR_SNAPSHOT_FOREIGN, ERR_SNAPSHOT_INCOMPATIBLE, ERR_SNAPSHOT_DAMAGED; nothing has changed then
+ */
+export async function rollBack(
+  { sandboxes, sleep, store }: RollBack,
+  ref: string,
+  snapshotRef: string,
+  work: Work,
+): Promise<VmView> {
+  return await sandboxes.exclusively(ref, async (entry) => {
+    const { record } = entry;
+    const { stages, records } = sandboxes;
+    const snapshot = store.get(snapshotRef);
+    if (snapshot.vm.id !== record.id && record.snapshot !== snapshot.id) {
+      throw foreign(ref, snapshot);
+    }
+    if (!snapshot.memory) throw diskOnly(ref, snapshot);
+    await store.verify(snapshot);
+    const driver = stages.driver(record.driver);
+    const machine = await driver.machine();
+    const fix = `Make a VM of its disk instead: vmsan create --snapshot ${snapshot.id} --cold.`;
+    checkMachine(snapshot.id, snapshot.machine, machine, fix);
+    work.progress({ phase: "restore", message: snapshot.id });
+    const from = store.dir(snapshot.id);
+    const { dir } = record.spec;
+    // Beside what it has: until the record says otherwise, that is what it is.
+    const memory = await makeMemoryDir(record);
+    try {
+      const { diskLayers } = driver.capabilities;
+      const disks = await Promise.all(
+        snapshot.disks.map(async (disk) =>
+          disk.readonly
+            ? await shareDisk(disk, from, dir)
+            : await giveDisk(disk, from, dir, diskLayers),
+        ),
+      );
+      const { files, token } = await store.memoryOf(snapshot);
+      for (const name of ["state", "memory"] as const) {
+        await share(files[name], join(memory, memoryFiles[name]));
+      }
+      await writeToken(memory, token);
+      const suspended = {
+        at: new Date().toISOString(),
+        ...(await describeMemory(memory)),
+        machine,
+        reason: "restore" as const,
+      };
+      work.signal.throwIfAborted();
+      // The one step after which the VM is as it was: until it wakes, it sleeps.
+      const { memMib, vcpus, diskSizeBytes } = snapshot;
+      const spec = { ...record.spec, disks, memMib, vcpus };
+      const next = { spec, diskSizeBytes, snapshot: snapshot.id, suspended };
+      await records.save({ ...record, ...next, status: "suspended", held: false });
+      Object.assign(record, next);
+    } catch (error) {
+      await rm(memory, { recursive: true, force: true });
+      await tidy(record);
+      throw error;
+    }
+    record.status = "suspended";
+    delete record.held;
+    clearTimeout(entry.timeout);
+    delete record.timeoutAt;
+    await sleep.endProcess(entry);
+    await tidy(record);
+    await sleep.wakeNow(entry, work);
+    return viewOf(record);
+  });
+}
+
+/** The snapshot is of another VM. */
+function foreign(ref: string, snapshot: SnapshotRecord): VmsanError {
+  return new VmsanError({
+    code: "ERR_SNAPSHOT_FOREIGN",
+    message: `Cannot take ${ref} back to ${snapshot.id}`,
+    why: `That is a snapshot of ${snapshot.vm.name ?? snapshot.vm.id}, from which ${ref} was not made.`,
+    fix: `Make a VM of it: vmsan create --snapshot ${snapshot.id}`,
+  });
+}
+
+/** There is no memory to go back to. */
+function diskOnly(ref: string, snapshot: SnapshotRecord): VmsanError {
+  return new VmsanError({
+    code: "ERR_SNAPSHOT_FIXED",
+    message: `Cannot take ${ref} back to ${snapshot.id}`,
+    why: "That is a snapshot of the disk alone.",
+    fix: `Make a VM of it: vmsan create --snapshot ${snapshot.id}`,
+  });
+}

@@ -1,0 +1,72 @@
+import { appendFile, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, afterEach, expect, test } from "vitest";
+import type { Template } from "../../model/snapshot.ts";
+import { TemplateShelf, nameOf } from "./template-shelf.ts";
+
+const root = await mkdtemp(join(tmpdir(), "vmsan-templates-"));
+afterAll(async () => await rm(root, { recursive: true, force: true }));
+afterEach(() => delete process.env["VMSAN_TEMPLATE_BYTES"]);
+
+const machine: Template["machine"] = { vmm: "QEMU 7.2", accelerator: "tcg", cpu: "max" };
+const disk: Template["disk"] = { role: "upper", path: "upper.ext4", readonly: false };
+const base = join(root, "base");
+await writeFile(base, "base");
+
+/** Keep a template of 5 MiB. @returns its key */
+async function keep(
+  shelf: TemplateShelf,
+  slot: string,
+  change: Partial<Template> = {},
+): Promise<string> {
+  const key = nameOf([slot, change]);
+  const draft = await shelf.begin("vm-00000001");
+  await writeFile(join(draft, "memory"), Buffer.alloc(5 << 20, 7));
+  await writeFile(join(draft, "state"), "state");
+  await writeFile(join(draft, "console.log"), "not needed");
+  const about = { disk, machine, slot, needs: [base], ...change };
+  await shelf.keep(draft, key, ["memory", "state"], about);
+  return key;
+}
+
+test("a template is there whole or not at all, and what is changed is of no use", async () => {
+  const shelf = new TemplateShelf(join(root, "whole"));
+  expect(await shelf.find(nameOf("none"))).toBeUndefined();
+  const half = await shelf.begin("vm-00000002");
+  expect(await shelf.unfinished()).toEqual([half]);
+  const key = await keep(shelf, "a");
+  expect((await readdir(shelf.place(key))).toSorted()).toEqual([
+    "memory",
+    "state",
+    "template.json",
+  ]);
+  expect(await shelf.find(key)).toMatchObject({ disk, slot: "a" });
+  await appendFile(join(shelf.place(key), "state"), "x");
+  expect(await shelf.find(key)).toBeUndefined();
+  expect(await readdir(join(root, "whole"))).toEqual([".new-vm-00000002"]);
+});
+
+test("what another kernel, image or VMM has superseded goes, and the least recently used of too many", async () => {
+  const dir = join(root, "bounded");
+  const shelf = new TemplateShelf(dir);
+  const there = async (): Promise<string[]> => (await readdir(dir)).toSorted();
+  const first = await keep(shelf, "a", { needs: [base] });
+  const second = await keep(shelf, "a", { needs: [base, base] });
+  expect(await shelf.find(first)).toBeUndefined();
+  const other = await keep(shelf, "b");
+  expect(await there()).toEqual([second, other].toSorted());
+  // A file that it needs is gone.
+  const image = join(root, "image");
+  await writeFile(image, "image");
+  const pulled = await keep(shelf, "c", { needs: [image] });
+  await rm(image);
+  expect(await there()).toContain(pulled);
+  process.env["VMSAN_TEMPLATE_BYTES"] = String(12 << 20);
+  await shelf.find(second);
+  const last = await keep(shelf, "d");
+  expect(await there()).toEqual([second, last].toSorted());
+  delete process.env["VMSAN_TEMPLATE_BYTES"];
+  const newer = await keep(shelf, "e", { machine: { ...machine, vmm: "QEMU 8.0" } });
+  expect(await there()).toEqual([newer]);
+});

@@ -1,0 +1,158 @@
+/** Where templates are kept: each complete or absent, no more than may be, none that nothing fits any more. */
+import { createHash } from "node:crypto";
+import { access, mkdir, readFile, readdir, rename, rm, stat, utimes } from "node:fs/promises";
+import { join } from "node:path";
+import type { Template } from "../../model/snapshot.ts";
+import type { StoredFile } from "../../model/vm.ts";
+import { parseTemplate } from "../../schema/state.ts";
+import { allocatedBytes, describeFile, syncFile, whatIsDamaged } from "../../snapshots/files.ts";
+import { syncDirectory, writeFileAtomic } from "../../util/atomic.ts";
+
+const DOCUMENT = "template.json";
+const KEY = /^[0-9a-f]{32}$/;
+const DRAFT = /^\.new-(vm-[0-9a-f]{8})$/;
+/** Bytes that templates may take, unless VMSAN_TEMPLATE_BYTES says otherwise. */
+const MAX_BYTES = 2 * 2 ** 30;
+
+/** A short name that differs where anything differs. */
+export function nameOf(parts: unknown): string {
+  return createHash("sha256").update(JSON.stringify(parts)).digest("hex").slice(0, 32);
+}
+
+/** The directory of templates. Used by one process at a time (the daemon). */
+export class TemplateShelf {
+  private readonly dir: string;
+
+  /** @param dir its absolute path */
+  constructor(dir: string) {
+    this.dir = dir;
+  }
+
+  private async names(): Promise<string[]> {
+    try {
+      return await readdir(this.dir);
+    } catch {
+      // ENOENT: no template has been made yet.
+      return [];
+    }
+  }
+
+  /** Where a template is, or would be. */
+  place(key: string): string {
+    return join(this.dir, key);
+  }
+
+  /** An empty directory for the VM that a template is to be made of. */
+  async begin(vmId: string): Promise<string> {
+    const draft = join(this.dir, `.new-${vmId}`);
+    await mkdir(draft, { recursive: true, mode: 0o700 });
+    return draft;
+  }
+
+  /** Directories of templates that were not finished. */
+  async unfinished(): Promise<string[]> {
+    return (await this.names()).filter((name) => DRAFT.test(name)).map((name) => this.place(name));
+  }
+
+  /** The template of a key, whole, and used now; undefined when there is none. */
+  async find(key: string): Promise<Template | undefined> {
+    const place = this.place(key);
+    const path = join(place, DOCUMENT);
+    let found: Template;
+    try {
+      found = parseTemplate(JSON.parse(await readFile(path, "utf8")));
+    } catch {
+      // ENOENT: there is none; anything else: it is of no use.
+      return undefined;
+    }
+    if ((await whatIsDamaged(place, found.files)) !== undefined) {
+      await this.drop(key);
+      return undefined;
+    }
+    const now = new Date();
+    await utimes(path, now, now);
+    return found;
+  }
+
+  /** Remove a template. VMs that were made of it keep what they share with it. */
+  async drop(key: string): Promise<void> {
+    await rm(this.place(key), { recursive: true, force: true });
+  }
+
+  /**
+   * Put a finished template in its place at one stroke, and remove what it supersedes.
+   * @param draft its directory
+   * @param names its files; others in the directory go
+   */
+  async keep(
+    draft: string,
+    key: string,
+    names: readonly string[],
+    about: Omit<Template, "files">,
+  ): Promise<void> {
+    const files: StoredFile[] = [];
+    for (const name of await readdir(draft)) {
+      const path = join(draft, name);
+      if (!names.includes(name)) {
+        await rm(path, { recursive: true, force: true });
+        continue;
+      }
+      await syncFile(path);
+      files.push(await describeFile(draft, name));
+    }
+    await writeFileAtomic(join(draft, DOCUMENT), JSON.stringify({ ...about, files }));
+    await this.drop(key);
+    await rename(draft, this.place(key));
+    await syncDirectory(this.dir);
+    await this.bound(key, about);
+  }
+
+  /** Remove templates that nothing fits any more, and the least recently used of too many. */
+  private async bound(kept: string, { machine, slot }: Omit<Template, "files">): Promise<void> {
+    const given = Number(process.env["VMSAN_TEMPLATE_BYTES"]);
+    let left = Number.isFinite(given) && given > 0 ? given : MAX_BYTES;
+    const found: { key: string; bytes: number; used: number }[] = [];
+    for (const key of (await this.names()).filter((one) => KEY.test(one))) {
+      const place = this.place(key);
+      let bytes = 0;
+      for (const file of await readdir(place)) bytes += await allocatedBytes(join(place, file));
+      const template = await this.describe(place);
+      const fits =
+        template !== undefined &&
+        JSON.stringify(template.machine) === JSON.stringify(machine) &&
+        (template.slot !== slot || key === kept) &&
+        (await areThere(template.needs));
+      const used = key === kept ? Number.POSITIVE_INFINITY : (template?.used ?? 0);
+      if (fits) found.push({ key, bytes, used });
+      else await this.drop(key);
+    }
+    for (const { key, bytes } of found.toSorted((a, b) => b.used - a.used)) {
+      left -= bytes;
+      if (left < 0 && key !== kept) await this.drop(key);
+    }
+  }
+
+  private async describe(place: string): Promise<(Template & { used: number }) | undefined> {
+    const path = join(place, DOCUMENT);
+    try {
+      const { mtimeMs } = await stat(path);
+      return { ...parseTemplate(JSON.parse(await readFile(path, "utf8"))), used: mtimeMs };
+    } catch {
+      // Another version's, or damaged: of no use.
+      return undefined;
+    }
+  }
+}
+
+/** Whether all of these files are there. */
+async function areThere(paths: readonly string[]): Promise<boolean> {
+  const all = await Promise.all(
+    paths.map((path) =>
+      access(path).then(
+        () => true,
+        () => false,
+      ),
+    ),
+  );
+  return all.every(Boolean);
+}
