@@ -193,7 +193,8 @@ describe("several clients", () => {
     const watched = new Watched();
     const stream = startStream(
       guest.channel,
-      { kind: "exec", argv: [], stdin: true },
+      // Not with what this host's user has in the profile: it may take any time.
+      { kind: "exec", argv: [], stdin: true, env: [`HOME=${guest.dir}`] },
       watched.options,
     );
     stream.stdin.end("echo $0\n");
