@@ -42,6 +42,7 @@ class GuestConnection extends Duplex {
 
 /**
  * Connect to something that listens in the guest, whatever the network policy is.
+ * Its directions end on their own, as with TCP: who is done with it ends or destroys it.
  * @throws ERR_AGENT_DIAL when nothing listens there
  */
 export async function dialGuest(transport: StreamOpener, remote: Endpoint): Promise<Duplex> {

@@ -223,6 +223,7 @@ export class Vm {
 
   /**
    * Connect to something that listens in the guest, whatever the network policy is.
+   * Its directions end on their own, as with TCP: who is done with it ends or destroys it.
    * @throws ERR_AGENT_DIAL when nothing listens there
    */
   async dial(endpoint: Endpoint): Promise<Duplex> {

@@ -75,7 +75,9 @@ interface Witness {
 /** What the program of a VM tells. */
 async function ask(vm: Vm): Promise<Witness> {
   let text = "";
-  for await (const chunk of await vm.dial(SERVER)) text += String(chunk);
+  const connection = await vm.dial(SERVER);
+  for await (const chunk of connection) text += String(chunk);
+  connection.destroy();
   return JSON.parse(text) as Witness;
 }
 
