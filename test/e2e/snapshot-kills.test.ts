@@ -1,7 +1,7 @@
 /**
  * Whatever is killed at whatever moment of a snapshot, a fork, a rollback, sleep or a template's
  * making: the VM is as it was or as it was to become, and nothing is left beyond that.
- * VMSAN_TEST_SCALE (default 1) multiplies the kills; 10 makes 100. VMSAN_TEST_SEED repeats a run.
+ * VMSAN_TEST_SCALE (default 1) multiplies the kills; 17 makes 100. VMSAN_TEST_SEED repeats a run.
  */
 import { readFileSync } from "node:fs";
 import { readdir, rm } from "node:fs/promises";
@@ -14,7 +14,7 @@ import { uidClaims, uidDirectory } from "../../src/vmm/uids.ts";
 import { installation } from "../fixtures/ladder.ts";
 import { processesOf, vmsan } from "./support.ts";
 
-const KILLS = Math.ceil(12 * Number(process.env["VMSAN_TEST_SCALE"] ?? 1));
+const KILLS = Math.ceil(6 * Number(process.env["VMSAN_TEST_SCALE"] ?? 1));
 const LIMIT_MS = 600_000 + KILLS * 60_000;
 /** For what a daemon that has just started, or a process that was just killed, is still busy with. */
 const SOON = { timeout: 120_000, interval: 500 };
