@@ -221,7 +221,7 @@ export const routes: readonly Route[] = [
         ...(memMib === undefined ? {} : { memory: memMib }),
         ...(vcpus === undefined ? {} : { vcpus }),
       });
-      return context.c.json(vm.view);
+      return context.c.json(remoteView(vm.view));
     },
   },
   {
