@@ -83,7 +83,7 @@ for step in $steps; do
       ;;
     e2e)
       prepare_agent
-      prepare_images base e2b
+      prepare_images base e2b builder
       vitest_step install 720
       vitest_step e2e 3300
       ;;
