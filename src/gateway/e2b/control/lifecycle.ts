@@ -14,8 +14,10 @@ import {
   wakesOnUse,
 } from "../sandbox.ts";
 
-/** How often ends are looked for, in milliseconds. */
+/** How often ends are looked for at least, in milliseconds; one that is known is met when it comes. */
 const SWEEP_MS = 2_000;
+/** Time from one look to the next at least, in milliseconds. */
+const SWEEP_PAUSE_MS = 50;
 
 /** The VM's own time limit for a sandbox that is to live so long. */
 export function vmLimit(labels: Record<string, string>, ms: number): number {
@@ -66,31 +68,38 @@ export class Waker {
 export class Sweeper {
   private readonly vmsan: Vmsan;
   private readonly log: Log;
-  private readonly timer: NodeJS.Timeout;
+  private timer: NodeJS.Timeout | undefined;
   private readonly busy = new Set<string>();
-  private sweeping = false;
+  private closed = false;
 
   constructor(vmsan: Vmsan, log: Log) {
     this.vmsan = vmsan;
     this.log = log;
-    this.timer = setInterval(() => void this.sweep(), SWEEP_MS);
-    this.timer.unref();
+    this.sweepIn(SWEEP_MS);
   }
 
   /** Stop looking. */
   close(): void {
-    clearInterval(this.timer);
+    this.closed = true;
+    clearTimeout(this.timer);
+  }
+
+  private sweepIn(ms: number): void {
+    if (this.closed) return;
+    this.timer = setTimeout(() => void this.sweep(), ms);
+    this.timer.unref();
   }
 
   private async sweep(): Promise<void> {
-    if (this.sweeping) return;
-    this.sweeping = true;
+    let next = SWEEP_MS;
     try {
-      for (const view of await this.vmsan.list()) void this.settle(view);
+      const views = await this.vmsan.list();
+      for (const view of views) void this.settle(view);
+      next = untilNextEnd(views);
     } catch (error) {
       this.log.error("cannot look for sandboxes whose time is over", error);
     } finally {
-      this.sweeping = false;
+      this.sweepIn(next);
     }
   }
 
@@ -110,6 +119,16 @@ export class Sweeper {
       this.busy.delete(id);
     }
   }
+}
+
+/** How long until the next end of a sandbox that is to pause then, between the two limits of sweeps. */
+function untilNextEnd(views: VmView[]): number {
+  const now = Date.now();
+  const ends = views
+    .filter((view) => view.status === "running" && keepsMemory(view.labels))
+    .map((view) => Date.parse(endOf(view) ?? "") - now)
+    .filter((ms) => ms > 0);
+  return Math.max(SWEEP_PAUSE_MS, Math.min(SWEEP_MS, ...ends));
 }
 
 /** What is due for a sandbox now. */
