@@ -7,7 +7,10 @@ import type { Command } from "commander";
 import { hintFor } from "../../src/cli/hints.ts";
 import { createProgram } from "../../src/cli/program.ts";
 
-/** One habit. In `type`, `web` is a running VM and `alpine` an image in the store. */
+/**
+ * One habit. In `type`, `web` is a running VM, in which something was said on the console, and
+ * `alpine` an image in the store.
+ */
 export interface Habit {
   /** Behind `docker`, and behind `vmsan` as well. */
   type: string;
@@ -82,7 +85,7 @@ export const habits: Record<string, readonly Habit[]> = {
     { type: "exec -u root -e A=1 web sh -c 'id -u; echo $A'", prints: /^0\n1\n$/ },
     {
       type: "logs -f web",
-      prints: /vmsan-agent/,
+      prints: /said on the console/,
       remark: "the guest's console; `logs VM ID` a command of `exec -d`",
     },
     { type: "cp web:/etc/hostname -", prints: /^web\n$/ },

@@ -20,6 +20,8 @@ beforeAll(async () => {
   );
   await vmsanOk(["image", "load", "-i", archive], here);
   await vmsanOk(["create", "--name", "web", "--memory", "256", "--from-image", "alpine"], here);
+  const say = ["sh", "-c", "echo said on the console >/dev/console"];
+  await vmsanOk(["exec", "-u", "root", "web", "--", ...say], here);
 });
 
 /** Registries cannot be reached; a shorter life for what would go on (`logs -f`). */
