@@ -4,7 +4,7 @@ import type { VmRecord } from "../../model/vm.ts";
 import { mend } from "../../snapshots/freeze.ts";
 import type { MemoryImage } from "../../snapshots/store.ts";
 import type { RunningVm } from "../../vmm/driver.ts";
-import { attachNetwork, awaitAgent, guestConfig, tearDown } from "../starting/bring-up.ts";
+import { attachNetwork, awaitAgent, guestConfig, lapsOf, tearDown } from "../starting/bring-up.ts";
 import type { LiveGuest } from "../starting/bring-up.ts";
 import type { EventLog } from "../records/entry.ts";
 import type { Stages, Work } from "../stages.ts";
@@ -38,11 +38,7 @@ export async function bringBack(how: BringBack): Promise<LiveGuest> {
   const driver = stages.driver(record.driver);
   let guest: LiveGuest | undefined;
   const since = performance.now();
-  const lap = (phase: string, from: number): number => {
-    const now = performance.now();
-    record.timings[phase] = Math.round(now - from);
-    return now;
-  };
+  const lap = lapsOf(record);
   try {
     const making = how.attached === true ? undefined : attachNetwork(record, stages, work);
     const [image] = await Promise.all([how.image(), making]);

@@ -136,6 +136,18 @@ export async function attachNetwork(record: VmRecord, stages: Stages, work: Work
 }
 
 /**
+ * How long the phases of a VM's start take: the function notes one in the record's timings, in
+ * milliseconds since `from`, and gives the time at which the next one begins.
+ */
+export function lapsOf(record: VmRecord): (phase: string, from: number) => number {
+  return (phase, from) => {
+    const now = performance.now();
+    record.timings[phase] = Math.round(now - from);
+    return now;
+  };
+}
+
+/**
  * Start a VM's VMM and wait for its agent; configure the guest. The record is filled in and
  * saved through `save` as soon as something exists that a later daemon would have to find.
  * On failure nothing of it is left.
@@ -152,11 +164,7 @@ export async function bringUp(
     record.bootTimeoutMs ?? work.host?.bootTimeoutMs ?? stages.bootLimitMs(record.accelerator);
   let guest: LiveGuest | undefined;
   const since = performance.now();
-  const lap = (phase: string, from: number): number => {
-    const now = performance.now();
-    record.timings[phase] = Math.round(now - from);
-    return now;
-  };
+  const lap = lapsOf(record);
   try {
     let at = since;
     await attachNetwork(record, stages, work);
