@@ -7,6 +7,9 @@ import { oneLine, table } from "../../output.ts";
 import { diffCommand } from "./commit.ts";
 import { withProgress } from "../../with-progress.ts";
 
+const caFileOption = (): Option =>
+  new Option("--ca-file <path>", "certificates of authorities to trust besides the system's");
+
 const platformOption = (): Option =>
   new Option("--platform <os/arch>", "platform of a multi-platform image");
 
@@ -36,7 +39,7 @@ function lsCommand(): Command {
 function pullCommand(): Command {
   const target = command("pull <image>", "fetch an image")
     .addOption(platformOption())
-    .option("--ca-file <path>", "certificates of authorities to trust besides the system's");
+    .addOption(caFileOption());
   return runs<{ platform?: string; caFile?: string }>(target, (context, source: string) =>
     withProgress(
       context,
@@ -59,7 +62,7 @@ function pullCommand(): Command {
 function pushCommand(): Command {
   const target = command("push <image> [destination]", "send an image to a registry")
     .addOption(platformOption())
-    .option("--ca-file <path>", "certificates of authorities to trust besides the system's");
+    .addOption(caFileOption());
   return runs<{ platform?: string; caFile?: string }>(
     target,
     (context, name: string, destination: string | undefined) =>
@@ -220,7 +223,7 @@ function diskCommand(): Command {
     .addOption(new Option("--builder <name>", "how it is made").choices(["direct", "mke2fs"]))
     .option("--journal", "with a journal, for a disk that will be written")
     .addOption(platformOption())
-    .option("--ca-file <path>", "certificates of authorities to trust besides the system's");
+    .addOption(caFileOption());
   return runs<DiskFlags>(target, (context, source: string) => {
     const { output: file, size, builder, journal, platform, caFile } = context.flags;
     return withProgress(
