@@ -24,6 +24,10 @@ export type {
   PushOptions,
 } from "./client/images.ts";
 export type { CreateOptions, NetworkOptions } from "./client/options.ts";
+export type { EventOptions } from "./client/events.ts";
+export type { EventFilter, EventType, VmsanEvent } from "./model/event.ts";
+export { ratesOf } from "./model/stats.ts";
+export type { GuestUse, HostUse, VmRates, VmSample } from "./model/stats.ts";
 export { GuestStream } from "./agent/streams.ts";
 export type { AttachOptions, Gap, StreamOptions } from "./agent/streams.ts";
 export type { StreamExit, StreamInfo } from "./agent/spec.ts";

@@ -177,8 +177,8 @@ const COMMANDS: readonly Hint[] = [
     fix: "Use `vmsan download VM /path ./dir`, or `vmsan exec VM tar -C / -c PATH >FILE`.",
   },
   {
-    words: ["stats", "top"],
-    fix: "`vmsan ps VM` shows its commands, `vmsan exec VM top -b -n 1` or `free -m` its load, `vmsan inspect VM` its size.",
+    words: ["top"],
+    fix: "Use `vmsan stats VM` for what it uses, `vmsan ps VM` for its commands, `vmsan exec VM top -b -n 1` for its processes.",
   },
   { words: ["restart"], fix: "Use `vmsan stop VM && vmsan start VM`." },
   { words: ["unpause"], fix: "Use `vmsan resume VM`." },
@@ -190,8 +190,8 @@ const COMMANDS: readonly Hint[] = [
   { words: ["rename"], fix: "A name is given when the VM is made: `vmsan create --name NAME`." },
   { words: ["version"], fix: "Use `vmsan --version`." },
   {
-    words: ["info", "system", "events"],
-    fix: "Use `vmsan doctor`, `vmsan list`, `vmsan image prune` and `vmsan daemon logs`.",
+    words: ["info", "system"],
+    fix: "Use `vmsan doctor`, `vmsan list`, `vmsan stats`, `vmsan image prune` and `vmsan daemon logs`.",
   },
   {
     words: ["container"],

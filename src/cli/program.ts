@@ -26,6 +26,8 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
     suspend: async () => (await import("./commands/lifecycle.ts")).suspendCommand,
     resume: async () => (await import("./commands/lifecycle.ts")).resumeCommand,
     logs: async () => (await import("./commands/logs.ts")).logsCommand,
+    stats: async () => (await import("./commands/watch/stats.ts")).statsCommand,
+    events: async () => (await import("./commands/watch/events.ts")).eventsCommand,
     network: async () => (await import("./commands/network.ts")).networkCommand,
     "port-forward": async () => (await import("./commands/port-forward.ts")).portForwardCommand,
   },

@@ -1,10 +1,14 @@
 /** The SDK's entrance: all VMs and images of one VMSAN_DIR. */
 import type { BuildReport, CreateRequest, VmList, VmView } from "../model/api.ts";
+import type { VmsanEvent } from "../model/event.ts";
+import type { VmSample } from "../model/stats.ts";
+import { parseVmRef } from "../util/names.ts";
 import { layoutOf, vmsanDir } from "../util/paths.ts";
 import { invalid } from "../util/units.ts";
 import { Builds } from "./builds/builds.ts";
 import type { BuildOptions } from "./builds/builds.ts";
 import { Daemon } from "./daemon.ts";
+import type { EventOptions } from "./events.ts";
 import type { WorkOptions } from "./daemon.ts";
 import { Hold } from "./hold.ts";
 import { Images } from "./images.ts";
@@ -182,6 +186,31 @@ export class Vmsan {
   /** All VMs, and those whose records cannot be read. */
   async survey(): Promise<VmList> {
     return await this.daemon.call<VmList>("GET", "/v1/vms");
+  }
+
+  /**
+   * What happens on the host, as it happens: VMs that start and end, commands, pulls, refused
+   * connections. Ends by its signal, or by leaving the loop.
+   */
+  async *events(options: EventOptions = {}): AsyncGenerator<VmsanEvent> {
+    const { readEvents } = await import("./events.ts");
+    yield* readEvents(this.daemon, options);
+  }
+
+  /**
+   * What VMs use now; see `ratesOf` for what they use between two moments. None is woken.
+   * @param refs IDs or names; none: all VMs
+   * @param options `project`: only of its VMs
+   * @throws ERR_VM_NOT_FOUND
+   */
+  async stats(
+    refs: readonly string[] = [],
+    { project }: { project?: string } = {},
+  ): Promise<VmSample[]> {
+    const query = new URLSearchParams(refs.map((ref): [string, string] => ["vm", parseVmRef(ref)]));
+    if (project !== undefined) query.set("project", project);
+    const path = `/v1/stats?${query.toString()}`;
+    return (await this.daemon.call<{ vms: VmSample[] }>("GET", path)).vms;
   }
 
   /** A VM by its ID or name. @throws ERR_VM_NOT_FOUND */

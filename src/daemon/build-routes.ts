@@ -73,7 +73,12 @@ export function buildRoutes(
       try {
         const { head, rest } = await splitBody(body);
         const request = validate(buildSchema, head, "request to build an image");
-        return await builds.build(withoutUndefined(request) as BuildRequest, rest, work);
+        const since = performance.now();
+        const built = await builds.build(withoutUndefined(request) as BuildRequest, rest, work);
+        const seconds = Math.round(performance.now() - since) / 1000;
+        const { names: images, digest } = built;
+        sandboxes.events.host("image.built", { images, digest, seconds });
+        return built;
       } finally {
         body.destroy();
       }

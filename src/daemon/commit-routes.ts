@@ -4,6 +4,7 @@ import { z } from "zod";
 import type { CommitReport, CommitRequest, DiffEntry } from "../model/api.ts";
 import { commitVm, diffVm } from "../sandbox/commit.ts";
 import type { Host } from "../sandbox/host.ts";
+import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import type { Snapshots } from "../sandbox/snapshots/snapshots.ts";
 import { validate, withoutUndefined } from "../schema/api.ts";
 import { jsonBody, streamedReply } from "../http/reply.ts";
@@ -16,13 +17,22 @@ const commitSchema = z.strictObject({
 });
 
 /** Add the routes. */
-export function commitRoutes(app: Hono, host: Host, snapshots: Snapshots): void {
+export function commitRoutes(
+  app: Hono,
+  host: Host,
+  sandboxes: Sandboxes,
+  snapshots: Snapshots,
+): void {
   app.post("/v1/vms/:id/commit", async (c) => {
     const request = validate(commitSchema, await jsonBody(c), "request to make an image of a VM");
     const id = c.req.param("id");
-    return streamedReply<CommitReport>(c, (work) =>
-      commitVm(host, snapshots, id, withoutUndefined(request) as CommitRequest, work),
-    );
+    return streamedReply<CommitReport>(c, async (work) => {
+      const wanted = withoutUndefined(request) as CommitRequest;
+      const made = await commitVm(host, snapshots, id, wanted, work);
+      const { name: image, digest } = made;
+      sandboxes.events.vm("image.committed", sandboxes.get(id), { image, digest });
+      return made;
+    });
   });
 
   app.get("/v1/vms/:id/diff", (c) => {

@@ -149,30 +149,37 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
     const wanted = validate(pushSchema, await jsonBody(c), "request to push an image");
     return streamedReply<PushReport>(c, async (work) => {
       const { pushImage } = await import("../oci/registry/push.ts");
-      return await pushImage(wanted.name, wanted.destination, {
+      const pushed = await pushImage(wanted.name, wanted.destination, {
         store,
         registry: await host.registryOptions(wanted.registry),
         ...(wanted.platform === undefined ? {} : { platform: parsePlatform(wanted.platform) }),
         onProgress: work.progress,
         signal: work.signal,
       });
+      const { name: image, destination, digest } = pushed;
+      sandboxes.events.host("image.pushed", { image, destination, digest });
+      return pushed;
     });
   });
 
   app.post("/v1/images/tag", async (c) => {
     const body = validate(tagSchema, await jsonBody(c), "request to tag an image");
     await tagImage(store, body.name, body.newName);
+    sandboxes.events.host("image.tagged", { image: body.newName, from: body.name });
     return c.body(null, 204);
   });
 
   app.delete("/v1/images", async (c) => {
-    await removeImage(store, required(c, "name"));
+    const image = required(c, "name");
+    await removeImage(store, image);
+    sandboxes.events.host("image.removed", { image });
     return c.body(null, 204);
   });
 
   app.post("/v1/images/prune", async (c) => {
     const { all } = validate(pruneSchema, await jsonBody(c), "request to prune images");
     const removed = await pruneStore(store, { all });
+    for (const image of removed.names) sandboxes.events.host("image.removed", { image });
     const disks = await pruneDisks(host.layout.rootfs, sandboxes.users());
     const report: PruneReport = {
       images: removed.names,
@@ -196,6 +203,9 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
         signal: work.signal,
         ...(one ? { only: tag === undefined ? {} : { tag } } : {}),
       });
+      for (const { name: image, digest } of images) {
+        sandboxes.events.host("image.loaded", { image, digest });
+      }
       return images.map((image) => ({
         ...image,
         platform: formatPlatform(image.platform),

@@ -6,6 +6,7 @@ import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { StartReport } from "../model/api.ts";
 import { VmsanError, asVmsanError } from "../model/errors.ts";
+import { Events } from "../sandbox/records/events.ts";
 import { VmRecords } from "../sandbox/records/records.ts";
 import { Sandboxes } from "../sandbox/sandboxes.ts";
 import { createHost } from "../sandbox/host.ts";
@@ -21,10 +22,12 @@ import type { Layout } from "../util/paths.ts";
 import { socketPath } from "../util/socket-path.ts";
 import { buildRoutes } from "./build-routes.ts";
 import { commitRoutes } from "./commit-routes.ts";
+import { eventRoutes } from "./event-routes.ts";
 import { imageRoutes } from "./image-routes.ts";
 import { kernelRoutes } from "./kernel-routes.ts";
 import { networkRoutes } from "./network-routes.ts";
 import { snapshotRoutes } from "./snapshot-routes.ts";
+import { statsRoutes } from "./stats-routes.ts";
 import { volumeRoutes } from "./volume-routes.ts";
 import { fileLog } from "../util/log.ts";
 import { serve } from "./server.ts";
@@ -95,8 +98,9 @@ async function main(): Promise<void> {
     report({ ready: true });
     process.exit(0);
   }
-  const host = await createHost(layout, log);
-  const sandboxes = new Sandboxes(new VmRecords(layout.vms), host.stages, log);
+  const events = new Events();
+  const host = await createHost(layout, log, events);
+  const sandboxes = new Sandboxes(new VmRecords(layout.vms), host.stages, log, events);
   const snapshots = new Snapshots(sandboxes, layout.snapshots);
   await snapshots.recover();
   const templates = new Templates(sandboxes, layout.templates);
@@ -125,7 +129,9 @@ async function main(): Promise<void> {
       root: layout.root,
       extend: (app) => {
         imageRoutes(app, host, sandboxes);
-        commitRoutes(app, host, snapshots);
+        commitRoutes(app, host, sandboxes, snapshots);
+        eventRoutes(app, host, sandboxes);
+        statsRoutes(app, sandboxes);
         buildRoutes(app, host, sandboxes, snapshots.sleep);
         kernelRoutes(app, host, sandboxes);
         networkRoutes(app, host, sandboxes);

@@ -18,6 +18,7 @@ import { socketPath } from "../util/socket-path.ts";
 import { packageVersion } from "../util/package.ts";
 import { errorReply, statusOf } from "../http/reply.ts";
 import type { Log } from "../util/log.ts";
+import { watchCommand } from "./command-watch.ts";
 import { vmRoutes } from "./vm-routes.ts";
 
 const STREAM_PATH = /^\/v1\/vms\/([a-z0-9][a-z0-9._-]{0,62})(\/v1\/streams(?:\/[0-9a-f]{16})?)$/;
@@ -193,6 +194,7 @@ async function handStreamThrough(
       "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: vmsan-stream\r\n\r\n",
     );
     if (head.length > 0) client.unshift(head);
+    if (wakes) watchCommand(service.sandboxes, id, client, guest);
     await joined(client, guest);
   } catch (error) {
     if (client.destroyed) return;

@@ -1,4 +1,5 @@
 /** The decision log: a bounded ring for each VM, that can be followed. */
+import { Ring } from "../util/ring.ts";
 import type { FlowEvent } from "./helper.ts";
 import type { NetworkDecision } from "./types.ts";
 
@@ -26,55 +27,18 @@ export function decisionOf(event: FlowEvent): Decision {
 }
 
 /** One VM's log. */
-export class DecisionLog {
-  private lines: NetworkDecision[] = [];
-  private seq = 0;
-  private waiting = new Set<() => void>();
-  private closed = false;
+export class DecisionLog extends Ring<Decision> {
+  private readonly told: (decision: NetworkDecision) => void;
 
-  /** Add a line. */
-  add(decision: Decision): void {
-    this.seq += 1;
-    this.lines.push({ seq: this.seq, time: new Date().toISOString(), ...decision });
-    if (this.lines.length > 2 * capacity) this.lines = this.lines.slice(-capacity);
-    this.wake();
+  /** @param told is called with each decision; returns quickly and never throws */
+  constructor(told: (decision: NetworkDecision) => void) {
+    super(capacity);
+    this.told = told;
   }
 
-  /** Lines after number `since`, oldest first. */
-  since(since: number): NetworkDecision[] {
-    return this.lines.slice(-capacity).filter((line) => line.seq > since);
-  }
-
-  /** No more lines will come. */
-  close(): void {
-    this.closed = true;
-    this.wake();
-  }
-
-  private wake(): void {
-    for (const resolve of this.waiting) resolve();
-    this.waiting.clear();
-  }
-
-  /** Lines from now on, until the log is closed or `signal` aborts. */
-  async *follow(signal: AbortSignal): AsyncGenerator<NetworkDecision> {
-    let last = this.seq;
-    while (!signal.aborted) {
-      for (const line of this.since(last)) {
-        last = line.seq;
-        yield line;
-      }
-      if (this.closed) return;
-      if (this.seq > last || signal.aborted) continue;
-      await new Promise<void>((resolve) => {
-        const done = (): void => {
-          signal.removeEventListener("abort", done);
-          this.waiting.delete(done);
-          resolve();
-        };
-        this.waiting.add(done);
-        signal.addEventListener("abort", done, { once: true });
-      });
-    }
+  override add(decision: Decision): NetworkDecision {
+    const line = super.add(decision);
+    this.told(line);
+    return line;
   }
 }

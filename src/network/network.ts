@@ -196,6 +196,7 @@ class Manager implements NetworkManager {
         hostAddresses: () => this.addresses,
         nft: (transaction, signal) => this.realm.nftIn(plan.netns, transaction, signal),
         arrival: async () => await this.options.onArrival?.(lease.vmId),
+        decided: (decision) => this.options.onDecision?.(lease.vmId, decision),
         warn: this.warn,
       },
       lease.policy,

@@ -13,6 +13,7 @@ import { NameBook } from "./names/names.ts";
 import { Proxy } from "./proxy/proxy.ts";
 import { openHostPort, publishAll, type GuestSide, type Listener } from "./publish.ts";
 import { addNames, logGroup, proxyPort, ruleset } from "./kernel/rules.ts";
+import type { NetworkDecision } from "./types.ts";
 import { ask, type NameServer as Upstream } from "./names/upstream.ts";
 
 /** What a service needs. */
@@ -29,6 +30,8 @@ export interface ServiceOptions {
   nft: (transaction: string, signal?: AbortSignal) => Promise<void>;
   /** See {@link GuestSide.arrival}. */
   arrival: () => Promise<void>;
+  /** Told of each decision. */
+  decided: (decision: NetworkDecision) => void;
   warn: (message: string) => void;
 }
 
@@ -45,7 +48,7 @@ const guestConnectMs = 5000;
 
 /** The live side of one VM's network. */
 export class Service {
-  readonly log = new DecisionLog();
+  readonly log: DecisionLog;
   private readonly options: ServiceOptions;
   private readonly book = new NameBook();
   private readonly names: NameServer;
@@ -61,6 +64,7 @@ export class Service {
   /** @param policy the policy that the kernel enforces, or will when {@link apply} is called */
   constructor(options: ServiceOptions, policy: NetworkPolicy, generation: number) {
     this.options = options;
+    this.log = new DecisionLog(options.decided);
     this.policy = policy;
     this.generation = generation;
     const context = {

@@ -103,6 +103,8 @@ export interface NetworkOptions {
   ipv6?: boolean;
   /** Told of everything that arrives at a VM's published ports; it is handed on when that resolves. */
   onArrival?: (vmId: string) => Promise<void>;
+  /** Told of each decision as it falls; returns quickly and never throws. */
+  onDecision?: (vmId: string, decision: NetworkDecision) => void;
   /** Receives what goes wrong in the background (one sentence each). */
   onWarning?: (message: string) => void;
 }

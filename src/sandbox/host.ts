@@ -48,6 +48,7 @@ import { VolumeStore } from "../volumes/store.ts";
 import { createNetworks } from "./networks.ts";
 import type { HostNetworks } from "./networks.ts";
 import type { EventLog } from "./records/entry.ts";
+import type { Events } from "./records/events.ts";
 import { createShares } from "./shares.ts";
 import type { BootFiles, PreparedBase, Stages, Work } from "./stages.ts";
 
@@ -113,6 +114,29 @@ function requireDriver(name: DriverName, drivers: readonly Driver[]): Driver {
   });
 }
 
+/** Notes what is fetched of an image, and tells of it at the end. */
+function watchPull(progress: ProgressSink): {
+  progress: ProgressSink;
+  done: (image: Image, events: Events) => void;
+} {
+  const since = performance.now();
+  const fetched = new Map<string, number>();
+  return {
+    progress: (event) => {
+      if (event.phase === "pull" && event.item !== undefined && event.done !== undefined) {
+        fetched.set(event.item, event.done);
+      }
+      progress(event);
+    },
+    done: ({ name, digest }, events) => {
+      if (fetched.size === 0) return;
+      const bytes = [...fetched.values()].reduce((sum, size) => sum + size, 0);
+      const seconds = Math.round(performance.now() - since) / 1000;
+      events.host("image.pulled", { image: name, digest, bytes, seconds });
+    },
+  };
+}
+
 /** With VMSAN_KVM=assume Firecracker is not told whether KVM works: it finds out at the start. */
 function judgeOfKvm(): { kvm?: () => Promise<{ usable: boolean; reason: string }> } {
   if (process.env["VMSAN_KVM"] !== "assume") return {};
@@ -120,7 +144,7 @@ function judgeOfKvm(): { kvm?: () => Promise<{ usable: boolean; reason: string }
 }
 
 /** Join the stages for a VMSAN_DIR. */
-export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
+export async function createHost(layout: Layout, log: EventLog, events: Events): Promise<Host> {
   const store = await openStore(layout.images);
   const agent = process.env["VMSAN_AGENT"] ?? agentBinary();
   const uidDir = uidDirectory(layout.probes);
@@ -153,15 +177,17 @@ export async function createHost(layout: Layout, log: EventLog): Promise<Host> {
             progress: options.progress,
           })
         : { source, config: {} };
+    const pull = watchPull(options.progress);
     const image = await resolveImage(ready.source, {
       store,
       pull: options.pull,
       ...(options.platform === undefined ? {} : { platform: parsePlatform(options.platform) }),
       registry: await registryOptions(options.registry),
       ...(options.lease === undefined ? {} : { lease: options.lease }),
-      onProgress: options.progress,
+      onProgress: pull.progress,
       signal: options.signal,
     });
+    pull.done(image, events);
     return { ...image, config: configOver(image.config, ready.config) };
   };
 

@@ -36,6 +36,10 @@ export class Lives extends VmTable {
     record.startedAt = new Date().toISOString();
     countFromNow(record);
     await this.goesOn(entry, guest);
+    const { driver, accelerator, timings, image, runtime, snapshot } = record;
+    const seconds = (timings["total"] ?? 0) / 1000;
+    const source = image?.name ?? runtime;
+    this.events.vm("vm.started", record, { driver, accelerator, seconds, image: source, snapshot });
   }
 
   /** Note that a VM runs that has run before, and look after it from now on. */
@@ -79,6 +83,7 @@ export class Lives extends VmTable {
       delete record.held;
       await this.forgetMemory(record);
       await this.records.save(record);
+      this.events.vm("vm.stopped", record, { reason: record.stopReason ?? "ended" });
       this.changed(entry);
     } catch (error) {
       this.log.error(`${record.id}: cannot settle its end`, error);
@@ -165,6 +170,7 @@ export class Lives extends VmTable {
     this.report(record.id, await tearDown(record, this.stages, undefined));
     await this.forgetMemory(record);
     await this.records.save(record);
+    this.events.vm("vm.stopped", record, { reason: "asked" });
     this.changed(entry);
   }
 
@@ -197,6 +203,7 @@ export class Lives extends VmTable {
     delete record.timeoutAt;
     delete record.held;
     await this.saveIfPossible(record);
+    this.events.vm("vm.stopped", record, { reason: record.stopReason ?? "asked" });
   }
 
   /**
@@ -239,6 +246,7 @@ export class Lives extends VmTable {
     }
     await this.records.remove(record.id);
     this.entries.delete(record.id);
+    this.events.vm("vm.removed", record);
     this.changed(entry);
   }
 

@@ -19,14 +19,11 @@ import { startStream } from "../agent/streams.ts";
 import type { CreateRequest } from "../model/api.ts";
 import type { VmRecord } from "../model/vm.ts";
 import { agentBinary } from "../util/package.ts";
-import { layoutOf } from "../util/paths.ts";
 import { identityOf } from "../util/process-identity.ts";
-import { FakeDriver } from "../vmm/fake/driver.ts";
 import { VmRecords } from "./records/records.ts";
 import { Volumes } from "./volumes.ts";
 import { Sandboxes } from "./sandboxes.ts";
-import { VolumeStore } from "../volumes/store.ts";
-import { createShares } from "./shares.ts";
+import { fakeStages } from "./testing.ts";
 import type { Stages, Work } from "./stages.ts";
 
 const root = await mkdtemp(join(tmpdir(), "vmsan-sandboxes-"));
@@ -72,44 +69,11 @@ const request: CreateRequest = {
   ephemeral: false,
 };
 
-/** Stages that make nothing but what the fake driver needs. */
-function stages(changes: Partial<Stages> = {}): Stages {
-  const driver = new FakeDriver(agentBinary());
-  const nothing = { removed: [], failed: [] };
-  return {
-    prepareBase: async () => ({ rootfs: join(root, "base.ext4"), runtime: "base" }),
-    shareBase: async () => undefined,
-    releaseBase: async () => undefined,
-    bootFiles: async () => ({ kernel: "/none", initramfs: "/none" }),
-    chooseDriver: async () => ({ driver, accelerator: "none", reason: "a test" }),
-    driver: () => driver,
-    createUpper: async (path) => writeFile(path, ""),
-    cloneRoot: async () => undefined,
-    networks: {
-      attach: async () => ({}),
-      resume: async () => undefined,
-      onArrival: () => undefined,
-      isUp: () => false,
-      update: async () => undefined,
-      detach: async () => nothing,
-      forget: async () => undefined,
-      sweep: async () => nothing,
-    },
-    volumes: new VolumeStore(join(vms, "..", "volumes")),
-    shares: createShares(layoutOf(root), log),
-    sweep: async () => nothing,
-    openChannel: (running, token) =>
-      new AgentChannel({ open: (signal) => running.connect(signal), token, build: "test" }),
-    bootLimitMs: () => 20_000,
-    ...changes,
-  };
-}
-
 const log = { info: (): void => undefined, error: (): void => undefined };
 
 /** A composer on this test's directory, as a starting daemon has it. */
 async function start(changes: Partial<Stages> = {}): Promise<Sandboxes> {
-  const sandboxes = new Sandboxes(new VmRecords(vms), stages(changes), log);
+  const sandboxes = new Sandboxes(new VmRecords(vms), fakeStages(root, changes), log);
   await sandboxes.recover();
   made.push(sandboxes);
   return sandboxes;
@@ -172,7 +136,10 @@ describe("a directory of VMs that was copied", () => {
     await original.pause(paused);
     copy();
     const forgotten: string[] = [];
-    const networks = { ...stages().networks, forget: async (vm: string) => forgotten.push(vm) };
+    const networks = {
+      ...fakeStages(root).networks,
+      forget: async (vm: string) => forgotten.push(vm),
+    };
     const copied = await start({ networks: networks as unknown as Stages["networks"] });
     expect(copied.list().map(({ status }) => status)).toEqual(["stopped", "stopped"]);
     expect(forgotten.toSorted()).toEqual([id, paused].toSorted());
@@ -293,7 +260,7 @@ test("a VM that is said to be stopped can be removed and started, also while it 
   let cleanedUp = Promise.withResolvers<void>();
   const sandboxes = await start({
     networks: {
-      ...stages().networks,
+      ...fakeStages(root).networks,
       detach: async () => {
         await cleanedUp.promise;
         return { removed: [], failed: [] };
@@ -485,7 +452,7 @@ test("calls at once on one VM: each succeeds or says what came first, and nothin
 
 test("the caller's own limit for a boot counts, at creation and at a start", async () => {
   const asked: (object | undefined)[] = [];
-  const own = stages();
+  const own = fakeStages(root);
   let isDeaf = true;
   const sandboxes = await start({
     openChannel: (running, token) => {

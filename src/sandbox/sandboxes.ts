@@ -138,6 +138,10 @@ export class Sandboxes extends Lives {
       try {
         await this.records.save(record);
         onId(id);
+        this.events.vm("vm.created", record, {
+          image: record.image?.name ?? record.runtime,
+          snapshot: record.snapshot,
+        });
         const since = performance.now();
         const guest = await maker.bringUp(record, { ...work, signal });
         record.timings["total"] = Math.round(performance.now() - since);
@@ -159,6 +163,7 @@ export class Sandboxes extends Lives {
     for (const { name } of volumesOf(record)) {
       if (await volumes.has(name)) continue;
       await volumes.create({ name, sizeBytes: VOLUME_BYTES, labels: {} });
+      this.events.host("volume.created", { volume: name });
     }
   }
 
@@ -246,6 +251,7 @@ export class Sandboxes extends Lives {
       await change(guest);
       record.status = to;
       await this.records.save(record);
+      this.events.vm(to === "paused" ? "vm.paused" : "vm.resumed", record);
     });
   }
 
@@ -265,6 +271,7 @@ export class Sandboxes extends Lives {
       if (entry.guest !== undefined) await this.stages.networks.update(record.id, policy);
       record.policy = policy;
       await this.records.save(record);
+      this.events.vm("vm.policy", record, { mode: policy.mode });
       return viewOf(record);
     });
   }

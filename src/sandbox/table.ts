@@ -5,6 +5,7 @@ import type { VmRecord } from "../model/vm.ts";
 import { newVmId, parseVmRef } from "../util/names.ts";
 import { damaged } from "./records/damaged.ts";
 import type { Entry, EventLog } from "./records/entry.ts";
+import { Events } from "./records/events.ts";
 import type { BrokenRecord, VmRecords } from "./records/records.ts";
 import { nameTaken, notFound, notRunning, removed } from "./refusals.ts";
 import type { Stages } from "./stages.ts";
@@ -18,13 +19,16 @@ export class VmTable {
   readonly records: VmRecords;
   readonly stages: Stages;
   readonly log: EventLog;
+  /** What happens to them. */
+  readonly events: Events;
   /** Others that need images and kernels of the store. */
   otherUsers: () => ResourceUser[] = () => [];
 
-  constructor(records: VmRecords, stages: Stages, log: EventLog) {
+  constructor(records: VmRecords, stages: Stages, log: EventLog, events = new Events()) {
     this.records = records;
     this.stages = stages;
     this.log = log;
+    this.events = events;
   }
 
   /** A VM by its ID or name. @throws ERR_VM_NOT_FOUND */

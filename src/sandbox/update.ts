@@ -45,6 +45,7 @@ export async function updateVm(
     if (memMib !== undefined) record.spec.memMib = memMib;
     if (vcpus !== undefined) record.spec.vcpus = vcpus;
     await sandboxes.records.save(record);
+    sandboxes.events.vm("vm.updated", record, { diskSizeBytes, memMib, vcpus });
     return viewOf(record);
   });
 }

@@ -48,7 +48,9 @@ export class Volumes {
 
   /** Make a volume. @throws ERR_VOLUME_NAME_TAKEN */
   async create(request: VolumeRequest): Promise<VolumeView> {
-    return await this.view(await this.store.create(request));
+    const made = await this.store.create(request);
+    this.sandboxes.events.host("volume.created", { volume: made.name });
+    return await this.view(made);
   }
 
   /** Remove a volume that no VM mounts, not even a stopped one. @throws ERR_VOLUME_IN_USE */
@@ -56,6 +58,7 @@ export class Volumes {
     await this.turn.run(async () => {
       this.requireNoUsers(name);
       await this.store.remove(name);
+      this.sandboxes.events.host("volume.removed", { volume: name });
     });
   }
 
@@ -73,6 +76,7 @@ export class Volumes {
       for (const { name } of await this.store.list()) {
         if (volumeUsers(this.sandboxes.entries.values(), name).length > 0) continue;
         report.freedBytes += await this.store.remove(name);
+        this.sandboxes.events.host("volume.removed", { volume: name });
         report.volumes.push(name);
       }
       return report;
@@ -131,6 +135,8 @@ export class Volumes {
 
   /** Take in a volume that {@link export} has written. @throws ERR_VOLUME_ARCHIVE */
   async import(name: string, from: Readable, signal: AbortSignal): Promise<VolumeView> {
-    return await this.view(await this.store.import(name, from, signal));
+    const made = await this.store.import(name, from, signal);
+    this.sandboxes.events.host("volume.created", { volume: name });
+    return await this.view(made);
   }
 }

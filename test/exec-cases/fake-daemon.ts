@@ -6,6 +6,7 @@ import type { Duplex } from "node:stream";
 import type { StreamOpener } from "../../src/agent/transport.ts";
 import { serve } from "../../src/daemon/server.ts";
 import { VmsanError } from "../../src/model/errors.ts";
+import { Events } from "../../src/sandbox/records/events.ts";
 import type { Sandboxes } from "../../src/sandbox/sandboxes.ts";
 import { layoutOf } from "../../src/util/paths.ts";
 import { fakeGuest } from "./fake-guest.ts";
@@ -38,6 +39,10 @@ export async function fakeDaemon(view: object = {}): Promise<FakeDaemon> {
   const streams = new Set<Duplex>();
   const sandboxes = {
     get: find,
+    find: (ref: string) => ({ record: { ...find(ref), project: "" } }),
+    entries: new Map(),
+    events: new Events(),
+    log: { info: (): void => undefined },
     list: () => [find("vm")],
     channel: (ref: string) => {
       find(ref);

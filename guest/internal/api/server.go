@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -250,47 +249,6 @@ func (s *Server) mountShares(list []shares.Share, name string, reply *netcfg.Rep
 		return wire.AsInfo(err, wire.CodeConfig, "The guest could not mount the shared directories.")
 	}
 	return nil
-}
-
-// stats tells how the guest and the agent are doing.
-func (s *Server) stats(w http.ResponseWriter, _ *http.Request) {
-	fds := 0
-	if names, err := os.ReadDir("/proc/self/fd"); err == nil {
-		fds = len(names) - 1 // the directory itself
-	}
-	writeJSON(w, map[string]any{
-		"memTotalKib": MemInfo("MemTotal"), "memAvailableKib": MemInfo("MemAvailable"), "loadAvg": loadAvg(),
-		"processes": proc.Count(), "streams": s.streams.Len(), "goroutines": runtime.NumGoroutine(), "fds": fds,
-	})
-}
-
-// MemInfo gives a line of /proc/meminfo in KiB, 0 if it cannot be read.
-func MemInfo(name string) int64 {
-	b, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	for _, line := range strings.Split(string(b), "\n") {
-		if rest, ok := strings.CutPrefix(line, name+":"); ok {
-			n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 64)
-			return n
-		}
-	}
-	return 0
-}
-
-func loadAvg() []float64 {
-	out := []float64{0, 0, 0}
-	b, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return out
-	}
-	for i, f := range strings.Fields(string(b)) {
-		if i < len(out) {
-			out[i], _ = strconv.ParseFloat(f, 64)
-		}
-	}
-	return out
 }
 
 func utsString[T int8 | uint8](f []T) string {

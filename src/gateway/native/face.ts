@@ -13,7 +13,8 @@ import type { Gate } from "../access/gate.ts";
 import type { Face } from "../http/server.ts";
 import type { GatewayDriver } from "./bodies.ts";
 import { openApiDocument } from "./openapi.ts";
-import { ownVm, routes } from "./routes.ts";
+import { ownVm } from "./own-vm.ts";
+import { routes } from "./routes.ts";
 
 const STREAM_PATH = /^\/v1\/vms\/([a-z0-9][a-z0-9._-]{0,62})(\/v1\/streams(?:\/[0-9a-f]{16})?)$/;
 

@@ -5,7 +5,6 @@ import type { Context } from "hono";
 import { z } from "zod";
 import type { PullOptions } from "../../client/images.ts";
 import type { Vm } from "../../client/vm.ts";
-import type { Vmsan } from "../../client/vmsan.ts";
 import { jsonBody, streamedReply } from "../../http/reply.ts";
 import type { VmView } from "../../model/api.ts";
 import { VmsanError } from "../../model/errors.ts";
@@ -13,7 +12,6 @@ import { vmPath } from "../../client/paths.ts";
 import { parseUpdateRequest, updateSchema, validate, withoutUndefined } from "../../schema/api.ts";
 import { packageVersion } from "../../util/package.ts";
 import { sees } from "../access/gate.ts";
-import type { Caller } from "../access/gate.ts";
 import { KEY_LABEL } from "../access/limits.ts";
 import {
   checkImage,
@@ -24,8 +22,10 @@ import {
   remoteCreateSchema,
   remotePolicySchema,
 } from "./bodies.ts";
+import { ownVm } from "./own-vm.ts";
 import type { Route, RouteContext } from "./route.ts";
 import { volumeRoutes } from "./volume-routes.ts";
+import { watchRoutes } from "./watch-routes.ts";
 
 /** Calls to the agent that are handed through as they are; as the daemon has them. */
 const AGENT_REST =
@@ -42,18 +42,6 @@ const pullSchema = z.strictObject({
 
 /** Most bytes of a file written by one request. */
 const MAX_FILE = 2 ** 40;
-
-/** A VM that the caller may see. @throws ERR_VM_NOT_FOUND, also for those of other projects */
-export async function ownVm(vmsan: Vmsan, caller: Caller, ref: string): Promise<Vm> {
-  const vm = await vmsan.get(ref);
-  if (sees(caller, vm.view)) return vm;
-  throw new VmsanError({
-    code: "ERR_VM_NOT_FOUND",
-    message: `There is no VM ${ref}`,
-    why: "No VM has this ID or name.",
-    fix: "See the list of VMs.",
-  });
-}
 
 const vmOf = async ({ c, caller, vmsan }: RouteContext): Promise<Vm> =>
   await ownVm(vmsan, caller, c.req.param("vm") ?? "");
@@ -416,6 +404,7 @@ export const routes: readonly Route[] = [
     run: async ({ c, vmsan }) => c.json(await vmsan.kernels.list()),
   },
   ...volumeRoutes,
+  ...watchRoutes,
 ];
 
 /** A request's body, cut off above the bound. */

@@ -1,7 +1,7 @@
 /** VMs that nobody and nothing uses: found, and done with as was asked. */
-import { readFileSync } from "node:fs";
 import { listStreams } from "../../agent/commands.ts";
 import { messageOf } from "../../model/errors.ts";
+import { cpuOf } from "../../util/process-use.ts";
 import type { Entry } from "../records/entry.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 
@@ -9,20 +9,6 @@ import type { Sandboxes } from "../sandboxes.ts";
 const LOOK_MS = 1000;
 /** Share of a processor below which a guest does nothing: an idle one needs a third of a percent. */
 const CPU_FLOOR = 0.05;
-/** Milliseconds of a clock tick of /proc (USER_HZ is 100 on all Linux that Node runs on). */
-const TICK_MS = 10;
-
-/** Processor time that a process has used, in milliseconds; undefined when it is gone. */
-function cpuOf(pid: number): number | undefined {
-  try {
-    const text = readFileSync(`/proc/${pid}/stat`, "utf8");
-    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-    return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
-  } catch {
-    // ENOENT, ESRCH: it has ended, which others notice.
-    return undefined;
-  }
-}
 
 /** Looks after the idle limits of all VMs. */
 export class IdleWatch {

@@ -87,6 +87,7 @@ export class Sleep {
       // After a power cut, files that were not written back would pass for memory.
       await syncMemory(record);
       await records.save(record);
+      this.sandboxes.events.vm("vm.suspended", record);
       return viewOf(record);
     });
   }
@@ -154,6 +155,8 @@ export class Sleep {
       });
       countFromNow(record);
       await this.sandboxes.goesOn(entry, guest);
+      const type = asleep.reason === "restore" ? "vm.restored" : "vm.woken";
+      this.sandboxes.events.vm(type, record, { snapshot: record.snapshot });
     } catch (error) {
       delete record.mending;
       if (record.status === "running") {
@@ -161,6 +164,7 @@ export class Sleep {
         record.status = "stopped";
         record.error = asVmsanError(error, `Cannot wake ${record.id}`).toJSON();
         await this.forgetMemory(record);
+        this.sandboxes.events.vm("vm.stopped", record, { reason: "not-woken" });
         this.sandboxes.changed(entry);
       }
       await records.save(record);

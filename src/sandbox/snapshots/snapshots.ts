@@ -120,6 +120,9 @@ export class Snapshots {
           ),
           pauseMs: taken.pauseMs,
         });
+        const { name, pauseMs } = record;
+        const told = { snapshot: id, name, memory, pauseMs };
+        this.sandboxes.events.vm("snapshot.created", entry.record, told);
         return await this.view(record);
       } catch (error) {
         await this.sandboxes.stages.releaseBase(id);
@@ -275,7 +278,7 @@ export class Snapshots {
       const { parent, ...rest } = record;
       let files = memoryPaths(draft);
       const token = await this.sandboxes.records.token(entry.record.id);
-      return await makeClones(
+      const views = await makeClones(
         this.sandboxes,
         {
           // What is forgotten at once is nobody's parent.
@@ -292,6 +295,8 @@ export class Snapshots {
         work,
         onId,
       );
+      this.sandboxes.events.vm("vm.forked", entry.record, { made: views.map((view) => view.id) });
+      return views;
     } finally {
       await this.store.discard(draft);
     }
@@ -334,13 +339,15 @@ export class Snapshots {
       const { name: _old, ...rest } = read;
       return { ...rest, ...(wanted === undefined ? {} : { name: wanted }) };
     });
+    this.sandboxes.events.host("snapshot.created", { snapshot: record.id, name: record.name });
     return await this.view(record);
   }
 
   /** Remove a snapshot. VMs made from it stay as they are. */
   async remove(ref: string): Promise<void> {
-    const { id } = this.store.get(ref);
+    const { id, name } = this.store.get(ref);
     await this.store.remove(id, (gone) => this.sandboxes.stages.releaseBase(gone));
+    this.sandboxes.events.host("snapshot.removed", { snapshot: id, name });
   }
 
   private requireFreeName(name: string | undefined): void {

@@ -288,7 +288,7 @@ export class SandboxControl {
     const start = Number(query.get("start") ?? 0);
     const end = Number(query.get("end") ?? now + 60);
     if (stateOf(vm.view) !== "running" || start > now || end < now - 5) return [];
-    return [await sample(vm)];
+    return [await sample(this.context.vmsan, vm)];
   }
 
   /** A sample of each of several sandboxes that run. @param query `sandbox_ids`, joined by commas */

@@ -1,0 +1,62 @@
+/** Events, for SDK users: read from the daemon, and on from the next one when it dies. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { createInterface } from "node:readline";
+import type { EventFilter, VmsanEvent } from "../model/event.ts";
+import type { Daemon } from "./daemon.ts";
+import { ATTEMPTS } from "./lost.ts";
+import { isConnectionLost } from "./transport.ts";
+
+const PAUSE_MS = 50;
+
+/** Which events, and from when. */
+export interface EventOptions extends EventFilter {
+  /** After the event of this number, or from this time on; 0: all that are kept. Default: from now on. */
+  since?: number | Date;
+  /** Go on as more happens; default true. */
+  follow?: boolean;
+  signal?: AbortSignal;
+}
+
+function queryOf({ since, follow = true, types, vms, project }: EventOptions): URLSearchParams {
+  const query = new URLSearchParams({ follow: String(follow) });
+  if (typeof since === "number") query.set("since", String(since));
+  if (since instanceof Date) query.set("after", since.toISOString());
+  for (const type of types ?? []) query.append("type", type);
+  for (const vm of vms ?? []) query.append("vm", vm);
+  if (project !== undefined) query.set("project", project);
+  return query;
+}
+
+/**
+ * What happens, as it happens. When the daemon dies it goes on with the next one: an event of type
+ * `missed` says that others may have come between them.
+ */
+export async function* readEvents(
+  daemon: Daemon,
+  options: EventOptions,
+): AsyncGenerator<VmsanEvent> {
+  const { signal } = options;
+  let place: EventOptions = options;
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      const path = `/v1/events?${queryOf(place).toString()}`;
+      const reply = await daemon.download("GET", path, signal === undefined ? {} : { signal });
+      try {
+        for await (const line of createInterface({ input: reply })) {
+          if (line === "") continue;
+          const event = JSON.parse(line) as VmsanEvent;
+          place = { ...place, since: event.seq };
+          attempt = 1;
+          yield event;
+        }
+      } finally {
+        reply.destroy();
+      }
+      if (options.follow === false || signal?.aborted === true) return;
+    } catch (error) {
+      if (signal?.aborted === true) return;
+      if (!isConnectionLost(error) || attempt === ATTEMPTS) throw error;
+    }
+    await sleep(PAUSE_MS * attempt);
+  }
+}

@@ -1,0 +1,103 @@
+/** A daemon for tests of its clients: VMs of the fake driver, no images, no network of their own. */
+import { mkdir, mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { NetworkDecision } from "../network/types.ts";
+import type { Host } from "../sandbox/host.ts";
+import { Events } from "../sandbox/records/events.ts";
+import { VmRecords } from "../sandbox/records/records.ts";
+import { Sandboxes } from "../sandbox/sandboxes.ts";
+import { Snapshots } from "../sandbox/snapshots/snapshots.ts";
+import type { Stages } from "../sandbox/stages.ts";
+import { fakeStages, quietLog } from "../sandbox/testing.ts";
+import { Volumes } from "../sandbox/volumes.ts";
+import { layoutOf } from "../util/paths.ts";
+import { Ring } from "../util/ring.ts";
+import { eventRoutes } from "./event-routes.ts";
+import { networkRoutes } from "./network-routes.ts";
+import { serve } from "./server.ts";
+import type { Listening } from "./server.ts";
+import { snapshotRoutes } from "./snapshot-routes.ts";
+import { statsRoutes } from "./stats-routes.ts";
+import { volumeRoutes } from "./volume-routes.ts";
+
+/** A daemon that clients find by VMSAN_DIR. */
+export interface FakeDaemon {
+  /** VMSAN_DIR. */
+  dir: string;
+  sandboxes: Sandboxes;
+  /** Have a VM's network policy decide something. */
+  decide(vmId: string, decision: Omit<NetworkDecision, "seq" | "time">): void;
+  /** End it and start the next one, as after a crash; VMs go on. */
+  restart(): Promise<void>;
+  /** Remove its VMs, end it, leave nothing. */
+  close(): Promise<void>;
+}
+
+/** Start one. @param changes other stages than those of the fake host */
+export async function fakeDaemon(changes: Partial<Stages> = {}): Promise<FakeDaemon> {
+  const dir = await mkdtemp(join(tmpdir(), "vmsan-fake-"));
+  const layout = layoutOf(dir);
+  await mkdir(layout.run, { recursive: true, mode: 0o700 });
+  const rings = new Map<string, Ring<Omit<NetworkDecision, "seq" | "time">>>();
+  const ringOf = (vmId: string): Ring<Omit<NetworkDecision, "seq" | "time">> => {
+    const ring = rings.get(vmId) ?? new Ring(100);
+    rings.set(vmId, ring);
+    return ring;
+  };
+  let decided = (_vmId: string, _decision: NetworkDecision): void => undefined;
+  const networks = {
+    decisions: (vmId: string) => ringOf(vmId).since(0),
+    follow: (vmId: string, signal: AbortSignal) => ringOf(vmId).follow(signal),
+    onDecision: (call: typeof decided) => void (decided = call),
+  };
+  const host = { networks } as unknown as Host;
+  const start = async (): Promise<{ sandboxes: Sandboxes; server: Listening }> => {
+    const events = new Events();
+    const sandboxes = new Sandboxes(
+      new VmRecords(layout.vms),
+      fakeStages(dir, changes),
+      quietLog,
+      events,
+    );
+    const snapshots = new Snapshots(sandboxes, layout.snapshots);
+    await snapshots.recover();
+    await sandboxes.recover();
+    const server = await serve(
+      {
+        sandboxes,
+        sleep: snapshots.sleep,
+        log: quietLog,
+        root: dir,
+        shutdown: () => undefined,
+        extend: (app) => {
+          eventRoutes(app, host, sandboxes);
+          statsRoutes(app, sandboxes);
+          networkRoutes(app, host, sandboxes);
+          snapshotRoutes(app, sandboxes, snapshots);
+          volumeRoutes(app, new Volumes(sandboxes));
+        },
+      },
+      layout.socket,
+    );
+    return { sandboxes, server };
+  };
+  let { sandboxes, server } = await start();
+  return {
+    dir,
+    get sandboxes() {
+      return sandboxes;
+    },
+    decide: (vmId, decision) => decided(vmId, ringOf(vmId).add(decision)),
+    restart: async () => {
+      await server.close();
+      await sandboxes.letGo();
+      ({ sandboxes, server } = await start());
+    },
+    close: async () => {
+      await server.close();
+      for (const { id } of sandboxes.list()) await sandboxes.remove(id, true);
+      await rm(dir, { recursive: true, force: true });
+    },
+  };
+}

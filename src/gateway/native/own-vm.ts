@@ -1,0 +1,18 @@
+/** VMs as a key sees them. */
+import type { Vm } from "../../client/vm.ts";
+import type { Vmsan } from "../../client/vmsan.ts";
+import { VmsanError } from "../../model/errors.ts";
+import { sees } from "../access/gate.ts";
+import type { Caller } from "../access/gate.ts";
+
+/** A VM that the caller may see. @throws ERR_VM_NOT_FOUND, also for those of other projects */
+export async function ownVm(vmsan: Vmsan, caller: Caller, ref: string): Promise<Vm> {
+  const vm = await vmsan.get(ref);
+  if (sees(caller, vm.view)) return vm;
+  throw new VmsanError({
+    code: "ERR_VM_NOT_FOUND",
+    message: `There is no VM ${ref}`,
+    why: "No VM has this ID or name.",
+    fix: "See the list of VMs.",
+  });
+}

@@ -1,0 +1,49 @@
+/** The composer's surroundings for tests: guests are processes of this host, everything else is nothing. */
+import { writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { AgentChannel } from "../agent/channel.ts";
+import { agentBinary } from "../util/package.ts";
+import { layoutOf } from "../util/paths.ts";
+import { FakeDriver } from "../vmm/fake/driver.ts";
+import { VolumeStore } from "../volumes/store.ts";
+import { createShares } from "./shares.ts";
+import type { Stages } from "./stages.ts";
+
+/** A log that nobody reads. */
+export const quietLog = { info: (): void => undefined, error: (): void => undefined };
+
+/**
+ * Stages that make nothing but what the fake driver needs.
+ * @param root VMSAN_DIR
+ */
+export function fakeStages(root: string, changes: Partial<Stages> = {}): Stages {
+  const driver = new FakeDriver(agentBinary());
+  const nothing = { removed: [], failed: [] };
+  return {
+    prepareBase: async () => ({ rootfs: join(root, "base.ext4"), runtime: "base" }),
+    shareBase: async () => undefined,
+    releaseBase: async () => undefined,
+    bootFiles: async () => ({ kernel: "/none", initramfs: "/none" }),
+    chooseDriver: async () => ({ driver, accelerator: "none", reason: "a test" }),
+    driver: () => driver,
+    createUpper: async (path) => writeFile(path, ""),
+    cloneRoot: async () => undefined,
+    networks: {
+      attach: async () => ({}),
+      resume: async () => undefined,
+      onArrival: () => undefined,
+      isUp: () => false,
+      update: async () => undefined,
+      detach: async () => nothing,
+      forget: async () => undefined,
+      sweep: async () => nothing,
+    },
+    volumes: new VolumeStore(join(root, "volumes")),
+    shares: createShares(layoutOf(root), quietLog),
+    sweep: async () => nothing,
+    openChannel: (running, token) =>
+      new AgentChannel({ open: (signal) => running.connect(signal), token, build: "test" }),
+    bootLimitMs: () => 20_000,
+    ...changes,
+  };
+}
