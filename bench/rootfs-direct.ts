@@ -1,7 +1,7 @@
 /** One build with the direct builder, for bench/rootfs.ts: prints seconds, memory and bytes written. */
 import { readFileSync } from "node:fs";
 import type { LayerBlob } from "../src/model/image.ts";
-import { peakBytes } from "../src/util/peak-memory.ts";
+import { peakBytes } from "../src/util/process/peak-memory.ts";
 import { childrenCpu } from "./lib/measure.ts";
 import { directBuilder } from "../src/rootfs/direct.ts";
 

@@ -2,8 +2,8 @@
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { NetworkDecision } from "../network/types.ts";
 import type { Host } from "../sandbox/host.ts";
+import type { HostNetworks } from "../sandbox/networks.ts";
 import { Events } from "../sandbox/records/events.ts";
 import { VmRecords } from "../sandbox/records/records.ts";
 import { Sandboxes } from "../sandbox/sandboxes.ts";
@@ -12,7 +12,7 @@ import type { Stages } from "../sandbox/stages.ts";
 import { fakeStages, quietLog } from "../sandbox/testing.ts";
 import { Volumes } from "../sandbox/volumes.ts";
 import { layoutOf } from "../util/paths.ts";
-import { Ring } from "../util/ring.ts";
+import { Ring } from "../util/flow/ring.ts";
 import { eventRoutes } from "./event-routes.ts";
 import { networkRoutes } from "./network-routes.ts";
 import { serve } from "./server.ts";
@@ -20,6 +20,8 @@ import type { Listening } from "./server.ts";
 import { snapshotRoutes } from "./snapshot-routes.ts";
 import { statsRoutes } from "./stats-routes.ts";
 import { volumeRoutes } from "./volume-routes.ts";
+
+type NetworkDecision = ReturnType<HostNetworks["decisions"]>[number];
 
 /** A daemon that clients find by VMSAN_DIR. */
 export interface FakeDaemon {

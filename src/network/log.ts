@@ -1,5 +1,5 @@
 /** The decision log: a bounded ring for each VM, that can be followed. */
-import { Ring } from "../util/ring.ts";
+import { Ring } from "../util/flow/ring.ts";
 import type { FlowEvent } from "./helper.ts";
 import type { NetworkDecision } from "./types.ts";
 

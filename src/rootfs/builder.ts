@@ -7,7 +7,7 @@ import { writeFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
 import { startReaders, workerUrl } from "../layers/layers.ts";
 import { asVmsanError } from "../model/errors.ts";
-import { peakBytes } from "../util/peak-memory.ts";
+import { peakBytes } from "../util/process/peak-memory.ts";
 import type { BuildAnswer, ProcessMessage, ProcessOrder, ThreadOrder } from "./protocol.ts";
 
 /** How often progress is told, in milliseconds. */

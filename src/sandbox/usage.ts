@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { GuestUse, HostUse, VmSample } from "../model/stats.ts";
 import type { VmRecord } from "../model/vm.ts";
 import { errnoOf, messageOf } from "../model/errors.ts";
-import { cpuOf, residentOf, trafficOf } from "../util/process-use.ts";
+import { cpuOf, residentOf, trafficOf } from "../util/process/process-use.ts";
 import type { Entry } from "./records/entry.ts";
 import { viewOf } from "./records/view.ts";
 import type { VmTable } from "./table.ts";

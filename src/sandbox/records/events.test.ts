@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { Events } from "./events.ts";
-import { Ring } from "../../util/ring.ts";
+import { Ring } from "../../util/flow/ring.ts";
 
 test("the last lines are kept, numbered on", () => {
   const ring = new Ring<{ n: number }>(10, 100);

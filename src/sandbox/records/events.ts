@@ -1,7 +1,7 @@
 /** What happens to VMs and to what they are made of: told to whoever watches, the last of it kept. */
 import type { EventBody, EventType, VmsanEvent } from "../../model/event.ts";
 import type { VmRecord } from "../../model/vm.ts";
-import { Ring } from "../../util/ring.ts";
+import { Ring } from "../../util/flow/ring.ts";
 
 /** Events that are kept. */
 const CAPACITY = 10_000;

@@ -1,7 +1,7 @@
 /** VMs that nobody and nothing uses: found, and done with as was asked. */
 import { listStreams } from "../../agent/commands.ts";
 import { messageOf } from "../../model/errors.ts";
-import { cpuOf } from "../../util/process-use.ts";
+import { cpuOf } from "../../util/process/process-use.ts";
 import type { Entry } from "../records/entry.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 

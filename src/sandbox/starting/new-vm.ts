@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import type { CreateRequest } from "../../model/api.ts";
 import type { DiskAttachment, VmRecord, VmSpec } from "../../model/vm.ts";
-import { together } from "../../util/together.ts";
+import { together } from "../../util/flow/together.ts";
 import { bindsOf } from "./mounts.ts";
 import type { BootFiles, DriverChoice, PreparedBase, Stages, Work } from "../stages.ts";
 
