@@ -7,6 +7,7 @@
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { build } from "esbuild";
+import { bundleUi } from "./lib/ui-bundle.ts";
 
 const root = resolve(import.meta.dirname, "..");
 
@@ -72,6 +73,7 @@ if (process.argv[1] === import.meta.filename) {
     },
     logLevel: "warning",
   });
+  await bundleUi(join(outdir, "ui"));
   const outputs = Object.entries(result.metafile.outputs);
   console.log(`${outputs.length} files, ${outputs.reduce((sum, [, o]) => sum + o.bytes, 0)} bytes`);
 }

@@ -82,6 +82,10 @@ const allowed: Record<string, { may: string[]; because: string }> = {
     may: ["vmm", "boot", "oci", "rootfs", "network", "runtimes"],
     because: "asks each stage how it is",
   },
+  ui: {
+    may: [],
+    because: "a program for the browser: of the host's code it knows the nouns, as types alone",
+  },
   cli: {
     may: ["client", "agent", "doctor", "setup", "runtimes", "gateway"],
     because: "may do only what the SDK can",
@@ -93,7 +97,7 @@ function files(dir: string): string[] {
   return readdirSync(dir, { withFileTypes: true }).flatMap((entry) => {
     const path = join(dir, entry.name);
     if (entry.isDirectory()) return files(path);
-    return entry.name.endsWith(".ts") ? [path] : [];
+    return /\.tsx?$/.test(entry.name) ? [path] : [];
   });
 }
 
@@ -116,8 +120,24 @@ test("folders import only what the table allows", () => {
     for (const target of imports(file)) {
       const to = folderOf(target);
       if (to === folder || to === "model" || rule.may.includes(to)) continue;
-      if (to === "util" && folder !== "model") continue;
+      if (to === "util" && folder !== "model" && folder !== "ui") continue;
       wrong.push(`${relative(src, file)} imports ${to}/: ${folder}/ may not, ${rule.because}`);
+    }
+  }
+  expect(wrong).toEqual([]);
+});
+
+test("the dashboard takes types alone of the host's nouns, and nobody takes anything of it", () => {
+  const wrong: string[] = [];
+  for (const file of files(src)) {
+    const text = readFileSync(file, "utf8");
+    if (folderOf(file) === "ui") {
+      const values = text.matchAll(
+        /^import (?!type\b)[^;]*"((?:\.\.\/)+model\/[^"]+|node:[^"]+)";/gm,
+      );
+      for (const [line] of values) wrong.push(`${relative(src, file)}: ${line}`);
+    } else if (imports(file).some((target) => folderOf(target) === "ui")) {
+      wrong.push(`${relative(src, file)} imports ui/`);
     }
   }
   expect(wrong).toEqual([]);
@@ -170,7 +190,7 @@ test("no folder holds more than twenty source files", () => {
   for (const folder of folders(src)) {
     const name = relative(src, folder);
     const count = readdirSync(folder).filter(
-      (file) => file.endsWith(".ts") && !file.endsWith(".test.ts"),
+      (file) => /\.tsx?$/.test(file) && !file.endsWith(".test.ts"),
     ).length;
     if (count > FOLDER_LIMIT)
       wrong.push(`${name}/ holds ${count} source files, at most ${FOLDER_LIMIT}: make rooms`);

@@ -54,6 +54,7 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
     logout: async () => (await import("./commands/images/login.ts")).logoutCommand,
   },
   "Gateway:": {
+    ui: async () => (await import("./commands/ui.ts")).uiCommand,
     serve: async () => (await import("./commands/serve.ts")).serveCommand,
     key: async () => (await import("./commands/key.ts")).keyCommand,
   },

@@ -27,6 +27,8 @@ import { e2bFace } from "./e2b/face.ts";
 import { sandboxPorts } from "./e2b/ports.ts";
 import { nativeFace } from "./native/face.ts";
 import { portsFace } from "./ports/face.ts";
+import { forgetServing, noteServing } from "./serving.ts";
+import { uiFace } from "./ui/face.ts";
 
 /** How a gateway serves. */
 export interface GatewayOptions {
@@ -87,12 +89,15 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Listen
       e2bFace(context, hosts, waker),
       portsFace(vmsan, gate, hosts, sandboxPorts(waker)),
       nativeFace(vmsan, gate, driver),
+      uiFace(),
     ],
     log,
   });
+  await noteServing(directory, gateway.url);
   return {
     ...gateway,
     close: async () => {
+      await forgetServing(directory);
       sweeper.close();
       await gateway.close();
     },

@@ -69,3 +69,8 @@ export function fileServerBinary(): string {
 export function networkHelperBinary(): string {
   return goBinary("vmsan-nethelper");
 }
+
+/** Absolute path of the dashboard's bundle in the published package; undefined in a checkout, which bundles it. */
+export const shippedUi: string | undefined = fromSources
+  ? undefined
+  : join(packageRoot, "dist", "ui");

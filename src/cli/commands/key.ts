@@ -23,7 +23,7 @@ async function keys() {
 }
 
 /** How long a key lives, in milliseconds: also in days, which are more than a timer takes. */
-function lifetime(text: string): number {
+export function parseLifetime(text: string): number {
   const days = /^(\d{1,4})d$/.exec(text)?.[1];
   return days === undefined
     ? parseDuration(text)
@@ -67,7 +67,7 @@ export function keyCommand(): Command {
         ...(name === undefined ? {} : { name }),
         ...(project === undefined ? {} : { project }),
         admin: admin === true,
-        ...(expires === undefined ? {} : { lifetimeMs: lifetime(expires) }),
+        ...(expires === undefined ? {} : { lifetimeMs: parseLifetime(expires) }),
         limits: limitsOf(flags),
       });
       output.result({ ...key, key: `vmsan_${text}` }, `vmsan_${text}`);

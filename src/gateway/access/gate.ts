@@ -61,10 +61,13 @@ export class Gate {
     return caller;
   }
 
-  /** Write down what became of a request: everything that changes something or was refused. */
+  /**
+   * Write down what became of a request: everything that changes something or was refused.
+   * @param what more to say of it; then it is written whatever it is
+   */
   note(request: IncomingMessage, face: string, status: number, what = ""): void {
     const { method = "", url = "" } = request;
-    if (status < 400 && (method === "GET" || method === "HEAD")) return;
+    if (status < 400 && what === "" && (method === "GET" || method === "HEAD")) return;
     const key = this.callers.get(request)?.key;
     const entry = {
       key: key?.id ?? null,

@@ -6,15 +6,17 @@ import { getRequestListener } from "@hono/node-server";
 import type { HttpBindings } from "@hono/node-server";
 import { Hono } from "hono";
 import { vmPath } from "../../client/paths.ts";
+import type { Vm } from "../../client/vm.ts";
 import type { Vmsan } from "../../client/vmsan.ts";
-import { errorReply } from "../../http/reply.ts";
-import { VmsanError } from "../../model/errors.ts";
+import { errorReply, statusOf } from "../../http/reply.ts";
+import { VmsanError, asVmsanError } from "../../model/errors.ts";
 import type { Gate } from "../access/gate.ts";
 import type { Face } from "../http/server.ts";
 import type { GatewayDriver } from "./bodies.ts";
 import { openApiDocument } from "./openapi.ts";
 import { ownVm } from "./own-vm.ts";
 import { routes } from "./routes.ts";
+import { acceptSocket, isSocketRequest, socketKey } from "./socket.ts";
 
 const STREAM_PATH = /^\/v1\/vms\/([a-z0-9][a-z0-9._-]{0,62})(\/v1\/streams(?:\/[0-9a-f]{16})?)$/;
 
@@ -71,6 +73,20 @@ function createApp(vmsan: Vmsan, gate: Gate, driver: GatewayDriver): Hono<Env> {
 export function nativeFace(vmsan: Vmsan, gate: Gate, driver: GatewayDriver): Face {
   const listener = getRequestListener(createApp(vmsan, gate, driver).fetch);
   const path = (request: IncomingMessage): string => (request.url ?? "").split("?", 1)[0] ?? "";
+  /** The VM's stream that a connection wants to become. */
+  const admitStream = async (request: IncomingMessage): Promise<{ vm: Vm; stream: string }> => {
+    const browser = isSocketRequest(request);
+    const caller = await (browser ? gate.admit(request, socketKey(request)) : gate.admit(request));
+    const [, ref, stream] = STREAM_PATH.exec(path(request)) ?? [];
+    if (ref === undefined || !(browser || request.headers.upgrade === "vmsan-stream")) {
+      throw new VmsanError({
+        code: "ERR_GATEWAY_ROUTE_NOT_FOUND",
+        message: "No such stream",
+        fix: "See protocol/README.md.",
+      });
+    }
+    return { vm: await ownVm(vmsan, caller, ref), stream: stream ?? "" };
+  };
   return {
     name: "native",
     claims: (request) => OWN.test(path(request)),
@@ -79,22 +95,22 @@ export function nativeFace(vmsan: Vmsan, gate: Gate, driver: GatewayDriver): Fac
       await listener(request, response);
     },
     upgrade: async (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-      const match = STREAM_PATH.exec(path(request));
-      const caller = await gate.admit(request);
-      if (match === null || request.headers.upgrade !== "vmsan-stream") {
-        throw new VmsanError({
-          code: "ERR_GATEWAY_ROUTE_NOT_FOUND",
-          message: "No such stream",
-          fix: "See protocol/README.md.",
-        });
-      }
-      const vm = await ownVm(vmsan, caller, match[1] ?? "");
+      const { vm, stream } = await admitStream(request).catch((error: unknown) => {
+        gate.note(request, "native", statusOf(asVmsanError(error, "").code));
+        throw error;
+      });
       const gone = new AbortController();
       socket.once("close", () => gone.abort());
-      const guest = await vmsan.daemon.upgrade(vmPath(vm.id) + (match[2] ?? ""), gone.signal);
-      gate.note(request, "native", 101);
+      const guest = await vmsan.daemon.upgrade(vmPath(vm.id) + stream, gone.signal);
+      const browser = isSocketRequest(request);
+      gate.note(request, "native", 101, browser ? "WebSocket" : "");
       socket.setMaxListeners(32);
       guest.setMaxListeners(32);
+      if (browser) {
+        const messages = await acceptSocket(request, socket, head);
+        await Promise.all([pipeline(messages, guest), pipeline(guest, messages)]);
+        return;
+      }
       socket.write(
         "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: vmsan-stream\r\n\r\n",
       );

@@ -1,0 +1,51 @@
+/**
+ * Streams of guests for browsers: the same frames (protocol/README.md, section 4) as messages of a WebSocket,
+ * cut anywhere. A browser can send no header with it, so the key is offered as a subprotocol.
+ */
+import type { IncomingMessage } from "node:http";
+import type { Duplex } from "node:stream";
+import { WebSocketServer, createWebSocketStream } from "ws";
+import { presentedKey } from "../access/gate.ts";
+
+/** The subprotocol that is agreed on. */
+const PROTOCOL = "vmsan-stream";
+/** What stands before the key in one that is only offered. */
+const KEY_PREFIX = "vmsan-key.";
+
+/** Most bytes of one message: a frame with its header, or several. */
+const MAX_MESSAGE = 16 << 20;
+
+const server = new WebSocketServer({
+  noServer: true,
+  maxPayload: MAX_MESSAGE,
+  perMessageDeflate: false,
+  clientTracking: false,
+  handleProtocols: (offered) => (offered.has(PROTOCOL) ? PROTOCOL : false),
+});
+
+/** Whether a request asks for a WebSocket. */
+export function isSocketRequest(request: IncomingMessage): boolean {
+  return request.headers.upgrade?.toLowerCase() === "websocket";
+}
+
+/** The key that a request for a WebSocket presents. */
+export function socketKey(request: IncomingMessage): string | undefined {
+  const offered = (request.headers["sec-websocket-protocol"] ?? "").split(",");
+  const key = offered.map((one) => one.trim()).find((one) => one.startsWith(KEY_PREFIX));
+  return key?.slice(KEY_PREFIX.length) ?? presentedKey(request);
+}
+
+/** Agree to a WebSocket. @returns its messages as bytes, both ways */
+export async function acceptSocket(
+  request: IncomingMessage,
+  socket: Duplex,
+  head: Buffer,
+): Promise<Duplex> {
+  return await new Promise((resolve, reject) => {
+    // What is no WebSocket after all has been answered by then, and ends here.
+    socket.once("close", () => reject(new Error("no WebSocket")));
+    server.handleUpgrade(request, socket, head, (accepted) => {
+      resolve(createWebSocketStream(accepted));
+    });
+  });
+}

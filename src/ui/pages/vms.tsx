@@ -1,0 +1,123 @@
+/** All VMs. */
+import { useState } from "preact/hooks";
+import type { VmView } from "../../model/api.ts";
+import { ButtonLink, Empty, Failure, Foreign, PageHead, Status } from "../parts/basics.tsx";
+import { useNow } from "../state/ask.ts";
+import { ago, bytes, duration, moment } from "../state/format.ts";
+import { to } from "../state/route.ts";
+import { useStore } from "../state/store.ts";
+import { sourceOf, vmName, vms } from "../state/vms.ts";
+
+function since(vm: VmView, now: number): string {
+  if (vm.status === "running" && vm.startedAt !== undefined) {
+    return `up ${duration(now - Date.parse(vm.startedAt))}`;
+  }
+  return `made ${ago(vm.createdAt, now)}`;
+}
+
+function Row({ vm, now }: { vm: VmView; now: number }) {
+  return (
+    <tr>
+      <td class="name">
+        <a href={to("vms", vm.id)}>
+          <Foreign text={vmName(vm)} />
+        </a>
+        {vm.name !== undefined && <span class="mono small muted">{vm.id}</span>}
+      </td>
+      <td>
+        <Status of={vm.status} />
+      </td>
+      <td class="wide">
+        <span class="clip">{sourceOf(vm)}</span>
+      </td>
+      <td class="num">
+        {vm.vcpus} × {bytes(vm.memMib * 2 ** 20)}
+      </td>
+      <td class="num wide">
+        {vm.ports.map(({ hostPort, guestPort }) => `${hostPort}→${guestPort}`).join(", ")}
+      </td>
+      <td class="num" title={moment(vm.createdAt)}>
+        {since(vm, now)}
+      </td>
+    </tr>
+  );
+}
+
+/** The page. */
+export function Vms() {
+  const { list, error } = useStore(vms);
+  const [search, setSearch] = useState("");
+  const now = useNow(5_000);
+  const wanted = search.trim().toLowerCase();
+  const shown = (list ?? []).filter((vm) =>
+    `${vm.name ?? ""} ${vm.id} ${sourceOf(vm)} ${vm.status} ${vm.project}`
+      .toLowerCase()
+      .includes(wanted),
+  );
+  const running = (list ?? []).filter(({ status }) => status === "running").length;
+  return (
+    <>
+      <PageHead
+        title="VMs"
+        aside={
+          list !== undefined &&
+          list.length > 0 && (
+            <span class="muted">
+              {running} of {list.length} running
+            </span>
+          )
+        }
+      >
+        {list !== undefined && list.length > 5 && (
+          <input
+            type="search"
+            aria-label="Search VMs"
+            placeholder="Search"
+            value={search}
+            onInput={(event) => setSearch(event.currentTarget.value)}
+          />
+        )}
+        <ButtonLink kind="primary" icon="plus" label="New VM" href={to("create")} />
+      </PageHead>
+      {error !== undefined && <Failure error={error} what="This list may be old" />}
+      {list?.length === 0 && (
+        <Empty icon="vm" title="No VMs yet">
+          <p class="muted">A VM is made of any OCI image, or of the base image, in seconds.</p>
+          <ButtonLink icon="plus" label="New VM" href={to("create")} />
+        </Empty>
+      )}
+      {shown.length > 0 && (
+        <div class="table-box" tabIndex={0} role="region" aria-label="VMs">
+          <table class="list">
+            <thead>
+              <tr>
+                <th scope="col">Name</th>
+                <th scope="col">State</th>
+                <th scope="col" class="wide">
+                  Image
+                </th>
+                <th scope="col" class="num">
+                  Size
+                </th>
+                <th scope="col" class="num wide">
+                  Ports
+                </th>
+                <th scope="col" class="num">
+                  Age
+                </th>
+              </tr>
+            </thead>
+            <tbody>
+              {shown.map((vm) => (
+                <Row key={vm.id} vm={vm} now={now} />
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
+      {list !== undefined && list.length > 0 && shown.length === 0 && (
+        <p class="muted">Nothing is called like that.</p>
+      )}
+    </>
+  );
+}
