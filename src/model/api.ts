@@ -169,6 +169,8 @@ export interface SnapshotView {
   createdAt: string;
   parent?: string;
   vm: { id: string; name?: string };
+  /** Whose it is; absent: only the host's own user and admin keys know of it. */
+  project?: string;
   memory: boolean;
   image?: { name: string; digest: string };
   runtime?: string;

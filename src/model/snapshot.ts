@@ -26,6 +26,8 @@ export interface SnapshotRecord {
   parent?: string;
   /** The VM it was taken of. */
   vm: { id: string; name?: string };
+  /** That VM's project; absent for those that were imported or are older than projects are noted. */
+  project?: string;
   /** False: the disk alone; a VM made of it boots. */
   memory: boolean;
   image?: { name: string; digest: Digest; config: ImageConfig };

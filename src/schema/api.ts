@@ -129,7 +129,8 @@ export const createSchema = z.strictObject({
 
 const isolationSchema = createSchema.shape.isolation;
 
-const cloneSchema = z.strictObject({
+/** VMs to be made of a snapshot, complete. */
+export const cloneSchema = z.strictObject({
   count: z.int().min(1).max(256),
   name: text(63).optional(),
   project: text(256).optional(),
@@ -152,7 +153,8 @@ const cloneSchema = z.strictObject({
   kernel: absolutePath.optional(),
 });
 
-const snapshotSchema = z.strictObject({
+/** A snapshot to be taken, complete. */
+export const snapshotSchema = z.strictObject({
   name: text(63).optional(),
   memory: z.boolean(),
   resume: z.boolean(),

@@ -1,6 +1,6 @@
 /**
- * ui/: the dashboard, a program for the browser on the gateway's native API. Takes the nouns of model/ as types
- * alone and nothing else of the host's code; api/ speaks to the gateway, state/ keeps what several parts look
+ * ui/: the dashboard, a program for the browser on the gateway's native API. Takes the nouns of model/ and
+ * nothing else of the host's code; api/ speaks to the gateway, state/ keeps what several parts look
  * at, parts/ are small, pages/ and vm/ are what one sees. Bundled by scripts/lib/ui-bundle.ts.
  *
  * main.tsx: the places, and what is shown there.

@@ -6,10 +6,17 @@
  * bodies.ts: what requests may say, and what remote callers may not.
  */
 import { z } from "zod";
-import type { CreateRequest } from "../../model/api.ts";
+import type { CloneRequest, CreateRequest } from "../../model/api.ts";
 import { VmsanError } from "../../model/errors.ts";
 import { isHostSource } from "../../client/options.ts";
-import { createSchema, policySchema, validate, withoutUndefined } from "../../schema/api.ts";
+import {
+  cloneSchema,
+  createSchema,
+  policySchema,
+  snapshotSchema,
+  validate,
+  withoutUndefined,
+} from "../../schema/api.ts";
 import type { Caller } from "../access/gate.ts";
 import { KEY_LABEL } from "../access/limits.ts";
 import { PUBLIC_LABEL } from "../ports/access.ts";
@@ -51,6 +58,23 @@ export const remoteCreateSchema = createSchema.extend({
   }),
   pull: createSchema.shape.pull.default("missing"),
   ephemeral: createSchema.shape.ephemeral.default(false),
+});
+
+/** VMs of a snapshot or of another VM, as remote callers ask for them. */
+export const remoteCloneSchema = cloneSchema.extend({
+  count: cloneSchema.shape.count.default(1),
+  labels: cloneSchema.shape.labels.default({}),
+  policy: policy.optional(),
+  ports: cloneSchema.shape.ports.default([]),
+  isolation: remoteCreateSchema.shape.isolation,
+  ephemeral: cloneSchema.shape.ephemeral.default(false),
+  cold: cloneSchema.shape.cold.default(false),
+});
+
+/** A snapshot as remote callers ask for it. */
+export const remoteSnapshotSchema = snapshotSchema.extend({
+  memory: snapshotSchema.shape.memory.default(true),
+  resume: snapshotSchema.shape.resume.default(true),
 });
 
 /** A command to run to its end. */
@@ -110,6 +134,73 @@ export function checkImage(image: string): void {
   );
 }
 
+/** Refuse what no key, or no project's key, may ask for of any new VM. @throws ERR_GATEWAY_FORBIDDEN */
+function checkWishes(
+  { key }: Caller,
+  wanted: Pick<CreateRequest, "ports" | "isolation" | "labels"> & { project?: string | undefined },
+): void {
+  const reserved = Object.keys(wanted.labels).find(
+    (label) => label.startsWith("vmsan.") && label !== PUBLIC_LABEL,
+  );
+  if (reserved !== undefined) {
+    throw forbidden(
+      `label ${reserved}`,
+      "Labels that begin with vmsan. are the gateway's.",
+      "Choose another name.",
+    );
+  }
+  if (key.admin) return;
+  if (wanted.ports.length > 0) {
+    throw forbidden(
+      "ports",
+      "They would be opened on the host.",
+      "Reach ports of the guest by PORT-VM.DOMAIN or the headers vmsan-vm and vmsan-port.",
+    );
+  }
+  if (Object.values(wanted.isolation).includes(false)) {
+    throw forbidden("isolation", "No part of it may be switched off.", "Leave it out.");
+  }
+  const { project = "" } = wanted;
+  if (project !== "" && project !== key.project) {
+    throw forbidden(`project ${project}`, `The key belongs to ${key.project}.`, "Leave it out.");
+  }
+}
+
+/** Project and labels of a VM that a caller makes. */
+function ownership(
+  { key }: Caller,
+  wanted: { labels: Record<string, string>; project?: string | undefined },
+): { project: string; labels: Record<string, string> } {
+  const { project = "", labels } = wanted;
+  return {
+    project: key.admin && project !== "" ? project : key.project,
+    labels: { ...labels, [KEY_LABEL]: key.id },
+  };
+}
+
+/**
+ * The daemon's request for VMs that a remote caller wants of a snapshot or of another VM.
+ * @throws ERR_VALIDATION_*, ERR_GATEWAY_FORBIDDEN
+ */
+export function remoteCloneRequest(caller: Caller, body: unknown): CloneRequest {
+  const parsed = validate(remoteCloneSchema, body, "request to make VMs of a snapshot");
+  if (parsed.kernel !== undefined) {
+    throw forbidden(
+      `kernel ${JSON.stringify(parsed.kernel)}`,
+      "It names something of the host's own.",
+      "Leave it out.",
+    );
+  }
+  checkWishes(caller, parsed);
+  if (parsed.policy !== undefined) checkPolicy(caller, parsed.policy);
+  const { policy: wanted, ...rest } = withoutUndefined(parsed);
+  return {
+    ...rest,
+    ...(wanted === undefined ? {} : { policy: withoutUndefined(wanted) }),
+    ...ownership(caller, parsed),
+  } as CloneRequest;
+}
+
 /**
  * The daemon's request for a remote caller's body: its project, its key's label, nothing that names
  * files of the host.
@@ -145,37 +236,11 @@ export function remoteCreateRequest(
         "Use a place on the VM's own disk, or an admin key.",
       );
     }
-    if (parsed.ports.length > 0) {
-      throw forbidden(
-        "ports",
-        "They would be opened on the host.",
-        "Reach ports of the guest by PORT-VM.DOMAIN or the headers vmsan-vm and vmsan-port.",
-      );
-    }
-    if (Object.values(parsed.isolation).includes(false)) {
-      throw forbidden("isolation", "No part of it may be switched off.", "Leave it out.");
-    }
-    if (parsed.project !== "" && parsed.project !== key.project) {
-      throw forbidden(
-        `project ${parsed.project}`,
-        `The key belongs to ${key.project}.`,
-        "Leave it out.",
-      );
-    }
   }
+  checkWishes(caller, parsed);
   checkPolicy(caller, parsed.policy);
   if (parsed.driver === "fake" && driver !== "fake") {
     throw forbidden("driver fake", "It runs commands on the host itself.", "Choose another.");
-  }
-  const reserved = Object.keys(parsed.labels).find(
-    (label) => label.startsWith("vmsan.") && label !== PUBLIC_LABEL,
-  );
-  if (reserved !== undefined) {
-    throw forbidden(
-      `label ${reserved}`,
-      "Labels that begin with vmsan. are the gateway's.",
-      "Choose another name.",
-    );
   }
   // How registries are reached, and what the host can do, is the host's affair: what holds for the
   // caller's machine means nothing here.
@@ -183,7 +248,6 @@ export function remoteCreateRequest(
   return {
     ...request,
     driver: parsed.driver === "auto" ? driver : parsed.driver,
-    project: key.admin && parsed.project !== "" ? parsed.project : key.project,
-    labels: { ...parsed.labels, [KEY_LABEL]: key.id },
+    ...ownership(caller, parsed),
   } as CreateRequest;
 }

@@ -1,5 +1,4 @@
 /** The table of routes: each is served and described from the same entry. */
-import { basename } from "node:path";
 import { Readable } from "node:stream";
 import type { Context } from "hono";
 import { z } from "zod";
@@ -12,7 +11,6 @@ import { vmPath } from "../../client/paths.ts";
 import { parseUpdateRequest, updateSchema, validate, withoutUndefined } from "../../schema/api.ts";
 import { packageVersion } from "../../util/package.ts";
 import { sees } from "../access/gate.ts";
-import { KEY_LABEL } from "../access/limits.ts";
 import {
   checkImage,
   checkPolicy,
@@ -22,8 +20,9 @@ import {
   remoteCreateSchema,
   remotePolicySchema,
 } from "./bodies.ts";
-import { ownVm } from "./own-vm.ts";
+import { ownVm, remoteView } from "./own-vm.ts";
 import type { Route, RouteContext } from "./route.ts";
+import { snapshotRoutes } from "./snapshot-routes.ts";
 import { volumeRoutes } from "./volume-routes.ts";
 import { watchRoutes } from "./watch-routes.ts";
 
@@ -102,13 +101,6 @@ async function create(context: RouteContext): Promise<Response> {
       release();
     },
   );
-}
-
-/** A VM as remote callers see it: without paths and processes of the host. */
-export function remoteView(view: VmView): VmView {
-  const { [KEY_LABEL]: _key, ...labels } = view.labels;
-  const { pid: _pid, ...shown } = view;
-  return { ...shown, labels, kernel: basename(view.kernel), rootfs: basename(view.rootfs) };
 }
 
 /** All routes. */
@@ -403,6 +395,7 @@ export const routes: readonly Route[] = [
     answers: "json",
     run: async ({ c, vmsan }) => c.json(await vmsan.kernels.list()),
   },
+  ...snapshotRoutes,
   ...volumeRoutes,
   ...watchRoutes,
 ];

@@ -105,7 +105,8 @@ export async function importSnapshot(
     await rm(join(draft, DOCUMENT));
     await store.verifyIn(read, draft);
     const taken = store.list().some(({ id }) => id === read.id);
-    const { files: _described, ...rest } = read;
+    // What another host calls a project is nobody's here.
+    const { files: _described, project: _theirs, ...rest } = read;
     return await store.commit(draft, { ...rest, id: taken ? free : read.id });
   } catch (error) {
     await store.discard(draft);
