@@ -26,6 +26,7 @@ export type {
 export type { CreateOptions, NetworkOptions } from "./client/options.ts";
 export type { EventOptions } from "./client/events.ts";
 export type { EventFilter, EventType, VmsanEvent } from "./model/event.ts";
+export type { MetricFamily, MetricSample } from "./model/metrics.ts";
 export { ratesOf } from "./model/stats.ts";
 export type { GuestUse, HostUse, VmRates, VmSample } from "./model/stats.ts";
 export { GuestStream } from "./agent/streams.ts";

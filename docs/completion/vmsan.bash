@@ -5,7 +5,7 @@ _vmsan() {
   local path='' word previous='' words='' flags='' kind='' given=0 i
   for ((i = 1; i < current; i++)); do
     word=${line[i]}
-    case $previous in --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--author|--bandwidth|--boot-timeout|--build-arg|--builder|--bundle|--ca-file|--change|--count|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--file|--filter|--firecracker|--firecracker-version|--format|--from|--from-image|--idle-timeout|--init|--input|--kernel|--kernel-arg|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--message|--mirror|--modules|--mount|--name|--network|--network-policy|--on-idle|--on-timeout|--output|--platform|--progress|--project|--publish-port|--pull|--rootfs|--runtime|--secret|--session|--signal|--since|--size|--snapshot|--suite|--sysctl|--tag|--tail|--target|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--volume|--workdir|-a|-c|-d|-e|-f|-i|-m|-n|-o|-p|-s|-t|-u|-v|-w) previous=''; continue ;; esac
+    case $previous in --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--author|--bandwidth|--boot-timeout|--build-arg|--builder|--bundle|--ca-file|--change|--count|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--file|--filter|--firecracker|--firecracker-version|--format|--from|--from-image|--idle-timeout|--init|--input|--kernel|--kernel-arg|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--message|--metrics-listen|--mirror|--modules|--mount|--name|--network|--network-policy|--on-idle|--on-timeout|--output|--platform|--progress|--project|--publish-port|--pull|--rootfs|--runtime|--secret|--session|--signal|--since|--size|--snapshot|--suite|--sysctl|--tag|--tail|--target|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--volume|--workdir|-a|-c|-d|-e|-f|-i|-m|-n|-o|-p|-s|-t|-u|-v|-w) previous=''; continue ;; esac
     previous=$word
     case $word in
       --) return 0 ;;
@@ -80,7 +80,7 @@ _vmsan() {
     'login') words='' flags='--json --verbose --username -u --password-stdin --ca-file --help -h' kind=file ;;
     'logout') words='' flags='--json --verbose --help -h' kind=file ;;
     'ui') words='' flags='--json --verbose --listen --project --expires --no-open --help -h' kind='' ;;
-    'serve') words='' flags='--json --verbose --listen --tls-cert --tls-key --behind-proxy --driver --domain --help -h' kind='' ;;
+    'serve') words='' flags='--json --verbose --listen --tls-cert --tls-key --behind-proxy --metrics-listen --driver --domain --help -h' kind='' ;;
     'key') words='create list ls remove rm' flags='--json --verbose --help -h' kind='' ;;
     'key create') words='' flags='--json --verbose --name --project --admin --expires --max-vms --max-memory --max-disk --max-rate --help -h' kind='' ;;
     'key list'|'key ls') words='' flags='--json --verbose --help -h' kind='' ;;
@@ -109,7 +109,7 @@ _vmsan() {
     --builder) words='direct mke2fs' kind='' ;;
     --progress) words='auto plain json' kind='' ;;
     --network) words='default none' kind='' ;;
-    --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--author|--bandwidth|--boot-timeout|--build-arg|--builder|--bundle|--ca-file|--change|--count|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--file|--filter|--firecracker|--firecracker-version|--format|--from|--from-image|--idle-timeout|--init|--input|--kernel|--kernel-arg|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--message|--mirror|--modules|--mount|--name|--network|--network-policy|--on-idle|--on-timeout|--output|--platform|--progress|--project|--publish-port|--pull|--rootfs|--runtime|--secret|--session|--signal|--since|--size|--snapshot|--suite|--sysctl|--tag|--tail|--target|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--volume|--workdir|-a|-c|-d|-e|-f|-i|-m|-n|-o|-p|-s|-t|-u|-v|-w) words='' flags='' kind=file ;;
+    --allow-host-port|--allowed-cidr|--allowed-domain|--allowed-port|--author|--bandwidth|--boot-timeout|--build-arg|--builder|--bundle|--ca-file|--change|--count|--denied-cidr|--dest|--disk|--disk-mode|--domain|--driver|--entrypoint|--env|--expires|--file|--filter|--firecracker|--firecracker-version|--format|--from|--from-image|--idle-timeout|--init|--input|--kernel|--kernel-arg|--label|--listen|--max-disk|--max-memory|--max-rate|--max-vms|--memory|--message|--metrics-listen|--mirror|--modules|--mount|--name|--network|--network-policy|--on-idle|--on-timeout|--output|--platform|--progress|--project|--publish-port|--pull|--rootfs|--runtime|--secret|--session|--signal|--since|--size|--snapshot|--suite|--sysctl|--tag|--tail|--target|--timeout|--tls-cert|--tls-key|--user|--username|--vcpus|--volume|--workdir|-a|-c|-d|-e|-f|-i|-m|-n|-o|-p|-s|-t|-u|-v|-w) words='' flags='' kind=file ;;
     *) if [ "$given" -gt 0 ] && [ "$kind" = vm ]; then kind=file; fi ;;
   esac
   if [[ $cur == -* ]]; then

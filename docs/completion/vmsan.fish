@@ -550,6 +550,7 @@ complete -c vmsan -n '__fish_seen_subcommand_from serve' -l listen -r -d 'PORT o
 complete -c vmsan -n '__fish_seen_subcommand_from serve' -l tls-cert -r -d 'certificate and chain, PEM; taken up again when it changes'
 complete -c vmsan -n '__fish_seen_subcommand_from serve' -l tls-key -r -d 'its private key, PEM'
 complete -c vmsan -n '__fish_seen_subcommand_from serve' -l behind-proxy -d 'something in front of it speaks TLS'
+complete -c vmsan -n '__fish_seen_subcommand_from serve' -l metrics-listen -r -d 'serve /metrics here too, without a key; loopback only'
 complete -c vmsan -n '__fish_seen_subcommand_from serve' -l driver -r -a 'auto firecracker qemu fake' -d 'of VMs whose maker names none'
 complete -c vmsan -n '__fish_seen_subcommand_from serve' -l domain -r -d 'names it answers for, with the :PORT clients use; PORT-VM.NAME is a guest'\''s port'
 complete -c vmsan -n '__fish_seen_subcommand_from serve' -s h -l help -d 'display help for command'

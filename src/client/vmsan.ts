@@ -1,6 +1,7 @@
 /** The SDK's entrance: all VMs and images of one VMSAN_DIR. */
 import type { BuildReport, CreateRequest, VmList, VmView } from "../model/api.ts";
 import type { VmsanEvent } from "../model/event.ts";
+import type { MetricFamily } from "../model/metrics.ts";
 import type { VmSample } from "../model/stats.ts";
 import { parseVmRef } from "../util/names.ts";
 import { layoutOf, vmsanDir } from "../util/paths.ts";
@@ -211,6 +212,11 @@ export class Vmsan {
     if (project !== undefined) query.set("project", project);
     const path = `/v1/stats?${query.toString()}`;
     return (await this.daemon.call<{ vms: VmSample[] }>("GET", path)).vms;
+  }
+
+  /** Figures of the daemon for monitoring; `vmsan serve` writes them for Prometheus at /metrics. */
+  async metrics(): Promise<MetricFamily[]> {
+    return (await this.daemon.call<{ families: MetricFamily[] }>("GET", "/v1/metrics")).families;
   }
 
   /** A VM by its ID or name. @throws ERR_VM_NOT_FOUND */

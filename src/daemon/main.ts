@@ -25,6 +25,7 @@ import { commitRoutes } from "./commit-routes.ts";
 import { eventRoutes } from "./event-routes.ts";
 import { imageRoutes } from "./image-routes.ts";
 import { kernelRoutes } from "./kernel-routes.ts";
+import { metricRoutes } from "./metrics.ts";
 import { networkRoutes } from "./network-routes.ts";
 import { snapshotRoutes } from "./snapshot-routes.ts";
 import { statsRoutes } from "./stats-routes.ts";
@@ -132,6 +133,7 @@ async function main(): Promise<void> {
         commitRoutes(app, host, sandboxes, snapshots);
         eventRoutes(app, host, sandboxes);
         statsRoutes(app, sandboxes);
+        metricRoutes(app, host, sandboxes);
         buildRoutes(app, host, sandboxes, snapshots.sleep);
         kernelRoutes(app, host, sandboxes);
         networkRoutes(app, host, sandboxes);

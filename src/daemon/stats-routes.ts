@@ -7,7 +7,10 @@ import { sampleVms } from "../sandbox/usage.ts";
 export function statsRoutes(app: Hono, sandboxes: Sandboxes): void {
   app.get("/v1/stats", async (c) =>
     c.json({
-      vms: await sampleVms(sandboxes, c.req.queries("vm") ?? [], c.req.query("project")),
+      vms: await sampleVms(sandboxes, c.req.queries("vm") ?? [], {
+        project: c.req.query("project"),
+        guests: c.req.query("guests") !== "false",
+      }),
     }),
   );
 }

@@ -14,6 +14,7 @@ import { Volumes } from "../sandbox/volumes.ts";
 import { layoutOf } from "../util/paths.ts";
 import { Ring } from "../util/flow/ring.ts";
 import { eventRoutes } from "./event-routes.ts";
+import { metricRoutes } from "./metrics.ts";
 import { networkRoutes } from "./network-routes.ts";
 import { serve } from "./server.ts";
 import type { Listening } from "./server.ts";
@@ -47,14 +48,15 @@ export async function fakeDaemon(changes: Partial<Stages> = {}): Promise<FakeDae
     rings.set(vmId, ring);
     return ring;
   };
-  let decided = (_vmId: string, _decision: NetworkDecision): void => undefined;
+  let deciding: ((vmId: string, decision: NetworkDecision) => void)[] = [];
   const networks = {
     decisions: (vmId: string) => ringOf(vmId).since(0),
     follow: (vmId: string, signal: AbortSignal) => ringOf(vmId).follow(signal),
-    onDecision: (call: typeof decided) => void (decided = call),
+    onDecision: (call: (typeof deciding)[number]) => void deciding.push(call),
   };
   const host = { networks } as unknown as Host;
   const start = async (): Promise<{ sandboxes: Sandboxes; server: Listening }> => {
+    deciding = [];
     const events = new Events();
     const sandboxes = new Sandboxes(
       new VmRecords(layout.vms),
@@ -75,6 +77,7 @@ export async function fakeDaemon(changes: Partial<Stages> = {}): Promise<FakeDae
         extend: (app) => {
           eventRoutes(app, host, sandboxes);
           statsRoutes(app, sandboxes);
+          metricRoutes(app, host, sandboxes);
           networkRoutes(app, host, sandboxes);
           snapshotRoutes(app, sandboxes, snapshots);
           volumeRoutes(app, new Volumes(sandboxes));
@@ -90,7 +93,10 @@ export async function fakeDaemon(changes: Partial<Stages> = {}): Promise<FakeDae
     get sandboxes() {
       return sandboxes;
     },
-    decide: (vmId, decision) => decided(vmId, ringOf(vmId).add(decision)),
+    decide: (vmId, decision) => {
+      const line = ringOf(vmId).add(decision);
+      for (const call of deciding) call(vmId, line);
+    },
     restart: async () => {
       await server.close();
       await sandboxes.letGo();

@@ -10,12 +10,14 @@ import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { Vmsan } from "../client/vmsan.ts";
 import { fileLog } from "../util/log.ts";
+import type { Log } from "../util/log.ts";
 import { vmsanDir } from "../util/paths.ts";
+import { invalid } from "../util/units.ts";
 import { Gate } from "./access/gate.ts";
 import { Keys } from "./access/keys.ts";
 import { loadTokens } from "./access/tokens.ts";
 import { Hosts } from "./http/hosts.ts";
-import { checkExposure, parseListen } from "./http/listen.ts";
+import { checkExposure, isLoopback, parseListen } from "./http/listen.ts";
 import type { TlsFiles } from "./http/listen.ts";
 import { listen } from "./http/server.ts";
 import type { ListeningGateway } from "./http/server.ts";
@@ -25,6 +27,7 @@ import { E2bStore } from "./e2b/control/store.ts";
 import { Uploads } from "./e2b/control/uploads.ts";
 import { e2bFace } from "./e2b/face.ts";
 import { sandboxPorts } from "./e2b/ports.ts";
+import { RequestTotals, metricsFace } from "./metrics/face.ts";
 import { nativeFace } from "./native/face.ts";
 import { portsFace } from "./ports/face.ts";
 import { forgetServing, noteServing } from "./serving.ts";
@@ -44,6 +47,8 @@ export interface GatewayOptions {
    * of a `:PORT` at which it is reached from outside.
    */
   domains?: readonly string[];
+  /** Another address, of this machine alone, that serves /metrics without a key: `PORT`, `ADDRESS:PORT`. */
+  metricsListen?: string;
   /** Driver of VMs whose maker names none; default `auto`. `fake` runs commands on the host: for tests. */
   driver?: GatewayDriver;
 }
@@ -55,7 +60,9 @@ export const DEFAULT_LISTEN = "127.0.0.1:7300";
  * Serve until closed.
  * @throws ERR_VALIDATION_FLAGS for an unsafe address, ERR_GATEWAY_LISTEN, ERR_GATEWAY_TLS
  */
-export async function startGateway(options: GatewayOptions = {}): Promise<ListeningGateway> {
+export async function startGateway(
+  options: GatewayOptions = {},
+): Promise<ListeningGateway & { metricsUrl?: string }> {
   const address = parseListen(options.listen ?? DEFAULT_LISTEN);
   const { tls } = options;
   checkExposure(address, options);
@@ -81,11 +88,16 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Listen
     driver,
     domain: options.domains?.[0] ?? null,
   };
+  const totals = new RequestTotals();
+  const metrics = await listenForMetrics(options.metricsListen, vmsan, totals, log);
   const gateway = await listen({
     address,
+    answered: totals.note,
     ...(tls === undefined ? {} : { tls }),
     hosts,
     faces: [
+      // Before E2B's, whose sandboxes have a /metrics too: this one names none.
+      metricsFace({ vmsan, totals, hosts, gate }),
       e2bFace(context, hosts, waker),
       portsFace(vmsan, gate, hosts, sandboxPorts(waker)),
       nativeFace(vmsan, gate, driver),
@@ -96,10 +108,38 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Listen
   await noteServing(directory, gateway.url);
   return {
     ...gateway,
+    ...(metrics === undefined ? {} : { metricsUrl: `${metrics.url}/metrics` }),
     close: async () => {
       await forgetServing(directory);
       sweeper.close();
-      await gateway.close();
+      await Promise.all([gateway.close(), metrics?.close()]);
     },
   };
+}
+
+/** Serve /metrics alone, without a key, where only this machine asks. @throws ERR_VALIDATION_FLAGS */
+async function listenForMetrics(
+  text: string | undefined,
+  vmsan: Vmsan,
+  totals: RequestTotals,
+  log: Log,
+): Promise<ListeningGateway | undefined> {
+  if (text === undefined) return undefined;
+  const address = parseListen(text);
+  if (!isLoopback(address.host)) {
+    throw invalid(
+      "FLAGS",
+      "address for metrics",
+      text,
+      "Others can reach it, and it asks for no key.",
+      "Give an address of this machine alone (127.0.0.1:9300), or have Prometheus send an admin key to /metrics.",
+    );
+  }
+  const hosts = new Hosts([]);
+  return await listen({
+    address,
+    hosts,
+    faces: [metricsFace({ vmsan, totals, hosts })],
+    log,
+  });
 }

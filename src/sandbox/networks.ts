@@ -11,7 +11,7 @@ import type { Networks } from "./stages.ts";
 /** {@link Networks} with the log of decisions. */
 export interface HostNetworks extends Networks {
   probe(): Promise<NetworkProbe>;
-  /** Who is told of each decision as it falls; must return quickly and never throw. */
+  /** Another one who is told of each decision as it falls; must return quickly and never throw. */
   onDecision(call: (vmId: string, decision: NetworkDecision) => void): void;
   decisions(vmId: string): NetworkDecision[];
   follow(vmId: string, signal: AbortSignal): AsyncIterable<NetworkDecision>;
@@ -28,13 +28,15 @@ function needsCard(policy: NetworkPolicy, ports: readonly PublishedPort[]): bool
  * card, which is said; one whose policy asks for something to be reachable is refused.
  */
 export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
-  let decided = (_vmId: string, _decision: NetworkDecision): void => undefined;
+  const deciding: ((vmId: string, decision: NetworkDecision) => void)[] = [];
   let arrival = async (_vmId: string): Promise<void> => await Promise.resolve();
   const manager: NetworkManager = createNetworkManager({
     dir: layout.network,
     helper: networkHelperBinary(),
     onArrival: async (vmId) => await arrival(vmId),
-    onDecision: (vmId, decision) => decided(vmId, decision),
+    onDecision: (vmId, decision) => {
+      for (const call of deciding) call(vmId, decision);
+    },
     onWarning: (message) => log.error(`network: ${message}`),
   });
   let probed: Promise<NetworkProbe> | undefined;
@@ -81,9 +83,7 @@ export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
     onArrival: (call) => {
       arrival = call;
     },
-    onDecision: (call) => {
-      decided = call;
-    },
+    onDecision: (call) => void deciding.push(call),
     isUp: (vmId) => manager.isUp(vmId),
     update: (vmId, policy) => manager.update(vmId, policy),
     detach: (vmId) => manager.detach(vmId),

@@ -68,11 +68,15 @@ async function hostUse(record: VmRecord): Promise<HostUse | undefined> {
 }
 
 /** One VM. It is not woken, and this is no use that keeps it awake. */
-async function sampleOf(table: VmTable, { record, guest }: Entry): Promise<VmSample> {
+async function sampleOf(
+  table: VmTable,
+  { record, guest }: Entry,
+  asks: boolean,
+): Promise<VmSample> {
   const { id, name, project } = record;
   const { status } = viewOf(record);
   const ask = async (): Promise<GuestUse | undefined> => {
-    if (guest === undefined || status !== "running") return undefined;
+    if (!asks || guest === undefined || status !== "running") return undefined;
     try {
       const signal = AbortSignal.timeout(GUEST_MS);
       return guestUse(await guest.channel.request("GET", "/v1/stats", { signal }));
@@ -103,18 +107,18 @@ async function sampleOf(table: VmTable, { record, guest }: Entry): Promise<VmSam
 /**
  * What VMs use now, in their order.
  * @param refs IDs or names; none: all VMs
- * @param project only its VMs
+ * @param options `project`: only its VMs; `guests`: false asks none, and waits for none
  * @throws ERR_VM_NOT_FOUND
  */
 export async function sampleVms(
   table: VmTable,
   refs: readonly string[],
-  project?: string,
+  { project, guests = true }: { project?: string | undefined; guests?: boolean } = {},
 ): Promise<VmSample[]> {
   const entries =
     refs.length === 0 ? [...table.entries.values()] : refs.map((ref) => table.find(ref));
   const wanted = entries.filter(
     ({ record }) => project === undefined || record.project === project,
   );
-  return await Promise.all(wanted.map(async (entry) => await sampleOf(table, entry)));
+  return await Promise.all(wanted.map(async (entry) => await sampleOf(table, entry, guests)));
 }

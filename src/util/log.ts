@@ -5,9 +5,13 @@ import { errnoOf, messageOf } from "../model/errors.ts";
 const MAX_BYTES = 8 << 20;
 const KEPT = 3;
 
+/** Whether lines are JSON objects, for those who collect logs. */
+const isJson = (): boolean => process.env["VMSAN_LOG_FORMAT"] === "json";
+
 /** Writes what the daemon has to say. */
 export interface Log {
-  info(message: string): void;
+  /** @param fields behind the message, or instead of an empty one */
+  info(message: string, fields?: object): void;
   /** A failure; the error's cause chain is written, never a request's secrets. */
   error(message: string, error?: unknown): void;
 }
@@ -29,8 +33,16 @@ function describe(error: unknown): string {
  */
 export function fileLog(path: string): Log {
   let size = currentSize(path);
-  const write = (level: string, message: string): void => {
-    const line = `${new Date().toISOString()} ${level} ${message.replaceAll("\n", "\\n")}\n`;
+  const write = (level: string, message: string, fields?: object): void => {
+    const time = new Date().toISOString();
+    const said = message === "" ? {} : { message };
+    const rest = fields === undefined ? "" : JSON.stringify(fields);
+    const words = [time, level, message.replaceAll("\n", "\\n"), rest].filter(
+      (word) => word !== "",
+    );
+    const line = isJson()
+      ? `${JSON.stringify({ time, level, ...said, ...fields })}\n`
+      : `${words.join(" ")}\n`;
     try {
       if (size + line.length > MAX_BYTES) {
         for (let n = KEPT; n > 0; n -= 1)
@@ -45,7 +57,7 @@ export function fileLog(path: string): Log {
     }
   };
   return {
-    info: (message) => write("info", message),
+    info: (message, fields) => write("info", message, fields),
     error: (message, error) =>
       write("error", error === undefined ? message : `${message}: ${describe(error)}`),
   };

@@ -10,6 +10,7 @@ interface ServeFlags {
   tlsKey?: string;
   behindProxy?: boolean;
   domain?: string[];
+  metricsListen?: string;
   driver?: "auto" | "firecracker" | "qemu" | "fake";
 }
 
@@ -20,6 +21,7 @@ export function serveCommand(): Command {
     .option("--tls-cert <file>", "certificate and chain, PEM; taken up again when it changes")
     .option("--tls-key <file>", "its private key, PEM")
     .option("--behind-proxy", "something in front of it speaks TLS")
+    .option("--metrics-listen <address>", "serve /metrics here too, without a key; loopback only")
     .addOption(
       new Option("--driver <driver>", "of VMs whose maker names none").choices([
         "auto",
@@ -55,9 +57,15 @@ export function serveCommand(): Command {
         : { tls: { cert: resolve(tlsCert), key: resolve(tlsKey) } }),
       behindProxy: flags.behindProxy === true,
       domains: flags.domain ?? [],
+      ...(flags.metricsListen === undefined ? {} : { metricsListen: flags.metricsListen }),
       driver: flags.driver ?? "auto",
     });
-    output.result({ url: gateway.url }, `serving on ${gateway.url}`);
+    const { url, metricsUrl } = gateway;
+    const also = metricsUrl === undefined ? "" : `\nmetrics at ${metricsUrl}`;
+    output.result(
+      { url, ...(metricsUrl === undefined ? {} : { metricsUrl }) },
+      `serving on ${url}${also}`,
+    );
     await new Promise<void>((end) => {
       if (interrupt.signal.aborted) end();
       else interrupt.signal.addEventListener("abort", () => end(), { once: true });

@@ -80,7 +80,7 @@ export class Gate {
       status,
       ...(what === "" ? {} : { what }),
     };
-    this.audit.info(JSON.stringify(entry));
+    this.audit.info("", entry);
   }
 }
 

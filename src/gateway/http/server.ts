@@ -30,6 +30,8 @@ export interface ServerParts {
   hosts: Hosts;
   faces: readonly Face[];
   log: Log;
+  /** Told of each answer: the face's name, the status, and milliseconds since the request. */
+  answered?: (face: string | undefined, status: number, ms: number) => void;
   /** How long a client may take to send a request's headers, in milliseconds; default 20 s. */
   headersMs?: number;
 }
@@ -113,9 +115,15 @@ export async function listen(parts: ServerParts): Promise<ListeningGateway> {
     return face;
   };
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
+    const since = performance.now();
+    let face: Face | undefined;
+    response.once("close", () => {
+      parts.answered?.(face?.name, response.statusCode, performance.now() - since);
+    });
     void (async () => {
       try {
-        await faceOf(request).handle(request, response);
+        face = faceOf(request);
+        await face.handle(request, response);
       } catch (error) {
         const known = asVmsanError(error, "The request failed");
         if (statusOf(known.code) === 500) log.error(`${request.method} failed`, error);

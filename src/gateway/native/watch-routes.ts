@@ -53,6 +53,14 @@ export const watchRoutes: readonly Route[] = [
   },
   {
     method: "GET",
+    path: "/v1/metrics",
+    summary: "Figures of the host for monitoring; /metrics has them as Prometheus reads them",
+    admin: true,
+    answers: "json",
+    run: async ({ c, vmsan }) => c.json({ families: await vmsan.metrics() }),
+  },
+  {
+    method: "GET",
     path: "/v1/stats",
     summary: "What VMs use now: processor time, memory, disk, network",
     query: { vm: "only this VM; may be repeated" },
