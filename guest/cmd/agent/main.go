@@ -84,7 +84,7 @@ func runInit() {
 	s := newServer(api.Options{
 		Mode: api.ModeInit, BootID: randomID(), PowerOff: m.PowerOff, FreezeDisk: m.FreezeDisk, Disk: m.Disk(), Everybody: true,
 		Shares: true, Config: &netcfg.Config{System: true, Own: m.Own()},
-	}, true, proc.NewCgroups("/sys/fs/cgroup"))
+	}, true, proc.NewCgroups("/sys/fs/cgroup", api.MemInfo("MemTotal")))
 	s.EndUnclaimed(unclaimed)
 	err = serveChannel(s, port, listener)
 	boot.Fatal(fmt.Errorf("the channel to the host broke: %w", err))

@@ -8,27 +8,48 @@ import (
 	"syscall"
 )
 
+// taskKib is the memory that each process or thread of commands stands for, in
+// KiB: a small shell takes some 250 of them.
+const taskKib = 512
+
 // Cgroups makes a cgroup for each command below one directory of a cgroup v2 tree.
-type Cgroups struct{ root string }
+type Cgroups struct {
+	root string
+	// commands is root/commands, which has a limit of its own.
+	commands string
+}
 
 // NewCgroups prepares root/vmsan; nil when the tree cannot be used, in which
-// case trees are found by session and parentage.
-func NewCgroups(mount string) *Cgroups {
+// case trees are found by session and parentage. Commands together may have one
+// process or thread for each taskKib of memory (total in KiB, 0: unknown, no
+// bound), and get half of a contended processor: a fork bomb neither fills the
+// memory nor keeps the agent from its turn.
+func NewCgroups(mount string, total int64) *Cgroups {
 	root := filepath.Join(mount, "vmsan")
+	commands := filepath.Join(root, "commands")
 	if _, err := os.Stat(filepath.Join(mount, "cgroup.controllers")); err != nil {
 		return nil
 	}
-	if err := os.Mkdir(root, 0o755); err != nil && !os.IsExist(err) {
-		return nil
+	for _, dir := range []string{root, commands} {
+		if err := os.Mkdir(dir, 0o755); err != nil && !os.IsExist(err) {
+			return nil
+		}
 	}
 	// Each controller on its own: one that is missing must not keep out the
 	// others, and none is needed for killing.
-	for _, dir := range []string{mount, root} {
+	for _, dir := range []string{mount, root, commands} {
 		for _, c := range []string{"+memory", "+pids"} {
 			_ = os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte(c), 0)
 		}
 	}
-	return &Cgroups{root: root}
+	// Of the processors the root's members, the agent among them, and all of vmsan
+	// have equal shares.
+	_ = os.WriteFile(filepath.Join(mount, "cgroup.subtree_control"), []byte("+cpu"), 0)
+	if total > 0 {
+		// Without the pids controller the kernel's own limit holds.
+		_ = os.WriteFile(filepath.Join(commands, "pids.max"), []byte(strconv.FormatInt(total/taskKib, 10)), 0)
+	}
+	return &Cgroups{root: root, commands: commands}
 }
 
 // Group is the cgroup of one command; a nil *Group is valid and knows nothing.
@@ -42,7 +63,7 @@ func (c *Cgroups) New(id string) *Group {
 	if c == nil {
 		return nil
 	}
-	path := filepath.Join(c.root, "s-"+id)
+	path := filepath.Join(c.commands, "s-"+id)
 	if err := os.Mkdir(path, 0o755); err != nil {
 		return nil
 	}
@@ -72,13 +93,13 @@ func (c *Cgroups) Sweep(inUse func(id string) bool) {
 	if c == nil {
 		return
 	}
-	entries, err := os.ReadDir(c.root)
+	entries, err := os.ReadDir(c.commands)
 	if err != nil {
 		return
 	}
 	for _, e := range entries {
 		if id, ok := strings.CutPrefix(e.Name(), "s-"); ok && !inUse(id) {
-			removeTree(filepath.Join(c.root, e.Name()))
+			removeTree(filepath.Join(c.commands, e.Name()))
 		}
 	}
 }
