@@ -22,6 +22,8 @@ export interface InterfaceConfig {
   addresses: string[];
   gateway4?: string;
   gateway6?: string;
+  /** Ranges that lead over {@link gateway4} too, and the address to speak to them from. */
+  routes?: { to: string; source: string }[];
   mtu?: number;
 }
 

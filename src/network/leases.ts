@@ -10,6 +10,8 @@ import type { NetworkPolicy, PolicyMode } from "../model/policy.ts";
 import { writeFileAtomic } from "../util/atomic.ts";
 import { isSameDirectory } from "../util/directory.ts";
 import { slotCount } from "./kernel/address.ts";
+import { parseAddress, parseCidr } from "./policy/cidr.ts";
+import type { PrivateLink } from "./private/links.ts";
 
 /** What is kept of a VM's network. */
 export interface Lease {
@@ -29,10 +31,12 @@ export interface Lease {
   policy: NetworkPolicy;
   /** Number of the policy, counted up by every change. */
   generation: number;
-  /** A change of policy was begun and its end is not known. */
+  /** A change of policy or of links was begun and its end is not known. */
   changing: boolean;
   /** The bandwidth limit is set up in the kernel (0: none). */
   shapedMbit: number;
+  /** Ways into private networks, made or about to be. */
+  links: readonly PrivateLink[];
 }
 
 /** Ids become file names and namespace names. Throws ERR_NETWORK_ID. */
@@ -89,6 +93,23 @@ function readPolicy(value: unknown): NetworkPolicy | undefined {
   };
 }
 
+/** A stored way into a private network; undefined when it is not one. */
+function readLink(value: unknown): PrivateLink | undefined {
+  if (typeof value !== "object" || value === null) return undefined;
+  const { network, netns, index, subnet, address } = value as Record<string, unknown>;
+  return typeof network === "string" &&
+    typeof netns === "string" &&
+    /^vmsan-net-[0-9a-f]{8}$/.test(netns) &&
+    typeof index === "number" &&
+    Number.isInteger(index) &&
+    typeof subnet === "string" &&
+    parseCidr(subnet)?.family === 4 &&
+    typeof address === "string" &&
+    parseAddress(address)?.family === 4
+    ? { network, netns, index, subnet, address }
+    : undefined;
+}
+
 /** A lease from its file's text; undefined when it is damaged. */
 function readLease(text: string): Lease | undefined {
   let value: unknown;
@@ -116,6 +137,9 @@ function readLease(text: string): Lease | undefined {
   ) {
     return undefined;
   }
+  // Leases of versions without private networks have none.
+  const links = Array.isArray(from["links"]) ? from["links"].map(readLink) : [];
+  if (links.includes(undefined)) return undefined;
   const { shapedMbit: shaped, dir, netns } = from;
   return {
     schema: 1,
@@ -129,6 +153,7 @@ function readLease(text: string): Lease | undefined {
     ipv6: from["ipv6"] === true,
     changing: from["changing"] === true,
     shapedMbit: typeof shaped === "number" ? shaped : 0,
+    links: links.filter((link) => link !== undefined),
   };
 }
 

@@ -24,6 +24,7 @@ import { mayAdministrate, probeHost } from "./host/probe.ts";
 import { Realm, hostAddresses } from "./host/realm.ts";
 import { RootlessRealm } from "./host/rootless.ts";
 import { hostRuleset, proxyMark } from "./kernel/rules.ts";
+import { PrivateNets, type Wanted } from "./private/nets.ts";
 import { Service } from "./service.ts";
 import type {
   AttachedNetwork,
@@ -47,6 +48,7 @@ class Manager implements NetworkManager {
   private readonly realm: Realm;
   private readonly helper: Helper;
   private readonly leases: Leases;
+  private readonly nets: PrivateNets;
   private readonly services = new Map<string, Service>();
   private readonly warn: (message: string) => void;
   private readonly prefix6: string;
@@ -68,6 +70,8 @@ class Manager implements NetworkManager {
       (event) => this.services.get(event.vm)?.log.add(decisionOf(event)),
       () => this.relog(),
     );
+    const { leases, helper } = this;
+    this.nets = new PrivateNets({ realm, helper, leases, planOf: (lease) => this.planOf(lease) });
     this.timer = setInterval(() => void this.look(), addressInterval).unref();
   }
 
@@ -194,6 +198,8 @@ class Manager implements NetworkManager {
         netns: this.realm.netnsPath(plan.netns),
         upstreams: this.options.upstreams?.map(parseServer).filter((one) => one !== undefined),
         hostAddresses: () => this.addresses,
+        links: () => this.leases.get(lease.vmId)?.links ?? [],
+        peers: () => this.options.peers?.(lease.vmId) ?? [],
         nft: (transaction, signal) => this.realm.nftIn(plan.netns, transaction, signal),
         arrival: async () => await this.options.onArrival?.(lease.vmId),
         decided: (decision) => this.options.onDecision?.(lease.vmId, decision),
@@ -251,6 +257,7 @@ class Manager implements NetworkManager {
       generation: 1,
       changing: false,
       shapedMbit: 0,
+      links: [],
     };
     await this.leases.put(lease);
     return lease;
@@ -261,6 +268,7 @@ class Manager implements NetworkManager {
     policy: NetworkPolicy,
     ports: readonly PublishedPort[],
     signal: AbortSignal,
+    networks: readonly Wanted[] = [],
   ): Promise<AttachedNetwork | undefined> {
     checkId(vmId);
     checkPortsAgainstPolicy(policy, ports);
@@ -271,7 +279,7 @@ class Manager implements NetworkManager {
     try {
       await this.prepareHost();
       await this.refreshAddresses();
-      return await this.attachWithSlot(vmId, policy, ports, signal);
+      return await this.attachWithSlot(vmId, policy, ports, signal, networks);
     } finally {
       this.attaching -= 1;
     }
@@ -283,6 +291,7 @@ class Manager implements NetworkManager {
     policy: NetworkPolicy,
     ports: readonly PublishedPort[],
     signal: AbortSignal,
+    networks: readonly Wanted[],
   ): Promise<AttachedNetwork> {
     for (let attempt = 1; ; attempt += 1) {
       const lease = await this.lease(vmId, policy);
@@ -290,7 +299,7 @@ class Manager implements NetworkManager {
       this.services.set(vmId, service);
       try {
         await service.publish(ports);
-        await this.build(lease, service, signal);
+        await this.build(lease, service, signal, networks);
         signal.throwIfAborted();
         return this.describe(lease);
       } catch (error) {
@@ -304,13 +313,19 @@ class Manager implements NetworkManager {
   }
 
   /** Make everything in the kernel: three launches, five with a bandwidth limit. */
-  private async build(lease: Lease, service: Service, signal: AbortSignal): Promise<void> {
+  private async build(
+    lease: Lease,
+    service: Service,
+    signal: AbortSignal,
+    networks: readonly Wanted[],
+  ): Promise<void> {
     const plan = this.planOf(lease);
     const { ipv6, policy } = lease;
     await this.realm.ip(`netns add ${plan.netns}\n${hostLinks(plan, ipv6)}`, signal);
     const mbit = policy.bandwidthMbit;
     const inside = guestLinks(plan, ipv6) + (mbit === undefined ? "" : shaperLink());
     await this.realm.ipIn(plan.netns, inside, signal);
+    await this.nets.settle(lease.vmId, networks);
     await Promise.all([
       this.helper.sysctl(this.realm.netnsPath(plan.netns), guestSysctls(ipv6)),
       ...(ipv6 ? [this.helper.rule6(this.realm.netnsPath(plan.netns), proxyMark, proxyTable)] : []),
@@ -318,7 +333,19 @@ class Manager implements NetworkManager {
       service.open(),
       ...(mbit === undefined ? [] : [this.realm.tcIn(plan.netns, shape(mbit, false), signal)]),
     ]);
-    if (mbit !== undefined) await this.leases.put({ ...lease, shapedMbit: mbit });
+    const now = this.leases.get(lease.vmId);
+    if (now !== undefined && (mbit !== undefined || networks.length > 0)) {
+      await this.leases.put({ ...now, changing: false, shapedMbit: mbit ?? 0 });
+    }
+  }
+
+  async place(vmId: string, networks: readonly Wanted[]): Promise<void> {
+    const service = this.services.get(vmId);
+    if (service === undefined || !this.isUp(vmId)) throw noNetwork(vmId);
+    await this.nets.settle(vmId, networks);
+    await service.apply();
+    const now = this.leases.get(vmId);
+    if (now?.changing === true) await this.leases.put({ ...now, changing: false });
   }
 
   async update(vmId: string, policy: NetworkPolicy): Promise<void> {
@@ -349,7 +376,9 @@ class Manager implements NetworkManager {
       },
       undo: async () => {
         const now = this.leases.get(vmId);
-        if (now !== undefined) await this.leases.put({ ...old, generation, changing: true });
+        const { policy: before, shapedMbit } = old;
+        if (now !== undefined)
+          await this.leases.put({ ...now, policy: before, shapedMbit, generation, changing: true });
       },
     });
   }
@@ -375,6 +404,7 @@ class Manager implements NetworkManager {
     vmId: string,
     policy: NetworkPolicy,
     ports: readonly PublishedPort[],
+    networks: readonly Wanted[] = [],
   ): Promise<void> {
     if (policy.mode === "none" || this.services.has(vmId)) return;
     const lease = this.leases.get(vmId);
@@ -386,12 +416,14 @@ class Manager implements NetworkManager {
     this.services.set(vmId, service);
     try {
       await service.open();
+      // A daemon may have been killed while the VM came into one, or left.
+      await this.nets.settle(vmId, networks);
     } catch (error) {
       this.services.delete(vmId);
       service.close();
       throw error;
     }
-    if (lease.changing || JSON.stringify(lease.policy) !== JSON.stringify(policy)) {
+    if (this.leases.get(vmId)?.changing === true || JSON.stringify(lease.policy) !== JSON.stringify(policy)) {
       await this.update(vmId, policy);
     }
     // Last, and the network stays when it fails: the VM goes on without its published ports.
@@ -402,7 +434,9 @@ class Manager implements NetworkManager {
     this.services.get(vmId)?.close();
     this.services.delete(vmId);
     const lease = this.leases.get(vmId);
-    return lease === undefined ? { removed: [], failed: [] } : this.remove([lease]);
+    if (lease === undefined) return { removed: [], failed: [] };
+    if (lease.links.length === 0) return await this.remove([lease]);
+    return await this.nets.serial(async () => await this.remove([lease]));
   }
 
   async forget(vmId: string): Promise<void> {
@@ -416,7 +450,7 @@ class Manager implements NetworkManager {
       this.services.get(vmId)?.close();
       this.services.delete(vmId);
     }
-    const report = await this.remove(dead);
+    const report = await this.nets.serial(async () => await this.remove(dead));
     report.failed.push(...(await this.leaveHost()));
     return report;
   }
@@ -438,7 +472,13 @@ class Manager implements NetworkManager {
       // A link of this slot without our namespace belongs to whoever made it since.
       removeLinks(this.planOf(lease), { netns: has.netns, link: has.link && has.netns }),
     );
+    const nets = this.nets.unused(leases).filter((name) => this.realm.hasNetns(name));
+    batch.push(...nets.map((name) => `netns del ${name}\n`));
     if (batch.join("") !== "") await this.realm.ip(batch.join(""), undefined, true);
+    const left = nets.filter((name) => this.realm.hasNetns(name));
+    report.removed.push(...nets.filter((name) => !left.includes(name)));
+    const why = "The network namespace is still there.";
+    report.failed.push(...left.map((what) => ({ what, why })));
     for (const [lease, has] of present()) {
       const { netns, hostLink } = this.planOf(lease);
       const was = before.get(lease);
@@ -451,7 +491,9 @@ class Manager implements NetworkManager {
         if (has.link) report.failed.push({ what: hostLink, why: "The link is still there." });
         else report.removed.push(hostLink);
       }
-      if (!has.netns && !(has.link && was?.netns === true)) await this.leases.drop(lease.vmId);
+      const isLeft = has.netns || (has.link && was?.netns === true);
+      const keeps = lease.links.some(({ netns: net }) => left.includes(net));
+      if (!isLeft && !keeps) await this.leases.drop(lease.vmId);
     }
     return report;
   }

@@ -14,6 +14,8 @@ import { Proxy } from "./proxy/proxy.ts";
 import { openHostPort, publishAll, type GuestSide, type Listener } from "./publish.ts";
 import { addNames, logGroup, proxyPort, ruleset } from "./kernel/rules.ts";
 import type { NetworkDecision } from "./types.ts";
+import { linkName, type PrivateLink } from "./private/links.ts";
+import { peerNames, type Peer } from "./private/names.ts";
 import { ask, type NameServer as Upstream } from "./names/upstream.ts";
 
 /** What a service needs. */
@@ -26,6 +28,10 @@ export interface ServiceOptions {
   netns: string;
   upstreams: readonly Upstream[] | undefined;
   hostAddresses: () => readonly string[];
+  /** Ways into private networks, as they are now. */
+  links: () => readonly PrivateLink[];
+  /** Who is in those networks, this VM included. */
+  peers: () => readonly Peer[];
   /** Apply an nftables transaction in the VM's namespace. */
   nft: (transaction: string, signal?: AbortSignal) => Promise<void>;
   /** See {@link GuestSide.arrival}. */
@@ -77,6 +83,7 @@ export class Service {
       ...context,
       gateway4: options.plan.gateway4,
       gateway6: options.ipv6 ? options.plan.gateway6 : undefined,
+      peers: peerNames(options.peers, options.links),
       ask: (question) => ask(question, options.upstreams),
       admit: (name, addresses, ttl) => this.admit(name, addresses, ttl),
     });
@@ -190,6 +197,7 @@ export class Service {
       hostAddresses: hostAddresses(),
       names,
       heldNames: held,
+      links: this.options.links().map((link) => ({ ...link, name: linkName(link) })),
     });
   }
 

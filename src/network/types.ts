@@ -1,6 +1,8 @@
 /** What the rest of vmsan sees of network/. */
 import type { NetworkPolicy, GuestNetwork, PublishedPort } from "../model/policy.ts";
 import type { NetworkAttachment } from "../model/vm.ts";
+import type { Peer } from "./private/names.ts";
+import type { Wanted } from "./private/nets.ts";
 
 /** What this host offers, and why. */
 export interface NetworkProbe {
@@ -58,20 +60,32 @@ export interface NetworkManager {
    * Make the VM's network and start serving it (DNS, proxy, published ports); all or
    * nothing. Undefined under the policy `none`. Throws ERR_VALIDATION_PORT_CONFLICT when a port is taken, ERR_NETWORK_* when
    * the host refuses something.
+   * @param networks private networks that it is in from the beginning
    */
   attach(
     vmId: string,
     policy: NetworkPolicy,
     ports: readonly PublishedPort[],
     signal: AbortSignal,
+    networks?: readonly Wanted[],
   ): Promise<AttachedNetwork | undefined>;
   /** Put a new policy in force on a running VM, atomically; connections it forbids are cut. */
   update(vmId: string, policy: NetworkPolicy): Promise<void>;
   /**
-   * After a daemon restart: serve again (DNS, proxy, ports) a VM that still runs, with the
-   * given policy. Throws ERR_NETWORK_LOST when its network is gone.
+   * See to it that a VM is in these private networks and no others, as far as the host goes: its
+   * guest has to be told (`routes` and addresses of its configuration). Throws ERR_NETWORK_LOST.
    */
-  resume(vmId: string, policy: NetworkPolicy, ports: readonly PublishedPort[]): Promise<void>;
+  place(vmId: string, networks: readonly Wanted[]): Promise<void>;
+  /**
+   * After a daemon restart: serve again (DNS, proxy, ports) a VM that still runs, with the
+   * given policy, in these private networks. Throws ERR_NETWORK_LOST when its network is gone.
+   */
+  resume(
+    vmId: string,
+    policy: NetworkPolicy,
+    ports: readonly PublishedPort[],
+    networks?: readonly Wanted[],
+  ): Promise<void>;
   /** Whether a VM's network is there: made, and not removed since (by a reboot, say). */
   isUp(vmId: string): boolean;
   /** Remove the VM's network, in use or not; a second call finds nothing and is no error. */
@@ -105,6 +119,8 @@ export interface NetworkOptions {
   onArrival?: (vmId: string) => Promise<void>;
   /** Told of each decision as it falls; returns quickly and never throws. */
   onDecision?: (vmId: string, decision: NetworkDecision) => void;
+  /** Who is in a VM's private networks, the VM included, at the moment of a question. */
+  peers?: (vmId: string) => readonly Peer[];
   /** Receives what goes wrong in the background (one sentence each). */
   onWarning?: (message: string) => void;
 }

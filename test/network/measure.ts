@@ -61,6 +61,7 @@ function naive(): { ms: number; launches: number } {
     hostAddresses: [],
     names: [],
     heldNames: [],
+    links: [],
   });
   let launches = 0;
   const run = (argv: string[], input = ""): void => {

@@ -10,6 +10,8 @@ import dns from "dns-packet";
 import type { NetworkPolicy, PublishedPort } from "../../src/model/policy.ts";
 import { createNetworkManager } from "../../src/network/network.ts";
 import { Realm } from "../../src/network/host/realm.ts";
+import type { Peer } from "../../src/network/private/names.ts";
+import type { Wanted } from "../../src/network/private/nets.ts";
 import type { AttachedNetwork, NetworkManager, NetworkOptions } from "../../src/network/types.ts";
 
 /** Addresses of the internet's hosts, all on one machine. */
@@ -116,7 +118,11 @@ export class Guest {
   }
 
   /** Connect the card and start the prober. */
-  async start(nettool: string, serve: readonly string[]): Promise<void> {
+  async start(
+    nettool: string,
+    serve: readonly string[],
+    networks: readonly Wanted[] = [],
+  ): Promise<void> {
     const { attachment, guest } = this.network;
     ip(`netns add ${this.netns}\n`);
     ip(`tuntap add dev eth0 mode tap\nlink set dev eth0 address ${guest.mac}\n`, this.netns);
@@ -138,6 +144,7 @@ export class Guest {
       `link set dev lo up\nlink set dev eth0 mtu ${guest.mtu} up\naddress add ${guest.ipv4} dev eth0\nroute add default via ${guest.gateway4}\n${v6}`,
       this.netns,
     );
+    for (const each of networks) this.join(each);
     const inside = ["ip", "netns", "exec", this.netns, nettool];
     if (serve.length > 0) {
       const server = new Tool([...inside, "serve", ...serve]);
@@ -146,6 +153,15 @@ export class Guest {
     }
     this.prober = new Prober([...inside, "probe"]);
     this.tools.push(this.prober.tool);
+  }
+
+  /** As the agent does: its address in a private network, from which it speaks to the others. */
+  join({ address, subnet }: Wanted): void {
+    const { gateway4 } = this.network.guest;
+    ip(
+      `address add ${address}/32 dev eth0\nroute add ${subnet} via ${gateway4} src ${address}\n`,
+      this.netns,
+    );
   }
 
   /** End its processes. */
@@ -161,6 +177,8 @@ export class World {
   readonly realm: Realm;
   /** Marks of packets that were seen on the host, outside every VM's namespace. */
   readonly seen = new Set<string>();
+  /** Who is in which VM's private networks. */
+  peers: (vmId: string) => readonly Peer[] = () => [];
   private readonly nettool: string;
   private readonly web: string;
   private readonly upstreamPort: number;
@@ -189,6 +207,7 @@ export class World {
       helper: paths.helper,
       upstreams: [`127.0.0.1#${this.upstreamPort}`],
       ipv6: true,
+      peers: (vmId) => this.peers(vmId),
       onWarning: (message) => process.stderr.write(`warning: ${message}\n`),
     };
     this.manager = createNetworkManager(this.options, realm);
@@ -289,12 +308,14 @@ ${internet4.map((address) => `address add ${address} dev lo\n`).join("")}${inter
     policy: NetworkPolicy,
     ports: readonly PublishedPort[] = [],
     serve: readonly string[] = [],
+    networks: readonly Wanted[] = [],
   ): Promise<Guest> {
-    const network = await this.manager.attach(vmId, policy, ports, new AbortController().signal);
+    const { signal } = new AbortController();
+    const network = await this.manager.attach(vmId, policy, ports, signal, networks);
     if (network === undefined) throw new Error("no network");
     const guest = new Guest(`guest-${vmId}`, network);
     this.guests.push(guest);
-    await guest.start(this.nettool, serve);
+    await guest.start(this.nettool, serve, networks);
     return guest;
   }
 

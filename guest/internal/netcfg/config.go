@@ -58,7 +58,15 @@ type Interface struct {
 	Addresses []string `json:"addresses"`
 	Gateway4  string   `json:"gateway4"`
 	Gateway6  string   `json:"gateway6"`
-	MTU       int      `json:"mtu"`
+	// Routes lead over Gateway4 too, from an address of this interface's own.
+	Routes []Route `json:"routes"`
+	MTU    int     `json:"mtu"`
+}
+
+// Route says from which address the guest speaks to a range.
+type Route struct {
+	To     string `json:"to"`
+	Source string `json:"source"`
 }
 
 // HostEntry is a line of /etc/hosts.
@@ -93,6 +101,8 @@ type Config struct {
 	env      []string
 	hostname string
 	hosts    []HostEntry
+	// written has the content of files as they were last written.
+	written map[string]string
 	// mounted has the targets of mounts that were made.
 	mounted map[string]bool
 }
@@ -177,9 +187,23 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 	})
 	soft("machineId", r.MachineID != "", func() error { return replaceFile("/etc", "machine-id", r.MachineID+"\n", 0o444) })
 	soft("hostnameFile", r.Hostname != "", func() error { return replaceFile("/etc", "hostname", r.Hostname+"\n", 0o644) })
-	soft("hosts", r.Hostname != "" || r.Network != nil, func() error { return replaceFile("/etc", "hosts", hostsFile(c.hostname, c.hosts), 0o644) })
+	// Addresses may change while programs run: what a user has made of these files since stays.
+	write := func(name, content string) error {
+		if r.Restored == "" && c.written[name] == content {
+			return nil
+		}
+		if err := replaceFile("/etc", name, content, 0o644); err != nil {
+			return err
+		}
+		if c.written == nil {
+			c.written = map[string]string{}
+		}
+		c.written[name] = content
+		return nil
+	}
+	soft("hosts", r.Hostname != "" || r.Network != nil, func() error { return write("hosts", hostsFile(c.hostname, c.hosts)) })
 	soft("dns", r.Network != nil && (len(r.Network.DNS) > 0 || len(r.Network.Search) > 0),
-		func() error { return replaceFile("/etc", "resolv.conf", resolvFile(r.Network), 0o644) })
+		func() error { return write("resolv.conf", resolvFile(r.Network)) })
 	if c.Configured != nil {
 		c.Configured()
 	}
@@ -270,6 +294,9 @@ func checkNetwork(n *Network) error {
 		if g, err := netip.ParseAddr(i.Gateway6); i.Gateway6 != "" && (err != nil || !g.Is6()) {
 			return bad("%.64q is no IPv6 gateway.", i.Gateway6)
 		}
+		if err := checkRoutes(i); err != nil {
+			return err
+		}
 		if i.MTU != 0 && (i.MTU < 68 || i.MTU > 65535) {
 			return bad("The MTU %d is not between 68 and 65535.", i.MTU)
 		}
@@ -292,6 +319,21 @@ func checkNetwork(n *Network) error {
 			if !validName(name, 253) {
 				return bad("The name %.80q in hosts is not usable.", name)
 			}
+		}
+	}
+	return nil
+}
+
+func checkRoutes(i Interface) error {
+	for _, r := range i.Routes {
+		if p, err := netip.ParsePrefix(r.To); err != nil || !p.Addr().Is4() || p != p.Masked() || p.Bits() == 0 {
+			return bad("%.64q is no range of IPv4 addresses.", r.To)
+		}
+		if a, err := netip.ParseAddr(r.Source); err != nil || !a.Is4() {
+			return bad("%.64q is no IPv4 address.", r.Source)
+		}
+		if i.Gateway4 == "" {
+			return bad("The route to %s has no gateway.", r.To)
 		}
 	}
 	return nil

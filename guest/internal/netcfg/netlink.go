@@ -161,6 +161,18 @@ func (n *netlink) defaultRoute(index int, gateway netip.Addr) error {
 	return err
 }
 
+// routeFrom leads what goes to a range over gateway, from an address of the link's own. It goes
+// by itself when that address does.
+func (n *netlink) routeFrom(index int, to netip.Prefix, gateway, source netip.Addr) error {
+	b := []byte{syscall.AF_INET, byte(to.Bits()), 0, 0, syscall.RT_TABLE_MAIN, syscall.RTPROT_BOOT, syscall.RT_SCOPE_UNIVERSE, syscall.RTN_UNICAST, 0, 0, 0, 0}
+	b = attr(b, syscall.RTA_DST, to.Addr().AsSlice())
+	b = attr(b, syscall.RTA_GATEWAY, gateway.AsSlice())
+	b = attr(b, syscall.RTA_OIF, u32(uint32(index)))
+	b = attr(b, syscall.RTA_PREFSRC, source.AsSlice())
+	_, err := n.call(syscall.RTM_NEWROUTE, syscall.NLM_F_CREATE|syscall.NLM_F_REPLACE, b)
+	return err
+}
+
 // addressesOf lists the addresses of a link, link-local IPv6 left out.
 func (n *netlink) addressesOf(index int) ([]netip.Prefix, error) {
 	msgs, err := n.call(syscall.RTM_GETADDR, syscall.NLM_F_DUMP, []byte{syscall.AF_UNSPEC, 0, 0, 0, 0, 0, 0, 0})
@@ -288,6 +300,12 @@ func (n *netlink) applyInterface(want *Interface, only bool) error {
 		}
 		if err := n.defaultRoute(link.Index, netip.MustParseAddr(g)); err != nil {
 			return fmt.Errorf("route over %s: %w", g, err)
+		}
+	}
+	for _, r := range want.Routes {
+		to, gateway, source := netip.MustParsePrefix(r.To), netip.MustParseAddr(want.Gateway4), netip.MustParseAddr(r.Source)
+		if err := n.routeFrom(link.Index, to, gateway, source); err != nil {
+			return fmt.Errorf("route to %s: %w", r.To, err)
 		}
 	}
 	return nil

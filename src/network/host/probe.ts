@@ -42,6 +42,7 @@ async function tryRules(spaces: readonly string[]): Promise<string | undefined> 
     hostAddresses: [],
     names: [],
     heldNames: [],
+    links: [],
   })
     // There is no tap to hang the first table on; loopback is in every namespace.
     .replace('device "tap0"', 'device "lo"');

@@ -111,9 +111,10 @@ export class Realm {
     await this.feed(argv, batch, signal, force ? () => true : undefined);
   }
 
-  /** Run an `ip` batch in a VM's namespace. */
-  async ipIn(netns: string, batch: string, signal?: AbortSignal): Promise<void> {
-    await this.feed(["ip", "-n", netns, "-batch", "-"], batch, signal);
+  /** Run an `ip` batch in a VM's namespace. @param force go on after errors and ignore them */
+  async ipIn(netns: string, batch: string, signal?: AbortSignal, force = false): Promise<void> {
+    const argv = ["ip", "-n", netns, ...(force ? ["-force"] : []), "-batch", "-"];
+    await this.feed(argv, batch, signal, force ? () => true : undefined);
   }
 
   /** Run a `tc` batch in a VM's namespace. */

@@ -2,14 +2,11 @@
 import { createHash } from "node:crypto";
 import { formatAddress, parseAddress } from "../policy/cidr.ts";
 
-/** Ranges of guest addresses in the order they are used; one /30 a slot. */
-const ranges = [
-  { base: "198.19.0.0", slots: 16_384 },
-  { base: "198.18.0.0", slots: 16_384 },
-] as const;
+/** Range of guest addresses, one /30 a slot. 198.18.0.0/16 is that of private networks. */
+const range = { base: "198.19.0.0", slots: 16_384 };
 
 /** How many VMs can have a network at the same time. */
-export const slotCount = ranges.reduce((sum, range) => sum + range.slots, 0);
+export const slotCount = range.slots;
 
 /** Names inside every VM's namespace. */
 export const tapName = "tap0";
@@ -66,16 +63,10 @@ export function linkLocalOf(macAddress: string): string {
 
 /** The plan for a slot. @param prefix6 first 48 bits, as from {@link machinePrefix6} */
 export function planFor(vmId: string, slot: number, prefix6: string): Plan {
-  let rest = slot;
-  const range = ranges.find((candidate) => {
-    if (rest < candidate.slots) return true;
-    rest -= candidate.slots;
-    return false;
-  });
-  const base = parseAddress(range?.base ?? "");
-  if (base === undefined || slot < 0) throw new RangeError(`no slot ${slot}`);
+  const base = parseAddress(range.base);
+  if (base === undefined || slot < 0 || slot >= slotCount) throw new RangeError(`no slot ${slot}`);
   const at = (offset: number): string =>
-    formatAddress({ family: 4, value: base.value + BigInt(4 * rest + offset) });
+    formatAddress({ family: 4, value: base.value + BigInt(4 * slot + offset) });
   const base6 = parseAddress(`${prefix6}:${slot.toString(16)}::`);
   if (base6 === undefined) throw new RangeError(`no prefix ${prefix6}`);
   const at6 = (offset: bigint): string => formatAddress({ family: 6, value: base6.value + offset });

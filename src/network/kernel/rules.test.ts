@@ -20,6 +20,7 @@ const base: Omit<RuleInput, "policy"> = {
   hostAddresses: ["198.51.100.2/32", "2001:db8:1::2/128"],
   names: [],
   heldNames: [],
+  links: [],
 };
 
 test.each([
@@ -116,7 +117,7 @@ test("addresses: text forms", () => {
 });
 
 test("plans: unique addresses and names, MACs local and unicast", () => {
-  const plans = Array.from({ length: 5000 }, (_, slot) => planFor("vm-1", slot * 6, "fd00:1:2"));
+  const plans = Array.from({ length: 5000 }, (_, slot) => planFor("vm-1", slot * 3, "fd00:1:2"));
   expect(new Set(plans.map((plan) => plan.guest4)).size).toBe(5000);
   expect(new Set(plans.map((plan) => plan.guest6)).size).toBe(5000);
   for (const { guestMac, guest4, gateway4, hostLink } of plans.slice(0, 50)) {
@@ -129,8 +130,8 @@ test("plans: unique addresses and names, MACs local and unicast", () => {
     gateway4: "198.19.0.1",
     guest4: "198.19.0.2",
   });
-  expect(planFor("vm-1", 16_384, "fd00:1:2").guest4).toBe("198.18.0.2");
-  expect(() => planFor("vm-1", 32_768, "fd00:1:2")).toThrow(RangeError);
+  expect(planFor("vm-1", 16_383, "fd00:1:2").guest4).toBe("198.19.255.254");
+  expect(() => planFor("vm-1", 16_384, "fd00:1:2")).toThrow(RangeError);
 });
 
 test("domains: exact and below a wildcard", () => {

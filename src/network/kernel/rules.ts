@@ -14,6 +14,8 @@
  */
 import type { NetworkPolicy } from "../../model/policy.ts";
 import { linkLocalOf, tapName, uplinkName, type Plan } from "./address.ts";
+import { guestSources, privateChains, privateForward, privateSubnets } from "./private-rules.ts";
+import type { RuleLink } from "./private-rules.ts";
 import { contains, formatCidr, parseCidr, type Cidr } from "../policy/cidr.ts";
 import { portAllowed } from "../policy/judge.ts";
 import { dohResolvers, guestRanges, protectedRanges } from "../policy/ranges.ts";
@@ -57,6 +59,8 @@ export interface RuleInput {
   names: readonly NameAddress[];
   /** Addresses that such names had earlier: connections to them go on, new ones do not. */
   heldNames: readonly string[];
+  /** Ways into private networks. */
+  links: readonly RuleLink[];
 }
 
 type Family = 4 | 6;
@@ -111,9 +115,9 @@ function sets({ policy, plan, hostAddresses, names, heldNames }: RuleInput): str
   return text;
 }
 
-/** Whether the guest has a name server under this policy. */
-export function hasNameServer(policy: NetworkPolicy): boolean {
-  return policy.mode === "allow-all" || policy.mode === "custom";
+/** Whether the guest has a name server: for the world's names, or for those of its networks. */
+function hasNameServer({ policy, links }: Pick<RuleInput, "policy" | "links">): boolean {
+  return policy.mode === "allow-all" || policy.mode === "custom" || links.length > 0;
 }
 
 /** Of TCP 80 and 443, those that pass the proxy on their way to names. */
@@ -136,7 +140,7 @@ function allowsPing(policy: NetworkPolicy): boolean {
  * Frames from the guest: its own addresses or nothing. Not even link-local ones of its choice:
  * the kernel's table of neighbours is one for all namespaces, and each would take a place in it.
  */
-function ingress({ plan, ipv6 }: RuleInput): string {
+function ingress({ plan, ipv6, links }: RuleInput): string {
   const v6 = ipv6
     ? `    ip6 saddr ${plan.guest6} icmpv6 type { 133, 134, 137, 138 } drop
     ip6 saddr ${plan.guest6} accept
@@ -147,9 +151,9 @@ function ingress({ plan, ipv6 }: RuleInput): string {
   chain guest {
     type filter hook ingress device "${tapName}" priority -500; policy drop;
     ether saddr != ${plan.guestMac} drop
-    arp htype 1 arp ptype 0x0800 arp operation { request, reply } arp saddr ether ${plan.guestMac} arp saddr ip ${plan.guest4} arp daddr ip ${plan.gateway4} accept
+    arp htype 1 arp ptype 0x0800 arp operation { request, reply } arp saddr ether ${plan.guestMac} arp saddr ip ${guestSources(plan, links)} arp daddr ip ${plan.gateway4} accept
     ip hdrlength != 5 drop
-    ip saddr ${plan.guest4} accept
+    ip saddr ${guestSources(plan, links)} accept
 ${v6}  }
 }
 `;
@@ -194,7 +198,7 @@ ${deny.join("")}${accept.join("")}`;
 }
 
 /** What the guest reaches in its namespace itself. */
-function input({ policy, plan, ipv6 }: RuleInput): string {
+function input({ policy, plan, ipv6, links }: RuleInput): string {
   const gateway = (rule: string): string =>
     `    ip daddr ${plan.gateway4} ${rule}\n${ipv6 ? `    ip6 daddr ${plan.gateway6} ${rule}\n` : ""}`;
   let rules = "";
@@ -202,7 +206,7 @@ function input({ policy, plan, ipv6 }: RuleInput): string {
   // Answers to connections that the daemon opened for published ports.
   rules += "    ct direction reply ct state { established, related } accept\n";
   if (hasProxy(policy)) rules += `    meta l4proto tcp meta mark ${proxyMark} accept\n`;
-  if (hasNameServer(policy)) {
+  if (hasNameServer({ policy, links })) {
     rules += gateway("meta l4proto { tcp, udp } th dport 53 accept");
   }
   if (policy.allowHostPorts.length > 0) {
@@ -229,12 +233,15 @@ ${rules}    goto deny-gateway
 }
 
 /** Names: queries to anywhere go to our server; web traffic to allowed names to the proxy. */
-function redirects({ policy, plan, ipv6 }: RuleInput): string {
+function redirects({ policy, plan, ipv6, links }: RuleInput): string {
   let text = "";
-  if (hasNameServer(policy)) {
+  // A member may be a name server or a web server of its own.
+  const subnets = privateSubnets(links);
+  const abroad = subnets === "" ? "" : `ip daddr != ${subnets} `;
+  if (hasNameServer({ policy, links })) {
     text += `  chain dstnat {
     type nat hook prerouting priority dstnat; policy accept;
-    iifname "${tapName}" meta nfproto ipv4 meta l4proto { tcp, udp } th dport 53 dnat ip to ${plan.gateway4}
+    iifname "${tapName}" meta nfproto ipv4 ${abroad}meta l4proto { tcp, udp } th dport 53 dnat ip to ${plan.gateway4}
 ${ipv6 ? `    iifname "${tapName}" meta nfproto ipv6 meta l4proto { tcp, udp } th dport 53 dnat ip6 to ${plan.gateway6}\n` : ""}  }
 `;
   }
@@ -254,7 +261,7 @@ ${ipv6 ? `    iifname "${tapName}" meta nfproto ipv6 meta l4proto { tcp, udp } t
   const web = `tcp dport { ${proxiedPorts(policy).join(", ")} }`;
   return `${text}  chain prerouting {
     type filter hook prerouting priority mangle; policy accept;
-    iifname "${tapName}" meta nfproto ipv4 ${web} jump proxy4
+    iifname "${tapName}" meta nfproto ipv4 ${abroad}${web} jump proxy4
     iifname "${tapName}" meta nfproto ipv6 ${web} jump proxy6
   }
 ${family(4, "ip", "127.0.0.1")}${family(6, "ip6", "[::1]")}`;
@@ -332,11 +339,11 @@ function verdict(nr: Family, { policy }: RuleInput): string {
 
 /** Packets between the guest and the world. */
 function forward(rules: RuleInput): string {
-  const { generation } = rules;
+  const { generation, links, plan } = rules;
   const judge = `    meta nfproto ipv4 goto verdict4\n    meta nfproto ipv6 goto verdict6\n`;
   return `  chain forward {
     type filter hook forward priority filter; policy drop;
-    iifname "${tapName}" oifname "${uplinkName}" goto outbound
+${privateForward(plan, links)}    iifname "${tapName}" oifname "${uplinkName}" goto outbound
     iifname "${uplinkName}" oifname "${tapName}" goto inbound
   }
   chain outbound {
@@ -350,7 +357,7 @@ ${judge}  }
     ct state { established, related } ct mark ${generation} accept
     ct state != established drop
 ${judge}  }
-`;
+${privateChains(plan, links, maxConnections, logGroup)}`;
 }
 
 /**

@@ -8,6 +8,7 @@ import { messageOf } from "../../model/errors.ts";
 import type { NetworkPolicy } from "../../model/policy.ts";
 import { addressRefused, nameAllowed, normalName } from "../policy/judge.ts";
 import type { Decision } from "../log.ts";
+import { pointedAt, type PeerNames } from "../private/names.ts";
 import type { Question } from "./upstream.ts";
 
 /** Name by which a guest finds the host's opened ports. */
@@ -23,6 +24,7 @@ export interface ResolverContext {
   /** Make addresses reachable before they are given out; false: they may not be given out. */
   admit: (name: string, addresses: readonly string[], ttl: number) => Promise<boolean>;
   log: (decision: Decision) => void;
+  peers: PeerNames;
 }
 
 /** Types that describe services with their keys: left out under `custom`, so that no client learns of ECH. */
@@ -88,6 +90,33 @@ function ownName(context: ResolverContext, question: Question): dns.Answer[] {
     return [record("AAAA", context.gateway6)];
   }
   return [];
+}
+
+/**
+ * Answers about the VM's private networks; undefined when the question is about something else.
+ * They count before the world's, whatever the policy, and nothing of them leaves the host.
+ */
+function peerAnswers(
+  context: ResolverContext,
+  question: Question,
+): { code: number; answers: dns.Answer[] } | undefined {
+  const name = normalName(question.name);
+  const address = question.type === "PTR" ? pointedAt(name) : undefined;
+  const names = address === undefined ? undefined : context.peers.namesOf(address);
+  const addresses = context.peers.addressesOf(name);
+  if (names === undefined && addresses === undefined) return undefined;
+  // Members come and go: nothing is to be kept.
+  const common = { name: question.name, ttl: 0 };
+  const answers: dns.Answer[] =
+    names === undefined
+      ? question.type === "A"
+        ? (addresses ?? []).map((data) => ({ type: "A", ...common, data }))
+        : []
+      : names.map((data) => ({ type: "PTR", ...common, data }));
+  const code = names?.length === 0 ? rcode.noName : rcode.ok;
+  const verdict = code === rcode.ok ? "allowed" : "denied";
+  context.log({ verdict, protocol: "dns", name, rule: "private-network" });
+  return { code, answers };
 }
 
 /** Look the question up and keep of the answer what the policy lets through. */
@@ -177,7 +206,7 @@ export async function resolveQuery(
   const result =
     normalName(question.name) === hostName
       ? { code: 0, answers: ownName(context, question) }
-      : await lookUp(context, question);
+      : (peerAnswers(context, question) ?? (await lookUp(context, question)));
   const bytes = respond(query, result.code, result.answers);
   if (transport === "tcp") return bytes;
   const edns = query.additionals?.find((record) => record.type === "OPT");

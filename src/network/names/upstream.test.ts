@@ -116,6 +116,7 @@ function resolver(
     hostAddresses: () => [],
     gateway4: "198.19.0.1",
     gateway6: undefined,
+    peers: { addressesOf: () => undefined, namesOf: () => undefined },
     ask: async (question) => {
       asked.push(question.name);
       return Promise.resolve(

@@ -248,7 +248,7 @@ func readAnswer(message []byte) (string, error) {
 		switch kind {
 		case 1, 28:
 			found = append(found, net.IP(message[at:at+length]).String())
-		case 16, 65:
+		case 12, 16, 65:
 			found = append(found, fmt.Sprintf("%q", message[at:at+length]))
 		}
 		at += length
