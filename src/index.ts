@@ -11,6 +11,14 @@ export { Images } from "./client/images.ts";
 export { Kernels } from "./client/kernels.ts";
 export { Snapshots } from "./client/snapshots.ts";
 export { Volumes } from "./client/volumes.ts";
+export { PrivateNetworks } from "./client/private-networks.ts";
+export type { PlaceOptions } from "./client/private-networks.ts";
+export type {
+  Membership,
+  MemberView,
+  PrivateNetworkPrune,
+  PrivateNetworkView,
+} from "./model/private-network.ts";
 export type { VolumePrune, VolumeView } from "./model/volume.ts";
 export type { Mount } from "./model/mount.ts";
 export type { StartOptions, UpdateOptions } from "./client/lives.ts";

@@ -124,6 +124,9 @@ export const habits: Record<string, readonly Habit[]> = {
     { type: "info" },
     { type: "system prune" },
     { type: "volume ls", prints: /NAME/ },
+    { type: "network create app", prints: /^app\n$/ },
+    { type: "network ls", prints: /app/ },
+    { type: "network rm app", prints: /^app\n$/ },
     { type: "compose up" },
   ],
 };

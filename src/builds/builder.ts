@@ -212,6 +212,7 @@ export class Builder {
       env: [],
       policy,
       ports: [],
+      networks: [],
       mounts: [],
       kernelArgs: [],
       sysctls: {},

@@ -9,9 +9,11 @@ import { collect, collectList } from "./command.ts";
 import { withCallersValues } from "./environment.ts";
 import { addPolicyFlags, policyOptions } from "./policy-flags.ts";
 import type { PolicyFlags } from "./policy-flags.ts";
+import { addNetworkFlags, networkOptions } from "./network-flags.ts";
+import type { NetworkFlags } from "./network-flags.ts";
 
 /** What commander makes of the flags below. */
-export interface CreateFlags extends PolicyFlags {
+export interface CreateFlags extends PolicyFlags, NetworkFlags {
   vcpus?: string;
   memory?: string;
   disk?: string;
@@ -26,7 +28,6 @@ export interface CreateFlags extends PolicyFlags {
   onIdle?: EndAction;
   project?: string;
   publishPort?: string[];
-  network?: string;
   name?: string;
   driver?: DriverName | "auto";
   env?: string[];
@@ -77,9 +78,8 @@ export function addCreateFlags(target: Command): Command {
     .option("--project <name>", "label for grouping")
     .option("--name <name>", "unique name, usable wherever an ID is")
     .option("--label <key=value>", "label; repeatable", collect)
-    .option("-p, --publish-port <list>", "host:guest TCP ports, comma separated", collectList)
-    .option("--network <mode>", "none: no network interface at all");
-  return addPolicyFlags(target)
+    .option("-p, --publish-port <list>", "host:guest TCP ports, comma separated", collectList);
+  return addPolicyFlags(addNetworkFlags(target))
     .option(
       "-v, --volume <source:path>",
       "volume or ./directory at a path of the guest; /path alone: of the VM's own; :ro; repeatable",
@@ -148,23 +148,6 @@ function mounts(flags: CreateFlags): CreateOptions["mounts"] {
 
 /** The SDK's options for these flags. @throws ERR_VALIDATION_FLAGS, ERR_VALIDATION_NETWORK_POLICY */
 export function createOptions(flags: CreateFlags): CreateOptions {
-  if (flags.network !== undefined && flags.network !== "none") {
-    throw new VmsanError({
-      code: "ERR_VALIDATION_NETWORK_POLICY",
-      message: `Invalid --network: ${JSON.stringify(flags.network)}`,
-      why: "It takes none only; every other choice is a policy.",
-      fix: "Use --network-policy allow-all, deny-all or custom.",
-    });
-  }
-  const networkPolicy = flags.network ?? flags.networkPolicy;
-  if (flags.network !== undefined && (flags.networkPolicy ?? "none") !== "none") {
-    throw new VmsanError({
-      code: "ERR_VALIDATION_POLICY_CONFLICT",
-      message: `Cannot use --network none with --network-policy ${flags.networkPolicy}`,
-      why: "A VM without a network interface has no policy.",
-      fix: "Give one of them.",
-    });
-  }
   const given = {
     image: flags.fromImage,
     runtime: flags.runtime,
@@ -186,7 +169,7 @@ export function createOptions(flags: CreateFlags): CreateOptions {
     idleTimeout: flags.idleTimeout,
     onIdle: flags.onIdle,
     ...policyOptions(flags),
-    networkPolicy,
+    ...networkOptions(flags, flags.networkPolicy),
     pull: flags.pull,
     platform: flags.platform,
     caFile: flags.caFile,

@@ -67,8 +67,8 @@ const OPTIONS: readonly Hint[] = [
   },
   {
     commands: MAKES,
-    words: ["--net", "--network-alias", "--ip", "--link", "--add-host", "--dns", "--mac-address"],
-    fix: "Each VM has a network of its own: `--network-policy`, `--network none` and `--publish-port` say what goes in and out.",
+    words: ["--net", "--link", "--add-host", "--dns", "--mac-address"],
+    fix: "VMs find each other by name in a private network (`vmsan network create NAME`, `--network NAME`); `--network-policy` and `--publish-port` say what else goes in and out.",
   },
   {
     commands: MAKES,

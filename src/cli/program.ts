@@ -28,7 +28,7 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
     logs: async () => (await import("./commands/logs.ts")).logsCommand,
     stats: async () => (await import("./commands/watch/stats.ts")).statsCommand,
     events: async () => (await import("./commands/watch/events.ts")).eventsCommand,
-    network: async () => (await import("./commands/network.ts")).networkCommand,
+    network: async () => (await import("./commands/networks/network.ts")).networkCommand,
     "port-forward": async () => (await import("./commands/port-forward.ts")).portForwardCommand,
   },
   "Inside a VM:": {

@@ -7,6 +7,7 @@ import { parseDiskSize, parseInteger, parseMemory } from "../util/units.ts";
 import { isolationOf, parseEnv, policyOf, timeLimits } from "./options.ts";
 import type { CreateOptions, NetworkOptions } from "./options.ts";
 import { textPath } from "./paths.ts";
+import { memberships } from "./private-networks.ts";
 
 /** What may be said of VMs made of a snapshot; the rest is as it was in the snapshot. */
 export interface CloneOptions extends Omit<CreateOptions, "snapshot"> {
@@ -69,6 +70,7 @@ export function cloneRequest(options: CloneOptions): CloneRequest {
     ...(workdir === undefined ? {} : { workdir }),
     ...(policy === undefined ? {} : { policy }),
     ports,
+    ...(options.networks === undefined ? {} : { networks: memberships(options.networks) }),
     ...timeLimits(options),
     isolation: isolationOf(options),
     ephemeral: options.ephemeral ?? false,

@@ -16,6 +16,7 @@ import { absolutePath } from "../util/byte-text.ts";
 import { registryVariables } from "../util/registry-env.ts";
 import { invalid, parseDiskSize, parseDuration, parseInteger, parseMemory } from "../util/units.ts";
 import { textPath } from "./paths.ts";
+import { memberships, type PlaceOptions } from "./private-networks.ts";
 
 /** Network wishes as people write them; see docs/network.md. */
 export interface NetworkOptions {
@@ -63,6 +64,8 @@ export interface CreateOptions extends NetworkOptions {
   workdir?: string;
   /** `8080` or `host:guest`, also `address:host:guest` and `…/udp`. */
   ports?: string[];
+  /** Private networks that it is in from the beginning, by name or with its place in them. */
+  networks?: (string | (PlaceOptions & { network: string }))[];
   /** `30s`, `5m`, `1h`; a bare number is minutes. */
   timeout?: number | string;
   /** What happens then; default `stop`. */
@@ -237,6 +240,7 @@ export function createRequest(options: CreateOptions): CreateRequest {
     ...(options.workdir === undefined ? {} : { workdir: options.workdir }),
     policy,
     ports,
+    networks: memberships(options.networks ?? []),
     ...timeLimits(options),
     isolation: isolationOf(options),
     pull: options.pull ?? "missing",

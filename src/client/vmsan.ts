@@ -22,6 +22,7 @@ import type { CloneOptions } from "./clone-options.ts";
 import { vmPath } from "./paths.ts";
 import type { RemoteServer } from "./transport.ts";
 import { Snapshots, snapshotPath } from "./snapshots.ts";
+import { PrivateNetworks } from "./private-networks.ts";
 import { Volumes } from "./volumes.ts";
 import type { Vm } from "./vm.ts";
 
@@ -62,6 +63,8 @@ export class Vmsan {
   readonly snapshots: Snapshots;
   /** Volumes, which outlive VMs. */
   readonly volumes: Volumes;
+  /** Private networks, in which VMs reach each other. */
+  readonly networks: PrivateNetworks;
   readonly builds: Builds;
 
   constructor(options: VmsanOptions = {}) {
@@ -72,6 +75,7 @@ export class Vmsan {
     this.kernels = new Kernels(this.daemon);
     this.snapshots = new Snapshots(this.daemon);
     this.volumes = new Volumes(this.daemon);
+    this.networks = new PrivateNetworks(this.daemon);
     this.builds = new Builds(this.daemon);
   }
 

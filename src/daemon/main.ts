@@ -12,6 +12,7 @@ import { Sandboxes } from "../sandbox/sandboxes.ts";
 import { createHost } from "../sandbox/host.ts";
 import { IdleWatch } from "../sandbox/snapshots/idle.ts";
 import { Snapshots } from "../sandbox/snapshots/snapshots.ts";
+import { PrivateNetworks } from "../sandbox/private-networks.ts";
 import { Volumes } from "../sandbox/volumes.ts";
 import { Templates } from "../sandbox/snapshots/templates.ts";
 import { tryLock } from "../util/lock.ts";
@@ -27,6 +28,7 @@ import { imageRoutes } from "./image-routes.ts";
 import { kernelRoutes } from "./kernel-routes.ts";
 import { metricRoutes } from "./metrics.ts";
 import { networkRoutes } from "./network-routes.ts";
+import { privateNetworkRoutes } from "./private-network-routes.ts";
 import { snapshotRoutes } from "./snapshot-routes.ts";
 import { statsRoutes } from "./stats-routes.ts";
 import { volumeRoutes } from "./volume-routes.ts";
@@ -139,6 +141,7 @@ async function main(): Promise<void> {
         networkRoutes(app, host, sandboxes);
         snapshotRoutes(app, sandboxes, snapshots);
         volumeRoutes(app, new Volumes(sandboxes));
+        privateNetworkRoutes(app, new PrivateNetworks(sandboxes));
       },
       shutdown: () => void stop("asked to"),
     },

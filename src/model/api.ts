@@ -3,6 +3,7 @@ import type { ErrorInfo } from "./errors.ts";
 import type { ImageConfig } from "./image.ts";
 import type { Mount } from "./mount.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "./policy.ts";
+import type { Membership, MembershipRequest } from "./private-network.ts";
 import type { ProgressEvent } from "./progress.ts";
 import type { SnapshotSizes } from "./snapshot.ts";
 import type {
@@ -69,6 +70,8 @@ export interface CreateRequest {
   workdir?: string;
   policy: NetworkPolicy;
   ports: PublishedPort[];
+  /** Private networks that it is in from the beginning. */
+  networks: MembershipRequest[];
   /** Milliseconds after which the VM is stopped by itself, or what `onTimeout` says. */
   timeoutMs?: number;
   onTimeout?: EndAction;
@@ -111,6 +114,8 @@ export interface CloneRequest {
   user?: string;
   workdir?: string;
   policy?: NetworkPolicy;
+  /** Absent: those of the snapshot, at addresses of its own and without aliases. */
+  networks?: MembershipRequest[];
   /** Never the snapshot's: the host's ports are taken by the VM that it was made of. */
   ports: PublishedPort[];
   timeoutMs?: number;
@@ -181,6 +186,8 @@ export interface SnapshotView {
   memMib: number;
   diskSizeBytes: number;
   policy: NetworkPolicy;
+  /** Names of the private networks that VMs made of it are in, unless they ask for others. */
+  networks?: string[];
   /** Bytes. */
   sizes: SnapshotSizes;
   /** Milliseconds that the VM stood still for it. */
@@ -226,6 +233,8 @@ export interface VmView {
   defaults: { env: string[]; user?: string; workdir?: string };
   policy: NetworkPolicy;
   ports: PublishedPort[];
+  /** Private networks that it is in. */
+  networks: Membership[];
   guestNetwork?: GuestNetwork;
   /** Why the network is not what the policy promises: no card, or less than all of it. */
   networkReason?: string;

@@ -54,6 +54,8 @@ export interface SnapshotRecord {
   card: boolean;
   defaults: { env: string[]; user?: string; workdir?: string };
   policy: NetworkPolicy;
+  /** Names of the private networks that it was in; absent: none. */
+  networks?: string[];
   /** Everything in its directory but this document. */
   files: StoredFile[];
   /** Milliseconds that the VM stood still for it. */

@@ -3,6 +3,7 @@ import type { ErrorInfo } from "./errors.ts";
 import type { Digest, ImageConfig } from "./image.ts";
 import type { Mount } from "./mount.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "./policy.ts";
+import type { Membership } from "./private-network.ts";
 
 /** Names of the drivers; `fake` runs the agent as a process, for tests. */
 export type DriverName = "firecracker" | "qemu" | "fake";
@@ -168,6 +169,10 @@ export interface VmRecord {
   /** Why the network is not what the policy promises: no card, or less than all of it. */
   networkReason?: string;
   ports: PublishedPort[];
+  /** Private networks that it is in; absent: none. */
+  networks?: Membership[];
+  /** {@link networks} have changed, and what runs of the VM may not know yet. */
+  placing?: boolean;
   process?: ProcessIdentity;
   /** A start of the stopped VM is under way: whoever finds this has to clean up after it. */
   starting?: boolean;

@@ -423,7 +423,10 @@ class Manager implements NetworkManager {
       service.close();
       throw error;
     }
-    if (this.leases.get(vmId)?.changing === true || JSON.stringify(lease.policy) !== JSON.stringify(policy)) {
+    if (
+      this.leases.get(vmId)?.changing === true ||
+      JSON.stringify(lease.policy) !== JSON.stringify(policy)
+    ) {
       await this.update(vmId, policy);
     }
     // Last, and the network stays when it fails: the VM goes on without its published ports.

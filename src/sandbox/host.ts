@@ -44,6 +44,7 @@ import { QemuDriver } from "../vmm/qemu/driver.ts";
 import { sweepHost } from "../vmm/sweep.ts";
 import { uidDirectory } from "../vmm/uids.ts";
 import { cloneDisk } from "./starting/clone-disk.ts";
+import { PrivateNetworkStore } from "../network/private/store.ts";
 import { VolumeStore } from "../volumes/store.ts";
 import { createNetworks } from "./networks.ts";
 import type { HostNetworks } from "./networks.ts";
@@ -155,6 +156,7 @@ export async function createHost(layout: Layout, log: EventLog, events: Events):
   ];
   const networks = createNetworks(layout, log);
   const volumes = new VolumeStore(layout.volumes);
+  const privateNetworks = new PrivateNetworkStore(layout.privateNetworks);
 
   const registryOptions = async (access?: RegistryAccess): Promise<RegistryOptions> => ({
     registries: await loadRegistries(layout.registriesFile),
@@ -270,6 +272,7 @@ export async function createHost(layout: Layout, log: EventLog, events: Events):
     },
     networks,
     volumes,
+    privateNetworks,
     shares: createShares(layout, log),
     sweep: async (live) => {
       const isKnown = (id: string): boolean => live.has(id);

@@ -1,8 +1,10 @@
 /** The networks of VMs, as the composer uses them: made where the host allows it. */
 import { createNetworkManager } from "../network/network.ts";
+import type { Peer } from "../network/private/names.ts";
 import type { NetworkDecision, NetworkManager, NetworkProbe } from "../network/types.ts";
 import { VmsanError, asVmsanError } from "../model/errors.ts";
 import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
+import type { Membership } from "../model/private-network.ts";
 import { networkHelperBinary } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
 import type { EventLog } from "./records/entry.ts";
@@ -19,8 +21,12 @@ export interface HostNetworks extends Networks {
 }
 
 /** Whether the caller asked for something that a VM without a card does not have. */
-function needsCard(policy: NetworkPolicy, ports: readonly PublishedPort[]): boolean {
-  return policy.mode === "custom" || policy.allowHostPorts.length > 0 || ports.length > 0;
+function needsCard(
+  policy: NetworkPolicy,
+  ...wanted: readonly (readonly (PublishedPort | Membership)[])[]
+): boolean {
+  const more = wanted.some(({ length }) => length > 0);
+  return policy.mode === "custom" || policy.allowHostPorts.length > 0 || more;
 }
 
 /**
@@ -30,6 +36,7 @@ function needsCard(policy: NetworkPolicy, ports: readonly PublishedPort[]): bool
 export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
   const deciding: ((vmId: string, decision: NetworkDecision) => void)[] = [];
   let arrival = async (_vmId: string): Promise<void> => await Promise.resolve();
+  let peers = (_vmId: string): readonly Peer[] => [];
   const manager: NetworkManager = createNetworkManager({
     dir: layout.network,
     helper: networkHelperBinary(),
@@ -37,6 +44,7 @@ export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
     onDecision: (vmId, decision) => {
       for (const call of deciding) call(vmId, decision);
     },
+    peers: (vmId) => peers(vmId),
     onWarning: (message) => log.error(`network: ${message}`),
   });
   let probed: Promise<NetworkProbe> | undefined;
@@ -50,10 +58,10 @@ export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
   const nothing = { removed: [], failed: [] };
   return {
     probe,
-    attach: async (vmId, policy, ports, signal) => {
+    attach: async (vmId, policy, ports, signal, networks) => {
       const { mode, reason, fix } = await probe();
       if (mode === "none") {
-        if (needsCard(policy, ports)) {
+        if (needsCard(policy, ports, networks)) {
           throw new VmsanError({
             code: "ERR_NETWORK_UNAVAILABLE",
             message: `Cannot make the network of ${vmId}`,
@@ -64,13 +72,13 @@ export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
         log.info(`${vmId}: no network: ${reason}`);
         return { reason: `No network card: ${reason}${fix === undefined ? "" : ` ${fix}`}` };
       }
-      const made = await manager.attach(vmId, policy, ports, signal);
+      const made = await manager.attach(vmId, policy, ports, signal, networks);
       // With a fix even this mode is not all that it could be.
       return { ...made, ...(fix === undefined ? {} : { reason: `${reason} ${fix}` }) };
     },
-    resume: async (vmId, policy, ports) => {
+    resume: async (vmId, policy, ports, networks) => {
       try {
-        await manager.resume(vmId, policy, ports);
+        await manager.resume(vmId, policy, ports, networks);
         return undefined;
       } catch (error) {
         // The VM runs and is of use without: it is said, and no reason to give it up.
@@ -84,6 +92,10 @@ export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
       arrival = call;
     },
     onDecision: (call) => void deciding.push(call),
+    onPeers: (call) => {
+      peers = call;
+    },
+    place: (vmId, networks) => manager.place(vmId, networks),
     isUp: (vmId) => manager.isUp(vmId),
     update: (vmId, policy) => manager.update(vmId, policy),
     detach: (vmId) => manager.detach(vmId),

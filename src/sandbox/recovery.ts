@@ -4,6 +4,7 @@ import { VmsanError } from "../model/errors.ts";
 import type { VmRecord } from "../model/vm.ts";
 import { isOwn } from "../snapshots/disks.ts";
 import type { RunningVm } from "../vmm/driver.ts";
+import { tellNetwork } from "./starting/bring-up.ts";
 import type { LiveGuest } from "./starting/bring-up.ts";
 import { settleIn, standingOf } from "./records/copies.ts";
 import type { Entry } from "./records/entry.ts";
@@ -61,12 +62,14 @@ async function recoverOne(lives: Lives, record: VmRecord): Promise<void> {
     await lives.stages.shares.serve(record, running, await lives.records.token(record.id));
     if (record.guestNetwork !== undefined) {
       const { networks } = lives.stages;
-      const reason = await networks.resume(record.id, record.policy, record.ports);
+      const { id, policy, ports, networks: places = [] } = record;
+      const reason = await networks.resume(id, policy, ports, places);
       if (reason !== undefined && reason !== record.networkReason) {
         record.networkReason = reason;
         await lives.records.save(record);
       }
     }
+    if (record.placing === true) void finishPlacing(lives, entry);
     lives.armTimeout(entry);
     if (record.ephemeral) lives.awaitClaim(entry);
     lives.log.info(`${record.id}: found running (pid ${running.process.pid})`);
@@ -82,7 +85,25 @@ async function recoverSleeping(lives: Lives, record: VmRecord): Promise<void> {
   await syncMemory(record);
   await lives.records.save(record);
   if (network === undefined || !lives.stages.networks.isUp(record.id)) return;
-  await lives.stages.networks.resume(record.id, record.policy, record.ports);
+  const { id, policy, ports, networks = [] } = record;
+  await lives.stages.networks.resume(id, policy, ports, networks);
+  delete record.placing;
+}
+
+/** The guest of a VM whose private networks were being changed is told of them. */
+async function finishPlacing(lives: Lives, entry: Entry): Promise<void> {
+  const { record } = entry;
+  await entry.mutex.run(async () => {
+    if (entry.guest === undefined || record.status !== "running") return;
+    try {
+      const limit = AbortSignal.timeout(lives.stages.bootLimitMs(record.accelerator));
+      await tellNetwork(record, entry.guest, limit);
+      delete record.placing;
+      await lives.records.save(record);
+    } catch (error) {
+      lives.log.error(`${record.id}: cannot tell it of its networks`, error);
+    }
+  });
 }
 
 /** A VM that runs; what an earlier daemon held or had not finished mending goes on. */

@@ -42,6 +42,7 @@ afterAll(async () => {
 
 const request: CreateRequest = {
   mounts: [],
+  networks: [],
   kernelArgs: [],
   sysctls: {},
   vcpus: 1,

@@ -2,6 +2,7 @@
 import type { CreateRequest, VmView } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
+import type { MembershipRequest } from "../model/private-network.ts";
 import type { Accelerator, VmRecord } from "../model/vm.ts";
 import { thaw } from "../snapshots/freeze.ts";
 import { checkIsolation } from "../vmm/isolation.ts";
@@ -12,6 +13,7 @@ import { Lives, countFromNow } from "./lives.ts";
 import { Mutex } from "./mutex.ts";
 import { attachVolumes, bindsOf, checkTargets, volumesOf } from "./starting/mounts.ts";
 import { makeDisks, newRecord, prepareVm, setBootFiles } from "./starting/new-vm.ts";
+import { requireCard } from "./records/memberships.ts";
 import { requireFreeVolumes } from "./records/volume-users.ts";
 import { recover } from "./recovery.ts";
 import {
@@ -31,6 +33,8 @@ const VOLUME_BYTES = 10 * 2 ** 30;
 /** How {@link Sandboxes.make} makes a VM. */
 export interface Maker {
   name: string | undefined;
+  /** Private networks that it shall be in. */
+  networks: readonly MembershipRequest[];
   /** Its first record, status `creating`. */
   record(id: string, dir: string): VmRecord;
   /** On return its agent answers and knows who it is. Nothing of it is left on failure. */
@@ -87,6 +91,7 @@ export class Sandboxes extends Lives {
     return await this.make(
       {
         name: request.name,
+        networks: request.networks,
         record: (id, dir) => newRecord(id, dir, request, choice),
         bringUp: async (record, own) => {
           const since = performance.now();
@@ -126,6 +131,9 @@ export class Sandboxes extends Lives {
       // Others may have come meanwhile; from here to the entry nothing waits.
       this.requireFreeName(name);
       requireFreeVolumes(this.entries.values(), id, record.mounts);
+      requireCard(record, maker.networks);
+      const networks = this.places.give(this.entries.values(), id, maker.networks);
+      if (networks.length > 0) record.networks = networks;
     } catch (error) {
       await this.records.remove(id);
       throw error;
@@ -203,6 +211,9 @@ export class Sandboxes extends Lives {
         const signal = AbortSignal.any([work.signal, busy.signal]);
         const own: Work = { ...work, signal };
         requireFreeVolumes(this.entries.values(), record.id, record.mounts);
+        if (record.networks !== undefined) {
+          record.networks = this.places.renew(this.entries.values(), record);
+        }
         // What this daemon makes now must be found by the next one, should it be killed.
         record.starting = true;
         if (bootTimeoutMs !== undefined) record.bootTimeoutMs = bootTimeoutMs;
@@ -268,6 +279,7 @@ export class Sandboxes extends Lives {
           fix: `Stop it first (vmsan stop ${ref}), or use deny-all.`,
         });
       }
+      requireCard({ ...record, policy }, record.networks ?? []);
       if (entry.guest !== undefined) await this.stages.networks.update(record.id, policy);
       record.policy = policy;
       await this.records.save(record);

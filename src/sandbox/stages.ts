@@ -10,9 +10,12 @@ import type { AgentChannel } from "../agent/channel.ts";
 import type { CreateRequest, HostWishes } from "../model/api.ts";
 import type { ImageConfig } from "../model/image.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "../model/policy.ts";
+import type { Membership } from "../model/private-network.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import type { BindMount } from "../model/mount.ts";
 import type { Accelerator, DriverName, NetworkAttachment, VmRecord } from "../model/vm.ts";
+import type { Peer } from "../network/private/names.ts";
+import type { PrivateNetworkStore } from "../network/private/store.ts";
 import type { VolumeStore } from "../volumes/store.ts";
 import type { CleanupReport, Driver, RunningVm } from "../vmm/driver.ts";
 
@@ -55,14 +58,24 @@ export interface Networks {
     policy: NetworkPolicy,
     ports: PublishedPort[],
     signal: AbortSignal,
+    networks: readonly Membership[],
   ): Promise<{ attachment?: NetworkAttachment; guest?: GuestNetwork; reason?: string }>;
   /**
    * After a daemon's restart: serve the network of a VM that still runs. Never throws.
    * @returns why it is not served in full; undefined when it is
    */
-  resume(vmId: string, policy: NetworkPolicy, ports: PublishedPort[]): Promise<string | undefined>;
+  resume(
+    vmId: string,
+    policy: NetworkPolicy,
+    ports: PublishedPort[],
+    networks: readonly Membership[],
+  ): Promise<string | undefined>;
   /** Who is told of everything that arrives at published ports, before it is handed on. */
   onArrival(call: (vmId: string) => Promise<void>): void;
+  /** Who is asked for the members of a VM's private networks. */
+  onPeers(call: (vmId: string) => readonly Peer[]): void;
+  /** See to it that a VM is in these private networks and no others, but for its guest. */
+  place(vmId: string, networks: readonly Membership[]): Promise<void>;
   /** Whether the VM's network is there. */
   isUp(vmId: string): boolean;
   update(vmId: string, policy: NetworkPolicy): Promise<void>;
@@ -98,6 +111,7 @@ export interface Stages {
   cloneRoot(from: string, to: string, sizeBytes: number, signal: AbortSignal): Promise<void>;
   networks: Networks;
   volumes: VolumeStore;
+  privateNetworks: PrivateNetworkStore;
   shares: Shares;
   /** Remove what no VM of these uses: half-made disks, networks, VMMs and their boxes. */
   sweep(live: ReadonlySet<string>): Promise<CleanupReport>;

@@ -8,6 +8,7 @@ import type { Entry, EventLog } from "./records/entry.ts";
 import { Events } from "./records/events.ts";
 import type { BrokenRecord, VmRecords } from "./records/records.ts";
 import { nameTaken, notFound, notRunning, removed } from "./refusals.ts";
+import { Places, peersOf } from "./records/memberships.ts";
 import type { Stages } from "./stages.ts";
 import { viewOf } from "./records/view.ts";
 
@@ -21,6 +22,8 @@ export class VmTable {
   readonly log: EventLog;
   /** What happens to them. */
   readonly events: Events;
+  /** Gives VMs their places in private networks. */
+  readonly places: Places;
   /** Others that need images and kernels of the store. */
   otherUsers: () => ResourceUser[] = () => [];
 
@@ -29,6 +32,8 @@ export class VmTable {
     this.stages = stages;
     this.log = log;
     this.events = events;
+    this.places = new Places(stages.privateNetworks);
+    stages.networks.onPeers((vmId) => peersOf(this.entries, vmId));
   }
 
   /** A VM by its ID or name. @throws ERR_VM_NOT_FOUND */

@@ -5,6 +5,7 @@ import { AgentChannel } from "../agent/channel.ts";
 import { agentBinary } from "../util/package.ts";
 import { layoutOf } from "../util/paths.ts";
 import { FakeDriver } from "../vmm/fake/driver.ts";
+import { PrivateNetworkStore } from "../network/private/store.ts";
 import { VolumeStore } from "../volumes/store.ts";
 import { createShares } from "./shares.ts";
 import type { Stages } from "./stages.ts";
@@ -32,6 +33,8 @@ export function fakeStages(root: string, changes: Partial<Stages> = {}): Stages 
       attach: async () => ({}),
       resume: async () => undefined,
       onArrival: () => undefined,
+      onPeers: () => undefined,
+      place: async () => undefined,
       isUp: () => false,
       update: async () => undefined,
       detach: async () => nothing,
@@ -39,6 +42,7 @@ export function fakeStages(root: string, changes: Partial<Stages> = {}): Stages 
       sweep: async () => nothing,
     },
     volumes: new VolumeStore(join(root, "volumes")),
+    privateNetworks: new PrivateNetworkStore(join(root, "networks")),
     shares: createShares(layoutOf(root), quietLog),
     sweep: async () => nothing,
     openChannel: (running, token) =>

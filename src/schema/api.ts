@@ -10,8 +10,12 @@ import type { CloneRequest, CreateRequest, SnapshotRequest, UpdateRequest } from
 import { VmsanError } from "../model/errors.ts";
 import { MAX_SYSCTLS, parseKernelArgs, parseSysctls } from "../util/guest-settings.ts";
 import { MAX_MOUNTS, checkMounts, parseTarget, parseVolumeName } from "../util/mounts.ts";
-import { parseName } from "../util/names.ts";
+import { MAX_NETWORKS, parseName } from "../util/names.ts";
+import { checkMemberships, membershipSchema } from "./private-networks.ts";
 import { registryAccessSchema } from "./registry.ts";
+import { validate, withoutUndefined } from "./validate.ts";
+
+export { validate, withoutUndefined } from "./validate.ts";
 
 const text = (max: number): z.ZodString => z.string().max(max);
 const absolutePath = text(4096).regex(/^\/[^\0]*$/, "must be an absolute path");
@@ -98,6 +102,7 @@ export const createSchema = z.strictObject({
   workdir: absolutePath.optional(),
   policy: policySchema,
   ports: list(publishedPortSchema, 256),
+  networks: list(membershipSchema, MAX_NETWORKS).default([]),
   timeoutMs: z
     .int()
     .min(1)
@@ -140,6 +145,7 @@ export const cloneSchema = z.strictObject({
   workdir: absolutePath.optional(),
   policy: policySchema.optional(),
   ports: list(publishedPortSchema, 256),
+  networks: list(membershipSchema, MAX_NETWORKS).optional(),
   timeoutMs: createSchema.shape.timeoutMs,
   onTimeout: endAction.optional(),
   idle: idleSchema.optional(),
@@ -202,30 +208,8 @@ export function parseCloneRequest(body: unknown): CloneRequest {
     validate(cloneSchema, body, "request to make VMs of a snapshot"),
   ) as CloneRequest;
   if (request.name !== undefined) parseName(request.name);
+  if (request.networks !== undefined) request.networks = checkMemberships(request.networks);
   return request;
-}
-
-/** Run a schema; a mismatch names the first wrong field. */
-export function validate<T>(
-  schema: z.ZodType<T>,
-  value: unknown,
-  what: string,
-  code = "ERR_VALIDATION_FLAGS",
-): T {
-  const result = schema.safeParse(value);
-  if (result.success) return result.data;
-  const issue = result.error.issues[0];
-  throw new VmsanError({
-    code,
-    message: `Invalid ${what}: ${issue?.path.join(".") ?? ""}`,
-    why: issue?.message ?? "it has the wrong shape",
-    fix: "See docs/api.md for the fields.",
-  });
-}
-
-/** What `T | undefined` keys become under exactOptionalPropertyTypes: absent. */
-export function withoutUndefined<T extends object>(value: T): T {
-  return Object.fromEntries(Object.entries(value).filter(([, field]) => field !== undefined)) as T;
 }
 
 /** The body of `POST /v1/vms`. */
@@ -250,6 +234,7 @@ export function parseCreateRequest(body: unknown): CreateRequest {
     if (mount.kind === "volume") parseVolumeName(mount.name);
   }
   request.mounts = checkMounts(request.mounts);
+  request.networks = checkMemberships(request.networks);
   request.kernelArgs = parseKernelArgs(request.kernelArgs);
   request.sysctls = parseSysctls(Object.entries(request.sysctls).map((pair) => pair.join("=")));
   return request;

@@ -47,6 +47,16 @@ const recordSchema = z.looseObject({
   policy: policySchema,
   ports: z.array(publishedPortSchema),
   mounts: z.array(mountSchema).optional(),
+  networks: z
+    .array(
+      z.looseObject({
+        network: z.string(),
+        subnet: z.cidrv4(),
+        address: z.ipv4(),
+        aliases: z.array(z.string()),
+      }),
+    )
+    .optional(),
   process: processSchema.optional(),
   ephemeral: z.boolean(),
   suspended: z
@@ -113,6 +123,7 @@ const snapshotSchema = z.looseObject({
   ),
   defaults: z.looseObject({ env: z.array(z.string()) }),
   policy: policySchema,
+  networks: z.array(z.string()).optional(),
   files: storedFiles,
   pauseMs: z.number(),
 });

@@ -45,3 +45,40 @@ export function parseVmRef(text: string): string {
     "Run `vmsan list` to see both.",
   );
 }
+
+/** Most networks that one VM is in. */
+export const MAX_NETWORKS = 16;
+/** Most aliases of a VM in a network. */
+export const MAX_ALIASES = 64;
+
+const NETWORK_NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/;
+const ALIAS = /^[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_][a-z0-9_-]{0,62})*$/;
+/** Words that mean something else where a network is named. */
+const RESERVED = new Set(["none", "host", "bridge", "default", "allow-all", "deny-all", "custom"]);
+
+/** A network's name. @throws ERR_VALIDATION_NETWORK */
+export function parseNetworkName(text: string): string {
+  if (NETWORK_NAME.test(text) && !RESERVED.has(text)) return text;
+  throw invalid(
+    "NETWORK",
+    "network name",
+    text,
+    RESERVED.has(text)
+      ? `${text} has a meaning of its own, here or in Docker.`
+      : "A name has 1 to 128 letters, digits, '.', '_' and '-', the first a letter or digit.",
+    "For example: app.",
+  );
+}
+
+/** A further name of a VM in its networks; as it is compared, in lower case. @throws ERR_VALIDATION_NETWORK */
+export function parseAlias(text: string): string {
+  const alias = text.toLowerCase();
+  if (alias.length <= 253 && ALIAS.test(alias)) return alias;
+  throw invalid(
+    "NETWORK",
+    "network alias",
+    text,
+    "An alias is a host name: letters, digits, '-' and '_', with dots between parts of at most 63.",
+    "For example: db.",
+  );
+}

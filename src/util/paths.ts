@@ -43,6 +43,8 @@ export interface Layout {
   runtimes: string;
   /** Leases of the network. */
   network: string;
+  /** One document a private network. */
+  privateNetworks: string;
   /** Results of host probes. */
   probes: string;
   /** What Node.js keeps of compiled modules. */
@@ -74,6 +76,7 @@ export function layoutOf(root: string): Layout {
     runtimesFile: join(root, "runtimes.json"),
     runtimes: join(root, "runtimes"),
     network: join(root, "network"),
+    privateNetworks: join(root, "networks"),
     probes: join(root, "probes"),
     compileCache: join(root, "cache", "compile"),
     gateway: join(root, "gateway"),

@@ -84,7 +84,9 @@ const c = await member("c", policies["N"], [app(4), two(2)], ["db"]);
 const d = await member("d", policies["A"], [at("other", "198.18.1.0/24", "198.18.1.2")]);
 const e = await member("e", policies["B"], []);
 const f = await member("f", policies["A"], [two(3)]);
-const [plainA, plainB] = [a, b].map(({ network }) => network.guest.ipv4?.split("/")[0] ?? "");
+const plain = ({ network }: Guest): string => network.guest.ipv4?.split("/")[0] ?? "";
+const plainA = plain(a);
+const plainB = plain(b);
 
 /** One attempt. @param want what an answer must look like; undefined: nothing may come back */
 async function attempt(
@@ -95,7 +97,8 @@ async function attempt(
 ): Promise<void> {
   // What is refused may stay silent; what is open has all the time that a loaded machine takes.
   const got = await from.probe({ timeoutMs: want === undefined ? 700 : 15_000, ...fields });
-  const good = want === undefined ? !got.startsWith("open") : got.startsWith("open") && want.test(got);
+  const good =
+    want === undefined ? !got.startsWith("open") : got.startsWith("open") && want.test(got);
   print({ name, good, got: got.slice(0, 200) });
 }
 const tcp = (addr: string): Record<string, unknown> => ({ kind: "tcp", addr });
@@ -112,16 +115,41 @@ async function inside(stage: string): Promise<void> {
   const peer = (address: string): RegExp => new RegExp(`peer=${address.replaceAll(".", "\\.")}:`);
   await attempt(`${stage}: a to b`, a, tcp("198.18.0.3:8080"), peer("198.18.0.2"));
   await attempt(`${stage}: b to a`, b, tcp("198.18.0.2:8080"), peer("198.18.0.3"));
-  await attempt(`${stage}: c to a, web`, c, { ...tcp("198.18.0.2:80"), send: "GET / HTTP/1.1\r\nHost: x\r\n\r\n" }, /host=x/);
+  await attempt(
+    `${stage}: c to a, web`,
+    c,
+    { ...tcp("198.18.0.2:80"), send: "GET / HTTP/1.1\r\nHost: x\r\n\r\n" },
+    /host=x/,
+  );
   await attempt(`${stage}: c to a`, c, tcp("198.18.0.2:8080"), peer("198.18.0.4"));
   await attempt(`${stage}: c to f`, c, tcp("10.20.0.3:8080"), peer("10.20.0.2"));
   await attempt(`${stage}: f to c`, f, tcp("10.20.0.2:8080"), peer("10.20.0.3"));
   await attempt(`${stage}: b pings c`, b, ping("198.18.0.4"), /pong/);
-  await attempt(`${stage}: datagrams`, a, { kind: "udp", addr: "198.18.0.3:5000", send: "x" }, /server=/);
-  await attempt(`${stage}: a member's own name server`, a, { kind: "udp", addr: "198.18.0.3:53", send: "x" }, /server=/);
-  await attempt(`${stage}: from its plain address`, a, { ...tcp("198.18.0.3:8080"), source: plainA }, peer("198.18.0.2"));
+  await attempt(
+    `${stage}: datagrams`,
+    a,
+    { kind: "udp", addr: "198.18.0.3:5000", send: "x" },
+    /server=/,
+  );
+  await attempt(
+    `${stage}: a member's own name server`,
+    a,
+    { kind: "udp", addr: "198.18.0.3:53", send: "x" },
+    /server=/,
+  );
+  await attempt(
+    `${stage}: from its plain address`,
+    a,
+    { ...tcp("198.18.0.3:8080"), source: plainA },
+    peer("198.18.0.2"),
+  );
   await attempt(`${stage}: name`, a, ask(a, "b"), /rcode=0 198\.18\.0\.3$/);
-  await attempt(`${stage}: name, any case, under deny-all`, b, ask(b, "A"), /rcode=0 198\.18\.0\.2$/);
+  await attempt(
+    `${stage}: name, any case, under deny-all`,
+    b,
+    ask(b, "A"),
+    /rcode=0 198\.18\.0\.2$/,
+  );
   await attempt(`${stage}: name with network`, b, ask(b, "c.app"), /rcode=0 198\.18\.0\.4$/);
   await attempt(`${stage}: name in another network`, f, ask(f, "c"), /rcode=0 10\.20\.0\.2$/);
   await attempt(`${stage}: alias of two`, a, ask(a, "db"), /rcode=0 198\.18\.0\.3 198\.18\.0\.4$/);
@@ -151,11 +179,19 @@ async function outside(stage: string): Promise<void> {
   await attempt(`${stage}: the gateway's place`, a, ping("198.18.0.1"));
   await attempt(`${stage}: the world under deny-all`, b, tcp("203.0.113.10:9000"));
   await attempt(`${stage}: the world's names under deny-all`, b, ask(b, "a.test"));
-  await attempt(`${stage}: the world from a private address`, a, { ...tcp("203.0.113.10:9000"), source: "198.18.0.2" });
+  await attempt(`${stage}: the world from a private address`, a, {
+    ...tcp("203.0.113.10:9000"),
+    source: "198.18.0.2",
+  });
   await attempt(`${stage}: a name that was not allowed`, c, ask(c, "evil.test"));
   await attempt(`${stage}: the world goes on`, a, tcp("203.0.113.10:9000"), /server=/);
   await attempt(`${stage}: names go on`, a, ask(a, "a.test"), /rcode=0 203\.0\.113\.10$/);
-  await attempt(`${stage}: published port`, world.prober("internet"), tcp("198.51.100.2:8102"), /server=/);
+  await attempt(
+    `${stage}: published port`,
+    world.prober("internet"),
+    tcp("198.51.100.2:8102"),
+    /server=/,
+  );
 }
 
 await inside("all in");
@@ -232,7 +268,12 @@ for (const mode of ["deny-all", "none of it", "allow-all"] as const) {
       const letter = { "vm-a": "D", "vm-b": "D", "vm-c": "N", "vm-e": "B" }[vmId] ?? "A";
       const number = 8101 + [...places.keys()].indexOf(vmId);
       const port = { protocol: "tcp", hostAddress: "198.51.100.2", guestPort: 8080 } as const;
-      await world.manager.resume(vmId, policies[letter] ?? never(), [{ ...port, hostPort: number }], networks);
+      await world.manager.resume(
+        vmId,
+        policies[letter] ?? never(),
+        [{ ...port, hostPort: number }],
+        networks,
+      );
     }
   }
   await inside(mode === "none of it" ? "next daemon" : `a is ${mode}`);

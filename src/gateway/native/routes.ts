@@ -20,6 +20,7 @@ import {
   remoteCreateSchema,
   remotePolicySchema,
 } from "./bodies.ts";
+import { checkNetworks, networkRoutes } from "./network-routes.ts";
 import { ownVm, remoteView } from "./own-vm.ts";
 import type { Route, RouteContext } from "./route.ts";
 import { snapshotRoutes } from "./snapshot-routes.ts";
@@ -77,6 +78,8 @@ function pathOf(c: Context): string {
 async function create(context: RouteContext): Promise<Response> {
   const { c, caller, vmsan, gate, driver } = context;
   const request = remoteCreateRequest(caller, await jsonBody(c), driver);
+  const names = request.networks.map(({ network }) => network);
+  await checkNetworks(vmsan, caller, names);
   const giveBack = gate.quotas.reserve(caller.key, [request], await vmsan.list());
   let release: (() => void) | undefined;
   return streamedReply<VmView>(
@@ -398,6 +401,7 @@ export const routes: readonly Route[] = [
   ...snapshotRoutes,
   ...volumeRoutes,
   ...watchRoutes,
+  ...networkRoutes,
 ];
 
 /** A request's body, cut off above the bound. */

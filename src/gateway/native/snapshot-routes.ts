@@ -12,6 +12,7 @@ import { parseName } from "../../util/names.ts";
 import type { Caller } from "../access/gate.ts";
 import type { Wanted } from "../access/limits.ts";
 import { remoteCloneRequest, remoteCloneSchema, remoteSnapshotSchema } from "./bodies.ts";
+import { checkNetworks } from "./network-routes.ts";
 import { ownVm, remoteView } from "./own-vm.ts";
 import type { Route, RouteContext } from "./route.ts";
 
@@ -132,6 +133,13 @@ export const snapshotRoutes: readonly Route[] = [
     run: async (context) => {
       const view = await snapshotOf(context);
       const request = remoteCloneRequest(context.caller, await jsonBody(context.c));
+      // The VM may have been taken out of them since.
+      const theirs = view.networks ?? [];
+      await checkNetworks(
+        context.vmsan,
+        context.caller,
+        request.networks?.map(({ network }) => network) ?? theirs,
+      );
       return await makeVms(context, snapshotPath(view.id, "vms"), request, view);
     },
   },
@@ -169,6 +177,8 @@ export const snapshotRoutes: readonly Route[] = [
     run: async (context) => {
       const { id, view } = await vmOf(context);
       const request = remoteCloneRequest(context.caller, await jsonBody(context.c));
+      const names = request.networks?.map(({ network }) => network) ?? [];
+      await checkNetworks(context.vmsan, context.caller, names);
       return await makeVms(context, vmPath(id, "fork"), request, view);
     },
   },

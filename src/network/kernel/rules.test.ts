@@ -74,6 +74,20 @@ test("golden: no IPv6, the host's table, names", () => {
   ).toMatchSnapshot();
 });
 
+test("private networks: beside any policy, and nothing without one", () => {
+  const links = [
+    { name: "pn0", subnet: "198.18.0.0/24", address: "198.18.0.2" },
+    { name: "pn3", subnet: "10.20.0.0/16", address: "10.20.0.9" },
+  ];
+  const policy = parsePolicy({ mode: "deny-all" });
+  expect(ruleset({ ...base, policy, links })).toMatchSnapshot();
+  // A mark would let connections live on, and out into the world, once their network has gone.
+  const text = ruleset({ ...base, policy: parsePolicy({ allowedDomains: "a.example" }), links });
+  const own = text.slice(text.indexOf("chain private-out"), text.indexOf("chain input"));
+  expect(own).toMatch(/private-in/);
+  expect(own).not.toMatch(/mark/);
+});
+
 test("a wide allowed CIDR does not open protected ranges, a narrow one does", () => {
   const wide = ruleset({ ...base, policy: parsePolicy({ allowedCidrs: "0.0.0.0/0" }) });
   expect(wide).toMatch(/set opened4 \{[^}]*\}/);

@@ -52,7 +52,9 @@ export function peerNames(
         ({ subnet }) => address !== undefined && contains(cidr(subnet), address),
       );
       if (link === undefined) return undefined;
-      const found = peers().filter((peer) => peer.address === text && peer.network === link.network);
+      const found = peers().filter(
+        (peer) => peer.address === text && peer.network === link.network,
+      );
       return found.map(({ names, network }) => `${names[0] ?? ""}.${network}`);
     },
   };

@@ -42,6 +42,7 @@ export function viewOf(record: VmRecord): VmView {
     defaults: record.defaults,
     policy: record.policy,
     ports: record.ports,
+    networks: record.networks ?? [],
     ...optional("guestNetwork"),
     ...optional("networkReason"),
     ...optional("isolation"),

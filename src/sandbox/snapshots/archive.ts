@@ -105,8 +105,8 @@ export async function importSnapshot(
     await rm(join(draft, DOCUMENT));
     await store.verifyIn(read, draft);
     const taken = store.list().some(({ id }) => id === read.id);
-    // What another host calls a project is nobody's here.
-    const { files: _described, project: _theirs, ...rest } = read;
+    // What another host calls a project is nobody's here, and an archive puts no VM into our networks.
+    const { files: _described, project: _theirs, networks: _others, ...rest } = read;
     return await store.commit(draft, { ...rest, id: taken ? free : read.id });
   } catch (error) {
     await store.discard(draft);

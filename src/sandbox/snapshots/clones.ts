@@ -15,7 +15,7 @@ import { setBootFiles } from "../starting/new-vm.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
 import { bringBack } from "./bring-back.ts";
-import { checkFixed, checkMachine, cloneRecord } from "./record.ts";
+import { checkFixed, checkMachine, cloneRecord, networksOf } from "./record.ts";
 
 /** VMs that are brought back at the same time: more only wait for one another's processors. */
 const AT_ONCE = 8;
@@ -118,6 +118,7 @@ class Cloning {
     return await this.sandboxes.make(
       {
         name: named,
+        networks: networksOf(record, this.request),
         record: (id, dir) => cloneRecord(id, dir, named, record, this.request, reason),
         bringUp: (vm, making) => (this.cold ? this.boot(vm, making) : this.restore(vm, making)),
       },

@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import type { CloneRequest, SnapshotView } from "../../model/api.ts";
 import { VmsanError } from "../../model/errors.ts";
 import type { NetworkPolicy } from "../../model/policy.ts";
+import type { MembershipRequest } from "../../model/private-network.ts";
 import type { SnapshotRecord, SnapshotSizes } from "../../model/snapshot.ts";
 import type { VmRecord, MachineIdentity } from "../../model/vm.ts";
 
@@ -39,7 +40,23 @@ export function describeVm(
     card: spec.network !== undefined,
     defaults: record.defaults,
     policy: record.policy,
+    ...(record.networks === undefined
+      ? {}
+      : { networks: record.networks.map(({ network }) => network) }),
   };
+}
+
+/**
+ * Private networks of a VM that is made from a snapshot: the snapshot's, unless others are asked
+ * for. It has addresses of its own there; its source's aliases stay its source's.
+ */
+export function networksOf(
+  from: Pick<SnapshotRecord, "networks">,
+  { networks, policy }: CloneRequest,
+): MembershipRequest[] {
+  if (networks !== undefined) return networks;
+  if (policy?.mode === "none") return [];
+  return (from.networks ?? []).map((network) => ({ network, aliases: [] }));
 }
 
 /** What of a VM's mounts lies on its own disk, and goes with it. */
@@ -72,6 +89,7 @@ export function viewOfSnapshot(
     memMib: record.memMib,
     diskSizeBytes: record.diskSizeBytes,
     policy: record.policy,
+    ...(record.networks === undefined ? {} : { networks: record.networks }),
     sizes,
     pauseMs: record.pauseMs,
     usedBy,

@@ -182,6 +182,7 @@ export class Templates {
     };
     delete record.spec.network;
     delete record.guestNetwork;
+    delete record.networks;
     let guest: LiveGuest | undefined;
     const save = async (): Promise<void> =>
       await writeFileAtomic(join(dir, DRAFT_RECORD), `${JSON.stringify(record)}\n`);

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { AgentChannel } from "../../agent/channel.ts";
-import type { GuestConfig } from "../../agent/config.ts";
+import type { GuestConfig, InterfaceConfig } from "../../agent/config.ts";
 import { VmsanError, asVmsanError } from "../../model/errors.ts";
 import type { VmRecord } from "../../model/vm.ts";
 import type { Driver, RunningVm, VmmExit } from "../../vmm/driver.ts";
@@ -17,6 +17,33 @@ const CONSOLE_POLL_MS = 500;
 export interface LiveGuest {
   running: RunningVm;
   channel: AgentChannel;
+}
+
+/** What the guest is told of its card: its addresses, and from which it speaks to whom. */
+function cardConfig({ guestNetwork, networks = [] }: VmRecord): InterfaceConfig[] {
+  if (guestNetwork === undefined) return [];
+  const { mac, ipv4, ipv6, gateway4, gateway6, mtu } = guestNetwork;
+  const own = [ipv4, ipv6].filter((address) => address !== undefined);
+  return [
+    {
+      mac,
+      addresses: [...own, ...networks.map(({ address }) => `${address}/32`)],
+      ...(gateway4 === undefined ? {} : { gateway4 }),
+      ...(gateway6 === undefined ? {} : { gateway6 }),
+      routes: networks.map(({ subnet, address }) => ({ to: subnet, source: address })),
+      mtu,
+    },
+  ];
+}
+
+/** Tell a running guest of the networks that it is in now. */
+export async function tellNetwork(
+  record: VmRecord,
+  { channel }: LiveGuest,
+  signal: AbortSignal,
+): Promise<void> {
+  const { network } = guestConfig(record);
+  if (network !== undefined) await channel.configure({ network }, signal);
 }
 
 /** What the guest is told once its agent answers; the same after a start and a restore. */
@@ -42,18 +69,7 @@ export function guestConfig(record: VmRecord): GuestConfig & { time: { unixNs: s
     ...sharesConfig(record),
     ...(record.machineId === undefined ? {} : { machineId: record.machineId }),
     network: {
-      interfaces:
-        network === undefined
-          ? []
-          : [
-              {
-                mac: network.mac,
-                addresses: [network.ipv4, network.ipv6].filter((address) => address !== undefined),
-                ...(network.gateway4 === undefined ? {} : { gateway4: network.gateway4 }),
-                ...(network.gateway6 === undefined ? {} : { gateway6: network.gateway6 }),
-                mtu: network.mtu,
-              },
-            ],
+      interfaces: cardConfig(record),
       dns: network?.dns ?? [],
       search: [],
       hosts: [
@@ -128,8 +144,8 @@ export async function awaitAgent(
 export async function attachNetwork(record: VmRecord, stages: Stages, work: Work): Promise<void> {
   if (record.policy.mode === "none") return;
   work.progress({ phase: "network" });
-  const { id, policy, ports, spec } = record;
-  const network = await stages.networks.attach(id, policy, ports, work.signal);
+  const { id, networks = [], policy, ports, spec } = record;
+  const network = await stages.networks.attach(id, policy, ports, work.signal, networks);
   if (network.attachment !== undefined) spec.network = network.attachment;
   if (network.guest !== undefined) record.guestNetwork = network.guest;
   if (network.reason !== undefined) record.networkReason = network.reason;
@@ -239,5 +255,6 @@ export async function tearDown(
   delete record.spec.network;
   delete record.guestNetwork;
   delete record.networkReason;
+  delete record.placing;
   return failed;
 }

@@ -202,7 +202,7 @@ export class Builds {
       vm =
         snapshot === undefined
           ? await vmsan.createFrom(request)
-          : (await vmsan.clone(snapshot, { labels, project, ephemeral: true }))[0];
+          : (await vmsan.clone(snapshot, { labels, project, networks: [], ephemeral: true }))[0];
     } finally {
       giveBack();
     }

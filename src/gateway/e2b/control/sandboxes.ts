@@ -155,6 +155,8 @@ export class SandboxControl {
       const [vm] = await vmsan.clone(snapshot, {
         project,
         labels,
+        // A template may be another project's, whose networks are not this caller's.
+        networks: [],
         ...(request.env.length > 0 ? { env: request.env } : {}),
         ...(user === undefined ? {} : { user }),
         ...(workdir === undefined ? {} : { workdir }),

@@ -1,9 +1,13 @@
-/** `vmsan network`: a new policy for a running VM, or the log of its decisions. */
+/**
+ * `vmsan network`: a new policy for a running VM, or the log of its decisions; and, by their own
+ * words, private networks.
+ */
 import type { Command } from "commander";
-import { VmsanError } from "../../model/errors.ts";
-import { command, runs } from "../command.ts";
-import { addPolicyFlags, policyOptions } from "../policy-flags.ts";
-import type { PolicyFlags } from "../policy-flags.ts";
+import { VmsanError } from "../../../model/errors.ts";
+import { command, runs } from "../../command.ts";
+import { addPolicyFlags, policyOptions } from "../../policy-flags.ts";
+import { privateNetworkCommands } from "./private.ts";
+import type { PolicyFlags } from "../../policy-flags.ts";
 
 interface Flags extends PolicyFlags {
   log?: boolean;
@@ -13,14 +17,15 @@ interface Flags extends PolicyFlags {
 /** The definition. */
 export function networkCommand(): Command {
   const target = addPolicyFlags(
-    command("network <vm>", "change what a VM may reach, or show what it tried"),
+    command("network <vm>", "what a VM may reach, what it tried, and private networks of VMs"),
   )
     .option("--log", "print the decisions instead: what was allowed and denied, by which rule")
     .option("-f, --follow", "with --log: go on as more come");
+  for (const child of privateNetworkCommands()) target.addCommand(child);
   return runs<Flags>(target, async ({ flags, output, vmsan }, ref: string) => {
     if (flags.log === true) {
       const vm = await (await vmsan()).get(ref);
-      const { showDecisions } = await import("../session/logs.ts");
+      const { showDecisions } = await import("../../session/logs.ts");
       return await showDecisions(vm, flags.follow === true, output);
     }
     const wanted = policyOptions(flags);
@@ -39,7 +44,7 @@ export function networkCommand(): Command {
         fix: "Add --network-policy allow-all, deny-all or custom, or a list.",
       });
     }
-    const { policyOf } = await import("../../client/options.ts");
+    const { policyOf } = await import("../../../client/options.ts");
     const policy = policyOf(wanted);
     const vm = await (await vmsan()).get(ref);
     await vm.setPolicy(policy);
