@@ -15,9 +15,9 @@ export interface Peer {
 /** What a name server asks. */
 export interface PeerNames {
   /** Addresses of a name, `NAME` or `NAME.NETWORK`; undefined when no member has it. */
-  addressesOf(name: string): string[] | undefined;
+  addressesOf: (name: string) => string[] | undefined;
   /** Names of an address, none when no member has it; undefined when it is of no network of the VM's. */
-  namesOf(address: string): string[] | undefined;
+  namesOf: (address: string) => string[] | undefined;
 }
 
 /** The address that a name below in-addr.arpa asks about. */
