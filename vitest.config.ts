@@ -9,6 +9,8 @@ export default defineConfig({
           include: ["src/**/*.test.ts", "test/*.test.ts"],
           testTimeout: 60_000,
           hookTimeout: 60_000,
+          // Two, on two cores too: by default one of them would be left idle.
+          maxWorkers: 2,
         },
       },
       {

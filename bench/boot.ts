@@ -58,6 +58,8 @@ async function echo(vm: RunningVm): Promise<void> {
   const token = randomBytes(32);
   await new Promise<void>((resolve, reject) => {
     signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+    // An interrupted measurement kills the VM under it.
+    stream.on("error", reject);
     let seen = Buffer.alloc(0);
     stream.on("data", (chunk: Buffer) => {
       seen = Buffer.concat([seen, chunk]);

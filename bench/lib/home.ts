@@ -20,8 +20,12 @@ export function callVmsan(env: NodeJS.ProcessEnv, ...args: string[]): string {
 export function ownHome(bench: Bench): NodeJS.ProcessEnv & { VMSAN_DIR: string } {
   const env = { ...process.env, VMSAN_DIR: join(bench.dir, "home") };
   bench.defer(() => {
-    const { vms } = JSON.parse(callVmsan(env, "list", "--json")) as { vms: { id: string }[] };
-    if (vms.length > 0) callVmsan(env, "rm", "--force", ...vms.map(({ id }) => id));
+    // The daemon removes those of an interrupted `run` at the same time: what counts is that none is left.
+    for (let tries = 0; tries < 10; tries += 1) {
+      const { vms } = JSON.parse(callVmsan(env, "list", "--json")) as { vms: { id: string }[] };
+      if (vms.length === 0) break;
+      spawnSync(vmsan, ["rm", "--force", ...vms.map(({ id }) => id)], { env, stdio: "ignore" });
+    }
     callVmsan(env, "daemon", "stop");
   });
   return env;
