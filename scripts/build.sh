@@ -18,6 +18,7 @@ for arch in ${machines:-x86_64 aarch64}; do
   build_go "$(go_arch "$arch")" guest ./cmd/agent "$aside/guest/vmsan-agent-$arch"
   build_go "$(go_arch "$arch")" guest ./cmd/client "$aside/guest/vmsan-client-$arch"
   build_go "$(go_arch "$arch")" guest ./cmd/fileserver "$aside/guest/vmsan-fileserver-$arch"
+  build_go "$(go_arch "$arch")" guest ./cmd/ssh "$aside/guest/vmsan-ssh-$arch"
   build_go "$(go_arch "$arch")" src/network/helper . "$aside/guest/vmsan-nethelper-$arch"
 done
 rm -rf "$output"

@@ -80,7 +80,7 @@ go_arch() {
   esac
 }
 
-# The guest agent, the native client, the file server and the network helper, by Go, each cached by the hash of all that goes into it.
+# The guest agent, the native client, the file server, the server of ssh and the network helper, by Go, each cached by the hash of all that goes into it.
 # The names are the ones that src/util/package.ts looks for.
 prepare_agent() {
   local arch
@@ -89,6 +89,7 @@ prepare_agent() {
   prepare_go "$arch" vmsan-agent guest ./cmd/agent
   prepare_go "$arch" vmsan-client guest ./cmd/client
   prepare_go "$arch" vmsan-fileserver guest ./cmd/fileserver
+  prepare_go "$arch" vmsan-ssh guest ./cmd/ssh
   prepare_go "$arch" vmsan-nethelper src/network/helper .
 }
 

@@ -14,7 +14,7 @@ export interface TtySpec {
 
 /** Body of START; `id` is chosen by the stream's client. */
 export interface StreamSpec {
-  kind: "exec" | "untar" | "tar" | "read" | "write" | "dial" | "listen" | "watch";
+  kind: "exec" | "untar" | "tar" | "read" | "write" | "dial" | "listen" | "watch" | "program" | "ssh";
   argv?: string[];
   env?: string[];
   workdir?: string;
@@ -41,6 +41,8 @@ export interface StreamSpec {
   follow?: boolean;
   offset?: number;
   length?: number;
+  /** Of kind ssh: who may log in, as lines of a file of that name. */
+  authorizedKeys?: string[];
 }
 
 /** How a stream ended: an {@link ExecResult}, and what went wrong inside the agent. */

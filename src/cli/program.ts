@@ -14,6 +14,8 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
     fork: async () => (await import("./commands/snapshots/snapshot.ts")).forkCommand,
     exec: async () => (await import("./commands/exec.ts")).execCommand,
     connect: async () => (await import("./commands/connect.ts")).connectCommand,
+    ssh: async () => (await import("./commands/ssh.ts")).sshCommand,
+    "ssh-config": async () => (await import("./commands/ssh.ts")).sshConfigCommand,
   },
   "VMs:": {
     "list ls": async () => (await import("./commands/list.ts")).listCommand,

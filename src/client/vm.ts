@@ -8,7 +8,7 @@ import { attachStream, startStream } from "../agent/streams.ts";
 import type { AttachOptions, GuestStream, StreamOptions } from "../agent/streams.ts";
 import type { StreamExit, StreamSpec } from "../agent/spec.ts";
 import type { GuestTransport, RequestOptions } from "../agent/transport.ts";
-import type { CommitReport, CommitRequest, DiffEntry, SnapshotView, VmView } from "../model/api.ts";
+import type { CommitReport, CommitRequest, DiffEntry, SnapshotView, SshView, VmView } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
 import { parseEnv } from "./options.ts";
@@ -229,6 +229,23 @@ export class Vm {
   async dial(endpoint: Endpoint): Promise<Duplex> {
     const { dialGuest } = await import("../agent/dial.ts");
     return await dialGuest(this.transport, endpoint);
+  }
+
+  /**
+   * A connection to a server of ssh in the guest, as its input and output. Nothing listens anywhere: the
+   * connection is the agent's channel. Any user of the guest may log in with one of the keys.
+   * @param authorizedKeys public keys, as lines of a file of that name
+   */
+  async ssh(authorizedKeys: readonly string[], io: StreamOptions = {}): Promise<GuestStream> {
+    const { connectSsh } = await import("./ssh/connect.ts");
+    const spec = { ...this.specOf([], {}), kind: "ssh" as const, authorizedKeys: [...authorizedKeys] };
+    return await connectSsh(this.daemon, this.id, this.transport, spec, io);
+  }
+
+  /** The public key by which the VM's server of ssh is known; a clone has another. Wakes and starts nothing. */
+  async sshHostKey(): Promise<string> {
+    const path = vmPath(this.id, "ssh");
+    return (await this.daemon.call<SshView>("GET", path)).hostKey;
   }
 
   /** Put a network policy in force. */

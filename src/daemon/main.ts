@@ -30,6 +30,7 @@ import { metricRoutes } from "./metrics.ts";
 import { networkRoutes } from "./network-routes.ts";
 import { privateNetworkRoutes } from "./private-network-routes.ts";
 import { snapshotRoutes } from "./snapshot-routes.ts";
+import { sshRoutes } from "./ssh-routes.ts";
 import { statsRoutes } from "./stats-routes.ts";
 import { volumeRoutes } from "./volume-routes.ts";
 import { fileLog } from "../util/log.ts";
@@ -140,6 +141,7 @@ async function main(): Promise<void> {
         kernelRoutes(app, host, sandboxes);
         networkRoutes(app, host, sandboxes);
         snapshotRoutes(app, sandboxes, snapshots);
+        sshRoutes(app, sandboxes, snapshots.sleep);
         volumeRoutes(app, new Volumes(sandboxes));
         privateNetworkRoutes(app, new PrivateNetworks(sandboxes));
       },

@@ -46,6 +46,12 @@ export interface HostWishes {
   bootTimeoutMs?: number;
 }
 
+/** How a VM is known to clients of ssh. */
+export interface SshView {
+  /** Its public key: `ssh-ed25519 AAAA…`. */
+  hostKey: string;
+}
+
 /** A VM to be made. Exactly one of `image`, `runtime` and `rootfs` says what is in it. */
 export interface CreateRequest {
   /** Image source, paths absolute: `node:22`, `oci:/dir:tag`, … */

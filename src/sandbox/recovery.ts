@@ -184,7 +184,7 @@ async function ownUp(lives: Lives, record: VmRecord): Promise<void> {
   settleIn(record, dir, standing);
   if (standing === "copy") {
     await lives.stages.networks.forget(id);
-    await lives.records.dropToken(id);
+    await lives.records.dropSecrets(id);
   }
   await lives.records.save(record);
 }

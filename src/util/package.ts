@@ -65,6 +65,11 @@ export function fileServerBinary(): string {
   return goBinary("vmsan-fileserver");
 }
 
+/** Absolute path of the server of ssh for guests. */
+export function sshServerBinary(): string {
+  return goBinary("vmsan-ssh");
+}
+
 /** Absolute path of the program that opens sockets in network namespaces. */
 export function networkHelperBinary(): string {
   return goBinary("vmsan-nethelper");

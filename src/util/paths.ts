@@ -51,6 +51,8 @@ export interface Layout {
   compileCache: string;
   /** What `vmsan serve` keeps: keys, its secret, the audit log. Mode 0700. */
   gateway: string;
+  /** Keys of ssh clients of this directory, and the host keys they know. Mode 0700. */
+  ssh: string;
 }
 
 /** The layout of a VMSAN_DIR. */
@@ -80,5 +82,6 @@ export function layoutOf(root: string): Layout {
     probes: join(root, "probes"),
     compileCache: join(root, "cache", "compile"),
     gateway: join(root, "gateway"),
+    ssh: join(root, "ssh"),
   };
 }

@@ -21,6 +21,7 @@ import (
 	"vmsan/guest/internal/modules"
 	"vmsan/guest/internal/netcfg"
 	"vmsan/guest/internal/proc"
+	"vmsan/guest/internal/run"
 	"vmsan/guest/internal/shares"
 	"vmsan/guest/internal/stream"
 )
@@ -110,7 +111,7 @@ func newServer(o api.Options, orphans bool, groups *proc.Cgroups) *api.Server {
 	cfg := o.Config
 	o.Build, o.Pin, cfg.Pin = build, pin, pin
 	o.Limits = stream.DefaultLimits(api.MemInfo("MemTotal"))
-	o.Host = &kinds.Host{Reaper: proc.NewReaper(orphans), Cgroups: groups, Freezer: &proc.Freezer{Cgroups: groups}, Env: cfg.Env, Etc: "/etc"}
+	o.Host = &kinds.Host{Host: run.Host{Reaper: proc.NewReaper(orphans), Cgroups: groups, Freezer: &proc.Freezer{Cgroups: groups}, Env: cfg.Env, Etc: "/etc"}}
 	return api.New(o)
 }
 

@@ -89,6 +89,7 @@ func (s *Server) clock(w http.ResponseWriter, _ *http.Request) {
 // work goes on. It gives what went wrong, in sentences.
 func (s *Server) restored(c *netcfg.Request) []string {
 	if c.Restored != restore.ReasonResume {
+		s.opts.Host.ForgetSSH()
 		s.streams.Orphan()
 	}
 	return restore.RunHooks(s.opts.Host.Reaper, s.opts.Host.Cgroups, c.Restored, c.Generation)

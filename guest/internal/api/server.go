@@ -133,6 +133,7 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("POST /v1/freeze", s.freeze)
 	m.HandleFunc("POST /v1/thaw", s.thaw)
 	m.HandleFunc("POST /v1/grow", s.grow)
+	m.HandleFunc("PUT /v1/ssh", s.ssh)
 	m.HandleFunc("GET /v1/streams", s.listStreams)
 	m.HandleFunc("POST /v1/streams", s.openStream)
 	m.HandleFunc("POST /v1/streams/{id}", s.attachStream)

@@ -13,6 +13,8 @@ import (
 
 // Command describes a process to start.
 type Command struct {
+	// Program is executed instead of the file that Argv[0] names.
+	Program string
 	Argv    []string // empty: the user's login shell
 	Env     []string // as given by the client, over Base
 	Base    []string // the VM's environment
@@ -89,6 +91,8 @@ func Start(r *Reaper, c *Command) (*Process, error) {
 	argv := c.Argv
 	if len(argv) == 0 {
 		file, argv, err = LoginShell(u)
+	} else if c.Program != "" {
+		file = c.Program
 	} else {
 		file, err = Lookup(argv[0], Getenv(env, "PATH"), workdir)
 	}

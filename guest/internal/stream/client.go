@@ -108,7 +108,7 @@ func (s *Stream) remove(c *Client, onPurpose bool) {
 // part begins the time without a client; the lock is held.
 func (s *Stream) part(onPurpose bool) {
 	if s.detached || onPurpose {
-		s.loose = true
+		s.loosen()
 		return
 	}
 	var t *time.Timer
@@ -116,11 +116,19 @@ func (s *Stream) part(onPurpose bool) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.parting == t && s.owners == 0 {
-			s.loose = true
+			s.loosen()
 			s.changed()
 		}
 	})
 	s.parting = t
+}
+
+// loosen: nobody is expected back; the lock is held.
+func (s *Stream) loosen() {
+	s.loose = true
+	if j, ok := s.job.(Deserted); ok && s.exit == nil {
+		go j.Abandoned()
+	}
 }
 
 // AttachNew attaches the client that sent START: from what is not acknowledged.

@@ -49,6 +49,9 @@ type Job interface {
 	Resize(rows, cols uint16) error
 }
 
+// Deserted is a Job that does not outlive its client: it is told once no client is expected back.
+type Deserted interface{ Abandoned() }
+
 type output struct {
 	ring ring.Ring
 	// acked: everything before it has been consumed by a client.

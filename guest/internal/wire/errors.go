@@ -31,6 +31,7 @@ const (
 	CodeConfig         = "ERR_AGENT_CONFIG"
 	CodeMount          = "ERR_AGENT_MOUNT"
 	CodeSysctl         = "ERR_AGENT_SYSCTL"
+	CodeSSH            = "ERR_AGENT_SSH"
 	CodeShutdown       = "ERR_AGENT_SHUTDOWN"
 	CodeInternal       = "ERR_AGENT_INTERNAL"
 )

@@ -16,6 +16,7 @@ const (
 	maxEnv     = 1 << 16
 	maxPath    = 4096
 	maxLabel   = 256
+	maxKeys    = 64
 	maxRing    = 64 << 20
 	minRing    = 4 << 10
 	maxTimeout = 1 << 52
@@ -89,12 +90,14 @@ type Spec struct {
 	// Connections.
 	Network string `json:"network"`
 	Address string `json:"address"`
+	// AuthorizedKeys are whoever may log in on a connection of kind ssh, as in a file of that name.
+	AuthorizedKeys []string `json:"authorizedKeys"`
 	// Watch.
 	Recursive bool `json:"recursive"`
 }
 
 // Kinds of stream that a client may start.
-var kinds = map[string]bool{"exec": true, "untar": true, "tar": true, "read": true, "write": true, "dial": true, "listen": true, "watch": true}
+var kinds = map[string]bool{"exec": true, "untar": true, "tar": true, "read": true, "write": true, "dial": true, "listen": true, "watch": true, "program": true, "ssh": true}
 
 // ParseSpec decodes and checks START's payload.
 func ParseSpec(b []byte) (*Spec, error) {
@@ -153,6 +156,10 @@ func ParseSpec(b []byte) (*Spec, error) {
 		}
 		if s.Offset < 0 || s.Length != nil && *s.Length < 0 || s.Mode != nil && (*s.Mode < 0 || *s.Mode > 0o7777) {
 			return bad("offset, length or mode is out of range.")
+		}
+	case "ssh":
+		if len(s.AuthorizedKeys) == 0 || len(s.AuthorizedKeys) > maxKeys {
+			return bad("ssh needs between 1 and %d authorized keys.", maxKeys)
 		}
 	case "dial", "listen":
 		if s.Network != "tcp" && s.Network != "unix" || s.Address == "" {
@@ -223,6 +230,17 @@ type Exit struct {
 type Range struct {
 	Start U64 `json:"start"`
 	End   U64 `json:"end"`
+}
+
+// SSHOrder is what the agent tells the server of a connection of kind ssh, in one line before its first byte.
+type SSHOrder struct {
+	// HostKey is a seed of Ed25519.
+	HostKey        []byte   `json:"hostKey"`
+	AuthorizedKeys []string `json:"authorizedKeys"`
+	// Env is the VM's environment.
+	Env Texts `json:"env"`
+	// Workdir is where commands of users without a home run; "" is /.
+	Workdir Text `json:"workdir"`
 }
 
 // StreamInfo describes a stream (section 5).

@@ -6,6 +6,7 @@ import { VmsanError } from "../../model/errors.ts";
 import type { Output } from "../output.ts";
 import { renewTimeLimit, timeLimitPassed } from "./time-limit.ts";
 import { DetachKeys, localSize, rawTerminal } from "./terminal.ts";
+import { writeTo } from "./write-to.ts";
 
 /** What to run and how to join it. */
 export interface SessionOptions extends Omit<ExecOptions, "tty" | "stdin"> {
@@ -121,29 +122,6 @@ async function startDetached(
   stream.detach();
   output.result({ commandId: id, pid: pid ?? null, vmId: vm.id }, id);
   return 0;
-}
-
-/**
- * Writes bytes as they are; waits while the reader is slow.
- * @param onGone called once when it cannot be written any more (the reader has left, the disk is
- *   full): the command has to be told, as a pipe would; lost-output.ts says it at the end
- */
-function writeTo(
-  target: NodeJS.WriteStream,
-  onGone: () => void,
-): (chunk: Buffer) => Promise<void> | undefined {
-  let wake = (): void => undefined;
-  let gone = false;
-  target.on("drain", () => wake());
-  target.on("error", () => {
-    if (!gone) onGone();
-    gone = true;
-    wake();
-  });
-  return (chunk) => {
-    if (gone || target.write(chunk)) return undefined;
-    return new Promise((resolve) => (wake = resolve));
-  };
 }
 
 /** Outputs kept for a JSON result. */

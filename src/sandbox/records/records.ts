@@ -79,28 +79,39 @@ export class VmRecords {
     await rm(this.dir(id), { recursive: true, force: true, maxRetries: 5 });
   }
 
-  /** Forget a VM's channel token, which it shares with the VM that it was copied from. */
-  async dropToken(id: string): Promise<void> {
+  /** Forget a VM's secrets, which it shares with the VM that it was copied from. */
+  async dropSecrets(id: string): Promise<void> {
     await rm(join(this.dir(id), "token"), { force: true });
+    await rm(join(this.dir(id), "ssh-host-key"), { force: true });
+  }
+
+  /** The VM's host key for ssh, a seed of Ed25519; made on first use, readable by the owner alone. */
+  async sshHostKey(id: string): Promise<Buffer> {
+    return Buffer.from(await this.secret(id, "ssh-host-key", 32), "hex");
   }
 
   /** The VM's channel token, 32 hex digits; made on first use, readable by the owner alone. */
   async token(id: string): Promise<string> {
-    const path = join(this.dir(id), "token");
+    return await this.secret(id, "token", 16);
+  }
+
+  /** Random bytes of a VM's own, kept in a file, as hex digits. */
+  private async secret(id: string, name: string, size: number): Promise<string> {
+    const path = join(this.dir(id), name);
     try {
-      const token = (await readFile(path, "utf8")).trim();
-      if (/^[0-9a-f]{32}$/.test(token)) return token;
+      const secret = (await readFile(path, "utf8")).trim();
+      if (secret.length === 2 * size && /^[0-9a-f]+$/.test(secret)) return secret;
       throw new VmsanError({
         code: "ERR_VM_STATE",
-        message: `Cannot read the channel token of ${id}`,
-        why: `${path} does not hold 32 hex digits.`,
+        message: `Cannot read the ${name} of ${id}`,
+        why: `${path} does not hold ${2 * size} hex digits.`,
         fix: `Remove the VM: vmsan rm -f ${id}`,
       });
     } catch (error) {
       if (errnoOf(error) !== "ENOENT") throw error;
     }
-    const token = randomBytes(16).toString("hex");
-    await writeFileAtomic(path, `${token}\n`);
-    return token;
+    const secret = randomBytes(size).toString("hex");
+    await writeFileAtomic(path, `${secret}\n`);
+    return secret;
   }
 }

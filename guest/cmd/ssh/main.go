@@ -1,0 +1,47 @@
+// Command ssh is the server of one connection of ssh in a guest. The agent starts it with the
+// connection as its standard input and output; `sftp` as argument makes it the server of files
+// that it starts itself, as the connection's user.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"vmsan/guest/internal/proc"
+	"vmsan/guest/internal/run"
+	"vmsan/guest/internal/sshd"
+)
+
+func main() {
+	// New files of what it starts: rw-r--r--.
+	syscall.Umask(0o022)
+	proc.HideDescriptors()
+	// A handler rather than none: a client that is gone is an error of a write, also on standard output.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	var err error
+	if len(os.Args) > 1 && os.Args[1] == "sftp" {
+		err = sshd.SFTP()
+	} else {
+		err = serve()
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "vmsan-ssh: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// serve serves one connection.
+func serve() error {
+	stop := make(chan struct{})
+	term := make(chan os.Signal, 1)
+	signal.Notify(term, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
+	go func() {
+		<-term
+		close(stop)
+	}()
+	// The connection has a cgroup, in which all that it starts is.
+	host := &run.Host{Reaper: proc.NewReaper(false), Freezer: &proc.Freezer{}, Etc: "/etc"}
+	return sshd.Serve(os.Stdin, os.Stdout, host, "/proc/self/exe", stop)
+}

@@ -1,0 +1,3 @@
+package kinds
+
+const sysMemfdCreate = 279

@@ -1,0 +1,101 @@
+/** OpenSSH's client and this process's input and output, joined to a VM's server of ssh. */
+import { spawn } from "node:child_process";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Vm } from "../../client/vm.ts";
+import type { Vmsan } from "../../client/vmsan.ts";
+import { hostName, sshOptions } from "../../client/ssh/config.ts";
+import type { SshSetting } from "../../client/ssh/config.ts";
+import { clientKey, noSsh, noteHostKeys } from "../../client/ssh/keys.ts";
+import { messageOf } from "../../model/errors.ts";
+import { packageRoot } from "../../util/package.ts";
+import { join } from "node:path";
+import { writeTo } from "./write-to.ts";
+
+/** How long the server has to take leave of its client, in milliseconds. */
+const LEAVE_MS = 1000;
+
+/** Signals that ssh gets from the terminal or is handed on. */
+const FORWARDED = ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT"] as const;
+
+/** Keys made and known hosts noted, so that ssh can reach these VMs. */
+export async function settingFor(vmsan: Vmsan, vms: readonly Vm[]): Promise<SshSetting> {
+  const { layout } = vmsan.daemon;
+  const { file } = await clientKey(layout);
+  const keys = new Map<string, string>();
+  for (const vm of vms) keys.set(vm.id, await vm.sshHostKey());
+  const all = new Set((await vmsan.survey()).vms.map(({ id }) => id));
+  const knownHosts = await noteHostKeys(layout, keys, (id) => all.has(id));
+  const url = process.env["VMSAN_URL"];
+  return {
+    vmsan: join(packageRoot, "bin/vmsan"),
+    dir: layout.root,
+    ...(url === undefined || url === "" ? {} : { url }),
+    keyFile: file,
+    knownHosts,
+  };
+}
+
+/** Run OpenSSH's client. @returns its exit status */
+export async function runSsh(
+  vmsan: Vmsan,
+  vm: Vm,
+  user: string | undefined,
+  options: readonly string[],
+  command: readonly string[],
+): Promise<number> {
+  const setting = await settingFor(vmsan, [vm]);
+  const known = sshOptions(vm.view, setting).flatMap(([name, value]) => ["-o", `${name}=${value}`]);
+  // The first value that ssh sees is the one that counts.
+  const login = user === undefined ? [] : ["-l", user];
+  const args = [...login, ...options, ...known, "--", hostName(vm.view), ...command];
+  const child = spawn("ssh", args, { stdio: "inherit" });
+  const handlers = FORWARDED.map((name) => {
+    // What the terminal sends reaches ssh as well; it decides when both of us end.
+    const handler = (): void => {
+      if (name !== "SIGINT" && name !== "SIGQUIT") child.kill(name);
+    };
+    process.on(name, handler);
+    return { name, handler };
+  });
+  try {
+    return await new Promise((resolve, reject) => {
+      child.once("error", (error) => reject(noSsh("ssh", error)));
+      child.once("close", (code) => resolve(code ?? 255));
+    });
+  } finally {
+    for (const { name, handler } of handlers) process.off(name, handler);
+  }
+}
+
+/**
+ * Be the connection that ssh's ProxyCommand asks for: input and output are the server's.
+ * @returns the exit status
+ */
+export async function pipeSsh(vmsan: Vmsan, vm: Vm): Promise<number> {
+  const { publicKey } = await clientKey(vmsan.daemon.layout);
+  const stream = await vm.ssh([publicKey], {
+    onStdout: writeTo(process.stdout, () => leave()),
+    onStderr: writeTo(process.stderr, () => undefined),
+  });
+  const gone = Promise.withResolvers<void>();
+  const leave = (): void => {
+    stream.signal("SIGTERM");
+    gone.resolve();
+  };
+  for (const name of FORWARDED) process.once(name, leave);
+  // The server no longer reads: its exit says why.
+  stream.stdin.on("error", () => undefined);
+  process.stdin.pipe(stream.stdin);
+  const over = stream.exit.then(
+    ({ exitCode }) => exitCode,
+    (error: unknown) => {
+      process.stderr.write(`vmsan: ${messageOf(error)}\n`);
+      return 1;
+    },
+  );
+  const left = gone.promise.then(async () => await sleep(LEAVE_MS, 1, { ref: false }));
+  const status = await Promise.race([over, left]);
+  // It would keep this process.
+  process.stdin.destroy();
+  return status;
+}
