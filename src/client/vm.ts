@@ -239,7 +239,13 @@ export class Vm {
   async ssh(authorizedKeys: readonly string[], io: StreamOptions = {}): Promise<GuestStream> {
     const { connectSsh } = await import("./ssh/connect.ts");
     const spec = { ...this.specOf([], {}), kind: "ssh" as const, authorizedKeys: [...authorizedKeys] };
-    return await connectSsh(this.daemon, this.id, this.transport, spec, io);
+    return await connectSsh(async () => await this.prepareSsh(), this.transport, spec, io);
+  }
+
+  /** Have the guest ready for {@link ssh}: a VM that sleeps is woken. @returns its public host key */
+  async prepareSsh(): Promise<string> {
+    const path = vmPath(this.id, "ssh");
+    return (await this.daemon.call<SshView>("POST", path, { repeat: true })).hostKey;
   }
 
   /** The public key by which the VM's server of ssh is known; a clone has another. Wakes and starts nothing. */

@@ -3,8 +3,10 @@ import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
+import type { Hono } from "hono";
 import type { StreamOpener } from "../../src/agent/transport.ts";
 import { serve } from "../../src/daemon/server.ts";
+import { sshRoutes } from "../../src/daemon/ssh-routes.ts";
 import { VmsanError } from "../../src/model/errors.ts";
 import { Events } from "../../src/sandbox/records/events.ts";
 import type { Sandboxes } from "../../src/sandbox/sandboxes.ts";
@@ -15,8 +17,8 @@ import { fakeGuest } from "./fake-guest.ts";
 export interface FakeDaemon {
   /** VMSAN_DIR; its one VM is named `vm`. */
   dir: string;
-  /** Break all connections to the guest's streams, which go on. */
-  cut: () => void;
+  /** Break all connections to the guest's streams, which go on. @returns how many there were */
+  cut: () => number;
   close: () => Promise<void>;
 }
 
@@ -44,6 +46,8 @@ export async function fakeDaemon(view: object = {}): Promise<FakeDaemon> {
     events: new Events(),
     log: { info: (): void => undefined },
     list: () => [find("vm")],
+    listDamaged: () => [],
+    records: { sshHostKey: async () => await Promise.resolve(Buffer.alloc(32, 7)) },
     channel: (ref: string) => {
       find(ref);
       const open: StreamOpener["open"] = async (path, signal) => {
@@ -58,11 +62,16 @@ export async function fakeDaemon(view: object = {}): Promise<FakeDaemon> {
   const quiet = (): void => undefined;
   const log = { info: quiet, warn: quiet, error: quiet };
   const sleep = { channel: async (ref: string) => await Promise.resolve(sandboxes.channel(ref)) };
-  const service = { sandboxes, sleep, log, root: dir, shutdown: quiet };
+  const extend = (app: Hono): void => sshRoutes(app, sandboxes, sleep);
+  const service = { sandboxes, sleep, log, root: dir, shutdown: quiet, extend };
   const listening = await serve(service, layout.socket);
   return {
     dir,
-    cut: () => streams.forEach((stream) => stream.destroy()),
+    cut: () => {
+      const open = [...streams];
+      open.forEach((stream) => stream.destroy());
+      return open.length;
+    },
     close: async () => {
       await listening.close();
       await guest.close();

@@ -19,6 +19,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if os.Args[0] == "vmsan-ssh" {
+		echoServer()
+	}
 	proc.HideDescriptors()
 	os.Exit(m.Run())
 }

@@ -123,6 +123,10 @@ func Serve(in, out *os.File, host *run.Host, program string, stop <-chan struct{
 	login := time.AfterFunc(loginWait, func() { _ = t.Close() })
 	conn, channels, requests, err := ssh.NewServerConn(t, config)
 	login.Stop()
+	var refused *ssh.ServerAuthError
+	if errors.As(err, &refused) || errors.Is(err, io.EOF) {
+		return nil // the client knows, or did not want it
+	}
 	if err != nil {
 		return err
 	}

@@ -27,6 +27,8 @@ type session struct {
 	tty    *wire.TTY
 	modes  string
 	input  *input
+	// then is what follows the reply to a request: the session's end must not overtake it.
+	then func()
 
 	mu      sync.Mutex
 	command *run.Command
@@ -52,6 +54,10 @@ func (s *Server) session(c ssh.NewChannel) {
 	e := &session{server: s, ch: ch}
 	for r := range requests {
 		reply(r, e.request(r))
+		if e.then != nil {
+			go e.then()
+			e.then = nil
+		}
 	}
 	// The client has closed its channel, or is gone.
 	if e.input != nil {
@@ -172,13 +178,13 @@ func (e *session) start(what func() (*run.Request, error)) bool {
 	}
 	if err != nil {
 		e.input.Close()
-		go e.refuse(err)
+		e.then = func() { e.refuse(err) }
 		return true
 	}
 	e.mu.Lock()
 	e.command = c
 	e.mu.Unlock()
-	go e.finish(c)
+	e.then = func() { e.finish(c) }
 	return true
 }
 

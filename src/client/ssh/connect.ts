@@ -4,22 +4,19 @@ import type { GuestStream, StreamOptions } from "../../agent/streams.ts";
 import type { StreamSpec } from "../../agent/spec.ts";
 import type { GuestTransport } from "../../agent/transport.ts";
 import { VmsanError } from "../../model/errors.ts";
-import type { Daemon } from "../daemon.ts";
-import { vmPath } from "../paths.ts";
 
 /** How often a guest may turn out to have started anew meanwhile. */
 const ATTEMPTS = 3;
 
 /** Have the guest made ready, then connect; a VM that sleeps is woken. */
 export async function connectSsh(
-  daemon: Daemon,
-  id: string,
+  prepare: () => Promise<unknown>,
   transport: GuestTransport,
   spec: StreamSpec,
   io: StreamOptions,
 ): Promise<GuestStream> {
   for (let attempt = 1; ; attempt += 1) {
-    await daemon.call("POST", vmPath(id, "ssh"), { repeat: true });
+    await prepare();
     const stream = startStream(transport, spec, io);
     try {
       await stream.started;

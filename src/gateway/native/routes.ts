@@ -343,6 +343,20 @@ export const routes: readonly Route[] = [
       return c.body(null, 204);
     },
   },
+  {
+    method: "GET",
+    path: "/v1/vms/:vm/ssh",
+    summary: "The public key by which a VM's server of ssh is known",
+    answers: "json",
+    run: async (context) => context.c.json({ hostKey: await (await vmOf(context)).sshHostKey() }),
+  },
+  {
+    method: "POST",
+    path: "/v1/vms/:vm/ssh",
+    summary: "Have a VM ready for streams of kind ssh",
+    answers: "json",
+    run: async (context) => context.c.json({ hostKey: await (await vmOf(context)).prepareSsh() }),
+  },
   ...(["GET", "POST", "PUT", "DELETE"] as const).map((method): Route => ({
     method,
     path: "/v1/vms/:vm/agent/*",
