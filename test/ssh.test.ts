@@ -25,7 +25,11 @@ interface Called {
 }
 
 /** Run a program to its end. */
-async function call(program: string, args: string[], input: Uint8Array = Buffer.alloc(0)): Promise<Called> {
+async function call(
+  program: string,
+  args: string[],
+  input: Uint8Array = Buffer.alloc(0),
+): Promise<Called> {
   const env = { ...process.env, VMSAN_DIR: daemon.dir, VMSAN_URL: "" };
   return await new Promise((resolve) => {
     const child = execFile(
@@ -47,7 +51,10 @@ const ssh = async (args: string[], input?: Uint8Array): Promise<Called> =>
 
 test("a command with its status, by the configuration and by vmsan ssh", async () => {
   const host = "vm-0123abcd.vmsan";
-  const { code, stdout, stderr } = await ssh([host, "cat; echo complaint >&2; exit 7"], Buffer.from("typed"));
+  const { code, stdout, stderr } = await ssh(
+    [host, "cat; echo complaint >&2; exit 7"],
+    Buffer.from("typed"),
+  );
   expect({ code, out: stdout.toString(), stderr }).toEqual({
     code: 7,
     out: "typed",

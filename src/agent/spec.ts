@@ -14,7 +14,17 @@ export interface TtySpec {
 
 /** Body of START; `id` is chosen by the stream's client. */
 export interface StreamSpec {
-  kind: "exec" | "untar" | "tar" | "read" | "write" | "dial" | "listen" | "watch" | "program" | "ssh";
+  kind:
+    | "exec"
+    | "untar"
+    | "tar"
+    | "read"
+    | "write"
+    | "dial"
+    | "listen"
+    | "watch"
+    | "program"
+    | "ssh";
   argv?: string[];
   env?: string[];
   workdir?: string;

@@ -8,7 +8,14 @@ import { attachStream, startStream } from "../agent/streams.ts";
 import type { AttachOptions, GuestStream, StreamOptions } from "../agent/streams.ts";
 import type { StreamExit, StreamSpec } from "../agent/spec.ts";
 import type { GuestTransport, RequestOptions } from "../agent/transport.ts";
-import type { CommitReport, CommitRequest, DiffEntry, SnapshotView, SshView, VmView } from "../model/api.ts";
+import type {
+  CommitReport,
+  CommitRequest,
+  DiffEntry,
+  SnapshotView,
+  SshView,
+  VmView,
+} from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
 import { parseEnv } from "./options.ts";
@@ -238,7 +245,11 @@ export class Vm {
    */
   async ssh(authorizedKeys: readonly string[], io: StreamOptions = {}): Promise<GuestStream> {
     const { connectSsh } = await import("./ssh/connect.ts");
-    const spec = { ...this.specOf([], {}), kind: "ssh" as const, authorizedKeys: [...authorizedKeys] };
+    const spec = {
+      ...this.specOf([], {}),
+      kind: "ssh" as const,
+      authorizedKeys: [...authorizedKeys],
+    };
     return await connectSsh(async () => await this.prepareSsh(), this.transport, spec, io);
   }
 

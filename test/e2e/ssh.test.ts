@@ -87,13 +87,17 @@ async function bring(program: string): Promise<void> {
 }
 
 test("commands with their status, terminals, users, over a connection that is kept", async () => {
-  const first = await call("ssh", ["-F", place.config, place.host, "cat; exit 7"], { input: "typed" });
+  const first = await call("ssh", ["-F", place.config, place.host, "cat; exit 7"], {
+    input: "typed",
+  });
   expect(first).toEqual({ code: 7, out: "typed", err: "" });
   expect(await ssh("id -un; pwd; echo $HOME")).toBe("ubuntu\n/home/ubuntu\n/home/ubuntu\n");
   expect((await call("ssh", ["-F", place.config, "-O", "check", place.host])).code).toBe(0);
   // Without the master: it would lend this client its own terminal's modes.
   const terminal = ["-tt", "-o", "ControlPath=none"];
-  expect(await ssh("tty; stty -a | grep -o -w -- -*echo", {}, terminal)).toBe("/dev/pts/0\r\necho\r\n");
+  expect(await ssh("tty; stty -a | grep -o -w -- -*echo", {}, terminal)).toBe(
+    "/dev/pts/0\r\necho\r\n",
+  );
   expect(await ok("ssh", ["-F", place.config, `root@${place.host}`, "id -u"])).toBe("0\n");
   expect(await vmsanOk(["ssh", "root@boxed", "id", "-u"], { dir: made.dir })).toBe("0\n");
   // Something that a command leaves behind does not hold it up.
@@ -111,7 +115,8 @@ test("files: scp, sftp, rsync, git", async () => {
   expect(digest(await readFile(join(place.work, "down")))).toBe(digest(bytes));
 
   const listed = await ok("sftp", ["-q", "-F", place.config, "-b", "-", place.host], {
-    input: "mkdir sub\nrename up sub/moved\nchmod 600 sub/moved\nsymlink moved sub/link\nls -l sub\n",
+    input:
+      "mkdir sub\nrename up sub/moved\nchmod 600 sub/moved\nsymlink moved sub/link\nls -l sub\n",
   });
   expect(listed).toMatch(/-rw-------.* 25165824 .*moved/);
 
@@ -198,7 +203,10 @@ test("ports both ways, the client's agent; nothing listens for ssh", async () =>
     expect(await ok("ssh-add", ["-l"], { env: { SSH_AUTH_SOCK: lent } })).toContain("lent");
 
     const { stdout } = await box.vm.exec(["sh", "-c", "cat /proc/net/tcp /proc/net/tcp6"]);
-    const listening = stdout.toString().split("\n").filter((line) => / 0A /.test(line));
+    const listening = stdout
+      .toString()
+      .split("\n")
+      .filter((line) => / 0A /.test(line));
     expect(listening).toEqual([]);
     const ended = new Promise((resolve) => session.once("close", resolve));
     session.stdin.end();
@@ -215,7 +223,9 @@ test("a clone is known by another key; a VM that sleeps wakes", async () => {
   expect(await ssh("echo still here")).toBe("still here\n");
   const theirs = join(place.work, "twin");
   await writeFile(theirs, await vmsanOk(["ssh-config", "twin"], { dir: made.dir }));
-  expect(await ok("ssh", ["-F", theirs, "twin.vmsan", "cat /proc/sys/kernel/hostname"])).toBe("twin\n");
+  expect(await ok("ssh", ["-F", theirs, "twin.vmsan", "cat /proc/sys/kernel/hostname"])).toBe(
+    "twin\n",
+  );
   expect(await clone.sshHostKey()).not.toBe(await box.vm.sshHostKey());
   await clone.remove();
 

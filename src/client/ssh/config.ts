@@ -55,7 +55,9 @@ function loginOf(view: VmView): string | undefined {
 export function sshOptions(view: VmView, setting: SshSetting): [string, string][] {
   const { vmsan, dir, url } = setting;
   const environment =
-    url === undefined ? ["-u", "VMSAN_URL", `VMSAN_DIR=${dir}`] : [`VMSAN_DIR=${dir}`, `VMSAN_URL=${url}`];
+    url === undefined
+      ? ["-u", "VMSAN_URL", `VMSAN_DIR=${dir}`]
+      : [`VMSAN_DIR=${dir}`, `VMSAN_URL=${url}`];
   const command = ["env", ...environment, vmsan, "ssh", "--stdio", view.id].map(shellWord);
   const login = loginOf(view);
   return [

@@ -33,9 +33,13 @@ test("host keys are noted by the VM's ID; those of VMs that are gone go", async 
   const all = (): boolean => true;
   await noteHostKeys(layout, new Map([["vm-00000001", key]]), all);
   const file = await noteHostKeys(layout, new Map([["vm-00000002", other]]), all);
-  expect(await readFile(file, "utf8")).toBe(`vmsan-vm-00000001 ${key}\nvmsan-vm-00000002 ${other}\n`);
+  expect(await readFile(file, "utf8")).toBe(
+    `vmsan-vm-00000001 ${key}\nvmsan-vm-00000002 ${other}\n`,
+  );
   await noteHostKeys(layout, new Map([["vm-00000003", key]]), (id) => id !== "vm-00000001");
-  expect(await readFile(file, "utf8")).toBe(`vmsan-vm-00000002 ${other}\nvmsan-vm-00000003 ${key}\n`);
+  expect(await readFile(file, "utf8")).toBe(
+    `vmsan-vm-00000002 ${other}\nvmsan-vm-00000003 ${key}\n`,
+  );
   // OpenSSH reads it.
   const found = execFileSync("ssh-keygen", ["-F", "vmsan-vm-00000002", "-f", file]);
   expect(found.toString()).toContain(other);
