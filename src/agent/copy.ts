@@ -22,6 +22,14 @@ export interface CopyOptions extends FileOptions {
   onSkip?: (what: string, why: string) => void;
 }
 
+/** How an archive is unpacked in a guest. */
+export interface UnpackOptions extends FileOptions {
+  /** The directory is made, with those above it. */
+  parents?: boolean;
+  /** Files belong to whom the archive says, by number, and not to the user. */
+  owners?: boolean;
+}
+
 /** The home directory of a user of the guest: from its /etc/passwd, else / (/root for root). */
 export async function homeOf(
   transport: GuestTransport,
@@ -140,16 +148,21 @@ export async function upload(
  * Unpack a tar archive in a directory of the guest; nothing of it appears outside.
  * @param archive not compressed
  * @param path absolute
- * @param options `parents`: the directory is made, with those above it
  */
 export async function unpack(
   transport: GuestTransport,
   archive: AsyncIterable<Buffer>,
   path: string,
-  options: FileOptions & { parents?: boolean } = {},
+  options: UnpackOptions = {},
 ): Promise<void> {
-  const { parents = false } = options;
-  const spec: StreamSpec = { kind: "untar", stdin: true, path, ...(parents ? { parents } : {}) };
+  const { parents = false, owners = false } = options;
+  const spec: StreamSpec = {
+    kind: "untar",
+    stdin: true,
+    path,
+    ...(parents ? { parents } : {}),
+    ...(owners ? { owners } : {}),
+  };
   let said = "";
   const stream = startStream(transport, withUser(spec, options), {
     ...withSignal(options),

@@ -33,6 +33,8 @@ export interface StreamSpec {
   /** False: the command's input is /dev/null. */
   stdin?: boolean;
   detach?: boolean;
+  /** With `detach`: output waits for whoever takes it; nothing is dropped to make room. */
+  hold?: boolean;
   timeoutMs?: number;
   graceMs?: number;
   label?: string;

@@ -57,6 +57,7 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
   },
   "Gateway:": {
     ui: async () => (await import("./commands/ui.ts")).uiCommand,
+    "docker-env": async () => (await import("./commands/docker-env.ts")).dockerEnvCommand,
     serve: async () => (await import("./commands/serve.ts")).serveCommand,
     key: async () => (await import("./commands/key.ts")).keyCommand,
   },

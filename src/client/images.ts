@@ -18,6 +18,8 @@ import { parseDiskSize } from "../util/units.ts";
 import { daemonLost } from "./lost.ts";
 import { absoluteSource, registryAccess } from "./options.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
+import { withCredentials } from "./credentials.ts";
+import type { RegistryCredentials } from "./credentials.ts";
 import { textPath } from "./paths.ts";
 import { writeWhole } from "./write-whole.ts";
 
@@ -38,6 +40,8 @@ export interface LoginOptions {
 
 /** How to pull. */
 export interface PullOptions extends WorkOptions {
+  /** For this call alone, instead of those that are kept. */
+  credentials?: RegistryCredentials;
   pull?: PullPolicy;
   platform?: string;
   /** Path of certificates of authorities to trust besides the system's. */
@@ -46,6 +50,8 @@ export interface PullOptions extends WorkOptions {
 
 /** How to push. */
 export interface PushOptions extends WorkOptions {
+  /** For this call alone, instead of those that are kept. */
+  credentials?: RegistryCredentials;
   /** Where to, e.g. `ghcr.io/me/app:1`; default the image's own name. */
   destination?: string;
   /** Which of several platforms under the name; default this host's. */
@@ -84,17 +90,16 @@ export class Images {
 
   /** Make an image available: fetched if needed, every blob verified. @throws ERR_IMAGE_* */
   async pull(source: string, options: PullOptions = {}): Promise<ImageDetails> {
-    const { pull = "always", platform, caFile, ...work } = options;
-    return await this.daemon.streamed<ImageDetails>("POST", "/v1/images/pull", {
-      body: {
-        ...(await this.source(source, pull, work)),
-        registry: registryAccess(caFile),
-        ...(platform === undefined ? {} : { platform }),
-      },
-      // What had come whole is there already.
-      repeat: true,
-      ...work,
-    });
+    const { pull = "always", platform, caFile, credentials, ...work } = options;
+    const wanted = await this.source(source, pull, work);
+    return await withCredentials(source, credentials, registryAccess(caFile), async (registry) =>
+      this.daemon.streamed<ImageDetails>("POST", "/v1/images/pull", {
+        body: { ...wanted, registry, ...(platform === undefined ? {} : { platform }) },
+        // What had come whole is there already.
+        repeat: true,
+        ...work,
+      }),
+    );
   }
 
   /**
@@ -142,18 +147,21 @@ export class Images {
    * @throws ERR_IMAGE_NOT_FOUND, ERR_IMAGE_UNAUTHORIZED, ERR_IMAGE_DENIED, ERR_IMAGE_NETWORK …
    */
   async push(name: string, options: PushOptions = {}): Promise<PushReport> {
-    const { destination, platform, caFile, ...work } = options;
-    return await this.daemon.streamed<PushReport>("POST", "/v1/images/push", {
-      body: {
-        name,
-        registry: registryAccess(caFile),
-        ...(destination === undefined ? {} : { destination }),
-        ...(platform === undefined ? {} : { platform }),
-      },
-      // What has been sent whole is there already.
-      repeat: true,
-      ...work,
-    });
+    const { destination, platform, caFile, credentials, ...work } = options;
+    const place = destination ?? name;
+    return await withCredentials(place, credentials, registryAccess(caFile), async (registry) =>
+      this.daemon.streamed<PushReport>("POST", "/v1/images/push", {
+        body: {
+          name,
+          registry,
+          ...(destination === undefined ? {} : { destination }),
+          ...(platform === undefined ? {} : { platform }),
+        },
+        // What has been sent whole is there already.
+        repeat: true,
+        ...work,
+      }),
+    );
   }
 
   /** Give an image one more name. */

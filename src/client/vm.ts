@@ -1,7 +1,7 @@
 /** One VM, as SDK users hold it. */
 import { Readable } from "node:stream";
 import type { Duplex } from "node:stream";
-import type { CopyOptions } from "../agent/copy.ts";
+import type { CopyOptions, UnpackOptions } from "../agent/copy.ts";
 import type { FileOptions, WriteOptions } from "../agent/file-stream.ts";
 import type { Endpoint } from "../agent/ports.ts";
 import { attachStream, startStream } from "../agent/streams.ts";
@@ -38,6 +38,10 @@ export interface ExecOptions {
   stdin?: boolean;
   /** Goes on without a client; its output is kept in a ring. */
   detach?: boolean;
+  /** With `detach`: what nobody takes holds the command up, once the ring is full, and is never lost. */
+  hold?: boolean;
+  /** Bytes of output kept in the guest; default 4 MiB, 1 MiB with `detach`. */
+  ringBytes?: number;
   /** Milliseconds: then TERM to all it started, and KILL after a grace time. */
   timeoutMs?: number;
   graceMs?: number;
@@ -165,6 +169,8 @@ export class Vm {
         : { tty: { rows: tty.rows, cols: tty.cols, term: tty.term ?? "xterm-256color" } }),
       stdin: options.stdin ?? true,
       detach: options.detach ?? false,
+      ...(options.hold === true ? { hold: true } : {}),
+      ...(options.ringBytes === undefined ? {} : { ringBytes: options.ringBytes }),
       ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
       ...(options.graceMs === undefined ? {} : { graceMs: options.graceMs }),
       ...(options.label === undefined ? {} : { label: options.label }),
@@ -377,12 +383,11 @@ export class Vm {
    * Unpack a tar archive in a directory of the guest.
    * @param archive not compressed
    * @param path absolute
-   * @param options `parents`: the directory is made, with those above it
    */
   async unpack(
     archive: AsyncIterable<Buffer>,
     path: string,
-    options: FileOptions & { parents?: boolean } = {},
+    options: UnpackOptions = {},
   ): Promise<void> {
     const { unpack } = await import("../agent/copy.ts");
     await unpack(this.transport, archive, path, this.asUser(options));

@@ -27,11 +27,28 @@ import { E2bStore } from "./e2b/control/store.ts";
 import { Uploads } from "./e2b/control/uploads.ts";
 import { e2bFace } from "./e2b/face.ts";
 import { sandboxPorts } from "./e2b/ports.ts";
+import { DockerServer } from "./docker/serve.ts";
 import { RequestTotals, metricsFace } from "./metrics/face.ts";
 import { nativeFace } from "./native/face.ts";
 import { portsFace } from "./ports/face.ts";
 import { forgetServing, noteServing } from "./serving.ts";
 import { uiFace } from "./ui/face.ts";
+
+/** Where Docker's Engine API is spoken. */
+export interface DockerOptions {
+  /** `unix:///PATH`, `tcp://ADDRESS:PORT`; default a socket in VMSAN_DIR. */
+  listen?: string;
+  /** File of certificates of the authorities that have signed the clients' own, PEM: for TCP with TLS. */
+  clientCa?: string;
+}
+
+/** A gateway that serves. */
+export interface Gateway extends ListeningGateway {
+  /** Where /metrics is served without a key, if anywhere. */
+  readonly metricsUrl?: string;
+  /** Value of DOCKER_HOST, where that is spoken. */
+  readonly docker?: string;
+}
 
 /** How a gateway serves. */
 export interface GatewayOptions {
@@ -49,6 +66,8 @@ export interface GatewayOptions {
   domains?: readonly string[];
   /** Another address, of this machine alone, that serves /metrics without a key: `PORT`, `ADDRESS:PORT`. */
   metricsListen?: string;
+  /** Speak Docker's Engine API too. */
+  docker?: DockerOptions;
   /** Driver of VMs whose maker names none; default `auto`. `fake` runs commands on the host: for tests. */
   driver?: GatewayDriver;
 }
@@ -60,9 +79,7 @@ export const DEFAULT_LISTEN = "127.0.0.1:7300";
  * Serve until closed.
  * @throws ERR_VALIDATION_FLAGS for an unsafe address, ERR_GATEWAY_LISTEN, ERR_GATEWAY_TLS
  */
-export async function startGateway(
-  options: GatewayOptions = {},
-): Promise<ListeningGateway & { metricsUrl?: string }> {
+export async function startGateway(options: GatewayOptions = {}): Promise<Gateway> {
   const address = parseListen(options.listen ?? DEFAULT_LISTEN);
   const { tls } = options;
   checkExposure(address, options);
@@ -105,14 +122,31 @@ export async function startGateway(
     ],
     log,
   });
+  let docker: DockerServer | undefined;
+  try {
+    if (options.docker !== undefined) {
+      docker = await DockerServer.start({
+        vmsan,
+        driver,
+        log,
+        ...options.docker,
+        ...(tls === undefined ? {} : { tls }),
+      });
+    }
+  } catch (error) {
+    sweeper.close();
+    await Promise.all([gateway.close(), metrics?.close()]);
+    throw error;
+  }
   await noteServing(directory, gateway.url);
   return {
     ...gateway,
     ...(metrics === undefined ? {} : { metricsUrl: `${metrics.url}/metrics` }),
+    ...(docker === undefined ? {} : { docker: docker.host }),
     close: async () => {
       await forgetServing(directory);
       sweeper.close();
-      await Promise.all([gateway.close(), metrics?.close()]);
+      await Promise.all([gateway.close(), metrics?.close(), docker?.close()]);
     },
   };
 }

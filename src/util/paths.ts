@@ -85,3 +85,8 @@ export function layoutOf(root: string): Layout {
     ssh: join(root, "ssh"),
   };
 }
+
+/** Where Docker's clients find the engine of a VMSAN_DIR, unless it is told otherwise. */
+export function dockerSocket(root: string): string {
+  return join(root, "docker.sock");
+}

@@ -125,7 +125,7 @@ func (s *Stream) part(onPurpose bool) {
 
 // loosen: nobody is expected back; the lock is held.
 func (s *Stream) loosen() {
-	s.loose = true
+	s.loose = !s.Spec.Hold
 	if j, ok := s.job.(Deserted); ok && s.exit == nil {
 		go j.Abandoned()
 	}

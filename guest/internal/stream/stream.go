@@ -117,7 +117,7 @@ func newStream(reg *Registry, spec *wire.Spec) *Stream {
 		Spec: spec, reg: reg, started: time.Now(),
 		ready: make(chan struct{}), done: make(chan struct{}),
 		in: ring.New(inputRing), clients: map[*Client]struct{}{}, user: string(spec.User),
-		detached: spec.Detach, loose: spec.Detach,
+		detached: spec.Detach, loose: spec.Detach && !spec.Hold,
 	}
 	s.out[0].ring, s.out[1].ring = ring.New(limit), ring.New(limit)
 	switch {

@@ -66,6 +66,8 @@ type Spec struct {
 	TTY       *TTY   `json:"tty"`
 	Stdin     bool   `json:"stdin"`
 	Detach    bool   `json:"detach"`
+	// Hold: a detached stream's output waits for whoever takes it; nothing is dropped.
+	Hold      bool   `json:"hold"`
 	TimeoutMs int64  `json:"timeoutMs"`
 	// GraceMs is a pointer since 0 (KILL at once) and absent (5000) differ.
 	GraceMs   *int64 `json:"graceMs"`

@@ -11,6 +11,8 @@ interface ServeFlags {
   behindProxy?: boolean;
   domain?: string[];
   metricsListen?: string;
+  docker?: string | boolean;
+  dockerCa?: string;
   driver?: "auto" | "firecracker" | "qemu" | "fake";
 }
 
@@ -35,6 +37,11 @@ export function serveCommand(): Command {
       "names it answers for, with the :PORT clients use; PORT-VM.NAME is a guest's port",
       collectList,
     )
+    .option(
+      "--docker [address]",
+      "speak Docker's Engine API too: unix:///PATH or tcp://ADDRESS:PORT (a socket in VMSAN_DIR)",
+    )
+    .option("--docker-ca <file>", "with TLS: who has signed the clients' certificates, PEM")
     .addHelpText("after", AFTER);
   return runs<ServeFlags>(target, async ({ flags, output }) => {
     const { tlsCert, tlsKey } = flags;
@@ -59,11 +66,25 @@ export function serveCommand(): Command {
       domains: flags.domain ?? [],
       ...(flags.metricsListen === undefined ? {} : { metricsListen: flags.metricsListen }),
       driver: flags.driver ?? "auto",
+      ...(flags.docker === undefined && flags.dockerCa === undefined
+        ? {}
+        : {
+            docker: {
+              ...(typeof flags.docker === "string" ? { listen: flags.docker } : {}),
+              ...(flags.dockerCa === undefined ? {} : { clientCa: resolve(flags.dockerCa) }),
+            },
+          }),
     });
-    const { url, metricsUrl } = gateway;
-    const also = metricsUrl === undefined ? "" : `\nmetrics at ${metricsUrl}`;
+    const { url, metricsUrl, docker } = gateway;
+    const also =
+      (metricsUrl === undefined ? "" : `\nmetrics at ${metricsUrl}`) +
+      (docker === undefined ? "" : `\nDocker's API on ${docker} (vmsan docker-env)`);
     output.result(
-      { url, ...(metricsUrl === undefined ? {} : { metricsUrl }) },
+      {
+        url,
+        ...(metricsUrl === undefined ? {} : { metricsUrl }),
+        ...(docker === undefined ? {} : { docker }),
+      },
       `serving on ${url}${also}`,
     );
     await new Promise<void>((end) => {

@@ -25,8 +25,11 @@ export interface Face {
 
 /** What a server is made of. */
 export interface ServerParts {
-  address: ListenAddress;
+  /** With a path: a unix socket, which its owner alone can reach and where no host is checked. */
+  address: ListenAddress | { path: string };
   tls?: TlsFiles;
+  /** Certificates of the authorities, PEM, one of which has signed each client's own. */
+  clientCa?: Buffer;
   hosts: Hosts;
   faces: readonly Face[];
   log: Log;
@@ -38,8 +41,9 @@ export interface ServerParts {
 
 /** A listening gateway. */
 export interface ListeningGateway {
-  /** `http` or `https`, address and the real port. */
+  /** `http` or `https`, address and the real port; or `unix://` and the path. */
   readonly url: string;
+  /** 0 for a unix socket. */
   readonly port: number;
   /** Stop accepting and end what is open. */
   close(): Promise<void>;
@@ -109,7 +113,7 @@ export async function listen(parts: ServerParts): Promise<ListeningGateway> {
   const { address, hosts, faces, log } = parts;
   const open = new Set<Duplex>();
   const faceOf = (request: IncomingMessage): Face => {
-    hosts.check(request);
+    if (!("path" in address)) hosts.check(request);
     const face = faces.find((candidate) => candidate.claims(request));
     if (face === undefined) throw noRoute(request);
     return face;
@@ -158,34 +162,45 @@ export async function listen(parts: ServerParts): Promise<ListeningGateway> {
   try {
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
-      server.listen(address.port, address.host, () => {
+      const listening = (): void => {
         server.off("error", reject);
         resolve();
-      });
+      };
+      if (!("path" in address)) {
+        server.listen(address.port, address.host, listening);
+        return;
+      }
+      // Made in this very call, for nobody else from its first moment on.
+      const before = process.umask(0o177);
+      server.listen(address.path, listening);
+      process.umask(before);
     });
   } catch (error) {
+    const where = "path" in address ? address.path : `${address.host} port ${address.port}`;
     throw new VmsanError(
       {
         code: "ERR_GATEWAY_LISTEN",
-        message: `Cannot listen on ${address.host} port ${address.port}`,
+        message: `Cannot listen on ${where}`,
         why:
           errnoOf(error) === "EADDRINUSE" ? "Something listens there already." : messageOf(error),
-        fix: "Choose another one with --listen ADDRESS:PORT.",
+        fix: "Choose another address.",
       },
       error,
     );
   }
+  const close = async (): Promise<void> => {
+    const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+    for (const socket of open) socket.destroy();
+    server.closeAllConnections();
+    await closed;
+  };
+  if ("path" in address) return { url: `unix://${address.path}`, port: 0, close };
   const { port } = server.address() as AddressInfo;
   const host = address.host.includes(":") ? `[${address.host}]` : address.host;
   return {
     url: `${parts.tls === undefined ? "http" : "https"}://${host}:${port}`,
     port,
-    close: async () => {
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      for (const socket of open) socket.destroy();
-      server.closeAllConnections();
-      await closed;
-    },
+    close,
   };
 }
 
@@ -198,13 +213,15 @@ async function makeServer(parts: ServerParts): Promise<Server | TlsServer> {
   if (tls === undefined) return createServer(options);
   const files = new CertificateFiles(tls);
   const first = await files.changed();
-  const server = createTlsServer({ ...options, ...first, minVersion: "TLSv1.2" });
+  const { clientCa } = parts;
+  const clients = clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true };
+  const server = createTlsServer({ ...options, ...first, ...clients, minVersion: "TLSv1.2" });
   const poll = setInterval(() => {
     files
       .changed()
       .then((certificate) => {
         if (certificate === undefined) return;
-        server.setSecureContext({ ...certificate, minVersion: "TLSv1.2" });
+        server.setSecureContext({ ...certificate, ...clients, minVersion: "TLSv1.2" });
         log.info("took up a new certificate");
       })
       .catch((error: unknown) => log.error("kept the old certificate", error));

@@ -1,0 +1,62 @@
+/** Clients that are attached to a container's main process. */
+import type { Call } from "../http/route.ts";
+import { pushFrame } from "../http/frames.ts";
+import { readPieces } from "../logs/reader.ts";
+import type { Container } from "./container.ts";
+import { parseDetachKeys, pumpInput } from "./input.ts";
+import type { Sink } from "./run.ts";
+
+/** Attach a client, also to a container that is yet to be started. */
+export async function attach(call: Call, container: Container): Promise<void> {
+  const { query } = call;
+  const { Tty: tty, OpenStdin: open, StdinOnce: once } = container.record.config;
+  const wanted = { 1: query.flag("stdout"), 2: query.flag("stderr") };
+  const hijack = await call.hijack();
+  const duplex = hijack.accept(tty);
+  duplex.on("error", () => duplex.destroy());
+  if (query.flag("logs") && container.log !== undefined) {
+    for await (const { stream, bytes } of readPieces(container.log.dir)) {
+      if (wanted[stream]) await pushFrame(duplex, stream, Buffer.from(bytes), tty);
+    }
+  }
+  if (!query.flag("stream")) {
+    duplex.end();
+    return;
+  }
+  container.tell("attach");
+  const sink: Sink = {
+    output: async (stream, bytes) => {
+      if (wanted[stream]) await pushFrame(duplex, stream, bytes, tty);
+    },
+    end: () => {
+      container.sinks.delete(sink);
+      duplex.end();
+      // Its half is over with the container; a client that goes on sending talks to nobody.
+      duplex.resume();
+    },
+  };
+  container.sinks.add(sink);
+  const stdin = query.flag("stdin") && open;
+  duplex.once("close", () => {
+    container.sinks.delete(sink);
+    container.tell("detach");
+  });
+  if (!stdin) {
+    duplex.resume();
+    return;
+  }
+  const input = await container.input();
+  if (input === undefined) return;
+  pumpInput(duplex, input, {
+    once: once && !tty,
+    ...(tty ? { keys: parseDetachKeys(query.text("detachKeys")) } : {}),
+    onLeave: () => {
+      container.sinks.delete(sink);
+      duplex.end();
+    },
+  });
+  // A client that is cut off will send no end.
+  duplex.once("close", () => {
+    if (once && !tty && input.writable) input.end();
+  });
+}

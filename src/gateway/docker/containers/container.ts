@@ -1,0 +1,601 @@
+/** One container while the gateway runs: its record, its main process, who waits for it. */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Writable } from "node:stream";
+import { listStreams, signalStream } from "../../../agent/commands.ts";
+import type { Vm } from "../../../client/vm.ts";
+import type { Vmsan } from "../../../client/vmsan.ts";
+import type { VmView } from "../../../model/api.ts";
+import { VmsanError } from "../../../model/errors.ts";
+import type { ContainerRecord, HostConfig } from "../../../schema/docker.ts";
+import type { Log } from "../../../util/log.ts";
+import type { GatewayDriver } from "../../native/bodies.ts";
+import { DockerError, asDockerError, startFailure } from "../errors.ts";
+import type { Events } from "../events.ts";
+import { ContainerLog } from "../logs/container-log.ts";
+import { logLimitsOf } from "../logs/limits.ts";
+import { argvOf } from "./config.ts";
+import { haltVm, runningVm } from "./guest.ts";
+import { Health } from "./health.ts";
+import { restartDelay } from "./restart.ts";
+import { Run } from "./run.ts";
+import type { RunEnd, Sink } from "./run.ts";
+import type { ContainerStore } from "./store.ts";
+
+/** A date that has not come. */
+export const NEVER = "0001-01-01T00:00:00Z";
+
+/** Label of the main process's stream in the guest. */
+export const MAIN_LABEL = "vmsan.docker.main";
+
+/** Bytes of output that wait in the guest for a gateway that is away. */
+const RING_BYTES = 8 << 20;
+
+/** How long what was killed may take to end, in milliseconds, before its VM is. */
+const KILL_MS = 10_000;
+
+/** How long a VM goes on that was started for its files alone, in milliseconds. */
+const LINGER_MS = 10_000;
+
+/** What containers share. */
+export interface ContainerContext {
+  vmsan: Vmsan;
+  store: ContainerStore;
+  events: Events;
+  log: Log;
+  driver: GatewayDriver;
+  /** It has been removed. */
+  forget(container: Container): void;
+}
+
+/** How a container's run ended, for whoever waits. */
+export interface ExitNotice {
+  exitCode: number;
+  error: string;
+}
+
+/** A container. */
+export class Container {
+  readonly record: ContainerRecord;
+  /** Whoever is attached, also before it is started. */
+  readonly sinks = new Set<Sink>();
+  readonly log: ContainerLog | undefined;
+  readonly health: Health;
+  ttySize = { rows: 24, cols: 80 };
+  private readonly context: ContainerContext;
+  private run: Run | undefined;
+  private vm: Vm | undefined;
+  private chain: Promise<unknown> = Promise.resolve();
+  private exitWaiters: ((notice: ExitNotice) => void)[] = [];
+  private removalWaiters: (() => void)[] = [];
+  private inputWaiters: ((stdin: Writable | undefined) => void)[] = [];
+  private restartTimer: NodeJS.Timeout | undefined;
+  private lingerTimer: NodeJS.Timeout | undefined;
+  private failures = 0;
+  private gone = false;
+
+  constructor(record: ContainerRecord, context: ContainerContext) {
+    this.record = record;
+    this.context = context;
+    const limits = logLimitsOf(record.hostConfig as HostConfig);
+    const dir = context.store.logDir(record.id);
+    this.log = limits === undefined ? undefined : new ContainerLog(dir, limits);
+    this.health = new Health(this, context);
+    const size = (record.hostConfig as HostConfig).ConsoleSize;
+    if (size?.[0] && size[1]) this.ttySize = { rows: size[0], cols: size[1] };
+  }
+
+  get id(): string {
+    return this.record.id;
+  }
+
+  /** Whether its main process runs, or is held. */
+  get active(): boolean {
+    const { status } = this.record.state;
+    return status === "running" || status === "paused" || status === "restarting";
+  }
+
+  /** Whether its main process is there. */
+  get running(): boolean {
+    const { status } = this.record.state;
+    return status === "running" || status === "paused";
+  }
+
+  /** Whether it has been removed. */
+  get removed(): boolean {
+    return this.gone;
+  }
+
+  /** What is known of its VM while that runs. */
+  get vmView(): VmView | undefined {
+    return this.vm?.view;
+  }
+
+  /** Say that something has happened to it. */
+  tell(action: string, attributes: Record<string, string> = {}): void {
+    const { id, name, image, config } = this.record;
+    const all = { ...config.Labels, image: config.Image || image.name, name, ...attributes };
+    this.context.events.emit("container", action, id, all);
+  }
+
+  /** Write its record. */
+  async save(): Promise<void> {
+    if (!this.gone) await this.context.store.save(this.record);
+  }
+
+  /** One after the other. */
+  private async serial<T>(body: () => Promise<T>): Promise<T> {
+    const before = this.chain;
+    const mine = before.then(body, body);
+    this.chain = mine.catch(() => undefined);
+    return await mine;
+  }
+
+  /** @throws 404 when it has been removed meanwhile */
+  private check(): void {
+    if (this.gone) throw new DockerError(404, `No such container: ${this.id}`);
+  }
+
+  /** Its VM, for what needs a running container. @throws 409 */
+  async runningGuest(): Promise<Vm> {
+    const { status } = this.record.state;
+    if (status === "paused") {
+      throw new DockerError(409, `Container ${this.record.name} is paused, unpause the container before exec`);
+    }
+    if (status !== "running" || this.vm === undefined) {
+      throw new DockerError(409, `container ${this.id} is not running`);
+    }
+    return await Promise.resolve(this.vm);
+  }
+
+  /** Work with its files, whether it runs or not: its VM is started for that when it must be. */
+  async withFiles<T>(body: (vm: Vm) => Promise<T>): Promise<T> {
+    if (this.record.state.status === "running" && this.vm !== undefined) return await body(this.vm);
+    return await this.serial(async () => {
+      this.check();
+      const vm = await this.guest();
+      try {
+        return await body(vm);
+      } finally {
+        this.linger();
+      }
+    });
+  }
+
+  /** Its VM, running; its record says so before anything else is done. */
+  private async guest(): Promise<Vm> {
+    clearTimeout(this.lingerTimer);
+    const before = this.record.vm;
+    const { vmsan, driver } = this.context;
+    try {
+      this.vm = await runningVm(vmsan, this.record, driver);
+    } catch (error) {
+      if (this.record.state.status === "created" && isLost(error)) delete this.record.vm;
+      throw error;
+    }
+    if (before !== this.record.vm) await this.save();
+    return this.vm;
+  }
+
+  /** Stop a VM that nobody needs any more, a little later. */
+  private linger(): void {
+    clearTimeout(this.lingerTimer);
+    if (this.active) return;
+    this.lingerTimer = setTimeout(() => void this.haltIdle(), LINGER_MS);
+    this.lingerTimer.unref();
+  }
+
+  /** Stop its VM if the container does not run. */
+  private async haltIdle(): Promise<void> {
+    await this.serial(async () => {
+      if (this.active || this.gone) return;
+      await haltVm(this.context.vmsan, this.record);
+      this.vm = undefined;
+    }).catch((error: unknown) => this.context.log.error(`cannot stop ${this.record.vm}`, error));
+  }
+
+  /** Start it. @returns false when it runs already. @throws 400–500, with what clients look for */
+  async start(): Promise<boolean> {
+    return await this.serial(async () => {
+      this.check();
+      const { status } = this.record.state;
+      if (status === "paused") {
+        throw new DockerError(409, "cannot start a paused container, try unpause instead");
+      }
+      if (status === "running") return false;
+      clearTimeout(this.restartTimer);
+      this.failures = 0;
+      this.record.stoppedByHand = false;
+      try {
+        await this.startProcess(await this.guest());
+      } catch (error) {
+        await this.startFailed(error);
+        throw error;
+      }
+      return true;
+    });
+  }
+
+  /** What becomes of one that could not be started. */
+  private async startFailed(error: unknown): Promise<void> {
+    const { state, hostConfig } = this.record;
+    const { message } = asDockerError(error);
+    state.error = message;
+    state.exitCode = /no such file|not found in/.test(message) ? 127 : 128;
+    for (const sink of this.sinks) sink.end();
+    this.releaseInput(undefined);
+    this.notifyExit();
+    if ((hostConfig as HostConfig).AutoRemove === true) await this.destroy();
+    else {
+      await this.save();
+      this.linger();
+    }
+  }
+
+  /** Start its main process. @throws 400 with `executable file not found` and the like */
+  private async startProcess(vm: Vm): Promise<void> {
+    const { record } = this;
+    const argv = argvOf(record.config);
+    const { Tty: tty, OpenStdin: input } = record.config;
+    const run = new Run(
+      vm,
+      (io) =>
+        vm.spawn(
+          argv,
+          {
+            detach: true,
+            hold: true,
+            ringBytes: RING_BYTES,
+            stdin: input || tty,
+            label: MAIN_LABEL,
+            ...(tty ? { tty: { ...this.ttySize, term: "xterm" } } : {}),
+          },
+          io,
+        ),
+      this.log,
+      this.sinks,
+    );
+    try {
+      await run.stream.started;
+    } catch (error) {
+      const { message } = startFailure(error, argv[0] ?? "");
+      throw new DockerError(400, `failed to create task for container: ${message}: unknown`, error);
+    }
+    this.tookUp(run);
+    record.state = {
+      status: "running",
+      exitCode: 0,
+      error: "",
+      oomKilled: false,
+      pid: run.stream.pid ?? 1,
+      startedAt: new Date().toISOString(),
+      finishedAt: record.state.finishedAt,
+    };
+    this.tell("start");
+    await this.save();
+    this.health.begin();
+  }
+
+  /** A main process runs. */
+  private tookUp(run: Run): void {
+    this.run = run;
+    this.record.run = run.stream.id;
+    this.releaseInput(run.stream.stdin);
+    void run.ended.then((end) => this.exited(run, end));
+  }
+
+  private releaseInput(stdin: Writable | undefined): void {
+    for (const resolve of this.inputWaiters.splice(0)) resolve(stdin);
+  }
+
+  /** The main process's input, once it runs; undefined when it could not be started. */
+  async input(): Promise<Writable | undefined> {
+    if (this.run !== undefined) return this.run.stream.stdin;
+    return await new Promise((resolve) => this.inputWaiters.push(resolve));
+  }
+
+  /** The main process has ended. */
+  private exited(run: Run, end: RunEnd): void {
+    if (this.run !== run || this.gone) return;
+    this.run = undefined;
+    this.health.end();
+    const { record } = this;
+    const ranMs = Date.now() - Date.parse(record.state.startedAt);
+    record.state = {
+      ...record.state,
+      status: "exited",
+      exitCode: end.exitCode,
+      error: end.error,
+      oomKilled: end.oomKilled,
+      pid: 0,
+      finishedAt: new Date().toISOString(),
+    };
+    if (end.oomKilled) this.tell("oom");
+    this.tell("die", { exitCode: String(end.exitCode) });
+    this.failures = ranMs > 10_000 ? 0 : this.failures;
+    const delay = restartDelay(record, this.failures);
+    if (delay !== undefined) {
+      record.state.status = "restarting";
+      this.failures += 1;
+      this.restartTimer = setTimeout(() => void this.again(run), delay);
+      this.restartTimer.unref();
+    }
+    this.notifyExit();
+    this.log?.wake();
+    if (delay !== undefined) void this.saved();
+    else if ((record.hostConfig as HostConfig).AutoRemove === true) {
+      void this.serial(() => this.destroy()).catch(this.complain);
+    } else {
+      void this.saved();
+      void this.haltIdle();
+    }
+  }
+
+  private readonly complain = (error: unknown): void =>
+    this.context.log.error(`container ${this.id}`, error);
+
+  private async saved(): Promise<void> {
+    await this.save().catch(this.complain);
+  }
+
+  private notifyExit(): void {
+    const { exitCode, error } = this.record.state;
+    for (const resolve of this.exitWaiters.splice(0)) resolve({ exitCode, error });
+  }
+
+  /** The restart policy starts it again, in the VM that is there. */
+  private async again(before: Run): Promise<void> {
+    await this.serial(async () => {
+      if (this.record.state.status !== "restarting" || this.gone) return;
+      this.record.restartCount += 1;
+      try {
+        const vm = await this.guest();
+        await before.forget();
+        await endOthers(vm);
+        await this.startProcess(vm);
+      } catch (error) {
+        this.record.state.status = "exited";
+        await this.startFailed(error);
+      }
+    }).catch(this.complain);
+  }
+
+  /** Wait for its next exit. */
+  async nextExit(): Promise<ExitNotice> {
+    return await new Promise((resolve) => this.exitWaiters.push(resolve));
+  }
+
+  /** Wait until it is removed. */
+  async removal(): Promise<void> {
+    if (this.gone) return;
+    await new Promise<void>((resolve) => this.removalWaiters.push(resolve));
+  }
+
+  /** Send its main process a signal. @throws 409 when it does not run, 400 for a signal that is none */
+  async kill(signal: string): Promise<void> {
+    const { run } = this;
+    if (this.record.state.status === "restarting") {
+      this.record.stoppedByHand = true;
+      return await this.cancelRestart();
+    }
+    if (run === undefined) {
+      throw new DockerError(409, `Cannot kill container: ${this.id}: container ${this.id} is not running`);
+    }
+    const name = signal.replace(/^SIG/i, "").toUpperCase();
+    const killing = name === "KILL" || name === "9";
+    try {
+      run.stream.signal(name, killing);
+    } catch (error) {
+      throw new DockerError(400, `invalid signal: ${signal.slice(0, 60)}`, error);
+    }
+    if (killing || name === "TERM" || name === "INT" || name === "15") this.record.stoppedByHand = true;
+    this.tell("kill", { signal: name });
+    if (!killing) return;
+    if (this.record.state.status === "paused") await this.vm?.resume();
+    void this.makeSure(run);
+  }
+
+  /** End a VM whose main process does not end although it was killed. */
+  private async makeSure(run: Run): Promise<void> {
+    const late = sleep(KILL_MS, true, { ref: false });
+    if ((await Promise.race([run.ended.then(() => false), late])) !== true) return;
+    await haltVm(this.context.vmsan, this.record, 0).catch(this.complain);
+    await run.watch();
+  }
+
+  private async cancelRestart(): Promise<void> {
+    clearTimeout(this.restartTimer);
+    this.record.state.status = "exited";
+    this.notifyExit();
+    await this.save();
+    void this.haltIdle();
+  }
+
+  /** Stop it. @param seconds until it is killed. @returns false when it does not run */
+  async stop(seconds?: number, signal?: string): Promise<boolean> {
+    return await this.serial(async () => {
+      this.check();
+      if (this.record.state.status === "restarting") {
+        this.record.stoppedByHand = true;
+        await this.cancelRestart();
+        return true;
+      }
+      const { run, record } = this;
+      if (run === undefined) return false;
+      record.stoppedByHand = true;
+      if (record.state.status === "paused") await this.unpauseNow();
+      const wait = seconds ?? record.config.StopTimeout ?? 10;
+      const name = signal ?? record.config.StopSignal ?? "TERM";
+      await this.kill(wait === 0 ? "KILL" : name);
+      if (wait !== 0) {
+        const late = wait < 0 ? new Promise<boolean>(() => undefined) : sleep(wait * 1000, true);
+        if (await Promise.race([run.ended.then(() => false), late])) await this.kill("KILL");
+      }
+      await run.ended;
+      this.tell("stop");
+      if (!this.removesItself) {
+        await haltVm(this.context.vmsan, record);
+        this.vm = undefined;
+      }
+      return true;
+    });
+  }
+
+  private get removesItself(): boolean {
+    return (this.record.hostConfig as HostConfig).AutoRemove === true;
+  }
+
+  /** Halt its processors. @throws 409 */
+  async pause(): Promise<void> {
+    await this.serial(async () => {
+      if (this.record.state.status === "paused") {
+        throw new DockerError(409, `Container ${this.id} is already paused`);
+      }
+      const vm = await this.runningGuest();
+      await vm.pause();
+      this.record.state.status = "paused";
+      this.tell("pause");
+      await this.save();
+    });
+  }
+
+  /** Let it go on. @throws 409 */
+  async unpause(): Promise<void> {
+    await this.serial(async () => {
+      if (this.record.state.status !== "paused") {
+        throw new DockerError(409, `Container ${this.id} is not paused`);
+      }
+      await this.unpauseNow();
+    });
+  }
+
+  private async unpauseNow(): Promise<void> {
+    await this.vm?.resume();
+    this.record.state.status = "running";
+    this.tell("unpause");
+    await this.save();
+  }
+
+  /** Another size for its VM, which is stopped for that. */
+  async resizeVm(memMib: number, vcpus: number): Promise<void> {
+    await this.serial(async () => {
+      this.check();
+      const { record } = this;
+      if (record.vm !== undefined) {
+        await haltVm(this.context.vmsan, record);
+        this.vm = undefined;
+        await this.context.vmsan.update(record.vm, { memory: memMib, vcpus });
+      }
+      record.memMib = memMib;
+      record.vcpus = vcpus;
+    });
+  }
+
+  /** Give its terminal a size, now or when it is started. */
+  resize(rows: number, cols: number): void {
+    if (rows < 1 || cols < 1) return;
+    this.ttySize = { rows, cols };
+    this.run?.stream.resize(rows, cols);
+    this.tell("resize", { height: String(rows), width: String(cols) });
+  }
+
+  /** Remove it with its disk. @throws 409 while it runs, without `force` */
+  async remove(force: boolean): Promise<void> {
+    await this.serial(async () => {
+      this.check();
+      if (this.active && !force) {
+        const what = this.record.state.status;
+        throw new DockerError(
+          409,
+          `cannot remove container "/${this.record.name}": container is ${what}: stop the container before removing or force remove`,
+        );
+      }
+      clearTimeout(this.restartTimer);
+      const { run } = this;
+      this.record.stoppedByHand = true;
+      if (run !== undefined && this.record.state.status === "running") {
+        run.stream.signal("KILL", true);
+        await Promise.race([run.ended, sleep(2_000, undefined, { ref: false })]);
+      }
+      await this.destroy();
+    });
+  }
+
+  /** Take all of it away. */
+  private async destroy(): Promise<void> {
+    if (this.gone) return;
+    clearTimeout(this.lingerTimer);
+    const { vmsan, store } = this.context;
+    const { vm, id } = this.record;
+    if (vm !== undefined) await vmsan.remove(vm, { force: true });
+    this.gone = true;
+    await store.remove(id);
+    this.health.end();
+    this.context.forget(this);
+    this.tell("destroy");
+    this.notifyExit();
+    for (const resolve of this.removalWaiters.splice(0)) resolve();
+    for (const sink of this.sinks) sink.end();
+    this.log?.wake();
+  }
+
+  /** Find out what is true of it, when the gateway starts: its VM and the process are what counts. */
+  async reconcile(): Promise<void> {
+    await this.serial(async () => {
+      if (!this.active) {
+        if (this.removesItself && this.record.state.status === "exited") await this.destroy();
+        return;
+      }
+      const found = await this.findProcess();
+      if (found === undefined) return await this.lost();
+      const { vm, stream } = found;
+      this.vm = vm;
+      const from = (await this.log?.begin(stream)) ?? { stdout: 0, stderr: 0 };
+      const run = new Run(vm, (io) => vm.attach(stream, { ...io, from }), this.log, this.sinks, true);
+      this.tookUp(run);
+      if (this.record.state.status === "restarting") this.record.state.status = "running";
+      this.health.begin();
+    });
+  }
+
+  private async findProcess(): Promise<{ vm: Vm; stream: string } | undefined> {
+    const { vm: id, run } = this.record;
+    if (id === undefined) return undefined;
+    try {
+      const vm = await this.context.vmsan.get(id);
+      if (vm.view.status !== "running" && vm.view.status !== "paused") return undefined;
+      this.record.state.status = vm.view.status;
+      if (vm.view.status === "paused") return run === undefined ? undefined : { vm, stream: run };
+      const streams = await listStreams(vm.transport);
+      const mine = streams.filter(({ label }) => label === MAIN_LABEL);
+      const last = mine.toSorted((a, b) => (a.startedAt < b.startedAt ? -1 : 1)).at(-1);
+      return last === undefined ? undefined : { vm, stream: last.id };
+    } catch (error) {
+      if (isLost(error)) return undefined;
+      throw error;
+    }
+  }
+
+  /** It ran, and its VM does no more: as after a power cut. */
+  private async lost(): Promise<void> {
+    const { state } = this.record;
+    state.status = "exited";
+    state.exitCode = 137;
+    state.error = "the microVM has ended";
+    state.finishedAt = new Date().toISOString();
+    state.pid = 0;
+    if (this.removesItself) await this.destroy();
+    else await this.save();
+  }
+}
+
+/** Whether there is no such VM. */
+function isLost(error: unknown): boolean {
+  return error instanceof VmsanError && error.code === "ERR_VM_NOT_FOUND";
+}
+
+/** End whatever runs in a guest besides its agent. */
+async function endOthers(vm: Vm): Promise<void> {
+  for (const { id, running } of await listStreams(vm.transport)) {
+    if (running) await signalStream(vm.transport, id, "KILL", true).catch(() => undefined);
+  }
+}

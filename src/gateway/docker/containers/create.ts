@@ -1,0 +1,134 @@
+/** Making a container: a document, and no VM yet. */
+import { randomBytes, randomInt } from "node:crypto";
+import { VmsanError } from "../../../model/errors.ts";
+import { validate } from "../../../schema/api.ts";
+import { containerSchema } from "../../../schema/docker.ts";
+import type { ContainerBody, ContainerRecord } from "../../../schema/docker.ts";
+import type { Engine } from "../engine.ts";
+import { DockerError } from "../errors.ts";
+import { logLimitsOf } from "../logs/limits.ts";
+import { configOf } from "./config.ts";
+import { NEVER } from "./container.ts";
+import type { Container } from "./container.ts";
+import { checkRestartPolicy, machineOf, networkModeOf, recordedHost } from "./host-config.ts";
+import { makeDirectories, plannedMounts } from "./mounts.ts";
+import type { PlannedMount } from "./mounts.ts";
+import { portWishes } from "./ports.ts";
+
+const NAME = /^\/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
+
+const FIRST = "amber brisk calm dapper eager fuzzy gentle humble ivory jolly keen lively mellow nimble quiet rapid sunny tidy vivid witty".split(" ");
+const SECOND = "badger crane dingo egret ferret gecko heron ibis jackal koala lemur marten newt otter puffin quail raven stoat tapir wombat".split(" ");
+
+/** A name that nobody has. */
+function inventName(engine: Engine): string {
+  const pick = (words: readonly string[]): string => words[randomInt(words.length)] ?? "";
+  for (let attempt = 0; attempt < 20; attempt += 1) {
+    const name = `${pick(FIRST)}_${pick(SECOND)}${attempt > 5 ? randomInt(10_000) : ""}`;
+    if (engine.named(name) === undefined) return name;
+  }
+  return `container_${randomBytes(6).toString("hex")}`;
+}
+
+/** A name that may be given. @throws 400, 409 */
+export function checkName(engine: Engine, text: string): string {
+  if (!NAME.test(text) || text.length > 200) {
+    throw new DockerError(400, `Invalid container name (${text.slice(0, 100)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`);
+  }
+  const name = text.replace(/^\//, "");
+  const holder = engine.named(name);
+  if (holder === undefined) return name;
+  throw new DockerError(
+    409,
+    `Conflict. The container name "/${name}" is already in use by container "${holder.id}". You have to remove (or rename) that container to be able to reuse that name.`,
+  );
+}
+
+/** The networks that a container is to be on. @throws 404 */
+async function networksOf(engine: Engine, body: ContainerBody, id: string): Promise<ContainerRecord["networks"]> {
+  const mode = networkModeOf(body.HostConfig?.NetworkMode);
+  const wishes = Object.entries(body.NetworkingConfig?.EndpointsConfig ?? {});
+  const aliasesOf = (name: string): string[] =>
+    wishes.find(([key]) => networkModeOf(key) === name)?.[1]?.Aliases ?? [];
+  const names = new Set([mode, ...wishes.map(([name]) => networkModeOf(name))]);
+  if (mode === "none") names.clear();
+  names.delete("none");
+  const networks: ContainerRecord["networks"] = {};
+  for (const name of names) {
+    const network = await engine.networks.find(name);
+    const own = network.builtIn ? [] : [...aliasesOf(name), id.slice(0, 12)];
+    networks[network.Name] = { aliases: [...new Set(own)], id: network.Id };
+  }
+  if (mode === "none") networks["none"] = { aliases: [], id: (await engine.networks.find("none")).Id };
+  return networks;
+}
+
+/** Have the volumes that a container names. */
+async function makeVolumes(engine: Engine, planned: readonly PlannedMount[]): Promise<void> {
+  for (const { point, labels } of planned) {
+    if (point.Type !== "volume" || point.Name === undefined) continue;
+    try {
+      await engine.vmsan.volumes.create(point.Name, labels === undefined ? {} : { labels });
+      engine.events.emit("volume", "create", point.Name, { driver: "local" });
+    } catch (error) {
+      if (!(error instanceof VmsanError) || error.code !== "ERR_VOLUME_NAME_TAKEN") throw error;
+    }
+  }
+}
+
+/** Make a container. @throws 400, 404, 409 */
+export async function createContainer(
+  engine: Engine,
+  given: unknown,
+  wishedName: string,
+): Promise<{ container: Container; warnings: string[] }> {
+  const body = validate(containerSchema, given, "request to create a container");
+  const host = body.HostConfig ?? {};
+  if (wishedName !== "") checkName(engine, wishedName);
+  const image = await engine.catalogue.find(body.Image);
+  const config = configOf(body, image.details.config);
+  const machine = machineOf(body);
+  checkRestartPolicy(host);
+  logLimitsOf(host);
+  portWishes(host, config);
+  const planned = plannedMounts(body);
+  const id = randomBytes(32).toString("hex");
+  const networks = await networksOf(engine, body, id);
+  await makeDirectories(planned);
+  await makeVolumes(engine, planned);
+  // Asked again: others may have come meanwhile, and nothing is awaited from here on.
+  const name = wishedName === "" ? inventName(engine) : checkName(engine, wishedName);
+  const container = engine.add({
+    schema: 1,
+    id,
+    name,
+    createdAt: new Date().toISOString(),
+    image: {
+      name: image.view.names[0] ?? "localhost/unnamed",
+      digest: image.digest,
+      id: image.id,
+    },
+    config,
+    hostConfig: recordedHost(host),
+    env: body.Env ?? [],
+    mounts: planned.map(({ point }) => point),
+    ports: [],
+    networks,
+    vcpus: machine.vcpus,
+    memMib: machine.memMib,
+    state: {
+      status: "created",
+      exitCode: 0,
+      error: "",
+      oomKilled: false,
+      pid: 0,
+      startedAt: NEVER,
+      finishedAt: NEVER,
+    },
+    restartCount: 0,
+    stoppedByHand: false,
+  });
+  await container.save();
+  container.tell("create");
+  return { container, warnings: machine.warnings };
+}

@@ -1,0 +1,135 @@
+/** A container's VM: made with the first use, started again, stopped with its disk kept. */
+import type { CreateOptions } from "../../../client/options.ts";
+import type { Vm } from "../../../client/vm.ts";
+import type { Vmsan } from "../../../client/vmsan.ts";
+import { VmsanError } from "../../../model/errors.ts";
+import type { ContainerRecord, HostConfig } from "../../../schema/docker.ts";
+import type { GatewayDriver } from "../../native/bodies.ts";
+import { DockerError } from "../errors.ts";
+import { vmMounts } from "./mounts.ts";
+import { choosePorts, portWishes, portWord } from "./ports.ts";
+
+/** Label of a VM with the ID of its container. */
+export const CONTAINER_LABEL = "vmsan.docker.container";
+
+/** How long a guest has to shut down, in milliseconds. */
+const HALT_MS = 5_000;
+
+/** How often a start is tried again with other ports. */
+const PORT_ATTEMPTS = 3;
+
+/** Options of the VM of a container. */
+function vmOptions(record: ContainerRecord, driver: GatewayDriver): CreateOptions {
+  const { config, image, id } = record;
+  const host = record.hostConfig as HostConfig;
+  const sysctls = Object.entries(host.Sysctls ?? {}).map(([key, value]) => `${key}=${value}`);
+  if (config.Hostname !== "") sysctls.push(`kernel.hostname=${config.Hostname}`);
+  if (config.Domainname !== "") sysctls.push(`kernel.domainname=${config.Domainname}`);
+  const size = host.StorageOpt?.["size"];
+  return {
+    image: image.digest === "" ? image.name : `${image.name}@${image.digest}`,
+    pull: "never",
+    name: id.slice(0, 12),
+    labels: { [CONTAINER_LABEL]: id, "vmsan.docker.name": record.name },
+    driver,
+    vcpus: record.vcpus,
+    memory: record.memMib,
+    env: record.env,
+    ...(config.User === "" ? {} : { user: config.User }),
+    ...(config.WorkingDir === "" ? {} : { workdir: config.WorkingDir }),
+    ports: record.ports.map(portWord),
+    mounts: vmMounts(record.mounts),
+    sysctls,
+    ...(size === undefined ? {} : { disk: size }),
+    ...(host.NetworkMode === "none" ? { networkPolicy: "none" } : {}),
+  };
+}
+
+/** Whether a VM could not be made since something listens on a port. */
+function isPortTaken(error: unknown): boolean {
+  return error instanceof VmsanError && /PORT/.test(error.code) && !/VALIDATION/.test(error.code);
+}
+
+/** Make the VM of a container; its ports are chosen now. */
+async function makeVm(
+  vmsan: Vmsan,
+  record: ContainerRecord,
+  driver: GatewayDriver,
+): Promise<Vm> {
+  const wishes = portWishes(record.hostConfig as HostConfig, record.config);
+  for (let attempt = 1; ; attempt += 1) {
+    record.ports = await choosePorts(wishes);
+    try {
+      return await vmsan.create(vmOptions(record, driver));
+    } catch (error) {
+      const open = wishes.some(({ from, to }) => from !== to || from === undefined);
+      if (isPortTaken(error) && open && attempt < PORT_ATTEMPTS) continue;
+      record.ports = [];
+      if (!isPortTaken(error)) throw error;
+      const message = error instanceof VmsanError ? `${error.message}: ${error.why ?? ""}` : "";
+      throw new DockerError(500, `port is already allocated: ${message}`, error);
+    }
+  }
+}
+
+/** Lines of /etc/hosts that a container is to have besides its own. */
+function extraHosts(record: ContainerRecord, gateway: string | undefined): string[] {
+  const { ExtraHosts: extra } = record.hostConfig as HostConfig;
+  return (extra ?? []).flatMap((entry) => {
+    const [, name = "", address = ""] = /^([^:=]+)[:=](.+)$/.exec(entry) ?? [];
+    const where = address === "host-gateway" ? gateway : address.replace(/^\[|\]$/g, "");
+    return name === "" || where === undefined || where === "" ? [] : [`${where}\t${name}`];
+  });
+}
+
+/** Give a guest that has just come up what is not part of its VM. */
+async function furnish(vm: Vm, record: ContainerRecord): Promise<void> {
+  const gateway = vm.view.guestNetwork?.gateway4;
+  const lines = extraHosts(record, gateway);
+  if (lines.length === 0) return;
+  const now: Buffer[] = [];
+  await vm.readFile("/etc/hosts", (bytes) => void now.push(Buffer.from(bytes)), { user: "root" });
+  const text = Buffer.concat(now).toString("latin1");
+  const missing = lines.filter((line) => !text.split("\n").includes(line));
+  if (missing.length === 0) return;
+  const whole = Buffer.from(`${text}${text === "" || text.endsWith("\n") ? "" : "\n"}${missing.join("\n")}\n`, "latin1");
+  const source = (async function* one(): AsyncGenerator<Buffer> {
+    await Promise.resolve();
+    yield whole;
+  })();
+  await vm.writeFile("/etc/hosts", source, { user: "root", inPlace: true });
+}
+
+/** A container's VM, running: made, started or woken as needed. */
+export async function runningVm(
+  vmsan: Vmsan,
+  record: ContainerRecord,
+  driver: GatewayDriver,
+): Promise<Vm> {
+  if (record.vm === undefined) {
+    const vm = await makeVm(vmsan, record, driver);
+    record.vm = vm.id;
+    await furnish(vm, record);
+    return vm;
+  }
+  const vm = await vmsan.get(record.vm);
+  const { status } = vm.view;
+  if (status === "running") return vm;
+  if (status === "paused" || status === "suspended") await vm.resume();
+  else {
+    await vm.start();
+    await furnish(vm, record);
+  }
+  return vm;
+}
+
+/** Stop a container's VM, if it runs; its disk stays. */
+export async function haltVm(vmsan: Vmsan, record: ContainerRecord, graceMs = HALT_MS): Promise<void> {
+  if (record.vm === undefined) return;
+  try {
+    await vmsan.stop(record.vm, graceMs);
+  } catch (error) {
+    const code = error instanceof VmsanError ? error.code : "";
+    if (code !== "ERR_VM_NOT_FOUND" && code !== "ERR_VM_NOT_RUNNING") throw error;
+  }
+}

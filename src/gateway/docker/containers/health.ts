@@ -1,0 +1,126 @@
+/** A container's health check: a command that is run now and then in its guest. */
+import type { HealthConfig } from "../../../schema/docker.ts";
+import { messageOf } from "../../../model/errors.ts";
+import type { Container, ContainerContext } from "./container.ts";
+
+const DEFAULT_MS = 30_000;
+const KEPT_RESULTS = 5;
+const KEPT_OUTPUT = 4096;
+
+/** One result, as clients see it. */
+interface HealthResult {
+  Start: string;
+  End: string;
+  ExitCode: number;
+  Output: string;
+}
+
+/** What a container's inspection says of its health. */
+export interface HealthState {
+  Status: "starting" | "healthy" | "unhealthy";
+  FailingStreak: number;
+  Log: HealthResult[];
+}
+
+/** Nanoseconds as milliseconds; nothing and 0 are the default. */
+function ms(nanoseconds: number | null | undefined, otherwise: number): number {
+  return nanoseconds ? Math.max(1, nanoseconds / 1e6) : otherwise;
+}
+
+/** The command line of a check; undefined: there is none. */
+function commandOf({ Test: test }: HealthConfig): string[] | undefined {
+  const [kind, ...words] = test ?? [];
+  if (kind === "CMD" && words.length > 0) return words;
+  if (kind === "CMD-SHELL" && words.length > 0) return ["/bin/sh", "-c", words.join(" ")];
+  return undefined;
+}
+
+/** Runs the check of one container while that runs. */
+export class Health {
+  /** Undefined: it has no check. */
+  state: HealthState | undefined;
+  private readonly container: Container;
+  private readonly context: ContainerContext;
+  private timer: NodeJS.Timeout | undefined;
+  private stop: AbortController | undefined;
+  private startedAt = 0;
+
+  constructor(container: Container, context: ContainerContext) {
+    this.container = container;
+    this.context = context;
+  }
+
+  private get config(): HealthConfig | undefined {
+    return this.container.record.config.Healthcheck;
+  }
+
+  /** The main process has started. */
+  begin(): void {
+    const { config } = this;
+    this.end();
+    if (config === undefined || commandOf(config) === undefined) return;
+    this.state = { Status: "starting", FailingStreak: 0, Log: [] };
+    this.stop = new AbortController();
+    this.startedAt = Date.now();
+    this.next(config);
+  }
+
+  /** It has ended. */
+  end(): void {
+    clearTimeout(this.timer);
+    this.stop?.abort();
+    this.stop = undefined;
+  }
+
+  private next(config: HealthConfig): void {
+    const starting = Date.now() - this.startedAt < ms(config.StartPeriod, 0);
+    const often = ms(config.Interval, DEFAULT_MS);
+    const wait = starting && this.state?.Status === "starting" ? ms(config.StartInterval, often) : often;
+    this.timer = setTimeout(() => void this.check(config), wait);
+    this.timer.unref();
+  }
+
+  private async check(config: HealthConfig): Promise<void> {
+    const { stop } = this;
+    const argv = commandOf(config);
+    if (stop === undefined || argv === undefined) return;
+    const start = new Date().toISOString();
+    let result: Pick<HealthResult, "ExitCode" | "Output">;
+    try {
+      const timeoutMs = ms(config.Timeout, DEFAULT_MS);
+      const vm = await this.container.runningGuest();
+      const done = await vm.exec(argv, { timeoutMs, graceMs: 0, signal: stop.signal });
+      const output = Buffer.concat([done.stdout, done.stderr]).subarray(0, KEPT_OUTPUT).toString();
+      result = done.timedOut
+        ? { ExitCode: -1, Output: `Health check exceeded timeout (${timeoutMs}ms)` }
+        : { ExitCode: done.exitCode, Output: output };
+    } catch (error) {
+      if (stop.signal.aborted) return;
+      result = { ExitCode: -1, Output: messageOf(error) };
+    }
+    if (stop.signal.aborted) return;
+    // A paused container is not asked.
+    if (this.container.record.state.status === "running") {
+      this.take(config, { Start: start, End: new Date().toISOString(), ...result });
+    }
+    this.next(config);
+  }
+
+  private take(config: HealthConfig, result: HealthResult): void {
+    const { state } = this;
+    if (state === undefined) return;
+    const before = state.Status;
+    state.Log = [...state.Log, result].slice(-KEPT_RESULTS);
+    if (result.ExitCode === 0) {
+      state.FailingStreak = 0;
+      state.Status = "healthy";
+    } else {
+      const starting = Date.now() - this.startedAt < ms(config.StartPeriod, 0);
+      if (!(starting && state.Status === "starting")) state.FailingStreak += 1;
+      if (state.FailingStreak >= (config.Retries || 3)) state.Status = "unhealthy";
+    }
+    if (state.Status === before) return;
+    this.container.tell(`health_status: ${state.Status}`);
+    this.context.log.info(`container ${this.container.id.slice(0, 12)} is ${state.Status}`);
+  }
+}

@@ -1,0 +1,140 @@
+/** What a request asks of its host: refused where a microVM has no such thing, filled in where it says nothing. */
+import type { ContainerBody, ContainerRecord, HostConfig } from "../../../schema/docker.ts";
+import { DockerError, refused } from "../errors.ts";
+
+const MIB = 2 ** 20;
+/** What a container gets that asks for nothing. */
+const DEFAULT_MIB = 512;
+/** The least that a guest's kernel and its work need. */
+const LEAST_MIB = 128;
+
+/** Log drivers that are what `json-file` is here. */
+const LOG_DRIVERS = new Set(["", "json-file", "local"]);
+
+const OWN_KERNEL = "a container is a microVM with a kernel of its own";
+
+/** Whether a namespace is to be shared with the host or another container. */
+function isShared(mode: string | null | undefined): boolean {
+  return mode === "host" || (mode ?? "").startsWith("container:");
+}
+
+/** Refuse what a microVM cannot do. @throws 400 */
+function refuseImpossible(host: HostConfig): void {
+  const shared: [string, string | null | undefined][] = [
+    ["--pid", host.PidMode],
+    ["--ipc", host.IpcMode],
+    ["--uts", host.UTSMode],
+    ["--network", host.NetworkMode],
+  ];
+  for (const [flag, mode] of shared) {
+    if (isShared(mode)) throw refused(`${flag} ${mode}`, `${OWN_KERNEL}, and shares none of it.`);
+  }
+  if ((host.Devices ?? []).length > 0) {
+    throw refused("--device", `${OWN_KERNEL}, which does not see the host's devices.`);
+  }
+  if ((host.DeviceRequests ?? []).length > 0) {
+    throw refused("--gpus", `${OWN_KERNEL}, which does not see the host's devices.`);
+  }
+  if ((host.VolumesFrom ?? []).length > 0) {
+    throw refused("--volumes-from", "name the volumes: two microVMs cannot write to one at a time.");
+  }
+  if ((host.Links ?? []).length > 0) throw refused("--link", "use a network and its names.");
+  if (host.ReadonlyRootfs === true) {
+    throw refused("--read-only", "a microVM's own disk is always writable; the image never is.");
+  }
+  if ((host.CgroupParent ?? "") !== "") {
+    throw refused("--cgroup-parent", "vmsan keeps each VM in a control group of its own.");
+  }
+  if (!LOG_DRIVERS.has(host.LogConfig?.Type ?? "") && host.LogConfig?.Type !== "none") {
+    throw refused(`--log-driver ${host.LogConfig?.Type}`, "there are json-file, local and none.");
+  }
+}
+
+/** Sizes of the VM, and what is said about them. */
+export interface Machine {
+  vcpus: number;
+  memMib: number;
+  warnings: string[];
+}
+
+/** Memory in MiB for a wish in bytes. */
+export function memoryOf(bytes: number | null | undefined): { memMib: number; warning?: string } {
+  if (bytes === null || bytes === undefined || bytes <= 0) return { memMib: DEFAULT_MIB };
+  const wished = Math.ceil(bytes / MIB);
+  if (wished >= LEAST_MIB) return { memMib: wished };
+  return {
+    memMib: LEAST_MIB,
+    warning: `A microVM has at least ${LEAST_MIB} MiB of memory; ${wished} were asked for.`,
+  };
+}
+
+/** Processors for what was asked for. */
+export function processorsOf(host: Pick<HostConfig, "NanoCpus" | "CpuQuota" | "CpuPeriod">): number {
+  const { NanoCpus: nano, CpuQuota: quota, CpuPeriod: period } = host;
+  const wished = nano ? nano / 1e9 : quota && quota > 0 ? quota / (period || 100_000) : 1;
+  return Math.max(1, Math.min(32, Math.ceil(wished)));
+}
+
+/** Check what is asked of the host, and say what kind of VM it comes to. @throws 400 */
+export function machineOf(body: ContainerBody): Machine {
+  const host = body.HostConfig ?? {};
+  refuseImpossible(host);
+  const warnings: string[] = [];
+  const { memMib, warning } = memoryOf(host.Memory);
+  if (warning !== undefined) warnings.push(warning);
+  if ((host.CapDrop ?? []).length > 0 || (host.SecurityOpt ?? []).length > 0) {
+    warnings.push(
+      "Capabilities and security options are not applied: what keeps a microVM in is its hardware, not its kernel.",
+    );
+  }
+  if ((host.Dns ?? []).length > 0) {
+    warnings.push("--dns is not applied: names are resolved by the network policy's own server.");
+  }
+  return { vcpus: processorsOf(host), memMib, warnings };
+}
+
+/** What is recorded of the host's part: as it was asked for, with what it amounts to. */
+export function recordedHost(host: HostConfig): ContainerRecord["hostConfig"] {
+  const driver = host.LogConfig?.Type ?? "";
+  return {
+    ...host,
+    Binds: host.Binds ?? null,
+    NetworkMode: networkModeOf(host.NetworkMode),
+    PortBindings: host.PortBindings ?? {},
+    RestartPolicy: {
+      Name: host.RestartPolicy?.Name || "no",
+      MaximumRetryCount: host.RestartPolicy?.MaximumRetryCount ?? 0,
+    },
+    AutoRemove: host.AutoRemove ?? false,
+    LogConfig: { Type: driver === "" ? "json-file" : driver, Config: host.LogConfig?.Config ?? {} },
+    Memory: host.Memory ?? 0,
+    NanoCpus: host.NanoCpus ?? 0,
+    ShmSize: 64 * MIB,
+    MemorySwappiness: null,
+    OomKillDisable: false,
+    PidsLimit: null,
+    ReadonlyRootfs: false,
+    Runtime: "vmsan",
+    Isolation: "",
+  };
+}
+
+/** A network mode in one spelling. */
+export function networkModeOf(mode: string | null | undefined): string {
+  return mode === undefined || mode === null || mode === "" || mode === "default" ? "bridge" : mode;
+}
+
+/** The restart policy of a record. @throws 400 for one that is none */
+export function checkRestartPolicy(host: HostConfig): void {
+  const { Name: name, MaximumRetryCount: count } = host.RestartPolicy ?? {};
+  if (!["", "no", "always", "unless-stopped", "on-failure"].includes(name ?? "")) {
+    throw new DockerError(400, `invalid restart policy: unknown policy '${(name ?? "").slice(0, 60)}'`);
+  }
+  const retries = count ?? 0;
+  if (retries > 0 && name !== "on-failure") {
+    throw new DockerError(400, "invalid restart policy: maximum retry count can only be used with 'on-failure'");
+  }
+  if (host.AutoRemove === true && !["", "no"].includes(name ?? "")) {
+    throw new DockerError(400, "can't create 'AutoRemove' container with restart policy");
+  }
+}

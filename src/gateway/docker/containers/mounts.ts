@@ -1,0 +1,119 @@
+/** What is mounted in a container: the words of `-v`, of `--mount` and of `--tmpfs`, made into mounts of a VM. */
+import { mkdir } from "node:fs/promises";
+import type { Mount } from "../../../model/mount.ts";
+import type { ContainerBody, MountPoint } from "../../../schema/docker.ts";
+import { parseTarget, parseVolumeName } from "../../../util/mounts.ts";
+import { DockerError } from "../errors.ts";
+
+/** A mount as clients see it, and what is to be done for it before a VM has it. */
+export interface PlannedMount {
+  point: MountPoint;
+  /** A directory of the host that is made when it is missing. */
+  make?: boolean;
+  labels?: Record<string, string>;
+}
+
+function invalid(text: string): DockerError {
+  return new DockerError(400, `invalid volume specification: '${text.slice(0, 300)}'`);
+}
+
+/** `SOURCE:TARGET[:OPTIONS]`. @throws 400 */
+function bindOf(text: string): PlannedMount {
+  const parts = text.split(":");
+  const [source = "", target = "", options = ""] = parts;
+  if (parts.length < 2 || parts.length > 3 || source === "") throw invalid(text);
+  const words = options === "" ? [] : options.split(",");
+  const common = { Destination: parseTarget(target), Mode: options, RW: !words.includes("ro") };
+  if (source.startsWith("/")) {
+    return { make: true, point: { Type: "bind", Source: source, Propagation: "rprivate", ...common } };
+  }
+  const noCopy = words.includes("nocopy") ? { NoCopy: true } : {};
+  const name = parseVolumeName(source);
+  return {
+    point: { Type: "volume", Name: name, Source: name, Driver: "local", Propagation: "", ...common, ...noCopy },
+  };
+}
+
+type MountBody = NonNullable<NonNullable<ContainerBody["HostConfig"]>["Mounts"]>[number];
+
+/** A mount in full. @throws 400 */
+function mountOf(mount: MountBody): PlannedMount {
+  const { Type: type, VolumeOptions: volume } = mount;
+  const source = mount.Source ?? "";
+  const common = { Destination: parseTarget(mount.Target), Mode: "", RW: mount.ReadOnly !== true };
+  if (type === "bind") {
+    if (!source.startsWith("/")) {
+      throw new DockerError(400, `invalid mount config for type "bind": invalid mount path: '${source.slice(0, 300)}' mount path must be absolute`);
+    }
+    const make = mount.BindOptions?.CreateMountpoint === true;
+    return { make, point: { Type: "bind", Source: source, Propagation: "rprivate", ...common } };
+  }
+  if (type === "tmpfs" || (type === "volume" && source === "")) {
+    const kind = type === "tmpfs" ? "tmpfs" : "volume";
+    return { point: { Type: kind, Source: "", Propagation: "", ...common } };
+  }
+  if (type === "volume") {
+    const name = parseVolumeName(source);
+    return {
+      point: {
+        Type: "volume",
+        Name: name,
+        Source: name,
+        Driver: "local",
+        Propagation: "",
+        ...common,
+        ...(volume?.NoCopy === true ? { NoCopy: true } : {}),
+      },
+      ...(volume?.Labels ? { labels: volume.Labels } : {}),
+    };
+  }
+  throw new DockerError(400, `invalid mount config: mount type ${JSON.stringify(type.slice(0, 60))} is not possible here`);
+}
+
+/** All mounts of a request, by their places. @throws 400 */
+export function plannedMounts(body: ContainerBody): PlannedMount[] {
+  const host = body.HostConfig ?? {};
+  const temporary = Object.keys(host.Tmpfs ?? {}).map(
+    (target): PlannedMount => ({
+      point: { Type: "tmpfs", Source: "", Destination: parseTarget(target), Mode: "", RW: true, Propagation: "" },
+    }),
+  );
+  const planned = [...(host.Binds ?? []).map(bindOf), ...(host.Mounts ?? []).map(mountOf), ...temporary];
+  const places = new Set<string>();
+  for (const { point } of planned) {
+    if (places.has(point.Destination)) {
+      throw new DockerError(400, `Duplicate mount point: ${point.Destination}`);
+    }
+    places.add(point.Destination);
+  }
+  for (const target of Object.keys(body.Volumes ?? {})) {
+    const place = parseTarget(target);
+    if (places.has(place)) continue;
+    planned.push({
+      point: { Type: "volume", Source: "", Destination: place, Mode: "", RW: true, Propagation: "" },
+    });
+  }
+  return planned;
+}
+
+/** Make the directories of the host that are to be made. */
+export async function makeDirectories(planned: readonly PlannedMount[]): Promise<void> {
+  for (const { make, point } of planned) {
+    if (make === true) await mkdir(point.Source, { recursive: true });
+  }
+}
+
+/** Mounts as a VM takes them. */
+export function vmMounts(points: readonly MountPoint[]): Mount[] {
+  return points.map((point): Mount => {
+    const { Destination: target, RW: writable } = point;
+    if (point.Type === "bind") {
+      return { kind: "bind", source: point.Source, target, readonly: !writable };
+    }
+    if (point.Type === "volume" && point.Name !== undefined) {
+      const nocopy = point.NoCopy === true;
+      return { kind: "volume", name: point.Name, target, readonly: !writable, nocopy };
+    }
+    return { kind: "anonymous", target };
+  });
+}

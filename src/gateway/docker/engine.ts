@@ -1,0 +1,126 @@
+/** All that there is: containers, images, networks, events. */
+import { join } from "node:path";
+import type { Vmsan } from "../../client/vmsan.ts";
+import type { ContainerRecord } from "../../schema/docker.ts";
+import type { Log } from "../../util/log.ts";
+import type { GatewayDriver } from "../native/bodies.ts";
+import { Container } from "./containers/container.ts";
+import type { ContainerContext } from "./containers/container.ts";
+import { Execs } from "./containers/execs.ts";
+import { CONTAINER_LABEL } from "./containers/guest.ts";
+import { startsByItself } from "./containers/restart.ts";
+import { ContainerStore } from "./containers/store.ts";
+import { DockerError } from "./errors.ts";
+import { Events } from "./events.ts";
+import { Catalogue } from "./images/catalogue.ts";
+import { Networks } from "./networks/networks.ts";
+
+/** What an engine is made of. */
+export interface EngineParts {
+  vmsan: Vmsan;
+  /** Absolute path of this protocol's own directory. */
+  directory: string;
+  log: Log;
+  driver: GatewayDriver;
+}
+
+/** An engine of one VMSAN_DIR. */
+export class Engine {
+  readonly vmsan: Vmsan;
+  readonly directory: string;
+  readonly events = new Events();
+  readonly catalogue: Catalogue;
+  readonly networks: Networks;
+  readonly execs = new Execs();
+  readonly log: Log;
+  private readonly store: ContainerStore;
+  private readonly byId = new Map<string, Container>();
+  private readonly context: ContainerContext;
+
+  constructor({ vmsan, directory, log, driver }: EngineParts) {
+    this.vmsan = vmsan;
+    this.directory = directory;
+    this.log = log;
+    this.catalogue = new Catalogue(vmsan);
+    this.networks = new Networks(join(directory, "networks.json"), this.events);
+    this.store = new ContainerStore(directory);
+    this.context = {
+      vmsan,
+      store: this.store,
+      events: this.events,
+      log,
+      driver,
+      forget: (container) => void this.byId.delete(container.id),
+    };
+  }
+
+  /** Take up what there was: containers that run are held again, and logs go on where they stopped. */
+  async open(): Promise<void> {
+    const { records, damaged } = await this.store.load(this.log);
+    for (const record of records) this.add(record);
+    await this.adopt(damaged);
+    await Promise.all(
+      [...this.byId.values()].map(async (container) => {
+        try {
+          await container.reconcile();
+          if (!container.removed && !container.active && startsByItself(container.record)) {
+            void container.start().catch((error: unknown) => this.log.error("restart", error));
+          }
+        } catch (error) {
+          this.log.error(`container ${container.id}`, error);
+        }
+      }),
+    );
+  }
+
+  /** VMs whose container does not know of them, or is no more: a gateway was killed in the middle. */
+  private async adopt(damaged: readonly string[]): Promise<void> {
+    for (const view of await this.vmsan.list()) {
+      const { [CONTAINER_LABEL]: id } = view.labels;
+      // VMs of keys are in their projects, and may have any label.
+      if (id === undefined || view.project !== "" || damaged.includes(id)) continue;
+      const container = this.byId.get(id);
+      if (container === undefined) {
+        this.log.info(`removing ${view.id}: its container ${id} is no more`);
+        await this.vmsan.remove(view.id, { force: true });
+      } else if (container.record.vm === undefined) {
+        container.record.vm = view.id;
+        container.record.ports = view.ports;
+        await container.save();
+      }
+    }
+  }
+
+  /** A container of a record. */
+  add(record: ContainerRecord): Container {
+    const container = new Container(record, this.context);
+    this.byId.set(record.id, container);
+    return container;
+  }
+
+  /** All containers, the newest first. */
+  get containers(): Container[] {
+    const time = ({ record }: Container): number => Date.parse(record.createdAt);
+    return [...this.byId.values()].toSorted((a, b) => time(b) - time(a));
+  }
+
+  /** The container with a name, without a slash. */
+  named(name: string): Container | undefined {
+    return [...this.byId.values()].find(({ record }) => record.name === name);
+  }
+
+  /** A container by ID, name or the beginning of its ID. @throws 404 */
+  find(ref: string): Container {
+    const whole = this.byId.get(ref) ?? this.named(ref.replace(/^\//, ""));
+    if (whole !== undefined) return whole;
+    const matches = /^[0-9a-f]+$/.test(ref)
+      ? [...this.byId.values()].filter(({ id }) => id.startsWith(ref))
+      : [];
+    const [first, second] = matches;
+    if (second !== undefined) {
+      throw new DockerError(400, `multiple IDs found with provided prefix: ${ref}`);
+    }
+    if (first === undefined) throw new DockerError(404, `No such container: ${ref.slice(0, 200)}`);
+    return first;
+  }
+}

@@ -1,0 +1,91 @@
+/** What has happened to containers, images, volumes and networks: the last of it, and what follows. */
+import { DockerError } from "./errors.ts";
+import type { Filters } from "./http/filters.ts";
+
+/** Most events that are kept. */
+const KEPT = 1024;
+
+/** One event, as clients see it. */
+export interface DockerEvent {
+  Type: "container" | "image" | "volume" | "network" | "daemon";
+  Action: string;
+  Actor: { ID: string; Attributes: Record<string, string> };
+  scope: "local";
+  time: number;
+  timeNano: number;
+  status?: string;
+  id?: string;
+  from?: string;
+}
+
+/** The events of one gateway. */
+export class Events {
+  private readonly kept: DockerEvent[] = [];
+  private readonly listeners = new Set<(event: DockerEvent) => void>();
+
+  /** Say that something has happened. */
+  emit(
+    type: DockerEvent["Type"],
+    action: string,
+    id: string,
+    attributes: Record<string, string> = {},
+  ): void {
+    const now = Date.now();
+    const event: DockerEvent = {
+      ...(type === "container"
+        ? { status: action, id, ...(attributes["image"] === undefined ? {} : { from: attributes["image"] }) }
+        : {}),
+      Type: type,
+      Action: action,
+      Actor: { ID: id, Attributes: attributes },
+      scope: "local",
+      time: Math.floor(now / 1000),
+      timeNano: now * 1_000_000,
+    };
+    this.kept.push(event);
+    if (this.kept.length > KEPT) this.kept.shift();
+    for (const listener of this.listeners) listener(event);
+  }
+
+  /** What is kept, of a time and later. @param since seconds since the epoch */
+  since(since: number): DockerEvent[] {
+    return this.kept.filter(({ timeNano }) => timeNano >= since * 1e9);
+  }
+
+  /** Be told of what follows. @returns ends that */
+  listen(listener: (event: DockerEvent) => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+}
+
+/** Whether an event is among those asked for. */
+export function isWanted(event: DockerEvent, filters: Filters): boolean {
+  const { Type: type, Action: action, Actor: actor } = event;
+  const { Attributes: attributes } = actor;
+  const ofKind = (kind: string) => (wish: string): boolean =>
+    type === kind && (actor.ID.startsWith(wish) || attributes["name"] === wish);
+  return (
+    filters.allows("type", (wish) => wish === type) &&
+    filters.allows("event", (wish) => wish === action || action.startsWith(`${wish}:`)) &&
+    filters.allows("scope", (wish) => wish === "local") &&
+    filters.allows("container", ofKind("container")) &&
+    filters.allows("volume", ofKind("volume")) &&
+    filters.allows("network", ofKind("network")) &&
+    filters.allows(
+      "image",
+      (wish) => attributes["image"] === wish || (type === "image" && (actor.ID === wish || attributes["name"] === wish)),
+    ) &&
+    filters.allowsLabels(attributes)
+  );
+}
+
+/** A moment as clients write it: seconds with a fraction, or RFC 3339. Undefined: none was given. @throws 400 */
+export function parseMoment(text: string): number | undefined {
+  if (text === "" || text === "0") return undefined;
+  const number = Number(text);
+  if (Number.isFinite(number)) return number;
+  const time = Date.parse(text);
+  if (!Number.isNaN(time)) return time / 1000;
+  throw new DockerError(400, `invalid time: ${text.slice(0, 100)}`);
+}

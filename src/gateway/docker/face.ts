@@ -1,0 +1,91 @@
+/** The face of Docker's Engine API. */
+import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Duplex } from "node:stream";
+import type { Face } from "../http/server.ts";
+import type { Log } from "../../util/log.ts";
+import type { Engine } from "./engine.ts";
+import { DockerError, asDockerError } from "./errors.ts";
+import { Query } from "./http/route.ts";
+import { plainHijack, refuseUpgrade, sendError, upgradeHijack } from "./http/wire.ts";
+import type { Hijack } from "./http/wire.ts";
+import { routeFor } from "./routes/all.ts";
+
+/** Decode one part of a path. @throws 400 */
+function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch (error) {
+    throw new DockerError(400, "the path is not percent-encoded UTF-8", error);
+  }
+}
+
+/** Pages of browsers send where they are from; the engine's clients do not. */
+function refusePages(request: IncomingMessage): void {
+  const { origin, "sec-fetch-site": site } = request.headers;
+  if (origin === undefined && site === undefined) return;
+  throw new DockerError(403, "this engine does not answer web pages");
+}
+
+/** Find the route of a request and run it. @throws 404 */
+async function answer(
+  engine: Engine,
+  request: IncomingMessage,
+  response: ServerResponse | undefined,
+  hijack: () => Promise<Hijack>,
+): Promise<void> {
+  refusePages(request);
+  const { pathname, searchParams } = new URL(request.url ?? "/", "http://engine");
+  const path = pathname.replace(/^\/v\d+\.\d+(?=\/)/, "");
+  const found = routeFor(request.method ?? "", path);
+  if (found === undefined || (response === undefined && found.route.hijacks !== true)) {
+    request.resume();
+    throw new DockerError(404, `page not found: ${request.method} ${path.slice(0, 200)}`);
+  }
+  const params = Object.fromEntries(
+    Object.entries(found.params).map(([name, text]) => [name, decoded(text)]),
+  );
+  const query = new Query(searchParams);
+  // Where there is none the route asks for the connection instead.
+  await found.route.run({ engine, params, query, request, response: response as ServerResponse, hijack });
+}
+
+/** The face. */
+export function dockerFace(engine: Engine, log: Log): Face {
+  const note = (request: IncomingMessage, error: unknown): void => {
+    if (asDockerError(error).status < 500) return;
+    log.error(`${request.method} ${(request.url ?? "").split("?", 1)[0]} failed`, error);
+  };
+  return {
+    name: "docker",
+    claims: () => true,
+    handle: async (request, response) => {
+      try {
+        await answer(engine, request, response, async () => await plainHijack(request, response));
+      } catch (error) {
+        note(request, error);
+        sendError(response, error);
+      }
+    },
+    upgrade: async (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+      let taken = false;
+      try {
+        const hijack = async (): Promise<Hijack> => {
+          const mine = await upgradeHijack(request, socket, head);
+          return {
+            ...mine,
+            accept: (tty) => {
+              taken = true;
+              return mine.accept(tty);
+            },
+          };
+        };
+        await answer(engine, request, undefined, hijack);
+      } catch (error) {
+        note(request, error);
+        const { status, message } = asDockerError(error);
+        if (taken) socket.destroy();
+        else refuseUpgrade(socket, status, { message });
+      }
+    },
+  };
+}

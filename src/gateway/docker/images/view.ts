@@ -1,0 +1,103 @@
+/** Images as clients see them. */
+import { DockerError } from "../errors.ts";
+import type { Filters } from "../http/filters.ts";
+import type { KnownImage } from "./catalogue.ts";
+import { familiar, repositoryOf, withTag } from "./names.ts";
+
+const seconds = (text: string | undefined): number =>
+  text === undefined ? 0 : Math.floor(Date.parse(text) / 1000) || 0;
+
+/** Names with the manifest's digest, as a registry serves it. */
+function digestsOf({ names, digest }: KnownImage): string[] {
+  return [...new Set(names.map((name) => `${repositoryOf(name)}@${digest}`))];
+}
+
+/** Names with a tag. */
+function tagsOf({ names }: KnownImage): string[] {
+  return names.filter((name) => !name.includes("@"));
+}
+
+/** An image as one of a list. @param containers how many are made of it */
+export function summaryOf(image: KnownImage, containers: number): object {
+  const { details, view } = image;
+  return {
+    Id: image.id,
+    ParentId: "",
+    RepoTags: tagsOf(image),
+    RepoDigests: digestsOf(image),
+    Created: seconds(details.created ?? view.created),
+    Size: view.sizeBytes,
+    SharedSize: -1,
+    Labels: details.config.labels,
+    Containers: containers,
+  };
+}
+
+/** An image in full. */
+export function imageView(image: KnownImage): object {
+  const { details, view } = image;
+  const { config } = details;
+  const [os = "linux", architecture = "", variant] = view.platform.split("/");
+  const keysOf = (names: readonly string[]): Record<string, object> | null =>
+    names.length === 0 ? null : Object.fromEntries(names.map((name) => [name, {}]));
+  return {
+    Id: image.id,
+    RepoTags: tagsOf(image),
+    RepoDigests: digestsOf(image),
+    Parent: "",
+    Comment: "",
+    Created: details.created ?? view.created ?? "1970-01-01T00:00:00Z",
+    DockerVersion: "",
+    Author: "",
+    Config: {
+      User: config.user,
+      ExposedPorts: keysOf(config.exposedPorts),
+      Env: config.env,
+      Cmd: config.cmd.length === 0 ? null : config.cmd,
+      Entrypoint: config.entrypoint.length === 0 ? null : config.entrypoint,
+      WorkingDir: config.workingDir,
+      Volumes: keysOf(config.volumes),
+      Labels: config.labels,
+      OnBuild: null,
+      ...(config.stopSignal === undefined ? {} : { StopSignal: config.stopSignal }),
+    },
+    Architecture: architecture,
+    ...(variant === undefined ? {} : { Variant: variant }),
+    Os: os,
+    Size: view.sizeBytes,
+    GraphDriver: { Name: "vmsan", Data: null },
+    RootFS: { Type: "layers", Layers: details.layers.map(({ diffId }) => diffId) },
+    Metadata: { LastTagTime: "0001-01-01T00:00:00Z" },
+  };
+}
+
+/** Whether a name fits a pattern with `*` and `?`. */
+function fitsPattern(pattern: string, name: string): boolean {
+  const source = pattern
+    .slice(0, 300)
+    .replaceAll(/[.+^${}()|[\]\\]/g, "\\$&")
+    .replaceAll(/\*+/g, "[^/]*")
+    .replaceAll("?", "[^/]");
+  return new RegExp(`^${source}$`).test(name);
+}
+
+/** Whether an image is among those asked for. @throws 400 */
+export function isWantedImage(image: KnownImage, filters: Filters, all: readonly KnownImage[]): boolean {
+  filters.only(["before", "dangling", "label", "label!", "reference", "since", "until"]);
+  const created = (one: KnownImage): number => seconds(one.details.created ?? one.view.created);
+  const other = (wish: string): number => {
+    const found = all.find(({ names, id }) => names.includes(withTag(wish)) || id.includes(wish));
+    if (found === undefined) throw new DockerError(404, `No such image: ${withTag(wish.slice(0, 200))}`);
+    return created(found);
+  };
+  return (
+    filters.allows("dangling", (wish) => ["true", "1"].includes(wish) === (image.names.length === 0)) &&
+    filters.allows("reference", (wish) => {
+      const pattern = familiar(wish);
+      return image.names.some((name) => fitsPattern(pattern, name) || fitsPattern(pattern, repositoryOf(name)));
+    }) &&
+    filters.allows("before", (wish) => created(image) < other(wish)) &&
+    filters.allows("since", (wish) => created(image) > other(wish)) &&
+    filters.allowsLabels(image.details.config.labels)
+  );
+}

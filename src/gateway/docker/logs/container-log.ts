@@ -1,0 +1,230 @@
+/** One container's log: entries are added at the end of numbered files, the oldest of which go. */
+import { mkdir, open, readdir, rm, stat } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
+import { join } from "node:path";
+import { errnoOf } from "../../../model/errors.ts";
+import { HEADER, decodeHeader, encodeHeader } from "./entry.ts";
+import type { EntryKind, Offsets } from "./entry.ts";
+
+/** How much is kept. */
+export interface LogLimits {
+  /** Bytes of one file. */
+  fileBytes: number;
+  /** Number of files. */
+  files: number;
+}
+
+/** 256 MiB. */
+export const DEFAULT_LIMITS: LogLimits = { fileBytes: 16 << 20, files: 16 };
+
+interface Queued {
+  kind: Exclude<EntryKind, "mark">;
+  /** Where its output stands behind it. */
+  end: number;
+  buffers: Buffer[];
+  bytes: number;
+  done: () => void;
+  failed: (error: unknown) => void;
+}
+
+/** Nanoseconds since the epoch, never twice the same. */
+let lastNs = 0n;
+function nowNs(): bigint {
+  const now = BigInt(Math.round((performance.timeOrigin + performance.now()) * 1000)) * 1000n;
+  lastNs = now > lastNs ? now : lastNs + 1n;
+  return lastNs;
+}
+
+/** Numbers of a log's files, oldest first; none when there is no log. */
+export async function segmentsOf(dir: string): Promise<number[]> {
+  try {
+    const names = await readdir(dir);
+    const numbers = names.filter((name) => /^\d+$/.test(name)).map(Number);
+    return numbers.toSorted((a, b) => a - b);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return [];
+    throw error;
+  }
+}
+
+/** Path of one of a log's files. */
+export function segmentPath(dir: string, segment: number): string {
+  return join(dir, String(segment));
+}
+
+/** A container's log, open for what the container prints. */
+export class ContainerLog {
+  readonly dir: string;
+  private readonly limits: LogLimits;
+  private file: FileHandle | undefined;
+  private segment = 0;
+  private size = 0;
+  private run = "0".repeat(16);
+  private offsets: Offsets = { stdout: 0, stderr: 0 };
+  /** As {@link offsets}, without what is queued. */
+  private written: Offsets = { stdout: 0, stderr: 0 };
+  private queue: Queued[] = [];
+  private writing = false;
+  private waiters: (() => void)[] = [];
+  private changes = 0;
+
+  constructor(dir: string, limits: LogLimits = DEFAULT_LIMITS) {
+    this.dir = dir;
+    this.limits = limits;
+  }
+
+  /**
+   * Go on with a command's output.
+   * @param run its stream in the guest
+   * @returns up to where it is known: 0 for one that is new
+   */
+  async begin(run: string): Promise<Offsets> {
+    await this.close();
+    await mkdir(this.dir, { recursive: true, mode: 0o700 });
+    const last = (await segmentsOf(this.dir)).at(-1) ?? 1;
+    this.file = await open(segmentPath(this.dir, last), "a+", 0o600);
+    this.segment = last;
+    const { size, known } = await this.recover(this.file, run);
+    this.size = size;
+    this.run = run;
+    this.offsets = { ...known };
+    this.written = { ...known };
+    if (known.stdout === 0 && known.stderr === 0) await this.mark();
+    return { ...known };
+  }
+
+  /** What a file holds of a command; what a killed writer has left half is cut off. */
+  private async recover(file: FileHandle, run: string): Promise<{ size: number; known: Offsets }> {
+    const known: Offsets = { stdout: 0, stderr: 0 };
+    const total = (await file.stat()).size;
+    const bytes = Buffer.alloc(total);
+    let read = 0;
+    while (read < total) {
+      const { bytesRead } = await file.read(bytes, read, total - read, read);
+      if (bytesRead === 0) break;
+      read += bytesRead;
+    }
+    let at = 0;
+    while (at + HEADER <= total) {
+      const header = decodeHeader(bytes, at);
+      if (header === undefined || at + HEADER + header.length > total) break;
+      const { kind, length, offset } = header;
+      if (header.run === run) {
+        if (kind === "mark") {
+          known.stdout = offset;
+          known.stderr = Number(bytes.readBigUInt64BE(at + HEADER));
+        } else known[kind] = offset + length;
+      }
+      at += HEADER + length;
+    }
+    if (at < total) await file.truncate(at);
+    return { size: at, known };
+  }
+
+  /** What the file that begins here needs to know of those before it. */
+  private async mark(): Promise<void> {
+    const before = Buffer.alloc(8);
+    before.writeBigUInt64BE(BigInt(this.written.stderr));
+    const header = encodeHeader({
+      kind: "mark",
+      length: before.length,
+      timeNs: nowNs(),
+      offset: this.written.stdout,
+      run: this.run,
+    });
+    await this.file?.appendFile(Buffer.concat([header, before]));
+    this.size += HEADER + before.length;
+  }
+
+  /** Take what was printed; resolves once it is in the file. */
+  async append(kind: Exclude<EntryKind, "mark">, bytes: Buffer): Promise<void> {
+    const header = encodeHeader({
+      kind,
+      length: bytes.length,
+      timeNs: nowNs(),
+      offset: this.offsets[kind],
+      run: this.run,
+    });
+    this.offsets[kind] += bytes.length;
+    await new Promise<void>((done, failed) => {
+      const end = this.offsets[kind];
+      const size = HEADER + bytes.length;
+      this.queue.push({ kind, end, buffers: [header, bytes], bytes: size, done, failed });
+      if (!this.writing) void this.drain();
+    });
+  }
+
+  /** The guest has lost what was before an offset. */
+  skip(kind: Exclude<EntryKind, "mark">, to: number): void {
+    this.offsets[kind] = Math.max(this.offsets[kind], to);
+    this.written[kind] = Math.max(this.written[kind], to);
+  }
+
+  private async drain(): Promise<void> {
+    this.writing = true;
+    while (this.queue.length > 0) {
+      const batch = this.queue;
+      this.queue = [];
+      try {
+        if (this.size >= this.limits.fileBytes) await this.turn();
+        await this.file?.appendFile(Buffer.concat(batch.flatMap(({ buffers }) => buffers)));
+        this.size += batch.reduce((sum, { bytes }) => sum + bytes, 0);
+        for (const { kind, end, done } of batch) {
+          this.written[kind] = end;
+          done();
+        }
+      } catch (error) {
+        for (const { failed } of batch) failed(error);
+      }
+      this.wake();
+    }
+    this.writing = false;
+  }
+
+  /** Begin the next file; the oldest goes. */
+  private async turn(): Promise<void> {
+    const next = await open(segmentPath(this.dir, this.segment + 1), "a+", 0o600);
+    await this.file?.close();
+    this.file = next;
+    this.segment += 1;
+    this.size = 0;
+    await this.mark();
+    const oldest = this.segment - this.limits.files;
+    for (const number of await segmentsOf(this.dir)) {
+      if (number <= oldest) await rm(segmentPath(this.dir, number), { force: true });
+    }
+  }
+
+  /** Counts changes: taken before a look, it tells {@link changed} what the look has missed. */
+  get version(): number {
+    return this.changes;
+  }
+
+  /** Resolves once there was a change after that version, or the log was woken. */
+  async changed(version: number): Promise<void> {
+    if (version !== this.changes) return;
+    await new Promise<void>((resolve) => this.waiters.push(resolve));
+  }
+
+  /** Have all readers look again: also when the command has ended. */
+  wake(): void {
+    this.changes += 1;
+    for (const resolve of this.waiters.splice(0)) resolve();
+  }
+
+  /** Close the file; readers go on. */
+  async close(): Promise<void> {
+    const { file } = this;
+    this.file = undefined;
+    await file?.close();
+  }
+
+  /** Bytes on disk. */
+  async bytes(): Promise<number> {
+    let total = 0;
+    for (const number of await segmentsOf(this.dir)) {
+      total += (await stat(segmentPath(this.dir, number))).size;
+    }
+    return total;
+  }
+}

@@ -1,0 +1,260 @@
+/** Routes below /containers. */
+import { validate } from "../../../schema/api.ts";
+import { containerUpdateSchema } from "../../../schema/docker.ts";
+import type { HostConfig } from "../../../schema/docker.ts";
+import { exportFiles, getArchive, putArchive, statPath } from "../containers/archive.ts";
+import { attach } from "../containers/attach.ts";
+import type { Container } from "../containers/container.ts";
+import { checkName, createContainer } from "../containers/create.ts";
+import { checkRestartPolicy, memoryOf, processorsOf } from "../containers/host-config.ts";
+import { isListed } from "../containers/list.ts";
+import { sendStats, top } from "../containers/stats.ts";
+import { inspection, summary } from "../containers/view.ts";
+import { waitFor } from "../containers/wait.ts";
+import { DockerError } from "../errors.ts";
+import { bodyOf, done, reply } from "../http/route.ts";
+import type { Call, Route } from "../http/route.ts";
+import { serveLogs } from "../logs/serve.ts";
+
+const containerOf = ({ engine, params }: Call): Container => engine.find(params["id"] ?? "");
+
+/** Another name. @throws 409 */
+async function rename(call: Call): Promise<void> {
+  const container = containerOf(call);
+  const wished = call.query.text("name");
+  const name = checkName(call.engine, wished);
+  const oldName = container.record.name;
+  container.record.name = name;
+  await container.save();
+  container.tell("rename", { oldName: `/${oldName}` });
+  done(call);
+}
+
+/** Other limits, and another restart policy. */
+async function update(call: Call): Promise<void> {
+  const container = containerOf(call);
+  const body = validate(containerUpdateSchema, await bodyOf(call), "update of a container");
+  const { record } = container;
+  const host = record.hostConfig as HostConfig;
+  if (body.RestartPolicy?.Name) {
+    const policy = { Name: body.RestartPolicy.Name, MaximumRetryCount: body.RestartPolicy.MaximumRetryCount ?? 0 };
+    checkRestartPolicy({ ...host, RestartPolicy: policy });
+    host.RestartPolicy = policy;
+  }
+  const warnings: string[] = [];
+  const resized = Boolean(body.Memory) || Boolean(body.NanoCpus);
+  if (resized) {
+    if (container.active) {
+      throw new DockerError(409, `Cannot update container ${container.id}: a microVM's size changes while it is stopped`);
+    }
+    const { memMib, warning } = memoryOf(body.Memory || host.Memory);
+    if (warning !== undefined) warnings.push(warning);
+    const vcpus = processorsOf({ ...host, ...(body.NanoCpus ? { NanoCpus: body.NanoCpus } : {}) });
+    await container.resizeVm(memMib, vcpus);
+    if (body.Memory) host.Memory = body.Memory;
+    if (body.NanoCpus) host.NanoCpus = body.NanoCpus;
+  }
+  await container.save();
+  container.tell("update");
+  reply(call, { Warnings: warnings.length === 0 ? null : warnings });
+}
+
+/** Remove those that do not run. */
+async function prune(call: Call): Promise<void> {
+  const filters = call.query.filters().only(["label", "label!", "until"]);
+  const removed: string[] = [];
+  for (const container of call.engine.containers) {
+    if (container.active || !filters.allowsLabels(container.record.config.Labels)) continue;
+    await container.remove(false);
+    removed.push(container.id);
+  }
+  reply(call, { ContainersDeleted: removed, SpaceReclaimed: 0 });
+}
+
+/** What a container has changed of its image. */
+async function changes(call: Call): Promise<void> {
+  const kinds = { changed: 0, added: 1, deleted: 2 };
+  const { vm } = containerOf(call).record;
+  if (vm === undefined) return reply(call, null);
+  const entries = await (await call.engine.vmsan.get(vm)).diff();
+  reply(call, entries.map(({ path, kind }) => ({ Path: path, Kind: kinds[kind] })));
+}
+
+/** The table. */
+export const containerRoutes: readonly Route[] = [
+  {
+    method: "GET",
+    path: "/containers/json",
+    says: "works",
+    run: async (call) => {
+      const { query, engine } = call;
+      const filters = query.filters();
+      const limit = query.number("limit") ?? 0;
+      const all = query.flag("all") || limit > 0;
+      const found = engine.containers.filter((one) => isListed(one, filters, all, engine));
+      reply(call, (limit > 0 ? found.slice(0, limit) : found).map(summary));
+      await Promise.resolve();
+    },
+  },
+  {
+    method: "POST",
+    path: "/containers/create",
+    says: "differs",
+    note: "a document, no VM yet; `--privileged` is accepted, what a VM cannot do is refused (below); ports without an address are on 127.0.0.1",
+    run: async (call) => {
+      const name = call.query.text("name");
+      const { container, warnings } = await createContainer(call.engine, await bodyOf(call), name);
+      reply(call, { Id: container.id, Warnings: warnings }, 201);
+    },
+  },
+  {
+    method: "POST",
+    path: "/containers/prune",
+    says: "works",
+    run: prune,
+  },
+  {
+    method: "GET",
+    path: "/containers/:id/json",
+    says: "works",
+    run: async (call) => reply(call, await Promise.resolve(inspection(containerOf(call)))),
+  },
+  { method: "GET", path: "/containers/:id/top", says: "works", run: async (call) => await top(call, containerOf(call)) },
+  {
+    method: "GET",
+    path: "/containers/:id/logs",
+    says: "works",
+    run: async (call) => await serveLogs(call, containerOf(call)),
+  },
+  {
+    method: "GET",
+    path: "/containers/:id/changes",
+    says: "works",
+    run: changes,
+  },
+  {
+    method: "GET",
+    path: "/containers/:id/export",
+    says: "works",
+    run: async (call) => await exportFiles(call, containerOf(call)),
+  },
+  {
+    method: "GET",
+    path: "/containers/:id/stats",
+    says: "differs",
+    note: "memory and processes of the whole guest; no counters of networks and disks",
+    run: async (call) => await sendStats(call, containerOf(call)),
+  },
+  {
+    method: "POST",
+    path: "/containers/:id/resize",
+    says: "works",
+    run: async (call) => {
+      containerOf(call).resize(call.query.number("h") ?? 0, call.query.number("w") ?? 0);
+      done(call, 200);
+      await Promise.resolve();
+    },
+  },
+  {
+    method: "POST",
+    path: "/containers/:id/start",
+    says: "works",
+    run: async (call) => done(call, (await containerOf(call).start()) ? 204 : 304),
+  },
+  {
+    method: "POST",
+    path: "/containers/:id/stop",
+    says: "differs",
+    note: "the main process is not number 1: TERM ends it although it handles no signals",
+    run: async (call) => {
+      const { query } = call;
+      const signal = query.text("signal");
+      const stopped = await containerOf(call).stop(query.number("t"), signal === "" ? undefined : signal);
+      done(call, stopped ? 204 : 304);
+    },
+  },
+  {
+    method: "POST",
+    path: "/containers/:id/restart",
+    says: "works",
+    run: async (call) => {
+      const container = containerOf(call);
+      await container.stop(call.query.number("t"));
+      await container.start();
+      container.tell("restart");
+      done(call);
+    },
+  },
+  {
+    method: "POST",
+    path: "/containers/:id/kill",
+    says: "works",
+    run: async (call) => {
+      await containerOf(call).kill(call.query.text("signal") || "KILL");
+      done(call);
+    },
+  },
+  { method: "POST", path: "/containers/:id/update", says: "differs", note: "a VM's memory and processors change while it is stopped", run: update },
+  { method: "POST", path: "/containers/:id/rename", says: "works", run: rename },
+  {
+    method: "POST",
+    path: "/containers/:id/pause",
+    says: "works",
+    run: async (call) => {
+      await containerOf(call).pause();
+      done(call);
+    },
+  },
+  {
+    method: "POST",
+    path: "/containers/:id/unpause",
+    says: "works",
+    run: async (call) => {
+      await containerOf(call).unpause();
+      done(call);
+    },
+  },
+  {
+    method: "POST",
+    path: "/containers/:id/attach",
+    says: "works",
+    hijacks: true,
+    run: async (call) => await attach(call, containerOf(call)),
+  },
+  {
+    method: "POST",
+    path: "/containers/:id/wait",
+    says: "works",
+    run: async (call) => await waitFor(call, containerOf(call)),
+  },
+  {
+    method: "DELETE",
+    path: "/containers/:id",
+    says: "works",
+    run: async (call) => {
+      const container = containerOf(call);
+      if (call.query.flag("link")) throw new DockerError(400, "there are no links");
+      await container.remove(call.query.flag("force"));
+      done(call);
+    },
+  },
+  {
+    method: "HEAD",
+    path: "/containers/:id/archive",
+    says: "works",
+    run: async (call) => await statPath(call, containerOf(call)),
+  },
+  {
+    method: "GET",
+    path: "/containers/:id/archive",
+    says: "works",
+    run: async (call) => await getArchive(call, containerOf(call)),
+  },
+  {
+    method: "PUT",
+    path: "/containers/:id/archive",
+    says: "differs",
+    note: "tar and tar.gz; all of it appears, or nothing; the VM of a container that does not run is started for it",
+    run: async (call) => await putArchive(call, containerOf(call)),
+  },
+];

@@ -1,0 +1,202 @@
+/** Routes below /images, and of commits. */
+import type { Container } from "../containers/container.ts";
+import type { Engine } from "../engine.ts";
+import { DockerError } from "../errors.ts";
+import { done, reply } from "../http/route.ts";
+import type { Call, Route } from "../http/route.ts";
+import type { KnownImage } from "../images/catalogue.ts";
+import { familiar, joinName, repositoryOf, shortId, withTag } from "../images/names.ts";
+import { load, pull, pushImage, save } from "../images/transfer.ts";
+import { imageView, isWantedImage, summaryOf } from "../images/view.ts";
+
+const imageOf = async ({ engine, params }: Call): Promise<KnownImage> =>
+  await engine.catalogue.find(params["name"] ?? "");
+
+/** The engine's text for an image that is looked at. */
+async function inspected(call: Call): Promise<KnownImage> {
+  try {
+    return await imageOf(call);
+  } catch (error) {
+    if (!(error instanceof DockerError) || error.status !== 404) throw error;
+    const name = call.params["name"] ?? "";
+    throw new DockerError(404, `no such image: ${name.slice(0, 200)}: ${error.message}`, error);
+  }
+}
+
+function userOf(engine: Engine, image: KnownImage): Container | undefined {
+  return engine.containers.find(({ record }) => record.image.id === image.id);
+}
+
+/** Take a name away, or all of them, and what nobody needs then. @throws 404, 409 */
+async function remove(call: Call): Promise<void> {
+  const { engine, query, params } = call;
+  const ref = params["name"] ?? "";
+  const image = await imageOf(call);
+  const force = query.flag("force");
+  const byId = !image.names.some((name) => withTag(ref) === name || ref === name);
+  if (byId && image.names.length > 1 && !force) {
+    throw new DockerError(
+      409,
+      `conflict: unable to delete ${shortId(image.id)} (must be forced) - image is referenced in multiple repositories`,
+    );
+  }
+  const going = byId ? image.names : [withTag(ref)];
+  const user = userOf(engine, image);
+  const last = going.length === image.names.length;
+  if (user !== undefined && last && (!force || user.active)) {
+    const how = user.active ? "cannot be forced" : "must be forced";
+    const state = user.active ? "running container" : "container";
+    throw new DockerError(
+      409,
+      byId
+        ? `conflict: unable to delete ${shortId(image.id)} (${how}) - image is being used by ${state} ${shortId(user.id)}`
+        : `conflict: unable to remove repository reference "${ref}" (must force) - container ${shortId(user.id)} is using its referenced image ${shortId(image.id)}`,
+    );
+  }
+  const gone: object[] = [];
+  for (const name of going) {
+    await engine.vmsan.images.remove(name);
+    gone.push({ Untagged: name });
+    engine.events.emit("image", "untag", image.id, { name });
+  }
+  if (last && user === undefined) {
+    await engine.vmsan.images.prune();
+    gone.push({ Deleted: image.id });
+    engine.events.emit("image", "delete", image.id, { name: image.id });
+  }
+  reply(call, gone);
+}
+
+/** Remove what nothing uses: with `dangling=false` also what has a name. */
+async function prune(call: Call): Promise<void> {
+  const { engine, query } = call;
+  const filters = query.filters();
+  const gone: object[] = [];
+  if (filters.of("dangling")?.every((value) => ["false", "0"].includes(value)) === true) {
+    for (const image of await engine.catalogue.all()) {
+      const inUse = userOf(engine, image) !== undefined || image.view.usedBy.length > 0;
+      if (inUse || !filters.allowsLabels(image.details.config.labels)) continue;
+      for (const name of image.names) {
+        await engine.vmsan.images.remove(name);
+        gone.push({ Untagged: name });
+      }
+    }
+  }
+  const report = await engine.vmsan.images.prune();
+  for (const digest of report.images) gone.push({ Deleted: digest });
+  reply(call, { ImagesDeleted: gone.length === 0 ? null : gone, SpaceReclaimed: report.freedBytes });
+}
+
+/** Instructions that give an image the configuration of a container. */
+function instructionsOf({ record }: Container): string[] {
+  const { config } = record;
+  const quoted = (words: readonly string[]): string => JSON.stringify(words);
+  return [
+    ...record.env.filter((entry) => entry.includes("=")).map((entry) => {
+      const at = entry.indexOf("=");
+      return `ENV ${entry.slice(0, at)}=${JSON.stringify(entry.slice(at + 1))}`;
+    }),
+    ...(config.Entrypoint === null ? [] : [`ENTRYPOINT ${quoted(config.Entrypoint)}`]),
+    ...(config.Cmd === null ? [] : [`CMD ${quoted(config.Cmd)}`]),
+    ...(config.WorkingDir === "" ? [] : [`WORKDIR ${config.WorkingDir}`]),
+    ...(config.User === "" ? [] : [`USER ${config.User}`]),
+  ];
+}
+
+/** An image of a container's changes. */
+async function commit(call: Call): Promise<void> {
+  const { engine, query } = call;
+  call.request.resume();
+  const container = engine.find(query.text("container"));
+  const repository = query.text("repo");
+  const name =
+    repository === ""
+      ? `localhost/committed:${shortId(container.id)}-${Date.now()}`
+      : joinName(repository, query.text("tag"));
+  const changes = [...instructionsOf(container), ...query.all("changes")];
+  const report = await container.withFiles(
+    async (vm) =>
+      await vm.commit(name, { changes, message: query.text("comment"), author: query.text("author") }),
+  );
+  const image = await engine.catalogue.find(report.name);
+  container.tell("commit", { comment: query.text("comment") });
+  reply(call, { Id: image.id }, 201);
+}
+
+/** The steps of an image's making. */
+async function history(call: Call): Promise<void> {
+  const image = await imageOf(call);
+  const steps = await call.engine.vmsan.images.history(image.view.names[0] ?? image.digest);
+  reply(
+    call,
+    steps.map(({ created, createdBy, comment, layer }, index) => ({
+      Id: index === 0 ? image.id : "<missing>",
+      Created: created === undefined ? 0 : Math.floor(Date.parse(created) / 1000),
+      CreatedBy: createdBy,
+      Tags: index === 0 ? image.names : null,
+      Size: layer?.size ?? 0,
+      Comment: comment,
+    })),
+  );
+}
+
+/** The table. */
+export const imageRoutes: readonly Route[] = [
+  {
+    method: "GET",
+    path: "/images/json",
+    says: "works",
+    run: async (call) => {
+      const { engine, query } = call;
+      const filters = query.filters();
+      const all = await engine.catalogue.all();
+      const shown = all.filter((image) => isWantedImage(image, filters, all));
+      const counts = (id: string): number =>
+        engine.containers.filter(({ record }) => record.image.id === id).length;
+      reply(call, shown.map((image) => summaryOf(image, counts(image.id))));
+    },
+  },
+  { method: "POST", path: "/images/create", says: "differs", note: "pulls; `docker import` is refused (vmsan image import)", run: pull },
+  { method: "POST", path: "/images/load", says: "works", run: load },
+  { method: "POST", path: "/images/prune", says: "works", run: prune },
+  { method: "GET", path: "/images/get", says: "differs", note: "one image at a time", run: save },
+  {
+    method: "GET",
+    path: "/images/search",
+    says: "refused",
+    note: "vmsan asks registries for images by name alone",
+    run: async () => await Promise.reject(new DockerError(501, "searching a registry is not offered: vmsan asks registries for images by name alone")),
+  },
+  { method: "GET", path: "/images/:name/get", says: "works", run: save },
+  {
+    method: "GET",
+    path: "/images/:name/json",
+    says: "works",
+    run: async (call) => reply(call, imageView(await inspected(call))),
+  },
+  { method: "GET", path: "/images/:name/history", says: "works", run: history },
+  { method: "POST", path: "/images/:name/push", says: "works", run: pushImage },
+  {
+    method: "POST",
+    path: "/images/:name/tag",
+    says: "works",
+    run: async (call) => {
+      const image = await imageOf(call);
+      const name = joinName(call.query.text("repo"), call.query.text("tag"));
+      const from = image.view.names[0] ?? image.digest;
+      await call.engine.vmsan.images.tag(from, name);
+      call.engine.events.emit("image", "tag", image.id, { name: withTag(name) });
+      done(call, 201);
+    },
+  },
+  { method: "DELETE", path: "/images/:name", says: "works", run: remove },
+  { method: "POST", path: "/commit", says: "works", run: commit },
+  {
+    method: "GET",
+    path: "/distribution/:name/json",
+    says: "refused",
+    note: "pull it, and look at it here",
+    run: async (call) =>
+      await Promise.reject(new DockerError(501, `${repositoryOf(familiar(call.params["name"] ?? ""))} is not looked at in its registry: pull it`)),
+  },
+];
