@@ -5,6 +5,7 @@
 import { CommanderError } from "commander";
 import type { Command } from "commander";
 import { hintFor } from "../../src/cli/hints.ts";
+import { engineLines } from "./docker-engine.ts";
 import { createProgram } from "../../src/cli/program.ts";
 
 /**
@@ -175,5 +176,6 @@ export async function dockerDocument(): Promise<string> {
     }
     lines.push("");
   }
+  lines.push(...engineLines());
   return `${lines.join("\n").trimEnd()}\n`;
 }

@@ -30,7 +30,11 @@ const mount = z.object({
   Target: text,
   ReadOnly: bool,
   VolumeOptions: z
-    .object({ NoCopy: bool, Labels: map, DriverConfig: z.object({ Name: text.nullish() }).nullish() })
+    .object({
+      NoCopy: bool,
+      Labels: map,
+      DriverConfig: z.object({ Name: text.nullish() }).nullish(),
+    })
     .nullish(),
   BindOptions: z.looseObject({ CreateMountpoint: bool }).nullish(),
 });
@@ -46,9 +50,7 @@ export const healthSchema = z.object({
 });
 
 /** When a container is started again. */
-const restartPolicy = z
-  .object({ Name: text.nullish(), MaximumRetryCount: count })
-  .nullish();
+const restartPolicy = z.object({ Name: text.nullish(), MaximumRetryCount: count }).nullish();
 
 const hostConfig = z.looseObject({
   Binds: texts,
@@ -116,7 +118,9 @@ export const containerSchema = z.looseObject({
   StopTimeout: count,
   Healthcheck: healthSchema.nullish(),
   HostConfig: hostConfig.nullish(),
-  NetworkingConfig: z.object({ EndpointsConfig: z.record(text, endpointSchema.nullish()).nullish() }).nullish(),
+  NetworkingConfig: z
+    .object({ EndpointsConfig: z.record(text, endpointSchema.nullish()).nullish() })
+    .nullish(),
 });
 
 /** What {@link containerSchema} gives. */
@@ -168,7 +172,11 @@ export const networkSchema = z.looseObject({
   Attachable: bool,
   Ingress: bool,
   EnableIPv6: bool,
-  IPAM: z.looseObject({ Config: z.array(z.looseObject({ Subnet: text.nullish(), Gateway: text.nullish() })).nullish() }).nullish(),
+  IPAM: z
+    .looseObject({
+      Config: z.array(z.looseObject({ Subnet: text.nullish(), Gateway: text.nullish() })).nullish(),
+    })
+    .nullish(),
   Options: map,
   Labels: map,
 });

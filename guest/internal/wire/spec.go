@@ -57,18 +57,18 @@ type Attributes struct {
 
 // Spec is START's payload; fields that do not belong to its kind are ignored.
 type Spec struct {
-	ID        string `json:"id"`
-	Kind      string `json:"kind"`
-	Argv      Texts  `json:"argv"`
-	Env       Texts  `json:"env"`
-	Workdir   Text   `json:"workdir"`
-	User      Text   `json:"user"`
-	TTY       *TTY   `json:"tty"`
-	Stdin     bool   `json:"stdin"`
-	Detach    bool   `json:"detach"`
+	ID      string `json:"id"`
+	Kind    string `json:"kind"`
+	Argv    Texts  `json:"argv"`
+	Env     Texts  `json:"env"`
+	Workdir Text   `json:"workdir"`
+	User    Text   `json:"user"`
+	TTY     *TTY   `json:"tty"`
+	Stdin   bool   `json:"stdin"`
+	Detach  bool   `json:"detach"`
 	// Hold: a detached stream's output waits for whoever takes it; nothing is dropped.
-	Hold      bool   `json:"hold"`
-	TimeoutMs int64  `json:"timeoutMs"`
+	Hold      bool  `json:"hold"`
+	TimeoutMs int64 `json:"timeoutMs"`
 	// GraceMs is a pointer since 0 (KILL at once) and absent (5000) differ.
 	GraceMs   *int64 `json:"graceMs"`
 	Label     string `json:"label"`

@@ -4,7 +4,10 @@ import { command, runs } from "../command.ts";
 
 /** The definition. */
 export function dockerEnvCommand(): Command {
-  const target = command("docker-env", "print what Docker's clients need to talk to vmsan serve --docker");
+  const target = command(
+    "docker-env",
+    "print what Docker's clients need to talk to vmsan serve --docker",
+  );
   target.addHelpText("after", AFTER);
   return runs(target, async ({ output }) => {
     const { dockerSocket, vmsanDir } = await import("../../util/paths.ts");

@@ -73,6 +73,11 @@ export class Engine {
     );
   }
 
+  /** Let go of all containers; they go on. */
+  async close(): Promise<void> {
+    await Promise.all(this.containers.map(async (container) => await container.release()));
+  }
+
   /** VMs whose container does not know of them, or is no more: a gateway was killed in the middle. */
   private async adopt(damaged: readonly string[]): Promise<void> {
     for (const view of await this.vmsan.list()) {

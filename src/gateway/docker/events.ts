@@ -33,7 +33,11 @@ export class Events {
     const now = Date.now();
     const event: DockerEvent = {
       ...(type === "container"
-        ? { status: action, id, ...(attributes["image"] === undefined ? {} : { from: attributes["image"] }) }
+        ? {
+            status: action,
+            id,
+            ...(attributes["image"] === undefined ? {} : { from: attributes["image"] }),
+          }
         : {}),
       Type: type,
       Action: action,
@@ -63,8 +67,10 @@ export class Events {
 export function isWanted(event: DockerEvent, filters: Filters): boolean {
   const { Type: type, Action: action, Actor: actor } = event;
   const { Attributes: attributes } = actor;
-  const ofKind = (kind: string) => (wish: string): boolean =>
-    type === kind && (actor.ID.startsWith(wish) || attributes["name"] === wish);
+  const ofKind =
+    (kind: string) =>
+    (wish: string): boolean =>
+      type === kind && (actor.ID.startsWith(wish) || attributes["name"] === wish);
   return (
     filters.allows("type", (wish) => wish === type) &&
     filters.allows("event", (wish) => wish === action || action.startsWith(`${wish}:`)) &&
@@ -74,7 +80,9 @@ export function isWanted(event: DockerEvent, filters: Filters): boolean {
     filters.allows("network", ofKind("network")) &&
     filters.allows(
       "image",
-      (wish) => attributes["image"] === wish || (type === "image" && (actor.ID === wish || attributes["name"] === wish)),
+      (wish) =>
+        attributes["image"] === wish ||
+        (type === "image" && (actor.ID === wish || attributes["name"] === wish)),
     ) &&
     filters.allowsLabels(attributes)
   );

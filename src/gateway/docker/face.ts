@@ -46,7 +46,14 @@ async function answer(
   );
   const query = new Query(searchParams);
   // Where there is none the route asks for the connection instead.
-  await found.route.run({ engine, params, query, request, response: response as ServerResponse, hijack });
+  await found.route.run({
+    engine,
+    params,
+    query,
+    request,
+    response: response as ServerResponse,
+    hijack,
+  });
 }
 
 /** The face. */

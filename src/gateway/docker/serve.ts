@@ -66,7 +66,9 @@ async function clearSocket(path: string): Promise<void> {
       socket.destroy();
       resolve(true);
     });
-    socket.on("error", (error) => resolve(!["ENOENT", "ECONNREFUSED"].includes(errnoOf(error) ?? "")));
+    socket.on("error", (error) =>
+      resolve(!["ENOENT", "ECONNREFUSED"].includes(errnoOf(error) ?? "")),
+    );
   });
   if (!alive) {
     await rm(path, { force: true });
@@ -85,10 +87,12 @@ export class DockerServer {
   /** Value of DOCKER_HOST. */
   readonly host: string;
   private readonly server: ListeningGateway;
+  private readonly engine: Engine;
   private readonly lock: Lock;
 
-  private constructor(server: ListeningGateway, lock: Lock) {
+  private constructor(server: ListeningGateway, engine: Engine, lock: Lock) {
     this.server = server;
+    this.engine = engine;
     this.lock = lock;
     this.host = server.url.replace(/^https?:/, "tcp:");
   }
@@ -117,12 +121,14 @@ export class DockerServer {
       const server = await listen({
         address,
         ...(tls === undefined || "path" in address ? {} : { tls }),
-        ...(parts.clientCa === undefined || "path" in address ? {} : { clientCa: await readCa(parts.clientCa) }),
+        ...(parts.clientCa === undefined || "path" in address
+          ? {}
+          : { clientCa: await readCa(parts.clientCa) }),
         hosts: new Hosts([]),
         faces: [dockerFace(engine, log)],
         log,
       });
-      return new DockerServer(server, lock);
+      return new DockerServer(server, engine, lock);
     } catch (error) {
       lock.release();
       throw error;
@@ -132,6 +138,7 @@ export class DockerServer {
   /** Stop serving; containers go on. */
   async close(): Promise<void> {
     await this.server.close();
+    await this.engine.close();
     this.lock.release();
   }
 }

@@ -214,7 +214,8 @@ async function makeServer(parts: ServerParts): Promise<Server | TlsServer> {
   const files = new CertificateFiles(tls);
   const first = await files.changed();
   const { clientCa } = parts;
-  const clients = clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true };
+  const clients =
+    clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true };
   const server = createTlsServer({ ...options, ...first, ...clients, minVersion: "TLSv1.2" });
   const poll = setInterval(() => {
     files

@@ -61,7 +61,11 @@ function wantedPath(call: Call): WantedPath {
 function fileError(error: unknown, container: Container, path: string): unknown {
   const errno = guestErrno(asVmsanError(error, ""));
   if (errno !== "ENOENT" && errno !== "ENOTDIR") return error;
-  return new DockerError(404, `Could not find the file ${path} in container ${container.record.name}`, error);
+  return new DockerError(
+    404,
+    `Could not find the file ${path} in container ${container.record.name}`,
+    error,
+  );
 }
 
 async function look(vm: Vm, container: Container, wanted: WantedPath): Promise<FileEntry> {
@@ -115,7 +119,9 @@ async function* plainEntry({ entry, content }: ReadEntry, top?: string): AsyncGe
       : {
           ...entry,
           name: inner(entry.name, top),
-          ...(entry.type === "hardlink" && entry.link !== undefined ? { link: inner(entry.link, top) } : {}),
+          ...(entry.type === "hardlink" && entry.link !== undefined
+            ? { link: inner(entry.link, top) }
+            : {}),
         };
   yield encodeEntry(renamed);
   let at = 0;
@@ -206,8 +212,15 @@ async function* uncompressed(source: AsyncIterable<Buffer>): AsyncGenerator<Buff
     return;
   }
   const magic = head.toString("latin1", 0, 6);
-  if (magic.startsWith("BZh") || magic.startsWith("\xfd7zXZ") || magic.startsWith("\x28\xb5\x2f\xfd")) {
-    throw new DockerError(400, "the archive is compressed in a way that is not taken here: send tar or tar.gz");
+  if (
+    magic.startsWith("BZh") ||
+    magic.startsWith("\xfd7zXZ") ||
+    magic.startsWith("\x28\xb5\x2f\xfd")
+  ) {
+    throw new DockerError(
+      400,
+      "the archive is compressed in a way that is not taken here: send tar or tar.gz",
+    );
   }
   yield* rest;
 }

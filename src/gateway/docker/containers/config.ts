@@ -40,7 +40,9 @@ export function configOf(body: ContainerBody, image: ImageConfig): ContainerConf
     AttachStdin: body.AttachStdin ?? false,
     AttachStdout: body.AttachStdout ?? false,
     AttachStderr: body.AttachStderr ?? false,
-    ExposedPorts: keysOf([...exposed, ...bound].map((port) => (port.includes("/") ? port : `${port}/tcp`))),
+    ExposedPorts: keysOf(
+      [...exposed, ...bound].map((port) => (port.includes("/") ? port : `${port}/tcp`)),
+    ),
     Tty: body.Tty ?? false,
     OpenStdin: body.OpenStdin ?? false,
     StdinOnce: body.StdinOnce ?? false,

@@ -76,7 +76,7 @@ export class Container {
   constructor(record: ContainerRecord, context: ContainerContext) {
     this.record = record;
     this.context = context;
-    const limits = logLimitsOf(record.hostConfig as HostConfig);
+    const limits = logLimitsOf(record.hostConfig);
     const dir = context.store.logDir(record.id);
     this.log = limits === undefined ? undefined : new ContainerLog(dir, limits);
     this.health = new Health(this, context);
@@ -139,7 +139,10 @@ export class Container {
   async runningGuest(): Promise<Vm> {
     const { status } = this.record.state;
     if (status === "paused") {
-      throw new DockerError(409, `Container ${this.record.name} is paused, unpause the container before exec`);
+      throw new DockerError(
+        409,
+        `Container ${this.record.name} is paused, unpause the container before exec`,
+      );
     }
     if (status !== "running" || this.vm === undefined) {
       throw new DockerError(409, `container ${this.id} is not running`);
@@ -378,7 +381,10 @@ export class Container {
       return await this.cancelRestart();
     }
     if (run === undefined) {
-      throw new DockerError(409, `Cannot kill container: ${this.id}: container ${this.id} is not running`);
+      throw new DockerError(
+        409,
+        `Cannot kill container: ${this.id}: container ${this.id} is not running`,
+      );
     }
     const name = signal.replace(/^SIG/i, "").toUpperCase();
     const killing = name === "KILL" || name === "9";
@@ -387,7 +393,8 @@ export class Container {
     } catch (error) {
       throw new DockerError(400, `invalid signal: ${signal.slice(0, 60)}`, error);
     }
-    if (killing || name === "TERM" || name === "INT" || name === "15") this.record.stoppedByHand = true;
+    if (killing || name === "TERM" || name === "INT" || name === "15")
+      this.record.stoppedByHand = true;
     this.tell("kill", { signal: name });
     if (!killing) return;
     if (this.record.state.status === "paused") await this.vm?.resume();
@@ -397,7 +404,7 @@ export class Container {
   /** End a VM whose main process does not end although it was killed. */
   private async makeSure(run: Run): Promise<void> {
     const late = sleep(KILL_MS, true, { ref: false });
-    if ((await Promise.race([run.ended.then(() => false), late])) !== true) return;
+    if (!(await Promise.race([run.ended.then(() => false), late]))) return;
     await haltVm(this.context.vmsan, this.record, 0).catch(this.complain);
     await run.watch();
   }
@@ -538,6 +545,17 @@ export class Container {
     this.log?.wake();
   }
 
+  /** The gateway ends: it goes on without, and the next one takes it up. */
+  async release(): Promise<void> {
+    clearTimeout(this.lingerTimer);
+    clearTimeout(this.restartTimer);
+    this.health.end();
+    const { run } = this;
+    this.run = undefined;
+    run?.stream.detach();
+    await run?.ended;
+  }
+
   /** Find out what is true of it, when the gateway starts: its VM and the process are what counts. */
   async reconcile(): Promise<void> {
     await this.serial(async () => {
@@ -550,7 +568,13 @@ export class Container {
       const { vm, stream } = found;
       this.vm = vm;
       const from = (await this.log?.begin(stream)) ?? { stdout: 0, stderr: 0 };
-      const run = new Run(vm, (io) => vm.attach(stream, { ...io, from }), this.log, this.sinks, true);
+      const run = new Run(
+        vm,
+        (io) => vm.attach(stream, { ...io, from }),
+        this.log,
+        this.sinks,
+        true,
+      );
       this.tookUp(run);
       if (this.record.state.status === "restarting") this.record.state.status = "running";
       this.health.begin();

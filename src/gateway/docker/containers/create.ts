@@ -6,6 +6,7 @@ import { containerSchema } from "../../../schema/docker.ts";
 import type { ContainerBody, ContainerRecord } from "../../../schema/docker.ts";
 import type { Engine } from "../engine.ts";
 import { DockerError } from "../errors.ts";
+import { isReference } from "../images/names.ts";
 import { logLimitsOf } from "../logs/limits.ts";
 import { configOf } from "./config.ts";
 import { NEVER } from "./container.ts";
@@ -17,8 +18,14 @@ import { portWishes } from "./ports.ts";
 
 const NAME = /^\/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 
-const FIRST = "amber brisk calm dapper eager fuzzy gentle humble ivory jolly keen lively mellow nimble quiet rapid sunny tidy vivid witty".split(" ");
-const SECOND = "badger crane dingo egret ferret gecko heron ibis jackal koala lemur marten newt otter puffin quail raven stoat tapir wombat".split(" ");
+const FIRST =
+  "amber brisk calm dapper eager fuzzy gentle humble ivory jolly keen lively mellow nimble quiet rapid sunny tidy vivid witty".split(
+    " ",
+  );
+const SECOND =
+  "badger crane dingo egret ferret gecko heron ibis jackal koala lemur marten newt otter puffin quail raven stoat tapir wombat".split(
+    " ",
+  );
 
 /** A name that nobody has. */
 function inventName(engine: Engine): string {
@@ -33,7 +40,10 @@ function inventName(engine: Engine): string {
 /** A name that may be given. @throws 400, 409 */
 export function checkName(engine: Engine, text: string): string {
   if (!NAME.test(text) || text.length > 200) {
-    throw new DockerError(400, `Invalid container name (${text.slice(0, 100)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`);
+    throw new DockerError(
+      400,
+      `Invalid container name (${text.slice(0, 100)}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed`,
+    );
   }
   const name = text.replace(/^\//, "");
   const holder = engine.named(name);
@@ -45,7 +55,11 @@ export function checkName(engine: Engine, text: string): string {
 }
 
 /** The networks that a container is to be on. @throws 404 */
-async function networksOf(engine: Engine, body: ContainerBody, id: string): Promise<ContainerRecord["networks"]> {
+async function networksOf(
+  engine: Engine,
+  body: ContainerBody,
+  id: string,
+): Promise<ContainerRecord["networks"]> {
   const mode = networkModeOf(body.HostConfig?.NetworkMode);
   const wishes = Object.entries(body.NetworkingConfig?.EndpointsConfig ?? {});
   const aliasesOf = (name: string): string[] =>
@@ -59,7 +73,8 @@ async function networksOf(engine: Engine, body: ContainerBody, id: string): Prom
     const own = network.builtIn ? [] : [...aliasesOf(name), id.slice(0, 12)];
     networks[network.Name] = { aliases: [...new Set(own)], id: network.Id };
   }
-  if (mode === "none") networks["none"] = { aliases: [], id: (await engine.networks.find("none")).Id };
+  if (mode === "none")
+    networks["none"] = { aliases: [], id: (await engine.networks.find("none")).Id };
   return networks;
 }
 
@@ -104,7 +119,8 @@ export async function createContainer(
     name,
     createdAt: new Date().toISOString(),
     image: {
-      name: image.view.names[0] ?? "localhost/unnamed",
+      // Its digest says which one it is; names of archives and directories are none of a registry's.
+      name: image.names.find(isReference) ?? "localhost/unnamed",
       digest: image.digest,
       id: image.id,
     },

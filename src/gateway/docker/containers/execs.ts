@@ -156,7 +156,9 @@ export class Execs {
     } catch (error) {
       const { code, message } = startFailure(error, exec.argv[0] ?? "");
       exec.exitCode = code;
-      await complain(message.replace("OCI runtime create failed", "OCI runtime exec failed: exec failed"));
+      await complain(
+        message.replace("OCI runtime create failed", "OCI runtime exec failed: exec failed"),
+      );
     }
     exec.state = "ended";
     delete exec.stream;

@@ -51,12 +51,8 @@ function isPortTaken(error: unknown): boolean {
 }
 
 /** Make the VM of a container; its ports are chosen now. */
-async function makeVm(
-  vmsan: Vmsan,
-  record: ContainerRecord,
-  driver: GatewayDriver,
-): Promise<Vm> {
-  const wishes = portWishes(record.hostConfig as HostConfig, record.config);
+async function makeVm(vmsan: Vmsan, record: ContainerRecord, driver: GatewayDriver): Promise<Vm> {
+  const wishes = portWishes(record.hostConfig, record.config);
   for (let attempt = 1; ; attempt += 1) {
     record.ports = await choosePorts(wishes);
     try {
@@ -92,7 +88,10 @@ async function furnish(vm: Vm, record: ContainerRecord): Promise<void> {
   const text = Buffer.concat(now).toString("latin1");
   const missing = lines.filter((line) => !text.split("\n").includes(line));
   if (missing.length === 0) return;
-  const whole = Buffer.from(`${text}${text === "" || text.endsWith("\n") ? "" : "\n"}${missing.join("\n")}\n`, "latin1");
+  const whole = Buffer.from(
+    `${text}${text === "" || text.endsWith("\n") ? "" : "\n"}${missing.join("\n")}\n`,
+    "latin1",
+  );
   const source = (async function* one(): AsyncGenerator<Buffer> {
     await Promise.resolve();
     yield whole;
@@ -124,7 +123,11 @@ export async function runningVm(
 }
 
 /** Stop a container's VM, if it runs; its disk stays. */
-export async function haltVm(vmsan: Vmsan, record: ContainerRecord, graceMs = HALT_MS): Promise<void> {
+export async function haltVm(
+  vmsan: Vmsan,
+  record: ContainerRecord,
+  graceMs = HALT_MS,
+): Promise<void> {
   if (record.vm === undefined) return;
   try {
     await vmsan.stop(record.vm, graceMs);

@@ -75,7 +75,8 @@ export class Health {
   private next(config: HealthConfig): void {
     const starting = Date.now() - this.startedAt < ms(config.StartPeriod, 0);
     const often = ms(config.Interval, DEFAULT_MS);
-    const wait = starting && this.state?.Status === "starting" ? ms(config.StartInterval, often) : often;
+    const wait =
+      starting && this.state?.Status === "starting" ? ms(config.StartInterval, often) : often;
     this.timer = setTimeout(() => void this.check(config), wait);
     this.timer.unref();
   }

@@ -36,7 +36,10 @@ function refuseImpossible(host: HostConfig): void {
     throw refused("--gpus", `${OWN_KERNEL}, which does not see the host's devices.`);
   }
   if ((host.VolumesFrom ?? []).length > 0) {
-    throw refused("--volumes-from", "name the volumes: two microVMs cannot write to one at a time.");
+    throw refused(
+      "--volumes-from",
+      "name the volumes: two microVMs cannot write to one at a time.",
+    );
   }
   if ((host.Links ?? []).length > 0) throw refused("--link", "use a network and its names.");
   if (host.ReadonlyRootfs === true) {
@@ -69,7 +72,9 @@ export function memoryOf(bytes: number | null | undefined): { memMib: number; wa
 }
 
 /** Processors for what was asked for. */
-export function processorsOf(host: Pick<HostConfig, "NanoCpus" | "CpuQuota" | "CpuPeriod">): number {
+export function processorsOf(
+  host: Pick<HostConfig, "NanoCpus" | "CpuQuota" | "CpuPeriod">,
+): number {
   const { NanoCpus: nano, CpuQuota: quota, CpuPeriod: period } = host;
   const wished = nano ? nano / 1e9 : quota && quota > 0 ? quota / (period || 100_000) : 1;
   return Math.max(1, Math.min(32, Math.ceil(wished)));
@@ -128,11 +133,17 @@ export function networkModeOf(mode: string | null | undefined): string {
 export function checkRestartPolicy(host: HostConfig): void {
   const { Name: name, MaximumRetryCount: count } = host.RestartPolicy ?? {};
   if (!["", "no", "always", "unless-stopped", "on-failure"].includes(name ?? "")) {
-    throw new DockerError(400, `invalid restart policy: unknown policy '${(name ?? "").slice(0, 60)}'`);
+    throw new DockerError(
+      400,
+      `invalid restart policy: unknown policy '${(name ?? "").slice(0, 60)}'`,
+    );
   }
   const retries = count ?? 0;
   if (retries > 0 && name !== "on-failure") {
-    throw new DockerError(400, "invalid restart policy: maximum retry count can only be used with 'on-failure'");
+    throw new DockerError(
+      400,
+      "invalid restart policy: maximum retry count can only be used with 'on-failure'",
+    );
   }
   if (host.AutoRemove === true && !["", "no"].includes(name ?? "")) {
     throw new DockerError(400, "can't create 'AutoRemove' container with restart policy");

@@ -49,7 +49,7 @@ export interface InputOptions {
   /** The client's end of input is the command's. */
   once: boolean;
   /** The keys were pressed. */
-  onLeave(): void;
+  onLeave: () => void;
 }
 
 /** Hand on what a client sends to a command's input, as fast as that takes it. */

@@ -67,7 +67,9 @@ export function isListed(
   const status = filters.of("status");
   const exited = filters.of("exited");
   for (const wish of status ?? []) {
-    if (!["created", "running", "paused", "restarting", "removing", "exited", "dead"].includes(wish)) {
+    if (
+      !["created", "running", "paused", "restarting", "removing", "exited", "dead"].includes(wish)
+    ) {
       throw new DockerError(400, `invalid filter 'status=${wish.slice(0, 60)}'`);
     }
   }
@@ -92,7 +94,9 @@ export function isListed(
       record.mounts.some(({ Name, Destination }) => Name === wish || Destination === wish),
     ) &&
     filters.allows("network", (wish) =>
-      Object.entries(record.networks).some(([name, { id }]) => name === wish || id.startsWith(wish)),
+      Object.entries(record.networks).some(
+        ([name, { id }]) => name === wish || id.startsWith(wish),
+      ),
     ) &&
     filters.allows("publish", (wish) =>
       record.ports.some(({ hostPort, protocol }) => isPort(wish, hostPort, protocol)),

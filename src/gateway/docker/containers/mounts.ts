@@ -25,12 +25,23 @@ function bindOf(text: string): PlannedMount {
   const words = options === "" ? [] : options.split(",");
   const common = { Destination: parseTarget(target), Mode: options, RW: !words.includes("ro") };
   if (source.startsWith("/")) {
-    return { make: true, point: { Type: "bind", Source: source, Propagation: "rprivate", ...common } };
+    return {
+      make: true,
+      point: { Type: "bind", Source: source, Propagation: "rprivate", ...common },
+    };
   }
   const noCopy = words.includes("nocopy") ? { NoCopy: true } : {};
   const name = parseVolumeName(source);
   return {
-    point: { Type: "volume", Name: name, Source: name, Driver: "local", Propagation: "", ...common, ...noCopy },
+    point: {
+      Type: "volume",
+      Name: name,
+      Source: name,
+      Driver: "local",
+      Propagation: "",
+      ...common,
+      ...noCopy,
+    },
   };
 }
 
@@ -43,7 +54,10 @@ function mountOf(mount: MountBody): PlannedMount {
   const common = { Destination: parseTarget(mount.Target), Mode: "", RW: mount.ReadOnly !== true };
   if (type === "bind") {
     if (!source.startsWith("/")) {
-      throw new DockerError(400, `invalid mount config for type "bind": invalid mount path: '${source.slice(0, 300)}' mount path must be absolute`);
+      throw new DockerError(
+        400,
+        `invalid mount config for type "bind": invalid mount path: '${source.slice(0, 300)}' mount path must be absolute`,
+      );
     }
     const make = mount.BindOptions?.CreateMountpoint === true;
     return { make, point: { Type: "bind", Source: source, Propagation: "rprivate", ...common } };
@@ -67,18 +81,30 @@ function mountOf(mount: MountBody): PlannedMount {
       ...(volume?.Labels ? { labels: volume.Labels } : {}),
     };
   }
-  throw new DockerError(400, `invalid mount config: mount type ${JSON.stringify(type.slice(0, 60))} is not possible here`);
+  throw new DockerError(
+    400,
+    `invalid mount config: mount type ${JSON.stringify(type.slice(0, 60))} is not possible here`,
+  );
 }
 
 /** All mounts of a request, by their places. @throws 400 */
 export function plannedMounts(body: ContainerBody): PlannedMount[] {
   const host = body.HostConfig ?? {};
-  const temporary = Object.keys(host.Tmpfs ?? {}).map(
-    (target): PlannedMount => ({
-      point: { Type: "tmpfs", Source: "", Destination: parseTarget(target), Mode: "", RW: true, Propagation: "" },
-    }),
-  );
-  const planned = [...(host.Binds ?? []).map(bindOf), ...(host.Mounts ?? []).map(mountOf), ...temporary];
+  const temporary = Object.keys(host.Tmpfs ?? {}).map((target): PlannedMount => ({
+    point: {
+      Type: "tmpfs",
+      Source: "",
+      Destination: parseTarget(target),
+      Mode: "",
+      RW: true,
+      Propagation: "",
+    },
+  }));
+  const planned = [
+    ...(host.Binds ?? []).map(bindOf),
+    ...(host.Mounts ?? []).map(mountOf),
+    ...temporary,
+  ];
   const places = new Set<string>();
   for (const { point } of planned) {
     if (places.has(point.Destination)) {
@@ -90,7 +116,14 @@ export function plannedMounts(body: ContainerBody): PlannedMount[] {
     const place = parseTarget(target);
     if (places.has(place)) continue;
     planned.push({
-      point: { Type: "volume", Source: "", Destination: place, Mode: "", RW: true, Propagation: "" },
+      point: {
+        Type: "volume",
+        Source: "",
+        Destination: place,
+        Mode: "",
+        RW: true,
+        Propagation: "",
+      },
     });
   }
   return planned;

@@ -40,7 +40,11 @@ export function portWishes(host: HostConfig, config: ContainerConfig): PortWish[
       const from = Number(match?.[1] ?? 0);
       const to = Number(match?.[2] ?? from);
       if (match === null || from > 65_535 || to > 65_535 || to < from) throw wrong(port ?? "");
-      wishes.push({ ...guest, hostAddress: address || DEFAULT_ADDRESS, ...(from === 0 ? {} : { from, to }) });
+      wishes.push({
+        ...guest,
+        hostAddress: address || DEFAULT_ADDRESS,
+        ...(from === 0 ? {} : { from, to }),
+      });
     }
   }
   if (host.PublishAllPorts === true) {
@@ -56,7 +60,10 @@ export function portWishes(host: HostConfig, config: ContainerConfig): PortWish[
 }
 
 /** Whether a port is free now; 0: which one is. */
-async function tryPort({ protocol, hostAddress }: PortWish, port: number): Promise<number | undefined> {
+async function tryPort(
+  { protocol, hostAddress }: PortWish,
+  port: number,
+): Promise<number | undefined> {
   return await new Promise((resolve) => {
     if (protocol === "udp") {
       const socket = createSocket(hostAddress.includes(":") ? "udp6" : "udp4");
@@ -88,7 +95,10 @@ export async function choosePorts(wishes: readonly PortWish[]): Promise<Publishe
       if (found !== undefined && !taken(found)) hostPort = found;
     }
     if (hostPort === undefined) {
-      throw new DockerError(500, `Bind for ${hostAddress}:${from} failed: port is already allocated`);
+      throw new DockerError(
+        500,
+        `Bind for ${hostAddress}:${from} failed: port is already allocated`,
+      );
     }
     chosen.push({ protocol, hostAddress, hostPort, guestPort });
   }

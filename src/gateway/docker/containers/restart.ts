@@ -15,9 +15,7 @@ export function restartDelay(record: ContainerRecord, failures: number): number 
   const wanted =
     name === "always" ||
     name === "unless-stopped" ||
-    (name === "on-failure" &&
-      record.state.exitCode !== 0 &&
-      (!most || record.restartCount < most));
+    (name === "on-failure" && record.state.exitCode !== 0 && (!most || record.restartCount < most));
   return wanted ? Math.min(LONGEST_MS, FIRST_MS * 2 ** Math.min(failures, 10)) : undefined;
 }
 

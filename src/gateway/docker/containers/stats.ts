@@ -93,7 +93,8 @@ export async function sendStats(call: Call, container: Container): Promise<void>
   while (!response.destroyed && container.running) {
     if (container.record.state.status === "running") {
       const now = await sample(vm);
-      if (!(await push(response, `${JSON.stringify(await view(container, vm, before, now))}\n`))) return;
+      if (!(await push(response, `${JSON.stringify(await view(container, vm, before, now))}\n`)))
+        return;
       before = now;
     }
     await sleep(SECOND_MS);

@@ -35,9 +35,17 @@ export class ContainerStore {
       const path = join(this.records, name);
       try {
         const content: unknown = JSON.parse(await readFile(path, "utf8"));
-        const record = validate(containerRecordSchema, content, `file ${path}`, "ERR_GATEWAY_STORE");
+        const record = validate(
+          containerRecordSchema,
+          content,
+          `file ${path}`,
+          "ERR_GATEWAY_STORE",
+        );
         if (`${record.id}.json` !== name) {
-          throw new VmsanError({ code: "ERR_GATEWAY_STORE", message: "It names another container" });
+          throw new VmsanError({
+            code: "ERR_GATEWAY_STORE",
+            message: "It names another container",
+          });
         }
         records.push(record);
       } catch (error) {

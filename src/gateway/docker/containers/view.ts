@@ -38,9 +38,15 @@ export function statusText(container: Container): string {
       return state.finishedAt === NEVER
         ? "Created"
         : `Exited (${state.exitCode}) ${since(state.finishedAt)} ago`;
-    default: {
+    case "running":
+    case "paused": {
       const health = container.health.state;
-      const said = health === undefined ? "" : health.Status === "starting" ? " (health: starting)" : ` (${health.Status})`;
+      const said =
+        health === undefined
+          ? ""
+          : health.Status === "starting"
+            ? " (health: starting)"
+            : ` (${health.Status})`;
       return `Up ${since(state.startedAt)}${state.status === "paused" ? " (Paused)" : said}`;
     }
   }
@@ -73,7 +79,10 @@ function endpointOf(container: Container, aliases: string[], id: string): object
 export function endpointsOf(container: Container): Record<string, object> {
   const { networks } = container.record;
   return Object.fromEntries(
-    Object.entries(networks).map(([name, { aliases, id }]) => [name, endpointOf(container, aliases, id)]),
+    Object.entries(networks).map(([name, { aliases, id }]) => [
+      name,
+      endpointOf(container, aliases, id),
+    ]),
   );
 }
 
@@ -100,14 +109,17 @@ function portList({ record, running }: Container): object[] {
   }));
   const bare = Object.keys(record.config.ExposedPorts)
     .map((text) => text.split("/"))
-    .filter(([port, type]) => !record.ports.some((one) => String(one.guestPort) === port && one.protocol === type))
+    .filter(
+      ([port, type]) =>
+        !record.ports.some((one) => String(one.guestPort) === port && one.protocol === type),
+    )
     .map(([port, type]) => ({ PrivatePort: Number(port), Type: type }));
   return [...published, ...bare];
 }
 
 /** Mounts as clients see them. */
 export function mountsOf({ mounts }: ContainerRecord): object[] {
-  return mounts.map(({ NoCopy: _, ...point }) => point);
+  return mounts.map(({ NoCopy: _NoCopy, ...point }) => point);
 }
 
 /** A container in full. */

@@ -15,14 +15,13 @@ export async function waitFor(call: Call, container: Container): Promise<void> {
   const exit = now ? undefined : container.nextExit();
   const removal = condition === "removed" ? container.removal() : undefined;
   beginStream(response, "application/json");
-  // Bytes must go out for the headers to; some servers' answers begin with such a blank.
   if (exit !== undefined) {
     // Removed without a run there is no exit to wait for.
     if (removal !== undefined) await Promise.race([exit, removal]);
     else await exit;
   }
   await removal;
-  const { exitCode, error } = container.record.state;
-  const failed = error === "" ? null : { Message: error };
-  response.end(`${JSON.stringify({ Error: failed, StatusCode: exitCode })}\n`);
+  // Why it could not be started is what `start` answers; clients would print it twice.
+  const { exitCode } = container.record.state;
+  response.end(`${JSON.stringify({ Error: null, StatusCode: exitCode })}\n`);
 }

@@ -35,7 +35,8 @@ export class Filters {
   /** @throws 400 for a filter that is none of these */
   only(known: readonly string[]): this {
     for (const name of this.values.keys()) {
-      if (!known.includes(name)) throw new DockerError(400, `invalid filter '${name.slice(0, 100)}'`);
+      if (!known.includes(name))
+        throw new DockerError(400, `invalid filter '${name.slice(0, 100)}'`);
     }
     return this;
   }
@@ -56,7 +57,10 @@ export function parseFilters(text: string | null): Filters {
     if (Array.isArray(wish)) values.set(name, wish.map(String));
     else if (typeof wish === "object" && wish !== null) {
       const chosen = Object.entries(wish).filter(([, on]) => on === true);
-      values.set(name, chosen.map(([value]) => value));
+      values.set(
+        name,
+        chosen.map(([value]) => value),
+      );
     } else if (typeof wish === "string") values.set(name, [wish]);
     else throw new DockerError(400, `invalid filter '${name.slice(0, 100)}'`);
   }

@@ -77,7 +77,10 @@ export function beginStream(response: ServerResponse, type: string): void {
 }
 
 /** Write, and wait until more is taken; false when nobody is there any more. */
-export async function push(sink: Duplex | ServerResponse, bytes: Buffer | string): Promise<boolean> {
+export async function push(
+  sink: Duplex | ServerResponse,
+  bytes: Buffer | string,
+): Promise<boolean> {
   if (sink.destroyed || sink.writableEnded) return false;
   if (sink.write(bytes)) return true;
   return await new Promise((resolve) => {
@@ -186,7 +189,8 @@ export async function plainHijack(
       const { socket } = request;
       response.detachSocket(socket);
       // Whatever comes is no HTTP any more.
-      for (const event of ["data", "end", "close", "timeout", "drain"]) socket.removeAllListeners(event);
+      for (const event of ["data", "end", "close", "timeout", "drain"])
+        socket.removeAllListeners(event);
       socket.setTimeout(0);
       socket.write(takenOver(false, tty));
       return socket;

@@ -90,7 +90,8 @@ export class Catalogue {
     }
     const begins = (digest: string): boolean => digest.startsWith(`sha256:${hex}`);
     const matches = all.filter(({ id }) => begins(id));
-    if (matches.length > 1) throw new DockerError(400, `multiple IDs found with provided prefix: ${ref}`);
+    if (matches.length > 1)
+      throw new DockerError(400, `multiple IDs found with provided prefix: ${ref}`);
     return matches[0] ?? all.find(({ digest }) => begins(digest));
   }
 

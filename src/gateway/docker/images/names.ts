@@ -34,3 +34,8 @@ export function repositoryOf(name: string): string {
 export function shortId(id: string): string {
   return id.replace(/^sha256:/, "").slice(0, 12);
 }
+
+/** Whether a name of the store is one of a registry, and not where an image was read from. */
+export function isReference(name: string): boolean {
+  return !/^(?:oci|oci-archive|docker-archive|docker-daemon|rootfs):/.test(name);
+}

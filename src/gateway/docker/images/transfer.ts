@@ -6,7 +6,7 @@ import { DockerError, asDockerError } from "../errors.ts";
 import { reply } from "../http/route.ts";
 import type { Call } from "../http/route.ts";
 import { beginStream, parseJson } from "../http/wire.ts";
-import { familiar, joinName, withTag } from "./names.ts";
+import { familiar, isReference, joinName, withTag } from "./names.ts";
 
 /** A reply of lines that begins with its first line, so that a failure before it has a status. */
 class Lines {
@@ -50,12 +50,20 @@ function signalOf({ response }: Call): AbortSignal {
 }
 
 /** A step as a line of progress. */
-function progressLine({ item, message, done, total }: ProgressEvent, verb: string): object | undefined {
+function progressLine(
+  { item, message, done, total }: ProgressEvent,
+  verb: string,
+): object | undefined {
   if (item === undefined) return message === undefined ? undefined : { status: message };
-  const detail = done === undefined ? {} : { current: done, ...(total === undefined ? {} : { total }) };
+  const detail =
+    done === undefined ? {} : { current: done, ...(total === undefined ? {} : { total }) };
   const complete = done !== undefined && done === total;
   const status = done === undefined ? (message ?? verb) : complete ? `${verb} complete` : verb;
-  return { status, progressDetail: complete ? {} : detail, id: item.replace(/^sha256:/, "").slice(0, 12) };
+  return {
+    status,
+    progressDetail: complete ? {} : detail,
+    id: item.replace(/^sha256:/, "").slice(0, 12),
+  };
 }
 
 /** The credentials that a call brings along; undefined: none. @throws 400 */
@@ -72,7 +80,10 @@ export async function pull(call: Call): Promise<void> {
   const { query, engine } = call;
   call.request.resume();
   if (query.text("fromSrc") !== "") {
-    throw new DockerError(400, "importing a file system is not possible here: vmsan image import does it");
+    throw new DockerError(
+      400,
+      "importing a file system is not possible here: vmsan image import does it",
+    );
   }
   const name = joinName(query.text("fromImage"), query.text("tag"));
   if (name === "") throw new DockerError(400, "fromImage is empty");
@@ -140,7 +151,9 @@ export async function load(call: Call): Promise<void> {
       const [name] = names;
       const said = name === undefined ? `image ID: ${configDigest}` : `image: ${familiar(name)}`;
       lines.send({ stream: `Loaded ${said}\n` });
-      engine.events.emit("image", "load", configDigest, { name: name === undefined ? "" : familiar(name) });
+      engine.events.emit("image", "load", configDigest, {
+        name: name === undefined ? "" : familiar(name),
+      });
     }
     if (!lines.begun) lines.send({ stream: "" });
     lines.end();
@@ -152,14 +165,17 @@ export async function load(call: Call): Promise<void> {
 /** `GET /images/get`, `GET /images/NAME/get`: one image as an archive. */
 export async function save(call: Call): Promise<void> {
   const { engine, response, query, params } = call;
-  const names = params["name"] === undefined ? query.all("names").flatMap((one) => one.split(",")) : [params["name"]];
+  const names =
+    params["name"] === undefined
+      ? query.all("names").flatMap((one) => one.split(","))
+      : [params["name"]];
   const [first, ...more] = names;
   if (first === undefined || more.length > 0) {
     throw new DockerError(400, "one image at a time: save each in a file of its own");
   }
   const image = await engine.catalogue.find(first);
   beginStream(response, "application/x-tar");
-  await engine.vmsan.images.save(image.view.names[0] ?? image.digest, response, {
+  await engine.vmsan.images.save(image.names.find(isReference) ?? image.digest, response, {
     format: "docker-archive",
     signal: signalOf(call),
   });
@@ -170,10 +186,16 @@ export async function save(call: Call): Promise<void> {
 /** `POST /auth`: whether a registry takes a name and a password. @throws 401 */
 export async function checkCredentials(call: Call, body: unknown): Promise<void> {
   const { username, password, serveraddress } = validate(authSchema, body, "credentials");
-  const server = (serveraddress ?? "").replace(/^https?:\/\//, "").replace(/\/v[12]\/?$/, "").replace(/\/$/, "");
+  const server = (serveraddress ?? "")
+    .replace(/^https?:\/\//, "")
+    .replace(/\/v[12]\/?$/, "")
+    .replace(/\/$/, "");
   const registry = server === "" || server === "index.docker.io" ? "docker.io" : server;
   try {
-    await call.engine.vmsan.images.login(registry, { username: username ?? "", password: password ?? "" });
+    await call.engine.vmsan.images.login(registry, {
+      username: username ?? "",
+      password: password ?? "",
+    });
   } catch (error) {
     throw new DockerError(401, asDockerError(error).message, error);
   }

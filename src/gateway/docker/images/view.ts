@@ -82,19 +82,29 @@ function fitsPattern(pattern: string, name: string): boolean {
 }
 
 /** Whether an image is among those asked for. @throws 400 */
-export function isWantedImage(image: KnownImage, filters: Filters, all: readonly KnownImage[]): boolean {
+export function isWantedImage(
+  image: KnownImage,
+  filters: Filters,
+  all: readonly KnownImage[],
+): boolean {
   filters.only(["before", "dangling", "label", "label!", "reference", "since", "until"]);
   const created = (one: KnownImage): number => seconds(one.details.created ?? one.view.created);
   const other = (wish: string): number => {
     const found = all.find(({ names, id }) => names.includes(withTag(wish)) || id.includes(wish));
-    if (found === undefined) throw new DockerError(404, `No such image: ${withTag(wish.slice(0, 200))}`);
+    if (found === undefined)
+      throw new DockerError(404, `No such image: ${withTag(wish.slice(0, 200))}`);
     return created(found);
   };
   return (
-    filters.allows("dangling", (wish) => ["true", "1"].includes(wish) === (image.names.length === 0)) &&
+    filters.allows(
+      "dangling",
+      (wish) => ["true", "1"].includes(wish) === (image.names.length === 0),
+    ) &&
     filters.allows("reference", (wish) => {
       const pattern = familiar(wish);
-      return image.names.some((name) => fitsPattern(pattern, name) || fitsPattern(pattern, repositoryOf(name)));
+      return image.names.some(
+        (name) => fitsPattern(pattern, name) || fitsPattern(pattern, repositoryOf(name)),
+      );
     }) &&
     filters.allows("before", (wish) => created(image) < other(wish)) &&
     filters.allows("since", (wish) => created(image) > other(wish)) &&

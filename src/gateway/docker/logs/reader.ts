@@ -41,14 +41,17 @@ export interface ReadOptions {
   /** For one that is written meanwhile; absent: what is there now. */
   follow?: {
     /** As {@link ContainerLog.version}, taken before each look. */
-    version(): number;
+    version: () => number;
     /** Asked at the end: resolves to true once there may be more, to false when there will be none. */
-    more(version: number): Promise<boolean>;
+    more: (version: number) => Promise<boolean>;
   };
 }
 
 /** All pieces of a log, in the order in which they came. Their bytes hold until the next one is asked for. */
-export async function* readPieces(dir: string, options: ReadOptions = {}): AsyncGenerator<LogPiece> {
+export async function* readPieces(
+  dir: string,
+  options: ReadOptions = {},
+): AsyncGenerator<LogPiece> {
   const { first = 0, follow } = options;
   let segment = (await segmentsOf(dir)).find((number) => number >= first) ?? 1;
   let file: FileHandle | undefined;
@@ -80,7 +83,10 @@ export async function* readPieces(dir: string, options: ReadOptions = {}): Async
         continue;
       }
       position += read;
-      const bytes = pending.length === 0 ? chunk.subarray(0, read) : Buffer.concat([pending, chunk.subarray(0, read)]);
+      const bytes =
+        pending.length === 0
+          ? chunk.subarray(0, read)
+          : Buffer.concat([pending, chunk.subarray(0, read)]);
       let at = 0;
       while (at + HEADER <= bytes.length) {
         const header = decodeHeader(bytes, at);
@@ -105,22 +111,25 @@ export async function* readPieces(dir: string, options: ReadOptions = {}): Async
 }
 
 /** Pieces as lines; one that has no end yet comes when there is nothing more. */
-export async function* readLines(
-  pieces: AsyncIterable<LogPiece>,
-): AsyncGenerator<LogLine> {
+export async function* readLines(pieces: AsyncIterable<LogPiece>): AsyncGenerator<LogLine> {
   const parts: Record<StreamNumber, Buffer[]> = { 1: [], 2: [] };
   const sizes: Record<StreamNumber, number> = { 1: 0, 2: 0 };
   const continued: Record<StreamNumber, boolean> = { 1: false, 2: false };
   let lastNs = 0n;
   const take = (stream: StreamNumber, timeNs: bigint): LogLine => {
-    const line = { stream, timeNs, bytes: Buffer.concat(parts[stream]), continued: continued[stream] };
+    const line = {
+      stream,
+      timeNs,
+      bytes: Buffer.concat(parts[stream]),
+      continued: continued[stream],
+    };
     parts[stream] = [];
     sizes[stream] = 0;
     return line;
   };
   for await (const { stream, timeNs, bytes } of pieces) {
     lastNs = timeNs;
-    for (let at = 0; at < bytes.length; ) {
+    for (let at = 0; at < bytes.length;) {
       const newline = bytes.indexOf(0x0a, at);
       const end = newline < 0 ? bytes.length : newline + 1;
       parts[stream].push(Buffer.from(bytes.subarray(at, end)));

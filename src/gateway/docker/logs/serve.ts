@@ -63,7 +63,11 @@ function followOf(container: Container, log: ContainerLog, gone: Promise<void>):
 }
 
 /** Pieces as lines, where lines count. */
-async function* chosenLines(pieces: AsyncIterable<LogPiece>, wish: Wish, skip: number): AsyncGenerator<LogPiece> {
+async function* chosenLines(
+  pieces: AsyncIterable<LogPiece>,
+  wish: Wish,
+  skip: number,
+): AsyncGenerator<LogPiece> {
   let skipped = 0;
   for await (const line of readLines(pieces)) {
     if (!wish.streams.includes(line.stream)) continue;
@@ -74,7 +78,8 @@ async function* chosenLines(pieces: AsyncIterable<LogPiece>, wish: Wish, skip: n
     }
     if (wish.sinceNs !== undefined && line.timeNs < wish.sinceNs) continue;
     const { stream, timeNs, bytes, continued } = line;
-    const prefix = wish.timestamps && !continued ? Buffer.from(`${stamp(timeNs)} `) : Buffer.alloc(0);
+    const prefix =
+      wish.timestamps && !continued ? Buffer.from(`${stamp(timeNs)} `) : Buffer.alloc(0);
     yield { stream, timeNs, bytes: prefix.length === 0 ? bytes : Buffer.concat([prefix, bytes]) };
   }
 }
@@ -105,10 +110,17 @@ export async function serveLogs(call: Call, container: Container): Promise<void>
       return !left && (await more(version)) && !left;
     };
   }
-  const all = wish.tail === undefined && !wish.timestamps && wish.sinceNs === undefined && wish.untilNs === undefined;
+  const all =
+    wish.tail === undefined &&
+    !wish.timestamps &&
+    wish.sinceNs === undefined &&
+    wish.untilNs === undefined;
   const pieces = readPieces(log.dir, reading);
   // Lines that come while they are counted are more than the last ones that were asked for: no harm.
-  const skip = wish.tail === undefined ? 0 : Math.max(0, (await countLines(log.dir, wish.streams)) - wish.tail);
+  const skip =
+    wish.tail === undefined
+      ? 0
+      : Math.max(0, (await countLines(log.dir, wish.streams)) - wish.tail);
   for await (const { stream, bytes } of all ? pieces : chosenLines(pieces, wish, skip)) {
     if (left) break;
     if (wish.streams.includes(stream) && !(await batch.add(stream, bytes))) break;

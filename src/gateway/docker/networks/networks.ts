@@ -70,7 +70,7 @@ export class Networks {
 
   private async save(networks: Network[]): Promise<void> {
     this.own = networks;
-    const file = { version: 1, networks: networks.map(({ builtIn: _, ...rest }) => rest) };
+    const file = { version: 1, networks: networks.map(({ builtIn: _builtIn, ...rest }) => rest) };
     await writeFileAtomic(this.path, `${JSON.stringify(file, null, 2)}\n`);
   }
 
@@ -97,7 +97,10 @@ export class Networks {
     }
     const driver = body.Driver || "bridge";
     if (driver !== "bridge") {
-      throw new DockerError(400, `could not find plugin ${driver.slice(0, 60)} in v1 plugin registry: there are bridge networks alone`);
+      throw new DockerError(
+        400,
+        `could not find plugin ${driver.slice(0, 60)} in v1 plugin registry: there are bridge networks alone`,
+      );
     }
     const networks = await this.load();
     if ([...BUILT_IN, ...networks].some(({ Name }) => Name === body.Name)) {
@@ -125,6 +128,9 @@ export class Networks {
       throw new DockerError(403, `${network.Name} is a pre-defined network and cannot be removed`);
     }
     await this.save((await this.load()).filter(({ Id }) => Id !== network.Id));
-    this.events.emit("network", "destroy", network.Id, { name: network.Name, type: network.Driver });
+    this.events.emit("network", "destroy", network.Id, {
+      name: network.Name,
+      type: network.Driver,
+    });
   }
 }

@@ -37,7 +37,10 @@ async function update(call: Call): Promise<void> {
   const { record } = container;
   const host = record.hostConfig as HostConfig;
   if (body.RestartPolicy?.Name) {
-    const policy = { Name: body.RestartPolicy.Name, MaximumRetryCount: body.RestartPolicy.MaximumRetryCount ?? 0 };
+    const policy = {
+      Name: body.RestartPolicy.Name,
+      MaximumRetryCount: body.RestartPolicy.MaximumRetryCount ?? 0,
+    };
     checkRestartPolicy({ ...host, RestartPolicy: policy });
     host.RestartPolicy = policy;
   }
@@ -45,7 +48,10 @@ async function update(call: Call): Promise<void> {
   const resized = Boolean(body.Memory) || Boolean(body.NanoCpus);
   if (resized) {
     if (container.active) {
-      throw new DockerError(409, `Cannot update container ${container.id}: a microVM's size changes while it is stopped`);
+      throw new DockerError(
+        409,
+        `Cannot update container ${container.id}: a microVM's size changes while it is stopped`,
+      );
     }
     const { memMib, warning } = memoryOf(body.Memory || host.Memory);
     if (warning !== undefined) warnings.push(warning);
@@ -77,7 +83,10 @@ async function changes(call: Call): Promise<void> {
   const { vm } = containerOf(call).record;
   if (vm === undefined) return reply(call, null);
   const entries = await (await call.engine.vmsan.get(vm)).diff();
-  reply(call, entries.map(({ path, kind }) => ({ Path: path, Kind: kinds[kind] })));
+  reply(
+    call,
+    entries.map(({ path, kind }) => ({ Path: path, Kind: kinds[kind] })),
+  );
 }
 
 /** The table. */
@@ -119,7 +128,12 @@ export const containerRoutes: readonly Route[] = [
     says: "works",
     run: async (call) => reply(call, await Promise.resolve(inspection(containerOf(call)))),
   },
-  { method: "GET", path: "/containers/:id/top", says: "works", run: async (call) => await top(call, containerOf(call)) },
+  {
+    method: "GET",
+    path: "/containers/:id/top",
+    says: "works",
+    run: async (call) => await top(call, containerOf(call)),
+  },
   {
     method: "GET",
     path: "/containers/:id/logs",
@@ -169,7 +183,10 @@ export const containerRoutes: readonly Route[] = [
     run: async (call) => {
       const { query } = call;
       const signal = query.text("signal");
-      const stopped = await containerOf(call).stop(query.number("t"), signal === "" ? undefined : signal);
+      const stopped = await containerOf(call).stop(
+        query.number("t"),
+        signal === "" ? undefined : signal,
+      );
       done(call, stopped ? 204 : 304);
     },
   },
@@ -194,7 +211,13 @@ export const containerRoutes: readonly Route[] = [
       done(call);
     },
   },
-  { method: "POST", path: "/containers/:id/update", says: "differs", note: "a VM's memory and processors change while it is stopped", run: update },
+  {
+    method: "POST",
+    path: "/containers/:id/update",
+    says: "differs",
+    note: "a VM's memory and processors change while it is stopped",
+    run: update,
+  },
   { method: "POST", path: "/containers/:id/rename", says: "works", run: rename },
   {
     method: "POST",

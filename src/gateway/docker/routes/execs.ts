@@ -20,7 +20,8 @@ export const execRoutes: readonly Route[] = [
     path: "/exec/:id/start",
     says: "works",
     hijacks: true,
-    run: async (call) => await call.engine.execs.start(call, call.engine.execs.find(call.params["id"] ?? "")),
+    run: async (call) =>
+      await call.engine.execs.start(call, call.engine.execs.find(call.params["id"] ?? "")),
   },
   {
     method: "POST",

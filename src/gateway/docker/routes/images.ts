@@ -84,7 +84,10 @@ async function prune(call: Call): Promise<void> {
   }
   const report = await engine.vmsan.images.prune();
   for (const digest of report.images) gone.push({ Deleted: digest });
-  reply(call, { ImagesDeleted: gone.length === 0 ? null : gone, SpaceReclaimed: report.freedBytes });
+  reply(call, {
+    ImagesDeleted: gone.length === 0 ? null : gone,
+    SpaceReclaimed: report.freedBytes,
+  });
 }
 
 /** Instructions that give an image the configuration of a container. */
@@ -92,10 +95,12 @@ function instructionsOf({ record }: Container): string[] {
   const { config } = record;
   const quoted = (words: readonly string[]): string => JSON.stringify(words);
   return [
-    ...record.env.filter((entry) => entry.includes("=")).map((entry) => {
-      const at = entry.indexOf("=");
-      return `ENV ${entry.slice(0, at)}=${JSON.stringify(entry.slice(at + 1))}`;
-    }),
+    ...record.env
+      .filter((entry) => entry.includes("="))
+      .map((entry) => {
+        const at = entry.indexOf("=");
+        return `ENV ${entry.slice(0, at)}=${JSON.stringify(entry.slice(at + 1))}`;
+      }),
     ...(config.Entrypoint === null ? [] : [`ENTRYPOINT ${quoted(config.Entrypoint)}`]),
     ...(config.Cmd === null ? [] : [`CMD ${quoted(config.Cmd)}`]),
     ...(config.WorkingDir === "" ? [] : [`WORKDIR ${config.WorkingDir}`]),
@@ -116,7 +121,11 @@ async function commit(call: Call): Promise<void> {
   const changes = [...instructionsOf(container), ...query.all("changes")];
   const report = await container.withFiles(
     async (vm) =>
-      await vm.commit(name, { changes, message: query.text("comment"), author: query.text("author") }),
+      await vm.commit(name, {
+        changes,
+        message: query.text("comment"),
+        author: query.text("author"),
+      }),
   );
   const image = await engine.catalogue.find(report.name);
   container.tell("commit", { comment: query.text("comment") });
@@ -126,7 +135,7 @@ async function commit(call: Call): Promise<void> {
 /** The steps of an image's making. */
 async function history(call: Call): Promise<void> {
   const image = await imageOf(call);
-  const steps = await call.engine.vmsan.images.history(image.view.names[0] ?? image.digest);
+  const steps = await call.engine.vmsan.images.history(image.digest);
   reply(
     call,
     steps.map(({ created, createdBy, comment, layer }, index) => ({
@@ -153,10 +162,19 @@ export const imageRoutes: readonly Route[] = [
       const shown = all.filter((image) => isWantedImage(image, filters, all));
       const counts = (id: string): number =>
         engine.containers.filter(({ record }) => record.image.id === id).length;
-      reply(call, shown.map((image) => summaryOf(image, counts(image.id))));
+      reply(
+        call,
+        shown.map((image) => summaryOf(image, counts(image.id))),
+      );
     },
   },
-  { method: "POST", path: "/images/create", says: "differs", note: "pulls; `docker import` is refused (vmsan image import)", run: pull },
+  {
+    method: "POST",
+    path: "/images/create",
+    says: "differs",
+    note: "pulls; `docker import` is refused (vmsan image import)",
+    run: pull,
+  },
   { method: "POST", path: "/images/load", says: "works", run: load },
   { method: "POST", path: "/images/prune", says: "works", run: prune },
   { method: "GET", path: "/images/get", says: "differs", note: "one image at a time", run: save },
@@ -165,7 +183,13 @@ export const imageRoutes: readonly Route[] = [
     path: "/images/search",
     says: "refused",
     note: "vmsan asks registries for images by name alone",
-    run: async () => await Promise.reject(new DockerError(501, "searching a registry is not offered: vmsan asks registries for images by name alone")),
+    run: async () =>
+      await Promise.reject(
+        new DockerError(
+          501,
+          "searching a registry is not offered: vmsan asks registries for images by name alone",
+        ),
+      ),
   },
   { method: "GET", path: "/images/:name/get", says: "works", run: save },
   {
@@ -183,8 +207,7 @@ export const imageRoutes: readonly Route[] = [
     run: async (call) => {
       const image = await imageOf(call);
       const name = joinName(call.query.text("repo"), call.query.text("tag"));
-      const from = image.view.names[0] ?? image.digest;
-      await call.engine.vmsan.images.tag(from, name);
+      await call.engine.vmsan.images.tag(image.digest, name);
       call.engine.events.emit("image", "tag", image.id, { name: withTag(name) });
       done(call, 201);
     },
@@ -197,6 +220,11 @@ export const imageRoutes: readonly Route[] = [
     says: "refused",
     note: "pull it, and look at it here",
     run: async (call) =>
-      await Promise.reject(new DockerError(501, `${repositoryOf(familiar(call.params["name"] ?? ""))} is not looked at in its registry: pull it`)),
+      await Promise.reject(
+        new DockerError(
+          501,
+          `${repositoryOf(familiar(call.params["name"] ?? ""))} is not looked at in its registry: pull it`,
+        ),
+      ),
   },
 ];

@@ -12,7 +12,11 @@ const networkOf = async ({ engine, params }: Call): Promise<Network> =>
   await engine.networks.find(params["id"] ?? "");
 
 /** A network as clients see it. @param members those that run on it, in full */
-function networkView({ builtIn: _, ...network }: Network, engine: Engine, members: boolean): object {
+function networkView(
+  { builtIn: _builtIn, ...network }: Network,
+  engine: Engine,
+  members: boolean,
+): object {
   const running = engine.containers.filter((one) => one.running && isOn(one, network.Id));
   const containers = running.map((one) => {
     const guest = one.vmView?.guestNetwork;
@@ -46,14 +50,23 @@ async function member(call: Call, join: boolean): Promise<void> {
   const { networks } = container.record;
   const on = Object.hasOwn(networks, network.Name);
   if (join && on) {
-    throw new DockerError(403, `endpoint with name ${container.record.name} already exists in network ${network.Name}`);
+    throw new DockerError(
+      403,
+      `endpoint with name ${container.record.name} already exists in network ${network.Name}`,
+    );
   }
   if (!join && !on) {
     if (body.Force === true) return done(call, 200);
-    throw new DockerError(403, `container ${container.id} is not connected to network ${network.Name}`);
+    throw new DockerError(
+      403,
+      `container ${container.id} is not connected to network ${network.Name}`,
+    );
   }
   if (container.active) {
-    throw new DockerError(409, `a microVM's networks change while it is stopped: stop ${container.record.name} first`);
+    throw new DockerError(
+      409,
+      `a microVM's networks change while it is stopped: stop ${container.record.name} first`,
+    );
   }
   if (join) {
     const aliases = [...(body.EndpointConfig?.Aliases ?? []), container.id.slice(0, 12)];
@@ -87,10 +100,18 @@ export const networkRoutes: readonly Route[] = [
           filters.allows("driver", (wish) => network.Driver === wish) &&
           filters.allows("scope", (wish) => wish === "local") &&
           filters.allows("type", (wish) => (wish === "builtin") === network.builtIn) &&
-          filters.allows("dangling", (wish) => ["true", "1"].includes(wish) === (!network.builtIn && usersOf(call.engine, network).length === 0)) &&
+          filters.allows(
+            "dangling",
+            (wish) =>
+              ["true", "1"].includes(wish) ===
+              (!network.builtIn && usersOf(call.engine, network).length === 0),
+          ) &&
           filters.allowsLabels(network.Labels),
       );
-      reply(call, shown.map((network) => networkView(network, call.engine, false)));
+      reply(
+        call,
+        shown.map((network) => networkView(network, call.engine, false)),
+      );
     },
   },
   {
@@ -148,7 +169,10 @@ export const networkRoutes: readonly Route[] = [
       const network = await networkOf(call);
       const active = call.engine.containers.filter((one) => one.active && isOn(one, network.Id));
       if (active.length > 0) {
-        throw new DockerError(403, `error while removing network: network ${network.Name} id ${network.Id} has active endpoints`);
+        throw new DockerError(
+          403,
+          `error while removing network: network ${network.Name} id ${network.Id} has active endpoints`,
+        );
       }
       await call.engine.networks.remove(network);
       done(call);

@@ -68,7 +68,12 @@ async function info(call: Call): Promise<void> {
     Driver: "vmsan",
     DriverStatus: [["Isolation", "each container is a microVM"]],
     SystemStatus: null,
-    Plugins: { Volume: ["local"], Network: ["bridge", "null"], Authorization: null, Log: ["json-file", "local", "none"] },
+    Plugins: {
+      Volume: ["local"],
+      Network: ["bridge", "null"],
+      Authorization: null,
+      Log: ["json-file", "local", "none"],
+    },
     MemoryLimit: true,
     SwapLimit: false,
     CpuCfsPeriod: false,
@@ -156,7 +161,10 @@ async function diskUse(call: Call): Promise<void> {
   reply(call, {
     LayersSize: blobBytes,
     Images: images.map((image) =>
-      summaryOf(image, engine.containers.filter(({ record }) => record.image.id === image.id).length),
+      summaryOf(
+        image,
+        engine.containers.filter(({ record }) => record.image.id === image.id).length,
+      ),
     ),
     Containers: engine.containers.map((one) => ({ ...summary(one), SizeRw: 0, SizeRootFs: 0 })),
     Volumes: volumes.map(volumeView),

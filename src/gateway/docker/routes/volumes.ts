@@ -44,17 +44,26 @@ function usersOf(engine: Engine, name: string): string[] {
 async function create(call: Call): Promise<void> {
   const body = validate(volumeSchema, await bodyOf(call), "request to create a volume");
   if (!["", "local"].includes(body.Driver ?? "")) {
-    throw new DockerError(400, `there is no volume driver ${body.Driver?.slice(0, 60)}: volumes are local`);
+    throw new DockerError(
+      400,
+      `there is no volume driver ${body.Driver?.slice(0, 60)}: volumes are local`,
+    );
   }
   const { size, ...others } = body.DriverOpts ?? {};
   const [unknown] = Object.keys(others);
   if (unknown !== undefined) {
-    throw new DockerError(400, `volume option ${unknown.slice(0, 60)} is not possible: a volume is a file system of vmsan's own; there is size`);
+    throw new DockerError(
+      400,
+      `volume option ${unknown.slice(0, 60)} is not possible: a volume is a file system of vmsan's own; there is size`,
+    );
   }
   const { volumes } = call.engine.vmsan;
   const name = body.Name || randomBytes(32).toString("hex");
   try {
-    const made = await volumes.create(name, { labels: body.Labels ?? {}, ...(size === undefined ? {} : { size }) });
+    const made = await volumes.create(name, {
+      labels: body.Labels ?? {},
+      ...(size === undefined ? {} : { size }),
+    });
     call.engine.events.emit("volume", "create", name, { driver: "local" });
     reply(call, volumeView(made), 201);
   } catch (error) {
@@ -70,11 +79,13 @@ async function remove(call: Call): Promise<void> {
   try {
     ({ name } = await volumeOf(call));
   } catch (error) {
-    if (query.flag("force") && error instanceof DockerError && error.status === 404) return done(call);
+    if (query.flag("force") && error instanceof DockerError && error.status === 404)
+      return done(call);
     throw error;
   }
   const users = usersOf(engine, name);
-  if (users.length > 0) throw new DockerError(409, `remove ${name}: volume is in use - [${users.join(", ")}]`);
+  if (users.length > 0)
+    throw new DockerError(409, `remove ${name}: volume is in use - [${users.join(", ")}]`);
   await engine.vmsan.volumes.remove(name);
   engine.events.emit("volume", "destroy", name, { driver: "local" });
   done(call);
@@ -89,7 +100,8 @@ async function prune(call: Call): Promise<void> {
   const all = filters.of("all")?.some((value) => ["true", "1"].includes(value)) === true;
   for (const volume of all ? await engine.vmsan.volumes.list() : []) {
     const { name, usedBy, labels, storedBytes } = volume;
-    if (usedBy.length > 0 || usersOf(engine, name).length > 0 || !filters.allowsLabels(labels)) continue;
+    if (usedBy.length > 0 || usersOf(engine, name).length > 0 || !filters.allowsLabels(labels))
+      continue;
     await engine.vmsan.volumes.remove(name);
     removed.push(name);
     freed += storedBytes;
@@ -109,7 +121,10 @@ export const volumeRoutes: readonly Route[] = [
         ({ name, labels }) =>
           filters.allows("name", (wish) => name.includes(wish)) &&
           filters.allows("driver", (wish) => wish === "local") &&
-          filters.allows("dangling", (wish) => ["true", "1"].includes(wish) === (usersOf(call.engine, name).length === 0)) &&
+          filters.allows(
+            "dangling",
+            (wish) => ["true", "1"].includes(wish) === (usersOf(call.engine, name).length === 0),
+          ) &&
           filters.allowsLabels(labels),
       );
       reply(call, { Volumes: volumes.map(volumeView), Warnings: null });

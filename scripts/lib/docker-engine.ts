@@ -1,0 +1,84 @@
+/**
+ * What docs/docker.md says of Docker's Engine API: the endpoints come from the routes that are served, so that none
+ * can be left out or be there in vain.
+ */
+import { dockerRoutes } from "../../src/gateway/docker/routes/all.ts";
+import { API_VERSION, MIN_API_VERSION } from "../../src/gateway/docker/http/wire.ts";
+
+const INTRODUCTION = `# Docker's own clients
+
+\`vmsan serve --docker\` speaks the Docker Engine API (${MIN_API_VERSION} to ${API_VERSION}): the \`docker\` command line, docker-py, dockerode and what is
+built on them work unmodified, and each container is a microVM.
+
+\`\`\`sh
+vmsan serve --docker &                 # a socket in VMSAN_DIR, mode 0600
+eval "$(vmsan docker-env)"             # DOCKER_HOST; TESTCONTAINERS_RYUK_DISABLED, since Ryuk needs the engine's socket
+docker run --rm -it alpine sh
+\`\`\`
+
+\`--docker unix:///PATH\` and \`--docker tcp://127.0.0.1:PORT\` listen elsewhere. Whoever reaches the engine may do what you may
+(mount your directories, for example): over a network it takes \`--tls-cert\`, \`--tls-key\` and \`--docker-ca\`, and then clients with a
+certificate of that authority alone. Without TLS it listens on unix sockets and on loopback only, where every user of the
+machine reaches a port. Web pages are refused.
+
+- A container that was only made is a document in \`VMSAN_DIR/gateway/docker\`. Its VM is made when it is started, or when files are
+  copied from or to it; a stopped one keeps its disk and takes no memory. \`vmsan list\` shows the VM under the first 12 digits of the
+  container's ID.
+- What the main process prints is on disk before the guest forgets it: \`docker logs\` has every byte once, also when gateway or
+  daemon were killed. While no gateway runs the guest keeps 8 MiB of each output, then the process waits. Logs are bounded:
+  256 MiB, or \`--log-opt max-size=… max-file=…\`.
+- A gateway that is started anew finds what runs, and starts what has a restart policy. Several cannot serve one VMSAN_DIR.
+- A container without \`-m\` has 512 MiB, without \`--cpus\` one processor; \`--cpus 1.5\` is two. Disks are 10 GiB (\`--storage-opt size=20\`),
+  of which only what is written is taken up.
+- A volume is a file system that one microVM may write to at a time; directories (\`-v /dir:/dir\`) are shared, single files are not.
+- \`-p 8080:80\` listens on 127.0.0.1; give an address to listen elsewhere.
+- The network is that of every VM: out to the world, not to the host and its private networks (docs/network.md).
+- The main process is not number 1 of its guest: TERM ends it, \`--init\` means nothing, \`docker top\` shows the guest's kernel too.
+- \`--tmpfs\` and anonymous volumes are directories on the VM's own disk, gone with the container.
+`;
+
+/** Ways of `docker run` that a VM has no use for or cannot have. */
+const FLAGS: readonly (readonly [string, string])[] = [
+  [
+    "--privileged, --cap-add, --init, --shm-size, --ulimit, --oom-score-adj",
+    "accepted, without effect: root in a guest has all rights there",
+  ],
+  ["--cap-drop, --security-opt, --dns", "accepted with a warning: they are not applied"],
+  [
+    "--pid, --ipc, --uts, --network host or container:…",
+    "refused: a microVM has a kernel of its own",
+  ],
+  ["--device, --gpus", "refused: a guest does not see the host's devices"],
+  ["--volumes-from, --link", "refused: name volumes, use networks"],
+  ["--read-only", "refused: a VM's own disk is writable; the image never is"],
+  ["--cgroup-parent", "refused"],
+  ["--log-driver", "json-file, local and none"],
+  ["--memory below 128m", "128 MiB, with a warning"],
+  ["--cpus, --memory of a running container (`docker update`)", "refused: stop it first"],
+];
+
+/** Known limits, in words. */
+const NOT_YET = `## What does not hold yet
+
+- User-defined networks are kept, listed and removed, but their containers do not reach each other, neither by name nor by
+  address. What compose starts must not need its neighbours.
+- \`docker build\` is not offered: \`vmsan build\` makes images that \`docker run\` takes. Nor are \`attach\` over WebSocket and the HEALTHCHECK of
+  an image (\`--health-cmd\` works).
+- \`docker save\` takes one image; \`docker import\` and \`docker search\` are refused.
+`;
+
+/** Lines of the document. */
+export function engineLines(): string[] {
+  const lines = [INTRODUCTION.trimEnd(), "", "## Endpoints", "", "| | | |", "|---|---|---|"];
+  for (const [about, routes] of Object.entries(dockerRoutes)) {
+    lines.push(`| **${about}** | | |`);
+    for (const { method, path, says, note } of routes) {
+      const where = path.replaceAll(/:([a-z]+)/g, "{$1}");
+      lines.push(`| \`${method} ${where}\` | ${says} | ${note ?? ""} |`);
+    }
+  }
+  lines.push("", "## Flags of `docker run` that differ", "", "| | |", "|---|---|");
+  for (const [flags, what] of FLAGS) lines.push(`| ${flags} | ${what} |`);
+  lines.push("", NOT_YET.trimEnd(), "");
+  return lines;
+}

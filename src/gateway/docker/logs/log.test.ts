@@ -1,0 +1,136 @@
+import { appendFile, mkdtemp, rm, stat, truncate } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, expect, test } from "vitest";
+import { ContainerLog, segmentPath, segmentsOf } from "./container-log.ts";
+import { logLimitsOf } from "./limits.ts";
+import { countLines, readLines, readPieces } from "./reader.ts";
+import { stamp } from "./serve.ts";
+
+const RUN = "0123456789abcdef";
+let dir: string;
+
+beforeEach(async () => {
+  dir = await mkdtemp(join(tmpdir(), "vmsan-log-"));
+});
+afterEach(async () => await rm(dir, { recursive: true, force: true }));
+
+async function all(): Promise<{ stdout: string; stderr: string }> {
+  const said = { stdout: "", stderr: "" };
+  for await (const { stream, bytes } of readPieces(dir)) {
+    said[stream === 1 ? "stdout" : "stderr"] += bytes.toString();
+  }
+  return said;
+}
+
+test("a log that is opened again knows where each output stands, whatever its last write has left", async () => {
+  const log = new ContainerLog(dir);
+  expect(await log.begin(RUN)).toEqual({ stdout: 0, stderr: 0 });
+  await log.append("stdout", Buffer.from("one\n"));
+  await log.append("stderr", Buffer.from("oops"));
+  await log.append("stdout", Buffer.from("two\n"));
+  await log.close();
+  const path = segmentPath(dir, 1);
+  const { size } = await stat(path);
+  for (const cut of [1, 3, 4, 10, 35]) {
+    const before = await all();
+    await truncate(path, size - cut);
+    const again = new ContainerLog(dir);
+    const known = await again.begin(RUN);
+    const kept = cut < 36 ? "one\n" : "";
+    expect([cut, known]).toEqual([cut, { stdout: kept.length, stderr: 4 }]);
+    await again.append("stdout", Buffer.from("two\n"));
+    await again.close();
+    expect(await all()).toEqual(before);
+  }
+  // What is no entry at all is cut off as well.
+  await appendFile(path, Buffer.alloc(100, 0xff));
+  const last = new ContainerLog(dir);
+  expect(await last.begin(RUN)).toEqual({ stdout: 8, stderr: 4 });
+  // Another run of the container begins at 0, behind it.
+  expect(await last.begin("f".repeat(16))).toEqual({ stdout: 0, stderr: 0 });
+  await last.append("stdout", Buffer.from("three\n"));
+  await last.close();
+  expect(await all()).toEqual({ stdout: "one\ntwo\nthree\n", stderr: "oops" });
+});
+
+test("old files go, and the offsets outlive them", async () => {
+  const log = new ContainerLog(dir, { fileBytes: 1000, files: 3 });
+  await log.begin(RUN);
+  await log.append("stderr", Buffer.from("early\n"));
+  for (let i = 0; i < 100; i += 1)
+    await log.append("stdout", Buffer.from(`line ${i} ${"x".repeat(80)}\n`));
+  await log.close();
+  expect(await segmentsOf(dir)).toHaveLength(3);
+  const { stdout, stderr } = await all();
+  expect(stderr).toBe("");
+  expect(stdout).toMatch(/line 99 x+\n$/);
+  expect(stdout).not.toContain("line 0 ");
+  const again = new ContainerLog(dir, { fileBytes: 1000, files: 3 });
+  const length = Array.from({ length: 100 }, (_, i) => `line ${i} `.length + 81).reduce(
+    (a, b) => a + b,
+  );
+  expect(await again.begin(RUN)).toEqual({ stdout: length, stderr: 6 });
+  await again.close();
+});
+
+test("a reader that follows gets every piece once, also those written while it looks", async () => {
+  const log = new ContainerLog(dir, { fileBytes: 5_000, files: 100 });
+  await log.begin(RUN);
+  let writing = true;
+  const seen: string[] = [];
+  const reading = (async () => {
+    const follow = {
+      version: () => log.version,
+      more: async (version: number) => {
+        if (!writing) return false;
+        await log.changed(version);
+        return true;
+      },
+    };
+    for await (const { bytes } of readPieces(dir, { follow })) seen.push(bytes.toString());
+  })();
+  for (let i = 0; i < 2_000; i += 1) await log.append("stdout", Buffer.from(`${i}\n`));
+  writing = false;
+  log.wake();
+  await reading;
+  expect(seen.join("")).toBe(Array.from({ length: 2_000 }, (_, i) => `${i}\n`).join(""));
+  await log.close();
+});
+
+test("lines: put together from pieces, by output; the last one without an end; long ones in parts", async () => {
+  const log = new ContainerLog(dir);
+  await log.begin(RUN);
+  await log.append("stdout", Buffer.from("a"));
+  await log.append("stderr", Buffer.from("E\nF"));
+  await log.append("stdout", Buffer.from("b\nc\nd"));
+  await log.append("stdout", Buffer.alloc(40_000, "x"));
+  await log.close();
+  const lines: [number, number, boolean][] = [];
+  for await (const { stream, bytes, continued } of readLines(readPieces(dir))) {
+    lines.push([stream, bytes.length, continued]);
+  }
+  expect(lines).toEqual([
+    [2, 2, false],
+    [1, 3, false],
+    [1, 2, false],
+    [1, 40_001, false],
+    [2, 1, false],
+  ]);
+  expect(await countLines(dir, [1])).toBe(3);
+  expect(await countLines(dir, [1, 2])).toBe(5);
+});
+
+test("limits as `--log-opt` gives them", () => {
+  const limits = (Type: string, Config: Record<string, string> = {}): unknown =>
+    logLimitsOf({ LogConfig: { Type, Config } });
+  expect(limits("none")).toBeUndefined();
+  expect(limits("json-file", { "max-size": "10m", "max-file": "3" })).toEqual({
+    fileBytes: 10 << 20,
+    files: 3,
+  });
+  expect(limits("local", { "max-size": "1k" })).toEqual({ fileBytes: 512, files: 2 });
+  expect(() => limits("json-file", { "max-size": "many" })).toThrow("max-size");
+  expect(() => limits("json-file", { "max-size": "1m", "max-file": "0" })).toThrow("max-file");
+  expect(stamp(1_700_000_000_123_456_789n)).toBe("2023-11-14T22:13:20.123456789Z");
+});
