@@ -18,8 +18,8 @@ import { parseDiskSize } from "../util/units.ts";
 import { daemonLost } from "./lost.ts";
 import { absoluteSource, registryAccess } from "./options.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
-import { withCredentials } from "./credentials.ts";
-import type { RegistryCredentials } from "./credentials.ts";
+import { withCredentials } from "./registry/credentials.ts";
+import type { RegistryCredentials } from "./registry/credentials.ts";
 import { textPath } from "./paths.ts";
 import { writeWhole } from "./write-whole.ts";
 

@@ -79,7 +79,7 @@ export class Container {
     const limits = logLimitsOf(record.hostConfig);
     const dir = context.store.logDir(record.id);
     this.log = limits === undefined ? undefined : new ContainerLog(dir, limits);
-    this.health = new Health(this, context);
+    this.health = new Health(this);
     const size = (record.hostConfig as HostConfig).ConsoleSize;
     if (size?.[0] && size[1]) this.ttySize = { rows: size[0], cols: size[1] };
   }

@@ -6,8 +6,7 @@ import { validate } from "../../../schema/api.ts";
 import { execSchema, execStartSchema } from "../../../schema/docker.ts";
 import { DockerError, startFailure } from "../errors.ts";
 import { pushFrame } from "../http/frames.ts";
-import type { Call } from "../http/route.ts";
-import { sendStatus } from "../http/wire.ts";
+import type { Hijack } from "../http/wire.ts";
 import type { Container } from "./container.ts";
 import { parseDetachKeys, pumpInput } from "./input.ts";
 
@@ -79,8 +78,7 @@ export class Execs {
   }
 
   /** Run a command: its client has the connection until it ends, unless it is to go on alone. */
-  async start(call: Call, exec: Exec): Promise<void> {
-    const hijack = await call.hijack();
+  async start(hijack: Hijack, exec: Exec): Promise<void> {
     const body = validate(execStartSchema, hijack.body, "request to start a command");
     if (exec.state !== "created") {
       throw new DockerError(409, `exec command ${exec.id} is already running or has ended`);
@@ -167,14 +165,10 @@ export class Execs {
 }
 
 /** Give a command's terminal a size. */
-export function resizeExec(call: Call, exec: Exec): void {
-  const rows = call.query.number("h") ?? 0;
-  const cols = call.query.number("w") ?? 0;
-  if (rows > 0 && cols > 0) {
-    exec.size = { rows, cols };
-    exec.stream?.resize(rows, cols);
-  }
-  sendStatus(call.response, 200);
+export function resizeExec(exec: Exec, rows: number, cols: number): void {
+  if (rows < 1 || cols < 1) return;
+  exec.size = { rows, cols };
+  exec.stream?.resize(rows, cols);
 }
 
 /** A command as clients see it. */

@@ -1,7 +1,14 @@
 /** A container's health check: a command that is run now and then in its guest. */
-import type { HealthConfig } from "../../../schema/docker.ts";
+import type { ContainerRecord, HealthConfig } from "../../../schema/docker.ts";
 import { messageOf } from "../../../model/errors.ts";
-import type { Container, ContainerContext } from "./container.ts";
+import type { Vm } from "../../../client/vm.ts";
+
+/** The container that is checked. */
+export interface Checked {
+  readonly record: ContainerRecord;
+  runningGuest(): Promise<Vm>;
+  tell(action: string): void;
+}
 
 const DEFAULT_MS = 30_000;
 const KEPT_RESULTS = 5;
@@ -39,15 +46,13 @@ function commandOf({ Test: test }: HealthConfig): string[] | undefined {
 export class Health {
   /** Undefined: it has no check. */
   state: HealthState | undefined;
-  private readonly container: Container;
-  private readonly context: ContainerContext;
+  private readonly container: Checked;
   private timer: NodeJS.Timeout | undefined;
   private stop: AbortController | undefined;
   private startedAt = 0;
 
-  constructor(container: Container, context: ContainerContext) {
+  constructor(container: Checked) {
     this.container = container;
-    this.context = context;
   }
 
   private get config(): HealthConfig | undefined {
@@ -122,6 +127,5 @@ export class Health {
     }
     if (state.Status === before) return;
     this.container.tell(`health_status: ${state.Status}`);
-    this.context.log.info(`container ${this.container.id.slice(0, 12)} is ${state.Status}`);
   }
 }

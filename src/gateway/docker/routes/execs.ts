@@ -1,7 +1,10 @@
 /** Routes about further commands. */
 import { execView, resizeExec } from "../containers/execs.ts";
-import { bodyOf, reply } from "../http/route.ts";
-import type { Route } from "../http/route.ts";
+import type { Exec } from "../containers/execs.ts";
+import { bodyOf, done, reply } from "../http/route.ts";
+import type { Call, Route } from "../http/route.ts";
+
+const execOf = ({ engine, params }: Call): Exec => engine.execs.find(params["id"] ?? "");
 
 /** The table. */
 export const execRoutes: readonly Route[] = [
@@ -20,15 +23,18 @@ export const execRoutes: readonly Route[] = [
     path: "/exec/:id/start",
     says: "works",
     hijacks: true,
-    run: async (call) =>
-      await call.engine.execs.start(call, call.engine.execs.find(call.params["id"] ?? "")),
+    run: async (call) => {
+      const exec = execOf(call);
+      await call.engine.execs.start(await call.hijack(), exec);
+    },
   },
   {
     method: "POST",
     path: "/exec/:id/resize",
     says: "works",
     run: async (call) => {
-      resizeExec(call, call.engine.execs.find(call.params["id"] ?? ""));
+      resizeExec(execOf(call), call.query.number("h") ?? 0, call.query.number("w") ?? 0);
+      done(call, 200);
       await Promise.resolve();
     },
   },
@@ -36,7 +42,6 @@ export const execRoutes: readonly Route[] = [
     method: "GET",
     path: "/exec/:id/json",
     says: "works",
-    run: async (call) =>
-      reply(call, await Promise.resolve(execView(call.engine.execs.find(call.params["id"] ?? "")))),
+    run: async (call) => reply(call, await Promise.resolve(execView(execOf(call)))),
   },
 ];

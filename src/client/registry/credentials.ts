@@ -2,7 +2,7 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { RegistryAccess } from "../model/api.ts";
+import type { RegistryAccess } from "../../model/api.ts";
 
 /** A name and a password, or a token in its place. */
 export interface RegistryCredentials {
@@ -22,7 +22,7 @@ export async function withCredentials<T>(
   body: (access: RegistryAccess) => Promise<T>,
 ): Promise<T> {
   if (credentials === undefined) return await body(access);
-  const { parseReference } = await import("../oci/reference.ts");
+  const { parseReference } = await import("../../oci/reference.ts");
   const { registry } = parseReference(name);
   // The default registry is known by an address of old.
   const keys = registry === "docker.io" ? ["https://index.docker.io/v1/", registry] : [registry];
