@@ -61,9 +61,13 @@ const allowed: Record<string, { may: string[]; because: string }> = {
   },
   http: { may: [], because: "what servers share knows no server" },
   gateway: {
-    may: ["client", "agent", "schema", "http", "network"],
+    may: ["client", "agent", "schema", "http", "network", "mcp"],
     because:
       "other protocols on the SDK's client and what the SDK exports of agent/, nothing below; addresses are parsed by one piece of code",
+  },
+  mcp: {
+    may: ["client", "agent", "schema"],
+    because: "tools for agents on the SDK's client and what the SDK exports of agent/",
   },
   client: {
     may: ["agent", "network", "oci"],
@@ -87,7 +91,7 @@ const allowed: Record<string, { may: string[]; because: string }> = {
     because: "a program for the browser: of the host's code it knows the nouns alone",
   },
   cli: {
-    may: ["client", "agent", "doctor", "setup", "runtimes", "gateway"],
+    may: ["client", "agent", "doctor", "setup", "runtimes", "gateway", "mcp"],
     because: "may do only what the SDK can",
   },
 };

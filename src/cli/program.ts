@@ -60,6 +60,7 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
     "docker-env": async () => (await import("./commands/docker-env.ts")).dockerEnvCommand,
     serve: async () => (await import("./commands/serve.ts")).serveCommand,
     key: async () => (await import("./commands/key.ts")).keyCommand,
+    mcp: async () => (await import("./commands/mcp/mcp.ts")).mcpCommand,
   },
   "Host:": {
     setup: async () => (await import("./commands/setup.ts")).setupCommand,

@@ -28,6 +28,8 @@ import { Uploads } from "./e2b/control/uploads.ts";
 import { e2bFace } from "./e2b/face.ts";
 import { sandboxPorts } from "./e2b/ports.ts";
 import { DockerServer } from "./docker/serve.ts";
+import { loadPolicy } from "../mcp/policy.ts";
+import { mcpFace } from "./mcp/face.ts";
 import { RequestTotals, metricsFace } from "./metrics/face.ts";
 import { nativeFace } from "./native/face.ts";
 import { portsFace } from "./ports/face.ts";
@@ -68,6 +70,8 @@ export interface GatewayOptions {
   metricsListen?: string;
   /** Speak Docker's Engine API too. */
   docker?: DockerOptions;
+  /** Path of what agents may ask for at /mcp; see docs/mcp.md. */
+  mcpPolicy?: string;
   /** Driver of VMs whose maker names none; default `auto`. `fake` runs commands on the host: for tests. */
   driver?: GatewayDriver;
 }
@@ -105,6 +109,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     driver,
     domain: options.domains?.[0] ?? null,
   };
+  const mcp = mcpFace({ ...context, policy: await loadPolicy(options.mcpPolicy), log }, hosts);
   const totals = new RequestTotals();
   const metrics = await listenForMetrics(options.metricsListen, vmsan, totals, log);
   const gateway = await listen({
@@ -115,6 +120,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     faces: [
       // Before E2B's, whose sandboxes have a /metrics too: this one names none.
       metricsFace({ vmsan, totals, hosts, gate }),
+      mcp.face,
       e2bFace(context, hosts, waker),
       portsFace(vmsan, gate, hosts, sandboxPorts(waker)),
       nativeFace(vmsan, gate, driver),
@@ -146,6 +152,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     close: async () => {
       await forgetServing(directory);
       sweeper.close();
+      await mcp.close();
       await Promise.all([gateway.close(), metrics?.close(), docker?.close()]);
     },
   };

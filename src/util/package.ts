@@ -47,6 +47,11 @@ export function packageVersion(): string {
   return cachedVersion;
 }
 
+/** Absolute path of the command `vmsan` itself. */
+export function commandPath(): string {
+  return join(packageRoot, "bin", "vmsan");
+}
+
 /** Absolute path of a Go program of this package for this machine. */
 function goBinary(name: string): string {
   const file = `${name}-${process.arch === "arm64" ? "aarch64" : "x86_64"}`;

@@ -13,6 +13,7 @@ interface ServeFlags {
   metricsListen?: string;
   docker?: string | boolean;
   dockerCa?: string;
+  mcpPolicy?: string;
   driver?: "auto" | "firecracker" | "qemu" | "fake";
 }
 
@@ -24,6 +25,7 @@ export function serveCommand(): Command {
     .option("--tls-key <file>", "its private key, PEM")
     .option("--behind-proxy", "something in front of it speaks TLS")
     .option("--metrics-listen <address>", "serve /metrics here too, without a key; loopback only")
+    .option("--mcp-policy <file>", "what agents may ask for at /mcp (docs/mcp.md)")
     .addOption(
       new Option("--driver <driver>", "of VMs whose maker names none").choices([
         "auto",
@@ -65,6 +67,7 @@ export function serveCommand(): Command {
       behindProxy: flags.behindProxy === true,
       domains: flags.domain ?? [],
       ...(flags.metricsListen === undefined ? {} : { metricsListen: flags.metricsListen }),
+      ...(flags.mcpPolicy === undefined ? {} : { mcpPolicy: resolve(flags.mcpPolicy) }),
       driver: flags.driver ?? "auto",
       ...(flags.docker === undefined && flags.dockerCa === undefined
         ? {}

@@ -1,0 +1,174 @@
+/** Tools that run things: commands, code, and what they printed. */
+import type { McpServer } from "@modelcontextprotocol/server";
+import { z } from "zod";
+import type { ExecOptions, Vm } from "../../client/vm.ts";
+import { VmsanError } from "../../model/errors.ts";
+import { SHOWN_BYTES } from "../outputs.ts";
+import { within } from "../policy.ts";
+import type { Session } from "../session.ts";
+import { addTool, sandboxRef } from "./tool.ts";
+import type { ToolAnswer, ToolWork } from "./tool.ts";
+
+/** How a program in each language is started that is given on standard input. */
+const LANGUAGES = {
+  python: { argv: ["python3", "-"], image: "python:3.13" },
+  javascript: { argv: ["node", "-"], image: "node:24" },
+  typescript: { argv: ["node", "--input-type=module-typescript", "-"], image: "node:24" },
+  shell: { argv: ["sh", "-s"], image: "debian:13" },
+  bash: { argv: ["bash", "-s"], image: "debian:13" },
+  ruby: { argv: ["ruby", "-"], image: "ruby:3.4" },
+  perl: { argv: ["perl", "-"], image: "perl:5.42" },
+  php: { argv: ["php"], image: "php:8.4-cli" },
+} as const;
+type Language = keyof typeof LANGUAGES;
+
+/** What a command is run with. */
+interface Running {
+  argv: readonly string[];
+  input: string | undefined;
+  seconds: number | undefined;
+  options: ExecOptions;
+}
+
+/** Run to the end, telling what is printed; the call's end ends the command. */
+async function run(vm: Vm, what: Running, work: ToolWork): Promise<ToolAnswer> {
+  const { session, signal, progress } = work;
+  const { maxCommandSeconds } = session.policy;
+  const seconds = within(
+    "seconds of time limit",
+    what.seconds ?? Math.min(120, maxCommandSeconds),
+    maxCommandSeconds,
+  );
+  const output = session.outputs.open(vm.id);
+  const take = (chunk: Buffer): void => {
+    output.add(chunk);
+    progress.add(chunk.toString("utf8"), chunk.length);
+  };
+  const stream = vm.spawn(
+    what.argv,
+    {
+      ...what.options,
+      stdin: what.input !== undefined,
+      timeoutMs: seconds * 1000,
+      graceMs: 2_000,
+      label: "mcp",
+    },
+    { onStdout: take, onStderr: take, signal },
+  );
+  if (what.input !== undefined) {
+    // A command that does not read its input is its own affair; its status tells.
+    stream.stdin.on("error", () => undefined);
+    stream.stdin.end(what.input);
+  }
+  const exit = await stream.exit;
+  const notes = [
+    exit.timedOut ? `[ended at its time limit of ${seconds} s]` : "",
+    exit.oomKilled ? "[ended: the sandbox has no more memory]" : "",
+    exit.exitCode === 0 ? "" : `[exit code ${exit.exitCode}]`,
+  ].filter((note) => note !== "");
+  const printed = output.shown();
+  const text = [printed, ...notes].filter((part) => part !== "").join("\n");
+  return { text: text === "" ? "[no output]" : text, failed: exit.exitCode !== 0 };
+}
+
+const timeout = z.int().min(1).optional().describe("seconds after which it is ended; default 120");
+const workdir = z.string().max(4096).optional().describe("directory to run in");
+const user = z.string().max(100).optional().describe("user name or ID; default the image's");
+
+/** Add them. */
+export function addCommandTools(server: McpServer, session: Session): void {
+  const shown = `At most ${SHOWN_BYTES / 1000} kB of the output are returned, its beginning and its end; read_output gives the rest.`;
+
+  addTool(
+    server,
+    session,
+    "run_command",
+    {
+      title: "Run a command",
+      description: `Run a shell command in a sandbox to its end and return what it prints and its exit code. ${shown} For servers use "command &" with their output in a file: what is left running goes on.`,
+      input: z.object({
+        sandbox: sandboxRef,
+        command: z.string().min(1).max(1_000_000).describe("a line of shell, run by sh -c"),
+        workdir,
+        user,
+        env: z.record(z.string(), z.string()).optional(),
+        stdin: z.string().max(4_000_000).optional().describe("standard input"),
+        timeout_seconds: timeout,
+      }),
+    },
+    async (input, work) =>
+      await run(
+        session.sandbox(input.sandbox),
+        {
+          argv: ["sh", "-c", input.command],
+          input: input.stdin,
+          seconds: input.timeout_seconds,
+          options: {
+            ...(input.workdir === undefined ? {} : { workdir: input.workdir }),
+            ...(input.user === undefined ? {} : { user: input.user }),
+            env: Object.entries(input.env ?? {}).map(([key, value]) => `${key}=${value}`),
+          },
+        },
+        work,
+      ),
+  );
+
+  addTool(
+    server,
+    session,
+    "run_code",
+    {
+      title: "Run code",
+      description: `Run a program given as text, by the interpreter that the sandbox's image has, and return what it prints. ${shown}`,
+      input: z.object({
+        sandbox: sandboxRef,
+        language: z.enum(Object.keys(LANGUAGES) as [Language, ...Language[]]),
+        code: z.string().min(1).max(4_000_000),
+        workdir,
+        timeout_seconds: timeout,
+      }),
+    },
+    async ({ sandbox, language, code, workdir: dir, timeout_seconds: seconds }, work) => {
+      const { argv, image } = LANGUAGES[language];
+      const options = dir === undefined ? {} : { workdir: dir };
+      try {
+        const what = { argv, input: code, seconds, options };
+        return await run(session.sandbox(sandbox), what, work);
+      } catch (error) {
+        if (!(error instanceof VmsanError) || error.code !== "ERR_AGENT_NOT_FOUND") throw error;
+        throw new VmsanError(
+          {
+            code: error.code,
+            message: `This sandbox has no ${argv[0]}`,
+            why: "Its image does not bring it along.",
+            fix: `Install it with run_command, or create a sandbox of an image that has it, e.g. ${image}.`,
+          },
+          error,
+        );
+      }
+    },
+  );
+
+  addTool(
+    server,
+    session,
+    "read_output",
+    {
+      title: "Read more of an output",
+      description:
+        "More of what a command has printed, where its answer said that bytes were left out.",
+      input: z.object({
+        output: z.string().min(1).max(20).describe("number that the answer named"),
+        offset: z.int().min(0).default(0).describe("first byte"),
+        limit: z.int().min(1).max(SHOWN_BYTES).default(SHOWN_BYTES).describe("bytes"),
+      }),
+      readOnly: true,
+    },
+    async ({ output, offset, limit }) => {
+      const kept = session.outputs.get(output);
+      const end = Math.min(kept.size, offset + limit);
+      const more = end < kept.size ? `\n[… ${kept.size - end} more bytes: offset ${end} …]` : "";
+      return await Promise.resolve({ text: `${kept.slice(offset, limit).toString()}${more}` });
+    },
+  );
+}

@@ -1,0 +1,394 @@
+/** The MCP server as its SDK's own client finds it: every tool, over stdin and stdout and over HTTP. */
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
+import type { Transport } from "@modelcontextprotocol/client";
+import { StdioClientTransport } from "@modelcontextprotocol/client/stdio";
+import { afterAll, afterEach, beforeAll, describe, expect, test, vi } from "vitest";
+import { fakeDaemon } from "../src/daemon/testing.ts";
+import type { FakeDaemon } from "../src/daemon/testing.ts";
+import { Keys } from "../src/gateway/access/keys.ts";
+import type { NewKey } from "../src/gateway/access/keys.ts";
+import { startGateway } from "../src/gateway/gateway.ts";
+import type { ListeningGateway } from "../src/gateway/http/server.ts";
+import { CLIENTS, clientOf, configurationFor, writeConfiguration } from "../src/mcp/install.ts";
+import { allowedImage, allowedNetwork, loadPolicy } from "../src/mcp/policy.ts";
+import { layoutOf } from "../src/util/paths.ts";
+
+const root = join(import.meta.dirname, "..");
+let daemon: FakeDaemon;
+let gateway: ListeningGateway;
+let keys: Keys;
+const open: Client[] = [];
+
+beforeAll(async () => {
+  daemon = await fakeDaemon();
+  keys = new Keys(layoutOf(daemon.dir).gateway);
+  gateway = await startGateway({ dir: daemon.dir, listen: "127.0.0.1:0", driver: "fake" });
+});
+
+afterEach(async () => {
+  await Promise.all(open.splice(0).map(async (client) => await client.close()));
+});
+
+afterAll(async () => {
+  await gateway?.close();
+  await daemon?.close();
+});
+
+type Mode = "legacy" | "auto";
+
+async function connected(transport: Transport, mode: Mode): Promise<Client> {
+  const client = new Client(
+    { name: "test", version: "1" },
+    { versionNegotiation: { mode } },
+  );
+  await client.connect(transport);
+  open.push(client);
+  return client;
+}
+
+/** A session of its own in a process of its own. */
+async function stdio(mode: Mode, words: string[] = []): Promise<Client & { pid: number }> {
+  const transport = new StdioClientTransport({
+    command: process.execPath,
+    args: [join(root, "src/cli/main.ts"), "mcp", "--driver", "fake", ...words],
+    env: { PATH: process.env["PATH"] ?? "", HOME: daemon.dir, VMSAN_DIR: daemon.dir },
+    stderr: "pipe",
+  });
+  const client = await connected(transport, mode);
+  return Object.assign(client, { pid: transport.pid ?? 0 });
+}
+
+/** A session through the gateway. */
+async function http(mode: Mode, wish: NewKey = {}): Promise<Client> {
+  const { text } = await keys.create(wish);
+  return await httpWith(mode, text);
+}
+
+async function httpWith(mode: Mode, key: string): Promise<Client> {
+  const transport = new StreamableHTTPClientTransport(new URL(`${gateway.url}/mcp`), {
+    requestInit: { headers: { authorization: `Bearer ${key}` } },
+  });
+  return await connected(transport, mode);
+}
+
+interface Answer {
+  text: string;
+  isError: boolean;
+}
+
+async function call(
+  client: Client,
+  name: string,
+  args: Record<string, unknown> = {},
+  options: Parameters<Client["callTool"]>[1] = {},
+): Promise<Answer> {
+  const result = await client.callTool({ name, arguments: args }, options);
+  const [content] = result.content as { type: string; text?: string }[];
+  return { text: content?.text ?? "", isError: result.isError === true };
+}
+
+async function create(client: Client, more: Record<string, unknown> = {}): Promise<string> {
+  const { text, isError } = await call(client, "create_sandbox", { network: "none", ...more });
+  expect(isError, text).toBe(false);
+  return (JSON.parse(text) as { sandbox: string }).sandbox;
+}
+
+const runs = (id: string): boolean => daemon.sandboxes.list().some((view) => view.id === id);
+
+describe.each([
+  ["stdio, 2025's protocol", async () => await stdio("legacy")],
+  ["stdio, 2026's protocol", async () => await stdio("auto")],
+  ["HTTP, 2025's protocol", async () => await http("legacy")],
+  ["HTTP, 2026's protocol", async () => await http("auto")],
+])("%s", (_name, start) => {
+  test("every tool", async () => {
+    const client = await start();
+    const { tools } = await client.listTools();
+    expect(tools.map(({ name }) => name).toSorted()).toEqual([
+      "create_sandbox",
+      "destroy_sandbox",
+      "edit_file",
+      "expose_port",
+      "fork_sandbox",
+      "list_files",
+      "list_sandboxes",
+      "network_decisions",
+      "read_file",
+      "read_output",
+      "rollback_sandbox",
+      "run_code",
+      "run_command",
+      "snapshot_sandbox",
+      "write_file",
+    ]);
+    for (const { description, inputSchema } of tools) {
+      expect(description?.length).toBeGreaterThan(20);
+      expect(inputSchema.type).toBe("object");
+    }
+    const sandbox = await create(client);
+    const dir = join(daemon.dir, "files", sandbox);
+    const path = join(dir, "a.txt");
+
+    const command = `mkdir -p ${dir}; echo "$A"; cat; echo no >&2; exit 3`;
+    const ran = await call(client, "run_command", {
+      sandbox,
+      command,
+      stdin: "from stdin\n",
+      env: { A: "from env" },
+    });
+    expect(ran.isError).toBe(true);
+    for (const part of [/^from env$/m, /^from stdin$/m, /^no$/m, /^\[exit code 3\]$/m]) {
+      expect(ran.text).toMatch(part);
+    }
+    const code = { sandbox, language: "shell", code: "echo $((6 * 7))" };
+    expect(await call(client, "run_code", code)).toEqual({ text: "42\n", isError: false });
+
+    await call(client, "write_file", { sandbox, path, content: "one two\n", mode: "640" });
+    expect((await call(client, "read_file", { sandbox, path })).text).toBe("one two\n");
+    const part = { sandbox, path, offset: 4, limit: 3 };
+    expect((await call(client, "read_file", part)).text).toMatch(/^two\n.*offset 7/);
+    const edit = { sandbox, path, old_text: "two", new_text: "2" };
+    expect((await call(client, "edit_file", edit)).isError).toBe(false);
+    expect((await call(client, "edit_file", edit)).text).toContain("does not hold old_text");
+    expect((await call(client, "read_file", { sandbox, path })).text).toBe("one 2\n");
+    expect((await call(client, "list_files", { sandbox, path: dir })).text).toMatch(
+      /^file +0640 +6 a\.txt$/,
+    );
+    expect((await call(client, "read_file", { sandbox, path: "/no/such" })).text).toContain(
+      "ERR_AGENT_FILE",
+    );
+
+    daemon.decide(sandbox, { verdict: "denied", protocol: "dns", name: "x.example", rule: "r" });
+    daemon.decide(sandbox, { verdict: "allowed", protocol: "dns", name: "y.example", rule: "r" });
+    const denied = await call(client, "network_decisions", { sandbox, denied_only: true });
+    expect(denied.text).toContain("x.example");
+    expect(denied.text).not.toContain("y.example");
+
+    const { text: exposed } = await call(client, "expose_port", { sandbox, port: 8080 });
+    expect(JSON.parse(exposed)).toHaveProperty("url");
+    // The fake driver keeps no memory: that it is asked, and that it is said.
+    for (const [name, more] of [
+      ["fork_sandbox", {}],
+      ["snapshot_sandbox", {}],
+      ["rollback_sandbox", { snapshot: "none" }],
+    ] as const) {
+      const answer = await call(client, name, { sandbox, ...more });
+      expect(answer.isError).toBe(true);
+      expect(answer.text).toMatch(/ERR_(DRIVER_UNSUPPORTED|VM_SNAPSHOT_NOT_FOUND)/);
+    }
+
+    const console_ = await client.readResource({ uri: `vmsan://${sandbox}/console` });
+    expect(console_.contents).toHaveLength(1);
+    const file = await client.readResource({ uri: `vmsan://${sandbox}/files${path}` });
+    expect(file.contents[0]).toMatchObject({ text: "one 2\n" });
+    const { resources } = await client.listResources();
+    expect(resources.map(({ uri }) => uri)).toContain(`vmsan://${sandbox}/console`);
+
+    expect((await call(client, "list_sandboxes")).text).toContain(sandbox);
+    expect((await call(client, "destroy_sandbox", { sandbox })).isError).toBe(false);
+    expect((await call(client, "list_sandboxes")).text).not.toContain(sandbox);
+    expect(runs(sandbox)).toBe(false);
+    expect((await call(client, "run_command", { sandbox, command: "true" })).text).toContain(
+      "ERR_VM_NOT_FOUND",
+    );
+  });
+
+  test("10 MB of output: its ends are shown, the rest can be read", async () => {
+    const client = await start();
+    const sandbox = await create(client);
+    const command = "yes 0123456789abcde | head -c 10000000; echo; echo the end";
+    const { text, isError } = await call(client, "run_command", { sandbox, command });
+    expect(isError).toBe(false);
+    expect(Buffer.byteLength(text)).toBeLessThan(31_000);
+    expect(text).toMatch(/^0123456789abcde\n[^]*the end\n$/);
+    const [, output = "", offset = ""] = /output "(\d+)", offset (\d+)/.exec(text) ?? [];
+    const next = await call(client, "read_output", { output, offset: Number(offset), limit: 16 });
+    expect(next.text.replaceAll(/\n\[….*$/g, "")).toHaveLength(16);
+    const last = await call(client, "read_output", { output, offset: 9_999_990 });
+    expect(last.text).toMatch(/the end\n$/);
+    const { contents } = await client.readResource({ uri: `vmsan://outputs/${output}` });
+    expect((contents[0] as { text: string }).text).toHaveLength(1 << 20);
+  });
+
+  test("a command that hangs is ended at its limit; one whose call is cancelled is killed", async () => {
+    const client = await start();
+    const sandbox = await create(client);
+    const hanging = { sandbox, command: "echo begun; exec sleep 987654", timeout_seconds: 1 };
+    const ended = await call(client, "run_command", hanging);
+    expect(ended.isError).toBe(true);
+    expect(ended.text).toMatch(/begun[^]*time limit of 1 s/);
+    const cancel = new AbortController();
+    const seen: string[] = [];
+    const running = call(
+      client,
+      "run_command",
+      { sandbox, command: "echo first; sleep 1; echo second; exec sleep 987655" },
+      {
+        signal: cancel.signal,
+        onprogress: ({ message = "" }) => {
+          seen.push(message);
+          if (seen.join("").includes("second")) cancel.abort();
+        },
+      },
+    );
+    await expect(running).rejects.toThrow();
+    expect(seen.join("")).toContain("first\n");
+    const left = { sandbox, command: "pgrep -f 'sleep 98765[45]' || echo none" };
+    await vi.waitFor(
+      async () => expect((await call(client, "run_command", left)).text).toMatch(/none/),
+      { timeout: 20_000 },
+    );
+  });
+});
+
+describe("sessions", () => {
+  test("see their own sandboxes alone, and take them along when they end", async () => {
+    const one = await stdio("legacy");
+    const other = await http("legacy");
+    const [mine, theirs] = await Promise.all([create(one), create(other)]);
+    expect((await call(one, "list_sandboxes")).text).not.toContain(theirs);
+    const foreign = await call(one, "run_command", { sandbox: theirs, command: "true" });
+    expect(foreign.text).toContain("ERR_VM_NOT_FOUND");
+    const file = one.readResource({ uri: `vmsan://${theirs}/console` });
+    await expect(file).rejects.toThrow();
+    await one.close();
+    await vi.waitFor(() => expect(runs(mine)).toBe(false), { timeout: 20_000 });
+    expect(runs(theirs)).toBe(true);
+    await (other.transport as StreamableHTTPClientTransport).terminateSession();
+    await vi.waitFor(() => expect(runs(theirs)).toBe(false), { timeout: 20_000 });
+  });
+
+  test("a server that is killed leaves no sandbox", async () => {
+    const client = await stdio("legacy");
+    const sandbox = await create(client);
+    process.kill(client.pid, "SIGKILL");
+    await vi.waitFor(() => expect(runs(sandbox)).toBe(false), { timeout: 20_000 });
+  });
+
+  test("a key's session is no other key's", async () => {
+    const { text } = await keys.create({ project: "a" });
+    const mine = await httpWith("legacy", text);
+    const sandbox = await create(mine);
+    const { sessionId } = mine.transport as StreamableHTTPClientTransport;
+    const { text: foreign } = await keys.create({ project: "b" });
+    const body = { jsonrpc: "2.0", id: 1, method: "tools/list" };
+    const request = async (headers: Record<string, string>): Promise<number> => {
+      const accept = "application/json, text/event-stream";
+      const reply = await fetch(`${gateway.url}/mcp`, {
+        method: "POST",
+        headers: { "content-type": "application/json", accept, ...headers },
+        body: JSON.stringify(body),
+      });
+      await reply.arrayBuffer();
+      return reply.status;
+    };
+    const session = { "mcp-session-id": sessionId ?? "" };
+    const bearer = (key: string): Record<string, string> => ({ authorization: `Bearer ${key}` });
+    expect(await request({ ...session, ...bearer(text) })).toBe(200);
+    expect(await request({ ...session, ...bearer(foreign) })).toBe(404);
+    expect(await request(session)).toBe(401);
+    const origin = { origin: "https://evil.example" };
+    expect(await request({ ...session, ...bearer(text), ...origin })).toBe(403);
+    // Nor does the newer protocol, which knows no sessions, show one key's to another.
+    const modern = await http("auto", { project: "a" });
+    expect((await call(modern, "list_sandboxes")).text).not.toContain(sandbox);
+  });
+
+  test("the key's own limits hold, and its project", async () => {
+    const client = await http("legacy", { project: "small", limits: { vms: 1 } });
+    const sandbox = await create(client);
+    expect(daemon.sandboxes.get(sandbox).project).toBe("small");
+    const second = await call(client, "create_sandbox", { network: "none" });
+    expect(second.text).toContain("ERR_GATEWAY_QUOTA");
+  });
+});
+
+describe("policy", () => {
+  test("a server refuses what its policy does not allow", async () => {
+    const path = join(daemon.dir, "policy.json");
+    const policy = {
+      images: ["base", "python:*"],
+      maxSandboxes: 1,
+      maxMemoryMib: 256,
+      networkModes: ["none"],
+      maxCommandSeconds: 5,
+      exposePorts: false,
+    };
+    await writeFile(path, JSON.stringify(policy));
+    const client = await stdio("legacy", ["--policy", path]);
+    const refused = async (name: string, args: Record<string, unknown>): Promise<void> => {
+      const answer = await call(client, name, args);
+      expect(answer.text).toContain("ERR_MCP_REFUSED");
+      expect(answer.isError).toBe(true);
+    };
+    await refused("create_sandbox", { image: "node:22", memory_mib: 128 });
+    await refused("create_sandbox", { image: "rootfs:/etc", memory_mib: 128 });
+    await refused("create_sandbox", { memory_mib: 512 });
+    await refused("create_sandbox", { memory_mib: 128, network: "allow-all" });
+    const sandbox = await create(client, { memory_mib: 128 });
+    await refused("create_sandbox", { memory_mib: 128 });
+    await refused("run_command", { sandbox, command: "true", timeout_seconds: 6 });
+    await refused("expose_port", { sandbox, port: 80 });
+    expect((await call(client, "run_command", { sandbox, command: "" })).isError).toBe(true);
+  });
+
+  test("images and domains by pattern", async () => {
+    const policy = await loadPolicy(undefined);
+    const strict = {
+      ...policy,
+      images: ["ghcr.io/me/*", "python:3.1?"],
+      networkDomains: ["*.pypi.org", "example.com"],
+    };
+    expect(allowedImage(policy, undefined)).toBe("base");
+    expect(allowedImage(strict, "ghcr.io/me/app:1")).toBe("ghcr.io/me/app:1");
+    for (const image of [undefined, "ghcr.io/you/app", "python:3.12", "docker-daemon:x", "xghcr.io/me/a"]) {
+      expect(() => allowedImage(image === undefined ? { ...strict, images: ["a*"] } : strict, image)).toThrow();
+    }
+    const domains = (...list: string[]): unknown => allowedNetwork(strict, { domains: list });
+    expect(domains("files.pypi.org", "*.files.pypi.org", "EXAMPLE.com")).toMatchObject({
+      networkPolicy: "custom",
+    });
+    for (const domain of ["pypi.org", "*.org", "*", "evilpypi.org", "sub.example.com"]) {
+      expect(() => domains(domain)).toThrow();
+    }
+    expect(() => allowedNetwork(strict, { mode: "allow-all", domains: ["a.pypi.org"] })).toThrow();
+    await expect(loadPolicy("/no/such")).rejects.toMatchObject({ code: "ERR_MCP_POLICY" });
+  });
+});
+
+describe("install", () => {
+  const server = { command: "/opt/it's/vmsan", args: ["mcp"], env: { VMSAN_DIR: "/d" } };
+
+  test.each(Object.keys(CLIENTS))("what %s is told names the command", (name) => {
+    const text = configurationFor(clientOf(name), server);
+    expect(text).toMatch(/vmsan/);
+    expect(text).toContain("VMSAN_DIR");
+    if (text.startsWith("{")) expect(JSON.stringify(JSON.parse(text))).toContain(server.command);
+  });
+
+  test("what is written keeps what is there; what cannot be read is left alone", async () => {
+    const home = await mkdtemp(join(tmpdir(), "vmsan-home-"));
+    try {
+      const cursor = clientOf("cursor");
+      const path = await writeConfiguration(cursor, server, home);
+      await writeFile(path, JSON.stringify({ other: 1, mcpServers: { b: { command: "b" } } }));
+      await writeConfiguration(cursor, server, home);
+      const settings: unknown = JSON.parse(await readFile(path, "utf8"));
+      expect(settings).toMatchObject({
+        other: 1,
+        mcpServers: { b: { command: "b" }, vmsan: { command: server.command } },
+      });
+      await writeFile(path, "{ // comment\n}");
+      const again = writeConfiguration(cursor, server, home);
+      await expect(again).rejects.toMatchObject({ code: "ERR_MCP_INSTALL" });
+      expect(await readFile(path, "utf8")).toContain("comment");
+      const codex = writeConfiguration(clientOf("codex"), server, home);
+      await expect(codex).rejects.toMatchObject({ code: "ERR_MCP_INSTALL" });
+    } finally {
+      await rm(home, { recursive: true, force: true });
+    }
+  });
+});
