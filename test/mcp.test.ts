@@ -40,10 +40,7 @@ afterAll(async () => {
 type Mode = "legacy" | "auto";
 
 async function connected(transport: Transport, mode: Mode): Promise<Client> {
-  const client = new Client(
-    { name: "test", version: "1" },
-    { versionNegotiation: { mode } },
-  );
+  const client = new Client({ name: "test", version: "1" }, { versionNegotiation: { mode } });
   await client.connect(transport);
   open.push(client);
   return client;
@@ -204,10 +201,17 @@ describe.each([
     expect(isError).toBe(false);
     expect(Buffer.byteLength(text)).toBeLessThan(31_000);
     expect(text).toMatch(/^0123456789abcde\n[^]*the end\n$/);
-    const [, output = "", offset = ""] = /output "(\d+)", offset (\d+)/.exec(text) ?? [];
-    const next = await call(client, "read_output", { output, offset: Number(offset), limit: 16 });
+    const [, output = "", offset = ""] = /output (\d+), offset (\d+)/.exec(text) ?? [];
+    const next = await call(client, "read_output", {
+      output: Number(output),
+      offset: Number(offset),
+      limit: 16,
+    });
     expect(next.text.replaceAll(/\n\[….*$/g, "")).toHaveLength(16);
-    const last = await call(client, "read_output", { output, offset: 9_999_990 });
+    const last = await call(client, "read_output", {
+      output: Number(output),
+      offset: 9_999_990,
+    });
     expect(last.text).toMatch(/the end\n$/);
     const { contents } = await client.readResource({ uri: `vmsan://outputs/${output}` });
     expect((contents[0] as { text: string }).text).toHaveLength(1 << 20);
@@ -344,8 +348,16 @@ describe("policy", () => {
     };
     expect(allowedImage(policy, undefined)).toBe("base");
     expect(allowedImage(strict, "ghcr.io/me/app:1")).toBe("ghcr.io/me/app:1");
-    for (const image of [undefined, "ghcr.io/you/app", "python:3.12", "docker-daemon:x", "xghcr.io/me/a"]) {
-      expect(() => allowedImage(image === undefined ? { ...strict, images: ["a*"] } : strict, image)).toThrow();
+    for (const image of [
+      undefined,
+      "ghcr.io/you/app",
+      "python:3.12",
+      "docker-daemon:x",
+      "xghcr.io/me/a",
+    ]) {
+      expect(() =>
+        allowedImage(image === undefined ? { ...strict, images: ["a*"] } : strict, image),
+      ).toThrow();
     }
     const domains = (...list: string[]): unknown => allowedNetwork(strict, { domains: list });
     expect(domains("files.pypi.org", "*.files.pypi.org", "EXAMPLE.com")).toMatchObject({

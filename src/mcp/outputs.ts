@@ -43,7 +43,7 @@ export class KeptOutput {
     const tail = Math.min(SHOWN_BYTES - SHOWN_HEAD, this.size - SHOWN_HEAD);
     const left = this.size - SHOWN_HEAD - tail;
     const lost = this.dropped === 0 ? "" : `; ${this.dropped} bytes behind its end were not kept`;
-    const rest = `[… ${left} bytes left out: read_output with output "${this.id}", offset ${SHOWN_HEAD}${lost} …]`;
+    const rest = `[… ${left} bytes left out: read_output with output ${this.id}, offset ${SHOWN_HEAD}${lost} …]`;
     return [
       this.slice(0, SHOWN_HEAD).toString(),
       rest,

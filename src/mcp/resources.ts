@@ -26,7 +26,11 @@ export function addResources(server: McpServer, session: Session): void {
   server.registerResource(
     "file",
     new ResourceTemplate("vmsan://{sandbox}/files/{+path}", { list: undefined }),
-    { ...about, title: "A file", description: `A file of a sandbox, up to ${RESOURCE_BYTES} bytes.` },
+    {
+      ...about,
+      title: "A file",
+      description: `A file of a sandbox, up to ${RESOURCE_BYTES} bytes.`,
+    },
     async (uri, { sandbox, path }, { mcpReq: { signal } }) => {
       const file = `/${word(path).replace(/^\/+/, "")}`;
       const vm = session.sandbox(word(sandbox));
@@ -64,7 +68,11 @@ export function addResources(server: McpServer, session: Session): void {
           })),
         }),
     }),
-    { ...about, title: "An output", description: `What a command has printed, its first ${RESOURCE_BYTES} bytes.` },
+    {
+      ...about,
+      title: "An output",
+      description: `What a command has printed, its first ${RESOURCE_BYTES} bytes.`,
+    },
     async (uri, { output }) => {
       const kept = session.outputs.get(word(output));
       return await Promise.resolve(contents(uri, kept.slice(0, RESOURCE_BYTES)));

@@ -73,8 +73,7 @@ export class Session {
   /** One of the session's sandboxes, by ID or name. @throws ERR_VM_NOT_FOUND */
   sandbox(ref: string): Vm {
     const vm =
-      this.sandboxes.get(ref) ??
-      [...this.sandboxes.values()].find(({ view }) => view.name === ref);
+      this.sandboxes.get(ref) ?? [...this.sandboxes.values()].find(({ view }) => view.name === ref);
     if (vm !== undefined) return vm;
     throw new VmsanError({
       code: "ERR_VM_NOT_FOUND",

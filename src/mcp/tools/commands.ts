@@ -22,6 +22,12 @@ const LANGUAGES = {
 } as const;
 type Language = keyof typeof LANGUAGES;
 
+/**
+ * Time limit of commands without one, in seconds: many clients give up on calls after a minute, and what
+ * was printed until then would be lost.
+ */
+const DEFAULT_SECONDS = 50;
+
 /** What a command is run with. */
 interface Running {
   argv: readonly string[];
@@ -36,7 +42,7 @@ async function run(vm: Vm, what: Running, work: ToolWork): Promise<ToolAnswer> {
   const { maxCommandSeconds } = session.policy;
   const seconds = within(
     "seconds of time limit",
-    what.seconds ?? Math.min(120, maxCommandSeconds),
+    what.seconds ?? Math.min(DEFAULT_SECONDS, maxCommandSeconds),
     maxCommandSeconds,
   );
   const output = session.outputs.open(vm.id);
@@ -71,7 +77,11 @@ async function run(vm: Vm, what: Running, work: ToolWork): Promise<ToolAnswer> {
   return { text: text === "" ? "[no output]" : text, failed: exit.exitCode !== 0 };
 }
 
-const timeout = z.int().min(1).optional().describe("seconds after which it is ended; default 120");
+const timeout = z
+  .int()
+  .min(1)
+  .optional()
+  .describe(`seconds after which it is ended; default ${DEFAULT_SECONDS}`);
 const workdir = z.string().max(4096).optional().describe("directory to run in");
 const user = z.string().max(100).optional().describe("user name or ID; default the image's");
 
@@ -158,14 +168,14 @@ export function addCommandTools(server: McpServer, session: Session): void {
       description:
         "More of what a command has printed, where its answer said that bytes were left out.",
       input: z.object({
-        output: z.string().min(1).max(20).describe("number that the answer named"),
+        output: z.int().min(1).describe("number that the answer named"),
         offset: z.int().min(0).default(0).describe("first byte"),
         limit: z.int().min(1).max(SHOWN_BYTES).default(SHOWN_BYTES).describe("bytes"),
       }),
       readOnly: true,
     },
     async ({ output, offset, limit }) => {
-      const kept = session.outputs.get(output);
+      const kept = session.outputs.get(String(output));
       const end = Math.min(kept.size, offset + limit);
       const more = end < kept.size ? `\n[… ${kept.size - end} more bytes: offset ${end} …]` : "";
       return await Promise.resolve({ text: `${kept.slice(offset, limit).toString()}${more}` });

@@ -49,7 +49,11 @@ export function addSandboxTools(server: McpServer, session: Session): void {
           .enum(["none", "deny-all", "custom", "allow-all"])
           .optional()
           .describe("what it may reach; custom: only the domains given"),
-        domains: z.array(z.string().max(255)).max(100).optional().describe("for custom: *.pypi.org"),
+        domains: z
+          .array(z.string().max(255))
+          .max(100)
+          .optional()
+          .describe("for custom: *.pypi.org"),
         env: z.record(z.string(), z.string()).optional().describe("variables of all commands"),
       }),
     },

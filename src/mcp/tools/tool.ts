@@ -122,7 +122,10 @@ export function addTool<Input extends z.ZodObject>(
     try {
       const answer = await run(given as z.infer<Input>, { session, signal, onProgress, progress });
       const text = answer.text ?? JSON.stringify(answer.values, null, 1);
-      return { content: [{ type: "text", text }], ...(answer.failed === true ? { isError: true } : {}) };
+      return {
+        content: [{ type: "text", text }],
+        ...(answer.failed === true ? { isError: true } : {}),
+      };
     } catch (error) {
       return failure(error);
     } finally {

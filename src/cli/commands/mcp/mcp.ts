@@ -48,7 +48,10 @@ function installCommand(): Command {
 
 /** The definition. */
 export function mcpCommand(): Command {
-  const target = command("mcp", "sandboxes for agents (Model Context Protocol), on stdin and stdout")
+  const target = command(
+    "mcp",
+    "sandboxes for agents (Model Context Protocol), on stdin and stdout",
+  )
     .option("--policy <file>", "what agents may ask for (docs/mcp.md)")
     .option("--project <name>", "project of the sandboxes")
     .addOption(
