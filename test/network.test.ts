@@ -71,6 +71,14 @@ describe.skipIf(reason !== undefined)("network policies", () => {
     expect(rootless.filter((line) => line["message"] !== undefined)).toEqual([]);
   }, 120_000);
 
+  test("the same for a VM that is in private networks", async () => {
+    const within = await inWorld(bench, "policies.ts", { networks: true, columns: "ADFB" });
+    expect(within.find((line) => line["member"] !== undefined)?.["member"]).toMatch(/peer=198\.18/);
+    const tried = within.filter((line) => line["policy"] !== undefined);
+    expect(tried.length).toBe(4 * lines.filter((line) => line["policy"] === "A").length);
+    expect(tried.filter((line) => line["open"] !== line["expected"])).toEqual([]);
+  }, 120_000);
+
   test.each(mutations.map((mutation, index) => [mutation.from, index] as const))(
     "the table notices: %s",
     (_, index) => {
@@ -82,6 +90,58 @@ describe.skipIf(reason !== undefined)("network policies", () => {
         leaks: holds ? [] : expect.arrayContaining([expect.any(String)]),
       });
     },
+  );
+});
+
+/** What the rules of a VM's own namespace say of the addresses of the one that the frames come from. */
+const spoils = {
+  tap: {
+    from: "ip saddr { 198.19.0.6, 198.18.0.3 } accept",
+    to: "ip saddr 0.0.0.0/0 accept",
+  },
+  forward: {
+    from: "ip saddr { 198.19.0.6, 198.18.0.3 } ip daddr 198.18.0.0/24",
+    to: "ip daddr 198.18.0.0/24",
+  },
+  state: { from: "ct state { invalid, untracked } drop", to: "" },
+};
+
+describe.skipIf(reason !== undefined)("private networks", () => {
+  test.each([false, true])(
+    "members reach each other and nobody else does, in and out at any time (rootless: %s)",
+    async (rootless) => {
+      const lines = await inWorld(bench, "private.ts", { rootless });
+      expect(lines.filter((line) => line["good"] !== true)).toEqual([]);
+      expect(lines.at(-1)).toMatchObject({ name: "done" });
+      expect(lines.length).toBeGreaterThan(130);
+    },
+    180_000,
+  );
+
+  test.each([
+    { what: "two layers", spoil: [spoils.tap, spoils.forward], anySource: false, leaks: [] },
+    {
+      what: "all three",
+      spoil: [spoils.tap, spoils.forward],
+      anySource: true,
+      leaks: ["frame: as a peer", "frame: as nobody"],
+    },
+    {
+      what: "connections",
+      spoil: [spoils.state],
+      anySource: false,
+      leaks: ["frame: error about another's connection"],
+    },
+  ])(
+    "the frames notice: $what",
+    async ({ spoil, anySource, leaks }) => {
+      const lines = await inWorld(bench, "private.ts", { spoil, anySource });
+      expect(lines.length).toBeGreaterThan(8);
+      const seen = lines.filter((line) => line["good"] !== true).map((line) => line["name"]);
+      if (leaks.length > 0) expect(seen).toEqual(expect.arrayContaining(leaks));
+      else expect(seen).not.toContain("frame: as a peer");
+    },
+    120_000,
   );
 });
 

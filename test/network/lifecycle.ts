@@ -7,6 +7,7 @@ import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { createNetworkManager } from "../../src/network/network.ts";
 import { parsePolicy } from "../../src/network/policy/parse.ts";
+import type { Wanted } from "../../src/network/private/nets.ts";
 import { Realm } from "../../src/network/host/realm.ts";
 import { identityOf } from "../../src/util/process-identity.ts";
 import { RootlessRealm } from "../../src/network/host/rootless.ts";
@@ -74,14 +75,25 @@ function traces(): Record<string, unknown> {
   };
 }
 
+/** The networks that a VM of a round is in: always one, every other round two. */
+function placesOf(round: number, n: number): Wanted[] {
+  const app = { network: "app", subnet: "198.18.0.0/24", address: `198.18.0.${2 + n}` };
+  const two = { network: "two", subnet: "10.20.0.0/16", address: `10.20.0.${2 + n}` };
+  return round % 2 === 0 ? [app] : [app, two];
+}
+
 /** Make and remove networks for ever, in random order; killed from outside. */
 async function churn(): Promise<void> {
   const networks = manager();
   print({ event: "ready" });
   for (let round = 0; ; round += 1) {
     const ids = [0, 1, 2].map((n) => `vm-churn${round % 5}-${n}`);
-    await Promise.all(ids.map((id) => networks.attach(id, policy, [], signal)));
+    await Promise.all(
+      ids.map((id, n) => networks.attach(id, policy, [], signal, placesOf(round, n))),
+    );
     await networks.update(ids[0] ?? "", parsePolicy({ mode: "deny-all" }));
+    await Promise.all(ids.map((id, n) => networks.place(id, placesOf(round + 1, n))));
+    if (round % 3 === 0) await networks.place(ids[1] ?? "", []);
     await Promise.all(ids.slice(round % 2).map((id) => networks.detach(id)));
   }
 }

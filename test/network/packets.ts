@@ -24,7 +24,7 @@ function v6(text: string): Buffer {
 }
 
 /** Internet checksum (RFC 1071). */
-function checksum(data: Buffer): number {
+export function checksum(data: Buffer): number {
   let sum = 0;
   for (let at = 0; at < data.length; at += 2) sum += (data[at] ?? 0) * 256 + (data[at + 1] ?? 0);
   while (sum > 65_535) sum = (sum & 65_535) + Math.floor(sum / 65_536);

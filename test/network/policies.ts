@@ -24,6 +24,8 @@ interface Job {
   switching?: boolean;
   /** In a user namespace, with pasta as the way out. */
   rootless?: boolean;
+  /** The VM and another one are in a private network, and one that nobody else is in. */
+  networks?: boolean;
 }
 
 /** A rule spoilt on purpose. */
@@ -87,6 +89,18 @@ const guest = await world.guest(
   [{ ...port, hostPort: 8091 }],
   serveOther,
 );
+
+if (job.networks === true) {
+  const app = { network: "app", subnet: "198.18.0.0/24" };
+  const own = { network: "own", subnet: "10.30.0.0/16", address: "10.30.0.2" };
+  const peer = { ...app, address: "198.18.0.3" };
+  await world.guest("vm-peer", policies["A"] ?? never(), [], serveOther, [peer]);
+  const places = [{ ...app, address: "198.18.0.2" }, own];
+  await world.manager.place("vm-guest", places);
+  for (const place of places) guest.join(place);
+  const got = await guest.probe({ kind: "tcp", addr: "198.18.0.3:8080", timeoutMs: 15_000 });
+  print({ member: got });
+}
 
 function never(): never {
   throw new Error("cannot happen");

@@ -2,6 +2,7 @@
  * Private networks in a world of its own; started by launch.ts. Arguments: JSON with the paths of
  * nettool and helper and a state directory, and `rootless`. Prints one JSON object an attempt.
  */
+import { execFileSync } from "node:child_process";
 import { existsSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { NetworkPolicy } from "../../src/model/policy.ts";
@@ -10,7 +11,7 @@ import { RootlessRealm } from "../../src/network/host/rootless.ts";
 import { planFor } from "../../src/network/kernel/address.ts";
 import type { Wanted } from "../../src/network/private/nets.ts";
 import { fillZone } from "./column.ts";
-import { arp, ethernet, ipv4, udp } from "./packets.ts";
+import { arp, checksum, ethernet, ipv4, udp } from "./packets.ts";
 import { policies } from "./table.ts";
 import { World, type Guest } from "./world.ts";
 
@@ -19,8 +20,10 @@ const job = JSON.parse(process.argv[2] ?? "{}") as {
   helper: string;
   dir: string;
   rootless?: boolean;
-  /** Pieces of a VM's rules to replace. */
-  spoil?: { from: string; to: string };
+  /** Pieces of VMs' rules to replace; the frames alone are tried then. */
+  spoil?: { from: string; to: string }[];
+  /** The networks' namespaces take packets from any member's link. */
+  anySource?: boolean;
 };
 const print = (line: unknown): void => {
   process.stdout.write(`${JSON.stringify(line)}\n`);
@@ -29,8 +32,9 @@ const print = (line: unknown): void => {
 /** A realm whose rules can be spoilt on purpose. */
 class SpoilableRealm extends Realm {
   override async nftIn(netns: string, transaction: string, signal?: AbortSignal): Promise<void> {
-    const { from = "no rule at all", to = "" } = job.spoil ?? {};
-    await super.nftIn(netns, transaction.replaceAll(from, to), signal);
+    let text = transaction;
+    for (const { from, to } of job.spoil ?? []) text = text.replaceAll(from, to);
+    await super.nftIn(netns, text, signal);
   }
 }
 
@@ -194,8 +198,16 @@ async function outside(stage: string): Promise<void> {
   );
 }
 
-await inside("all in");
-await outside("all in");
+if (job.spoil === undefined) {
+  await inside("all in");
+  await outside("all in");
+}
+if (job.anySource === true) {
+  for (const netns of nets()) {
+    const off = "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 >$f; done";
+    execFileSync("ip", ["netns", "exec", netns, "sh", "-c", off]);
+  }
+}
 
 // The reverse, which tells only of members: 12 is PTR.
 await attempt("reverse", a, ask(a, "3.0.18.198.in-addr.arpa", 12), /rcode=0/);
@@ -218,8 +230,12 @@ const frames: Record<string, (mark: Buffer) => string> = {
   "to all": (mark) => packet("198.18.0.3", "198.18.0.255", mark),
   "error about another's connection": (mark) => {
     const inner = ipv4("198.18.0.2", "198.18.0.4", 17, udp(4000, 5000, mark));
-    const body = Buffer.concat([Buffer.from([3, 3, 0, 0, 0, 0, 0, 0]), inner]);
-    return ethernet(mac, gatewayMac, 0x0800, ipv4("198.18.0.4", "198.18.0.2", 1, body));
+    return ethernet(
+      mac,
+      gatewayMac,
+      0x0800,
+      ipv4("198.18.0.3", "198.18.0.2", 1, unreachable(inner)),
+    );
   },
   "claim of a peer's address": (mark) => {
     const claim = arp(2, [mac, "198.18.0.2"], [gatewayMac, "198.18.0.2"], mark.toString());
@@ -228,6 +244,13 @@ const frames: Record<string, (mark: Buffer) => string> = {
   // Last: once this one has arrived, those before it would have.
   control: (mark) => packet("198.18.0.3", "198.18.0.4", mark),
 };
+// That connection is there: a's datagram and c's answer.
+const aMac = a.network.guest.mac;
+const aGateway = planFor("vm-a", 0, "fd00:0000:0000").gatewayMac;
+const datagram = ipv4("198.18.0.2", "198.18.0.4", 17, udp(4000, 5000, Buffer.from("MARK-own-")));
+const first = ethernet(aMac, aGateway, 0x0800, datagram);
+await a.probe({ kind: "frame", frame: first, dev: "eth0" });
+await until(() => world.seen.has("MARK-own-"));
 world.seen.clear();
 const marks = new Map(Object.keys(frames).map((name, index) => [name, `MARK-${index}-`]));
 const markOf = (name: string): string => marks.get(name) ?? "";
@@ -239,7 +262,18 @@ for (const name of Object.keys(frames)) {
   const seen = world.seen.has(markOf(name));
   print({ name: `frame: ${name}`, good: seen === (name === "control"), got: seen ? "seen" : "" });
 }
+if (job.spoil !== undefined) {
+  await world.stop();
+  process.exit(0);
+}
 await attempt("frames changed nothing", c, tcp("198.18.0.2:8080"), /server=/);
+
+/** An ICMP message: the port that this packet was for cannot be reached. */
+function unreachable(about: Buffer): Buffer {
+  const message = Buffer.concat([Buffer.from([3, 3, 0, 0, 0, 0, 0, 0]), about]);
+  message.writeUInt16BE(checksum(message), 2);
+  return message;
+}
 
 /** Wait for something that others do; a minute is for ever. */
 async function until(isSo: () => boolean): Promise<void> {
@@ -285,12 +319,16 @@ function never(): never {
 }
 
 /** Namespaces of networks. */
-const nets = (): string[] => {
+function nets(): string[] {
   const dir = `${job.rootless === true ? `/proc/${keeper()}/root` : ""}/run/netns`;
   return existsSync(dir) ? readdirSync(dir).filter((name) => name.startsWith("vmsan-net-")) : [];
-};
-const keeper = (): number =>
-  (JSON.parse(readFileSync(join(job.dir, "rootless/keeper.json"), "utf8")) as { pid: number }).pid;
+}
+
+/** The process that keeps the rootless place. */
+function keeper(): number {
+  const text = readFileSync(join(job.dir, "rootless/keeper.json"), "utf8");
+  return (JSON.parse(text) as { pid: number }).pid;
+}
 
 print({ name: "a namespace each", good: nets().length === 3, got: nets().join() });
 for (const vmId of ["vm-d", "vm-f", "vm-a", "vm-b"]) await world.manager.detach(vmId);

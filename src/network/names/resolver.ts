@@ -203,10 +203,11 @@ export async function resolveQuery(
   if ((query.flags ?? 0) >> 11 !== 0) return respond(query, rcode.notImplemented);
   if (first.class !== "IN" || refusedTypes.has(first.type)) return respond(query, rcode.refused);
   const question: Question = { name: first.name, type: first.type };
-  const result =
-    normalName(question.name) === hostName
-      ? { code: 0, answers: ownName(context, question) }
-      : (peerAnswers(context, question) ?? (await lookUp(context, question)));
+  // Under deny-all the server is there for private networks alone.
+  const own = context.policy().mode !== "deny-all" && normalName(question.name) === hostName;
+  const result = own
+    ? { code: 0, answers: ownName(context, question) }
+    : (peerAnswers(context, question) ?? (await lookUp(context, question)));
   const bytes = respond(query, result.code, result.answers);
   if (transport === "tcp") return bytes;
   const edns = query.additionals?.find((record) => record.type === "OPT");
