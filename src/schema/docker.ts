@@ -252,7 +252,18 @@ export const containerRecordSchema = z.object({
       guestPort: z.int(),
     }),
   ),
-  networks: z.record(text, z.object({ aliases: z.array(text), id: text })),
+  networks: z.record(
+    text,
+    z.object({
+      /** As they were asked for; the container's own name comes besides. */
+      aliases: z.array(text),
+      id: text,
+      /** No way out of it. */
+      internal: z.boolean(),
+      /** The one that was asked for. */
+      address: text.optional(),
+    }),
+  ),
   vcpus: z.int(),
   memMib: z.int(),
   /** ID of its VM, from the moment there is one. */

@@ -1,5 +1,4 @@
 /** All that there is: containers, images, networks, events. */
-import { join } from "node:path";
 import type { Vmsan } from "../../client/vmsan.ts";
 import type { ContainerRecord } from "../../schema/docker.ts";
 import type { Log } from "../../util/log.ts";
@@ -42,7 +41,7 @@ export class Engine {
     this.directory = directory;
     this.log = log;
     this.catalogue = new Catalogue(vmsan);
-    this.networks = new Networks(join(directory, "networks.json"), this.events);
+    this.networks = new Networks(vmsan, this.events);
     this.store = new ContainerStore(directory);
     this.context = {
       vmsan,

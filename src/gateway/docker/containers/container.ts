@@ -482,6 +482,11 @@ export class Container {
     await this.save();
   }
 
+  /** Look at its VM again, which has been changed. */
+  async refresh(): Promise<void> {
+    if (this.running) await this.vm?.refresh();
+  }
+
   /** Another size for its VM, which is stopped for that. */
   async resizeVm(memMib: number, vcpus: number): Promise<void> {
     await this.serial(async () => {

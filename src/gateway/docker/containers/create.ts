@@ -2,11 +2,13 @@
 import { randomBytes, randomInt } from "node:crypto";
 import { VmsanError } from "../../../model/errors.ts";
 import { validate } from "../../../schema/api.ts";
+import type { z } from "zod";
 import { containerSchema } from "../../../schema/docker.ts";
-import type { ContainerBody, ContainerRecord } from "../../../schema/docker.ts";
+import type { ContainerBody, ContainerRecord, endpointSchema } from "../../../schema/docker.ts";
 import type { Engine } from "../engine.ts";
 import { DockerError } from "../errors.ts";
 import { isReference } from "../images/names.ts";
+import type { Network } from "../networks/networks.ts";
 import { logLimitsOf } from "../logs/limits.ts";
 import { configOf } from "./config.ts";
 import { NEVER } from "./container.ts";
@@ -54,6 +56,20 @@ export function checkName(engine: Engine, text: string): string {
   );
 }
 
+type Endpoint = z.infer<typeof endpointSchema> | null | undefined;
+
+/** What is recorded of a container's place in a network. */
+export function placeIn(
+  network: Network,
+  wish: Endpoint,
+  id: string,
+): ContainerRecord["networks"][string] {
+  const { Id, builtIn, Internal: internal } = network;
+  const aliases = builtIn ? [] : [...new Set([...(wish?.Aliases ?? []), id.slice(0, 12)])];
+  const address = wish?.IPAMConfig?.IPv4Address;
+  return { aliases, id: Id, internal, ...(address ? { address } : {}) };
+}
+
 /** The networks that a container is to be on. @throws 404 */
 async function networksOf(
   engine: Engine,
@@ -62,19 +78,19 @@ async function networksOf(
 ): Promise<ContainerRecord["networks"]> {
   const mode = networkModeOf(body.HostConfig?.NetworkMode);
   const wishes = Object.entries(body.NetworkingConfig?.EndpointsConfig ?? {});
-  const aliasesOf = (name: string): string[] =>
-    wishes.find(([key]) => networkModeOf(key) === name)?.[1]?.Aliases ?? [];
+  const wishOf = (name: string): Endpoint =>
+    wishes.find(([key]) => networkModeOf(key) === name)?.[1];
   const names = new Set([mode, ...wishes.map(([name]) => networkModeOf(name))]);
   if (mode === "none") names.clear();
   names.delete("none");
   const networks: ContainerRecord["networks"] = {};
   for (const name of names) {
     const network = await engine.networks.find(name);
-    const own = network.builtIn ? [] : [...aliasesOf(name), id.slice(0, 12)];
-    networks[network.Name] = { aliases: [...new Set(own)], id: network.Id };
+    networks[network.Name] = placeIn(network, wishOf(name), id);
   }
-  if (mode === "none")
-    networks["none"] = { aliases: [], id: (await engine.networks.find("none")).Id };
+  if (mode === "none") {
+    networks["none"] = placeIn(await engine.networks.find("none"), undefined, id);
+  }
   return networks;
 }
 

@@ -18,6 +18,39 @@ const HALT_MS = 5_000;
 /** How often a start is tried again with other ports. */
 const PORT_ATTEMPTS = 3;
 
+/** Names by which a container is found on the networks that users have made. */
+export function aliasesOf(record: ContainerRecord, aliases: readonly string[]): string[] {
+  // Its first 12 digits are the VM's own name.
+  const names = [record.name, ...aliases].filter((name) => name !== record.id.slice(0, 12));
+  // Docker takes names that no name server could answer; they are kept, and lead nowhere.
+  return [...new Set(names.map((name) => name.toLowerCase()))].filter((name) =>
+    HOST_NAME.test(name),
+  );
+}
+
+const HOST_NAME =
+  /^(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*$/;
+
+/** Networks that are the host's own, and nobody's to join. */
+const BUILT_IN = new Set(["bridge", "host", "none"]);
+
+function placesOf(record: ContainerRecord): NonNullable<CreateOptions["networks"]> {
+  return Object.entries(record.networks)
+    .filter(([name]) => !BUILT_IN.has(name))
+    .map(([network, { aliases, address }]) => ({
+      network,
+      aliases: aliasesOf(record, aliases),
+      ...(address === undefined ? {} : { address }),
+    }));
+}
+
+/** What it may reach besides its networks: nothing without one that leads out. */
+function policyOf(record: ContainerRecord): Pick<CreateOptions, "networkPolicy"> {
+  const networks = Object.values(record.networks);
+  if (Object.hasOwn(record.networks, "none")) return { networkPolicy: "none" };
+  return networks.some(({ internal }) => !internal) ? {} : { networkPolicy: "deny-all" };
+}
+
 /** Options of the VM of a container. */
 function vmOptions(record: ContainerRecord, driver: GatewayDriver): CreateOptions {
   const { config, image, id } = record;
@@ -41,7 +74,8 @@ function vmOptions(record: ContainerRecord, driver: GatewayDriver): CreateOption
     mounts: vmMounts(record.mounts),
     sysctls,
     ...(size === undefined ? {} : { disk: size }),
-    ...(host.NetworkMode === "none" ? { networkPolicy: "none" } : {}),
+    networks: placesOf(record),
+    ...policyOf(record),
   };
 }
 

@@ -52,36 +52,47 @@ export function statusText(container: Container): string {
   }
 }
 
+type Place = ContainerRecord["networks"][string];
+
 /** One network of a container. */
-function endpointOf(container: Container, aliases: string[], id: string): object {
-  const network = container.running ? container.vmView?.guestNetwork : undefined;
-  const [address = "", prefix = "0"] = (network?.ipv4 ?? "").split("/");
-  const [address6 = "", prefix6 = "0"] = (network?.ipv6 ?? "").split("/");
+function endpointOf(
+  container: Container,
+  name: string,
+  { aliases, id, address: wished }: Place,
+): object {
+  const { running, vmView, record } = container;
+  const network = running ? vmView?.guestNetwork : undefined;
+  const member = running ? vmView?.networks.find((one) => one.network === name) : undefined;
+  const own = name === "bridge";
+  const [address = "", prefix = "0"] =
+    member === undefined
+      ? (own ? (network?.ipv4 ?? "") : "").split("/")
+      : [member.address, member.subnet.split("/")[1]];
+  const [address6 = "", prefix6 = "0"] = (own ? (network?.ipv6 ?? "") : "").split("/");
   return {
-    IPAMConfig: null,
+    IPAMConfig: wished === undefined ? null : { IPv4Address: wished },
     Links: null,
     Aliases: aliases.length === 0 ? null : aliases,
     MacAddress: network?.mac ?? "",
     DriverOpts: null,
     NetworkID: id,
-    EndpointID: container.running ? container.id : "",
-    Gateway: network?.gateway4 ?? "",
+    EndpointID: running ? record.id : "",
+    Gateway: own ? (network?.gateway4 ?? "") : "",
     IPAddress: address,
     IPPrefixLen: Number(prefix),
-    IPv6Gateway: network?.gateway6 ?? "",
+    IPv6Gateway: own ? (network?.gateway6 ?? "") : "",
     GlobalIPv6Address: address6,
     GlobalIPv6PrefixLen: Number(prefix6),
-    DNSNames: aliases.length === 0 ? null : aliases,
+    DNSNames: aliases.length === 0 ? null : [...new Set([record.name, ...aliases])],
   };
 }
 
 /** All networks of a container by name. */
 export function endpointsOf(container: Container): Record<string, object> {
-  const { networks } = container.record;
   return Object.fromEntries(
-    Object.entries(networks).map(([name, { aliases, id }]) => [
+    Object.entries(container.record.networks).map(([name, place]) => [
       name,
-      endpointOf(container, aliases, id),
+      endpointOf(container, name, place),
     ]),
   );
 }
@@ -127,7 +138,8 @@ export function inspection(container: Container): object {
   const { record, running } = container;
   const { state, config } = record;
   const argv = argvOf(config);
-  const network = running ? container.vmView?.guestNetwork : undefined;
+  const bridged = running && Object.hasOwn(record.networks, "bridge");
+  const network = bridged ? container.vmView?.guestNetwork : undefined;
   const [address = "", prefix = "0"] = (network?.ipv4 ?? "").split("/");
   const { health } = container;
   return {

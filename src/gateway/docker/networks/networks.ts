@@ -1,29 +1,31 @@
-/** Networks by name. */
-import { randomBytes } from "node:crypto";
-import { readFile } from "node:fs/promises";
-import { z } from "zod";
-import { errnoOf } from "../../../model/errors.ts";
+/**
+ * Networks as Docker counts them: those that are built in, and the private networks of the host, which
+ * members reach each other in by name and by address (docs/network.md). The host's own list is the truth.
+ */
+import { createHash } from "node:crypto";
+import type { Vmsan } from "../../../client/vmsan.ts";
+import { VmsanError } from "../../../model/errors.ts";
+import type { PrivateNetworkView } from "../../../model/private-network.ts";
 import { validate } from "../../../schema/api.ts";
 import { networkSchema } from "../../../schema/docker.ts";
-import { writeFileAtomic } from "../../../util/atomic.ts";
-import { DockerError } from "../errors.ts";
+import { DockerError, sentence } from "../errors.ts";
 import type { Events } from "../events.ts";
 
-const recordSchema = z.object({
-  Name: z.string(),
-  Id: z.string(),
-  Created: z.string(),
-  Driver: z.string(),
-  Internal: z.boolean(),
-  Attachable: z.boolean(),
-  Labels: z.record(z.string(), z.string()),
-  Options: z.record(z.string(), z.string()),
-});
-
-const fileSchema = z.object({ version: z.literal(1), networks: z.array(recordSchema).max(10_000) });
+/** Label of a private network with what Docker's clients said of it besides. */
+const EXTRA_LABEL = "vmsan.docker.network";
 
 /** A network; `builtIn`: nobody has made it, and nobody can remove it. */
-export interface Network extends z.infer<typeof recordSchema> {
+export interface Network {
+  Name: string;
+  Id: string;
+  Created: string;
+  Driver: string;
+  Internal: boolean;
+  Attachable: boolean;
+  Labels: Record<string, string>;
+  Options: Record<string, string>;
+  /** IPv4 CIDR of its addresses; "" where each VM has one of its own. */
+  subnet: string;
   builtIn: boolean;
 }
 
@@ -40,47 +42,63 @@ const BUILT_IN: readonly Network[] = [
   Attachable: false,
   Labels: {},
   Options: {},
+  subnet: "",
   builtIn: true,
 }));
 
-/** The networks of one gateway directory. */
-export class Networks {
-  private readonly path: string;
-  private readonly events: Events;
-  private own: Network[] | undefined;
+/** What of a network the host does not know; it wrote that itself, but a user may have since. */
+function extraOf(text: string | undefined): Pick<Network, "Internal" | "Attachable" | "Options"> {
+  const none = { Internal: false, Attachable: false, Options: {} };
+  if (text === undefined) return none;
+  try {
+    const { Internal, Attachable, Options } = JSON.parse(text) as Partial<Network>;
+    const options = Object.entries(Options ?? {}).map(([key, value]) => [key, String(value)]);
+    return {
+      Internal: Internal === true,
+      Attachable: Attachable === true,
+      Options: Object.fromEntries(options) as Record<string, string>,
+    };
+  } catch {
+    // Not what was written: as if nothing had been.
+    return none;
+  }
+}
 
-  constructor(path: string, events: Events) {
-    this.path = path;
+/** A private network as Docker counts it; its ID stays as long as it is there. */
+function networkOf({ name, createdAt, labels, subnet }: PrivateNetworkView): Network {
+  const { [EXTRA_LABEL]: extra, ...own } = labels;
+  return {
+    Name: name,
+    Id: createHash("sha256").update(`${name}\n${createdAt}`).digest("hex"),
+    Created: createdAt,
+    Driver: "bridge",
+    ...extraOf(extra),
+    Labels: own,
+    subnet,
+    builtIn: false,
+  };
+}
+
+/** The networks of one VMSAN_DIR. */
+export class Networks {
+  private readonly vmsan: Vmsan;
+  private readonly events: Events;
+
+  constructor(vmsan: Vmsan, events: Events) {
+    this.vmsan = vmsan;
     this.events = events;
   }
 
-  private async load(): Promise<Network[]> {
-    if (this.own !== undefined) return this.own;
-    let content: unknown;
-    try {
-      content = JSON.parse(await readFile(this.path, "utf8"));
-    } catch (error) {
-      if (errnoOf(error) !== "ENOENT") throw error;
-      content = { version: 1, networks: [] };
-    }
-    const { networks } = validate(fileSchema, content, `file ${this.path}`, "ERR_GATEWAY_STORE");
-    this.own ??= networks.map((network) => ({ ...network, builtIn: false }));
-    return this.own;
-  }
-
-  private async save(networks: Network[]): Promise<void> {
-    this.own = networks;
-    const file = { version: 1, networks: networks.map(({ builtIn: _builtIn, ...rest }) => rest) };
-    await writeFileAtomic(this.path, `${JSON.stringify(file, null, 2)}\n`);
-  }
-
-  /** All networks. */
+  /** All networks. Those of keys' projects are not Docker's. */
   async list(): Promise<Network[]> {
-    return [...BUILT_IN, ...(await this.load())];
+    const own = (await this.vmsan.networks.list()).filter(({ project }) => project === "");
+    return [...BUILT_IN, ...own.map(networkOf)];
   }
 
   /** One by name, ID or the beginning of that. @throws 404 */
   async find(ref: string): Promise<Network> {
+    const builtIn = BUILT_IN.find(({ Name }) => Name === ref);
+    if (builtIn !== undefined) return builtIn;
     const all = await this.list();
     const found =
       all.find(({ Name, Id }) => Name === ref || Id === ref) ??
@@ -89,48 +107,62 @@ export class Networks {
     throw new DockerError(404, `network ${ref.slice(0, 200)} not found`);
   }
 
-  /** Make one. @throws 409 when the name is taken */
+  /** Make one. @throws 400, 409 when the name is taken */
   async create(given: unknown): Promise<Network> {
     const body = validate(networkSchema, given, "request to create a network");
-    if (!/^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$/.test(body.Name)) {
-      throw new DockerError(400, `invalid network name: ${body.Name.slice(0, 100)}`);
-    }
     const driver = body.Driver || "bridge";
-    if (driver !== "bridge") {
+    if (driver !== "bridge" && driver !== "default") {
       throw new DockerError(
         400,
         `could not find plugin ${driver.slice(0, 60)} in v1 plugin registry: there are bridge networks alone`,
       );
     }
-    const networks = await this.load();
-    if ([...BUILT_IN, ...networks].some(({ Name }) => Name === body.Name)) {
-      throw new DockerError(409, `network with name ${body.Name} already exists`);
-    }
-    const network: Network = {
-      Name: body.Name,
-      Id: randomBytes(32).toString("hex"),
-      Created: new Date().toISOString(),
-      Driver: driver,
+    const taken = new DockerError(409, `network with name ${body.Name} already exists`);
+    if (BUILT_IN.some(({ Name }) => Name === body.Name)) throw taken;
+    const [config] = body.IPAM?.Config ?? [];
+    const extra = {
       Internal: body.Internal ?? false,
       Attachable: body.Attachable ?? false,
-      Labels: body.Labels ?? {},
       Options: body.Options ?? {},
-      builtIn: false,
     };
-    await this.save([...networks, network]);
-    this.events.emit("network", "create", network.Id, { name: network.Name, type: driver });
-    return network;
+    try {
+      const made = await this.vmsan.networks.create(body.Name, {
+        labels: { ...body.Labels, [EXTRA_LABEL]: JSON.stringify(extra) },
+        ...(config?.Subnet ? { subnet: config.Subnet } : {}),
+      });
+      const network = networkOf(made);
+      this.events.emit("network", "create", network.Id, { name: network.Name, type: "bridge" });
+      return network;
+    } catch (error) {
+      if (!(error instanceof VmsanError)) throw error;
+      if (error.code === "ERR_PRIVATE_NETWORK_NAME_TAKEN") throw taken;
+      if (error.code === "ERR_PRIVATE_NETWORK_SUBNET") {
+        throw new DockerError(403, `invalid pool request: ${sentence(error)}`, error);
+      }
+      throw error;
+    }
   }
 
-  /** Remove one. @throws 403 for one that is built in */
+  /** Remove one that no container that runs is on. @throws 403 */
   async remove(network: Network): Promise<void> {
+    const { Name, Id } = network;
     if (network.builtIn) {
-      throw new DockerError(403, `${network.Name} is a pre-defined network and cannot be removed`);
+      throw new DockerError(403, `${Name} is a pre-defined network and cannot be removed`);
     }
-    await this.save((await this.load()).filter(({ Id }) => Id !== network.Id));
-    this.events.emit("network", "destroy", network.Id, {
-      name: network.Name,
-      type: network.Driver,
-    });
+    const active = new DockerError(
+      403,
+      `error while removing network: network ${Name} id ${Id} has active endpoints`,
+    );
+    const { members } = await this.vmsan.networks.get(Name);
+    if (members.some(({ connected }) => connected)) throw active;
+    // Docker lets those that are stopped keep a network that is no more.
+    for (const { id } of members) await this.vmsan.networks.disconnect(Name, id);
+    try {
+      await this.vmsan.networks.remove(Name);
+    } catch (error) {
+      if (error instanceof VmsanError && error.code === "ERR_PRIVATE_NETWORK_IN_USE") throw active;
+      throw error;
+    }
+    this.events.emit("network", "destroy", Id, { name: Name, type: "bridge" });
   }
 }
