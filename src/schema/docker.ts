@@ -294,3 +294,13 @@ export type MountPoint = z.infer<typeof mountPoint>;
 export type HealthConfig = z.infer<typeof healthSchema>;
 /** {@link containerSchema}'s `HostConfig`. */
 export type HostConfig = z.infer<typeof hostConfig>;
+
+/** A map of strings, as queries have it in JSON. */
+export const stringMapSchema = z.record(text, z.string().max(65_536));
+
+/** What is kept of a network's request that a private network has no place for. */
+export const networkExtraSchema = z.object({
+  Internal: z.boolean(),
+  Attachable: z.boolean(),
+  Options: z.record(text, text),
+});

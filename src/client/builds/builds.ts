@@ -1,4 +1,5 @@
 /** Builds of images from Dockerfiles, for SDK users. */
+import { createReadStream } from "node:fs";
 import { Readable } from "node:stream";
 import type { BuildPrune, BuildReport, BuildRequest, PullPolicy } from "../../model/api.ts";
 import { emptyContext, secretOf, sourcesOf, sourcesOfStream } from "./context.ts";
@@ -7,12 +8,15 @@ import type { Daemon, WorkOptions } from "../daemon.ts";
 import type { ImageTemplate } from "./image-template.ts";
 import { policyOf, registryAccess } from "../options.ts";
 import type { NetworkOptions } from "../options.ts";
+import { absolutePath, fsPath } from "../../util/byte-text.ts";
 import { invalid } from "../../util/units.ts";
 
 /** What is built, and how. */
 export interface BuildOptions extends NetworkOptions {
   /** Directory whose files the Dockerfile copies; none: no files. A stream is a Dockerfile. */
   context?: string | Readable;
+  /** Path of the context as a tar archive, instead of a directory: with the Dockerfile's text. */
+  archive?: string;
   /** Path of the Dockerfile; default `Containerfile` or `Dockerfile` of the context. */
   file?: string;
   /** The Dockerfile's text, or a template, instead of a file. */
@@ -42,8 +46,21 @@ function pairsOf(map: Record<string, string> = {}): string[] {
 }
 
 /** What the options say to build from. */
-async function findSources({ context, file, dockerfile }: BuildOptions): Promise<Sources> {
+async function findSources(options: BuildOptions): Promise<Sources> {
+  const { context, archive, file, dockerfile } = options;
   const text = typeof dockerfile === "object" ? dockerfile.toDockerfile() : dockerfile;
+  if (archive !== undefined) {
+    if (text !== undefined && context === undefined && file === undefined) {
+      return { dockerfile: text, open: () => createReadStream(fsPath(absolutePath(archive))) };
+    }
+    throw invalid(
+      "FLAGS",
+      "archive",
+      archive,
+      "An archive is the whole context, and its Dockerfile is given as text.",
+      "Leave out context and file, and give dockerfile.",
+    );
+  }
   if (text !== undefined && (file !== undefined || context instanceof Readable)) {
     throw invalid(
       "FLAGS",

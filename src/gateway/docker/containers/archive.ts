@@ -1,7 +1,5 @@
 /** Files of containers: what is at a path, a path as an archive, an archive into a directory. */
 import { posix } from "node:path";
-import { createGunzip } from "node:zlib";
-import { pipeline } from "node:stream";
 import { encodeEnd, encodeEntry, padding } from "../../../agent/archive/pax.ts";
 import { readArchive } from "../../../agent/archive/read.ts";
 import type { ReadEntry } from "../../../agent/archive/read.ts";
@@ -15,6 +13,7 @@ import { asVmsanError } from "../../../model/errors.ts";
 import { DockerError } from "../errors.ts";
 import type { Call } from "../http/route.ts";
 import { ENGINE_HEADERS, beginStream, push, sendStatus } from "../http/wire.ts";
+import { uncompressed } from "../http/uncompressed.ts";
 import type { Container } from "./container.ts";
 
 /** Bits of Go's FileMode for what is not a plain file. */
@@ -189,40 +188,6 @@ export async function exportFiles(call: Call, container: Container): Promise<voi
     response.end();
     container.tell("export");
   });
-}
-
-/** An archive as it is uncompressed. @throws 400 for what cannot be unpacked here */
-async function* uncompressed(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
-  const iterator = source[Symbol.asyncIterator]();
-  const first = await iterator.next();
-  if (first.done === true) return;
-  const head = first.value;
-  const rest = (async function* all(): AsyncGenerator<Buffer> {
-    yield head;
-    for (;;) {
-      const next = await iterator.next();
-      if (next.done === true) return;
-      yield next.value;
-    }
-  })();
-  if (head[0] === 0x1f && head[1] === 0x8b) {
-    const gunzip = createGunzip();
-    pipeline(rest, gunzip, () => undefined);
-    yield* gunzip as AsyncIterable<Buffer>;
-    return;
-  }
-  const magic = head.toString("latin1", 0, 6);
-  if (
-    magic.startsWith("BZh") ||
-    magic.startsWith("\xfd7zXZ") ||
-    magic.startsWith("\x28\xb5\x2f\xfd")
-  ) {
-    throw new DockerError(
-      400,
-      "the archive is compressed in a way that is not taken here: send tar or tar.gz",
-    );
-  }
-  yield* rest;
 }
 
 /** An archive into a directory: `PUT …/archive`. */

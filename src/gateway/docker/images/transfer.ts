@@ -4,50 +4,10 @@ import { authSchema } from "../../../schema/docker.ts";
 import type { ProgressEvent } from "../../../model/progress.ts";
 import { DockerError, asDockerError } from "../errors.ts";
 import { reply } from "../http/route.ts";
+import { Lines, signalOf } from "../http/lines.ts";
 import type { Call } from "../http/route.ts";
 import { beginStream, parseJson } from "../http/wire.ts";
 import { familiar, isReference, joinName, withTag } from "./names.ts";
-
-/** A reply of lines that begins with its first line, so that a failure before it has a status. */
-class Lines {
-  private readonly call: Call;
-
-  constructor(call: Call) {
-    this.call = call;
-  }
-
-  get begun(): boolean {
-    return this.call.response.headersSent;
-  }
-
-  send(value: object): void {
-    const { response } = this.call;
-    if (!this.begun) beginStream(response, "application/json");
-    // A client that has gone away is seen by whoever works for it.
-    if (!response.destroyed) response.write(`${JSON.stringify(value)}\r\n`);
-  }
-
-  /** Say what went wrong: by the status when nothing was sent yet. */
-  fail(error: unknown): void {
-    if (!this.begun) throw error;
-    const { message } = asDockerError(error);
-    this.send({ errorDetail: { message }, error: message });
-    this.call.response.end();
-  }
-
-  end(): void {
-    this.call.response.end();
-  }
-}
-
-/** Aborts when the client goes away before its answer has ended. */
-function signalOf({ response }: Call): AbortSignal {
-  const abort = new AbortController();
-  response.once("close", () => {
-    if (!response.writableEnded) abort.abort(new DockerError(499, "the client went away"));
-  });
-  return abort.signal;
-}
 
 /** A step as a line of progress. */
 function progressLine(

@@ -7,7 +7,7 @@ import type { Vmsan } from "../../../client/vmsan.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import type { PrivateNetworkView } from "../../../model/private-network.ts";
 import { validate } from "../../../schema/api.ts";
-import { networkSchema } from "../../../schema/docker.ts";
+import { networkExtraSchema, networkSchema } from "../../../schema/docker.ts";
 import { DockerError, sentence } from "../errors.ts";
 import type { Events } from "../events.ts";
 
@@ -46,21 +46,16 @@ const BUILT_IN: readonly Network[] = [
   builtIn: true,
 }));
 
-/** What of a network the host does not know; it wrote that itself, but a user may have since. */
+const NO_EXTRA = { Internal: false, Attachable: false, Options: {} };
+
+/** What of a network the host does not know; users may have written into that label, too. */
 function extraOf(text: string | undefined): Pick<Network, "Internal" | "Attachable" | "Options"> {
-  const none = { Internal: false, Attachable: false, Options: {} };
-  if (text === undefined) return none;
+  if (text === undefined) return NO_EXTRA;
   try {
-    const { Internal, Attachable, Options } = JSON.parse(text) as Partial<Network>;
-    const options = Object.entries(Options ?? {}).map(([key, value]) => [key, String(value)]);
-    return {
-      Internal: Internal === true,
-      Attachable: Attachable === true,
-      Options: Object.fromEntries(options) as Record<string, string>,
-    };
+    return networkExtraSchema.parse(JSON.parse(text));
   } catch {
     // Not what was written: as if nothing had been.
-    return none;
+    return NO_EXTRA;
   }
 }
 

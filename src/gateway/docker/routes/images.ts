@@ -6,6 +6,7 @@ import { done, reply } from "../http/route.ts";
 import type { Call, Route } from "../http/route.ts";
 import type { KnownImage } from "../images/catalogue.ts";
 import { familiar, joinName, repositoryOf, shortId, withTag } from "../images/names.ts";
+import { buildImage, pruneBuilds } from "../images/build.ts";
 import { load, pull, pushImage, save } from "../images/transfer.ts";
 import { imageView, isWantedImage, summaryOf } from "../images/view.ts";
 
@@ -211,6 +212,19 @@ export const imageRoutes: readonly Route[] = [
       call.engine.events.emit("image", "tag", image.id, { name: withTag(name) });
       done(call, 201);
     },
+  },
+  {
+    method: "POST",
+    path: "/build",
+    says: "differs",
+    note: "the classic builder, by buildah in a VM of its own (docs/build.md); contexts are archives",
+    run: buildImage,
+  },
+  {
+    method: "POST",
+    path: "/build/prune",
+    says: "works",
+    run: pruneBuilds,
   },
   { method: "DELETE", path: "/images/:name", says: "works", run: remove },
   { method: "POST", path: "/commit", says: "works", run: commit },

@@ -1,0 +1,121 @@
+/** `POST /build`: an image of a Dockerfile in an archive, as the classic builder makes it. */
+import { createReadStream, createWriteStream } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join, posix } from "node:path";
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { readArchive } from "../../../agent/archive/read.ts";
+import type { BuildOptions } from "../../../client/builds/builds.ts";
+import { VmsanError } from "../../../model/errors.ts";
+import { validate } from "../../../schema/api.ts";
+import { stringMapSchema } from "../../../schema/docker.ts";
+import { DockerError, asDockerError } from "../errors.ts";
+import { Lines, signalOf } from "../http/lines.ts";
+import { reply } from "../http/route.ts";
+import type { Call } from "../http/route.ts";
+import { parseJson } from "../http/wire.ts";
+import { uncompressed } from "../http/uncompressed.ts";
+import { shortId, withTag } from "./names.ts";
+
+/** Most bytes of a Dockerfile. */
+const MAX_DOCKERFILE = 1 << 20;
+
+/** The text of a file of an archive. @throws 400 when it is not there */
+async function fileOf(archive: string, path: string): Promise<string> {
+  const wanted = posix.normalize(path).replace(/^\/+/, "");
+  for await (const { entry, content } of readArchive(createReadStream(archive))) {
+    if (entry.type !== "file" || entry.name.toString() !== wanted) continue;
+    if (entry.size > MAX_DOCKERFILE) throw new DockerError(400, "the Dockerfile is too long");
+    const parts: Buffer[] = [];
+    for await (const { bytes } of content) parts.push(Buffer.from(bytes));
+    return Buffer.concat(parts).toString("utf8");
+  }
+  throw new DockerError(400, `Cannot locate specified Dockerfile: ${path.slice(0, 200)}`);
+}
+
+/** A query's map of strings. */
+function mapOf(call: Call, name: string): Record<string, string> {
+  const text = call.query.text(name);
+  return text === "" ? {} : validate(stringMapSchema, parseJson(text), name);
+}
+
+/** What a call says of its build besides the files. */
+function optionsOf(call: Call): Omit<BuildOptions, "archive" | "dockerfile"> {
+  const { query } = call;
+  const target = query.text("target");
+  const platform = query.text("platform");
+  return {
+    tags: query.all("t").filter((tag) => tag !== ""),
+    buildArgs: mapOf(call, "buildargs"),
+    labels: mapOf(call, "labels"),
+    noCache: query.flag("nocache"),
+    pull: query.flag("pull") ? "always" : "missing",
+    ...(target === "" ? {} : { target }),
+    ...(platform === "" ? {} : { platform }),
+    ...(query.text("networkmode") === "none" ? { networkPolicy: "deny-all" } : {}),
+  };
+}
+
+/** The status of the command that ended a build, where one has. */
+function codeOf(message: string): number {
+  return Number(/exit(?:ed with)? (?:status|code)[: ]+(\d{1,3})/.exec(message)?.[1] ?? 1);
+}
+
+/** Build. What fails once the files are there is told in the last line of a reply of 200, as clients expect it. */
+export async function buildImage(call: Call): Promise<void> {
+  const { engine, request, query } = call;
+  if (query.text("remote") !== "") {
+    throw new DockerError(400, "building from an address is not possible here: send the files");
+  }
+  if (query.text("version") === "2")
+    throw new DockerError(400, "there is no BuildKit here: DOCKER_BUILDKIT=0");
+  const dir = await mkdtemp(join(tmpdir(), "vmsan-build-"));
+  const lines = new Lines(call);
+  const signal = signalOf(call);
+  try {
+    const archive = join(dir, "context.tar");
+    const source = Readable.from(uncompressed(request as AsyncIterable<Buffer>), {
+      objectMode: false,
+    });
+    await pipeline(source, createWriteStream(archive, { mode: 0o600 }));
+    const dockerfile = await fileOf(archive, query.text("dockerfile") || "Dockerfile");
+    lines.send({ stream: "" });
+    const report = await engine.vmsan.build(
+      { ...optionsOf(call), archive, dockerfile },
+      {
+        signal,
+        onProgress: ({ phase, message }) => {
+          if (phase === "build" && message !== undefined) lines.send({ stream: `${message}\n` });
+        },
+      },
+    );
+    const id = report.configDigest;
+    lines.send({ aux: { ID: id } });
+    lines.send({ stream: `Successfully built ${shortId(id)}\n` });
+    for (const tag of query.all("t").filter((one) => one !== "")) {
+      lines.send({ stream: `Successfully tagged ${withTag(tag)}\n` });
+      engine.events.emit("image", "tag", id, { name: withTag(tag) });
+    }
+    lines.end();
+  } catch (error) {
+    if (!lines.begun) throw error;
+    const { message } = asDockerError(error);
+    lines.send({ errorDetail: { code: codeOf(message), message }, error: message });
+    lines.end();
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+}
+
+/** `POST /build/prune`: the builder's cache. */
+export async function pruneBuilds(call: Call): Promise<void> {
+  // Clients send an empty `filters` here, and all of it is one thing.
+  try {
+    const { freedBytes } = await call.engine.vmsan.builds.prune();
+    reply(call, { CachesDeleted: null, SpaceReclaimed: freedBytes });
+  } catch (error) {
+    if (!(error instanceof VmsanError) || error.code !== "ERR_BUILD_IN_USE") throw error;
+    throw new DockerError(409, asDockerError(error).message, error);
+  }
+}
