@@ -32,7 +32,9 @@ machine reaches a port. Web pages are refused.
   of which only what is written is taken up.
 - A volume is a file system that one microVM may write to at a time; directories (\`-v /dir:/dir\`) are shared, single files are not.
 - \`-p 8080:80\` listens on 127.0.0.1; give an address to listen elsewhere.
-- The network is that of every VM: out to the world, not to the host and its private networks (docs/network.md).
+- The network is that of every VM: out to the world, not to the host and its private networks (docs/network.md). Networks that users
+  make are vmsan's private networks: members reach each other by name, alias and address over IPv4, and nobody else does;
+  \`--internal\` ones have no way out. \`docker network connect\` works while a container runs.
 - The main process is not number 1 of its guest: TERM ends it, \`--init\` means nothing, \`docker top\` shows the guest's kernel too.
 - \`--tmpfs\` and anonymous volumes are directories on the VM's own disk, gone with the container.
 `;
@@ -60,10 +62,9 @@ const FLAGS: readonly (readonly [string, string])[] = [
 /** Known limits, in words. */
 const NOT_YET = `## What does not hold yet
 
-- User-defined networks are kept, listed and removed, but their containers do not reach each other, neither by name nor by
-  address. What compose starts must not need its neighbours.
-- \`docker build\` is not offered: \`vmsan build\` makes images that \`docker run\` takes. Nor are \`attach\` over WebSocket and the HEALTHCHECK of
-  an image (\`--health-cmd\` works).
+- \`docker build\` is the classic builder (\`DOCKER_BUILDKIT=0\` where buildx is installed); there is no BuildKit behind \`/session\` and
+  \`/grpc\`. Steps are buildah's, and its words.
+- \`attach\` over WebSocket and the HEALTHCHECK of an image are not offered (\`--health-cmd\` works).
 - \`docker save\` takes one image; \`docker import\` and \`docker search\` are refused.
 `;
 

@@ -81,12 +81,15 @@ export async function buildImage(call: Call): Promise<void> {
     await pipeline(source, createWriteStream(archive, { mode: 0o600 }));
     const dockerfile = await fileOf(archive, query.text("dockerfile") || "Dockerfile");
     lines.send({ stream: "" });
+    let last = "";
     const report = await engine.vmsan.build(
       { ...optionsOf(call), archive, dockerfile },
       {
         signal,
         onProgress: ({ phase, message }) => {
-          if (phase === "build" && message !== undefined) lines.send({ stream: `${message}\n` });
+          if (phase !== "build" || message === undefined || message === last) return;
+          last = message;
+          lines.send({ stream: `${message}\n` });
         },
       },
     );
