@@ -36,8 +36,9 @@ export function statusOf(code: string): ErrorStatus {
   // The guest could not do what was asked of it, with the words that were sent.
   if (/^ERR_AGENT_(FILE|USER|WORKDIR|NOT_EXECUTABLE|ARGUMENTS|REQUEST|DIAL|LISTEN)$/.test(code))
     return 400;
+  if (/^ERR_PRIVATE_NETWORK_(SUBNET|ADDRESS)$/.test(code)) return 400;
   if (code.endsWith("_NOT_FOUND")) return 404;
-  if (/_(NOT_STOPPED|NOT_RUNNING|NAME_TAKEN|IN_USE|DAEMON_VERSION)$/.test(code)) return 409;
+  if (/_(NOT_STOPPED|NOT_RUNNING|NAME_TAKEN|IN_USE|MEMBER|DAEMON_VERSION)$/.test(code)) return 409;
   return 500;
 }
 

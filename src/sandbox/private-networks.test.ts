@@ -154,6 +154,12 @@ test("in and out while it runs; what fails changes nothing", async () => {
   for (const name of ["one", "two"]) await networks.create(wish(name));
   const a = await make(scene, "a", [place("one")]);
   await networks.connect("a", { network: "two", aliases: ["x"], address: "198.18.1.9" });
+  const told = [...sandboxes.events.kept(0)].filter(({ type }) => type.startsWith("network."));
+  expect(told.map(({ type, data }) => `${type} ${Object.values(data).join(" ")}`)).toEqual([
+    "network.created one",
+    "network.created two",
+    "network.connected two 198.18.1.9",
+  ]);
   expect(addresses(scene, "a")).toEqual(["one 198.18.0.2", "two 198.18.1.9"]);
   expect(host.placed.get(a)?.length).toBe(2);
   await expect(networks.connect("a", place("two"))).rejects.toThrow(

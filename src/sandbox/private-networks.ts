@@ -8,6 +8,7 @@ import type {
   PrivateNetworkRequest,
   PrivateNetworkView,
 } from "../model/private-network.ts";
+import type { VmRecord } from "../model/vm.ts";
 import type { PrivateNetworkStore } from "../network/private/store.ts";
 import type { Entry } from "./records/entry.ts";
 import { isConnected, membersOf, requireCard } from "./records/memberships.ts";
@@ -63,7 +64,9 @@ export class PrivateNetworks {
 
   /** Make a network. @throws ERR_PRIVATE_NETWORK_NAME_TAKEN, ERR_PRIVATE_NETWORK_SUBNET */
   async create(request: PrivateNetworkRequest): Promise<PrivateNetworkView> {
-    return this.view(await this.store.create(request));
+    const made = this.view(await this.store.create(request));
+    this.sandboxes.events.host("network.created", { network: made.name });
+    return made;
   }
 
   /** Remove a network that no VM is in, not even a stopped one. @throws ERR_PRIVATE_NETWORK_IN_USE */
@@ -80,6 +83,7 @@ export class PrivateNetworks {
       });
     }
     await this.store.remove(name);
+    this.sandboxes.events.host("network.removed", { network: name });
   }
 
   /** Remove all networks that no VM is in. */
@@ -87,7 +91,7 @@ export class PrivateNetworks {
     const networks: string[] = [];
     for (const { name } of this.store.list()) {
       if (membersOf(this.sandboxes.entries.values(), name).length > 0) continue;
-      await this.store.remove(name);
+      await this.remove(name);
       networks.push(name);
     }
     return { networks };
@@ -104,7 +108,9 @@ export class PrivateNetworks {
       requireCard(record, [wanted]);
       requireSettled(ref, entry);
       const { entries, places } = this.sandboxes;
-      await this.place(entry, places.give(entries.values(), record.id, [wanted], record.networks));
+      const given = places.give(entries.values(), record.id, [wanted], record.networks);
+      await this.place(entry, given);
+      this.tell("network.connected", record, given.at(-1));
     });
     return this.get(wanted.network);
   }
@@ -113,13 +119,26 @@ export class PrivateNetworks {
   async disconnect(ref: string, name: string): Promise<void> {
     await this.sandboxes.exclusively(ref, async (entry) => {
       const { networks = [] } = entry.record;
-      if (!networks.some(({ network }) => network === name)) throw notMember(ref, name);
+      const membership = networks.find(({ network }) => network === name);
+      if (membership === undefined) throw notMember(ref, name);
       requireSettled(ref, entry);
       await this.place(
         entry,
         networks.filter(({ network }) => network !== name),
       );
+      this.tell("network.disconnected", entry.record, membership);
     });
+  }
+
+  /** Tell those who watch that a VM was put into a network, or taken out. */
+  private tell(
+    type: "network.connected" | "network.disconnected",
+    record: VmRecord,
+    membership: Membership | undefined,
+  ): void {
+    if (membership === undefined) return;
+    const { network, address } = membership;
+    this.sandboxes.events.vm(type, record, { network, address });
   }
 
   /** Give a VM these places and no others; with its turn. On failure it has those that it had. */
