@@ -44,3 +44,13 @@ test("a reader of events that is too slow is told what it has missed", async () 
   const next = (await reader.next()).value;
   expect(next?.seq).toBe((missed?.seq ?? 0) + 1);
 });
+
+test("who wants all from the start waits where nothing has happened yet, and misses nothing", async () => {
+  const events = new Events();
+  const reader = events.tell(new AbortController().signal, 0);
+  const first = reader.next();
+  // The reader waits now, and lets others get on.
+  await new Promise((resolve) => setImmediate(resolve));
+  events.host("image.removed", { image: "0" });
+  expect((await first).value).toMatchObject({ type: "image.removed" });
+});

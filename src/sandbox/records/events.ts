@@ -89,7 +89,7 @@ export class Events extends Ring<EventBody> {
    * @param from number after which they are wanted; 0: all that are kept; default: those to come
    */
   async *tell(signal: AbortSignal, from = this.last): AsyncGenerator<VmsanEvent> {
-    let last = from;
+    let last = from === 0 ? this.first - 1 : from;
     for (const event of this.kept(from)) {
       last = event.seq;
       yield event;

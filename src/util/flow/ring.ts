@@ -63,7 +63,8 @@ export class Ring<T extends object> {
    * @param from default: those that come from now on
    */
   async *follow(signal: AbortSignal, from = this.seq): AsyncGenerator<Numbered<T>> {
-    let last = from;
+    // What was before the first line is not waited for.
+    let last = Math.max(from, this.first - 1);
     while (!signal.aborted) {
       for (const line of this.since(last)) {
         last = line.seq;
