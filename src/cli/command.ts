@@ -50,11 +50,25 @@ export function runs<Flags extends object>(
       },
     };
     try {
-      process.exitCode = (await action(context, ...args)) ?? 0;
+      process.exitCode = await inTrace(target, async () => (await action(context, ...args)) ?? 0);
     } catch (error) {
       process.exitCode = output.failure(error);
     }
   });
+}
+
+/** Commands that are one piece of work, which has spans below it where traces are asked for. */
+const TRACED = ["run", "create", "start", "fork", "exec", "build", "pull", "restore"];
+
+/** Do a command's work, in a span of its own where that is asked for. */
+async function inTrace(target: Command, body: () => Promise<number>): Promise<number> {
+  const name = target.name();
+  const { OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT } = process.env;
+  const asked = OTEL_EXPORTER_OTLP_ENDPOINT ?? OTEL_EXPORTER_OTLP_TRACES_ENDPOINT ?? "";
+  if (asked === "" || !TRACED.includes(name)) return await body();
+  const { traced } = await import("../client/tracing/tracing.ts");
+  const describe = (status: number): Record<string, number> => ({ "process.exit.code": status });
+  return await traced(`vmsan ${name}`, {}, body, describe);
 }
 
 /** For repeatable options: all values in order. */

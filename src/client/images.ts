@@ -21,6 +21,7 @@ import type { Daemon, WorkOptions } from "./daemon.ts";
 import { withCredentials } from "./registry/credentials.ts";
 import type { RegistryCredentials } from "./registry/credentials.ts";
 import { textPath } from "./paths.ts";
+import { both, traced } from "./tracing/tracing.ts";
 import { writeWhole } from "./write-whole.ts";
 
 /** What an image is, in full. */
@@ -93,12 +94,15 @@ export class Images {
     const { pull = "always", platform, caFile, credentials, ...work } = options;
     const wanted = await this.source(source, pull, work);
     return await withCredentials(source, credentials, registryAccess(caFile), async (registry) =>
-      this.daemon.streamed<ImageDetails>("POST", "/v1/images/pull", {
-        body: { ...wanted, registry, ...(platform === undefined ? {} : { platform }) },
-        // What had come whole is there already.
-        repeat: true,
-        ...work,
-      }),
+      traced("vmsan.pull", { "vmsan.image": source }, async (phases) =>
+        this.daemon.streamed<ImageDetails>("POST", "/v1/images/pull", {
+          body: { ...wanted, registry, ...(platform === undefined ? {} : { platform }) },
+          // What had come whole is there already.
+          repeat: true,
+          ...work,
+          onProgress: both(phases, work.onProgress),
+        }),
+      ),
     );
   }
 

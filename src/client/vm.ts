@@ -24,6 +24,7 @@ import type { Daemon, WorkOptions } from "./daemon.ts";
 import { removeVm, startVm, stopVm, updateVm } from "./lives.ts";
 import type { StartOptions, UpdateOptions } from "./lives.ts";
 import { vmPath } from "./paths.ts";
+import { traceCommand } from "./tracing/tracing.ts";
 import { Snapshots } from "./snapshots.ts";
 import type { SnapshotOptions } from "./snapshots.ts";
 
@@ -182,7 +183,9 @@ export class Vm {
    * The stream survives broken connections and a restart of the daemon.
    */
   spawn(argv: readonly string[], options: ExecOptions = {}, io: StreamOptions = {}): GuestStream {
-    return startStream(this.transport, this.specOf(argv, options), io);
+    const stream = startStream(this.transport, this.specOf(argv, options), io);
+    traceCommand({ "vmsan.vm": this.id, "process.command": argv[0] }, stream.exit);
+    return stream;
   }
 
   /** Attach to a command that runs, or has run and is kept. */

@@ -20,6 +20,8 @@ import { createRequest } from "./options.ts";
 import type { CreateOptions } from "./options.ts";
 import type { CloneOptions } from "./clone-options.ts";
 import { vmPath } from "./paths.ts";
+import { both, loadTracing, traced } from "./tracing/tracing.ts";
+import type { SpanAttributes } from "./tracing/tracing.ts";
 import type { RemoteServer } from "./transport.ts";
 import { Snapshots, snapshotPath } from "./snapshots.ts";
 import { PrivateNetworks } from "./private-networks.ts";
@@ -37,6 +39,11 @@ export interface VmsanOptions {
    * VMSAN_KEY when `dir` is not given.
    */
   remote?: RemoteServer;
+}
+
+/** What a span says of the VM that was made. */
+function aboutVm({ id, driver, accelerator }: VmView): SpanAttributes {
+  return { "vmsan.vm": id, "vmsan.driver": driver, "vmsan.accelerator": accelerator };
 }
 
 /** The gateway that the environment names; undefined when it names none. */
@@ -82,6 +89,8 @@ export class Vmsan {
   /** The object for a VM; what works in a guest is loaded with the first one. */
   private async vm(view: VmView, hold?: Hold): Promise<Vm> {
     const { Vm } = await import("./vm.ts");
+    // Commands are started at once, without a moment to load anything.
+    await loadTracing();
     return new Vm(this.daemon, view, hold);
   }
 
@@ -114,7 +123,16 @@ export class Vmsan {
     work: WorkOptions & { onVm?: (id: string) => void } = {},
   ): Promise<Vm> {
     const hold = request.ephemeral ? new Hold(this.daemon) : undefined;
-    const view = await createVm(this.daemon, request, { ...work, hold });
+    const { image, runtime } = request;
+    const view = await traced(
+      "vmsan.create",
+      { "vmsan.image": image ?? runtime },
+      async (phases) => {
+        const onProgress = both(phases, work.onProgress);
+        return await createVm(this.daemon, request, { ...work, onProgress, hold });
+      },
+      aboutVm,
+    );
     return await this.vm(view, hold);
   }
 
@@ -153,10 +171,10 @@ export class Vmsan {
     const request = cloneRequest(options);
     const holds = new Map<string, Hold>();
     let release = (): void => undefined;
-    const views = await this.daemon.streamed<VmView[]>("POST", path, {
+    const making = {
       body: request,
       ...work,
-      onVm: (id) => {
+      onVm: (id: string): void => {
         if (request.ephemeral) {
           const hold = new Hold(this.daemon);
           hold.on(id);
@@ -172,6 +190,10 @@ export class Vmsan {
             },
           }
         : {}),
+    };
+    const views = await traced("vmsan.clone", { "vmsan.count": request.count }, async (phases) => {
+      const onProgress = both(phases, work.onProgress);
+      return await this.daemon.streamed<VmView[]>("POST", path, { ...making, onProgress });
     });
     await Promise.all([...holds.values()].map(async (hold) => await hold.take()));
     release();
@@ -180,7 +202,10 @@ export class Vmsan {
 
   /** Build an image of a Dockerfile or a template; see {@link Builds.build}. */
   async build(options: BuildOptions, work: WorkOptions = {}): Promise<BuildReport> {
-    return await this.builds.build(options, work);
+    return await traced("vmsan.build", {}, async (phases) => {
+      const onProgress = both(phases, work.onProgress);
+      return await this.builds.build(options, { ...work, onProgress });
+    });
   }
 
   /** All VMs as they are now. */
@@ -230,7 +255,14 @@ export class Vmsan {
 
   /** Start a stopped VM. @throws ERR_VM_NOT_STOPPED */
   async start(ref: string, work: StartOptions = {}): Promise<Vm> {
-    return await this.vm(await startVm(this.daemon, ref, work));
+    const view = await traced(
+      "vmsan.start",
+      { "vmsan.vm": ref },
+      async (phases) =>
+        await startVm(this.daemon, ref, { ...work, onProgress: both(phases, work.onProgress) }),
+      aboutVm,
+    );
+    return await this.vm(view);
   }
 
   /** Change a VM's size: the disk also while it runs. @throws ERR_VM_NOT_STOPPED, ERR_DRIVER_UNSUPPORTED */

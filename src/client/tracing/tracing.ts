@@ -1,0 +1,60 @@
+/**
+ * tracing/: spans of what the client does, for OpenTelemetry. Takes work and its progress, gives it to the
+ * collector that the standard environment variables name.
+ *
+ * tracing.ts: the switch. Without those variables nothing else of it is loaded.
+ */
+import type { StreamExit } from "../../agent/spec.ts";
+import type { ProgressSink } from "../../model/progress.ts";
+import type * as Otel from "./otel.ts";
+
+/** What is known of a span. */
+export type SpanAttributes = Record<string, string | number | boolean | undefined>;
+
+let loaded: typeof Otel | undefined;
+
+/** Whether the environment asks for traces. */
+function isAskedFor(): boolean {
+  const {
+    OTEL_EXPORTER_OTLP_ENDPOINT: endpoint = "",
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: traces = "",
+    OTEL_SDK_DISABLED: disabled = "",
+    OTEL_TRACES_EXPORTER: exporter = "otlp",
+  } = process.env;
+  if (disabled.toLowerCase() === "true" || exporter !== "otlp") return false;
+  return endpoint !== "" || traces !== "";
+}
+
+/** Load what makes spans, if they are asked for. */
+export async function loadTracing(): Promise<void> {
+  if (isAskedFor()) loaded ??= await import("./otel.ts");
+}
+
+/**
+ * Do work in a span.
+ * @param body is given where its progress goes: each phase becomes a span below
+ * @param describe what the result says of the span
+ */
+export async function traced<T>(
+  name: string,
+  attributes: SpanAttributes,
+  body: (phases: ProgressSink) => Promise<T>,
+  describe: (result: T) => SpanAttributes = () => ({}),
+): Promise<T> {
+  await loadTracing();
+  if (loaded === undefined) return await body(() => undefined);
+  return await loaded.inSpan(name, attributes, body, describe);
+}
+
+/** A span of a command in a guest, once {@link loadTracing} has been called: from now to its end. */
+export function traceCommand(attributes: SpanAttributes, exit: Promise<StreamExit>): void {
+  loaded?.commandSpan(attributes, exit);
+}
+
+/** Progress told to both. */
+export function both(one: ProgressSink, other: ProgressSink | undefined): ProgressSink {
+  return (event) => {
+    one(event);
+    other?.(event);
+  };
+}
