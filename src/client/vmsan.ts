@@ -21,7 +21,7 @@ import type { CreateOptions } from "./options.ts";
 import type { CloneOptions } from "./clone-options.ts";
 import { vmPath } from "./paths.ts";
 import { both, loadTracing, traced } from "./tracing/tracing.ts";
-import type { SpanAttributes } from "./tracing/tracing.ts";
+import type { SpanAttributes } from "./tracing/span.ts";
 import type { RemoteServer } from "./transport.ts";
 import { Snapshots, snapshotPath } from "./snapshots.ts";
 import { PrivateNetworks } from "./private-networks.ts";

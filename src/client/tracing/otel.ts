@@ -14,7 +14,7 @@ import type { StreamExit } from "../../agent/spec.ts";
 import { VmsanError, messageOf } from "../../model/errors.ts";
 import type { ProgressSink } from "../../model/progress.ts";
 import { packageVersion } from "../../util/package.ts";
-import type { SpanAttributes } from "./tracing.ts";
+import type { SpanAttributes } from "./span.ts";
 
 /** How long a collector may take, in milliseconds, where the environment does not say. */
 const EXPORT_MS = 3_000;

@@ -7,9 +7,7 @@
 import type { StreamExit } from "../../agent/spec.ts";
 import type { ProgressSink } from "../../model/progress.ts";
 import type * as Otel from "./otel.ts";
-
-/** What is known of a span. */
-export type SpanAttributes = Record<string, string | number | boolean | undefined>;
+import type { SpanAttributes } from "./span.ts";
 
 let loaded: typeof Otel | undefined;
 
