@@ -86,4 +86,4 @@ export type { Accelerator, DriverName, IsolationReport, VmStatus } from "./model
 export { planSetup, runDoctor, runSetup } from "./setup/sdk.ts";
 export type { HostDoctorOptions, HostSetupOptions } from "./setup/sdk.ts";
 export type { PlannedItem, SetupItem, SetupReport } from "./setup/setup.ts";
-export type { CheckResult, DoctorReport } from "./doctor/doctor.ts";
+export type { CheckResult, DoctorReport } from "./model/doctor.ts";

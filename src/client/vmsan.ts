@@ -1,5 +1,6 @@
 /** The SDK's entrance: all VMs and images of one VMSAN_DIR. */
 import type { BuildReport, CreateRequest, VmList, VmView } from "../model/api.ts";
+import type { DoctorReport } from "../model/doctor.ts";
 import type { VmsanEvent } from "../model/event.ts";
 import type { MetricFamily } from "../model/metrics.ts";
 import type { VmSample } from "../model/stats.ts";
@@ -205,6 +206,14 @@ export class Vmsan {
     return await traced("vmsan.build", {}, async (phases) => {
       const onProgress = both(phases, work.onProgress);
       return await this.builds.build(options, { ...work, onProgress });
+    });
+  }
+
+  /** What the daemon's host can do, and what is in the way; each check is progress as it ends. */
+  async doctor(work: WorkOptions = {}): Promise<DoctorReport> {
+    return await this.daemon.streamed<DoctorReport>("POST", "/v1/doctor", {
+      repeat: true,
+      ...work,
     });
   }
 

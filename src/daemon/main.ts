@@ -24,6 +24,7 @@ import { socketPath } from "../util/socket-path.ts";
 import { buildRoutes } from "./build-routes.ts";
 import { commitRoutes } from "./commit-routes.ts";
 import { eventRoutes } from "./event-routes.ts";
+import { doctorRoutes } from "./doctor-routes.ts";
 import { imageRoutes } from "./image-routes.ts";
 import { kernelRoutes } from "./kernel-routes.ts";
 import { metricRoutes } from "./metrics.ts";
@@ -132,6 +133,7 @@ async function main(): Promise<void> {
       log,
       root: layout.root,
       extend: (app) => {
+        doctorRoutes(app, layout);
         imageRoutes(app, host, sandboxes);
         commitRoutes(app, host, sandboxes, snapshots);
         eventRoutes(app, host, sandboxes);

@@ -1,8 +1,6 @@
 /** What every check is, and what it is given and finds. */
+import type { CheckStatus } from "../model/doctor.ts";
 import type { Layout } from "../util/paths.ts";
-
-/** `warn`: works, but less than it could; `skip`: not asked for here, or could not be seen. */
-export type CheckStatus = "ok" | "warn" | "fail" | "skip";
 
 /** What a check found. */
 export interface Finding {

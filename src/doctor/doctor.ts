@@ -3,30 +3,14 @@
  * gives one finding a check, each with its remedy; `fix` carries out those that are safe.
  * Every check runs at the same time as all others, within a time limit, and cannot fail another.
  */
+import type { CheckResult, DoctorReport } from "../model/doctor.ts";
 import { messageOf } from "../model/errors.ts";
 import type { Layout } from "../util/paths.ts";
-import type { Check, CheckStatus, DoctorContext } from "./check.ts";
+import type { Check, DoctorContext } from "./check.ts";
 import { artefactChecks } from "./checks-artefacts.ts";
 import { machineChecks } from "./checks-machine.ts";
 import { networkChecks } from "./checks-network.ts";
 import { vmmChecks } from "./checks-vmm.ts";
-
-/** One line of the report. */
-export interface CheckResult {
-  name: string;
-  status: CheckStatus;
-  detail: string;
-  fix?: string;
-  /** What `--fix` did about it. */
-  fixed?: string;
-  durationMs: number;
-}
-
-/** All of it; `ok` when nothing failed. */
-export interface DoctorReport {
-  ok: boolean;
-  checks: CheckResult[];
-}
 
 /** What {@link runDoctor} takes. */
 export interface DoctorOptions {

@@ -2,7 +2,8 @@
  * Setup and the doctor as the SDK has them: a VMSAN_DIR instead of a layout, and loaded when they
  * are called, because most programs never do.
  */
-import type { DoctorOptions, DoctorReport } from "../doctor/doctor.ts";
+import type { DoctorOptions } from "../doctor/doctor.ts";
+import type { DoctorReport } from "../model/doctor.ts";
 import { layoutOf, vmsanDir } from "../util/paths.ts";
 import type { PlannedItem, SetupOptions, SetupReport } from "./setup.ts";
 

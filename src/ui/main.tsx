@@ -16,8 +16,12 @@ import { takeKeyFromAddress } from "./api/key.ts";
 import { Frame } from "./parts/frame.tsx";
 import type { Place } from "./parts/frame.tsx";
 import { Create } from "./pages/create.tsx";
+import { HostPage } from "./pages/host.tsx";
+import { ImagesPage } from "./pages/images.tsx";
 import { Login } from "./pages/login.tsx";
+import { SnapshotsPage } from "./pages/snapshots.tsx";
 import { Vms } from "./pages/vms.tsx";
+import { VolumesPage } from "./pages/volumes.tsx";
 import { route, syncRoute } from "./state/route.ts";
 import { checkSession, session } from "./state/session.ts";
 import { useStore } from "./state/store.ts";
@@ -25,7 +29,13 @@ import "./state/theme.ts";
 import { watchVms } from "./state/vms.ts";
 import { VmPage } from "./vm/vm.tsx";
 
-const PLACES: readonly Place[] = [{ path: "vms", label: "VMs", icon: "vm" }];
+const PLACES: readonly Place[] = [
+  { path: "vms", label: "VMs", icon: "vm" },
+  { path: "snapshots", label: "Snapshots", icon: "snapshot" },
+  { path: "images", label: "Images", icon: "image", admin: true },
+  { path: "volumes", label: "Volumes", icon: "volume", admin: true },
+  { path: "host", label: "Host", icon: "host", admin: true },
+];
 
 function Page() {
   const [first = "vms", second, ...rest] = useStore(route);
@@ -35,6 +45,14 @@ function Page() {
     case "vms":
       if (second !== undefined) return <VmPage key={second} id={second} rest={rest} />;
       return <Vms />;
+    case "snapshots":
+      return <SnapshotsPage />;
+    case "images":
+      return <ImagesPage />;
+    case "volumes":
+      return <VolumesPage />;
+    case "host":
+      return <HostPage />;
     default:
       return <Vms />;
   }

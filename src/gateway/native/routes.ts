@@ -2,7 +2,6 @@
 import { Readable } from "node:stream";
 import type { Context } from "hono";
 import { z } from "zod";
-import type { PullOptions } from "../../client/images.ts";
 import type { Vm } from "../../client/vm.ts";
 import { jsonBody, streamedReply } from "../../http/reply.ts";
 import type { VmView } from "../../model/api.ts";
@@ -12,7 +11,6 @@ import { parseUpdateRequest, updateSchema, validate, withoutUndefined } from "..
 import { packageVersion } from "../../util/package.ts";
 import { sees } from "../access/gate.ts";
 import {
-  checkImage,
   checkPolicy,
   execResultSchema,
   execSchema,
@@ -20,6 +18,7 @@ import {
   remoteCreateSchema,
   remotePolicySchema,
 } from "./bodies.ts";
+import { hostRoutes } from "./host-routes.ts";
 import { checkNetworks, networkRoutes } from "./network-routes.ts";
 import { ownVm, remoteView } from "./own-vm.ts";
 import type { Route, RouteContext } from "./route.ts";
@@ -32,13 +31,6 @@ const AGENT_REST =
   /^\/v1\/(?:hello|stats|streams(?:\/[0-9a-f]{16}(?:\/(?:wait|signal))?)?|fs\/[a-z]+)$/;
 
 const stopSchema = z.strictObject({ graceMs: z.int().min(0).max(3_600_000).optional() });
-
-const pullSchema = z.strictObject({
-  image: z.string().min(1).max(4096),
-  pull: z.enum(["missing", "always", "never"]).default("missing"),
-  platform: z.string().max(64).optional(),
-  registry: z.unknown().optional(),
-});
 
 /** Most bytes of a file written by one request. */
 const MAX_FILE = 2 ** 40;
@@ -375,43 +367,7 @@ export const routes: readonly Route[] = [
       return reply === undefined ? c.body(null, 204) : c.json(reply as object);
     },
   })),
-  {
-    method: "POST",
-    path: "/v1/images/pull",
-    summary: "Pull an image of a registry into the host's store",
-    body: pullSchema,
-    answers: "lines",
-    run: async ({ c, vmsan }) => {
-      // How registries are reached is the host's affair.
-      const {
-        registry: _,
-        image,
-        ...options
-      } = withoutUndefined(validate(pullSchema, await jsonBody(c), "request to pull an image"));
-      checkImage(image);
-      return streamedReply(c, async (work) => {
-        const { signal, progress } = work;
-        const pulling = { ...options, signal, onProgress: progress };
-        return await vmsan.images.pull(image, pulling as PullOptions);
-      });
-    },
-  },
-  {
-    method: "GET",
-    path: "/v1/images",
-    summary: "Images of the host's store",
-    admin: true,
-    answers: "json",
-    run: async ({ c, vmsan }) => c.json(await vmsan.images.list()),
-  },
-  {
-    method: "GET",
-    path: "/v1/kernels",
-    summary: "Kernels of the host",
-    admin: true,
-    answers: "json",
-    run: async ({ c, vmsan }) => c.json(await vmsan.kernels.list()),
-  },
+  ...hostRoutes,
   ...snapshotRoutes,
   ...volumeRoutes,
   ...watchRoutes,

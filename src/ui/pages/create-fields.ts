@@ -18,6 +18,8 @@ export interface Field {
   unit?: string;
   min?: number;
   max?: number;
+  /** Belongs to the network policy. */
+  policy?: boolean;
   /** Only keys made with --admin may say it. */
   admin?: boolean;
   /** Whether it matters for what else is wished. */
@@ -116,11 +118,10 @@ export const GROUPS: readonly Group[] = [
       {
         name: "image",
         label: "Image",
-        help: "Any image of a registry (node:22, ghcr.io/org/app:1). Empty: the base image, a small Debian.",
+        help: "Any image of a registry (node:22, ghcr.io/org/app:1), or runtime:NAME of the host's catalogue. Empty: the base image, a small Debian.",
         kind: "text",
         hint: "base",
         put: (value, request) => {
-          // A word without a tag or a path is a runtime's name if the catalogue has it; the gateway says so.
           if (value.startsWith("runtime:")) request["runtime"] = value.slice("runtime:".length);
           else request["image"] = value;
         },
@@ -188,6 +189,7 @@ export const GROUPS: readonly Group[] = [
           { value: "deny-all", label: "Nothing" },
           { value: "none", label: "No network card" },
         ],
+        policy: true,
         put: inPolicy("mode", String),
       },
       {
@@ -197,6 +199,7 @@ export const GROUPS: readonly Group[] = [
         kind: "lines",
         hint: "registry.npmjs.org\n*.debian.org",
         shown: listed,
+        policy: true,
         put: inPolicy("allowedDomains", linesOf),
       },
       {
@@ -205,6 +208,7 @@ export const GROUPS: readonly Group[] = [
         help: "Addresses that may be reached, one a line: 192.0.2.0/24, 2001:db8::/32.",
         kind: "lines",
         shown: listed,
+        policy: true,
         put: inPolicy("allowedCidrs", linesOf),
       },
       {
@@ -213,6 +217,7 @@ export const GROUPS: readonly Group[] = [
         help: "Wins over everything that is allowed.",
         kind: "lines",
         shown: (wishes) => wishes["policy"] !== "none" && wishes["policy"] !== "deny-all",
+        policy: true,
         put: inPolicy("deniedCidrs", linesOf),
       },
       {
@@ -222,6 +227,7 @@ export const GROUPS: readonly Group[] = [
         kind: "text",
         hint: "443, 80",
         shown: listed,
+        policy: true,
         put: inPolicy("allowedPorts", numbers),
       },
       {
@@ -230,6 +236,7 @@ export const GROUPS: readonly Group[] = [
         help: "Other UDP than DNS to what is listed.",
         kind: "yes",
         shown: listed,
+        policy: true,
         put: inPolicy("allowUdp", () => true),
       },
       {
@@ -238,6 +245,7 @@ export const GROUPS: readonly Group[] = [
         help: "ICMP to what may be reached.",
         kind: "yes",
         shown: (wishes) => wishes["policy"] !== "none" && wishes["policy"] !== "deny-all",
+        policy: true,
         put: inPolicy("allowIcmp", () => true),
       },
       {
@@ -249,6 +257,7 @@ export const GROUPS: readonly Group[] = [
         min: 1,
         max: 1000,
         shown: (wishes) => wishes["policy"] !== "none",
+        policy: true,
         put: inPolicy("bandwidthMbit", Number),
       },
       {
@@ -268,6 +277,7 @@ export const GROUPS: readonly Group[] = [
         kind: "text",
         admin: true,
         shown: (wishes) => wishes["policy"] !== "none",
+        policy: true,
         put: inPolicy("allowHostPorts", numbers),
       },
     ],

@@ -2,9 +2,13 @@
 import { useState } from "preact/hooks";
 import type { VmView } from "../../model/api.ts";
 import { ButtonLink, Empty, Failure, Foreign, PageHead, Status } from "../parts/basics.tsx";
+import { Graph } from "../parts/graph.tsx";
+import { Bar } from "../parts/size.tsx";
 import { useNow } from "../state/ask.ts";
 import { ago, bytes, duration, moment } from "../state/format.ts";
 import { to } from "../state/route.ts";
+import { memoryUsed, useUsage } from "../state/stats.ts";
+import type { Usage } from "../state/stats.ts";
 import { useStore } from "../state/store.ts";
 import { sourceOf, vmName, vms } from "../state/vms.ts";
 
@@ -15,7 +19,41 @@ function since(vm: VmView, now: number): string {
   return `made ${ago(vm.createdAt, now)}`;
 }
 
-function Row({ vm, now }: { vm: VmView; now: number }) {
+/** Its processors and memory at this moment. */
+function Load({ vm, usage }: { vm: VmView; usage: Usage | undefined }) {
+  const used = usage === undefined ? undefined : memoryUsed(usage.latest);
+  const busy = usage?.cpu.at(-1);
+  const shows = vm.status === "running";
+  const all = vm.memMib * 2 ** 20;
+  return (
+    <>
+      <td class="load wide">
+        {shows && busy !== undefined && (
+          <span class="spark">
+            <Graph
+              values={usage?.cpu ?? []}
+              most={100}
+              height={24}
+              label={`Processors ${Math.round(busy)} %`}
+            />
+            <span class="num" aria-hidden="true">
+              {Math.round(busy)} %
+            </span>
+          </span>
+        )}
+      </td>
+      <td class="load">
+        {shows && used !== undefined ? (
+          <Bar share={used / all} label={`${bytes(used)} of ${bytes(all)}`} />
+        ) : (
+          <span class="num muted">{bytes(all)}</span>
+        )}
+      </td>
+    </>
+  );
+}
+
+function Row({ vm, now, usage }: { vm: VmView; now: number; usage: Usage | undefined }) {
   return (
     <tr>
       <td class="name">
@@ -30,9 +68,7 @@ function Row({ vm, now }: { vm: VmView; now: number }) {
       <td class="wide">
         <span class="clip">{sourceOf(vm)}</span>
       </td>
-      <td class="num">
-        {vm.vcpus} × {bytes(vm.memMib * 2 ** 20)}
-      </td>
+      <Load vm={vm} usage={usage} />
       <td class="num wide">
         {vm.ports.map(({ hostPort, guestPort }) => `${hostPort}→${guestPort}`).join(", ")}
       </td>
@@ -48,6 +84,7 @@ export function Vms() {
   const { list, error } = useStore(vms);
   const [search, setSearch] = useState("");
   const now = useNow(5_000);
+  const usage = useUsage();
   const wanted = search.trim().toLowerCase();
   const shown = (list ?? []).filter((vm) =>
     `${vm.name ?? ""} ${vm.id} ${sourceOf(vm)} ${vm.status} ${vm.project}`
@@ -96,9 +133,10 @@ export function Vms() {
                 <th scope="col" class="wide">
                   Image
                 </th>
-                <th scope="col" class="num">
-                  Size
+                <th scope="col" class="wide">
+                  Processors
                 </th>
+                <th scope="col">Memory</th>
                 <th scope="col" class="num wide">
                   Ports
                 </th>
@@ -109,7 +147,7 @@ export function Vms() {
             </thead>
             <tbody>
               {shown.map((vm) => (
-                <Row key={vm.id} vm={vm} now={now} />
+                <Row key={vm.id} vm={vm} now={now} usage={usage.get(vm.id)} />
               ))}
             </tbody>
           </table>

@@ -105,7 +105,7 @@ export function Frame(props: { places: readonly Place[]; children: ComponentChil
       >
         Skip to the content
       </a>
-      <div class="side">
+      <header class="side">
         <a class="brand" href={to("vms")} aria-label="vmsan, all VMs">
           <svg viewBox="0 0 16 16" aria-hidden="true">
             <rect width="16" height="16" rx="4" />
@@ -123,7 +123,7 @@ export function Frame(props: { places: readonly Place[]; children: ComponentChil
           )}
           <Button kind="quiet" icon="out" label="Sign out" bare onClick={signOut} />
         </div>
-      </div>
+      </header>
       <main id="main" tabIndex={-1}>
         {props.children}
       </main>

@@ -16,8 +16,9 @@ export interface Asked<T> {
  * Ask by GET.
  * @param path undefined: nothing is asked
  * @param everyMs asks again at that interval while the page is in sight
+ * @param turn asks again when it changes
  */
-export function useAsk<T>(path: string | undefined, everyMs?: number): Asked<T> {
+export function useAsk<T>(path: string | undefined, everyMs?: number, turn?: unknown): Asked<T> {
   const [state, setState] = useState<{ path?: string; data?: T; error?: ErrorInfo }>({});
   const [round, setRound] = useState(0);
   const last = useRef("");
@@ -46,7 +47,7 @@ export function useAsk<T>(path: string | undefined, everyMs?: number): Asked<T> 
       abort.abort();
       clearInterval(timer);
     };
-  }, [path, round, everyMs]);
+  }, [path, round, everyMs, turn]);
   // An answer about something else is none.
   if (state.path !== path) return { refresh };
   return { data: state.data, error: state.error, refresh };

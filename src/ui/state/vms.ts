@@ -1,7 +1,8 @@
-/** All VMs, kept up to date while somebody looks. */
+/** All VMs, kept up to date while somebody looks: told by events, asked for now and then. */
 import type { VmView } from "../../model/api.ts";
 import type { ErrorInfo } from "../../model/errors.ts";
-import { ApiError, call, errorInfo } from "../api/client.ts";
+import type { VmsanEvent } from "../../model/event.ts";
+import { ApiError, ask, call, errorInfo, lines } from "../api/client.ts";
 import { shortImage } from "./format.ts";
 import { session, signOut } from "./session.ts";
 import { Store } from "./store.ts";
@@ -14,16 +15,25 @@ export interface VmsState {
   error?: ErrorInfo;
 }
 
-/** Milliseconds between looks. */
-const LOOK_MS = 2_000;
+/** Milliseconds between looks: while something is being made, and otherwise. */
+const LOOK_MS = { busy: 1_000, calm: 10_000 };
+/** Milliseconds before events are asked for again. */
+const AGAIN_MS = 2_000;
+/** Milliseconds in which events are gathered: less than eyes notice. */
+const GATHER_MS = 50;
+/** Most events that are kept. */
+const MAX_EVENTS = 300;
 
 /** The VMs of the key. */
 export const vms = new Store<VmsState>({});
 
+/** What has happened lately, the newest first. */
+export const events = new Store<VmsanEvent[]>([]);
+
 let asking: Promise<void> | undefined;
 let again = false;
 
-async function ask(): Promise<void> {
+async function look(): Promise<void> {
   try {
     const { vms: list } = await call<{ vms: VmView[] }>("GET", "/v1/vms");
     const same = JSON.stringify(list) === JSON.stringify(vms.value.list);
@@ -43,23 +53,76 @@ export async function refreshVms(): Promise<void> {
   asking = (async () => {
     do {
       again = false;
-      await ask();
+      await look();
     } while (again);
   })().finally(() => (asking = undefined));
   await asking;
 }
 
-/** Keep the list fresh. @returns ends it */
+/** Take events up together that come together: all of an hour may. */
+function takeUp(fresh: VmsanEvent[]): void {
+  events.value = [...fresh.reverse(), ...events.value].slice(0, MAX_EVENTS);
+  if (fresh.some(({ type }) => /^(?:vm|snapshot|missed)/.test(type))) void refreshVms();
+}
+
+/** Read events until the signal aborts or the connection breaks. */
+async function readEvents(signal: AbortSignal): Promise<void> {
+  const last = events.value[0]?.seq;
+  const hourAgo = new Date(Date.now() - 3_600_000).toISOString();
+  const from = last === undefined ? `after=${encodeURIComponent(hourAgo)}` : `since=${last}`;
+  const reply = await ask("GET", `/v1/events?follow=true&${from}`, { signal });
+  // What fell before the list was asked for is in the list.
+  void refreshVms();
+  let fresh: VmsanEvent[] = [];
+  for await (const line of lines(reply)) {
+    if (fresh.length === 0) {
+      setTimeout(() => {
+        takeUp(fresh);
+        fresh = [];
+      }, GATHER_MS);
+    }
+    fresh.push(JSON.parse(line) as VmsanEvent);
+  }
+}
+
+/** Keep the list fresh while the page is in sight. @returns ends it */
 export function watchVms(): () => void {
-  const look = (): void => {
-    if (document.visibilityState === "visible" && session.value) void refreshVms();
+  const ending = new AbortController();
+  const { signal } = ending;
+  // A hidden page gives its connection back: browsers have six for each server.
+  let sight = new AbortController();
+  const seen = (): boolean => document.visibilityState === "visible" && Boolean(session.value);
+  const follow = async (): Promise<void> => {
+    while (!signal.aborted && seen()) {
+      const both = AbortSignal.any([signal, sight.signal]);
+      await readEvents(both).catch(() => undefined);
+      if (both.aborted) return;
+      await new Promise((done) => setTimeout(done, AGAIN_MS));
+    }
   };
-  look();
-  const timer = setInterval(look, LOOK_MS);
-  document.addEventListener("visibilitychange", look);
+  const change = (): void => {
+    sight.abort();
+    sight = new AbortController();
+    if (!seen()) return;
+    void refreshVms();
+    void follow();
+  };
+  let last = 0;
+  const timer = setInterval(() => {
+    const busy = vms.value.list?.some(({ status }) => status === "creating");
+    const every = busy === true || vms.value.error !== undefined ? LOOK_MS.busy : LOOK_MS.calm;
+    if (!seen() || Date.now() - last < every) return;
+    last = Date.now();
+    void refreshVms();
+  }, LOOK_MS.busy);
+  change();
+  document.addEventListener("visibilitychange", change);
   return () => {
+    ending.abort();
     clearInterval(timer);
-    document.removeEventListener("visibilitychange", look);
+    document.removeEventListener("visibilitychange", change);
+    events.value = [];
+    vms.value = {};
   };
 }
 

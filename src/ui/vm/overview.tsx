@@ -2,10 +2,14 @@
 import type { VmView } from "../../model/api.ts";
 import type { Mount } from "../../model/mount.ts";
 import { Facts, Failure, Foreign, Section } from "../parts/basics.tsx";
+import { Graph } from "../parts/graph.tsx";
 import { useNow } from "../state/ask.ts";
 import { ago, bytes, duration, moment, plain } from "../state/format.ts";
 import { to } from "../state/route.ts";
-import { sourceOf } from "../state/vms.ts";
+import { memoryUsed, useUsage } from "../state/stats.ts";
+import { useStore } from "../state/store.ts";
+import { events, sourceOf } from "../state/vms.ts";
+import { EventList } from "../parts/event-list.tsx";
 import type { TabProps } from "./tab.ts";
 
 const POLICIES: Record<VmView["policy"]["mode"], string> = {
@@ -73,13 +77,84 @@ function Policy({ vm }: { vm: VmView }) {
   );
 }
 
+/** One figure, large, with its line. */
+function Figure(props: {
+  title: string;
+  value: string;
+  note: string;
+  values: readonly number[];
+  most: number;
+}) {
+  return (
+    <section class="section figure">
+      <h2>{props.title}</h2>
+      <p class="figure-value">
+        {props.value} <span class="muted">{props.note}</span>
+      </p>
+      <Graph
+        values={props.values}
+        most={props.most}
+        label={`${props.title}: ${props.value} ${props.note}`}
+      />
+    </section>
+  );
+}
+
+/** What it uses, now and in the last minutes. */
+function Figures({ vm }: { vm: VmView }) {
+  const usage = useUsage(vm.id).get(vm.id);
+  if (vm.status !== "running" || usage === undefined) return null;
+  const { latest, cpu, memory, received, sent } = usage;
+  const all = vm.memMib * 2 ** 20;
+  const used = memoryUsed(latest);
+  const busy = cpu.at(-1);
+  const { guest, host } = latest;
+  return (
+    <div class="figures">
+      <Figure
+        title="Processors"
+        value={busy === undefined ? "…" : `${Math.round(busy)} %`}
+        note={`of ${vm.vcpus}`}
+        values={cpu}
+        most={100}
+      />
+      <Figure
+        title="Memory"
+        value={used === undefined ? "…" : bytes(used)}
+        note={`of ${bytes(all)}`}
+        values={memory}
+        most={all}
+      />
+      <section class="section figure">
+        <h2>Traffic and disk</h2>
+        <Facts
+          of={[
+            ["In", received === undefined ? "" : `${bytes(received)}/s`],
+            ["Out", sent === undefined ? "" : `${bytes(sent)}/s`],
+            [
+              "Disk",
+              guest === undefined
+                ? ""
+                : `${bytes(guest.diskTotalBytes - guest.diskFreeBytes)} of ${bytes(guest.diskTotalBytes)}`,
+            ],
+            ["On the host", host === undefined ? "" : bytes(host.diskBytes)],
+            ["Processes", guest === undefined ? "" : String(guest.processes)],
+          ]}
+        />
+      </section>
+    </div>
+  );
+}
+
 /** The tab. */
 export function Overview({ vm }: TabProps) {
   const now = useNow();
+  const happened = useStore(events).filter((event) => event.vm?.id === vm.id);
   const { timeoutAt, onTimeout = "stop", idle } = vm;
   return (
     <div class="overview">
       {vm.error !== undefined && <Failure error={vm.error} />}
+      <Figures vm={vm} />
       <div class="columns">
         <Section title="Machine">
           <Facts
@@ -139,6 +214,11 @@ export function Overview({ vm }: TabProps) {
         <Section title="Ports">
           <Ports vm={vm} />
         </Section>
+        {happened.length > 0 && (
+          <Section title="What happened">
+            <EventList events={happened.slice(0, 12)} />
+          </Section>
+        )}
         {vm.mounts.length > 0 && (
           <Section title="Mounts">
             <ul class="plain mono">

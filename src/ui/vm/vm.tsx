@@ -6,13 +6,21 @@ import { to } from "../state/route.ts";
 import { useStore } from "../state/store.ts";
 import { vmName, vms } from "../state/vms.ts";
 import { VmActions } from "./actions.tsx";
+import { FilesTab } from "./files.tsx";
+import { LogsTab } from "./logs.tsx";
+import { NetworkTab } from "./network.tsx";
 import { Overview } from "./overview.tsx";
+import { SnapshotsTab } from "./snapshots.tsx";
 import type { TabProps } from "./tab.ts";
 import { TerminalTab } from "./terminal.tsx";
 
 const TABS: { path: string; label: string; shows: ComponentType<TabProps> }[] = [
   { path: "", label: "Overview", shows: Overview },
   { path: "terminal", label: "Terminal", shows: TerminalTab },
+  { path: "files", label: "Files", shows: FilesTab },
+  { path: "network", label: "Network", shows: NetworkTab },
+  { path: "logs", label: "Logs", shows: LogsTab },
+  { path: "snapshots", label: "Snapshots", shows: SnapshotsTab },
 ];
 
 /** The page. */

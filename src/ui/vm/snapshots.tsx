@@ -1,0 +1,74 @@
+/** Snapshots of one VM, and the one it comes from. */
+import { Empty, Failure, Foreign } from "../parts/basics.tsx";
+import { SnapshotActions, useSnapshots } from "../pages/snapshots.tsx";
+import { useNow } from "../state/ask.ts";
+import { ago, bytes, moment } from "../state/format.ts";
+import { to } from "../state/route.ts";
+import type { TabProps } from "./tab.ts";
+
+/** The tab. */
+export function SnapshotsTab({ vm }: TabProps) {
+  const { data, error, refresh } = useSnapshots();
+  const now = useNow(10_000);
+  const own = (data?.snapshots ?? []).filter(
+    (snapshot) => snapshot.vm.id === vm.id || snapshot.id === vm.snapshot,
+  );
+  return (
+    <>
+      {error !== undefined && <Failure error={error} />}
+      {data !== undefined && own.length === 0 && (
+        <Empty icon="snapshot" title="No snapshots of this VM">
+          <p class="muted">Take one with the button above; the VM stands still for a moment.</p>
+        </Empty>
+      )}
+      {own.length > 0 && (
+        <>
+          <div class="table-box" tabIndex={0} role="region" aria-label="Snapshots of this VM">
+            <table class="list">
+              <thead>
+                <tr>
+                  <th scope="col">Name</th>
+                  <th scope="col" class="wide">
+                    Has
+                  </th>
+                  <th scope="col" class="num wide">
+                    Size
+                  </th>
+                  <th scope="col" class="num">
+                    Taken
+                  </th>
+                  <th scope="col">
+                    <span class="hidden">Actions</span>
+                  </th>
+                </tr>
+              </thead>
+              <tbody>
+                {own.toReversed().map((snapshot) => (
+                  <tr key={snapshot.id}>
+                    <td class="strong">
+                      <Foreign text={snapshot.name ?? snapshot.id} />
+                      {snapshot.id === vm.snapshot && (
+                        <span class="small muted block">where this VM comes from</span>
+                      )}
+                    </td>
+                    <td class="wide">{snapshot.memory ? "memory and disk" : "disk"}</td>
+                    <td class="num wide">{bytes(snapshot.sizes.stored)}</td>
+                    <td class="num" title={moment(snapshot.createdAt)}>
+                      {ago(snapshot.createdAt, now)}
+                    </td>
+                    <td>
+                      <SnapshotActions snapshot={snapshot} back={[vm]} onGone={refresh} />
+                    </td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
+          <p class="small below">
+            <a href={to("snapshots")}>All snapshots, as a tree</a>
+          </p>
+        </>
+      )}
+    </>
+  );
+}
