@@ -21,7 +21,7 @@ export interface Ssh {
 const PACKAGES = ["openssh-server", "libwrap0"];
 
 /** A port that nobody listens on. */
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer();
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as AddressInfo;
@@ -34,7 +34,7 @@ async function freePort(): Promise<number> {
  * started, no user made.
  * @returns its path, and the environment that it needs
  */
-function findSshd(dir: string): { path: string; env: NodeJS.ProcessEnv } {
+export function findSshd(dir: string): { path: string; env: NodeJS.ProcessEnv } {
   if (existsSync("/usr/sbin/sshd")) return { path: "/usr/sbin/sshd", env: process.env };
   const root = join(dir, "openssh");
   mkdirSync(root, { recursive: true });

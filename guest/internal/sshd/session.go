@@ -234,10 +234,11 @@ func (e *session) finish(c *run.Command) {
 	c.Release()
 }
 
-// exit says how the session ended and ends it; whoever is gone needs not be told.
+// exit says how the session ended and ends it; whoever is gone needs not be told. A client whose input
+// has ended too closes the channel at the end of the output: nothing that comes behind would reach it.
 func (e *session) exit(kind string, payload []byte) {
-	_ = e.ch.CloseWrite()
 	_, _ = e.ch.SendRequest(kind, false, payload)
+	_ = e.ch.CloseWrite()
 	_ = e.ch.Close()
 }
 

@@ -196,6 +196,27 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// recorder notes what a session does with its channel.
+type recorder struct {
+	ssh.Channel
+	said []string
+}
+
+func (r *recorder) CloseWrite() error { r.said = append(r.said, "end"); return nil }
+func (r *recorder) Close() error      { r.said = append(r.said, "close"); return nil }
+func (r *recorder) SendRequest(name string, _ bool, _ []byte) (bool, error) {
+	r.said = append(r.said, name)
+	return true, nil
+}
+
+func TestStatusComesBeforeTheEndOfTheOutput(t *testing.T) {
+	r := &recorder{}
+	(&session{ch: r}).exit("exit-status", nil)
+	if got := strings.Join(r.said, " "); got != "exit-status end close" {
+		t.Error(got)
+	}
+}
+
 func TestSignalsReachTheCommand(t *testing.T) {
 	s := newSession(t, newGuest(t).connect(t))
 	out, err := s.StdoutPipe()
