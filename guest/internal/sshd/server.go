@@ -33,12 +33,11 @@ const (
 // transport is standard input and output as a connection.
 type transport struct {
 	io.Reader
-	out     *os.File
+	*gather
 	closeIt func() error
 }
 
-func (t *transport) Write(p []byte) (int, error) { return t.out.Write(p) }
-func (t *transport) Close() error                { return t.closeIt() }
+func (t *transport) Close() error { return t.closeIt() }
 
 // The connection has neither addresses nor deadlines.
 func (t *transport) LocalAddr() net.Addr                { return &net.UnixAddr{Name: "vmsan", Net: "unix"} }
@@ -114,8 +113,12 @@ func Serve(in, out *os.File, host *run.Host, program string, stop <-chan struct{
 	if err != nil {
 		return err
 	}
-	closed := sync.OnceValue(func() error { return errors.Join(in.Close(), out.Close()) })
-	t := &transport{Reader: r, out: out, closeIt: closed}
+	g := newGather(out)
+	closed := sync.OnceValue(func() error {
+		g.close()
+		return errors.Join(in.Close(), out.Close())
+	})
+	t := &transport{Reader: r, gather: g, closeIt: closed}
 	go func() {
 		<-stop
 		_ = t.Close() // ends the connection, however far it is
