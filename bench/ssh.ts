@@ -76,7 +76,10 @@ await bench("ssh", async (own) => {
   const { dir } = own;
   const port = await freePort();
   const published = ["--publish-port", `127.0.0.1:${port}:22`];
-  const vm = callVmsan(env, "create", "--no-warm", ...published).split("\n").at(-1) ?? "";
+  const vm =
+    callVmsan(env, "create", "--no-warm", ...published)
+      .split("\n")
+      .at(-1) ?? "";
   own.defer(() => void callVmsan(env, "rm", "--force", vm));
   const { pid: vmm } = JSON.parse(callVmsan(env, "inspect", vm)) as { pid: number };
   callVmsan(env, "upload", "--user", "root", "--dest", THERE, vm, collect(dir));
