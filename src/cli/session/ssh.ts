@@ -23,13 +23,14 @@ export async function settingFor(vmsan: Vmsan, vms: readonly Vm[]): Promise<SshS
   const { file } = await clientKey(layout);
   const keys = new Map<string, string>();
   for (const vm of vms) keys.set(vm.id, await vm.sshHostKey());
+  const { VMSAN_URL: url = "" } = process.env;
   const all = new Set((await vmsan.survey()).vms.map(({ id }) => id));
-  const knownHosts = await noteHostKeys(layout, keys, (id) => all.has(id));
-  const url = process.env["VMSAN_URL"];
+  const exists = (id: string): boolean => all.has(id);
+  const knownHosts = await noteHostKeys(layout, keys, url === "" ? exists : undefined);
   return {
     vmsan: join(packageRoot, "bin/vmsan"),
     dir: layout.root,
-    ...(url === undefined || url === "" ? {} : { url }),
+    ...(url === "" ? {} : { url }),
     keyFile: file,
     knownHosts,
   };

@@ -40,6 +40,11 @@ test("host keys are noted by the VM's ID; those of VMs that are gone go", async 
   expect(await readFile(file, "utf8")).toBe(
     `vmsan-vm-00000002 ${other}\nvmsan-vm-00000003 ${key}\n`,
   );
+  // Those of gateways stay, whatever is here.
+  const gateways = await noteHostKeys(layout, new Map([["vm-00000004", key]]), undefined);
+  await noteHostKeys(layout, new Map([["vm-00000005", other]]), undefined);
+  expect(gateways).not.toBe(file);
+  expect((await readFile(gateways, "utf8")).split("\n")).toHaveLength(3);
   // OpenSSH reads it.
   const found = execFileSync("ssh-keygen", ["-F", "vmsan-vm-00000002", "-f", file]);
   expect(found.toString()).toContain(other);

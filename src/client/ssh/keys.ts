@@ -65,24 +65,25 @@ export function knownName(vmId: string): string {
 }
 
 /**
- * Note the keys of VMs in the directory's file of known hosts.
+ * Note the keys of VMs in a file of known hosts of the directory.
  * @param keys public keys by the VM's ID
- * @param exists whether a VM that was noted before is still there
+ * @param exists whether a VM that was noted before is still there; undefined for VMs of gateways, which
+ *   have a file of their own in which nothing is removed: each key of a gateway sees others
  * @returns the file's absolute path
  */
 export async function noteHostKeys(
   layout: Layout,
   keys: ReadonlyMap<string, string>,
-  exists: (vmId: string) => boolean,
+  exists: ((vmId: string) => boolean) | undefined,
 ): Promise<string> {
   await mkdir(layout.ssh, { recursive: true, mode: 0o700 });
-  const file = join(layout.ssh, "known_hosts");
+  const file = join(layout.ssh, exists === undefined ? "known_hosts.gateways" : "known_hosts");
   await withLock(join(layout.ssh, "known_hosts.lock"), async () => {
     const before = await readOrEmpty(file);
     const lines = new Map<string, string>();
     for (const line of before.split("\n")) {
       const id = /^vmsan-(vm-[0-9a-f]+) /.exec(line)?.[1];
-      if (id !== undefined && exists(id)) lines.set(id, line);
+      if (id !== undefined && exists?.(id) !== false) lines.set(id, line);
     }
     for (const [id, key] of keys) lines.set(id, `${knownName(id)} ${key}`);
     const after = [...lines.values()].map((line) => `${line}\n`).join("");
