@@ -27,6 +27,8 @@ export interface PrivateNetsOptions {
 export class PrivateNets {
   private readonly options: PrivateNetsOptions;
   private queue: Promise<unknown> = Promise.resolve();
+  /** Namespaces of networks that this process knows to be finished. */
+  private readonly ready = new Set<string>();
 
   constructor(options: PrivateNetsOptions) {
     this.options = options;
@@ -77,8 +79,10 @@ export class PrivateNets {
     const plan = planOf(lease);
     await this.makeNetwork(netns);
     await realm.ip(text.pairLinks(plan, link));
-    await realm.ipIn(netns, text.networkSide(plan, link));
-    await realm.ipIn(plan.netns, text.memberSide(plan, link));
+    await Promise.all([
+      realm.ipIn(netns, text.networkSide(plan, link)),
+      realm.ipIn(plan.netns, text.memberSide(plan, link)),
+    ]);
   }
 
   /** Name of the namespace that a network's other members are in, or a new one. */
@@ -92,9 +96,12 @@ export class PrivateNets {
   /** A network's namespace, closed before anybody is in it; one that was not finished is finished. */
   private async makeNetwork(netns: string): Promise<void> {
     const { realm, helper } = this.options;
+    for (const known of this.ready) if (!realm.hasNetns(known)) this.ready.delete(known);
+    if (this.ready.has(netns)) return;
     if (!realm.hasNetns(netns)) await realm.ip(`netns add ${netns}\n`);
     await helper.sysctl(realm.netnsPath(netns), { ...text.networkSysctls });
     await realm.nftIn(netns, text.networkRuleset);
+    this.ready.add(netns);
   }
 
   private async leave(vmId: string, link: PrivateLink): Promise<void> {
