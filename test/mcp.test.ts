@@ -21,6 +21,8 @@ let daemon: FakeDaemon;
 let gateway: ListeningGateway;
 let keys: Keys;
 const open: Client[] = [];
+/** Seconds that nobody else of this host sleeps: the guests of these tests are its processes. */
+const NAP = 10_000_000 + process.pid;
 
 beforeAll(async () => {
   daemon = await fakeDaemon();
@@ -220,7 +222,7 @@ describe.each([
   test("a command that hangs is ended at its limit; one whose call is cancelled is killed", async () => {
     const client = await start();
     const sandbox = await create(client);
-    const hanging = { sandbox, command: "echo begun; exec sleep 987654", timeout_seconds: 1 };
+    const hanging = { sandbox, command: `echo begun; exec sleep ${NAP}`, timeout_seconds: 1 };
     const ended = await call(client, "run_command", hanging);
     expect(ended.isError).toBe(true);
     expect(ended.text).toMatch(/begun[^]*time limit of 1 s/);
@@ -229,7 +231,7 @@ describe.each([
     const running = call(
       client,
       "run_command",
-      { sandbox, command: "echo first; sleep 1; echo second; exec sleep 987655" },
+      { sandbox, command: `echo first; sleep 1; echo second; exec sleep ${NAP}` },
       {
         signal: cancel.signal,
         onprogress: ({ message = "" }) => {
@@ -240,10 +242,10 @@ describe.each([
     );
     await expect(running).rejects.toThrow();
     expect(seen.join("")).toContain("first\n");
-    const left = { sandbox, command: "pgrep -f 'sleep 98765[45]' || echo none" };
+    const left = { sandbox, command: `pgrep -f '[s]leep ${NAP}' || echo none` };
     await vi.waitFor(
       async () => expect((await call(client, "run_command", left)).text).toMatch(/none/),
-      { timeout: 20_000 },
+      { timeout: 45_000 },
     );
   });
 });
@@ -259,17 +261,17 @@ describe("sessions", () => {
     const file = one.readResource({ uri: `vmsan://${theirs}/console` });
     await expect(file).rejects.toThrow();
     await one.close();
-    await vi.waitFor(() => expect(runs(mine)).toBe(false), { timeout: 20_000 });
+    await vi.waitFor(() => expect(runs(mine)).toBe(false), { timeout: 45_000 });
     expect(runs(theirs)).toBe(true);
     await (other.transport as StreamableHTTPClientTransport).terminateSession();
-    await vi.waitFor(() => expect(runs(theirs)).toBe(false), { timeout: 20_000 });
+    await vi.waitFor(() => expect(runs(theirs)).toBe(false), { timeout: 45_000 });
   });
 
   test("a server that is killed leaves no sandbox", async () => {
     const client = await stdio("legacy");
     const sandbox = await create(client);
     process.kill(client.pid, "SIGKILL");
-    await vi.waitFor(() => expect(runs(sandbox)).toBe(false), { timeout: 20_000 });
+    await vi.waitFor(() => expect(runs(sandbox)).toBe(false), { timeout: 45_000 });
   });
 
   test("a key's session is no other key's", async () => {

@@ -1,12 +1,17 @@
 /** Events, for SDK users: read from the daemon, and on from the next one when it dies. */
-import { setTimeout as sleep } from "node:timers/promises";
+import type { IncomingMessage } from "node:http";
 import { createInterface } from "node:readline";
+import type { Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+import { EVENT_HEADER } from "../model/event.ts";
 import type { EventFilter, VmsanEvent } from "../model/event.ts";
 import type { Daemon } from "./daemon.ts";
-import { ATTEMPTS } from "./lost.ts";
 import { isConnectionLost } from "./transport.ts";
 
 const PAUSE_MS = 50;
+const LONGEST_PAUSE_MS = 1_000;
+/** How long a daemon that has gone is waited for, in milliseconds. */
+const PATIENCE_MS = 60_000;
 
 /** Which events, and from when. */
 export interface EventOptions extends EventFilter {
@@ -27,6 +32,13 @@ function queryOf({ since, follow = true, types, vms, project }: EventOptions): U
   return query;
 }
 
+/** Where a reader begins that has seen no event yet: so that it misses none when it must ask again. */
+function begun(options: EventOptions, reply: Readable): EventOptions {
+  const { headers = {} } = reply as Partial<IncomingMessage>;
+  const seq = Number(headers[EVENT_HEADER]);
+  return Number.isSafeInteger(seq) ? { ...options, since: seq } : options;
+}
+
 /**
  * What happens, as it happens. When the daemon dies it goes on with the next one: an event of type
  * `missed` says that others may have come between them.
@@ -37,16 +49,21 @@ export async function* readEvents(
 ): AsyncGenerator<VmsanEvent> {
   const { signal } = options;
   let place: EventOptions = options;
+  let everConnected = false;
+  let lostAt: number | undefined;
   for (let attempt = 1; ; attempt += 1) {
     try {
       const path = `/v1/events?${queryOf(place).toString()}`;
       const reply = await daemon.download("GET", path, signal === undefined ? {} : { signal });
+      everConnected = true;
+      lostAt = undefined;
+      attempt = 1;
+      if (options.since === undefined && place.since === undefined) place = begun(place, reply);
       try {
         for await (const line of createInterface({ input: reply })) {
           if (line === "") continue;
           const event = JSON.parse(line) as VmsanEvent;
           place = { ...place, since: event.seq };
-          attempt = 1;
           yield event;
         }
       } finally {
@@ -55,8 +72,10 @@ export async function* readEvents(
       if (options.follow === false || signal?.aborted === true) return;
     } catch (error) {
       if (signal?.aborted === true) return;
-      if (!isConnectionLost(error) || attempt === ATTEMPTS) throw error;
+      lostAt ??= Date.now();
+      const mayComeBack = isConnectionLost(error) && everConnected;
+      if (!mayComeBack || Date.now() - lostAt > PATIENCE_MS) throw error;
     }
-    await sleep(PAUSE_MS * attempt);
+    await sleep(Math.min(LONGEST_PAUSE_MS, PAUSE_MS * attempt));
   }
 }

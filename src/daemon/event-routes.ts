@@ -1,7 +1,7 @@
 /** What happens, as lines of JSON; and the events that other parts cause. */
 import { Readable } from "node:stream";
 import type { Hono } from "hono";
-import { passes } from "../model/event.ts";
+import { EVENT_HEADER, passes } from "../model/event.ts";
 import type { VmsanEvent } from "../model/event.ts";
 import type { Host } from "../sandbox/host.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
@@ -32,6 +32,7 @@ export function eventRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
     }
     return c.body(Readable.toWeb(Readable.from(lines())) as ReadableStream, 200, {
       "content-type": "application/x-ndjson",
+      [EVENT_HEADER]: String(events.last),
     });
   });
 }

@@ -55,6 +55,9 @@ export interface VmsanEvent extends EventBody {
   time: string;
 }
 
+/** Reply header with the number of the last event before those that follow. */
+export const EVENT_HEADER = "vmsan-event";
+
 /** Which events are wanted: every given word must fit. */
 export interface EventFilter {
   /** Types, or what stands before their dot: `vm`, `vm.started`. One of them. */

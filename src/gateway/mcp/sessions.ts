@@ -50,6 +50,7 @@ interface Open {
   end: () => Promise<void>;
   /** Requests that are being answered. */
   busy: number;
+  ended: boolean;
   timer?: NodeJS.Timeout;
 }
 
@@ -110,16 +111,25 @@ export class McpSessions {
     return new Response(passed, { status: response.status, headers: response.headers });
   }
 
-  /** One request less: without any the session ends after a while. */
+  /** One request less: without any the session ends after a while, and at once when it never began. */
   private rest(open: Open): void {
     open.busy -= 1;
-    if (open.busy > 0) return;
+    if (open.busy > 0 || open.ended) return;
     clearTimeout(open.timer);
+    if (!this.isListed(open)) {
+      void open.end();
+      return;
+    }
     open.timer = setTimeout(() => {
       this.parts.log.info(`MCP: a session of the key ${open.keyId} ends: nobody has used it`);
       void open.end();
     }, this.parts.idleMs ?? IDLE_MS);
     open.timer.unref();
+  }
+
+  /** Whether requests can find it. */
+  private isListed(open: Open): boolean {
+    return [...this.open.values()].includes(open);
   }
 
   private async find(request: Request, caller: Caller, origin: string): Promise<Open> {
@@ -164,8 +174,11 @@ export class McpSessions {
       keyId: caller.key.id,
       session,
       busy: 0,
+      ended: false,
       answer: async (request) => await transport.handleRequest(request),
       end: async () => {
+        if (open.ended) return;
+        open.ended = true;
         clearTimeout(open.timer);
         if (transport.sessionId !== undefined) this.open.delete(transport.sessionId);
         await this.endOf(session, async () => await server.close());
@@ -187,8 +200,11 @@ export class McpSessions {
       keyId: caller.key.id,
       session,
       busy: 0,
+      ended: false,
       answer: async (request) => await handler.fetch(request),
       end: async () => {
+        if (open.ended) return;
+        open.ended = true;
         clearTimeout(open.timer);
         this.open.delete(modernId(caller));
         await this.endOf(session, async () => await handler.close());
