@@ -4,12 +4,15 @@ import { connect } from "node:net";
 import type { Socket } from "node:net";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { startGateway } from "../src/gateway/gateway.ts";
 import type { Gateway } from "../src/gateway/gateway.ts";
 import { runOk } from "../src/util/run.ts";
 import { installation, temporary } from "./fixtures/ladder.ts";
 import { makeImage, tarOf, writeLayout } from "./registry/fixture.ts";
+
+// The first VM of an image waits for its disk, on a machine that has other work too.
+vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
 
 const place = temporary();
 const made = installation("nothing");

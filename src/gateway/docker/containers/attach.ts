@@ -4,7 +4,7 @@ import { pushFrame } from "../http/frames.ts";
 import { readPieces } from "../logs/reader.ts";
 import type { Container } from "./container.ts";
 import { parseDetachKeys, pumpInput } from "./input.ts";
-import type { Sink } from "./run.ts";
+import type { Sink } from "./life/run.ts";
 
 /** Attach a client, also to a container that is yet to be started. */
 export async function attach(call: Call, container: Container): Promise<void> {

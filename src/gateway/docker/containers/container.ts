@@ -1,11 +1,9 @@
 /** One container while the gateway runs: its record, its main process, who waits for it. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Writable } from "node:stream";
-import { listStreams, signalStream } from "../../../agent/commands.ts";
 import type { Vm } from "../../../client/vm.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import type { VmView } from "../../../model/api.ts";
-import { VmsanError } from "../../../model/errors.ts";
 import type { ContainerRecord, HostConfig } from "../../../schema/docker.ts";
 import type { Log } from "../../../util/log.ts";
 import type { GatewayDriver } from "../../native/bodies.ts";
@@ -13,28 +11,21 @@ import { DockerError, asDockerError, startFailure } from "../errors.ts";
 import type { Events } from "../events.ts";
 import { ContainerLog } from "../logs/container-log.ts";
 import { logLimitsOf } from "../logs/limits.ts";
-import { argvOf } from "./config.ts";
-import { haltVm, runningVm } from "./guest.ts";
-import { Health } from "./health.ts";
-import { restartDelay } from "./restart.ts";
-import { Run } from "./run.ts";
-import type { RunEnd, Sink } from "./run.ts";
+import { argvOf } from "./request/config.ts";
+import { Health } from "./life/health.ts";
+import { VmKeeper } from "./life/keeper.ts";
+import { endOthers, findMain, spawnMain } from "./life/main-process.ts";
+import { restartDelay } from "./life/restart.ts";
+import { Run } from "./life/run.ts";
+import type { RunEnd, Sink } from "./life/run.ts";
 import type { ContainerStore } from "./store.ts";
+import { Waiters } from "./life/waiters.ts";
 
 /** A date that has not come. */
 export const NEVER = "0001-01-01T00:00:00Z";
 
-/** Label of the main process's stream in the guest. */
-export const MAIN_LABEL = "vmsan.docker.main";
-
-/** Bytes of output that wait in the guest for a gateway that is away. */
-const RING_BYTES = 8 << 20;
-
 /** How long what was killed may take to end, in milliseconds, before its VM is. */
 const KILL_MS = 10_000;
-
-/** How long a VM goes on that was started for its files alone, in milliseconds. */
-const LINGER_MS = 10_000;
 
 /** What containers share. */
 export interface ContainerContext {
@@ -47,12 +38,6 @@ export interface ContainerContext {
   forget(container: Container): void;
 }
 
-/** How a container's run ended, for whoever waits. */
-export interface ExitNotice {
-  exitCode: number;
-  error: string;
-}
-
 /** A container. */
 export class Container {
   readonly record: ContainerRecord;
@@ -63,13 +48,10 @@ export class Container {
   ttySize = { rows: 24, cols: 80 };
   private readonly context: ContainerContext;
   private run: Run | undefined;
-  private vm: Vm | undefined;
+  private readonly keeper: VmKeeper;
+  private readonly waiters = new Waiters();
   private chain: Promise<unknown> = Promise.resolve();
-  private exitWaiters: ((notice: ExitNotice) => void)[] = [];
-  private removalWaiters: (() => void)[] = [];
-  private inputWaiters: ((stdin: Writable | undefined) => void)[] = [];
   private restartTimer: NodeJS.Timeout | undefined;
-  private lingerTimer: NodeJS.Timeout | undefined;
   private failures = 0;
   private gone = false;
 
@@ -80,6 +62,7 @@ export class Container {
     const dir = context.store.logDir(record.id);
     this.log = limits === undefined ? undefined : new ContainerLog(dir, limits);
     this.health = new Health(this);
+    this.keeper = new VmKeeper(record, context.vmsan, context.driver);
     const size = (record.hostConfig as HostConfig).ConsoleSize;
     if (size?.[0] && size[1]) this.ttySize = { rows: size[0], cols: size[1] };
   }
@@ -107,7 +90,7 @@ export class Container {
 
   /** What is known of its VM while that runs. */
   get vmView(): VmView | undefined {
-    return this.vm?.view;
+    return this.keeper.vm?.view;
   }
 
   /** Say that something has happened to it. */
@@ -144,20 +127,20 @@ export class Container {
         `Container ${this.record.name} is paused, unpause the container before exec`,
       );
     }
-    if (status !== "running" || this.vm === undefined) {
+    if (status !== "running" || this.keeper.vm === undefined) {
       throw new DockerError(409, `container ${this.id} is not running`);
     }
-    return await Promise.resolve(this.vm);
+    return await Promise.resolve(this.keeper.vm);
   }
 
   /** Work with its files, whether it runs or not: its VM is started for that when it must be. */
   async withFiles<T>(body: (vm: Vm) => Promise<T>): Promise<T> {
-    if (this.record.state.status === "running" && this.vm !== undefined) return await body(this.vm);
+    const { vm } = this.keeper;
+    if (this.record.state.status === "running" && vm !== undefined) return await body(vm);
     return await this.serial(async () => {
       this.check();
-      const vm = await this.guest();
       try {
-        return await body(vm);
+        return await body(await this.guest());
       } finally {
         this.linger();
       }
@@ -166,34 +149,22 @@ export class Container {
 
   /** Its VM, running; its record says so before anything else is done. */
   private async guest(): Promise<Vm> {
-    clearTimeout(this.lingerTimer);
     const before = this.record.vm;
-    const { vmsan, driver } = this.context;
-    try {
-      this.vm = await runningVm(vmsan, this.record, driver);
-    } catch (error) {
-      if (this.record.state.status === "created" && isLost(error)) delete this.record.vm;
-      throw error;
-    }
+    const vm = await this.keeper.ensure();
     if (before !== this.record.vm) await this.save();
-    return this.vm;
+    return vm;
   }
 
   /** Stop a VM that nobody needs any more, a little later. */
   private linger(): void {
-    clearTimeout(this.lingerTimer);
-    if (this.active) return;
-    this.lingerTimer = setTimeout(() => void this.haltIdle(), LINGER_MS);
-    this.lingerTimer.unref();
+    if (!this.active && !this.gone) this.keeper.linger(() => void this.haltIdle());
   }
 
   /** Stop its VM if the container does not run. */
   private async haltIdle(): Promise<void> {
     await this.serial(async () => {
-      if (this.active || this.gone) return;
-      await haltVm(this.context.vmsan, this.record);
-      this.vm = undefined;
-    }).catch((error: unknown) => this.context.log.error(`cannot stop ${this.record.vm}`, error));
+      if (!this.active && !this.gone) await this.keeper.halt();
+    }).catch(this.complain);
   }
 
   /** Start it. @returns false when it runs already. @throws 400–500, with what clients look for */
@@ -225,8 +196,8 @@ export class Container {
     state.error = message;
     state.exitCode = /no such file|not found in/.test(message) ? 127 : 128;
     for (const sink of this.sinks) sink.end();
-    this.releaseInput(undefined);
-    this.notifyExit();
+    this.waiters.started(undefined);
+    this.waiters.ended();
     if ((hostConfig as HostConfig).AutoRemove === true) await this.destroy();
     else {
       await this.save();
@@ -237,30 +208,11 @@ export class Container {
   /** Start its main process. @throws 400 with `executable file not found` and the like */
   private async startProcess(vm: Vm): Promise<void> {
     const { record } = this;
-    const argv = argvOf(record.config);
-    const { Tty: tty, OpenStdin: input } = record.config;
-    const run = new Run(
-      vm,
-      (io) =>
-        vm.spawn(
-          argv,
-          {
-            detach: true,
-            hold: true,
-            ringBytes: RING_BYTES,
-            stdin: input || tty,
-            label: MAIN_LABEL,
-            ...(tty ? { tty: { ...this.ttySize, term: "xterm" } } : {}),
-          },
-          io,
-        ),
-      this.log,
-      this.sinks,
-    );
+    const run = new Run(vm, (io) => spawnMain(vm, record, this.ttySize, io), this.log, this.sinks);
     try {
       await run.stream.started;
     } catch (error) {
-      const { message } = startFailure(error, argv[0] ?? "");
+      const { message } = startFailure(error, argvOf(record.config)[0] ?? "");
       throw new DockerError(400, `failed to create task for container: ${message}: unknown`, error);
     }
     this.tookUp(run);
@@ -282,18 +234,14 @@ export class Container {
   private tookUp(run: Run): void {
     this.run = run;
     this.record.run = run.stream.id;
-    this.releaseInput(run.stream.stdin);
+    this.waiters.started(run.stream.stdin);
     void run.ended.then((end) => this.exited(run, end));
-  }
-
-  private releaseInput(stdin: Writable | undefined): void {
-    for (const resolve of this.inputWaiters.splice(0)) resolve(stdin);
   }
 
   /** The main process's input, once it runs; undefined when it could not be started. */
   async input(): Promise<Writable | undefined> {
     if (this.run !== undefined) return this.run.stream.stdin;
-    return await new Promise((resolve) => this.inputWaiters.push(resolve));
+    return await this.waiters.input();
   }
 
   /** The main process has ended. */
@@ -322,7 +270,7 @@ export class Container {
       this.restartTimer = setTimeout(() => void this.again(run), delay);
       this.restartTimer.unref();
     }
-    this.notifyExit();
+    this.waiters.ended();
     this.log?.wake();
     if (delay !== undefined) void this.saved();
     else if ((record.hostConfig as HostConfig).AutoRemove === true) {
@@ -338,11 +286,6 @@ export class Container {
 
   private async saved(): Promise<void> {
     await this.save().catch(this.complain);
-  }
-
-  private notifyExit(): void {
-    const { exitCode, error } = this.record.state;
-    for (const resolve of this.exitWaiters.splice(0)) resolve({ exitCode, error });
   }
 
   /** The restart policy starts it again, in the VM that is there. */
@@ -363,14 +306,13 @@ export class Container {
   }
 
   /** Wait for its next exit. */
-  async nextExit(): Promise<ExitNotice> {
-    return await new Promise((resolve) => this.exitWaiters.push(resolve));
+  async nextExit(): Promise<void> {
+    await this.waiters.exit();
   }
 
   /** Wait until it is removed. */
   async removal(): Promise<void> {
-    if (this.gone) return;
-    await new Promise<void>((resolve) => this.removalWaiters.push(resolve));
+    if (!this.gone) await this.waiters.removal();
   }
 
   /** Send its main process a signal. @throws 409 when it does not run, 400 for a signal that is none */
@@ -397,7 +339,7 @@ export class Container {
       this.record.stoppedByHand = true;
     this.tell("kill", { signal: name });
     if (!killing) return;
-    if (this.record.state.status === "paused") await this.vm?.resume();
+    if (this.record.state.status === "paused") await this.keeper.vm?.resume();
     void this.makeSure(run);
   }
 
@@ -405,14 +347,14 @@ export class Container {
   private async makeSure(run: Run): Promise<void> {
     const late = sleep(KILL_MS, true, { ref: false });
     if (!(await Promise.race([run.ended.then(() => false), late]))) return;
-    await haltVm(this.context.vmsan, this.record, 0).catch(this.complain);
+    await this.keeper.halt(0).catch(this.complain);
     await run.watch();
   }
 
   private async cancelRestart(): Promise<void> {
     clearTimeout(this.restartTimer);
     this.record.state.status = "exited";
-    this.notifyExit();
+    this.waiters.ended();
     await this.save();
     void this.haltIdle();
   }
@@ -439,10 +381,7 @@ export class Container {
       }
       await run.ended;
       this.tell("stop");
-      if (!this.removesItself) {
-        await haltVm(this.context.vmsan, record);
-        this.vm = undefined;
-      }
+      if (!this.removesItself) await this.keeper.halt();
       return true;
     });
   }
@@ -476,7 +415,7 @@ export class Container {
   }
 
   private async unpauseNow(): Promise<void> {
-    await this.vm?.resume();
+    await this.keeper.vm?.resume();
     this.record.state.status = "running";
     this.tell("unpause");
     await this.save();
@@ -484,21 +423,14 @@ export class Container {
 
   /** Look at its VM again, which has been changed. */
   async refresh(): Promise<void> {
-    if (this.running) await this.vm?.refresh();
+    if (this.running) await this.keeper.vm?.refresh();
   }
 
   /** Another size for its VM, which is stopped for that. */
   async resizeVm(memMib: number, vcpus: number): Promise<void> {
     await this.serial(async () => {
       this.check();
-      const { record } = this;
-      if (record.vm !== undefined) {
-        await haltVm(this.context.vmsan, record);
-        this.vm = undefined;
-        await this.context.vmsan.update(record.vm, { memory: memMib, vcpus });
-      }
-      record.memMib = memMib;
-      record.vcpus = vcpus;
+      await this.keeper.resize(memMib, vcpus);
     });
   }
 
@@ -535,24 +467,20 @@ export class Container {
   /** Take all of it away. */
   private async destroy(): Promise<void> {
     if (this.gone) return;
-    clearTimeout(this.lingerTimer);
-    const { vmsan, store } = this.context;
-    const { vm, id } = this.record;
-    if (vm !== undefined) await vmsan.remove(vm, { force: true });
+    await this.keeper.remove();
     this.gone = true;
-    await store.remove(id);
+    await this.context.store.remove(this.id);
     this.health.end();
     this.context.forget(this);
     this.tell("destroy");
-    this.notifyExit();
-    for (const resolve of this.removalWaiters.splice(0)) resolve();
+    this.waiters.removed();
     for (const sink of this.sinks) sink.end();
     this.log?.wake();
   }
 
   /** The gateway ends: it goes on without, and the next one takes it up. */
   async release(): Promise<void> {
-    clearTimeout(this.lingerTimer);
+    this.keeper.keep();
     clearTimeout(this.restartTimer);
     this.health.end();
     const { run } = this;
@@ -568,10 +496,10 @@ export class Container {
         if (this.removesItself && this.record.state.status === "exited") await this.destroy();
         return;
       }
-      const found = await this.findProcess();
+      const found = await findMain(this.context.vmsan, this.record);
       if (found === undefined) return await this.lost();
-      const { vm, stream } = found;
-      this.vm = vm;
+      const { vm, stream, paused } = found;
+      this.keeper.vm = vm;
       const from = (await this.log?.begin(stream)) ?? { stdout: 0, stderr: 0 };
       const run = new Run(
         vm,
@@ -581,27 +509,9 @@ export class Container {
         true,
       );
       this.tookUp(run);
-      if (this.record.state.status === "restarting") this.record.state.status = "running";
+      this.record.state.status = paused ? "paused" : "running";
       this.health.begin();
     });
-  }
-
-  private async findProcess(): Promise<{ vm: Vm; stream: string } | undefined> {
-    const { vm: id, run } = this.record;
-    if (id === undefined) return undefined;
-    try {
-      const vm = await this.context.vmsan.get(id);
-      if (vm.view.status !== "running" && vm.view.status !== "paused") return undefined;
-      this.record.state.status = vm.view.status;
-      if (vm.view.status === "paused") return run === undefined ? undefined : { vm, stream: run };
-      const streams = await listStreams(vm.transport);
-      const mine = streams.filter(({ label }) => label === MAIN_LABEL);
-      const last = mine.toSorted((a, b) => (a.startedAt < b.startedAt ? -1 : 1)).at(-1);
-      return last === undefined ? undefined : { vm, stream: last.id };
-    } catch (error) {
-      if (isLost(error)) return undefined;
-      throw error;
-    }
   }
 
   /** It ran, and its VM does no more: as after a power cut. */
@@ -614,17 +524,5 @@ export class Container {
     state.pid = 0;
     if (this.removesItself) await this.destroy();
     else await this.save();
-  }
-}
-
-/** Whether there is no such VM. */
-function isLost(error: unknown): boolean {
-  return error instanceof VmsanError && error.code === "ERR_VM_NOT_FOUND";
-}
-
-/** End whatever runs in a guest besides its agent. */
-async function endOthers(vm: Vm): Promise<void> {
-  for (const { id, running } of await listStreams(vm.transport)) {
-    if (running) await signalStream(vm.transport, id, "KILL", true).catch(() => undefined);
   }
 }

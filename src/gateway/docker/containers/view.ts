@@ -1,9 +1,9 @@
 /** Containers as clients see them: in full, and as one of a list. */
 import type { ContainerRecord, HostConfig } from "../../../schema/docker.ts";
-import { argvOf } from "./config.ts";
+import { argvOf } from "./request/config.ts";
 import { NEVER } from "./container.ts";
 import type { Container } from "./container.ts";
-import { networkModeOf } from "./host-config.ts";
+import { networkModeOf } from "./request/host-config.ts";
 
 /** How long ago, in the words of `docker ps`. @param ms milliseconds */
 export function humanDuration(ms: number): string {

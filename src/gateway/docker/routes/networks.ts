@@ -1,8 +1,8 @@
 /** Routes below /networks. */
 import { validate } from "../../../schema/api.ts";
 import { networkMemberSchema } from "../../../schema/docker.ts";
-import { placeIn } from "../containers/create.ts";
-import { aliasesOf } from "../containers/guest.ts";
+import { placeIn } from "../containers/request/create.ts";
+import { aliasesOf } from "../containers/life/guest.ts";
 import { isOn } from "../containers/list.ts";
 import type { Engine } from "../engine.ts";
 import { DockerError } from "../errors.ts";

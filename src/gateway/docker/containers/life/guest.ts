@@ -1,13 +1,13 @@
 /** A container's VM: made with the first use, started again, stopped with its disk kept. */
-import type { CreateOptions } from "../../../client/options.ts";
-import type { Vm } from "../../../client/vm.ts";
-import type { Vmsan } from "../../../client/vmsan.ts";
-import { VmsanError } from "../../../model/errors.ts";
-import type { ContainerRecord, HostConfig } from "../../../schema/docker.ts";
-import type { GatewayDriver } from "../../native/bodies.ts";
-import { DockerError } from "../errors.ts";
-import { vmMounts } from "./mounts.ts";
-import { choosePorts, portWishes, portWord } from "./ports.ts";
+import type { CreateOptions } from "../../../../client/options.ts";
+import type { Vm } from "../../../../client/vm.ts";
+import type { Vmsan } from "../../../../client/vmsan.ts";
+import { VmsanError } from "../../../../model/errors.ts";
+import type { ContainerRecord, HostConfig } from "../../../../schema/docker.ts";
+import type { GatewayDriver } from "../../../native/bodies.ts";
+import { DockerError } from "../../errors.ts";
+import { vmMounts } from "../request/mounts.ts";
+import { choosePorts, portWishes, portWord } from "../request/ports.ts";
 
 /** Label of a VM with the ID of its container. */
 export const CONTAINER_LABEL = "vmsan.docker.container";

@@ -1,5 +1,5 @@
 /** Restart policies. */
-import type { ContainerRecord, HostConfig } from "../../../schema/docker.ts";
+import type { ContainerRecord, HostConfig } from "../../../../schema/docker.ts";
 
 const FIRST_MS = 100;
 const LONGEST_MS = 60_000;

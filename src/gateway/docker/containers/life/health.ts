@@ -1,7 +1,7 @@
 /** A container's health check: a command that is run now and then in its guest. */
-import type { ContainerRecord, HealthConfig } from "../../../schema/docker.ts";
-import { messageOf } from "../../../model/errors.ts";
-import type { Vm } from "../../../client/vm.ts";
+import type { ContainerRecord, HealthConfig } from "../../../../schema/docker.ts";
+import { messageOf } from "../../../../model/errors.ts";
+import type { Vm } from "../../../../client/vm.ts";
 
 /** The container that is checked. */
 export interface Checked {

@@ -1,12 +1,12 @@
 /** One run of a container's main process: its output goes to the log and to whoever is attached. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { forgetStream } from "../../../agent/commands.ts";
-import type { StreamExit } from "../../../agent/spec.ts";
-import type { GuestStream, StreamOptions } from "../../../agent/streams.ts";
-import type { Vm } from "../../../client/vm.ts";
-import { VmsanError } from "../../../model/errors.ts";
-import type { StreamNumber } from "../http/frames.ts";
-import type { ContainerLog } from "../logs/container-log.ts";
+import { forgetStream } from "../../../../agent/commands.ts";
+import type { StreamExit } from "../../../../agent/spec.ts";
+import type { GuestStream, StreamOptions } from "../../../../agent/streams.ts";
+import type { Vm } from "../../../../client/vm.ts";
+import { VmsanError } from "../../../../model/errors.ts";
+import type { StreamNumber } from "../../http/frames.ts";
+import type { ContainerLog } from "../../logs/container-log.ts";
 
 /** Somebody who is attached. */
 export interface Sink {

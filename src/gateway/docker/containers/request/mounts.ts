@@ -1,9 +1,9 @@
 /** What is mounted in a container: the words of `-v`, of `--mount` and of `--tmpfs`, made into mounts of a VM. */
 import { mkdir } from "node:fs/promises";
-import type { Mount } from "../../../model/mount.ts";
-import type { ContainerBody, MountPoint } from "../../../schema/docker.ts";
-import { parseTarget, parseVolumeName } from "../../../util/mounts.ts";
-import { DockerError } from "../errors.ts";
+import type { Mount } from "../../../../model/mount.ts";
+import type { ContainerBody, MountPoint } from "../../../../schema/docker.ts";
+import { parseTarget, parseVolumeName } from "../../../../util/mounts.ts";
+import { DockerError } from "../../errors.ts";
 
 /** A mount as clients see it, and what is to be done for it before a VM has it. */
 export interface PlannedMount {

@@ -1,8 +1,8 @@
 /** A request for a container and its image, as one configuration. */
-import { mergeEnv } from "../../../client/vm.ts";
-import type { ImageConfig } from "../../../model/image.ts";
-import type { ContainerBody, ContainerConfig } from "../../../schema/docker.ts";
-import { DockerError } from "../errors.ts";
+import { mergeEnv } from "../../../../client/vm.ts";
+import type { ImageConfig } from "../../../../model/image.ts";
+import type { ContainerBody, ContainerConfig } from "../../../../schema/docker.ts";
+import { DockerError } from "../../errors.ts";
 
 /** A command line that may be one word, or nothing. */
 function wordsOf(words: string[] | string | null | undefined): string[] | undefined {

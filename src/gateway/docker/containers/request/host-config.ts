@@ -1,6 +1,6 @@
 /** What a request asks of its host: refused where a microVM has no such thing, filled in where it says nothing. */
-import type { ContainerBody, ContainerRecord, HostConfig } from "../../../schema/docker.ts";
-import { DockerError, refused } from "../errors.ts";
+import type { ContainerBody, ContainerRecord, HostConfig } from "../../../../schema/docker.ts";
+import { DockerError, refused } from "../../errors.ts";
 
 const MIB = 2 ** 20;
 /** What a container gets that asks for nothing. */

@@ -2,9 +2,9 @@
 import { createSocket } from "node:dgram";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
-import type { PublishedPort } from "../../../model/policy.ts";
-import type { ContainerConfig, HostConfig } from "../../../schema/docker.ts";
-import { DockerError } from "../errors.ts";
+import type { PublishedPort } from "../../../../model/policy.ts";
+import type { ContainerConfig, HostConfig } from "../../../../schema/docker.ts";
+import { DockerError } from "../../errors.ts";
 
 /** Where a port listens whose request names no address. */
 export const DEFAULT_ADDRESS = "127.0.0.1";
