@@ -102,10 +102,14 @@ export async function statPath(call: Call, container: Container): Promise<void> 
   });
 }
 
-/** A name in the archive of a directory's content: without the directory's own. */
+/**
+ * A name in the archive of a directory's content: below `.` instead of the directory. Clients that give the
+ * content another name replace that very dot.
+ */
 function inner(name: Buffer, top: string): Buffer {
-  const own = Buffer.byteLength(top);
-  return name.length <= own ? Buffer.from(".") : name.subarray(own + 1);
+  if (top !== "") return Buffer.concat([Buffer.from("."), name.subarray(Buffer.byteLength(top))]);
+  // What is in / has no directory's name before it.
+  return name.toString("latin1") === "." ? name : Buffer.concat([Buffer.from("./"), name]);
 }
 
 const ZEROS = Buffer.alloc(64 << 10);
@@ -113,7 +117,7 @@ const ZEROS = Buffer.alloc(64 << 10);
 /** An entry as every reader of archives takes it: without a map of holes. */
 async function* plainEntry({ entry, content }: ReadEntry, top?: string): AsyncGenerator<Buffer> {
   const renamed =
-    top === undefined || top === "."
+    top === undefined
       ? entry
       : {
           ...entry,
@@ -139,8 +143,8 @@ async function* plainEntry({ entry, content }: ReadEntry, top?: string): AsyncGe
   yield Buffer.alloc(padding(entry.size));
 }
 
-/** A path as an archive, piece by piece. @param inside the content of a directory, under `.` */
-export async function* archiveOf(vm: Vm, path: string, inside: boolean): AsyncGenerator<Buffer> {
+/** A path as an archive, piece by piece. @param inside the content of a directory, below `.` */
+async function* archiveOf(vm: Vm, path: string, inside: boolean): AsyncGenerator<Buffer> {
   let said = "";
   const spec = { kind: "tar" as const, path, ...(inside ? { follow: true } : {}) };
   const stream = startStream(vm.transport, spec, {
@@ -149,7 +153,7 @@ export async function* archiveOf(vm: Vm, path: string, inside: boolean): AsyncGe
     },
   });
   try {
-    const top = inside ? posix.basename(path) || "." : undefined;
+    const top = inside ? posix.basename(path) : undefined;
     for await (const one of readArchive(stream.stdout as AsyncIterable<Buffer>)) {
       yield* plainEntry(one, top);
     }
@@ -184,7 +188,7 @@ export async function exportFiles(call: Call, container: Container): Promise<voi
   const { response } = call;
   await container.withFiles(async (vm) => {
     beginStream(response, "application/x-tar");
-    for await (const bytes of archiveOf(vm, "/", true)) if (!(await push(response, bytes))) return;
+    for await (const bytes of archiveOf(vm, "/", false)) if (!(await push(response, bytes))) return;
     response.end();
     container.tell("export");
   });
