@@ -11,6 +11,9 @@ import { packageRoot } from "../../util/package.ts";
 import { join } from "node:path";
 import { writeTo } from "./write-to.ts";
 
+/** How long a VM may sleep under a connection that stays open, in milliseconds. */
+const ASLEEP_MS = 24 * 3_600_000;
+
 /** How long the server has to take leave of its client, in milliseconds. */
 const LEAVE_MS = 1000;
 
@@ -74,7 +77,10 @@ export async function runSsh(
  */
 export async function pipeSsh(vmsan: Vmsan, vm: Vm): Promise<number> {
   const { publicKey } = await clientKey(vmsan.daemon.layout);
+  let connected = true;
   const stream = await vm.ssh([publicKey], {
+    reconnectMs: ASLEEP_MS,
+    onConnection: (up) => (connected = up),
     onStdout: writeTo(process.stdout, () => leave()),
     onStderr: writeTo(process.stderr, () => undefined),
   });
@@ -86,6 +92,13 @@ export async function pipeSsh(vmsan: Vmsan, vm: Vm): Promise<number> {
   for (const name of FORWARDED) process.once(name, leave);
   // The server no longer reads: its exit says why.
   stream.stdin.on("error", () => undefined);
+  let waking: Promise<unknown> | undefined;
+  process.stdin.on("data", () => {
+    if (connected || waking !== undefined) return;
+    // The VM may have fallen asleep under the connection. What fails here the stream will tell.
+    const over = (): void => (waking = undefined);
+    waking = vm.prepareSsh().then(over, over);
+  });
   process.stdin.pipe(stream.stdin);
   const over = stream.exit.then(
     ({ exitCode }) => exitCode,
