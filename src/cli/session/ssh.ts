@@ -1,5 +1,6 @@
 /** OpenSSH's client and this process's input and output, joined to a VM's server of ssh. */
 import { spawn } from "node:child_process";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Vm } from "../../client/vm.ts";
 import type { Vmsan } from "../../client/vmsan.ts";
@@ -8,7 +9,7 @@ import type { SshSetting } from "../../client/ssh/config.ts";
 import { clientKey, noSsh, noteHostKeys } from "../../client/ssh/keys.ts";
 import { messageOf } from "../../model/errors.ts";
 import { packageRoot } from "../../util/package.ts";
-import { join } from "node:path";
+import { plain } from "../output.ts";
 import { writeTo } from "./write-to.ts";
 
 /** How long a VM may sleep under a connection that stays open, in milliseconds. */
@@ -82,7 +83,8 @@ export async function pipeSsh(vmsan: Vmsan, vm: Vm): Promise<number> {
     reconnectMs: ASLEEP_MS,
     onConnection: (up) => (connected = up),
     onStdout: writeTo(process.stdout, () => leave()),
-    onStderr: writeTo(process.stderr, () => undefined),
+    // What the server itself complains of; it may be a hostile guest's.
+    onStderr: (bytes) => void process.stderr.write(plain(bytes.toString("utf8"))),
   });
   const gone = Promise.withResolvers<void>();
   const leave = (): void => {
