@@ -4,7 +4,14 @@ import type { VmRecord } from "../../model/vm.ts";
 import { mend } from "../../snapshots/freeze.ts";
 import type { MemoryImage } from "../../snapshots/store.ts";
 import type { RunningVm } from "../../vmm/driver.ts";
-import { attachNetwork, awaitAgent, guestConfig, lapsOf, tearDown } from "../starting/bring-up.ts";
+import {
+  answerLimitMs,
+  attachNetwork,
+  awaitAgent,
+  guestConfig,
+  lapsOf,
+  tearDown,
+} from "../starting/bring-up.ts";
 import type { LiveGuest } from "../starting/bring-up.ts";
 import type { EventLog } from "../records/entry.ts";
 import type { Stages, Work } from "../stages.ts";
@@ -52,7 +59,7 @@ export async function bringBack(how: BringBack): Promise<LiveGuest> {
     await how.loaded?.(running);
     await how.save();
     await running.resume();
-    await awaitAgent(record, driver, guest, stages.bootLimitMs(record.accelerator), work.signal);
+    await awaitAgent(record, driver, guest, answerLimitMs(record, stages, work), work.signal);
     at = lap("answer", at);
     await finishMending(record, guest, image.token === token ? undefined : token, work.signal, log);
     lap("mend", at);

@@ -163,6 +163,11 @@ export function lapsOf(record: VmRecord): (phase: string, from: number) => numbe
   };
 }
 
+/** How long the agent's first answer may take after the VMM's start: the VM's own limit, the caller's, or the usual one. */
+export function answerLimitMs(record: VmRecord, stages: Stages, work: Work): number {
+  return record.bootTimeoutMs ?? work.host?.bootTimeoutMs ?? stages.bootLimitMs(record.accelerator);
+}
+
 /**
  * Start a VM's VMM and wait for its agent; configure the guest. The record is filled in and
  * saved through `save` as soon as something exists that a later daemon would have to find.
@@ -176,8 +181,7 @@ export async function bringUp(
   save: () => Promise<void>,
 ): Promise<LiveGuest> {
   const driver = stages.driver(record.driver);
-  const limitMs =
-    record.bootTimeoutMs ?? work.host?.bootTimeoutMs ?? stages.bootLimitMs(record.accelerator);
+  const limitMs = answerLimitMs(record, stages, work);
   let guest: LiveGuest | undefined;
   const since = performance.now();
   const lap = lapsOf(record);
