@@ -16,6 +16,9 @@ import { CLIENTS, clientOf, configurationFor, writeConfiguration } from "../src/
 import { allowedImage, allowedNetwork, loadPolicy } from "../src/mcp/policy.ts";
 import { layoutOf } from "../src/util/paths.ts";
 
+// A host with too much to do takes its time.
+vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
+
 const root = join(import.meta.dirname, "..");
 let daemon: FakeDaemon;
 let gateway: ListeningGateway;
@@ -84,7 +87,7 @@ async function call(
   args: Record<string, unknown> = {},
   options: Parameters<Client["callTool"]>[1] = {},
 ): Promise<Answer> {
-  const result = await client.callTool({ name, arguments: args }, options);
+  const result = await client.callTool({ name, arguments: args }, { timeout: 200_000, ...options });
   const [content] = result.content as { type: string; text?: string }[];
   return { text: content?.text ?? "", isError: result.isError === true };
 }
@@ -245,7 +248,7 @@ describe.each([
     const left = { sandbox, command: `pgrep -f '[s]leep ${NAP}' || echo none` };
     await vi.waitFor(
       async () => expect((await call(client, "run_command", left)).text).toMatch(/none/),
-      { timeout: 45_000 },
+      { timeout: 120_000 },
     );
   });
 });
@@ -261,17 +264,17 @@ describe("sessions", () => {
     const file = one.readResource({ uri: `vmsan://${theirs}/console` });
     await expect(file).rejects.toThrow();
     await one.close();
-    await vi.waitFor(() => expect(runs(mine)).toBe(false), { timeout: 45_000 });
+    await vi.waitFor(() => expect(runs(mine)).toBe(false), { timeout: 120_000 });
     expect(runs(theirs)).toBe(true);
     await (other.transport as StreamableHTTPClientTransport).terminateSession();
-    await vi.waitFor(() => expect(runs(theirs)).toBe(false), { timeout: 45_000 });
+    await vi.waitFor(() => expect(runs(theirs)).toBe(false), { timeout: 120_000 });
   });
 
   test("a server that is killed leaves no sandbox", async () => {
     const client = await stdio("legacy");
     const sandbox = await create(client);
     process.kill(client.pid, "SIGKILL");
-    await vi.waitFor(() => expect(runs(sandbox)).toBe(false), { timeout: 45_000 });
+    await vi.waitFor(() => expect(runs(sandbox)).toBe(false), { timeout: 120_000 });
   });
 
   test("a key's session is no other key's", async () => {
