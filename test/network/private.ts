@@ -311,8 +311,10 @@ for (const place of [app(9), app(3)]) {
 }
 // A policy is about the way out.
 for (const mode of ["deny-all", "none of it", "allow-all"] as const) {
-  if (mode === "none of it") await world.restart();
-  else await world.manager.update("vm-a", policies[mode === "deny-all" ? "D" : "A"] ?? never());
+  if (mode === "none of it") {
+    cutShort("vm-b");
+    await world.restart();
+  } else await world.manager.update("vm-a", policies[mode === "deny-all" ? "D" : "A"] ?? never());
   if (mode === "none of it") {
     for (const [vmId, { networks }] of places) {
       const letter = { "vm-a": "D", "vm-b": "D", "vm-c": "N", "vm-e": "B" }[vmId] ?? "A";
@@ -329,6 +331,15 @@ for (const mode of ["deny-all", "none of it", "allow-all"] as const) {
   await inside(mode === "none of it" ? "next daemon" : `a is ${mode}`);
 }
 await outside("at the end");
+
+/** As after a daemon that was killed when it had noted a link and not made it. */
+function cutShort(vmId: string): void {
+  const [file = "", ...args] = [...realm.prefix, "ip", "-n", `vmsan-${vmId}`, "link", "del", "pn0"];
+  execFileSync(file, args);
+  const path = join(job.dir, `${vmId}.json`);
+  const lease = JSON.parse(readFileSync(path, "utf8")) as object;
+  writeFileSync(path, JSON.stringify({ ...lease, changing: true }));
+}
 
 function never(): never {
   throw new Error("cannot happen");

@@ -47,7 +47,7 @@ export class PrivateNets {
    * until they fit, its lease says that it is changing.
    */
   async settle(vmId: string, wanted: readonly Wanted[]): Promise<void> {
-    const links = this.options.leases.get(vmId)?.links ?? [];
+    const { links = [], changing = false } = this.options.leases.get(vmId) ?? {};
     if (links.length === 0 && wanted.length === 0) return;
     await this.serial(async () => {
       for (const link of links) {
@@ -55,7 +55,9 @@ export class PrivateNets {
           ({ network, subnet, address }) =>
             network === link.network && subnet === link.subnet && address === link.address,
         );
-        if (!same || !this.options.realm.hasNetns(link.netns)) await this.leave(vmId, link);
+        // A link that is noted is there, but for one whose maker did not come to its end.
+        const isThere = !changing && this.options.realm.hasNetns(link.netns);
+        if (!same || !isThere) await this.leave(vmId, link);
       }
       for (const each of wanted) {
         const lease = this.options.leases.get(vmId);
