@@ -334,8 +334,8 @@ await outside("at the end");
 
 /** As after a daemon that was killed when it had noted a link and not made it. */
 function cutShort(vmId: string): void {
-  const [file = "", ...args] = [...realm.prefix, "ip", "-n", `vmsan-${vmId}`, "link", "del", "pn0"];
-  execFileSync(file, args);
+  const there = ["ip", "-n", `vmsan-${vmId}`, "link", "del", "pn0"];
+  execFileSync("env", [...realm.prefix, ...there]);
   const path = join(job.dir, `${vmId}.json`);
   const lease = JSON.parse(readFileSync(path, "utf8")) as object;
   writeFileSync(path, JSON.stringify({ ...lease, changing: true }));
