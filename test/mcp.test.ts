@@ -1,4 +1,6 @@
 /** The MCP server as its SDK's own client finds it: every tool, over stdin and stdout and over HTTP. */
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -169,8 +171,25 @@ describe.each([
     expect(denied.text).toContain("x.example");
     expect(denied.text).not.toContain("y.example");
 
-    const { text: exposed } = await call(client, "expose_port", { sandbox, port: 8080 });
-    expect(JSON.parse(exposed)).toHaveProperty("url");
+    // Its guest is a process of this host, as is the server.
+    const server = createServer((_request, response) => response.end("here"));
+    await new Promise<void>((done) => server.listen(0, "127.0.0.1", done));
+    try {
+      const { port } = server.address() as AddressInfo;
+      const exposed = JSON.parse((await call(client, "expose_port", { sandbox, port })).text) as {
+        url: string;
+        headers?: Record<string, string>;
+      };
+      const { url, headers = {} } = exposed;
+      expect(await (await fetch(url, { headers })).text()).toBe("here");
+      if (headers["vmsan-vm"] !== undefined) {
+        const { "vmsan-traffic-token": _token, ...bare } = headers;
+        expect((await fetch(url, { headers: bare })).status).toBe(401);
+      }
+    } finally {
+      server.close();
+      server.closeAllConnections();
+    }
     // The fake driver keeps no memory: that it is asked, and that it is said.
     for (const [name, more] of [
       ["fork_sandbox", {}],

@@ -1,6 +1,7 @@
 /** The face of E2B: routes of the control plane, and the data plane of sandboxes. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Caller, Gate } from "../access/gate.ts";
+import { originOf } from "../http/hosts.ts";
 import type { Hosts } from "../http/hosts.ts";
 import type { Face } from "../http/server.ts";
 import { guestPortOf } from "../ports/access.ts";
@@ -211,13 +212,6 @@ async function answer(
     return await answerTemplate(control, caller, { method, id, rest: [action, ...more] }, call);
   }
   throw new E2bError("unimplemented", `${method} ${pathname.slice(0, 200)} is not offered`, 501);
-}
-
-/** The address that a caller used, for URLs that it is told; its host was checked. */
-function originOf(request: IncomingMessage): string {
-  const { host = "", "x-forwarded-proto": proto } = request.headers;
-  const secure = "encrypted" in request.socket || proto === "https";
-  return `${secure ? "https" : "http"}://${host}`;
 }
 
 /** One part of a path. @throws invalid_argument */

@@ -19,6 +19,13 @@ export function hostName(request: IncomingMessage): string | undefined {
   return match?.[1] ?? match?.[2];
 }
 
+/** The address that a caller used, for URLs that it is told; its host was checked. */
+export function originOf(request: IncomingMessage): string {
+  const { host = "", "x-forwarded-proto": proto } = request.headers;
+  const secure = "encrypted" in request.socket || proto === "https";
+  return `${secure ? "https" : "http"}://${host}`;
+}
+
 /** The names of one gateway. */
 export class Hosts {
   private readonly domains: readonly string[];

@@ -4,7 +4,7 @@ import { getRequestListener } from "@hono/node-server";
 import type { HttpBindings } from "@hono/node-server";
 import { VmsanError, asVmsanError } from "../../model/errors.ts";
 import type { Gate } from "../access/gate.ts";
-import { hostName } from "../http/hosts.ts";
+import { hostName, originOf } from "../http/hosts.ts";
 import type { Hosts } from "../http/hosts.ts";
 import type { Face } from "../http/server.ts";
 import { statusOf } from "../../http/reply.ts";
@@ -53,7 +53,7 @@ export function mcpFace(
     const caller = await parts.gate.admit(incoming);
     checkOrigin(incoming);
     sessions ??= import("./sessions.ts").then((module) => new module.McpSessions(parts));
-    return await (await sessions).answer(request, caller, new URL(request.url).origin);
+    return await (await sessions).answer(request, caller, originOf(incoming));
   };
   const listener = getRequestListener(async (request, env) => {
     try {
