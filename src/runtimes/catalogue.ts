@@ -67,6 +67,31 @@ export const builtinRuntimes: Readonly<Record<string, Runtime>> = {
     env,
     cmd: ["/bin/bash"],
   },
+  "code-interpreter": {
+    description:
+      "what E2B's code interpreter clients run code in: Python with Jupyter's kernel, pandas, matplotlib",
+    recipe: {
+      kind: "debian",
+      packages: [
+        ...DEBIAN_PACKAGES,
+        "python-is-python3",
+        "python3",
+        "python3-ipykernel",
+        "python3-jupyter-client",
+        "python3-matplotlib",
+        "python3-numpy",
+        "python3-pandas",
+        "python3-pip",
+        "python3-requests",
+        "python3-tornado",
+        "util-linux",
+      ],
+    },
+    user: "user",
+    workdir: "/home/user",
+    env,
+    cmd: ["/bin/bash"],
+  },
   builder: {
     description: "what `vmsan build` works in: buildah, as root",
     recipe: { kind: "debian", packages: ["buildah", "ca-certificates", "git", "tar"] },

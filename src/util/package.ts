@@ -60,6 +60,14 @@ function goBinary(name: string): string {
     : join(packageRoot, "dist", "guest", file);
 }
 
+/** Absolute path of the code interpreter's server, a Python program for guests. */
+export function interpreterSource(): string {
+  return join(
+    packageRoot,
+    fromSources ? "guest/interpreter/server.py" : "dist/guest/interpreter.py",
+  );
+}
+
 /** Absolute path of the guest agent, whether it has been built or not. */
 export function agentBinary(): string {
   return goBinary("vmsan-agent");

@@ -13,6 +13,7 @@ import {
   stateOf,
   wakesOnUse,
 } from "../sandbox.ts";
+import { startInterpreter } from "./interpreter.ts";
 
 /** How often ends are looked for at least, in milliseconds; one that is known is met when it comes. */
 const SWEEP_MS = 2_000;
@@ -39,8 +40,10 @@ export async function pauseSandbox(vm: Vm, memory: boolean): Promise<void> {
 
 /** Let a paused sandbox go on. @param ms how long it lives from now on */
 export async function resumeSandbox(vm: Vm, ms: number): Promise<void> {
-  if (vm.view.status === "stopped") await vm.start();
-  else await vm.resume();
+  if (vm.view.status === "stopped") {
+    await vm.start();
+    await startInterpreter(vm);
+  } else await vm.resume();
   await vm.refresh();
   await prolong(vm, ms);
 }

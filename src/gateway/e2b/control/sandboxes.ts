@@ -23,6 +23,7 @@ import {
 import { networkPolicy, networkSchema, updateSchema } from "./network.ts";
 import { Builds } from "./builds.ts";
 import type { ControlContext } from "./context.ts";
+import { startInterpreter } from "./interpreter.ts";
 import { pauseSandbox, prolong, resumeSandbox, vmLimit } from "./lifecycle.ts";
 import { page } from "./pages.ts";
 import { sample } from "./metrics.ts";
@@ -150,7 +151,7 @@ export class SandboxControl {
     Object.assign(request.labels, wish.labels);
     const giveBack = gate.quotas.reserve(caller.key, [request], await vmsan.list());
     try {
-      if (snapshot === undefined) return await vmsan.createFrom(request);
+      if (snapshot === undefined) return await this.started(await vmsan.createFrom(request));
       const { policy, project, labels } = request;
       const [vm] = await vmsan.clone(snapshot, {
         project,
@@ -170,6 +171,17 @@ export class SandboxControl {
       return vm;
     } finally {
       giveBack();
+    }
+  }
+
+  /** A VM in which what its runtime is to serve runs; one in which it does not start is removed. */
+  private async started(vm: Vm): Promise<Vm> {
+    try {
+      await startInterpreter(vm);
+      return vm;
+    } catch (error) {
+      await vm.remove();
+      throw error;
     }
   }
 

@@ -6,6 +6,7 @@
 import { withoutUndefined } from "../../../schema/api.ts";
 import type { Caller } from "../../access/gate.ts";
 import { E2bError } from "../errors.ts";
+import { INTERPRETER_RUNTIME } from "./interpreter.ts";
 import { findTemplate, isSnapshotNamed } from "./store.ts";
 import type { E2bStore } from "./store.ts";
 
@@ -27,6 +28,8 @@ export interface Template {
 /** Names of E2B's own templates and the runtimes that stand for them. */
 const OWN: Record<string, Template> = {
   base: { id: "base", runtime: "e2b" },
+  "code-interpreter-v1": { id: "code-interpreter-v1", runtime: INTERPRETER_RUNTIME, memMib: 1024 },
+  [INTERPRETER_RUNTIME]: { id: INTERPRETER_RUNTIME, runtime: INTERPRETER_RUNTIME, memMib: 1024 },
 };
 
 /** Runtimes that can be named as templates. */
