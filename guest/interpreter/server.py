@@ -176,7 +176,10 @@ class Context:
     async def run(self, code, silent=False):
         """Lines of one execution, until it is over or the kernel is."""
         client = self.client
-        asked = client.execute(code, silent=silent, store_history=not silent, allow_stdin=False)
+        # An error must not take what is asked next with it: that is somebody else's.
+        asked = client.execute(
+            code, silent=silent, store_history=not silent, allow_stdin=False, stop_on_error=False
+        )
         while True:
             try:
                 message = await client.get_iopub_msg(timeout=LOOK_S)

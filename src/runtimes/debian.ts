@@ -1,6 +1,6 @@
 /**
  * A Debian userland as a tar archive, by mmdebstrap in its fakechroot mode: that one needs no
- * root, no mount, no namespace and no capability, and gives the same bytes as the other modes.
+ * root, no mount, no namespace and no capability.
  */
 import { access, mkdir, readFile } from "node:fs/promises";
 import { arch as machine } from "node:os";
@@ -15,7 +15,7 @@ import { builderTemporary, endBuilders } from "./builder.ts";
 const sourceDateEpoch = "1735689600"; // 2025-01-01
 
 /** Raised whenever this file makes another tree of the same recipe. */
-export const debianBuilderVersion = 1;
+export const debianBuilderVersion = 2;
 
 /** Where packages come from. */
 export interface DebianSources {
@@ -106,6 +106,8 @@ function finishingHooks(user: string | undefined): string[] {
     );
   }
   hooks.push(
+    // mmdebstrap's ldconfig removes the links of libraries that are alternatives (findings/).
+    `chroot "$1" sh -c 'update-alternatives --get-selections | while read -r name rest; do update-alternatives --quiet --auto "$name" || exit 1; done' >/dev/null 2>&1`,
     // The host's proxies and settings are no part of the image.
     'rm -f "$1/etc/apt/apt.conf.d/99mmdebstrap"',
     'find "$1/var/log" "$1/var/cache" -type f -delete',

@@ -3,7 +3,6 @@
  * python/story.py. The package is installed from PyPI into a virtual environment in .cache, once.
  */
 import { execFile } from "node:child_process";
-import { access, mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, test } from "vitest";
@@ -11,12 +10,12 @@ import { Keys } from "../../src/gateway/access/keys.ts";
 import { startGateway } from "../../src/gateway/gateway.ts";
 import type { ListeningGateway } from "../../src/gateway/http/server.ts";
 import { layoutOf } from "../../src/util/paths.ts";
+import { pythonWith } from "../fixtures/venv.ts";
 import { preparedDir, root } from "./support.ts";
 
 const VERSION = "2.63.0";
 const run = promisify(execFile);
-const place = join(root, ".cache", `e2b-python-${VERSION}`);
-const python = join(place, "bin/python");
+let python = "";
 
 let gateway: ListeningGateway;
 let keys: Keys;
@@ -24,28 +23,13 @@ const key = { id: "", text: "" };
 /** Why the package is not there. */
 let missing: string | undefined;
 
-/** Install the package; one that was installed whole is kept. */
-async function install(): Promise<void> {
-  const whole = join(place, "installed");
-  try {
-    await access(whole);
-    return;
-  } catch {
-    // Not there, or not whole: made anew.
-    await rm(place, { recursive: true, force: true });
-  }
-  process.stderr.write(`installing e2b ${VERSION} from PyPI into ${place}\n`);
-  await mkdir(join(root, ".cache"), { recursive: true });
-  await run("python3", ["-m", "venv", place]);
-  const pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-  await run(python, [...pip, `e2b==${VERSION}`]);
-  await writeFile(whole, "");
-}
-
 beforeAll(async () => {
-  await install().catch((error: unknown) => {
-    missing = `the Python package e2b cannot be installed: ${String(error).slice(0, 500)}`;
-  });
+  python = await pythonWith(`e2b-python-${VERSION}`, [`e2b==${VERSION}`]).catch(
+    (error: unknown) => {
+      missing = `the Python package e2b cannot be installed: ${String(error).slice(0, 500)}`;
+      return "";
+    },
+  );
   if (missing !== undefined) return;
   gateway = await startGateway({ dir: preparedDir, listen: "127.0.0.1:0" });
   keys = new Keys(layoutOf(preparedDir).gateway);

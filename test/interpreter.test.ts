@@ -1,0 +1,179 @@
+/** The code interpreter's server (guest/interpreter) with a real kernel, here instead of in a guest. */
+import { spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, realpathSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { pythonWith } from "./fixtures/venv.ts";
+
+/** The versions of Debian 12, of which the runtime is made. */
+const PACKAGES = ["ipykernel==6.17.0", "jupyter_client==7.4.9", "tornado==6.2", "pandas==1.5.3"];
+const LIMIT_MS = 240_000;
+
+const home = realpathSync(mkdtempSync(join(tmpdir(), "vmsan-interpreter-")));
+let server: ChildProcess;
+let url = "";
+
+/** A port that nobody listens on. */
+async function freePort(): Promise<number> {
+  const probe = createServer().listen(0, "127.0.0.1");
+  await once(probe, "listening");
+  const { port } = probe.address() as AddressInfo;
+  probe.close();
+  return port;
+}
+
+beforeAll(async () => {
+  const python = await pythonWith("interpreter-1", [...PACKAGES, "numpy<2"]);
+  const port = await freePort();
+  url = `http://127.0.0.1:${port}`;
+  const program = resolve(import.meta.dirname, "../guest/interpreter/server.py");
+  server = spawn(python, [program, String(port)], {
+    env: { PATH: process.env["PATH"], HOME: home },
+    stdio: "ignore",
+    detached: true,
+  });
+  const deadline = Date.now() + LIMIT_MS;
+  for (;;) {
+    const answer = await fetch(`${url}/health`).catch(() => undefined);
+    if (answer?.ok === true) break;
+    if (Date.now() > deadline) throw new Error("the server does not answer");
+    await new Promise((next) => setTimeout(next, 100));
+  }
+}, 2 * LIMIT_MS);
+
+afterAll(async () => {
+  if (server?.pid !== undefined) {
+    const ended = once(server, "close");
+    // Its kernels too.
+    process.kill(-server.pid, "SIGKILL");
+    await ended;
+  }
+  rmSync(home, { recursive: true, force: true });
+});
+
+type Line = Record<string, unknown>;
+
+/** Lines of an execution; what it was refused with otherwise. */
+async function execute(body: object, signal?: AbortSignal): Promise<Line[] | string> {
+  const answer = await fetch(`${url}/execute`, {
+    method: "POST",
+    body: JSON.stringify(body),
+    ...(signal === undefined ? {} : { signal }),
+  });
+  const text = await answer.text();
+  if (!answer.ok) return `${answer.status} ${text}`;
+  return text
+    .split("\n")
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as Line);
+}
+
+/** The main result's text. */
+async function value(code: string, more: object = {}): Promise<unknown> {
+  const lines = await execute({ code, ...more });
+  if (typeof lines === "string") return lines;
+  return lines.find((line) => line["is_main_result"] === true)?.["text"];
+}
+
+/** Those of one kind. */
+function ofType(lines: Line[] | string, type: string): Line[] {
+  return typeof lines === "string" ? [] : lines.filter((line) => line["type"] === type);
+}
+
+test(
+  "output, results, errors and tables are told as they come; state stays",
+  async () => {
+    const first = await execute({
+      code: "import sys; print('a'); print('b', file=sys.stderr); 'it'",
+    });
+    expect(ofType(first, "stdout")).toMatchObject([{ text: "a\n" }]);
+    expect(ofType(first, "stderr")).toMatchObject([{ text: "b\n" }]);
+    expect(ofType(first, "result")).toMatchObject([{ text: "it", is_main_result: true }]);
+    expect(ofType(first, "number_of_executions")).toMatchObject([{ execution_count: 1 }]);
+    const failed = await execute({ code: "x = 5\n1/0" });
+    expect(ofType(failed, "error")).toMatchObject([
+      { name: "ZeroDivisionError", value: "division by zero", traceback: expect.any(String) },
+    ]);
+    expect(await value("x")).toBe("5");
+    const table = await execute({
+      code: "import pandas as pd; pd.DataFrame({'a': [1, 2], 'b': ['x', None]})",
+    });
+    expect(ofType(table, "result")).toMatchObject([
+      { data: { a: [1, 2], b: ["x", null] }, html: expect.stringContaining("<table") },
+    ]);
+    expect(await value("[n for n in dir() if 'vmsan' in n]")).toBe("[]");
+  },
+  LIMIT_MS,
+);
+
+test(
+  "variables of one execution are gone after it",
+  async () => {
+    const more = { env_vars: { ONCE: 'it\'s "so"\\n' } };
+    expect(
+      await value(
+        "import os; print(os.environ['ONCE']); os.environ['ONCE'] == \"it's \\\"so\\\"\\\\n\"",
+        more,
+      ),
+    ).toBe("True");
+    expect(await value("os.environ.get('ONCE', 'none')")).toBe("none");
+  },
+  LIMIT_MS,
+);
+
+test(
+  "an execution that nobody waits for is interrupted; a kernel that ends is said, and replaced",
+  async () => {
+    const gone = new AbortController();
+    const sleeping = execute(
+      { code: "import time; print('up', flush=True); time.sleep(3600)" },
+      gone.signal,
+    );
+    sleeping.catch(() => undefined);
+    await new Promise((next) => setTimeout(next, 1000));
+    gone.abort();
+    expect(await value("6 * 7")).toBe("42");
+    const ended = await execute({ code: "import os; os._exit(3)" });
+    expect(ofType(ended, "error")).toMatchObject([{ name: "UnexpectedEndOfExecution" }]);
+    expect(await value("'again'")).toBe("again");
+  },
+  LIMIT_MS,
+);
+
+test(
+  "contexts are apart: made, listed, restarted, removed",
+  async () => {
+    const made = await fetch(`${url}/contexts`, {
+      method: "POST",
+      body: JSON.stringify({ cwd: "/tmp" }),
+    });
+    const { id, ...rest } = (await made.json()) as { id: string };
+    expect(rest).toEqual({ language: "python", cwd: "/tmp" });
+    const there = { context_id: id };
+    expect(await value("import os; y = 1; os.getcwd()", there)).toBe("/tmp");
+    expect(await value("'y' in dir()")).toBe("False");
+    const listed = (await (await fetch(`${url}/contexts`)).json()) as { cwd: string }[];
+    expect(listed.map(({ cwd }) => cwd)).toEqual([home, "/tmp"]);
+    expect((await fetch(`${url}/contexts/${id}/restart`, { method: "POST" })).status).toBe(200);
+    expect(await value("'y' in dir()", there)).toBe("False");
+    expect((await fetch(`${url}/contexts/${id}`, { method: "DELETE" })).status).toBe(200);
+    expect(await execute({ code: "1", ...there })).toMatch(/^404 .*not found/);
+  },
+  LIMIT_MS,
+);
+
+test.each([
+  [{ code: 1 }, /^422 /],
+  [{}, /^422 code is missing/],
+  [{ code: "1", env_vars: { A: 1 } }, /^422 /],
+  [{ code: "1", language: "ruby" }, /^500 Language ruby is not offered here/],
+  [{ code: "1", language: "python", context_id: "x" }, /^400 /],
+  [{ code: "1", context_id: "x" }, /^404 /],
+])("%j is refused in words", async (body, words) => {
+  expect(await execute(body)).toMatch(words);
+});
