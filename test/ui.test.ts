@@ -194,6 +194,28 @@ describe("streams over WebSockets", () => {
     expect(await second.end).toMatchObject({ exitCode: 3 });
   });
 
+  test("a browser that leaves is no client any more", async () => {
+    const wish = sh("exec sleep 1000", {
+      tty: { rows: 24, cols: 80, term: "xterm" },
+      detach: true,
+    });
+    const attached = async (): Promise<number | undefined> => {
+      const reply = await fetch(`${gateway.url}/v1/vms/vm/agent/v1/streams`, {
+        headers: { "x-api-key": key },
+      });
+      const { streams } = (await reply.json()) as { streams: { id: string; attached: number }[] };
+      return streams.find(({ id }) => id === wish.id)?.attached;
+    };
+    const first = open(wish);
+    await vi.waitFor(async () => expect(await attached()).toBe(1), 15_000);
+    first.socket.close();
+    await vi.waitFor(async () => expect(await attached()).toBe(0), 15_000);
+    const again = open({ id: wish.id });
+    await vi.waitFor(async () => expect(await attached()).toBe(1), 15_000);
+    again.socket.signal(9, true);
+    expect(await again.end).toMatchObject({ signal: "SIGKILL" });
+  });
+
   test("nobody gets one without a key of the VM's project", async () => {
     const attempt = async (protocols: string[], path = "/v1/streams"): Promise<string> =>
       await new Promise((done) => {

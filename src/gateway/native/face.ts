@@ -16,7 +16,7 @@ import type { GatewayDriver } from "./bodies.ts";
 import { openApiDocument } from "./openapi.ts";
 import { ownVm } from "./own-vm.ts";
 import { routes } from "./routes.ts";
-import { acceptSocket, isSocketRequest, socketKey } from "./socket.ts";
+import { acceptSocket, isSocketRequest, joinSocket, socketKey } from "./socket.ts";
 
 const STREAM_PATH = /^\/v1\/vms\/([a-z0-9][a-z0-9._-]{0,62})(\/v1\/streams(?:\/[0-9a-f]{16})?)$/;
 
@@ -108,7 +108,7 @@ export function nativeFace(vmsan: Vmsan, gate: Gate, driver: GatewayDriver): Fac
       guest.setMaxListeners(32);
       if (browser) {
         const messages = await acceptSocket(request, socket, head);
-        await Promise.all([pipeline(messages, guest), pipeline(guest, messages)]);
+        await joinSocket(messages, guest);
         return;
       }
       socket.write(

@@ -4,6 +4,7 @@
  */
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
+import { pipeline } from "node:stream/promises";
 import { WebSocketServer, createWebSocketStream } from "ws";
 import { presentedKey } from "../access/gate.ts";
 
@@ -48,4 +49,14 @@ export async function acceptSocket(
       resolve(createWebSocketStream(accepted));
     });
   });
+}
+
+/**
+ * Copy both ways until one end has gone. A WebSocket has no half of it that could end alone: once the browser has
+ * left, what it has sent is handed on, and the guest has one client less.
+ */
+export async function joinSocket(messages: Duplex, guest: Duplex): Promise<void> {
+  const up = pipeline(messages, guest).finally(() => guest.destroy());
+  // Either may break: that is how browsers leave.
+  await Promise.allSettled([up, pipeline(guest, messages)]);
 }

@@ -30,11 +30,12 @@ export class Store<T> {
 /** The value of a store; the component is drawn again when it changes. */
 export function useStore<T>(store: Store<T>): T {
   const [, redraw] = useState(0);
+  const drawn = store.value;
   useEffect(() => {
-    const seen = store.value;
     const end = store.subscribe(() => redraw((count) => count + 1));
-    if (!Object.is(seen, store.value)) redraw((count) => count + 1);
+    // It may have changed after it was drawn and before anybody listened.
+    if (!Object.is(drawn, store.value)) redraw((count) => count + 1);
     return end;
   }, [store]);
-  return store.value;
+  return drawn;
 }
