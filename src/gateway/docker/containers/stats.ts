@@ -1,102 +1,95 @@
 /** What a container uses, and what runs in it. */
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Vm } from "../../../client/vm.ts";
+import type { GuestUse, VmSample } from "../../../model/stats.ts";
 import { DockerError } from "../errors.ts";
 import { reply } from "../http/route.ts";
 import type { Call } from "../http/route.ts";
 import { beginStream, push } from "../http/wire.ts";
+import { NEVER } from "./container.ts";
 import type { Container } from "./container.ts";
 
 const SECOND_MS = 1000;
 
-/** A small file of the guest as text. */
-async function textOf(vm: Vm, path: string): Promise<string> {
-  const parts: Buffer[] = [];
-  await vm.readFile(path, (bytes) => void parts.push(Buffer.from(bytes)), { user: "root" });
-  return Buffer.concat(parts).toString("utf8");
-}
-
-/** Processor time, in nanoseconds. */
-interface CpuTimes {
-  used: number;
-  all: number;
-  processors: number;
-}
-
-async function cpuTimes(vm: Vm): Promise<CpuTimes> {
-  const lines = (await textOf(vm, "/proc/stat")).split("\n");
-  const ticks = (lines[0] ?? "").split(/\s+/).slice(1, 9).map(Number);
-  const all = ticks.reduce((sum, each) => sum + (each || 0), 0) * 1e7;
-  const idle = ((ticks[3] ?? 0) + (ticks[4] ?? 0)) * 1e7;
-  return { used: all - idle, all, processors: lines.filter((line) => /^cpu\d/.test(line)).length };
-}
-
-function cpuView({ used, all, processors }: CpuTimes): object {
+/** Bytes of the guest's disks, in the form of a control group. */
+function blockUse(guest: GuestUse): object {
+  const of = (op: string, value: number): object => ({ major: 254, minor: 0, op, value });
   return {
-    cpu_usage: { total_usage: used, usage_in_kernelmode: 0, usage_in_usermode: used },
-    system_cpu_usage: all,
-    online_cpus: processors,
+    io_service_bytes_recursive: [of("read", guest.readBytes), of("write", guest.writtenBytes)],
+  };
+}
+
+/** Processor time of all of a guest's processors, in nanoseconds. */
+function cpuUse(sample: VmSample | undefined): object {
+  const { cpuBusyMs = 0, cpuIdleMs = 0 } = sample?.guest ?? {};
+  return {
+    cpu_usage: {
+      total_usage: cpuBusyMs * 1e6,
+      usage_in_kernelmode: 0,
+      usage_in_usermode: cpuBusyMs * 1e6,
+    },
+    system_cpu_usage: (cpuBusyMs + cpuIdleMs) * 1e6,
+    online_cpus: sample?.vcpus ?? 0,
     throttling_data: { periods: 0, throttled_periods: 0, throttled_time: 0 },
   };
 }
 
-interface Sample {
-  read: string;
-  cpu: CpuTimes;
-}
-
-const NOTHING: Sample = { read: "0001-01-01T00:00:00Z", cpu: { used: 0, all: 0, processors: 0 } };
-
-async function sample(vm: Vm): Promise<Sample> {
-  return { read: new Date().toISOString(), cpu: await cpuTimes(vm) };
-}
-
-async function view(container: Container, vm: Vm, before: Sample, now: Sample): Promise<object> {
-  type Stats = { memTotalKib: number; memAvailableKib: number; processes: number };
-  const stats = await vm.transport.request<Stats>("GET", "/v1/stats");
-  const limit = stats.memTotalKib * 1024;
+/** What a container uses, as clients see it; `precpu` is what it had used before. */
+function statsView(
+  { id, record }: Container,
+  now: VmSample | undefined,
+  before: VmSample | undefined,
+): object {
+  const guest = now?.guest;
+  const card = now?.host;
+  const named = {
+    id,
+    name: `/${record.name}`,
+    read: now?.at ?? NEVER,
+    preread: before?.at ?? NEVER,
+  };
+  if (guest === undefined) return named;
   return {
-    id: container.id,
-    name: `/${container.record.name}`,
-    read: now.read,
-    preread: before.read,
-    pids_stats: { current: stats.processes },
-    blkio_stats: { io_service_bytes_recursive: null },
+    ...named,
+    pids_stats: { current: guest.processes },
+    blkio_stats: blockUse(guest),
     num_procs: 0,
     storage_stats: {},
-    cpu_stats: cpuView(now.cpu),
-    precpu_stats: cpuView(before.cpu),
-    memory_stats: { usage: limit - stats.memAvailableKib * 1024, limit, stats: {} },
-    networks: {},
+    cpu_stats: cpuUse(now),
+    precpu_stats: cpuUse(before),
+    memory_stats: {
+      usage: guest.memTotalBytes - guest.memAvailableBytes,
+      limit: guest.memTotalBytes,
+      stats: {},
+    },
+    ...(card?.receivedBytes === undefined
+      ? {}
+      : { networks: { eth0: { rx_bytes: card.receivedBytes, tx_bytes: card.sentBytes ?? 0 } } }),
   };
+}
+
+/** What its VM uses now; undefined for one that does not run. */
+async function sampleOf({ engine }: Call, container: Container): Promise<VmSample | undefined> {
+  const { vm } = container.record;
+  if (vm === undefined || !container.running) return undefined;
+  return (await engine.vmsan.stats([vm]))[0];
 }
 
 /** `GET …/stats`: once, or each second. */
 export async function sendStats(call: Call, container: Container): Promise<void> {
   const { response, query } = call;
-  const streaming = query.flag("stream", true);
-  let vm: Vm;
-  try {
-    vm = await container.runningGuest();
-  } catch {
-    // One that does not run uses nothing.
-    reply(call, { id: container.id, name: `/${container.record.name}`, read: NOTHING.read });
-    return;
-  }
-  let before = NOTHING;
-  if (!streaming && !query.flag("one-shot")) {
-    before = await sample(vm);
-    await sleep(SECOND_MS);
-  }
-  if (!streaming) return reply(call, await view(container, vm, before, await sample(vm)));
-  beginStream(response, "application/json");
-  while (!response.destroyed && container.running) {
-    if (container.record.state.status === "running") {
-      const now = await sample(vm);
-      if (!(await push(response, `${JSON.stringify(await view(container, vm, before, now))}\n`)))
-        return;
-      before = now;
+  let before: VmSample | undefined;
+  if (!query.flag("stream", true)) {
+    if (!query.flag("one-shot")) {
+      before = await sampleOf(call, container);
+      if (before !== undefined) await sleep(SECOND_MS);
     }
+    return reply(call, statsView(container, await sampleOf(call, container), before));
+  }
+  beginStream(response, "application/json");
+  while (!response.destroyed && !container.removed) {
+    const now = await sampleOf(call, container);
+    if (!(await push(response, `${JSON.stringify(statsView(container, now, before))}\n`))) return;
+    before = now;
     await sleep(SECOND_MS);
   }
   response.end();

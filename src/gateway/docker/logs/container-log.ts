@@ -15,7 +15,7 @@ export interface LogLimits {
 }
 
 /** 256 MiB. */
-export const DEFAULT_LIMITS: LogLimits = { fileBytes: 16 << 20, files: 16 };
+export const DEFAULT_LIMITS: LogLimits = { fileBytes: 4 << 20, files: 64 };
 
 interface Queued {
   kind: Exclude<EntryKind, "mark">;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { ContainerLog, segmentPath, segmentsOf } from "./container-log.ts";
 import { logLimitsOf } from "./limits.ts";
-import { countLines, readLines, readPieces } from "./reader.ts";
+import { findTail, readLines, readPieces } from "./reader.ts";
 import { stamp } from "./serve.ts";
 
 const RUN = "0123456789abcdef";
@@ -66,6 +66,14 @@ test("old files go, and the offsets outlive them", async () => {
   expect(stderr).toBe("");
   expect(stdout).toMatch(/line 99 x+\n$/);
   expect(stdout).not.toContain("line 0 ");
+  const { first, skip } = await findTail(dir, [1], 3);
+  const last: string[] = [];
+  for await (const { bytes } of readLines(readPieces(dir, { first }))) last.push(bytes.toString());
+  expect(last.slice(skip).map((line) => line.slice(0, 8))).toEqual([
+    "line 97 ",
+    "line 98 ",
+    "line 99 ",
+  ]);
   const again = new ContainerLog(dir, { fileBytes: 1000, files: 3 });
   const length = Array.from({ length: 100 }, (_, i) => `line ${i} `.length + 81).reduce(
     (a, b) => a + b,
@@ -117,8 +125,9 @@ test("lines: put together from pieces, by output; the last one without an end; l
     [1, 40_001, false],
     [2, 1, false],
   ]);
-  expect(await countLines(dir, [1])).toBe(3);
-  expect(await countLines(dir, [1, 2])).toBe(5);
+  expect(await findTail(dir, [1], 1)).toEqual({ first: 1, skip: 2 });
+  expect(await findTail(dir, [1, 2], 100)).toEqual({ first: 1, skip: 0 });
+  expect(await findTail(join(dir, "none"), [1], 5)).toEqual({ first: 0, skip: 0 });
 });
 
 test("limits as `--log-opt` gives them", () => {

@@ -38,6 +38,8 @@ async function openSegment(dir: string, segment: number): Promise<FileHandle | u
 export interface ReadOptions {
   /** Number of the first file; default the oldest. */
   first?: number;
+  /** Number of the last one; default the newest. */
+  last?: number;
   /** For one that is written meanwhile; absent: what is there now. */
   follow?: {
     /** As {@link ContainerLog.version}, taken before each look. */
@@ -52,13 +54,14 @@ export async function* readPieces(
   dir: string,
   options: ReadOptions = {},
 ): AsyncGenerator<LogPiece> {
-  const { first = 0, follow } = options;
+  const { first = 0, last: until = Infinity, follow } = options;
   let segment = (await segmentsOf(dir)).find((number) => number >= first) ?? 1;
   let file: FileHandle | undefined;
   let pending = Buffer.alloc(0);
   let position = 0;
   /** Whether there will be nothing more than what is there now. */
   let last = follow === undefined;
+  if (segment > until) return;
   try {
     for (;;) {
       const version = follow?.version() ?? 0;
@@ -73,6 +76,7 @@ export async function* readPieces(
           if (late > 0) continue;
           await file?.close();
           file = undefined;
+          if (next > until) return;
           segment = next;
           position = 0;
           pending = Buffer.alloc(0);
@@ -110,47 +114,77 @@ export async function* readPieces(
   }
 }
 
-/** Pieces as lines; one that has no end yet comes when there is nothing more. */
+/**
+ * Pieces as lines; one that has no end yet comes when there is nothing more. Their bytes hold until the next one is
+ * asked for.
+ */
 export async function* readLines(pieces: AsyncIterable<LogPiece>): AsyncGenerator<LogLine> {
   const parts: Record<StreamNumber, Buffer[]> = { 1: [], 2: [] };
   const sizes: Record<StreamNumber, number> = { 1: 0, 2: 0 };
   const continued: Record<StreamNumber, boolean> = { 1: false, 2: false };
   let lastNs = 0n;
-  const take = (stream: StreamNumber, timeNs: bigint): LogLine => {
-    const line = {
-      stream,
-      timeNs,
-      bytes: Buffer.concat(parts[stream]),
-      continued: continued[stream],
-    };
-    parts[stream] = [];
-    sizes[stream] = 0;
-    return line;
-  };
   for await (const { stream, timeNs, bytes } of pieces) {
     lastNs = timeNs;
+    const begun = parts[stream];
     for (let at = 0; at < bytes.length;) {
       const newline = bytes.indexOf(0x0a, at);
       const end = newline < 0 ? bytes.length : newline + 1;
-      parts[stream].push(Buffer.from(bytes.subarray(at, end)));
-      sizes[stream] += end - at;
+      const part = bytes.subarray(at, end);
       at = end;
-      if (newline < 0 && sizes[stream] < MAX_LINE) continue;
-      yield take(stream, timeNs);
+      if (newline < 0 && sizes[stream] + part.length < MAX_LINE) {
+        begun.push(Buffer.from(part));
+        sizes[stream] += part.length;
+        continue;
+      }
+      const whole = begun.length === 0 ? part : Buffer.concat([...begun.splice(0), part]);
+      sizes[stream] = 0;
+      yield { stream, timeNs, bytes: whole, continued: continued[stream] };
       continued[stream] = newline < 0;
     }
   }
-  for (const stream of [1, 2] as const) if (sizes[stream] > 0) yield take(stream, lastNs);
+  for (const stream of [1, 2] as const) {
+    if (sizes[stream] === 0) continue;
+    const bytes = Buffer.concat(parts[stream]);
+    yield { stream, timeNs: lastNs, bytes, continued: continued[stream] };
+  }
 }
 
-/** The number of lines of a log, of the outputs that count. */
-export async function countLines(dir: string, streams: readonly StreamNumber[]): Promise<number> {
+/** The number of lines that end in one file of a log, of the outputs that count; `newest`: those without an end too. */
+async function countLines(
+  dir: string,
+  segment: number,
+  streams: readonly StreamNumber[],
+  newest: boolean,
+): Promise<number> {
   let lines = 0;
   const open: Record<StreamNumber, boolean> = { 1: false, 2: false };
-  for await (const { stream, bytes } of readPieces(dir)) {
+  for await (const { stream, bytes } of readPieces(dir, { first: segment, last: segment })) {
     if (!streams.includes(stream) || bytes.length === 0) continue;
     for (let at = bytes.indexOf(0x0a); at >= 0; at = bytes.indexOf(0x0a, at + 1)) lines += 1;
     open[stream] = bytes.at(-1) !== 0x0a;
   }
-  return lines + Number(open[1]) + Number(open[2]);
+  return lines + (newest ? Number(open[1]) + Number(open[2]) : 0);
+}
+
+/**
+ * Where the last so many lines begin: the file to read from, and how many lines of it come before them.
+ * Of a log that is written meanwhile, those that were the last ones.
+ */
+export async function findTail(
+  dir: string,
+  streams: readonly StreamNumber[],
+  tail: number,
+): Promise<{ first: number; skip: number }> {
+  const segments = await segmentsOf(dir);
+  let total = 0;
+  let first = segments[0] ?? 0;
+  let enough = false;
+  for (const segment of segments.toReversed()) {
+    total += await countLines(dir, segment, streams, segment === segments.at(-1));
+    first = segment;
+    // One file more than is needed: lines that go over its end are whole then.
+    if (enough) break;
+    enough = total > tail;
+  }
+  return { first, skip: Math.max(0, total - tail) };
 }

@@ -7,7 +7,7 @@ import type { StreamNumber } from "../http/frames.ts";
 import type { Call } from "../http/route.ts";
 import { beginStream } from "../http/wire.ts";
 import type { ContainerLog } from "./container-log.ts";
-import { countLines, readLines, readPieces } from "./reader.ts";
+import { findTail, readLines, readPieces } from "./reader.ts";
 import type { LogPiece, ReadOptions } from "./reader.ts";
 
 /** RFC 3339 with nine digits, as the engine writes it before a line. */
@@ -68,19 +68,28 @@ async function* chosenLines(
   wish: Wish,
   skip: number,
 ): AsyncGenerator<LogPiece> {
+  const { streams, timestamps, sinceNs, untilNs } = wish;
   let skipped = 0;
-  for await (const line of readLines(pieces)) {
-    if (!wish.streams.includes(line.stream)) continue;
-    if (wish.untilNs !== undefined && line.timeNs > wish.untilNs) return;
-    if (!line.continued && skipped < skip) {
-      skipped += 1;
+  // Lines that came together have one time.
+  let time = -1n;
+  let prefix = Buffer.alloc(0);
+  for await (const { stream, timeNs, bytes, continued } of readLines(pieces)) {
+    if (!streams.includes(stream)) continue;
+    if (untilNs !== undefined && timeNs > untilNs) return;
+    if (skipped < skip) {
+      if (!continued) skipped += 1;
       continue;
     }
-    if (wish.sinceNs !== undefined && line.timeNs < wish.sinceNs) continue;
-    const { stream, timeNs, bytes, continued } = line;
-    const prefix =
-      wish.timestamps && !continued ? Buffer.from(`${stamp(timeNs)} `) : Buffer.alloc(0);
-    yield { stream, timeNs, bytes: prefix.length === 0 ? bytes : Buffer.concat([prefix, bytes]) };
+    if (sinceNs !== undefined && timeNs < sinceNs) continue;
+    if (!timestamps || continued) {
+      yield { stream, timeNs, bytes };
+      continue;
+    }
+    if (time !== timeNs) {
+      time = timeNs;
+      prefix = Buffer.from(`${stamp(timeNs)} `);
+    }
+    yield { stream, timeNs, bytes: Buffer.concat([prefix, bytes]) };
   }
 }
 
@@ -115,13 +124,11 @@ export async function serveLogs(call: Call, container: Container): Promise<void>
     !wish.timestamps &&
     wish.sinceNs === undefined &&
     wish.untilNs === undefined;
-  const pieces = readPieces(log.dir, reading);
-  // Lines that come while they are counted are more than the last ones that were asked for: no harm.
-  const skip =
-    wish.tail === undefined
-      ? 0
-      : Math.max(0, (await countLines(log.dir, wish.streams)) - wish.tail);
-  for await (const { stream, bytes } of all ? pieces : chosenLines(pieces, wish, skip)) {
+  const { tail } = wish;
+  const begin =
+    tail === undefined ? { first: 0, skip: 0 } : await findTail(log.dir, wish.streams, tail);
+  const pieces = readPieces(log.dir, { ...reading, first: begin.first });
+  for await (const { stream, bytes } of all ? pieces : chosenLines(pieces, wish, begin.skip)) {
     if (left) break;
     if (wish.streams.includes(stream) && !(await batch.add(stream, bytes))) break;
   }

@@ -156,7 +156,7 @@ export const containerRoutes: readonly Route[] = [
     method: "GET",
     path: "/containers/:id/stats",
     says: "differs",
-    note: "memory and processes of the whole guest; no counters of networks and disks",
+    note: "of the whole guest, its kernel included",
     run: async (call) => await sendStats(call, containerOf(call)),
   },
   {
