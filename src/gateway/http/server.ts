@@ -216,7 +216,15 @@ async function makeServer(parts: ServerParts): Promise<Server | TlsServer> {
   const { clientCa } = parts;
   const clients =
     clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true };
-  const server = createTlsServer({ ...options, ...first, ...clients, minVersion: "TLSv1.2" });
+  // As without TLS, where it is so by itself: a client that has sent all goes on receiving.
+  const half = { allowHalfOpen: true };
+  const server = createTlsServer({
+    ...options,
+    ...half,
+    ...first,
+    ...clients,
+    minVersion: "TLSv1.2",
+  });
   const poll = setInterval(() => {
     files
       .changed()
