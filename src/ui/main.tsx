@@ -19,6 +19,7 @@ import { Create } from "./pages/create.tsx";
 import { HostPage } from "./pages/host.tsx";
 import { ImagesPage } from "./pages/images.tsx";
 import { Login } from "./pages/login.tsx";
+import { NetworksPage } from "./pages/networks.tsx";
 import { SnapshotsPage } from "./pages/snapshots.tsx";
 import { Vms } from "./pages/vms.tsx";
 import { VolumesPage } from "./pages/volumes.tsx";
@@ -34,6 +35,7 @@ const PLACES: readonly Place[] = [
   { path: "snapshots", label: "Snapshots", icon: "snapshot" },
   { path: "images", label: "Images", icon: "image", admin: true },
   { path: "volumes", label: "Volumes", icon: "volume", admin: true },
+  { path: "networks", label: "Networks", icon: "network" },
   { path: "host", label: "Host", icon: "host", admin: true },
 ];
 
@@ -51,6 +53,8 @@ function Page() {
       return <ImagesPage />;
     case "volumes":
       return <VolumesPage />;
+    case "networks":
+      return <NetworksPage />;
     case "host":
       return <HostPage />;
     default:

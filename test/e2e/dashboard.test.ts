@@ -260,7 +260,7 @@ describe("a person", () => {
     expect(await violations()).toEqual([]);
   });
 
-  test("looks at images, volumes and the host", async () => {
+  test("looks at images, volumes, networks and the host", async () => {
     await place("Images");
     await heading("Images");
     expect(await violations()).toEqual([]);
@@ -274,6 +274,15 @@ describe("a person", () => {
     await button("Remove data").click();
     await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
     await page.getByRole("row", { name: "data" }).waitFor({ state: "detached" });
+    await place("Networks");
+    await button("New network").click();
+    await page.getByRole("dialog").getByLabel("Name").fill("backend");
+    await page.getByRole("dialog").getByRole("button", { name: "Make it" }).click();
+    await page.getByRole("heading", { name: "backend" }).waitFor();
+    expect(await violations()).toEqual([]);
+    await button("Remove backend").click();
+    await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
+    await page.getByText("No private networks yet").waitFor();
     await place("Host");
     await button("Check").click();
     await page.locator(".checks li").first().waitFor();

@@ -261,6 +261,16 @@ export const GROUPS: readonly Group[] = [
         put: inPolicy("bandwidthMbit", Number),
       },
       {
+        name: "networks",
+        label: "Private networks",
+        help: "Networks of VMs among themselves, one a line. Whoever is in one is reached there by name.",
+        kind: "lines",
+        shown: (wishes) => wishes["policy"] !== "none",
+        put: (value, request) => {
+          request["networks"] = linesOf(value).map((network) => ({ network, aliases: [] }));
+        },
+      },
+      {
         name: "ports",
         label: "Published ports",
         help: "Ports of the host that lead to the guest, one a line: 8080, or 8080:80. On 127.0.0.1 unless an address stands in front.",

@@ -72,7 +72,7 @@ function Row({ vm, now, usage }: { vm: VmView; now: number; usage: Usage | undef
       <td class="num wide">
         {vm.ports.map(({ hostPort, guestPort }) => `${hostPort}→${guestPort}`).join(", ")}
       </td>
-      <td class="num" title={moment(vm.createdAt)}>
+      <td class="num wide" title={moment(vm.createdAt)}>
         {since(vm, now)}
       </td>
     </tr>
@@ -140,7 +140,7 @@ export function Vms() {
                 <th scope="col" class="num wide">
                   Ports
                 </th>
-                <th scope="col" class="num">
+                <th scope="col" class="num wide">
                   Age
                 </th>
               </tr>

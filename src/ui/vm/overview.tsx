@@ -71,6 +71,7 @@ function Policy({ vm }: { vm: VmView }) {
         ["Ports of the host", list(policy.allowHostPorts)],
         ["Bandwidth", policy.bandwidthMbit === undefined ? "" : `${policy.bandwidthMbit} Mbit/s`],
         ["Address", vm.guestNetwork?.ipv4 ?? ""],
+        ...vm.networks.map(({ network, address }): [string, string] => [`In ${network}`, address]),
         ["Note", vm.networkReason ?? ""],
       ]}
     />

@@ -34,7 +34,7 @@ export function SnapshotsTab({ vm }: TabProps) {
                   <th scope="col" class="num wide">
                     Size
                   </th>
-                  <th scope="col" class="num">
+                  <th scope="col" class="num wide">
                     Taken
                   </th>
                   <th scope="col">
@@ -53,7 +53,7 @@ export function SnapshotsTab({ vm }: TabProps) {
                     </td>
                     <td class="wide">{snapshot.memory ? "memory and disk" : "disk"}</td>
                     <td class="num wide">{bytes(snapshot.sizes.stored)}</td>
-                    <td class="num" title={moment(snapshot.createdAt)}>
+                    <td class="num wide" title={moment(snapshot.createdAt)}>
                       {ago(snapshot.createdAt, now)}
                     </td>
                     <td>
