@@ -15,7 +15,7 @@ import { builderTemporary, endBuilders } from "./builder.ts";
 const sourceDateEpoch = "1735689600"; // 2025-01-01
 
 /** Raised whenever this file makes another tree of the same recipe. */
-export const debianBuilderVersion = 1;
+export const debianBuilderVersion = 2;
 
 /** Where packages come from. */
 export interface DebianSources {
