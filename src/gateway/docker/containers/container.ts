@@ -60,7 +60,10 @@ export class Container {
     this.context = context;
     const limits = logLimitsOf(record.hostConfig);
     const dir = context.store.logDir(record.id);
-    this.log = limits === undefined ? undefined : new ContainerLog(dir, limits);
+    this.log =
+      limits === undefined
+        ? undefined
+        : new ContainerLog(dir, limits, (error) => this.complain(error));
     this.health = new Health(this);
     this.keeper = new VmKeeper(record, context.vmsan, context.driver);
     const size = (record.hostConfig as HostConfig).ConsoleSize;
@@ -208,7 +211,13 @@ export class Container {
   /** Start its main process. @throws 400 with `executable file not found` and the like */
   private async startProcess(vm: Vm): Promise<void> {
     const { record } = this;
-    const run = new Run(vm, (io) => spawnMain(vm, record, this.ttySize, io), this.log, this.sinks);
+    const run = new Run(
+      vm,
+      (io) => spawnMain(vm, record, this.ttySize, io),
+      this.log,
+      this.sinks,
+      this.complain,
+    );
     try {
       await run.stream.started;
     } catch (error) {
@@ -494,6 +503,8 @@ export class Container {
     await this.serial(async () => {
       if (!this.active) {
         if (this.removesItself && this.record.state.status === "exited") await this.destroy();
+        // The gateway before may have been killed while it was used for its files, or being stopped.
+        else void this.haltIdle();
         return;
       }
       const found = await findMain(this.context.vmsan, this.record);
@@ -506,6 +517,7 @@ export class Container {
         (io) => vm.attach(stream, { ...io, from }),
         this.log,
         this.sinks,
+        this.complain,
         true,
       );
       this.tookUp(run);

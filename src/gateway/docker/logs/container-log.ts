@@ -24,7 +24,6 @@ interface Queued {
   buffers: Buffer[];
   bytes: number;
   done: () => void;
-  failed: (error: unknown) => void;
 }
 
 /** Nanoseconds since the epoch, never twice the same. */
@@ -56,6 +55,8 @@ export function segmentPath(dir: string, segment: number): string {
 export class ContainerLog {
   readonly dir: string;
   private readonly limits: LogLimits;
+  private readonly complain: (error: unknown) => void;
+  private failing = false;
   private file: FileHandle | undefined;
   private segment = 0;
   private size = 0;
@@ -68,9 +69,18 @@ export class ContainerLog {
   private waiters: (() => void)[] = [];
   private changes = 0;
 
-  constructor(dir: string, limits: LogLimits = DEFAULT_LIMITS) {
+  /**
+   * @param dir absolute; its own
+   * @param complain told once of an outage in which output is not written: it must not stop a container
+   */
+  constructor(
+    dir: string,
+    limits: LogLimits = DEFAULT_LIMITS,
+    complain: (error: unknown) => void = () => undefined,
+  ) {
     this.dir = dir;
     this.limits = limits;
+    this.complain = complain;
   }
 
   /**
@@ -136,7 +146,7 @@ export class ContainerLog {
     this.size += HEADER + before.length;
   }
 
-  /** Take what was printed; resolves once it is in the file. */
+  /** Take what was printed; resolves once it is in the file, or cannot be. */
   async append(kind: Exclude<EntryKind, "mark">, bytes: Buffer): Promise<void> {
     const header = encodeHeader({
       kind,
@@ -146,10 +156,10 @@ export class ContainerLog {
       run: this.run,
     });
     this.offsets[kind] += bytes.length;
-    await new Promise<void>((done, failed) => {
+    await new Promise<void>((done) => {
       const end = this.offsets[kind];
       const size = HEADER + bytes.length;
-      this.queue.push({ kind, end, buffers: [header, bytes], bytes: size, done, failed });
+      this.queue.push({ kind, end, buffers: [header, bytes], bytes: size, done });
       if (!this.writing) void this.drain();
     });
   }
@@ -169,16 +179,26 @@ export class ContainerLog {
         if (this.size >= this.limits.fileBytes) await this.turn();
         await this.file?.appendFile(Buffer.concat(batch.flatMap(({ buffers }) => buffers)));
         this.size += batch.reduce((sum, { bytes }) => sum + bytes, 0);
-        for (const { kind, end, done } of batch) {
-          this.written[kind] = end;
-          done();
-        }
+        for (const { kind, end } of batch) this.written[kind] = end;
+        this.failing = false;
       } catch (error) {
-        for (const { failed } of batch) failed(error);
+        await this.failed(error);
       }
+      for (const { done } of batch) done();
       this.wake();
     }
     this.writing = false;
+  }
+
+  /** What was written in part must not stand before what follows. */
+  private async failed(error: unknown): Promise<void> {
+    if (!this.failing) this.complain(error);
+    this.failing = true;
+    try {
+      await this.file?.truncate(this.size);
+    } catch (again) {
+      this.complain(again);
+    }
   }
 
   /** Begin the next file; the oldest goes. */

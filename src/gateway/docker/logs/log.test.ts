@@ -82,6 +82,27 @@ test("old files go, and the offsets outlive them", async () => {
   await again.close();
 });
 
+test("a log that cannot be written ends nothing, is said once, and goes on when it can", async () => {
+  const said: unknown[] = [];
+  const log = new ContainerLog(dir, { fileBytes: 1 << 20, files: 3 }, (error) => said.push(error));
+  await log.begin(RUN);
+  await log.append("stdout", Buffer.from("before\n"));
+  const file = (log as unknown as { file: { appendFile: (bytes: Buffer) => Promise<void> } }).file;
+  const { appendFile: real } = file;
+  file.appendFile = async (bytes) => {
+    // As a full disk does: a part of it, then no more.
+    await real.call(file, bytes.subarray(0, 10));
+    throw new Error("ENOSPC");
+  };
+  await log.append("stdout", Buffer.from("lost\n"));
+  await log.append("stderr", Buffer.from("lost\n"));
+  file.appendFile = real;
+  await log.append("stdout", Buffer.from("after\n"));
+  await log.close();
+  expect(said).toHaveLength(1);
+  expect(await all()).toEqual({ stdout: "before\nafter\n", stderr: "" });
+});
+
 test("a reader that follows gets every piece once, also those written while it looks", async () => {
   const log = new ContainerLog(dir, { fileBytes: 5_000, files: 100 });
   await log.begin(RUN);

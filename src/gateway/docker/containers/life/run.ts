@@ -46,6 +46,7 @@ export class Run {
    * @param open starts the stream, or attaches to it
    * @param log where its output goes; undefined: nowhere
    * @param sinks whoever is attached; may change while it runs
+   * @param complain told what goes wrong with the log, which ends nothing
    * @param prepared the log has begun with the stream already
    */
   constructor(
@@ -53,6 +54,7 @@ export class Run {
     open: (options: StreamOptions) => GuestStream,
     log: ContainerLog | undefined,
     sinks: Set<Sink>,
+    complain: (error: unknown) => void,
     prepared = false,
   ) {
     this.vm = vm;
@@ -81,14 +83,13 @@ export class Run {
       reconnectMs: 24 * 3_600_000,
     });
     // What is printed comes later than this line, whatever the connection does.
-    if (!prepared) ready = log?.begin(this.stream.id);
-    ready?.catch(() => undefined);
+    if (!prepared) ready = log?.begin(this.stream.id).catch(complain);
     const lost = new Promise<RunEnd>((resolve) => (this.died = resolve));
     this.ended = Promise.race([this.stream.exit.then(endOf, this.failed), lost]).then(
       async (end) => {
         this.over = true;
         await ready;
-        await log?.close();
+        await log?.close().catch(complain);
         for (const sink of this.sinks) sink.end();
         return end;
       },

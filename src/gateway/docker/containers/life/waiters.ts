@@ -30,6 +30,7 @@ export class Waiters {
   /** It is no more. */
   removed(): void {
     this.ended();
+    this.started(undefined);
     for (const resolve of this.removals.splice(0)) resolve();
   }
 
