@@ -322,6 +322,11 @@ describe("a container's life", () => {
       [{ ReadonlyRootfs: true }, "--read-only"],
       [{ LogConfig: { Type: "syslog" } }, "--log-driver syslog"],
       [{ Binds: ["/etc"] }, "invalid volume specification"],
+      [{ Binds: ["/etc/passwd:/x"] }, "shared directories"],
+      [
+        { Mounts: [{ Type: "bind", Source: join(place.path, "none"), Target: "/x" }] },
+        "bind source path does not exist",
+      ],
       [{ Binds: ["/tmp:/proc/x"] }, "kernel's own"],
       [{ RestartPolicy: { Name: "sometimes" } }, "unknown policy"],
       [{ PortBindings: { "80/tcp": [{ HostPort: "99999" }] } }, "invalid port"],

@@ -30,7 +30,7 @@ machine reaches a port. Web pages are refused.
 - A gateway that is started anew finds what runs, and starts what has a restart policy. Several cannot serve one VMSAN_DIR.
 - A container without \`-m\` has 512 MiB, without \`--cpus\` one processor; \`--cpus 1.5\` is two. Disks are 10 GiB (\`--storage-opt size=20\`),
   of which only what is written is taken up.
-- A volume is a file system that one microVM may write to at a time; directories (\`-v /dir:/dir\`) are shared, single files are not.
+- A volume is a file system that one microVM may write to at a time; directories (\`-v /dir:/dir\`) are shared, single files are refused.
 - \`-p 8080:80\` listens on 127.0.0.1; give an address to listen elsewhere.
 - The network is that of every VM: out to the world, not to the host and its private networks (docs/network.md). Networks that users
   make are vmsan's private networks: members reach each other by name, alias and address over IPv4, and nobody else does;

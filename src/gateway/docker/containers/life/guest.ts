@@ -79,25 +79,35 @@ function vmOptions(record: ContainerRecord, driver: GatewayDriver): CreateOption
   };
 }
 
-/** Whether a VM could not be made since something listens on a port. */
+/** Whether a VM could not be made or started since something listens on a port. */
 function isPortTaken(error: unknown): boolean {
-  return error instanceof VmsanError && /PORT/.test(error.code) && !/VALIDATION/.test(error.code);
+  return error instanceof VmsanError && error.code === "ERR_VALIDATION_PORT_CONFLICT";
+}
+
+/** As the engine says it: clients look for its last words. */
+function portError(error: unknown, record: ContainerRecord): unknown {
+  if (!isPortTaken(error)) return error;
+  const said = error instanceof VmsanError ? error.message : "";
+  return new DockerError(
+    500,
+    `driver failed programming external connectivity on endpoint ${record.name}: ${said}: port is already allocated`,
+    error,
+  );
 }
 
 /** Make the VM of a container; its ports are chosen now. */
 async function makeVm(vmsan: Vmsan, record: ContainerRecord, driver: GatewayDriver): Promise<Vm> {
   const wishes = portWishes(record.hostConfig, record.config);
+  const open = wishes.some(({ from, to }) => from === undefined || from !== to);
   for (let attempt = 1; ; attempt += 1) {
     record.ports = await choosePorts(wishes);
     try {
       return await vmsan.create(vmOptions(record, driver));
     } catch (error) {
-      const open = wishes.some(({ from, to }) => from !== to || from === undefined);
+      // One that was free a moment ago may not be any more.
       if (isPortTaken(error) && open && attempt < PORT_ATTEMPTS) continue;
       record.ports = [];
-      if (!isPortTaken(error)) throw error;
-      const message = error instanceof VmsanError ? `${error.message}: ${error.why ?? ""}` : "";
-      throw new DockerError(500, `port is already allocated: ${message}`, error);
+      throw portError(error, record);
     }
   }
 }
@@ -150,7 +160,11 @@ export async function runningVm(
   if (status === "running") return vm;
   if (status === "paused" || status === "suspended") await vm.resume();
   else {
-    await vm.start();
+    try {
+      await vm.start();
+    } catch (error) {
+      throw portError(error, record);
+    }
     await furnish(vm, record);
   }
   return vm;

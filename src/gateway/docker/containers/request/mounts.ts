@@ -1,9 +1,10 @@
 /** What is mounted in a container: the words of `-v`, of `--mount` and of `--tmpfs`, made into mounts of a VM. */
-import { mkdir } from "node:fs/promises";
+import { mkdir, stat } from "node:fs/promises";
+import { errnoOf } from "../../../../model/errors.ts";
 import type { Mount } from "../../../../model/mount.ts";
 import type { ContainerBody, MountPoint } from "../../../../schema/docker.ts";
 import { parseTarget, parseVolumeName } from "../../../../util/mounts.ts";
-import { DockerError } from "../../errors.ts";
+import { DockerError, refused } from "../../errors.ts";
 
 /** A mount as clients see it, and what is to be done for it before a VM has it. */
 export interface PlannedMount {
@@ -129,10 +130,28 @@ export function plannedMounts(body: ContainerBody): PlannedMount[] {
   return planned;
 }
 
-/** Make the directories of the host that are to be made. */
+/** Make the directories of the host that are to be made. @throws 400 for what is none, or is not there */
 export async function makeDirectories(planned: readonly PlannedMount[]): Promise<void> {
   for (const { make, point } of planned) {
-    if (make === true) await mkdir(point.Source, { recursive: true });
+    if (point.Type !== "bind") continue;
+    const { Source: source } = point;
+    try {
+      if ((await stat(source)).isDirectory()) continue;
+    } catch (error) {
+      if (errnoOf(error) !== "ENOENT") throw error;
+      if (make !== true) {
+        throw new DockerError(
+          400,
+          `invalid mount config for type "bind": bind source path does not exist: ${source}`,
+        );
+      }
+      await mkdir(source, { recursive: true });
+      continue;
+    }
+    throw refused(
+      `mounting ${source}`,
+      "a microVM is shared directories, and this is none: share the one that it is in, or copy the file (docker cp).",
+    );
   }
 }
 
