@@ -96,7 +96,7 @@ export function Frame(props: { places: readonly Place[]; children: ComponentChil
   return (
     <div class="frame">
       <a
-        class="skip"
+        class="skip-link"
         href="#main"
         onClick={(event) => {
           event.preventDefault();
