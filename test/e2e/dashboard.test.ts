@@ -14,7 +14,7 @@ import { chromium } from "playwright-core";
 import type { Browser, Page, Request } from "playwright-core";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { installation } from "../fixtures/ladder.ts";
-import { root, vmsanBin } from "./support.ts";
+import { root, vmsanBin, vmsanJson } from "./support.ts";
 
 const made = installation("base");
 
@@ -151,6 +151,10 @@ describe("a person", () => {
   test("is signed in by the address, which shows the key no longer", async () => {
     expect(link).toMatch(/\/ui\/#key=vmsan_[0-9a-f]{48}$/);
     expect(page.url()).not.toContain("key");
+    // Whoever asks again is led to the gateway that runs.
+    const again = await vmsanJson<{ url: string; link: string }>(["ui", "--no-open"], made);
+    expect(again.url).toBe(new URL(link).origin);
+    expect(again.link).not.toBe(link);
     expect(await violations()).toEqual([]);
   });
 
@@ -171,6 +175,8 @@ describe("a person", () => {
     await type("cd /tmp && kept=$((6*7)) && echo first-$kept");
     await screenHas("first-42");
     expect(await violations()).toEqual([]);
+    await page.keyboard.press("Control+Shift+L");
+    await page.locator(".sessions a:focus").waitFor();
     await page.reload();
     // What was printed before is there again, and the shell is the same one.
     await screenHas("first-42");

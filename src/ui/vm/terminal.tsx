@@ -74,6 +74,13 @@ function Session({ vm, name }: { vm: TabProps["vm"]; name: string }) {
       terminal.onBinary((text) => {
         if (!quiet) socket.write(Uint8Array.from(text, (character) => character.charCodeAt(0)));
       });
+      // Every other key is the shell's, Tab too: without this one a keyboard could not get out.
+      terminal.attachCustomKeyEventHandler((event) => {
+        const leaves = event.ctrlKey && event.shiftKey && event.code === "KeyL";
+        if (leaves && event.type === "keydown")
+          document.querySelector<HTMLElement>(".sessions a")?.focus();
+        return !leaves;
+      });
       const watcher = new ResizeObserver(() => made.fit());
       watcher.observe(place.current);
       signal.addEventListener("abort", () => watcher.disconnect());
@@ -89,6 +96,9 @@ function Session({ vm, name }: { vm: TabProps["vm"]; name: string }) {
     <div class="session">
       <div class="terminal-box" ref={place} data-state={state.is} />
       <div class="session-state" role="status">
+        {state.is === "open" && (
+          <p class="small muted wide">Ctrl+Shift+L takes the keyboard out of the terminal.</p>
+        )}
         {state.is === "joining" && <p class="small muted">Opening…</p>}
         {state.is === "lost" && <p class="small">The connection is broken; it is tried again.</p>}
         {state.is === "failed" && <Failure error={state.error} />}
