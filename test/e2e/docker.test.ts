@@ -123,7 +123,7 @@ beforeAll(async () => {
     [
       busyboxLayer,
       async (rootfs) => {
-        for (const name of ["httpd", "wget", "seq", "hostname", "stty", "touch", "tty"]) {
+        for (const name of ["httpd", "wget", "seq", "hostname", "ps", "stty", "touch", "tty"]) {
           await tool("ln", "-s", "busybox", join(rootfs, "bin", name));
         }
         await mkdir(join(rootfs, "tmp"));
@@ -231,6 +231,10 @@ describe("the docker command line", () => {
     const page = async (): Promise<string> =>
       await (await fetch(`http://127.0.0.1:${port}/page`)).text();
     await expect.poll(page, { timeout: 60_000 }).toBe("page\n");
+    // The container's processes, not the kernel's threads nor the agent.
+    const processes = await ok("top", "web");
+    expect(processes).toContain("httpd");
+    expect(processes).not.toMatch(/kthreadd|\/init/);
 
     // Files there and back.
     const tree = join(place.path, "tree");

@@ -95,7 +95,10 @@ export async function sendStats(call: Call, container: Container): Promise<void>
   response.end();
 }
 
-/** `GET …/top`: what the guest's own ps says. @throws 409, 500 where there is none */
+/** What every guest has besides the container's processes: threads of its kernel, the agent, the question itself. */
+const OWN_PROCESS = /^\[[^\]]*\]$|^\/init$|^ps( |$)/;
+
+/** `GET …/top`: what the guest's own ps says of the container. @throws 409, 500 where there is none */
 export async function top(call: Call, container: Container): Promise<void> {
   const vm = await container.runningGuest();
   const wish = call.query.text("ps_args");
@@ -113,5 +116,6 @@ export async function top(call: Call, container: Container): Promise<void> {
     const words = line.trim().split(/\s+/);
     return [...words.slice(0, titles.length - 1), words.slice(titles.length - 1).join(" ")];
   });
-  reply(call, { Titles: titles, Processes: processes });
+  const theirs = processes.filter((words) => !OWN_PROCESS.test(words.at(-1) ?? ""));
+  reply(call, { Titles: titles, Processes: theirs });
 }

@@ -42,7 +42,7 @@ export async function pull(call: Call): Promise<void> {
   if (query.text("fromSrc") !== "") {
     throw new DockerError(
       400,
-      "importing a file system is not possible here: vmsan image import does it",
+      "importing a file system is not possible here: build one (FROM scratch, ADD FILE /) or run it as it is (vmsan run rootfs:DIR)",
     );
   }
   const name = joinName(query.text("fromImage"), query.text("tag"));

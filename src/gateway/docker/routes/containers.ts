@@ -131,7 +131,8 @@ export const containerRoutes: readonly Route[] = [
   {
     method: "GET",
     path: "/containers/:id/top",
-    says: "works",
+    says: "differs",
+    note: "by the image's own `ps`",
     run: async (call) => await top(call, containerOf(call)),
   },
   {

@@ -173,7 +173,7 @@ export const imageRoutes: readonly Route[] = [
     method: "POST",
     path: "/images/create",
     says: "differs",
-    note: "pulls; `docker import` is refused (vmsan image import)",
+    note: "pulls; `docker import` is refused (build FROM scratch with ADD, or `vmsan run rootfs:DIR`)",
     run: pull,
   },
   { method: "POST", path: "/images/load", says: "works", run: load },
