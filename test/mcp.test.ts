@@ -368,7 +368,7 @@ describe("policy", () => {
     const strict = {
       ...policy,
       images: ["ghcr.io/me/*", "python:3.1?"],
-      networkDomains: ["*.pypi.org", "example.com"],
+      networkDomains: ["*.packages.example", "example.com"],
     };
     expect(allowedImage(policy, undefined)).toBe("base");
     expect(allowedImage(strict, "ghcr.io/me/app:1")).toBe("ghcr.io/me/app:1");
@@ -384,13 +384,23 @@ describe("policy", () => {
       ).toThrow();
     }
     const domains = (...list: string[]): unknown => allowedNetwork(strict, { domains: list });
-    expect(domains("files.pypi.org", "*.files.pypi.org", "EXAMPLE.com")).toMatchObject({
+    expect(
+      domains("files.packages.example", "*.files.packages.example", "EXAMPLE.com"),
+    ).toMatchObject({
       networkPolicy: "custom",
     });
-    for (const domain of ["pypi.org", "*.org", "*", "evilpypi.org", "sub.example.com"]) {
+    for (const domain of [
+      "packages.example",
+      "*.org",
+      "*",
+      "evilpackages.example",
+      "sub.example.com",
+    ]) {
       expect(() => domains(domain)).toThrow();
     }
-    expect(() => allowedNetwork(strict, { mode: "allow-all", domains: ["a.pypi.org"] })).toThrow();
+    expect(() =>
+      allowedNetwork(strict, { mode: "allow-all", domains: ["a.packages.example"] }),
+    ).toThrow();
     await expect(loadPolicy("/no/such")).rejects.toMatchObject({ code: "ERR_MCP_POLICY" });
   });
 });

@@ -53,7 +53,7 @@ export function addSandboxTools(server: McpServer, session: Session): void {
           .array(z.string().max(255))
           .max(100)
           .optional()
-          .describe("for custom: *.pypi.org"),
+          .describe("for custom: *.example.com"),
         env: z.record(z.string(), z.string()).optional().describe("variables of all commands"),
       }),
     },

@@ -197,7 +197,7 @@ export const GROUPS: readonly Group[] = [
         label: "Names",
         help: "One a line: example.com, or *.example.com for every name below it. Their addresses are learnt from DNS.",
         kind: "lines",
-        hint: "registry.npmjs.org\n*.debian.org",
+        hint: "api.example.com\n*.debian.org",
         shown: listed,
         policy: true,
         put: inPolicy("allowedDomains", linesOf),
