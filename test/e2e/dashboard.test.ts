@@ -301,18 +301,16 @@ describe("a person", () => {
   test("removes all of it, by keyboard and on a phone", async () => {
     await page.setViewportSize({ width: 390, height: 844 });
     await place("VMs");
+    await heading("VMs");
     for (const name of ["second", "box"]) {
       const row = page.getByRole("link", { name, exact: true });
       await row.waitFor();
       expect(await violations()).toEqual([]);
-      await row.focus();
-      await page.keyboard.press("Enter");
+      await row.press("Enter");
       await heading(name);
-      await button("Remove").focus();
-      await page.keyboard.press("Enter");
+      await button("Remove").press("Enter");
       const dialog = page.getByRole("dialog");
-      await dialog.getByRole("button", { name: "Remove" }).focus();
-      await page.keyboard.press("Enter");
+      await dialog.getByRole("button", { name: "Remove" }).press("Enter");
       await heading("VMs");
     }
     await page.getByText("No VMs yet").waitFor();
