@@ -42,16 +42,20 @@ sub isn {
   my $n = unpack "I", getsockopt $c, 6, 21; setsockopt $c, 6, 19, pack "i", -1; $n
 }
 my ($count, $back, $last, $generation, %drawn) = (0, 0, monotonic(), "");
+sub look {
+  my $g = slurp("/run/vmsan/generation");
+  return if $g eq $generation;
+  $generation = $g;
+  %drawn = (random => draw(10000), uuid => slurp("/proc/sys/kernel/random/uuid"), isn => isn());
+}
 while (1) {
   my $now = monotonic(); $back++ if $now < $last; $last = $now; $count++;
-  my $g = slurp("/run/vmsan/generation");
-  if ($g ne $generation) {
-    $generation = $g;
-    %drawn = (random => draw(10000), uuid => slurp("/proc/sys/kernel/random/uuid"), isn => isn());
-  }
+  look();
   my $in = ""; vec($in, fileno $server, 1) = 1;
   next unless select $in, undef, undef, 0.02;
   my $c = $server->accept or next;
+  # It may have been frozen between its look and the caller.
+  look();
   my $line = readline $held; chomp $line;
   print $c "{\"count\":$count,\"back\":$back,\"held\":\"$line\",\"tmpfs\":\"" . slurp("/dev/shm/t") . "\",\"generation\":\"$generation\"";
   print $c ",\"$_\":\"$drawn{$_}\"" for sort keys %drawn;
