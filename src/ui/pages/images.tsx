@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import type { ImageList, ImageView, PruneReport } from "../../model/api.ts";
 import { call, part, work } from "../api/client.ts";
 import { AskText, Button, Confirm, Empty, Failure, Foreign, PageHead } from "../parts/basics.tsx";
+import { ACTIONS, Table } from "../parts/table.tsx";
 import { useAsk } from "../state/ask.ts";
 import { bytes, plain, shortImage } from "../state/format.ts";
 import { doWork } from "../state/work.ts";
@@ -58,36 +59,14 @@ export function ImagesPage() {
         </Empty>
       )}
       {images.length > 0 && (
-        <div class="table-box" tabIndex={0} role="region" aria-label="Images">
-          <table class="list">
-            <thead>
-              <tr>
-                <th scope="col">Name</th>
-                <th scope="col" class="wide">
-                  Platform
-                </th>
-                <th scope="col" class="num">
-                  Size
-                </th>
-                <th scope="col" class="wide">
-                  Used by
-                </th>
-                <th scope="col">
-                  <span class="hidden">Actions</span>
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {images.map((image) => (
-                <Row
-                  key={image.digest}
-                  image={image}
-                  onRemove={(name) => setAsked({ remove: name })}
-                />
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table
+          label="Images"
+          columns={["Name", ["Platform", "wide"], ["Size", "num"], ["Used by", "wide"], ACTIONS]}
+        >
+          {images.map((image) => (
+            <Row key={image.digest} image={image} onRemove={(name) => setAsked({ remove: name })} />
+          ))}
+        </Table>
       )}
       {asked === "pull" && (
         <AskText

@@ -4,6 +4,7 @@ import type { VmView } from "../../model/api.ts";
 import { ButtonLink, Empty, Failure, Foreign, PageHead, Status } from "../parts/basics.tsx";
 import { Graph } from "../parts/graph.tsx";
 import { Bar } from "../parts/size.tsx";
+import { Table } from "../parts/table.tsx";
 import { useNow } from "../state/ask.ts";
 import { ago, bytes, duration, moment } from "../state/format.ts";
 import { to } from "../state/route.ts";
@@ -124,34 +125,22 @@ export function Vms() {
         </Empty>
       )}
       {shown.length > 0 && (
-        <div class="table-box" tabIndex={0} role="region" aria-label="VMs">
-          <table class="list">
-            <thead>
-              <tr>
-                <th scope="col">Name</th>
-                <th scope="col">State</th>
-                <th scope="col" class="wide">
-                  Image
-                </th>
-                <th scope="col" class="wide">
-                  Processors
-                </th>
-                <th scope="col">Memory</th>
-                <th scope="col" class="num wide">
-                  Ports
-                </th>
-                <th scope="col" class="num wide">
-                  Age
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {shown.map((vm) => (
-                <Row key={vm.id} vm={vm} now={now} usage={usage.get(vm.id)} />
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table
+          label="VMs"
+          columns={[
+            "Name",
+            "State",
+            ["Image", "wide"],
+            ["Processors", "wide"],
+            "Memory",
+            ["Ports", "num wide"],
+            ["Age", "num wide"],
+          ]}
+        >
+          {shown.map((vm) => (
+            <Row key={vm.id} vm={vm} now={now} usage={usage.get(vm.id)} />
+          ))}
+        </Table>
       )}
       {list !== undefined && list.length > 0 && shown.length === 0 && (
         <p class="muted">Nothing is called like that.</p>

@@ -13,6 +13,7 @@ import {
   PageHead,
 } from "../parts/basics.tsx";
 import { Bar } from "../parts/size.tsx";
+import { ACTIONS, Table } from "../parts/table.tsx";
 import { useAsk, useNow } from "../state/ask.ts";
 import { ago, bytes, plain } from "../state/format.ts";
 import { doWork } from "../state/work.ts";
@@ -102,59 +103,42 @@ export function VolumesPage() {
         </Empty>
       )}
       {volumes.length > 0 && (
-        <div class="table-box" tabIndex={0} role="region" aria-label="Volumes">
-          <table class="list">
-            <thead>
-              <tr>
-                <th scope="col">Name</th>
-                <th scope="col">Size</th>
-                <th scope="col">Used by</th>
-                <th scope="col" class="num wide">
-                  Made
-                </th>
-                <th scope="col">
-                  <span class="hidden">Actions</span>
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {volumes.map((volume) => (
-                <tr key={volume.name}>
-                  <td class="strong">
-                    <Foreign text={volume.name} />
-                    {volume.damaged !== undefined && (
-                      <span class="small block">{plain(volume.damaged)}</span>
-                    )}
-                  </td>
-                  <td class="load">
-                    <Bar
-                      share={volume.storedBytes / volume.sizeBytes}
-                      label={`${bytes(volume.storedBytes)} of ${bytes(volume.sizeBytes)}`}
-                    />
-                  </td>
-                  <td>{plain(volume.usedBy.join(", ")) || <span class="muted">nobody</span>}</td>
-                  <td class="num wide">{ago(volume.createdAt, now)}</td>
-                  <td class="tools">
-                    <Button
-                      kind="quiet"
-                      bare
-                      icon="up"
-                      label={`Grow ${volume.name}`}
-                      onClick={() => setAsked({ what: "grow", volume })}
-                    />
-                    <Button
-                      kind="quiet"
-                      bare
-                      icon="trash"
-                      label={`Remove ${volume.name}`}
-                      onClick={() => setAsked({ what: "remove", volume })}
-                    />
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table label="Volumes" columns={["Name", "Size", "Used by", ["Made", "num wide"], ACTIONS]}>
+          {volumes.map((volume) => (
+            <tr key={volume.name}>
+              <td class="strong">
+                <Foreign text={volume.name} />
+                {volume.damaged !== undefined && (
+                  <span class="small block">{plain(volume.damaged)}</span>
+                )}
+              </td>
+              <td class="load">
+                <Bar
+                  share={volume.storedBytes / volume.sizeBytes}
+                  label={`${bytes(volume.storedBytes)} of ${bytes(volume.sizeBytes)}`}
+                />
+              </td>
+              <td>{plain(volume.usedBy.join(", ")) || <span class="muted">nobody</span>}</td>
+              <td class="num wide">{ago(volume.createdAt, now)}</td>
+              <td class="tools">
+                <Button
+                  kind="quiet"
+                  bare
+                  icon="up"
+                  label={`Grow ${volume.name}`}
+                  onClick={() => setAsked({ what: "grow", volume })}
+                />
+                <Button
+                  kind="quiet"
+                  bare
+                  icon="trash"
+                  label={`Remove ${volume.name}`}
+                  onClick={() => setAsked({ what: "remove", volume })}
+                />
+              </td>
+            </tr>
+          ))}
+        </Table>
       )}
       {asked === "new" && (
         <NewVolume

@@ -4,6 +4,7 @@ import type { ErrorInfo } from "../../model/errors.ts";
 import { errorInfo } from "../api/client.ts";
 import { AskText, Button, Confirm, Empty, Failure, Foreign } from "../parts/basics.tsx";
 import { Icon } from "../parts/icon.tsx";
+import { ACTIONS, Table } from "../parts/table.tsx";
 import { bytes, moment, plain } from "../state/format.ts";
 import { go, to } from "../state/route.ts";
 import { doWork } from "../state/work.ts";
@@ -179,55 +180,39 @@ export function FilesTab({ vm, rest }: TabProps) {
       </div>
       {error !== undefined && <Failure error={error} />}
       {entries !== undefined && (
-        <div class="table-box" tabIndex={0} role="region" aria-label={`Files in ${path}`}>
-          <table class="list">
-            <thead>
-              <tr>
-                <th scope="col">Name</th>
-                <th scope="col" class="num">
-                  Size
-                </th>
-                <th scope="col" class="wide">
-                  Changed
-                </th>
-                <th scope="col" class="wide">
-                  Mode
-                </th>
-                <th scope="col">
-                  <span class="hidden">Actions</span>
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {path !== "/" && (
-                <tr>
-                  <td class="name" colSpan={5}>
-                    <a class="entry" href={to("vms", vm.id, "files", parentOf(path))}>
-                      <Icon name="up" /> ..
-                    </a>
-                  </td>
-                </tr>
-              )}
-              {entries.map((entry) => (
-                <Row
-                  key={entry.name}
-                  entry={entry}
-                  href={
-                    entry.type === "dir" && entry.exact
-                      ? to("vms", vm.id, "files", below(path, entry.name))
-                      : undefined
-                  }
-                  onOpen={() => void (entry.type === "symlink" ? follow(entry) : take(entry))}
-                  onRename={() => setAsked({ what: "rename", entry })}
-                  onRemove={() => setAsked({ what: "remove", entry })}
-                />
-              ))}
-            </tbody>
-          </table>
-          {entries.length === 0 && (
-            <p class="muted padded">Nothing is in it. Drop files here to upload them.</p>
+        <Table
+          label={`Files in ${path}`}
+          columns={["Name", ["Size", "num"], ["Changed", "wide"], ["Mode", "wide"], ACTIONS]}
+          below={
+            entries.length === 0 && (
+              <p class="muted padded">Nothing is in it. Drop files here to upload them.</p>
+            )
+          }
+        >
+          {path !== "/" && (
+            <tr>
+              <td class="name" colSpan={5}>
+                <a class="entry" href={to("vms", vm.id, "files", parentOf(path))}>
+                  <Icon name="up" /> ..
+                </a>
+              </td>
+            </tr>
           )}
-        </div>
+          {entries.map((entry) => (
+            <Row
+              key={entry.name}
+              entry={entry}
+              href={
+                entry.type === "dir" && entry.exact
+                  ? to("vms", vm.id, "files", below(path, entry.name))
+                  : undefined
+              }
+              onOpen={() => void (entry.type === "symlink" ? follow(entry) : take(entry))}
+              onRename={() => setAsked({ what: "rename", entry })}
+              onRemove={() => setAsked({ what: "remove", entry })}
+            />
+          ))}
+        </Table>
       )}
       {asked?.what === "remove" && (
         <Confirm

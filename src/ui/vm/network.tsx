@@ -5,6 +5,7 @@ import type { ErrorInfo } from "../../model/errors.ts";
 import { ask, call, errorInfo, lines, part } from "../api/client.ts";
 import { Button, Dialog, Empty, Failure, Foreign } from "../parts/basics.tsx";
 import { Icon } from "../parts/icon.tsx";
+import { Table } from "../parts/table.tsx";
 import { Fields } from "../pages/fields.tsx";
 import { policyFields, policyOf, wishesOf } from "../pages/policy-form.ts";
 import { clock, moment } from "../state/format.ts";
@@ -157,50 +158,37 @@ export function NetworkTab({ vm }: TabProps) {
         </Empty>
       )}
       {shown.length > 0 && (
-        <div class="table-box" tabIndex={0} role="region" aria-label="Decisions">
-          <table class="list">
-            <thead>
-              <tr>
-                <th scope="col">Time</th>
-                <th scope="col">Verdict</th>
-                <th scope="col">Destination</th>
-                <th scope="col" class="wide">
-                  Protocol
-                </th>
-                <th scope="col">Because</th>
-              </tr>
-            </thead>
-            <tbody>
-              {shown.map((one) => (
-                <tr key={one.seq}>
-                  <td class="when" title={moment(one.time)}>
-                    {clock(one.time)}
-                  </td>
-                  <td>
-                    <span class={`verdict ${one.verdict}`}>
-                      <Icon name={one.verdict === "denied" ? "close" : "check"} />
-                      {one.verdict === "denied" ? "refused" : "allowed"}
-                    </span>
-                  </td>
-                  <td>
-                    <Foreign
-                      mono
-                      text={
-                        (one.name ?? one.address ?? "") +
-                        (one.port === undefined ? "" : `:${one.port}`)
-                      }
-                    />
-                    {one.name !== undefined && one.address !== undefined && (
-                      <span class="mono small muted block">{one.address}</span>
-                    )}
-                  </td>
-                  <td class="wide">{one.protocol === "dns" ? "name asked for" : one.protocol}</td>
-                  <td title={one.rule}>{RULES[one.rule] ?? one.rule}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
+        <Table
+          label="Decisions"
+          columns={["Time", "Verdict", "Destination", ["Protocol", "wide"], "Because"]}
+        >
+          {shown.map((one) => (
+            <tr key={one.seq}>
+              <td class="when" title={moment(one.time)}>
+                {clock(one.time)}
+              </td>
+              <td>
+                <span class={`verdict ${one.verdict}`}>
+                  <Icon name={one.verdict === "denied" ? "close" : "check"} />
+                  {one.verdict === "denied" ? "refused" : "allowed"}
+                </span>
+              </td>
+              <td>
+                <Foreign
+                  mono
+                  text={
+                    (one.name ?? one.address ?? "") + (one.port === undefined ? "" : `:${one.port}`)
+                  }
+                />
+                {one.name !== undefined && one.address !== undefined && (
+                  <span class="mono small muted block">{one.address}</span>
+                )}
+              </td>
+              <td class="wide">{one.protocol === "dns" ? "name asked for" : one.protocol}</td>
+              <td title={one.rule}>{RULES[one.rule] ?? one.rule}</td>
+            </tr>
+          ))}
+        </Table>
       )}
       {changing && <ChangePolicy vm={vm} onClose={() => setChanging(false)} />}
     </>

@@ -1,5 +1,6 @@
 /** Snapshots of one VM, and the one it comes from. */
 import { Empty, Failure, Foreign } from "../parts/basics.tsx";
+import { ACTIONS, Table } from "../parts/table.tsx";
 import { SnapshotActions, useSnapshots } from "../pages/snapshots.tsx";
 import { useNow } from "../state/ask.ts";
 import { ago, bytes, moment } from "../state/format.ts";
@@ -23,47 +24,35 @@ export function SnapshotsTab({ vm }: TabProps) {
       )}
       {own.length > 0 && (
         <>
-          <div class="table-box" tabIndex={0} role="region" aria-label="Snapshots of this VM">
-            <table class="list">
-              <thead>
-                <tr>
-                  <th scope="col">Name</th>
-                  <th scope="col" class="wide">
-                    Has
-                  </th>
-                  <th scope="col" class="num wide">
-                    Size
-                  </th>
-                  <th scope="col" class="num wide">
-                    Taken
-                  </th>
-                  <th scope="col">
-                    <span class="hidden">Actions</span>
-                  </th>
-                </tr>
-              </thead>
-              <tbody>
-                {own.toReversed().map((snapshot) => (
-                  <tr key={snapshot.id}>
-                    <td class="strong">
-                      <Foreign text={snapshot.name ?? snapshot.id} />
-                      {snapshot.id === vm.snapshot && (
-                        <span class="small muted block">where this VM comes from</span>
-                      )}
-                    </td>
-                    <td class="wide">{snapshot.memory ? "memory and disk" : "disk"}</td>
-                    <td class="num wide">{bytes(snapshot.sizes.stored)}</td>
-                    <td class="num wide" title={moment(snapshot.createdAt)}>
-                      {ago(snapshot.createdAt, now)}
-                    </td>
-                    <td>
-                      <SnapshotActions snapshot={snapshot} back={[vm]} onGone={refresh} />
-                    </td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          </div>
+          <Table
+            label="Snapshots of this VM"
+            columns={[
+              "Name",
+              ["Has", "wide"],
+              ["Size", "num wide"],
+              ["Taken", "num wide"],
+              ACTIONS,
+            ]}
+          >
+            {own.toReversed().map((snapshot) => (
+              <tr key={snapshot.id}>
+                <td class="strong">
+                  <Foreign text={snapshot.name ?? snapshot.id} />
+                  {snapshot.id === vm.snapshot && (
+                    <span class="small muted block">where this VM comes from</span>
+                  )}
+                </td>
+                <td class="wide">{snapshot.memory ? "memory and disk" : "disk"}</td>
+                <td class="num wide">{bytes(snapshot.sizes.stored)}</td>
+                <td class="num wide" title={moment(snapshot.createdAt)}>
+                  {ago(snapshot.createdAt, now)}
+                </td>
+                <td>
+                  <SnapshotActions snapshot={snapshot} back={[vm]} onGone={refresh} />
+                </td>
+              </tr>
+            ))}
+          </Table>
           <p class="small below">
             <a href={to("snapshots")}>All snapshots, as a tree</a>
           </p>
