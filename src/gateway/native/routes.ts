@@ -20,6 +20,7 @@ import {
 } from "./bodies.ts";
 import { hostRoutes } from "./host-routes.ts";
 import { checkNetworks, networkRoutes } from "./network-routes.ts";
+import { making } from "./making.ts";
 import { ownVm, remoteView } from "./own-vm.ts";
 import type { Route, RouteContext } from "./route.ts";
 import { snapshotRoutes } from "./snapshot-routes.ts";
@@ -73,29 +74,7 @@ async function create(context: RouteContext): Promise<Response> {
   const names = request.networks.map(({ network }) => network);
   await checkNetworks(vmsan, caller, names);
   const giveBack = gate.quotas.reserve(caller.key, [request], await vmsan.list());
-  let release: (() => void) | undefined;
-  return streamedReply<VmView>(
-    c,
-    async (work) => {
-      try {
-        const view = await vmsan.daemon.streamed<VmView>("POST", "/v1/vms", {
-          body: request,
-          signal: work.signal,
-          onProgress: work.progress,
-          onVm: (id) => work.send({ event: "vm", id }),
-          ...(request.ephemeral ? { onHold: (end: () => void) => void (release = end) } : {}),
-        });
-        return remoteView(view);
-      } finally {
-        giveBack();
-      }
-    },
-    async (gone) => {
-      if (release === undefined) return;
-      await gone;
-      release();
-    },
-  );
+  return making<VmView>(context, "/v1/vms", request, giveBack, remoteView);
 }
 
 /** All routes. */

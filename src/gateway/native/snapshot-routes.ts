@@ -13,6 +13,7 @@ import type { Caller } from "../access/gate.ts";
 import type { Wanted } from "../access/limits.ts";
 import { remoteCloneRequest, remoteCloneSchema, remoteSnapshotSchema } from "./bodies.ts";
 import { checkNetworks } from "./network-routes.ts";
+import { making } from "./making.ts";
 import { ownVm, remoteView } from "./own-vm.ts";
 import type { Route, RouteContext } from "./route.ts";
 
@@ -53,32 +54,10 @@ async function makeVms(
   request: CloneRequest,
   size: Wanted,
 ): Promise<Response> {
-  const { c, caller, vmsan, gate } = context;
+  const { caller, vmsan, gate } = context;
   const wanted = Array.from({ length: request.count }, () => size);
   const giveBack = gate.quotas.reserve(caller.key, wanted, await vmsan.list());
-  let release: (() => void) | undefined;
-  return streamedReply<VmView[]>(
-    c,
-    async (work) => {
-      try {
-        const views = await vmsan.daemon.streamed<VmView[]>("POST", path, {
-          body: request,
-          signal: work.signal,
-          onProgress: work.progress,
-          onVm: (id) => work.send({ event: "vm", id }),
-          ...(request.ephemeral ? { onHold: (end: () => void) => void (release = end) } : {}),
-        });
-        return views.map(remoteView);
-      } finally {
-        giveBack();
-      }
-    },
-    async (gone) => {
-      if (release === undefined) return;
-      await gone;
-      release();
-    },
-  );
+  return making<VmView[]>(context, path, request, giveBack, (views) => views.map(remoteView));
 }
 
 /** The routes. */

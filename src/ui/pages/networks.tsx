@@ -1,7 +1,7 @@
 /** Private networks: VMs that reach each other by name and address, and nobody else. */
 import { useState } from "preact/hooks";
 import type { PrivateNetworkView } from "../../model/private-network.ts";
-import { call, part } from "../api/client.ts";
+import { part } from "../api/client.ts";
 import {
   AskText,
   Button,
@@ -15,7 +15,7 @@ import {
 import { useAsk } from "../state/ask.ts";
 import { plain } from "../state/format.ts";
 import { to } from "../state/route.ts";
-import { doWork } from "../state/work.ts";
+import { doCall } from "../state/work.ts";
 
 /** The page. */
 export function NetworksPage() {
@@ -25,15 +25,8 @@ export function NetworksPage() {
   );
   const [asked, setAsked] = useState<"new" | PrivateNetworkView>();
   const close = (): void => setAsked(undefined);
-  const change = async (
-    title: string,
-    method: string,
-    path: string,
-    body?: object,
-  ): Promise<void> => {
-    await doWork(title, async (_, signal) => {
-      await call(method, path, { signal, ...(body === undefined ? {} : { body }) });
-    });
+  const change = async (...wanted: Parameters<typeof doCall>): Promise<void> => {
+    await doCall(...wanted);
     refresh();
   };
   const networks = data?.networks ?? [];

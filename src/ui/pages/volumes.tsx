@@ -1,7 +1,7 @@
 /** Volumes: disks with a name, which outlive VMs. */
 import { useState } from "preact/hooks";
 import type { VolumeView } from "../../model/volume.ts";
-import { call, part } from "../api/client.ts";
+import { part } from "../api/client.ts";
 import {
   AskText,
   Button,
@@ -16,7 +16,7 @@ import { Bar } from "../parts/size.tsx";
 import { ACTIONS, Table } from "../parts/table.tsx";
 import { useAsk, useNow } from "../state/ask.ts";
 import { ago, bytes, plain } from "../state/format.ts";
-import { doWork } from "../state/work.ts";
+import { doCall } from "../state/work.ts";
 
 const GIB = 2 ** 30;
 
@@ -79,15 +79,8 @@ export function VolumesPage() {
   const [asked, setAsked] = useState<Asked>();
   const now = useNow(10_000);
   const close = (): void => setAsked(undefined);
-  const change = async (
-    title: string,
-    method: string,
-    path: string,
-    body?: object,
-  ): Promise<void> => {
-    await doWork(title, async (_, signal) => {
-      await call(method, path, { signal, ...(body === undefined ? {} : { body }) });
-    });
+  const change = async (...wanted: Parameters<typeof doCall>): Promise<void> => {
+    await doCall(...wanted);
     refresh();
   };
   const volumes = data?.volumes ?? [];

@@ -1,7 +1,7 @@
 /** Long work that was begun here: what it does now, and how it ended. */
 import type { ErrorInfo } from "../../model/errors.ts";
 import type { ProgressEvent } from "../../model/progress.ts";
-import { errorInfo } from "../api/client.ts";
+import { call, errorInfo } from "../api/client.ts";
 import { refreshVms } from "./vms.ts";
 import { Store } from "./store.ts";
 
@@ -77,4 +77,21 @@ export async function doWork<T>(
   } finally {
     void refreshVms();
   }
+}
+
+/**
+ * A call without progress, shown as work all the same: it may take a while, and it may fail.
+ * @returns whether it succeeded
+ */
+export async function doCall(
+  title: string,
+  method: string,
+  path: string,
+  body?: object,
+): Promise<boolean> {
+  const done = await doWork(title, async (_, signal) => {
+    await call(method, path, { signal, ...(body === undefined ? {} : { body }) });
+    return true;
+  });
+  return done === true;
 }

@@ -1,35 +1,21 @@
 /** What can be done with a VM as a whole. */
 import type { SnapshotView, VmView } from "../../model/api.ts";
-import { call, part, work } from "../api/client.ts";
+import { part, work } from "../api/client.ts";
 import { AskText, Button, Confirm } from "../parts/basics.tsx";
 import { go } from "../state/route.ts";
 import { refreshVms, vmName } from "../state/vms.ts";
-import { doWork } from "../state/work.ts";
+import { doCall, doWork } from "../state/work.ts";
 import { useState } from "preact/hooks";
 
 const path = (vm: VmView, rest = ""): string => `/v1/vms/${part(vm.id)}${rest}`;
 
-/** A call without progress, shown as work all the same: it may take a while, and it may fail. */
-async function simple(
-  title: string,
-  method: string,
-  where: string,
-  body?: object,
-): Promise<boolean> {
-  const done = await doWork(title, async (_, signal) => {
-    await call(method, where, { signal, ...(body === undefined ? {} : { body }) });
-    return true;
-  });
-  return done === true;
-}
-
 /** Stop a VM: gracefully first. */
 export const stopVm = (vm: VmView): Promise<boolean> =>
-  simple(`Stop ${vmName(vm)}`, "POST", path(vm, "/stop"), {});
+  doCall(`Stop ${vmName(vm)}`, "POST", path(vm, "/stop"), {});
 
 /** Remove a VM with its disk, running or not. */
 export const removeVm = (vm: VmView): Promise<boolean> =>
-  simple(`Remove ${vmName(vm)}`, "DELETE", path(vm, "?force=true"));
+  doCall(`Remove ${vmName(vm)}`, "DELETE", path(vm, "?force=true"));
 
 /** Start a stopped or sleeping VM. */
 export async function startVm(vm: VmView): Promise<void> {
@@ -40,10 +26,10 @@ export async function startVm(vm: VmView): Promise<void> {
 
 /** Halt and let go on. */
 export const pauseVm = (vm: VmView): Promise<boolean> =>
-  simple(`Pause ${vmName(vm)}`, "POST", path(vm, "/pause"));
+  doCall(`Pause ${vmName(vm)}`, "POST", path(vm, "/pause"));
 /** Let a paused VM go on. */
 export const resumeVm = (vm: VmView): Promise<boolean> =>
-  simple(`Resume ${vmName(vm)}`, "POST", path(vm, "/resume"));
+  doCall(`Resume ${vmName(vm)}`, "POST", path(vm, "/resume"));
 
 /** Put a VM to sleep: its memory goes to a file. */
 export async function suspendVm(vm: VmView): Promise<void> {
