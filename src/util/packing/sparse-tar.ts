@@ -1,8 +1,9 @@
 /** Files with holes as one tar archive, by the host's tar, which knows holes. */
 import { spawn } from "node:child_process";
+import { PassThrough } from "node:stream";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { messageOf } from "../../model/errors.ts";
+import { errnoOf, messageOf } from "../../model/errors.ts";
 
 /**
  * An archive of plain files, holes kept.
@@ -13,13 +14,22 @@ export function packSparse(dir: string, names: readonly string[]): Readable {
   const child = spawn("tar", ["-c", "-S", "-C", dir, "--owner=0", "--group=0", "--", ...names], {
     stdio: ["ignore", "pipe", "ignore"],
   });
-  child.on("error", (error) => child.stdout.destroy(error));
-  child.once("exit", (code) => {
-    if (code !== 0) child.stdout.destroy(new Error(`tar ended with status ${String(code)}`));
+  // Taken at once: once a program has ended, Node.js throws away what nobody has begun to read.
+  const archive = new PassThrough();
+  child.stdout.pipe(archive, { end: false });
+  for (const source of [child, child.stdout]) {
+    source.on("error", (error: Error) => archive.destroy(error));
+  }
+  child.once("close", (code) => {
+    if (code === 0) archive.end();
+    else archive.destroy(new Error(`tar ended with status ${String(code)}`));
   });
-  child.stdout.once("close", () => child.kill());
-  return child.stdout;
+  archive.once("close", () => child.kill());
+  return archive;
 }
+
+/** Codes of a write whose reader is gone. */
+const LEFT = new Set(["EPIPE", "ECONNRESET", "ERR_STREAM_PREMATURE_CLOSE"]);
 
 /**
  * Unpack an archive into an empty directory.
@@ -39,15 +49,24 @@ export async function unpackSparse(
     child.on("error", reject);
     child.on("close", resolve);
   });
+  let failed: unknown;
   try {
     await pipeline(from, child.stdin, { signal });
   } catch (error) {
     signal.throwIfAborted();
-    // tar has ended early; what it said is the reason.
-    if (said === "") throw refuse(messageOf(error), error);
+    failed = error;
   } finally {
     if (signal.aborted) child.kill("SIGKILL");
   }
   const code = await ended;
-  if (code !== 0) throw refuse(said.trim() || `tar ended with status ${String(code)}.`);
+  if (code !== 0) {
+    throw refuse(
+      said.trim() || messageOf(failed ?? `tar ended with status ${String(code)}.`),
+      failed,
+    );
+  }
+  // A tar that has found the archive's end may be gone before we know that it has taken all.
+  if (failed !== undefined && !LEFT.has(errnoOf(failed) ?? "")) {
+    throw refuse(messageOf(failed), failed);
+  }
 }
