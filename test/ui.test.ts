@@ -8,8 +8,8 @@ import { Keys } from "../src/gateway/access/keys.ts";
 import { startGateway } from "../src/gateway/gateway.ts";
 import type { ListeningGateway } from "../src/gateway/http/server.ts";
 import { remoteCreateRequest } from "../src/gateway/native/bodies.ts";
+import { FrameType } from "../src/model/frames.ts";
 import {
-  Frame,
   FrameReader,
   encodeAck,
   encodeFrame,
@@ -53,12 +53,12 @@ describe("frames", () => {
     for (const vector of vectors) {
       const { type, offset = "0", stream = 0 } = vector;
       const frame = {
-        [Frame.START]: () => encodeJson(type, vector.json),
-        [Frame.STDIN]: () => encodeInput(Number(offset), Buffer.from(vector.data ?? "", "hex")),
-        [Frame.RESIZE]: () => encodeResize(vector.rows ?? 0, vector.cols ?? 0),
-        [Frame.SIGNAL]: () => encodeSignal(vector.signal ?? 0, vector.tree ?? false),
-        [Frame.ACK]: () => encodeAck(stream, Number(offset)),
-        [Frame.DETACH]: () => encodeFrame(type, new Uint8Array()),
+        [FrameType.START]: () => encodeJson(type, vector.json),
+        [FrameType.STDIN]: () => encodeInput(Number(offset), Buffer.from(vector.data ?? "", "hex")),
+        [FrameType.RESIZE]: () => encodeResize(vector.rows ?? 0, vector.cols ?? 0),
+        [FrameType.SIGNAL]: () => encodeSignal(vector.signal ?? 0, vector.tree ?? false),
+        [FrameType.ACK]: () => encodeAck(stream, Number(offset)),
+        [FrameType.DETACH]: () => encodeFrame(type, new Uint8Array()),
       }[type];
       if (frame === undefined) continue;
       written += 1;

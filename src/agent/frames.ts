@@ -1,28 +1,9 @@
 /** Frames of a guest stream, as bytes and as values: protocol/README.md section 4. */
 import { VmsanError } from "../model/errors.ts";
+import { FrameType, MAX_PAYLOAD } from "../model/frames.ts";
 
-/** Frame types. */
-export const FrameType = {
-  START: 0x00,
-  STDIN: 0x01,
-  STDIN_EOF: 0x02,
-  RESIZE: 0x03,
-  SIGNAL: 0x04,
-  ACK: 0x05,
-  ATTACH: 0x06,
-  DETACH: 0x07,
-  ATTACHED: 0x10,
-  STDOUT: 0x11,
-  STDERR: 0x12,
-  STDIN_ACK: 0x13,
-  GAP: 0x14,
-  EXIT: 0x15,
-  FAIL: 0x16,
-  OUT_EOF: 0x17,
-} as const;
+export { FrameType, MAX_PAYLOAD };
 
-/** Longest payload of a frame, in bytes. */
-export const MAX_PAYLOAD = 256 * 1024;
 /** Longest payload of START, which holds a command's arguments and environment. */
 export const MAX_START = 8 << 20;
 /** Most data bytes in a STDIN, STDOUT or STDERR frame. */

@@ -14,6 +14,7 @@ import { startGateway } from "../../src/gateway/gateway.ts";
 import type { Gateway } from "../../src/gateway/gateway.ts";
 import { isAlive, identityOf } from "../../src/util/process-identity.ts";
 import { installation, temporary } from "../fixtures/ladder.ts";
+import { pythonWith } from "../fixtures/venv.ts";
 import { busyboxLayer, tool, umociImage } from "./images.ts";
 import { root, vmsan, vmsanBin, vmsanOk } from "./support.ts";
 
@@ -343,32 +344,17 @@ async function certificates(dir: string): Promise<void> {
 
 describe("over TCP, to clients with a certificate, on the fake driver", () => {
   const VERSION = "7.2.0";
-  const venv = join(root, ".cache", `docker-python-${VERSION}`);
+  let python = "";
   const fake = installation("nothing");
   let gateway: Gateway | undefined;
   let absent: string | undefined;
   let secure: Record<string, string> = {};
 
-  async function install(): Promise<void> {
-    const whole = join(venv, "installed");
-    try {
-      await access(whole);
-      return;
-    } catch {
-      // Not there, or not whole: made anew.
-      await rm(venv, { recursive: true, force: true });
-    }
-    process.stderr.write(`installing docker ${VERSION} from PyPI into ${venv}\n`);
-    await mkdir(join(root, ".cache"), { recursive: true });
-    await run("python3", ["-m", "venv", venv]);
-    const pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"];
-    await run(join(venv, "bin/python"), [...pip, `docker==${VERSION}`]);
-    await writeFile(whole, "");
-  }
-
   beforeAll(async () => {
-    await install().catch((error: unknown) => {
+    const packages = [`docker==${VERSION}`];
+    python = await pythonWith(`docker-python-${VERSION}`, packages).catch((error: unknown) => {
       absent = `the Python package docker cannot be installed: ${String(error).slice(0, 300)}`;
+      return "";
     });
     await fake.vmsan.images.load(archive);
     const certs = join(place.path, "certs");
@@ -403,7 +389,7 @@ describe("over TCP, to clients with a certificate, on the fake driver", () => {
     // These win over what docker-py is told, in the library below it.
     const { REQUESTS_CA_BUNDLE: _bundle, CURL_CA_BUNDLE: _curl, ...own } = process.env;
     const env = { ...own, ...secure };
-    const { stdout } = await run(join(venv, "bin/python"), [story], { env });
+    const { stdout } = await run(python, [story], { env });
     expect(stdout).toBe("all is well\n");
   });
 });

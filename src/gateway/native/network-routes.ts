@@ -11,7 +11,7 @@ import {
   privateNetworkSchema,
 } from "../../schema/private-networks.ts";
 import type { Caller } from "../access/gate.ts";
-import { ownVm } from "./own-vm.ts";
+import { vmOf } from "./own-vm.ts";
 import type { Route, RouteContext } from "./route.ts";
 
 /** Most networks of a project: the host's ranges are for all. */
@@ -149,7 +149,7 @@ export const networkRoutes: readonly Route[] = [
       const place = parseMembership(nameOf(context), await jsonBody(c));
       const { network, ...options } = place;
       await checkNetworks(vmsan, caller, [network]);
-      const { id } = await ownVm(vmsan, caller, c.req.param("vm") ?? "");
+      const { id } = await vmOf(context);
       return c.json(await vmsan.networks.connect(network, id, options));
     },
   },
@@ -161,7 +161,7 @@ export const networkRoutes: readonly Route[] = [
     run: async (context) => {
       const { c, caller, vmsan } = context;
       const { name } = await ownNetwork(vmsan, caller, nameOf(context));
-      const { id } = await ownVm(vmsan, caller, c.req.param("vm") ?? "");
+      const { id } = await vmOf(context);
       await vmsan.networks.disconnect(name, id);
       return c.body(null, 204);
     },

@@ -7,6 +7,7 @@ import { VmsanError } from "../../model/errors.ts";
 import { sees } from "../access/gate.ts";
 import type { Caller } from "../access/gate.ts";
 import { KEY_LABEL } from "../access/limits.ts";
+import type { RouteContext } from "./route.ts";
 
 /** A VM that the caller may see. @throws ERR_VM_NOT_FOUND, also for those of other projects */
 export async function ownVm(vmsan: Vmsan, caller: Caller, ref: string): Promise<Vm> {
@@ -18,6 +19,11 @@ export async function ownVm(vmsan: Vmsan, caller: Caller, ref: string): Promise<
     why: "No VM has this ID or name.",
     fix: "See the list of VMs.",
   });
+}
+
+/** The VM that a request's path names. @throws ERR_VM_NOT_FOUND, also for those of other projects */
+export async function vmOf({ c, caller, vmsan }: RouteContext): Promise<Vm> {
+  return await ownVm(vmsan, caller, c.req.param("vm") ?? "");
 }
 
 /** A VM as remote callers see it: without paths and processes of the host. */

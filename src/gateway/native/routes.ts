@@ -21,7 +21,7 @@ import {
 import { hostRoutes } from "./host-routes.ts";
 import { checkNetworks, networkRoutes } from "./network-routes.ts";
 import { making } from "./making.ts";
-import { ownVm, remoteView } from "./own-vm.ts";
+import { remoteView, vmOf } from "./own-vm.ts";
 import type { Route, RouteContext } from "./route.ts";
 import { snapshotRoutes } from "./snapshot-routes.ts";
 import { volumeRoutes } from "./volume-routes.ts";
@@ -35,9 +35,6 @@ const stopSchema = z.strictObject({ graceMs: z.int().min(0).max(3_600_000).optio
 
 /** Most bytes of a file written by one request. */
 const MAX_FILE = 2 ** 40;
-
-const vmOf = async ({ c, caller, vmsan }: RouteContext): Promise<Vm> =>
-  await ownVm(vmsan, caller, c.req.param("vm") ?? "");
 
 /** Bytes of the SDK as a reply's body. */
 function bytes(c: Context, source: Readable, type: string): Response {

@@ -3,7 +3,6 @@ import { basename } from "node:path";
 import { z } from "zod";
 import { snapshotPath } from "../../client/snapshots.ts";
 import { vmPath } from "../../client/paths.ts";
-import type { Vm } from "../../client/vm.ts";
 import { jsonBody, streamedReply } from "../../http/reply.ts";
 import type { CloneRequest, SnapshotView, VmView } from "../../model/api.ts";
 import { VmsanError } from "../../model/errors.ts";
@@ -14,7 +13,7 @@ import type { Wanted } from "../access/limits.ts";
 import { remoteCloneRequest, remoteCloneSchema, remoteSnapshotSchema } from "./bodies.ts";
 import { checkNetworks } from "./network-routes.ts";
 import { making } from "./making.ts";
-import { ownVm, remoteView } from "./own-vm.ts";
+import { remoteView, vmOf } from "./own-vm.ts";
 import type { Route, RouteContext } from "./route.ts";
 
 const restoreSchema = z.strictObject({ snapshot: z.string().min(1).max(63) });
@@ -40,9 +39,6 @@ async function ownSnapshot(context: RouteContext, ref: string): Promise<Snapshot
     fix: "See the list of snapshots.",
   });
 }
-
-const vmOf = async ({ c, caller, vmsan }: RouteContext): Promise<Vm> =>
-  await ownVm(vmsan, caller, c.req.param("vm") ?? "");
 
 const snapshotOf = async (context: RouteContext): Promise<SnapshotView> =>
   await ownSnapshot(context, context.c.req.param("snapshot") ?? "");

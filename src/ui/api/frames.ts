@@ -1,25 +1,5 @@
 /** Frames of a guest stream in a browser: protocol/README.md section 4; Node's own are in src/agent/frames.ts. */
-
-/** Frame types. */
-export const Frame = {
-  START: 0x00,
-  STDIN: 0x01,
-  RESIZE: 0x03,
-  SIGNAL: 0x04,
-  ACK: 0x05,
-  ATTACH: 0x06,
-  DETACH: 0x07,
-  ATTACHED: 0x10,
-  STDOUT: 0x11,
-  STDERR: 0x12,
-  STDIN_ACK: 0x13,
-  GAP: 0x14,
-  EXIT: 0x15,
-  FAIL: 0x16,
-} as const;
-
-/** Longest payload that is taken, in bytes. */
-export const MAX_PAYLOAD = 256 * 1024;
+import { FrameType, MAX_PAYLOAD } from "../../model/frames.ts";
 
 const encoder = new TextEncoder();
 const decoder = new TextDecoder();
@@ -43,7 +23,7 @@ export function encodeInput(offset: number, bytes: Uint8Array): Uint8Array<Array
   const payload = new Uint8Array(8 + bytes.length);
   new DataView(payload.buffer).setBigUint64(0, BigInt(offset));
   payload.set(bytes, 8);
-  return encodeFrame(Frame.STDIN, payload);
+  return encodeFrame(FrameType.STDIN, payload);
 }
 
 /** RESIZE. */
@@ -52,7 +32,7 @@ export function encodeResize(rows: number, cols: number): Uint8Array<ArrayBuffer
   const view = new DataView(payload.buffer);
   view.setUint16(0, rows);
   view.setUint16(2, cols);
-  return encodeFrame(Frame.RESIZE, payload);
+  return encodeFrame(FrameType.RESIZE, payload);
 }
 
 /** ACK of an output; output 0: the exit has been seen. */
@@ -60,12 +40,12 @@ export function encodeAck(output: 0 | 1 | 2, offset: number): Uint8Array<ArrayBu
   const payload = new Uint8Array(9);
   payload[0] = output;
   new DataView(payload.buffer).setBigUint64(1, BigInt(offset));
-  return encodeFrame(Frame.ACK, payload);
+  return encodeFrame(FrameType.ACK, payload);
 }
 
 /** SIGNAL. @param tree to all that the command has started */
 export function encodeSignal(signal: number, tree: boolean): Uint8Array<ArrayBuffer> {
-  return encodeFrame(Frame.SIGNAL, Uint8Array.of(signal, tree ? 1 : 0));
+  return encodeFrame(FrameType.SIGNAL, Uint8Array.of(signal, tree ? 1 : 0));
 }
 
 /** A frame's payload with numbers and text in it. */

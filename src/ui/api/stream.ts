@@ -2,9 +2,9 @@
  * A stream of a guest over a WebSocket, resumed after every cut: outputs by their offsets, input kept until
  * the guest has it (protocol/README.md, section 4).
  */
+import { FrameType } from "../../model/frames.ts";
 import type { ErrorInfo } from "../../model/errors.ts";
 import {
-  Frame,
   FrameReader,
   encodeAck,
   encodeFrame,
@@ -116,7 +116,7 @@ export class GuestSocket {
     this.over = true;
     clearTimeout(this.timer);
     if (this.attached && this.wish.observe !== true) {
-      this.socket?.send(encodeFrame(Frame.DETACH, new Uint8Array()));
+      this.socket?.send(encodeFrame(FrameType.DETACH, new Uint8Array()));
     }
     this.socket?.close();
   }
@@ -136,8 +136,8 @@ export class GuestSocket {
       const first = this.next[1] === 0 && tail !== undefined ? { tail } : {};
       socket.send(
         fresh
-          ? encodeJson(Frame.START, { ...spec, id, client })
-          : encodeJson(Frame.ATTACH, {
+          ? encodeJson(FrameType.START, { ...spec, id, client })
+          : encodeJson(FrameType.ATTACH, {
               ...from,
               client,
               ...(observe ? { observe, ...first } : {}),
@@ -171,7 +171,7 @@ export class GuestSocket {
 
   private async take(type: number, payload: Payload): Promise<void> {
     switch (type) {
-      case Frame.ATTACHED: {
+      case FrameType.ATTACHED: {
         const said = payload.json();
         this.started = true;
         this.attached = true;
@@ -185,25 +185,25 @@ export class GuestSocket {
         this.sendInput();
         break;
       }
-      case Frame.STDOUT:
-      case Frame.STDERR:
-        await this.takeOutput(type === Frame.STDOUT ? 1 : 2, payload);
+      case FrameType.STDOUT:
+      case FrameType.STDERR:
+        await this.takeOutput(type === FrameType.STDOUT ? 1 : 2, payload);
         break;
-      case Frame.STDIN_ACK:
+      case FrameType.STDIN_ACK:
         this.forgetInput(payload.offset(0));
         this.sendInput();
         break;
-      case Frame.GAP: {
+      case FrameType.GAP: {
         const output = payload.bytes[0] === 2 ? 2 : 1;
         this.next[output] = payload.offset(9);
         this.events.onGap?.(output, payload.offset(1), payload.offset(9));
         break;
       }
-      case Frame.EXIT:
+      case FrameType.EXIT:
         this.end();
         this.events.onExit(payload.json() as unknown as StreamEnd);
         break;
-      case Frame.FAIL:
+      case FrameType.FAIL:
         this.end();
         this.events.onFail(payload.json() as unknown as ErrorInfo);
         break;

@@ -18,6 +18,31 @@ function invalid(text: string): DockerError {
   return new DockerError(400, `invalid volume specification: '${text.slice(0, 300)}'`);
 }
 
+/** Where a mount is and whether it may be written. */
+type Place = Pick<MountPoint, "Destination" | "Mode" | "RW">;
+
+/** A directory of the host. */
+const bindPoint = (source: string, place: Place): MountPoint => ({
+  Type: "bind",
+  Source: source,
+  Propagation: "rprivate",
+  ...place,
+});
+
+/** A volume by its name. @param empty it is not filled from the image */
+function volumePoint(source: string, place: Place, empty: boolean): MountPoint {
+  const name = parseVolumeName(source);
+  return {
+    Type: "volume",
+    Name: name,
+    Source: name,
+    Driver: "local",
+    Propagation: "",
+    ...place,
+    ...(empty ? { NoCopy: true } : {}),
+  };
+}
+
 /** `SOURCE:TARGET[:OPTIONS]`. @throws 400 */
 function bindOf(text: string): PlannedMount {
   const parts = text.split(":");
@@ -26,24 +51,9 @@ function bindOf(text: string): PlannedMount {
   const words = options === "" ? [] : options.split(",");
   const common = { Destination: parseTarget(target), Mode: options, RW: !words.includes("ro") };
   if (source.startsWith("/")) {
-    return {
-      make: true,
-      point: { Type: "bind", Source: source, Propagation: "rprivate", ...common },
-    };
+    return { make: true, point: bindPoint(source, common) };
   }
-  const noCopy = words.includes("nocopy") ? { NoCopy: true } : {};
-  const name = parseVolumeName(source);
-  return {
-    point: {
-      Type: "volume",
-      Name: name,
-      Source: name,
-      Driver: "local",
-      Propagation: "",
-      ...common,
-      ...noCopy,
-    },
-  };
+  return { point: volumePoint(source, common, words.includes("nocopy")) };
 }
 
 type MountBody = NonNullable<NonNullable<ContainerBody["HostConfig"]>["Mounts"]>[number];
@@ -61,24 +71,15 @@ function mountOf(mount: MountBody): PlannedMount {
       );
     }
     const make = mount.BindOptions?.CreateMountpoint === true;
-    return { make, point: { Type: "bind", Source: source, Propagation: "rprivate", ...common } };
+    return { make, point: bindPoint(source, common) };
   }
   if (type === "tmpfs" || (type === "volume" && source === "")) {
     const kind = type === "tmpfs" ? "tmpfs" : "volume";
     return { point: { Type: kind, Source: "", Propagation: "", ...common } };
   }
   if (type === "volume") {
-    const name = parseVolumeName(source);
     return {
-      point: {
-        Type: "volume",
-        Name: name,
-        Source: name,
-        Driver: "local",
-        Propagation: "",
-        ...common,
-        ...(volume?.NoCopy === true ? { NoCopy: true } : {}),
-      },
+      point: volumePoint(source, common, volume?.NoCopy === true),
       ...(volume?.Labels ? { labels: volume.Labels } : {}),
     };
   }
