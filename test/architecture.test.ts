@@ -61,9 +61,18 @@ const allowed: Record<string, { may: string[]; because: string }> = {
   },
   http: { may: [], because: "what servers share knows no server" },
   gateway: {
-    may: ["client", "agent", "schema", "http", "network", "mcp"],
+    may: ["client", "agent", "schema", "http", "network", "mcp", "containers"],
     because:
       "other protocols on the SDK's client and what the SDK exports of agent/, nothing below; addresses are parsed by one piece of code",
+  },
+  containers: {
+    may: ["client", "agent"],
+    because:
+      "main processes of containers on the SDK's client, for every protocol that has containers",
+  },
+  node: {
+    may: ["client", "agent", "schema", "http", "containers"],
+    because: "a cluster's node on the SDK's client and what the SDK exports of agent/",
   },
   mcp: {
     may: ["client", "agent", "schema"],
@@ -91,7 +100,7 @@ const allowed: Record<string, { may: string[]; because: string }> = {
     because: "a program for the browser: of the host's code it knows the nouns alone",
   },
   cli: {
-    may: ["client", "agent", "doctor", "setup", "runtimes", "gateway", "mcp"],
+    may: ["client", "agent", "doctor", "setup", "runtimes", "gateway", "mcp", "node"],
     because: "may do only what the SDK can",
   },
 };

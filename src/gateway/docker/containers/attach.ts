@@ -1,10 +1,10 @@
 /** Clients that are attached to a container's main process. */
 import type { Call } from "../http/route.ts";
 import { pushFrame } from "../http/frames.ts";
-import { readPieces } from "../logs/reader.ts";
+import { readPieces } from "../../../containers/logs/reader.ts";
 import type { Container } from "./container.ts";
 import { parseDetachKeys, pumpInput } from "./input.ts";
-import type { Sink } from "./life/run.ts";
+import type { Sink } from "../../../containers/run.ts";
 
 /** Attach a client, also to a container that is yet to be started. */
 export async function attach(call: Call, container: Container): Promise<void> {

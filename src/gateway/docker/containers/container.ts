@@ -9,15 +9,16 @@ import type { Log } from "../../../util/log.ts";
 import type { GatewayDriver } from "../../native/bodies.ts";
 import { DockerError, asDockerError, startFailure } from "../errors.ts";
 import type { Events } from "../events.ts";
-import { ContainerLog } from "../logs/container-log.ts";
+import { endOthers } from "../../../containers/main.ts";
+import { ContainerLog } from "../../../containers/logs/container-log.ts";
 import { logLimitsOf } from "../logs/limits.ts";
 import { argvOf } from "./request/config.ts";
 import { Health } from "./life/health.ts";
 import { VmKeeper } from "./life/keeper.ts";
-import { endOthers, findMain, spawnMain } from "./life/main-process.ts";
+import { mainBefore, startMain } from "./life/main-process.ts";
 import { restartDelay } from "./life/restart.ts";
-import { Run } from "./life/run.ts";
-import type { RunEnd, Sink } from "./life/run.ts";
+import { Run } from "../../../containers/run.ts";
+import type { RunEnd, Sink } from "../../../containers/run.ts";
 import type { ContainerStore } from "./store.ts";
 import { Waiters } from "./life/waiters.ts";
 
@@ -213,7 +214,7 @@ export class Container {
     const { record } = this;
     const run = new Run(
       vm,
-      (io) => spawnMain(vm, record, this.ttySize, io),
+      (io) => startMain(vm, record, this.ttySize, io),
       this.log,
       this.sinks,
       this.complain,
@@ -507,7 +508,7 @@ export class Container {
         else void this.haltIdle();
         return;
       }
-      const found = await findMain(this.context.vmsan, this.record);
+      const found = await mainBefore(this.context.vmsan, this.record);
       if (found === undefined) return await this.lost();
       const { vm, stream, paused } = found;
       this.keeper.vm = vm;

@@ -1,13 +1,11 @@
 /** Two outputs on one connection: eight bytes before each piece say which and how long. */
 import type { ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
+import type { OutputNumber } from "../../../agent/frames.ts";
 import { push } from "./wire.ts";
 
-/** Which output: 1 standard output, 2 standard error. */
-export type StreamNumber = 1 | 2;
-
 /** What stands before a piece. @param length bytes */
-export function frameHeader(stream: StreamNumber, length: number): Buffer {
+export function frameHeader(stream: OutputNumber, length: number): Buffer {
   const header = Buffer.alloc(8);
   header[0] = stream;
   header.writeUInt32BE(length, 4);
@@ -15,14 +13,14 @@ export function frameHeader(stream: StreamNumber, length: number): Buffer {
 }
 
 /** A piece as it travels: with a header, or as it is where there is a terminal. */
-export function framed(stream: StreamNumber, bytes: Buffer, tty: boolean): Buffer {
+export function framed(stream: OutputNumber, bytes: Buffer, tty: boolean): Buffer {
   return tty ? bytes : Buffer.concat([frameHeader(stream, bytes.length), bytes]);
 }
 
 /** Send a piece; false when nobody is there any more. */
 export async function pushFrame(
   sink: Duplex | ServerResponse,
-  stream: StreamNumber,
+  stream: OutputNumber,
   bytes: Buffer,
   tty: boolean,
 ): Promise<boolean> {
@@ -45,7 +43,7 @@ export class FrameBatch {
   }
 
   /** Add a piece. @returns false when nobody is there any more */
-  async add(stream: StreamNumber, bytes: Buffer): Promise<boolean> {
+  async add(stream: OutputNumber, bytes: Buffer): Promise<boolean> {
     const needed = bytes.length + 8;
     if (this.used + needed > BATCH && !(await this.flush())) return false;
     if (needed > BATCH) return await pushFrame(this.sink, stream, bytes, this.tty);

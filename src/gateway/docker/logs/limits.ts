@@ -1,8 +1,8 @@
 /** How much of a container's output is kept. */
 import type { HostConfig } from "../../../schema/docker.ts";
 import { DockerError } from "../errors.ts";
-import { DEFAULT_LIMITS } from "./container-log.ts";
-import type { LogLimits } from "./container-log.ts";
+import { DEFAULT_LIMITS } from "../../../containers/logs/container-log.ts";
+import type { LogLimits } from "../../../containers/logs/container-log.ts";
 
 const UNITS: Record<string, number> = { "": 1, b: 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 };
 

@@ -4,7 +4,7 @@ import type { Vmsan } from "../../../../client/vmsan.ts";
 import type { ContainerRecord } from "../../../../schema/docker.ts";
 import type { GatewayDriver } from "../../../native/bodies.ts";
 import { haltVm, runningVm } from "./guest.ts";
-import { isLost } from "./main-process.ts";
+import { isLost } from "../../../../containers/main.ts";
 
 /** How long a VM goes on that was started for its files alone, in milliseconds. */
 const LINGER_MS = 10_000;

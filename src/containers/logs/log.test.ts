@@ -3,9 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { ContainerLog, segmentPath, segmentsOf } from "./container-log.ts";
-import { logLimitsOf } from "./limits.ts";
 import { findTail, readLines, readPieces } from "./reader.ts";
-import { stamp } from "./serve.ts";
+import { stamp } from "./lines.ts";
 
 const RUN = "0123456789abcdef";
 let dir: string;
@@ -151,16 +150,6 @@ test("lines: put together from pieces, by output; the last one without an end; l
   expect(await findTail(join(dir, "none"), [1], 5)).toEqual({ first: 0, skip: 0 });
 });
 
-test("limits as `--log-opt` gives them", () => {
-  const limits = (Type: string, Config: Record<string, string> = {}): unknown =>
-    logLimitsOf({ LogConfig: { Type, Config } });
-  expect(limits("none")).toBeUndefined();
-  expect(limits("json-file", { "max-size": "10m", "max-file": "3" })).toEqual({
-    fileBytes: 10 << 20,
-    files: 3,
-  });
-  expect(limits("local", { "max-size": "1k" })).toEqual({ fileBytes: 512, files: 2 });
-  expect(() => limits("json-file", { "max-size": "many" })).toThrow("max-size");
-  expect(() => limits("json-file", { "max-size": "1m", "max-file": "0" })).toThrow("max-file");
+test("the moment before a line has nine digits", () => {
   expect(stamp(1_700_000_000_123_456_789n)).toBe("2023-11-14T22:13:20.123456789Z");
 });

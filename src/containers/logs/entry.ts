@@ -1,6 +1,6 @@
 /**
  * What a container printed, on disk: files of entries, 32 bytes and then what came at once. An entry names
- * the command's stream in the guest and the offset there, so that a gateway that is started anew asks for
+ * the command's stream in the guest and the offset there, so that a holder that is started anew asks for
  * the very next byte. Pure: bytes in, values out.
  */
 

@@ -2,7 +2,7 @@
 import { mkdir, open, readdir, rm, stat } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
-import { errnoOf } from "../../../model/errors.ts";
+import { errnoOf } from "../../model/errors.ts";
 import { HEADER, decodeHeader, encodeHeader } from "./entry.ts";
 import type { EntryKind, Offsets } from "./entry.ts";
 

@@ -1,16 +1,16 @@
 /** Reading a log, also while it is written: entries, lines, the last lines. */
 import { open } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
-import { errnoOf } from "../../../model/errors.ts";
+import { errnoOf } from "../../model/errors.ts";
 import { segmentPath, segmentsOf } from "./container-log.ts";
 import { HEADER, decodeHeader } from "./entry.ts";
-import type { StreamNumber } from "../http/frames.ts";
+import type { OutputNumber } from "../../agent/frames.ts";
 
 const CHUNK = 1 << 20;
 
 /** A piece of output. */
 export interface LogPiece {
-  stream: StreamNumber;
+  stream: OutputNumber;
   timeNs: bigint;
   bytes: Buffer;
 }
@@ -119,9 +119,9 @@ export async function* readPieces(
  * asked for.
  */
 export async function* readLines(pieces: AsyncIterable<LogPiece>): AsyncGenerator<LogLine> {
-  const parts: Record<StreamNumber, Buffer[]> = { 1: [], 2: [] };
-  const sizes: Record<StreamNumber, number> = { 1: 0, 2: 0 };
-  const continued: Record<StreamNumber, boolean> = { 1: false, 2: false };
+  const parts: Record<OutputNumber, Buffer[]> = { 1: [], 2: [] };
+  const sizes: Record<OutputNumber, number> = { 1: 0, 2: 0 };
+  const continued: Record<OutputNumber, boolean> = { 1: false, 2: false };
   let lastNs = 0n;
   for await (const { stream, timeNs, bytes } of pieces) {
     lastNs = timeNs;
@@ -153,11 +153,11 @@ export async function* readLines(pieces: AsyncIterable<LogPiece>): AsyncGenerato
 async function countLines(
   dir: string,
   segment: number,
-  streams: readonly StreamNumber[],
+  streams: readonly OutputNumber[],
   newest: boolean,
 ): Promise<number> {
   let lines = 0;
-  const open: Record<StreamNumber, boolean> = { 1: false, 2: false };
+  const open: Record<OutputNumber, boolean> = { 1: false, 2: false };
   for await (const { stream, bytes } of readPieces(dir, { first: segment, last: segment })) {
     if (!streams.includes(stream) || bytes.length === 0) continue;
     for (let at = bytes.indexOf(0x0a); at >= 0; at = bytes.indexOf(0x0a, at + 1)) lines += 1;
@@ -172,7 +172,7 @@ async function countLines(
  */
 export async function findTail(
   dir: string,
-  streams: readonly StreamNumber[],
+  streams: readonly OutputNumber[],
   tail: number,
 ): Promise<{ first: number; skip: number }> {
   const segments = await segmentsOf(dir);

@@ -1,17 +1,17 @@
 /** One run of a container's main process: its output goes to the log and to whoever is attached. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { forgetStream } from "../../../../agent/commands.ts";
-import type { StreamExit } from "../../../../agent/spec.ts";
-import type { GuestStream, StreamOptions } from "../../../../agent/streams.ts";
-import type { Vm } from "../../../../client/vm.ts";
-import { VmsanError } from "../../../../model/errors.ts";
-import type { StreamNumber } from "../../http/frames.ts";
-import type { ContainerLog } from "../../logs/container-log.ts";
+import { forgetStream } from "../agent/commands.ts";
+import type { StreamExit } from "../agent/spec.ts";
+import type { GuestStream, StreamOptions } from "../agent/streams.ts";
+import type { Vm } from "../client/vm.ts";
+import { VmsanError } from "../model/errors.ts";
+import type { OutputNumber } from "../agent/frames.ts";
+import type { ContainerLog } from "./logs/container-log.ts";
 
 /** Somebody who is attached. */
 export interface Sink {
   /** Resolves when it takes more: a slow one slows the container. */
-  output(stream: StreamNumber, bytes: Buffer): Promise<void>;
+  output(stream: OutputNumber, bytes: Buffer): Promise<void>;
   /** All has been handed over. */
   end(): void;
 }
@@ -30,7 +30,7 @@ const LOOK_MS = 250;
 /** The end of a run whose VM has gone. */
 const DIED: RunEnd = { exitCode: 137, oomKilled: false, error: "the microVM has ended" };
 
-/** A main process that runs, held by this gateway. */
+/** A main process that runs, held by this process. */
 export class Run {
   readonly stream: GuestStream;
   /** Resolves once it has ended and every byte has been handed on; never rejects. */
@@ -61,7 +61,7 @@ export class Run {
     this.sinks = sinks;
     let ready: Promise<unknown> | undefined;
     const take =
-      (stream: StreamNumber) =>
+      (stream: OutputNumber) =>
       async (bytes: Buffer): Promise<void> => {
         // The stream's buffer is used again.
         const copy = Buffer.from(bytes);
