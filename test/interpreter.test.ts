@@ -3,11 +3,10 @@ import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, realpathSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
-import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { freePort } from "./fixtures/ports.ts";
 import { pythonWith } from "./fixtures/venv.ts";
 
 /** The versions of Debian 12, of which the runtime is made. */
@@ -17,15 +16,6 @@ const LIMIT_MS = 240_000;
 const home = realpathSync(mkdtempSync(join(tmpdir(), "vmsan-interpreter-")));
 let server: ChildProcess;
 let url = "";
-
-/** A port that nobody listens on. */
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, "127.0.0.1");
-  await once(probe, "listening");
-  const { port } = probe.address() as AddressInfo;
-  probe.close();
-  return port;
-}
 
 beforeAll(async () => {
   const python = await pythonWith("interpreter-1", [...PACKAGES, "numpy<2"]);

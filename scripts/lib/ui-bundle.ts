@@ -55,7 +55,7 @@ export async function bundleUi(outdir: string): Promise<void> {
     splitting: true,
     format: "esm",
     platform: "browser",
-    target: ["chrome120", "firefox120", "safari17"],
+    target: ["chrome123", "firefox120", "safari17.5"],
     entryNames: "[name]-[hash]",
     chunkNames: "[name]-[hash]",
     assetNames: "[name]-[hash]",

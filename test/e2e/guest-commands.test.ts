@@ -9,6 +9,7 @@ import { dirname, join } from "node:path";
 import { text } from "node:stream/consumers";
 import { describe, expect, test } from "vitest";
 import { booted, installation, temporary } from "../fixtures/ladder.ts";
+import { freePort } from "../fixtures/ports.ts";
 import { errorCode, vmsan, vmsanBin, vmsanJson, vmsanOk } from "./support.ts";
 
 const here = installation("base");
@@ -283,13 +284,6 @@ describe("ports", () => {
   const listen = async (server: Server): Promise<number> => {
     await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
     return (server.address() as AddressInfo).port;
-  };
-  /** A port that is free at this moment. */
-  const freePort = async (): Promise<number> => {
-    const server = createServer();
-    const port = await listen(server);
-    await new Promise((resolve) => server.close(resolve));
-    return port;
   };
   const serving = `
     use IO::Socket::INET; $| = 1;
