@@ -1,4 +1,5 @@
 /** What this node needs of a cluster's API server: requests, and watches that go on for ever. */
+import { VmsanError } from "../../model/errors.ts";
 
 /** What a request carries. */
 export interface ApiRequest {
@@ -27,7 +28,7 @@ export interface ApiServer {
   /** `https://HOST:PORT`. */
   readonly url: string;
   /**
-   * A request with one JSON reply.
+   * A request with one JSON reply; one that the server is too busy for is made again.
    * @param path with its query, e.g. `/api/v1/nodes`
    * @throws ApiError with the server's status, ERR_NODE_API when it does not answer
    */
@@ -37,4 +38,38 @@ export interface ApiServer {
    * @param path of the list, with its selectors
    */
   watch(path: string, signal: AbortSignal): AsyncIterable<WatchStep>;
+}
+
+/** The API server has refused a request. */
+export class ApiError extends VmsanError {
+  /** HTTP status. */
+  readonly status: number;
+  /** The server's word for it, e.g. `NotFound`; empty when it gave none. */
+  readonly reason: string;
+
+  constructor(status: number, reason: string, request: string, message: string) {
+    super({
+      code: "ERR_NODE_API_REFUSED",
+      message: `The API server refused ${request}: ${status}${reason === "" ? "" : ` ${reason}`}`,
+      why: message.slice(0, 500),
+      fix:
+        status === 401 || status === 403
+          ? "Check whose credentials these are, and what they may do: kubectl auth can-i --list."
+          : "See the API server's log.",
+      details: { status },
+    });
+    this.status = status;
+    this.reason = reason;
+  }
+}
+
+/** Whether the API server has answered with that status. */
+export function isStatus(error: unknown, ...statuses: readonly number[]): boolean {
+  return error instanceof ApiError && statuses.includes(error.status);
+}
+
+/** Path of a namespaced or cluster-wide resource; words are encoded. */
+export function apiPath(group: string, ...words: readonly string[]): string {
+  const root = group.includes("/") ? `/apis/${group}` : `/api/${group}`;
+  return [root, ...words.map(encodeURIComponent)].join("/");
 }

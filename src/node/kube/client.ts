@@ -1,0 +1,196 @@
+/** The API server over HTTPS, as node:https speaks it: connections are kept, requests bounded. */
+import http from "node:http";
+import type { IncomingMessage, RequestOptions } from "node:http";
+import https from "node:https";
+import { setTimeout as sleep } from "node:timers/promises";
+import { VmsanError, messageOf } from "../../model/errors.ts";
+import { ApiError } from "./api-server.ts";
+import type { ApiRequest, ApiServer, WatchStep } from "./api-server.ts";
+import type { Identity, TlsIdentity } from "./identity.ts";
+import { watchList } from "./watch.ts";
+
+/** Most bytes of one reply. */
+const MAX_REPLY = 256 << 20;
+/** Connections at a time: what waits beyond them is sent as they get free. */
+const CONNECTIONS = 16;
+/** Milliseconds without a byte until a request is given up. */
+const SILENCE_MS = 30_000;
+/** How often a request is made again that the server is too busy for. */
+const BUSY_ATTEMPTS = 10;
+
+/** Whether a request may be made again although it is not known whether it was carried out. */
+const REPEATABLE = new Set(["GET", "PATCH", "PUT", "DELETE"]);
+
+/** The API server has not answered. */
+function unreachable(url: string, request: string, cause: unknown): VmsanError {
+  return new VmsanError(
+    {
+      code: "ERR_NODE_API",
+      message: `The API server at ${url} does not answer ${request}`,
+      why: messageOf(cause),
+      fix: "Check that it runs, and that this host reaches it.",
+    },
+    cause,
+  );
+}
+
+/** What a reply says that is no success. */
+function refusal(status: number, request: string, text: string): ApiError {
+  try {
+    const { reason = "", message = "" } = JSON.parse(text) as { reason?: string; message?: string };
+    return new ApiError(status, reason, request, message);
+  } catch {
+    // Not JSON, e.g. of a proxy in between: told as it came.
+    return new ApiError(status, "", request, text);
+  }
+}
+
+/** Whether a connection that had been kept was closed by the server as a request was sent on it. */
+function isStale(error: unknown, reused: boolean): boolean {
+  const code = (error as NodeJS.ErrnoException).code;
+  return reused && (code === "ECONNRESET" || code === "EPIPE");
+}
+
+/** A cluster's API server, as one identity. */
+export class KubeClient implements ApiServer {
+  readonly url: string;
+  private readonly identity: Identity;
+  private tls: TlsIdentity | undefined;
+  private agent: http.Agent | undefined;
+
+  private readonly complain: (error: unknown) => void;
+
+  /** @param complain told when a watch cannot go on for a while; nothing is lost by it */
+  constructor(identity: Identity, complain: (error: unknown) => void = () => undefined) {
+    this.identity = identity;
+    this.complain = complain;
+    this.url = identity.url;
+  }
+
+  /** Connections that are made as this process is known now. */
+  private connections(): http.Agent {
+    const tls = this.identity.tls();
+    if (this.agent !== undefined && tls === this.tls) return this.agent;
+    // Those of an old certificate serve what is under way, and close.
+    this.agent?.destroy();
+    this.tls = tls;
+    const kept = { keepAlive: true, keepAliveMsecs: 15_000, maxSockets: CONNECTIONS };
+    this.agent = this.url.startsWith("https:")
+      ? new https.Agent({ ...kept, ...tls })
+      : new http.Agent(kept);
+    return this.agent;
+  }
+
+  /** Send one request; resolves with the reply's head. */
+  private async send(
+    method: string,
+    path: string,
+    { body, type = "application/json", signal }: ApiRequest,
+    lasting: boolean,
+  ): Promise<IncomingMessage> {
+    const payload = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
+    const url = new URL(this.url + path);
+    const options: RequestOptions = {
+      method,
+      agent: this.connections(),
+      headers: {
+        accept: "application/json",
+        "user-agent": "vmsan",
+        ...(await this.identity.headers()),
+        // Node.js sends no length with the body of a DELETE, which is then read as the next request.
+        ...(payload === undefined
+          ? {}
+          : { "content-type": type, "content-length": payload.length }),
+      },
+      ...(signal === undefined ? {} : { signal }),
+    };
+    return await new Promise<IncomingMessage>((resolve, reject) => {
+      const request = (url.protocol === "https:" ? https : http).request(url, options, resolve);
+      request.setTimeout(lasting ? 3 * SILENCE_MS : SILENCE_MS, () =>
+        request.destroy(new Error("there was no answer in time")),
+      );
+      request.on("error", (error) =>
+        reject(isStale(error, request.reusedSocket) ? new StaleError(error) : error),
+      );
+      request.end(payload);
+    });
+  }
+
+  /** As {@link send}, with what is to be done again done again. */
+  private async answered(
+    method: string,
+    path: string,
+    options: ApiRequest,
+    lasting = false,
+  ): Promise<IncomingMessage> {
+    const what = `${method} ${path.replace(/\?.*$/s, "")}`;
+    for (let attempt = 1; ; attempt += 1) {
+      let reply: IncomingMessage;
+      try {
+        reply = await this.send(method, path, options, lasting);
+      } catch (error) {
+        options.signal?.throwIfAborted();
+        if (error instanceof StaleError && attempt < 4 && REPEATABLE.has(method)) continue;
+        throw unreachable(this.url, what, error instanceof StaleError ? error.cause : error);
+      }
+      const status = reply.statusCode ?? 0;
+      if (status < 300) return reply;
+      const text = await readText(reply);
+      if (status === 401 && attempt === 1 && this.identity.refused()) continue;
+      const after = Number(reply.headers["retry-after"]);
+      // Nothing was done: it is too busy, or is being stopped.
+      if ((status === 429 || status === 503) && after > 0 && attempt < BUSY_ATTEMPTS) {
+        await sleep(Math.min(after, 30) * 1000, undefined, { signal: options.signal });
+        continue;
+      }
+      throw refusal(status, what, text);
+    }
+  }
+
+  async request(method: string, path: string, options: ApiRequest = {}): Promise<unknown> {
+    const reply = await this.answered(method, path, options);
+    try {
+      const text = await readText(reply);
+      return text === "" ? undefined : JSON.parse(text);
+    } catch (error) {
+      options.signal?.throwIfAborted();
+      throw unreachable(this.url, `${method} ${path}`, error);
+    }
+  }
+
+  async *watch(path: string, signal: AbortSignal): AsyncGenerator<WatchStep> {
+    yield* watchList(
+      {
+        list: async (query) => await this.request("GET", query, { signal }),
+        open: async (query) => await this.answered("GET", query, { signal }, true),
+        complain: this.complain,
+      },
+      path,
+      signal,
+    );
+  }
+
+  /** End all connections. */
+  close(): void {
+    this.agent?.destroy();
+  }
+}
+
+/** A kept connection was gone before the request had got anywhere. */
+class StaleError extends Error {
+  constructor(cause: unknown) {
+    super("the connection was closed", { cause });
+  }
+}
+
+/** A reply's body as text, bounded. */
+async function readText(reply: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of reply as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > MAX_REPLY) throw new Error("the reply is too long");
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString("utf8");
+}
