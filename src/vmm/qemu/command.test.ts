@@ -40,6 +40,7 @@ test("x86_64: microvm, emulated with a fixed time stamp counter, or KVM without 
   expect(values(emulated, "-machine")).toEqual(["microvm,memory-backend=mem"]);
   expect(values(emulated, "-accel")).toEqual(["tcg,tb-size=32"]);
   expect(values(emulated, "-bios")).toEqual(["qboot.rom"]);
+  expect(values(emulated, "-cpu")).toEqual(["max,-erms"]);
   expect(kernelArguments(spec, tcg)).toContain("tsc_early_khz=2400000");
   expect(kernelArguments(spec, tcg).at(-1)).toBe("vmsan.root=overlay");
   expect(kernelArguments(spec, kvm).join(" ")).not.toContain("tsc");
@@ -50,6 +51,7 @@ test("aarch64: virt, its own console, no firmware", () => {
   const args = qemuArguments(spec, arm);
   expect(values(args, "-machine")[0]).toMatch(/^virt,/);
   expect(args).not.toContain("-bios");
+  expect(values(args, "-cpu")).toEqual(["max"]);
   expect(kernelArguments(spec, arm)).toContain("console=ttyAMA0");
   expect(kernelArguments(spec, arm)).not.toContain("reboot=t");
 });
