@@ -1,135 +1,21 @@
 /** Docker's Engine API as its clients speak it, on the fake driver: commands "in a container" run on this host. */
 import { request } from "node:http";
-import { connect } from "node:net";
-import type { Socket } from "node:net";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
+import { beforeAll, describe, expect, test, vi } from "vitest";
 import { startGateway } from "../src/gateway/gateway.ts";
-import type { Gateway } from "../src/gateway/gateway.ts";
-import { runOk } from "../src/util/run.ts";
-import { installation, temporary } from "./fixtures/ladder.ts";
-import { makeImage, tarOf, writeLayout } from "./registry/fixture.ts";
+import { fakeEngine, unframed } from "./fixtures/docker-engine.ts";
+import { tarOf } from "./registry/fixture.ts";
 
 // The first VM of an image waits for its disk, on a machine that has other work too.
 vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
 
-const place = temporary();
-const made = installation("nothing");
-let gateway: Gateway;
-let socketPath: string;
-
-async function serve(): Promise<void> {
-  gateway = await startGateway({
-    dir: made.dir,
-    listen: "127.0.0.1:0",
-    driver: "fake",
-    docker: {},
-  });
-  socketPath = (gateway.docker ?? "").replace("unix://", "");
-}
-
-beforeAll(async () => {
-  const image = makeImage({
-    layers: [tarOf("file", Buffer.from("content"))],
-    config: { Cmd: ["sh"], Env: ["FROM=image"] },
-  });
-  const layout = join(place.path, "layout");
-  writeLayout(layout, [
-    { top: image.manifest, tag: "docker.io/library/alpine:latest", images: [image] },
-  ]);
-  await runOk("tar", ["-C", layout, "-cf", `${layout}.tar`, "."], "ERR_TEST_TOOL");
-  await made.vmsan.images.load(`${layout}.tar`);
-  await serve();
-});
-
-afterAll(async () => await gateway?.close());
-
-interface Answer {
-  status: number;
-  text: string;
-  headers: Record<string, unknown>;
-}
-
-/** One call, as any client makes it. */
-async function ask(method: string, path: string, body?: unknown): Promise<Answer> {
-  return await new Promise((resolve, reject) => {
-    const payload = body === undefined || Buffer.isBuffer(body) ? body : JSON.stringify(body);
-    const call = request({ socketPath, method, path, agent: false });
-    call.on("error", reject);
-    call.on("response", (reply) => {
-      const parts: Buffer[] = [];
-      reply.on("data", (part: Buffer) => parts.push(part));
-      reply.on("end", () =>
-        resolve({
-          status: reply.statusCode ?? 0,
-          text: Buffer.concat(parts).toString("latin1"),
-          headers: reply.headers,
-        }),
-      );
-    });
-    call.end(payload);
-  });
-}
-
-/** The answer's JSON; the status must be what is expected. */
-async function json<T = Record<string, unknown>>(
-  method: string,
-  path: string,
-  body?: unknown,
-  status = 200,
-): Promise<T> {
-  const answer = await ask(method, path, body);
-  expect([path, answer.status, answer.text]).toEqual([path, status, answer.text]);
-  return JSON.parse(answer.text) as T;
-}
-
-async function create(body: Record<string, unknown>, name = ""): Promise<string> {
-  const query = name === "" ? "" : `?name=${name}`;
-  const full = { Image: "alpine", ...body };
-  return (await json<{ Id: string }>("POST", `/v1.41/containers/create${query}`, full, 201)).Id;
-}
-
-/** A connection that the engine lets both sides use on. */
-async function hijack(
-  path: string,
-  body = "",
-  upgrade = true,
-): Promise<{ socket: Socket; all: Promise<Buffer>; head: Promise<string> }> {
-  const socket = connect({ path: socketPath, allowHalfOpen: true });
-  const headers = upgrade ? "Connection: Upgrade\r\nUpgrade: tcp\r\n" : "";
-  socket.write(
-    `POST ${path} HTTP/1.1\r\nHost: docker\r\n${headers}Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
-  );
-  const parts: Buffer[] = [];
-  const rest = Promise.withResolvers<Buffer>();
-  const head = Promise.withResolvers<string>();
-  socket.on("data", (part: Buffer) => {
-    parts.push(part);
-    const end = Buffer.concat(parts).indexOf("\r\n\r\n");
-    if (end >= 0) head.resolve(Buffer.concat(parts).subarray(0, end).toString());
-  });
-  socket.on("error", rest.reject);
-  socket.on("close", () => {
-    const whole = Buffer.concat(parts);
-    rest.resolve(whole.subarray(whole.indexOf("\r\n\r\n") + 4));
-  });
-  socket.on("end", () => socket.end());
-  return { socket, all: rest.promise, head: head.promise };
-}
-
-/** Pieces of a connection with headers, joined by stream. */
-function unframed(bytes: Buffer): { stdout: string; stderr: string } {
-  const said = { stdout: "", stderr: "" };
-  for (let at = 0; at < bytes.length;) {
-    const length = bytes.readUInt32BE(at + 4);
-    const kind = bytes[at];
-    if (kind !== 1 && kind !== 2) throw new Error(`a frame of the type ${kind}`);
-    said[kind === 1 ? "stdout" : "stderr"] += bytes.toString("latin1", at + 8, at + 8 + length);
-    at += 8 + length;
-  }
-  return said;
-}
+const engine = fakeEngine();
+const { place, made } = engine;
+const ask: typeof engine.ask = async (...args) => await engine.ask(...args);
+const json: typeof engine.json = async (...args) => await engine.json(...args);
+const create: typeof engine.create = async (...args) => await engine.create(...args);
+const hijack: typeof engine.hijack = async (...args) => await engine.hijack(...args);
 
 describe("the engine", () => {
   test("is found with and without a version, and says which one it speaks", async () => {
@@ -154,7 +40,7 @@ describe("the engine", () => {
   test("answers no web page", async () => {
     const status = await new Promise((resolve) => {
       const call = request({
-        socketPath,
+        socketPath: engine.socketPath,
         path: "/version",
         headers: { origin: "http://evil.example" },
       });
@@ -166,7 +52,7 @@ describe("the engine", () => {
 
   test("is nobody else's: the socket's mode", async () => {
     const { stat } = await import("node:fs/promises");
-    expect((await stat(socketPath)).mode & 0o777).toBe(0o600);
+    expect((await stat(engine.socketPath)).mode & 0o777).toBe(0o600);
     // A second one would hold the same containers.
     await expect(
       startGateway({ dir: made.dir, listen: "127.0.0.1:0", driver: "fake", docker: {} }),
@@ -322,7 +208,8 @@ describe("a container's life", () => {
       [{ ReadonlyRootfs: true }, "--read-only"],
       [{ LogConfig: { Type: "syslog" } }, "--log-driver syslog"],
       [{ Binds: ["/etc"] }, "invalid volume specification"],
-      [{ Binds: ["/etc/passwd:/x"] }, "shared directories"],
+      [{ Binds: [`${engine.socketPath}:/var/run/docker.sock`] }, "TESTCONTAINERS_RYUK_DISABLED"],
+      [{ Binds: ["/dev/null:/x"] }, "neither a directory nor a regular file"],
       [
         { Mounts: [{ Type: "bind", Source: join(place.path, "none"), Target: "/x" }] },
         "bind source path does not exist",
@@ -438,8 +325,8 @@ test("a gateway that is started anew finds what runs: every byte of the log once
     "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; read x; echo after; exit 7";
   const id = await create({ Cmd: ["sh", "-c", script], OpenStdin: true }, "kept");
   await ask("POST", `/containers/${id}/start`);
-  await gateway.close();
-  await serve();
+  await engine.gateway?.close();
+  await engine.serve();
   expect(await json("GET", `/containers/${id}/json`)).toMatchObject({
     State: { Status: "running" },
   });

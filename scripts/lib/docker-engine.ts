@@ -30,7 +30,9 @@ machine reaches a port. Web pages are refused.
 - A gateway that is started anew finds what runs, and starts what has a restart policy. Several cannot serve one VMSAN_DIR.
 - A container without \`-m\` has 512 MiB, without \`--cpus\` one processor; \`--cpus 1.5\` is two. Disks are 10 GiB (\`--storage-opt size=20\`),
   of which only what is written is taken up.
-- A volume is a file system that one microVM may write to at a time; directories (\`-v /dir:/dir\`) are shared, single files are refused.
+- A volume is a file system that one microVM may write to at a time; directories and single files (\`-v ./app.conf:/etc/app.conf:ro\`,
+  configs and secrets of compose) are shared. A file is the one that was there when the VM started, as with Docker: one that an editor
+  puts in its place is seen after the next start. The engine's socket is refused, as are all sockets and devices of the host.
 - \`-p 8080:80\` listens on 127.0.0.1; give an address to listen elsewhere.
 - The network is that of every VM: out to the world, not to the host and its private networks (docs/network.md). Networks that users
   make are vmsan's private networks: members reach each other by name, alias and address over IPv4, and nobody else does;
@@ -77,7 +79,7 @@ const NOT_YET = `## What does not hold yet
 
 - \`docker build\` is the classic builder (\`DOCKER_BUILDKIT=0\` where buildx is installed); there is no BuildKit behind \`/session\` and
   \`/grpc\`. Steps are buildah's, and its words.
-- \`attach\` over WebSocket and the HEALTHCHECK of an image are not offered (\`--health-cmd\` works).
+- \`attach\` over WebSocket is not offered.
 - \`docker save\` takes one image; \`docker import\` and \`docker search\` are refused.
 `;
 

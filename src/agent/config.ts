@@ -59,7 +59,7 @@ export interface GuestConfig {
   /** Values by path below /proc/sys; one that is not there is an error. */
   sysctls?: Record<string, string>;
   /** Shared directories, in the order of the file server's; the port must be there. */
-  shares?: { target: string; readOnly: boolean }[];
+  shares?: { target: string; readOnly: boolean; file?: true }[];
   /** Whose they are in the guest where the host cannot tell owners apart. */
   sharesUser?: string;
   /** 32 hex digits. */

@@ -33,6 +33,19 @@ export interface Platform {
   variant?: string;
 }
 
+/** A command that tells whether an image's main process does its work (Docker's HEALTHCHECK). */
+export interface ImageHealthcheck {
+  /** `CMD` or `CMD-SHELL` and words, or `NONE`; empty: what an image below says. */
+  test: string[];
+  /** Nanoseconds, as in the configuration; 0 or absent: whoever runs it decides. */
+  interval?: number;
+  timeout?: number;
+  startPeriod?: number;
+  startInterval?: number;
+  /** Failures in a row that make it unhealthy. */
+  retries?: number;
+}
+
 /** The part of the OCI image configuration that decides how a command runs. */
 export interface ImageConfig {
   /** `KEY=VALUE` entries. */
@@ -48,6 +61,8 @@ export interface ImageConfig {
   volumes: string[];
   /** Name or number of the signal that stops the image's command. */
   stopSignal?: string;
+  /** Of images in Docker's format alone; what runs single commands has no use for it. */
+  healthcheck?: ImageHealthcheck;
 }
 
 /** How a layer blob is compressed. */

@@ -1,6 +1,6 @@
 /** What is mounted into a guest besides its disk: as asked for, in full. */
 
-/** A directory of the host, shared with the guest. */
+/** A directory of the host, or one file, shared with the guest. */
 export interface BindMount {
   kind: "bind";
   /** Absolute path on the host. */
@@ -8,6 +8,8 @@ export interface BindMount {
   /** Absolute path in the guest, without `.`, `..` and a slash at the end. */
   target: string;
   readonly: boolean;
+  /** A regular file: found out when the VM is made or started. */
+  file?: true;
 }
 
 /** A volume with a name, which outlives its VMs. */

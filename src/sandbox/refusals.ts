@@ -88,7 +88,7 @@ export function refuseMounts({ mounts, onTimeout, idle }: CreateRequest): void {
   if (bind === undefined || (onTimeout !== "suspend" && idle?.action !== "suspend")) return;
   throw new VmsanError({
     code: "ERR_MOUNT_UNSUPPORTED",
-    message: `Cannot share a directory at ${bind.target} of a VM that is to be suspended`,
+    message: `Cannot share anything at ${bind.target} of a VM that is to be suspended`,
     why: "A sleeping VM would hold on to files of the host that may have changed since.",
     fix: "Have it stopped instead: --on-idle stop, --on-timeout stop.",
   });

@@ -11,7 +11,7 @@ import type { LiveGuest } from "./starting/bring-up.ts";
 import type { Entry } from "./records/entry.ts";
 import { Lives, countFromNow } from "./lives.ts";
 import { Mutex } from "./mutex.ts";
-import { attachVolumes, bindsOf, checkTargets, volumesOf } from "./starting/mounts.ts";
+import { attachVolumes, checkTargets, volumesOf } from "./starting/mounts.ts";
 import { makeDisks, newRecord, prepareVm, setBootFiles } from "./starting/new-vm.ts";
 import { requireCard } from "./records/memberships.ts";
 import { requireFreeVolumes } from "./records/volume-users.ts";
@@ -81,10 +81,10 @@ export class Sandboxes extends Lives {
    * @param onId called with the VM's ID before anything else is done
    * @throws ERR_VM_NAME_TAKEN when the name is taken; whatever a stage reports
    */
-  async create(request: CreateRequest, work: Work, onId: (id: string) => void): Promise<VmView> {
-    this.requireFreeName(request.name);
-    refuseMounts(request);
-    await this.stages.shares.check(bindsOf(request));
+  async create(wish: CreateRequest, work: Work, onId: (id: string) => void): Promise<VmView> {
+    this.requireFreeName(wish.name);
+    refuseMounts(wish);
+    const request = { ...wish, mounts: await this.stages.shares.check(wish.mounts) };
     requireFreeVolumes(this.entries.values(), undefined, request.mounts);
     const choice = await this.stages.chooseDriver(request.driver, request.host);
     checkIsolation(choice.driver, request.isolation, request.policy.mode !== "none");
@@ -204,7 +204,9 @@ export class Sandboxes extends Lives {
       const busy = new AbortController();
       entry.busy = busy;
       try {
-        await this.stages.shares.check(bindsOf(record));
+        if (record.mounts !== undefined) {
+          record.mounts = await this.stages.shares.check(record.mounts);
+        }
         const choice = await this.stages.chooseDriver(record.driver, work.host);
         record.accelerator = choice.accelerator;
         record.driverReason = choice.reason;

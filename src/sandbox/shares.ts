@@ -13,9 +13,7 @@ import { bindsOf } from "./starting/mounts.ts";
 export function createShares(layout: Layout, log: EventLog): Shares {
   const servers = new FileServers(layout.root, (line) => log.error(line));
   return {
-    check: async (binds) => {
-      if (binds.length > 0) await checkSources(binds, await realpath(layout.root));
-    },
+    check: async (mounts) => await checkSources(mounts, await realpath(layout.root)),
     serve: async (record, running, token) => {
       const { id, spec } = record;
       const binds = bindsOf(record);

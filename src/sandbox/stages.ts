@@ -12,7 +12,7 @@ import type { ImageConfig } from "../model/image.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import type { Membership } from "../model/private-network.ts";
 import type { ProgressSink } from "../model/progress.ts";
-import type { BindMount } from "../model/mount.ts";
+import type { Mount } from "../model/mount.ts";
 import type { Accelerator, DriverName, NetworkAttachment, VmRecord } from "../model/vm.ts";
 import type { Peer } from "../network/private/names.ts";
 import type { PrivateNetworkStore } from "../network/private/store.ts";
@@ -85,10 +85,10 @@ export interface Networks {
   sweep(live: ReadonlySet<string>): Promise<CleanupReport>;
 }
 
-/** Directories of the host in guests. */
+/** Directories and files of the host in guests. */
 export interface Shares {
-  /** @throws ERR_MOUNT_SOURCE when one cannot be shared */
-  check(binds: readonly BindMount[]): Promise<void>;
+  /** The same mounts, with what is found out of their sources. @throws ERR_MOUNT_SOURCE when one cannot be shared */
+  check(mounts: readonly Mount[]): Promise<Mount[]>;
   /** Serve a running VM's directories until its end, by the server that there is or a new one. */
   serve(record: VmRecord, running: RunningVm, token: string): Promise<void>;
   end(record: VmRecord): Promise<void>;

@@ -68,6 +68,8 @@ export const mountSchema = z.discriminatedUnion("kind", [
     source: absolutePath,
     target: absolutePath,
     readonly: z.boolean().default(false),
+    // What a VM's view says of itself may be asked for again; the host looks anyway.
+    file: z.literal(true).optional(),
   }),
   z.strictObject({
     kind: z.literal("volume"),

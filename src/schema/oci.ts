@@ -121,6 +121,20 @@ const keys = z.union([
   z.record(z.string(), z.unknown()).transform((map) => Object.keys(map)),
 ]);
 
+const positive = descriptive(z.number().min(0).max(Number.MAX_SAFE_INTEGER));
+
+/** `Healthcheck`, which Docker's format has and OCI's has not; times are nanoseconds. */
+const healthcheck = descriptive(
+  z.object({
+    Test: optional(z.array(z.string().max(65_536)).max(1000)),
+    Interval: positive,
+    Timeout: positive,
+    StartPeriod: positive,
+    StartInterval: positive,
+    Retries: positive,
+  }),
+);
+
 /** An image configuration (config.md), as far as it matters here. */
 export const configSchema = z.object({
   architecture: optional(z.string().max(64)),
@@ -152,6 +166,7 @@ export const configSchema = z.object({
       Labels: texts,
       ExposedPorts: descriptive(keys),
       StopSignal: descriptive(z.string()),
+      Healthcheck: healthcheck,
     }),
   ),
 });

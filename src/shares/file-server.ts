@@ -71,8 +71,9 @@ export class FileServers {
       socket: near.startsWith("..") ? socket : near,
       vsockPort,
       token: vm.token,
-      shares: vm.binds.map(({ source, readonly }) => ({
+      shares: vm.binds.map(({ source, readonly, file = false }) => ({
         source,
+        file,
         readonly,
         hidden: [realpathSync(this.own)],
       })),

@@ -1,11 +1,11 @@
 /**
- * shares/: directories of the host in guests. Takes what is to be shared and a VM's port, gives a
+ * shares/: directories and files of the host in guests. Takes what is to be shared and a VM's port, gives a
  * file server (Go, guest/internal/fileserver) that ends with the VM.
  *
  * sources.ts: what may be shared, checked before anything starts.
  */
 import { access, constants, lstat, realpath, statfs } from "node:fs/promises";
-import type { BindMount } from "../model/mount.ts";
+import type { Mount } from "../model/mount.ts";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
 
 /** Types of file systems that hold no files but handles of the kernel, by their magic number. */
@@ -21,7 +21,7 @@ const WHOLE_HOST = new Map([
 ]);
 
 function refused(source: string, why: string, fix: string, cause?: unknown): VmsanError {
-  const message = `Cannot share the directory ${source}`;
+  const message = `Cannot share ${source}`;
   return new VmsanError({ code: "ERR_MOUNT_SOURCE", message, why, fix }, cause);
 }
 
@@ -30,9 +30,9 @@ function inside(path: string, directory: string): boolean {
   return path === directory || path.startsWith(`${directory}/`);
 }
 
-/** Check one source. @param own absolute path of VMSAN_DIR */
-async function checkSource(source: string, own: string): Promise<void> {
-  const fix = "Give the path of a directory that is there and that you can read.";
+/** Check one source. @param own absolute path of VMSAN_DIR @returns whether it is a file */
+async function checkSource(source: string, own: string): Promise<boolean> {
+  const fix = "Give the path of a directory or file that is there and that you can read.";
   let real: string;
   try {
     real = await realpath(source);
@@ -42,11 +42,12 @@ async function checkSource(source: string, own: string): Promise<void> {
     throw refused(source, why, missing ? `Make it first: mkdir -p ${source}` : fix, error);
   }
   const stat = await lstat(real);
-  if (!stat.isDirectory()) {
+  const file = stat.isFile();
+  if (!file && !stat.isDirectory()) {
     throw refused(
       source,
-      stat.isFile() ? "It is a file." : "It is no directory.",
-      "Share the directory that it is in, or copy it in: vmsan cp.",
+      "It is neither a directory nor a regular file: what is behind a socket, a pipe or a device is the host's.",
+      "Share a directory with files in it.",
     );
   }
   if (real !== source) {
@@ -75,17 +76,26 @@ async function checkSource(source: string, own: string): Promise<void> {
     );
   }
   try {
-    await access(real, constants.R_OK | constants.X_OK);
+    await access(real, file ? constants.R_OK : constants.R_OK | constants.X_OK);
   } catch (error) {
     throw refused(source, messageOf(error), fix, error);
   }
+  return file;
 }
 
 /**
- * Check directories that are to be shared.
+ * Check what is to be shared, and find out what of it are files.
  * @param own absolute path of VMSAN_DIR without links, which no guest may see
  * @throws ERR_MOUNT_SOURCE
  */
-export async function checkSources(binds: readonly BindMount[], own: string): Promise<void> {
-  for (const { source } of binds) await checkSource(source, own);
+export async function checkSources(mounts: readonly Mount[], own: string): Promise<Mount[]> {
+  const checked: Mount[] = [];
+  for (const mount of mounts) {
+    if (mount.kind !== "bind") checked.push(mount);
+    else {
+      const { file: _before, ...rest } = mount;
+      checked.push((await checkSource(mount.source, own)) ? { ...rest, file: true } : rest);
+    }
+  }
+  return checked;
 }

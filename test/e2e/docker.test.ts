@@ -189,6 +189,8 @@ describe("the docker command line", () => {
     context.skip(docker === undefined, missing);
     const shared = join(place.path, "shared");
     await mkdir(shared);
+    const config = join(place.path, "app.conf");
+    await writeFile(config, "first\n");
     await ok("network", "create", "net-1");
     await ok("volume", "create", "data-1");
     const script =
@@ -198,6 +200,8 @@ describe("the docker command line", () => {
       "data-1:/v",
       "-v",
       `${shared}:/h`,
+      "-v",
+      `${config}:/etc/app.conf:ro`,
       "-p",
       "80",
       "-l",
@@ -228,6 +232,17 @@ describe("the docker command line", () => {
     expect([code, out]).toEqual([4, "image 2\n"]);
     expect(await readFile(join(shared, "file"), "utf8")).toBe("in");
     expect((await cli(["exec", "web", "no-such-program"])).code).toBe(127);
+    // One file, and nothing beside it; it is the host's, also when that changes it.
+    expect(await ok("exec", "web", "sh", "-c", "cat /etc/app.conf; ls /etc")).toMatch(
+      /^first\n(?!.*shared)(.*\n)*app\.conf\n/,
+    );
+    await writeFile(config, "second\n");
+    await expect
+      .poll(async () => await ok("exec", "web", "cat", "/etc/app.conf"), { timeout: 60_000 })
+      .toBe("second\n");
+    expect((await cli(["exec", "web", "sh", "-c", "echo no > /etc/app.conf"])).err).toContain(
+      "Read-only file system",
+    );
     const [, port] = /127\.0\.0\.1:(\d+)/.exec(await ok("port", "web", "80/tcp")) ?? [];
     const page = async (): Promise<string> =>
       await (await fetch(`http://127.0.0.1:${port}/page`)).text();

@@ -1,4 +1,4 @@
-// Package fileserver serves directories of the host to one VM: the FUSE protocol of the
+// Package fileserver serves directories and single files of the host to one VM: the FUSE protocol of the
 // guest's kernel comes in over a byte stream (package sharewire), system calls on the
 // shared directory go out. A guest is taken to be hostile, its kernel included.
 //
@@ -24,8 +24,10 @@ const nobody = 65534
 
 // Options of one share.
 type Options struct {
-	// Source is the directory's absolute path on the host.
+	// Source is the absolute path on the host.
 	Source string `json:"source"`
+	// File: it is a regular file instead of a directory, and the share's root.
+	File bool `json:"file"`
 	// Readonly refuses every change.
 	Readonly bool `json:"readonly"`
 	// Hidden are absolute paths that the guest must not see.
@@ -35,7 +37,7 @@ type Options struct {
 // owner is a user of the guest.
 type owner struct{ uid, gid uint32 }
 
-// Share serves one directory.
+// Share serves one directory, or one file.
 type Share struct {
 	index    byte
 	readonly bool
@@ -67,14 +69,18 @@ type Share struct {
 	send   func(kind byte, payload []byte) error
 }
 
-// Open begins to serve a directory. Errors say what is wrong with it.
+// Open begins to serve what a share is of. Errors say what is wrong with it.
 func Open(index byte, o Options, send func(kind byte, payload []byte) error) (*Share, error) {
-	fd, err := openSource(o.Source)
+	fd, err := openSource(o.Source, o.File)
 	if err != nil {
 		return nil, err
 	}
 	var st syscall.Stat_t
-	if err := syscall.Fstat(fd, &st); err != nil {
+	err = syscall.Fstat(fd, &st)
+	if err == nil && o.File && st.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		err = syscall.EINVAL // something else has taken the file's place
+	}
+	if err != nil {
 		closeFd(fd)
 		return nil, err
 	}
@@ -93,7 +99,9 @@ func Open(index byte, o Options, send func(kind byte, payload []byte) error) (*S
 	var fs syscall.Statfs_t
 	s.remote = syscall.Fstatfs(fd, &fs) == nil && remoteTypes[uint32(fs.Type)]
 	s.watcher = newWatcher(s)
-	s.watcher.add(s.nodes.byID[fuse.RootID], fd)
+	if !o.File {
+		s.watcher.add(s.nodes.byID[fuse.RootID], fd)
+	}
 	return s, nil
 }
 

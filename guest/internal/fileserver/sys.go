@@ -68,13 +68,16 @@ var hasOpenat2 = func() bool {
 	return err == nil
 }()
 
-// openSource opens the shared directory itself, through no link.
-func openSource(path string) (int, error) {
-	const flags = oPath | syscall.O_DIRECTORY | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
+// openSource opens what is shared itself, through no link.
+func openSource(path string, file bool) (int, error) {
+	flags := oPath | syscall.O_DIRECTORY | syscall.O_NOFOLLOW | syscall.O_CLOEXEC
+	if file {
+		flags &^= syscall.O_DIRECTORY
+	}
 	if !hasOpenat2 {
 		return syscall.Open(path, flags, 0)
 	}
-	how := openHow{flags: flags, resolve: resolveNoLinks}
+	how := openHow{flags: uint64(flags), resolve: resolveNoLinks}
 	p := ptr(path)
 	cwd := atFdcwd
 	fd, err := call(sysOpenat2, uintptr(cwd), uintptr(unsafe.Pointer(p)), uintptr(unsafe.Pointer(&how)), unsafe.Sizeof(how))

@@ -3,6 +3,7 @@ package netcfg
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 )
@@ -27,6 +28,24 @@ func makeDirectories(paths []string) error {
 // 0755. Symlinks are followed, and where they lead to nothing that is made: as
 // Docker does, and MkdirAll does not.
 func MakeDirectory(path string) error { return makeDirectory(path, ownedByRoot) }
+
+// MakeFile makes a file that something is to be mounted over, with the directories above it;
+// what is there already stays, also behind a link.
+func MakeFile(path string) error {
+	if err := MakeDirectory(filepath.Dir(path)); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|syscall.O_NONBLOCK, 0o644)
+	if err != nil {
+		return err
+	}
+	fi, err := f.Stat()
+	_ = f.Close() // nothing was written
+	if err == nil && fi.IsDir() {
+		err = &os.PathError{Op: "mount a file at", Path: path, Err: syscall.EISDIR}
+	}
+	return err
+}
 
 // makePlace is MakeDirectory for a place that the user has named: what is missing
 // belongs to whom the directory above it belongs to, so that a place in somebody's

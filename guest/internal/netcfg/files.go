@@ -36,6 +36,10 @@ func replaceFile(dir, name, content string, mode uint32) error {
 	if err == nil {
 		err = syscall.Renameat(dfd, tmp, dfd, name)
 	}
+	if err == syscall.EBUSY {
+		// The user has mounted a file of their own there, which counts.
+		return syscall.Unlinkat(dfd, tmp)
+	}
 	if err != nil {
 		_ = syscall.Unlinkat(dfd, tmp) // the first failure is the one to report
 		return fmt.Errorf("%s/%s: %w", dir, name, err)

@@ -1,4 +1,4 @@
-// Package shares mounts directories of the host in the guest. Each is a FUSE file system
+// Package shares mounts directories and single files of the host in the guest. Each is a FUSE file system
 // whose requests go, as they are, to a file server on the host (package sharewire); the
 // relay carries them and knows nothing of what they say. Only changes on the host that
 // watchers are to see are its own doing (raise.go).
@@ -30,10 +30,12 @@ const connectWait = 30 * time.Second
 // readRoom is what the kernel wants to be offered for a request.
 const readRoom = sharewire.HeaderLen + sharewire.MaxFrame
 
-// Share is one directory, as PUT /v1/config names it.
+// Share is one directory or file, as PUT /v1/config names it.
 type Share struct {
 	Target   string `json:"target"`
 	ReadOnly bool   `json:"readOnly"`
+	// File: what is shared is a file, and the mount's root is no directory.
+	File bool `json:"file"`
 	// UID and GID are whom it belongs to where the host cannot tell owners apart.
 	UID uint32 `json:"uid"`
 	GID uint32 `json:"gid"`
@@ -198,7 +200,7 @@ type mount struct {
 	share Share
 	conn  *sharewire.Conn
 	fd    int // /dev/fuse
-	root  int // its root directory, never read-only
+	root  int // its root, never read-only
 	queue *queue
 }
 
@@ -214,11 +216,15 @@ func newMount(index byte, s Share, conn *sharewire.Conn) (*mount, error) {
 // attach mounts it. The mount that is seen may be read-only; the agent's own handle of it
 // never is, since raising an event needs a call that could write.
 func (m *mount) attach() error {
-	if err := netcfg.MakeDirectory(m.share.Target); err != nil {
+	place, kind, open := netcfg.MakeDirectory, syscall.S_IFDIR, syscall.O_DIRECTORY
+	if m.share.File {
+		place, kind, open = netcfg.MakeFile, syscall.S_IFREG, 0
+	}
+	if err := place(m.share.Target); err != nil {
 		_ = syscall.Close(m.fd) // never mounted
 		return err
 	}
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other", m.fd)
+	options := fmt.Sprintf("fd=%d,rootmode=%o,user_id=0,group_id=0,default_permissions,allow_other", m.fd, kind)
 	const flags = syscall.MS_NOSUID | syscall.MS_NODEV
 	if err := syscall.Mount("vmsan-share", m.share.Target, "fuse", flags, options); err != nil {
 		_ = syscall.Close(m.fd) // as above
@@ -230,7 +236,7 @@ func (m *mount) attach() error {
 	go m.read()
 	var err error
 	// Not O_PATH, by which open_by_handle_at(2) takes no mount.
-	if m.root, err = syscall.Open(m.share.Target, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0); err != nil {
+	if m.root, err = syscall.Open(m.share.Target, syscall.O_RDONLY|syscall.O_CLOEXEC|open, 0); err != nil {
 		return err
 	}
 	if !m.share.ReadOnly {

@@ -44,7 +44,25 @@ export function toImageConfig(document: ConfigDocument): ImageConfig {
     ...(config?.StopSignal === undefined || config.StopSignal === ""
       ? {}
       : { stopSignal: config.StopSignal }),
+    ...healthcheckOf(config?.Healthcheck),
   };
+}
+
+/** A health check in the nouns of model/; nothing where there is none. */
+function healthcheckOf(
+  check: NonNullable<ConfigDocument["config"]>["Healthcheck"],
+): Pick<ImageConfig, "healthcheck"> {
+  if (check === undefined) return {};
+  const given = {
+    interval: check.Interval,
+    timeout: check.Timeout,
+    startPeriod: check.StartPeriod,
+    startInterval: check.StartInterval,
+    retries: check.Retries,
+  };
+  const set = Object.entries(given).filter(([, value]) => value !== undefined && value > 0);
+  if (set.length === 0 && (check.Test ?? []).length === 0) return {};
+  return { healthcheck: { test: check.Test ?? [], ...Object.fromEntries(set) } };
 }
 
 /** The platform that a configuration names; what it leaves out is empty. */

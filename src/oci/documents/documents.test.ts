@@ -88,6 +88,7 @@ function image(where?: "config" | "manifest" | "index", path = "", value?: unkno
       Labels: { l: "1" },
       ExposedPorts: { "80/tcp": {} },
       StopSignal: "SIGTERM",
+      Healthcheck: { Test: ["CMD", "true"], Interval: 1e9 },
     },
     rootfs: { type: "layers", diff_ids: [DIFF] },
     history: [{ created_by: "x" }],
@@ -226,6 +227,17 @@ test("a configuration's values that are no values", async () => {
   expect((await read("config/ExposedPorts", { "80/tcp": null })).exposedPorts).toEqual(["80/tcp"]);
   expect((await read("config", null)).cmd).toEqual([]);
   expect((await read("config", ABSENT)).env).toEqual([]);
+  expect((await readImage(image())).config.healthcheck).toEqual({
+    test: ["CMD", "true"],
+    interval: 1e9,
+  });
+  const health = async (value: unknown) => (await read("config/Healthcheck", value)).healthcheck;
+  expect(await health({ Test: ["NONE"], Retries: 0 })).toEqual({ test: ["NONE"] });
+  expect(await health({ Retries: 2 })).toEqual({ test: [], retries: 2 });
+  expect(await health({ Test: ["CMD", "x"], Interval: -1, Timeout: "1s" })).toEqual({
+    test: ["CMD", "x"],
+  });
+  expect(await health({})).toBeUndefined();
 });
 
 test("an image without layers needs no list of them", async () => {

@@ -86,7 +86,11 @@ function sharesConfig(record: VmRecord): Partial<GuestConfig> {
   const { defaults, image } = record;
   const binds = bindsOf(record);
   if (binds.length === 0) return {};
-  const shares = binds.map(({ target, readonly }) => ({ target, readOnly: readonly }));
+  const shares = binds.map(({ target, readonly, file }) => ({
+    target,
+    readOnly: readonly,
+    ...(file && { file }),
+  }));
   return { shares, sharesUser: defaults.user ?? image?.config.user ?? "" };
 }
 

@@ -33,13 +33,23 @@ function badTarget(target: string, why: string, fix: string): VmsanError {
 }
 
 /**
- * Refuse places that are no directories of the image, or that links lead elsewhere.
+ * Refuse places that are no directories of the image, or that links lead elsewhere; files are mounted over
+ * files, and go where links lead in the guest, as `/etc/localtime` does.
  * @param rootfs the image's disk; one that is not of our making is left to the guest
  * @throws ERR_MOUNT_TARGET
  */
 export function checkTargets(rootfs: string, mounts: readonly Mount[]): void {
-  for (const { target } of mounts) {
+  for (const mount of mounts) {
+    const { target } = mount;
     const found = lookup(rootfs, target);
+    if (mount.kind === "bind" && mount.file === true) {
+      if (found?.kind !== "directory" || found.path !== target) continue;
+      throw badTarget(
+        target,
+        "It is a directory of the image, and what is shared is a file.",
+        "Name the file itself: the directory, a slash, the file's name.",
+      );
+    }
     if (found?.kind === "symlink") {
       throw badTarget(
         target,

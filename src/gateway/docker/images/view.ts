@@ -1,4 +1,5 @@
 /** Images as clients see them. */
+import { imageHealth } from "../containers/request/config.ts";
 import { DockerError } from "../errors.ts";
 import type { Filters } from "../http/filters.ts";
 import type { KnownImage } from "./catalogue.ts";
@@ -37,6 +38,7 @@ export function summaryOf(image: KnownImage, containers: number): object {
 export function imageView(image: KnownImage): object {
   const { details, view } = image;
   const { config } = details;
+  const health = imageHealth(config);
   const [os = "linux", architecture = "", variant] = view.platform.split("/");
   const keysOf = (names: readonly string[]): Record<string, object> | null =>
     names.length === 0 ? null : Object.fromEntries(names.map((name) => [name, {}]));
@@ -60,6 +62,7 @@ export function imageView(image: KnownImage): object {
       Labels: config.labels,
       OnBuild: null,
       ...(config.stopSignal === undefined ? {} : { StopSignal: config.stopSignal }),
+      ...(health === undefined ? {} : { Healthcheck: health }),
     },
     Architecture: architecture,
     ...(variant === undefined ? {} : { Variant: variant }),

@@ -52,7 +52,7 @@ function policyOf(record: ContainerRecord): Pick<CreateOptions, "networkPolicy">
 }
 
 /** Options of the VM of a container. */
-function vmOptions(record: ContainerRecord, driver: GatewayDriver): CreateOptions {
+async function vmOptions(record: ContainerRecord, driver: GatewayDriver): Promise<CreateOptions> {
   const { config, image, id } = record;
   const host = record.hostConfig as HostConfig;
   const sysctls = Object.entries(host.Sysctls ?? {}).map(([key, value]) => `${key}=${value}`);
@@ -71,7 +71,7 @@ function vmOptions(record: ContainerRecord, driver: GatewayDriver): CreateOption
     ...(config.User === "" ? {} : { user: config.User }),
     ...(config.WorkingDir === "" ? {} : { workdir: config.WorkingDir }),
     ports: record.ports.map(portWord),
-    mounts: vmMounts(record.mounts),
+    mounts: await vmMounts(record.mounts),
     sysctls,
     ...(size === undefined ? {} : { disk: size }),
     networks: placesOf(record),
@@ -102,7 +102,7 @@ async function makeVm(vmsan: Vmsan, record: ContainerRecord, driver: GatewayDriv
   for (let attempt = 1; ; attempt += 1) {
     record.ports = await choosePorts(wishes);
     try {
-      return await vmsan.create(vmOptions(record, driver));
+      return await vmsan.create(await vmOptions(record, driver));
     } catch (error) {
       // One that was free a moment ago may not be any more.
       if (isPortTaken(error) && open && attempt < PORT_ATTEMPTS) continue;
@@ -126,7 +126,9 @@ function extraHosts(record: ContainerRecord, gateway: string | undefined): strin
 async function furnish(vm: Vm, record: ContainerRecord): Promise<void> {
   const gateway = vm.view.guestNetwork?.gateway4;
   const lines = extraHosts(record, gateway);
-  if (lines.length === 0) return;
+  // A file of the user's own stays as it is.
+  const own = record.mounts.some(({ Destination }) => Destination === "/etc/hosts");
+  if (lines.length === 0 || own) return;
   const now: Buffer[] = [];
   await vm.readFile("/etc/hosts", (bytes) => void now.push(Buffer.from(bytes)), { user: "root" });
   const text = Buffer.concat(now).toString("latin1");

@@ -11,6 +11,8 @@ export interface Checked {
 }
 
 const DEFAULT_MS = 30_000;
+/** Between checks while a container is given time to start. */
+const START_MS = 5_000;
 const KEPT_RESULTS = 5;
 const KEPT_OUTPUT = 4096;
 
@@ -81,7 +83,7 @@ export class Health {
     const starting = Date.now() - this.startedAt < ms(config.StartPeriod, 0);
     const often = ms(config.Interval, DEFAULT_MS);
     const wait =
-      starting && this.state?.Status === "starting" ? ms(config.StartInterval, often) : often;
+      starting && this.state?.Status === "starting" ? ms(config.StartInterval, START_MS) : often;
     this.timer = setTimeout(() => void this.check(config), wait);
     this.timer.unref();
   }

@@ -1,7 +1,7 @@
 /** A request for a container and its image, as one configuration. */
 import { mergeEnv } from "../../../../client/vm.ts";
 import type { ImageConfig } from "../../../../model/image.ts";
-import type { ContainerBody, ContainerConfig } from "../../../../schema/docker.ts";
+import type { ContainerBody, ContainerConfig, HealthConfig } from "../../../../schema/docker.ts";
 import { DockerError } from "../../errors.ts";
 
 /** A command line that may be one word, or nothing. */
@@ -23,6 +23,35 @@ function commandOf(
   return { entrypoint: image.entrypoint, cmd: cmd.length > 0 ? cmd : image.cmd };
 }
 
+/** An image's health check as clients see it; undefined: it has none. */
+export function imageHealth({ healthcheck }: ImageConfig): HealthConfig | undefined {
+  if (healthcheck === undefined) return undefined;
+  const { test, interval, timeout, startPeriod, startInterval, retries } = healthcheck;
+  return {
+    Test: test,
+    Interval: interval,
+    Timeout: timeout,
+    StartPeriod: startPeriod,
+    StartInterval: startInterval,
+    Retries: retries,
+  };
+}
+
+/** A health check: what the request leaves open is the image's. */
+function healthOf(body: ContainerBody, image: ImageConfig): HealthConfig | undefined {
+  const own = body.Healthcheck ?? undefined;
+  const below = imageHealth(image);
+  if (own === undefined || below === undefined) return own ?? below;
+  return {
+    Test: (own.Test ?? []).length > 0 ? own.Test : below.Test,
+    Interval: own.Interval || below.Interval,
+    Timeout: own.Timeout || below.Timeout,
+    StartPeriod: own.StartPeriod || below.StartPeriod,
+    StartInterval: own.StartInterval || below.StartInterval,
+    Retries: own.Retries || below.Retries,
+  };
+}
+
 /** The configuration. @throws 400 when there is nothing to run */
 export function configOf(body: ContainerBody, image: ImageConfig): ContainerConfig {
   const { entrypoint, cmd } = commandOf(body, image);
@@ -33,6 +62,7 @@ export function configOf(body: ContainerBody, image: ImageConfig): ContainerConf
   const keysOf = (names: readonly string[]): Record<string, object> =>
     Object.fromEntries(names.map((name) => [name, {}]));
   const signal = body.StopSignal ?? image.stopSignal;
+  const health = healthOf(body, image);
   return {
     Hostname: body.Hostname ?? "",
     Domainname: body.Domainname ?? "",
@@ -57,9 +87,7 @@ export function configOf(body: ContainerBody, image: ImageConfig): ContainerConf
     ...(body.StopTimeout === null || body.StopTimeout === undefined
       ? {}
       : { StopTimeout: body.StopTimeout }),
-    ...(body.Healthcheck === null || body.Healthcheck === undefined
-      ? {}
-      : { Healthcheck: body.Healthcheck }),
+    ...(health === undefined ? {} : { Healthcheck: health }),
   };
 }
 

@@ -1,5 +1,5 @@
 /** What is mounted in a container: the words of `-v`, of `--mount` and of `--tmpfs`, made into mounts of a VM. */
-import { mkdir, stat } from "node:fs/promises";
+import { mkdir, realpath, stat } from "node:fs/promises";
 import { errnoOf } from "../../../../model/errors.ts";
 import type { Mount } from "../../../../model/mount.ts";
 import type { ContainerBody, MountPoint } from "../../../../schema/docker.ts";
@@ -21,7 +21,7 @@ function invalid(text: string): DockerError {
 /** Where a mount is and whether it may be written. */
 type Place = Pick<MountPoint, "Destination" | "Mode" | "RW">;
 
-/** A directory of the host. */
+/** A directory or file of the host. */
 const bindPoint = (source: string, place: Place): MountPoint => ({
   Type: "bind",
   Source: source,
@@ -131,42 +131,60 @@ export function plannedMounts(body: ContainerBody): PlannedMount[] {
   return planned;
 }
 
-/** Make the directories of the host that are to be made. @throws 400 for what is none, or is not there */
+/** What no guest can be given of the host, in words. */
+function noFile(source: string, socket: boolean): DockerError {
+  if (!socket) {
+    return refused(`mounting ${source}`, "it is neither a directory nor a regular file.");
+  }
+  return refused(
+    `mounting ${source}`,
+    "it is a socket, and what listens behind it is the host's: with this engine's own a container could do all that you may. Reach services by a port instead; for testcontainers set TESTCONTAINERS_RYUK_DISABLED=true.",
+  );
+}
+
+/** Make the directories of the host that are to be made. @throws 400 for what cannot be shared, or is not there */
 export async function makeDirectories(planned: readonly PlannedMount[]): Promise<void> {
   for (const { make, point } of planned) {
     if (point.Type !== "bind") continue;
     const { Source: source } = point;
     try {
-      if ((await stat(source)).isDirectory()) continue;
+      const found = await stat(source);
+      if (found.isDirectory() || found.isFile()) continue;
+      throw noFile(source, found.isSocket());
     } catch (error) {
       if (errnoOf(error) !== "ENOENT") throw error;
-      if (make !== true) {
-        throw new DockerError(
-          400,
-          `invalid mount config for type "bind": bind source path does not exist: ${source}`,
-        );
-      }
-      await mkdir(source, { recursive: true });
-      continue;
     }
-    throw refused(
-      `mounting ${source}`,
-      "a microVM is shared directories, and this is none: share the one that it is in, or copy the file (docker cp).",
-    );
+    if (make !== true) {
+      throw new DockerError(
+        400,
+        `invalid mount config for type "bind": bind source path does not exist: ${source}`,
+      );
+    }
+    await mkdir(source, { recursive: true });
+  }
+}
+
+/** Where a path of the host leads without links; one that is not there any more is left to the VM to complain of. */
+async function withoutLinks(path: string): Promise<string> {
+  try {
+    return await realpath(path);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return path;
+    throw error;
   }
 }
 
 /** Mounts as a VM takes them. */
-export function vmMounts(points: readonly MountPoint[]): Mount[] {
-  return points.map((point): Mount => {
-    const { Destination: target, RW: writable } = point;
-    if (point.Type === "bind") {
-      return { kind: "bind", source: point.Source, target, readonly: !writable };
-    }
-    if (point.Type === "volume" && point.Name !== undefined) {
-      const nocopy = point.NoCopy === true;
-      return { kind: "volume", name: point.Name, target, readonly: !writable, nocopy };
-    }
-    return { kind: "anonymous", target };
-  });
+export async function vmMounts(points: readonly MountPoint[]): Promise<Mount[]> {
+  const mounts: Mount[] = [];
+  for (const { Type: type, Source, Name, Destination: target, RW: writable, NoCopy } of points) {
+    const readonly = !writable;
+    if (type === "bind") {
+      // Docker follows links of the host; a VM takes none, since they may lead elsewhere later.
+      mounts.push({ kind: "bind", source: await withoutLinks(Source), target, readonly });
+    } else if (type === "volume" && Name !== undefined) {
+      mounts.push({ kind: "volume", name: Name, target, readonly, nocopy: NoCopy === true });
+    } else mounts.push({ kind: "anonymous", target });
+  }
+  return mounts;
 }
