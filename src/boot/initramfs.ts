@@ -3,7 +3,7 @@
  * Uncompressed, because compressing gains nothing; deterministic, so that it is cached by content.
  */
 import { createHash } from "node:crypto";
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir, readFile, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { VmsanError, errnoOf } from "../model/errors.ts";
 import { writeFileAtomic } from "../util/atomic.ts";
@@ -100,12 +100,33 @@ async function bytesOf(path: string): Promise<Buffer | undefined> {
 
 const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
 
+/** Digests of files that this process has read, each with what told its file from later ones. */
+const digests = new Map<string, { stamp: string; digest: string }>();
+
+/**
+ * A file's digest; read once for as long as nothing about the file changes. Every start asks for those
+ * of the agent and its archive, which are 20 MB together.
+ */
+async function digestOf(path: string): Promise<string> {
+  const { dev, ino, size, mtimeNs, ctimeNs } = await stat(path, { bigint: true });
+  const stamp = [dev, ino, size, mtimeNs, ctimeNs].join(" ");
+  const known = digests.get(path);
+  if (known?.stamp === stamp) return known.digest;
+  const digest = sha256(await readFile(path));
+  digests.set(path, { stamp, digest });
+  return digest;
+}
+
 /** Is an archive what the sum beside it says? One that is damaged would be found out by a guest's panic. */
 async function isWhole(archive: string, sum: string): Promise<boolean> {
   const said = await bytesOf(sum);
   if (said === undefined) return false;
-  const bytes = await bytesOf(archive);
-  return bytes !== undefined && said.toString() === sha256(bytes);
+  try {
+    return said.toString() === (await digestOf(archive));
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return false;
+    throw error;
+  }
 }
 
 /** What {@link ensureInitramfs} takes. */
@@ -126,7 +147,7 @@ export async function ensureInitramfs(options: EnsureInitramfsOptions): Promise<
   const { dir, agent, kernel, signal } = options;
   const key = createHash("sha256").update(`${layoutVersion}\n`);
   for (const path of [agent, ...kernel.modules]) {
-    const digest = sha256(await readFile(path));
+    const digest = await digestOf(path);
     key.update(`${path === agent ? "init" : moduleName(path)} ${digest}\n`);
   }
   const name = `initramfs-${key.digest("hex").slice(0, 32)}`;

@@ -3,7 +3,7 @@
  * which needs nothing of the host. One virtio-serial port is the way to the agent.
  */
 import { chmod, mkdir, rm, symlink } from "node:fs/promises";
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { hostArch, type KernelArch } from "../../boot/kernel.ts";
 import { VmsanError, asVmsanError, messageOf } from "../../model/errors.ts";
@@ -367,7 +367,9 @@ export class QemuDriver implements Driver {
   /** Remove sockets and links that a QEMU leaves behind. */
   private async removeFiles(spec: VmSpec): Promise<void> {
     const { channel, monitor, network, migration, root } = qemuFiles;
+    const there = existsSync(spec.dir) ? readdirSync(spec.dir) : [];
     for (const name of [channel, monitor, network, migration, root]) {
+      if (!there.includes(name)) continue;
       await rm(join(spec.dir, name), { recursive: true, force: true });
     }
   }
