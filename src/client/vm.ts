@@ -248,6 +248,22 @@ export class Vm {
   }
 
   /**
+   * Connect to a TCP port on which something listens in the guest, on `localhost` at least: many servers listen on one
+   * of its two addresses alone.
+   * @throws ERR_AGENT_DIAL when nothing listens there
+   */
+  async dialLocal(port: number): Promise<Duplex> {
+    try {
+      return await this.dial({ network: "tcp", host: "127.0.0.1", port });
+    } catch (error) {
+      // The first address is the one that people know.
+      return await this.dial({ network: "tcp", host: "::1", port }).catch(() => {
+        throw error;
+      });
+    }
+  }
+
+  /**
    * A connection to a server of ssh in the guest, as its input and output. Nothing listens anywhere: the
    * connection is the agent's channel. Any user of the guest may log in with one of the keys.
    * @param authorizedKeys public keys, as lines of a file of that name

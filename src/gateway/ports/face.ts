@@ -64,10 +64,7 @@ interface OpenPort {
 /** A connection to the port; its failure in the gateway's words. */
 async function dial(vm: Vm, port: number): Promise<Duplex> {
   try {
-    // Many development servers listen on `localhost`, which is one of the two.
-    return await vm
-      .dial({ network: "tcp", host: "127.0.0.1", port })
-      .catch(() => vm.dial({ network: "tcp", host: "::1", port }));
+    return await vm.dialLocal(port);
   } catch (error) {
     throw new VmsanError(
       {
