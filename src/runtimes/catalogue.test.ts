@@ -52,6 +52,15 @@ describe("the catalogue", () => {
       "a command as user",
       { schema: 1, runtimes: { a: { recipe: { kind: "debian", packages: [] }, user: "$(id)" } } },
     ],
+    [
+      "a user that nothing could make",
+      {
+        schema: 1,
+        runtimes: {
+          a: { recipe: { kind: "debian", packages: [], unpack: true }, user: "dev" },
+        },
+      },
+    ],
     ["a misspelt field", { schema: 1, runtimes: { a: { image: "x", wordir: "/" } } }],
     ["a path as name", { schema: 1, runtimes: { "../a": { image: "x" } } }],
     [

@@ -30,6 +30,26 @@ const DEBIAN_PACKAGES = [
   "zip",
 ];
 
+/** What the builder has: buildah, what it calls, and what is there to look around with. */
+const BUILDER_PACKAGES = [
+  "base-files",
+  "base-passwd",
+  "bash",
+  "buildah",
+  "bzip2",
+  "ca-certificates",
+  "coreutils",
+  "dash",
+  "findutils",
+  "git",
+  "grep",
+  "gzip",
+  "sed",
+  "tar",
+  "xz-utils",
+  "zstd",
+];
+
 /** What vmsan brings; a user's file can replace, add and take away entries. */
 export const builtinRuntimes: Readonly<Record<string, Runtime>> = {
   base: {
@@ -94,7 +114,16 @@ export const builtinRuntimes: Readonly<Record<string, Runtime>> = {
   },
   builder: {
     description: "what `vmsan build` works in: buildah, as root",
-    recipe: { kind: "debian", packages: ["buildah", "ca-certificates", "git", "tar"] },
+    recipe: {
+      kind: "debian",
+      // Heredocs came with buildah 1.33; Debian 12 has 1.28, Ubuntu 22.04 1.23.
+      oldest: {
+        debian: { version: "13", suite: "trixie" },
+        ubuntu: { version: "24.04", suite: "noble" },
+      },
+      unpack: true,
+      packages: BUILDER_PACKAGES,
+    },
     user: "root",
     workdir: "/",
     env,

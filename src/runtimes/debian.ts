@@ -2,7 +2,7 @@
  * A Debian userland as a tar archive, by mmdebstrap in its fakechroot mode: that one needs no
  * root, no mount, no namespace and no capability.
  */
-import { access, mkdir, readFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { arch as machine } from "node:os";
 import { VmsanError } from "../model/errors.ts";
 import type { ProgressSink } from "../model/progress.ts";
@@ -10,82 +10,13 @@ import type { DebianRecipe } from "../schema/runtimes.ts";
 import { run, runOk } from "../util/run.ts";
 import { fullPath, which } from "../util/which.ts";
 import { builderTemporary, endBuilders } from "./builder.ts";
+import type { DebianSources } from "./debian-sources.ts";
 
 /** Times in the image: files newer than this get it, so that the same packages give the same bytes. */
 const sourceDateEpoch = "1735689600"; // 2025-01-01
 
 /** Raised whenever this file makes another tree of the same recipe. */
 export const debianBuilderVersion = 2;
-
-/** Where packages come from. */
-export interface DebianSources {
-  suite: string;
-  /** Lines of sources.list(5). */
-  lines: string[];
-}
-
-const keyrings: Record<string, string> = {
-  debian: "/usr/share/keyrings/debian-archive-keyring.gpg",
-  ubuntu: "/usr/share/keyrings/ubuntu-archive-keyring.gpg",
-};
-
-/** The host's distribution and release, from os-release(5). */
-export async function hostRelease(): Promise<{ id: string; codename: string }> {
-  const text = await readFile("/etc/os-release", "utf8").catch(() => ""); // no such file: unknown
-  const field = (name: string): string =>
-    new RegExp(`^${name}="?([^"\n]*)"?$`, "m").exec(text)?.[1] ?? "";
-  return { id: field("ID"), codename: field("VERSION_CODENAME") };
-}
-
-/** What the host's apt would fetch `suite` and its updates from, as lines for sources.list. */
-async function hostSources(suite: string, option: string): Promise<string[]> {
-  const format = "$(REPO_URI) $(RELEASE) $(COMPONENT)";
-  const listed = await run("apt-get", ["indextargets", "--format", format, "Created-By: Packages"]);
-  const wanted = new Set([suite, `${suite}-updates`, `${suite}-security`]);
-  const lines = listed.stdout
-    .split("\n")
-    .map((line) => line.split(" "))
-    .filter(([uri, release, component]) => {
-      const known = release !== undefined && wanted.has(release);
-      return uri !== undefined && /^[a-z+]+:\//.test(uri) && known && component === "main";
-    })
-    .map(([uri, release, component]) => `deb ${option}${uri} ${release} ${component}`);
-  return [...new Set(lines)].sort();
-}
-
-/** Whether a file is there. */
-async function exists(path: string): Promise<boolean> {
-  return await access(path).then(
-    () => true,
-    () => false,
-  );
-}
-
-/**
- * The recipe's own mirror and suite, else the host's. Reads only local files.
- * @throws ERR_RUNTIME_SOURCES when neither is known
- */
-export async function debianSources(recipe: DebianRecipe): Promise<DebianSources> {
-  const host = await hostRelease();
-  const suite = recipe.suite ?? host.codename;
-  const keyring = keyrings[host.id];
-  const option = keyring !== undefined && (await exists(keyring)) ? `[signed-by=${keyring}] ` : "";
-  if (suite !== "") {
-    if (recipe.mirror !== undefined) {
-      return { suite, lines: [`deb ${option}${recipe.mirror} ${suite} main`] };
-    }
-    if (keyring !== undefined) {
-      const lines = await hostSources(suite, option);
-      if (lines.length > 0) return { suite, lines };
-    }
-  }
-  throw new VmsanError({
-    code: "ERR_RUNTIME_SOURCES",
-    message: `Cannot tell where to get Debian packages${suite === "" ? "" : ` of ${suite}`} from`,
-    why: "This host's apt has no such source, and none is given.",
-    fix: "Give one: vmsan setup --mirror URL --suite NAME; or make the runtime an image in runtimes.json.",
-  });
-}
 
 /** The host's own settings of how apt fetches (proxies, retries, checks), for the build only. */
 async function fetchOptions(): Promise<string[]> {
@@ -115,6 +46,49 @@ function finishingHooks(user: string | undefined): string[] {
     'rm -f "$1/etc/resolv.conf" "$1/etc/hostname"; : >"$1/etc/machine-id"',
   );
   return hooks;
+}
+
+/** What nobody reads here, as in Debian's slim images: manuals take a third of the space. */
+const MANUALS = ["/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*"];
+
+/** What of unpacked packages is left out: also what Debian's buildah has for its own tests (90 MB). */
+const LEFT_OUT = [
+  ...MANUALS,
+  // All but copyright.
+  ...["[!c]*", "c[!o]*"].map((name) => `/usr/share/doc/*/${name}`),
+  ...["copy", "imgtype", "serve", "tutorial"].map((name) => `/usr/libexec/buildah/${name}`),
+  "/dev/*",
+  // mmdebstrap's, with the host's proxies.
+  "/etc/apt/apt.conf.d/*mmdebstrap",
+  "/etc/hostname",
+  "/etc/resolv.conf",
+  "/var/cache/apt/*",
+  "/var/lib/apt/lists/*",
+];
+
+/**
+ * The commands that write the archive VMSAN_ARCHIVE of packages that are only unpacked: mmdebstrap would run the
+ * tree's own tar, which another release's library may not carry. What their scripts would have made,
+ * and a program or two need, is made here.
+ */
+function unpackedHooks(): string[] {
+  return [
+    ...["passwd", "group"].map((name) => {
+      const master = `"$1/usr/share/base-passwd/${name}.master"`;
+      return `[ ! -e ${master} ] || cp ${master} "$1/etc/${name}"`;
+    }),
+    'cd "$1/usr/share/ca-certificates" 2>/dev/null || exit 0; mkdir -p "$1/etc/ssl/certs" && cat mozilla/*.crt >"$1/etc/ssl/certs/ca-certificates.crt"',
+    // Of an unpacked tree nothing else says what is in it.
+    `for file in "$1"/var/cache/apt/archives/*.deb; do dpkg-deb --field "$file" Package Version && echo || exit 1; done >"$1/var/lib/dpkg/status"`,
+    ': >"$1/etc/machine-id"',
+    [
+      'tar -C "$1" --sort=name --format=pax --numeric-owner',
+      "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
+      `--mtime=@${sourceDateEpoch} --clamp-mtime`,
+      ...LEFT_OUT.map((path) => `--exclude='.${path}'`),
+      '-cf "$VMSAN_ARCHIVE" .',
+    ].join(" "),
+  ];
 }
 
 /** What {@link makeDebianTar} takes. */
@@ -168,28 +142,28 @@ export async function makeDebianTar(options: DebianTarOptions): Promise<void> {
   await requireTools();
   const temporary = builderTemporary(scratch);
   await mkdir(temporary, { recursive: true });
+  const unpack = recipe.unpack === true;
+  const hooks = unpack
+    ? unpackedHooks().map((hook) => `--extract-hook=${hook}`)
+    : finishingHooks(user).map((hook) => `--customize-hook=${hook}`);
   const args = [
     "--mode=fakechroot",
-    "--variant=minbase",
-    "--format=tar",
+    `--variant=${unpack ? "extract" : "minbase"}`,
+    `--format=${unpack ? "null" : "tar"}`,
     `--architectures=${machine() === "arm64" ? "arm64" : "amd64"}`,
     ...(recipe.packages.length === 0 ? [] : [`--include=${recipe.packages.join(",")}`]),
     ...(await fetchOptions()).map((line) => `--aptopt=${line}`),
     "--aptopt=Apt::Install-Recommends false",
-    // As in Debian's slim images: manuals take a third of the space and nobody reads them here.
-    "--dpkgopt=path-exclude=/usr/share/man/*",
-    "--dpkgopt=path-exclude=/usr/share/info/*",
-    "--dpkgopt=path-exclude=/usr/share/locale/*",
-    "--dpkgopt=path-exclude=/usr/share/doc/*",
+    ...[...MANUALS, "/usr/share/doc/*"].map((path) => `--dpkgopt=path-exclude=${path}`),
     "--dpkgopt=path-include=/usr/share/doc/*/copyright",
-    ...finishingHooks(user).map((hook) => `--customize-hook=${hook}`),
+    ...hooks,
     sources.suite,
-    output,
+    unpack ? "-" : output,
     ...sources.lines,
   ];
   try {
     const result = await run("mmdebstrap", args, {
-      env: buildEnvironment(temporary),
+      env: { ...buildEnvironment(temporary), VMSAN_ARCHIVE: output },
       cwd: scratch,
       timeoutMs: 30 * 60_000,
       group: true,

@@ -99,6 +99,32 @@ describe("making a runtime", () => {
     expect(index.manifests[0]?.digest).toBe(made.built?.manifest);
   });
 
+  test("packages that are only unpacked come in an archive that a hook writes", async () => {
+    await tool(
+      "mmdebstrap",
+      `printf '%s\\n' "$@" >${join(dir, "words")}
+mkdir -p t/var/lib/dpkg; printf 'Package: git\\nVersion: 1:2.47\\n' >t/var/lib/dpkg/status
+tar -cf "$VMSAN_ARCHIVE" -C t .`,
+    );
+    catalogue["tools"] = {
+      recipe: {
+        kind: "debian",
+        packages: ["git"],
+        suite: "trixie",
+        mirror: "http://192.0.2.1/d",
+        unpack: true,
+      },
+    };
+    const made = await ensure("tools");
+    expect(made.built?.packages).toEqual({ git: "1:2.47" });
+    const words = (await readFile(join(dir, "words"), "utf8")).split("\n");
+    expect(words).toContain("--variant=extract");
+    expect(words).toContain("trixie");
+    // None of them runs a program of the tree.
+    expect(words.filter((word) => word.startsWith("--customize-hook"))).toEqual([]);
+    expect(words.filter((word) => /chroot "/.test(word))).toEqual([]);
+  });
+
   test("the second time nothing is run, also offline; many at once make it once", async () => {
     await Promise.all([ensure(), ensure(), ensure()]);
     expect(await runs()).toBe(1);

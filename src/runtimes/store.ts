@@ -17,14 +17,8 @@ import { withLock } from "../util/lock.ts";
 import { endBuilders } from "./builder.ts";
 import { findRuntime, type Runtime } from "./catalogue.ts";
 import type { RuntimeConfig } from "./config.ts";
-import {
-  debianBuilderVersion,
-  debianSources,
-  hostRelease,
-  makeDebianTar,
-  packagesOf,
-  readFromTar,
-} from "./debian.ts";
+import { debianSources, hostRelease } from "./debian-sources.ts";
+import { debianBuilderVersion, makeDebianTar, packagesOf, readFromTar } from "./debian.ts";
 import {
   addLayer,
   beginLayout,
@@ -85,9 +79,9 @@ async function recipeHash(
   name: string,
   runtime: Runtime,
 ): Promise<string> {
-  const host = await hostRelease();
+  const { id, codename } = await hostRelease();
   const parts: unknown[] = [1, name, machine(), runtime, options.mirror, options.suite];
-  if (runtime.recipe?.kind === "debian") parts.push(debianBuilderVersion, host);
+  if (runtime.recipe?.kind === "debian") parts.push(debianBuilderVersion, { id, codename });
   if (runtime.recipe?.kind === "node") {
     const below = findRuntime(options.catalogue, runtime.recipe.from);
     parts.push(nodeBuilderVersion, await recipeHash(options, runtime.recipe.from, below));

@@ -4,14 +4,23 @@ import { z } from "zod";
 /** Names of Debian packages (Debian Policy 5.6.7). */
 const packageName = z.string().regex(/^[a-z0-9][a-z0-9+.-]{1,127}$/, "is not a package's name");
 
+const suite = z.string().regex(/^[a-z][a-z0-9.-]{0,63}$/);
+
+/** A release by its number and its name. */
+const release = z.strictObject({ version: z.string().regex(/^\d{1,3}(\.\d{1,2})?$/), suite });
+
 const debianRecipe = z.strictObject({
   kind: z.literal("debian"),
   packages: z.array(packageName).max(500),
   /** Release to take; default: the host's, when the host is Debian or Ubuntu. */
-  suite: z
-    .string()
-    .regex(/^[a-z][a-z0-9.-]{0,63}$/)
-    .optional(),
+  suite: suite.optional(),
+  /** The oldest releases that will do: taken instead of the host's where that is older. */
+  oldest: z.strictObject({ debian: release.optional(), ubuntu: release.optional() }).optional(),
+  /**
+   * Packages are only unpacked, with none of their scripts, and exactly those that are named and what
+   * they need: the one way to another release than the host's. For root alone.
+   */
+  unpack: z.boolean().optional(),
   /** Where packages come from; default: what the host's apt uses. */
   mirror: z
     .string()
@@ -47,7 +56,12 @@ const runtime = z
   })
   .refine((value) => (value.image === undefined) !== (value.recipe === undefined), {
     error: "needs either an image or a recipe",
-  });
+  })
+  .refine(
+    ({ recipe, user }) =>
+      recipe?.kind !== "debian" || recipe.unpack !== true || user === undefined || user === "root",
+    { error: "packages that are only unpacked have no user but root" },
+  );
 
 /** The whole file: name → runtime; `null` takes a built-in one away. */
 export const catalogueSchema = z.strictObject({

@@ -18,12 +18,17 @@ const made = installation("base");
 const place = temporary();
 let context = "";
 
-const DOCKERFILE = `
+const DOCKERFILE = `# syntax=docker/dockerfile:1
 ARG TAG=1
 FROM local.test/bb:\${TAG}
 ARG WHO=nobody
 RUN --mount=type=secret,id=s wc -c </run/secrets/s >/size && echo "hello $WHO" >/greeting
 COPY --chown=12:34 . /context/
+COPY <<one <<two /here/
+first of $WHO
+one
+second
+two
 ENV A=1
 CMD ["/bin/cat", "/greeting"]
 `;
@@ -81,6 +86,8 @@ test(
     ).toEqual(["context/.dockerignore", "context/Dockerfile", "context/kept", "context/kept/file"]);
     expect(tree["context/kept/file"]).toMatchObject({ uid: 12, gid: 34 });
     expect(tree["greeting"]?.size).toBe("hello me\n".length);
+    expect(tree["here/one"]?.size).toBe("first of me\n".length);
+    expect(tree["here/two"]?.size).toBe("second\n".length);
     // Not in a layer, and not on this host's disk.
     const grep = await tool("sh", "-c", `grep -rl ${SECRET} ${made.dir}/images || true`);
     expect(grep).toBe("");
