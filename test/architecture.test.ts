@@ -56,8 +56,8 @@ const allowed: Record<string, { may: string[]; because: string }> = {
     because: "drives a VM of the composer's by its agent, and serves it the store",
   },
   daemon: {
-    may: ["sandbox", "builds", "schema", "agent", "doctor", "oci", "http"],
-    because: "serves the composer over HTTP",
+    may: ["sandbox", "builds", "schema", "agent", "doctor", "oci", "changes", "http"],
+    because: "serves the composer over HTTP, and images that need no VM",
   },
   http: { may: [], because: "what servers share knows no server" },
   gateway: {

@@ -1,5 +1,10 @@
 /** More of Docker's Engine API on the fake driver: health checks of images, and what clients ask for less often. */
+import { once } from "node:events";
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
+import { WebSocket } from "ws";
+import { runOk } from "../src/util/run.ts";
 import { fakeEngine } from "./fixtures/docker-engine.ts";
 
 // The first VM of an image waits for its disk, on a machine that has other work too.
@@ -55,5 +60,90 @@ describe("the health check of an image", () => {
     await engine.ask("POST", `/containers/${id}/start`);
     expect((await inspect(id)).State.Health).toBeUndefined();
     await engine.ask("DELETE", `/containers/${id}?force=1`);
+  });
+});
+
+test("attach over a WebSocket: both outputs as they come, and what is typed", async () => {
+  const id = await engine.create({
+    Cmd: ["sh", "-c", "read a; echo got $a; echo err >&2"],
+    OpenStdin: true,
+  });
+  const path = `/v1.47/containers/${id}/attach/ws?stream=1`;
+  const socket = new WebSocket(`ws+unix://${engine.socketPath}:${path}`);
+  let said = "";
+  socket.on("message", (bytes: Buffer) => (said += bytes.toString()));
+  await once(socket, "open");
+  await engine.ask("POST", `/containers/${id}/start`);
+  socket.send("word\n");
+  await once(socket, "close");
+  expect([...said.trimEnd().split("\n")].toSorted()).toEqual(["err", "got word"]);
+  expect((await engine.ask("GET", path)).status).toBe(400);
+  await engine.ask("DELETE", `/containers/${id}`);
+});
+
+test("top lists processes without the image's ps, with the columns that are asked for", async () => {
+  const id = await engine.create({ Cmd: ["sleep", "12345"] });
+  await engine.ask("POST", `/containers/${id}/start`);
+  const top = async (args = ""): Promise<{ Titles: string[]; Processes: string[][] }> =>
+    await engine.json("GET", `/containers/${id}/top?ps_args=${encodeURIComponent(args)}`);
+  const full = await top();
+  expect(full.Titles).toEqual(["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"]);
+  expect(full.Processes.map((row) => row.at(-1))).toContain("sleep 12345");
+  expect((await top("aux")).Titles[0]).toBe("USER");
+  const { Titles, Processes } = await top("-eo pid,args");
+  expect(Titles).toEqual(["PID", "COMMAND"]);
+  expect(Processes.find(([, words]) => words === "sleep 12345")?.[0]).toMatch(/^\d+$/);
+  expect((await engine.ask("GET", `/containers/${id}/top?ps_args=--forest`)).status).toBe(400);
+  await engine.ask("DELETE", `/containers/${id}?force=1`);
+});
+
+describe("images in and out", () => {
+  test("a file system that is imported is an image, with the changes that are asked for", async () => {
+    const dir = join(engine.place.path, "tree");
+    await runOk("mkdir", ["-p", dir], "ERR_TEST_TOOL");
+    await writeFile(join(dir, "hello"), "hello");
+    const archive = join(engine.place.path, "tree.tar.gz");
+    await runOk("tar", ["-C", dir, "-czf", archive, "."], "ERR_TEST_TOOL");
+    const stdout = await readFile(archive);
+    const query = (words: Record<string, string>): string => new URLSearchParams(words).toString();
+    const words = { fromSrc: "-", repo: "imported/tree", tag: "1", changes: 'CMD ["/hello"]' };
+    const { status, text } = await engine.ask("POST", `/images/create?${query(words)}`, stdout);
+    expect([status, text]).toEqual([
+      200,
+      expect.stringMatching(/^\{"status":"sha256:[0-9a-f]{64}"\}/),
+    ]);
+    const image = await engine.json<{ Config: { Cmd: string[] }; RepoTags: string[] }>(
+      "GET",
+      "/images/imported/tree:1/json",
+    );
+    expect([image.Config.Cmd, image.RepoTags]).toEqual([["/hello"], ["imported/tree:1"]]);
+    for (const [bad, body, why] of [
+      [{ ...words, fromSrc: "http://x/y" }, stdout, "from an address"],
+      [{ ...words, changes: "RUN true" }, stdout, "none of the instructions"],
+      [words, Buffer.from("no archive"), "the file system"],
+    ] as const) {
+      const answer = await engine.ask("POST", `/images/create?${query(bad)}`, body);
+      expect([answer.status >= 400, answer.text]).toEqual([true, expect.stringContaining(why)]);
+    }
+  });
+
+  test("several images in one archive come back under their names", async () => {
+    await engine.load("second", { Cmd: ["second"] });
+    const archive = await engine.ask("GET", "/images/get?names=alpine&names=second:latest");
+    const path = join(engine.place.path, "both.tar");
+    await writeFile(path, Buffer.from(archive.text, "latin1"));
+    const stdout = await runOk("tar", ["-xOf", path, "manifest.json"], "ERR_TEST_TOOL");
+    const entries = JSON.parse(stdout) as { RepoTags: string[]; Layers: string[] }[];
+    expect(entries.map(({ RepoTags }) => RepoTags)).toEqual([
+      ["docker.io/library/alpine:latest"],
+      ["docker.io/library/second:latest"],
+    ]);
+    // What both have is there once.
+    const list = await runOk("tar", ["-tf", path], "ERR_TEST_TOOL");
+    expect(list.match(/^[0-9a-f]{64}\.tar$/gm)).toHaveLength(1);
+    await engine.ask("DELETE", "/images/second");
+    const { text } = await engine.ask("POST", "/images/load", Buffer.from(archive.text, "latin1"));
+    expect(text).toContain("Loaded image: alpine:latest");
+    expect(text).toContain("Loaded image: second:latest");
   });
 });

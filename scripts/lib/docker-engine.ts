@@ -37,7 +37,8 @@ machine reaches a port. Web pages are refused.
 - The network is that of every VM: out to the world, not to the host and its private networks (docs/network.md). Networks that users
   make are vmsan's private networks: members reach each other by name, alias and address over IPv4, and nobody else does;
   \`--internal\` ones have no way out. \`docker network connect\` works while a container runs.
-- The main process is not number 1 of its guest: TERM ends it, \`--init\` means nothing, \`docker top\` shows the guest's kernel too.
+- The main process is not number 1 of its guest: TERM ends it, \`--init\` means nothing,
+  and \`docker top\` shows its own processes alone.
 - \`--tmpfs\` and anonymous volumes are directories on the VM's own disk, gone with the container.
 `;
 
@@ -79,8 +80,7 @@ const NOT_YET = `## What does not hold yet
 
 - \`docker build\` is the classic builder (\`DOCKER_BUILDKIT=0\` where buildx is installed); there is no BuildKit behind \`/session\` and
   \`/grpc\`. Steps are buildah's, and its words.
-- \`attach\` over WebSocket is not offered.
-- \`docker save\` takes one image; \`docker import\` and \`docker search\` are refused.
+- \`docker search\` is refused, and \`docker import\` of an address.
 `;
 
 /** Lines of the document. */

@@ -61,6 +61,23 @@ export interface PushOptions extends WorkOptions {
   caFile?: string;
 }
 
+/** How a file system is to become an image. */
+export interface ImportOptions extends WorkOptions {
+  /** What it is to be called; default after its digest. */
+  name?: string;
+  /** Instructions of a Dockerfile for its configuration, e.g. `CMD ["sh"]`. */
+  changes?: readonly string[];
+  /** For its history. */
+  message?: string;
+}
+
+/** What became of it. */
+export interface ImportReport {
+  name: string;
+  digest: string;
+  configDigest: string;
+}
+
 /** How a disk image is to be written. */
 export interface DiskOptions extends WorkOptions {
   /** GiB, default 10. */
@@ -190,9 +207,29 @@ export class Images {
 
   /** Load every image of a `docker save` or OCI archive. @param from a file's path or a stream */
   async load(from: string | Readable, work: WorkOptions = {}): Promise<ImageDetails[]> {
+    return await this.uploaded("/v1/images/load", from, work);
+  }
+
+  /**
+   * Make an image of a bare file system: a tar archive of it, compressed or not, as `docker export` writes one.
+   * @param from a file's path or a stream
+   * @throws ERR_IMAGE_ARCHIVE, ERR_VALIDATION_FLAGS
+   */
+  async import(from: string | Readable, options: ImportOptions = {}): Promise<ImportReport> {
+    const { name, message, changes = [], ...work } = options;
+    const query = [
+      ...(name === undefined ? [] : [`name=${encodeText(name)}`]),
+      ...(message === undefined ? [] : [`message=${encodeText(message)}`]),
+      ...changes.map((change) => `change=${encodeText(change)}`),
+    ];
+    return await this.uploaded(`/v1/images/import?${query.join("&")}`, from, work);
+  }
+
+  /** Send a file or a stream with a call. */
+  private async uploaded<T>(route: string, from: string | Readable, work: WorkOptions): Promise<T> {
     let file: Readable | undefined;
     try {
-      return await this.daemon.streamed<ImageDetails[]>("POST", "/v1/images/load", {
+      return await this.daemon.streamed<T>("POST", route, {
         upload: () => {
           if (typeof from !== "string") return from;
           file?.destroy();
@@ -209,16 +246,19 @@ export class Images {
   }
 
   /**
-   * Write an image as an archive.
+   * Write an image, or several, as one archive.
    * @param to a file's path (replaced when the archive is whole) or a stream
    */
   async save(
-    name: string,
+    name: string | readonly string[],
     to: string | Writable,
     options: { format?: "oci-archive" | "docker-archive"; signal?: AbortSignal } = {},
   ): Promise<void> {
     const { signal, format = "oci-archive" } = options;
-    const route = `/v1/images/save?format=${format}&name=${encodeText(name)}`;
+    const names = (typeof name === "string" ? [name] : name).map(
+      (one) => `&name=${encodeText(one)}`,
+    );
+    const route = `/v1/images/save?format=${format}${names.join("")}`;
     const { fromStart, resumed } = await import("./resumed.ts");
     const archive = resumed(
       fromStart(() => this.daemon.download("GET", route, signal === undefined ? {} : { signal })),

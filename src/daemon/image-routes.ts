@@ -6,7 +6,8 @@ import { z } from "zod";
 import type { DiskRequest, ImageList, ImageView, PruneReport, PushReport } from "../model/api.ts";
 import type { DiskSummary } from "../model/disk.ts";
 import { VmsanError } from "../model/errors.ts";
-import { importArchive } from "../oci/images.ts";
+import { importTree } from "../changes/import.ts";
+import { hostPlatform, importArchive, withLease } from "../oci/images.ts";
 import {
   diskUse,
   inspectImage,
@@ -60,14 +61,18 @@ const diskSchema = z.strictObject({
   registry,
 });
 
-/** A query parameter that may stand for bytes (util/byte-text.ts); undefined when it is not there. */
-function textQuery(c: Context, what: string): string | undefined {
-  const found = new URL(c.req.url).search
+/** A query parameter that may stand for bytes (util/byte-text.ts), as often as it is there. */
+function textQueries(c: Context, what: string): string[] {
+  return new URL(c.req.url).search
     .slice(1)
     .split("&")
-    .find((part) => part.startsWith(`${what}=`));
-  if (found === undefined) return undefined;
-  return decodeText(found.slice(what.length + 1).replaceAll("+", " "));
+    .filter((part) => part.startsWith(`${what}=`))
+    .map((part) => decodeText(part.slice(what.length + 1).replaceAll("+", " ")));
+}
+
+/** The first of them; undefined when there is none. */
+function textQuery(c: Context, what: string): string | undefined {
+  return textQueries(c, what)[0];
 }
 
 /** A required one. */
@@ -213,13 +218,39 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
     });
   });
 
+  app.post("/v1/images/import", (c) => {
+    const upload = c.req.raw.body;
+    const image = textQuery(c, "name");
+    const message = textQuery(c, "message");
+    return streamedReply<unknown>(c, async ({ signal }) => {
+      const stream = upload === null ? Readable.from([]) : Readable.fromWeb(upload as never);
+      const imported = await withLease(
+        store,
+        "import of a file system",
+        async (lease) =>
+          await importTree(stream, {
+            store,
+            lease,
+            platform: hostPlatform(),
+            changes: textQueries(c, "change"),
+            signal,
+            ...(image === undefined ? {} : { name: image }),
+            ...(message === undefined ? {} : { message }),
+          }),
+        signal,
+      );
+      sandboxes.events.host("image.loaded", { image: imported.name, digest: imported.digest });
+      return imported;
+    });
+  });
+
   app.get("/v1/images/save", async (c) => {
     const format = c.req.query("format") === "docker-archive" ? "docker-archive" : "oci-archive";
-    const image = required(c, "name");
+    const images = [required(c, "name"), ...textQueries(c, "name").slice(1)];
     // A name that does not exist must be an error, not an empty archive.
-    await inspectImage(store, image);
+    for (const image of images) await inspectImage(store, image);
     const out = new PassThrough();
-    saveImageTo(out, { store, image, format, signal: c.req.raw.signal }).then(
+    saveImageTo(out, { store, images, format, signal: c.req.raw.signal }).then(
       () => out.end(),
       (error: unknown) => out.destroy(error instanceof Error ? error : new Error(String(error))),
     );

@@ -143,6 +143,7 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("DELETE /v1/streams/{id}", s.deleteStream)
 	s.fsRoutes(m)
 	m.HandleFunc("GET /v1/stats", s.stats)
+	m.HandleFunc("GET /v1/processes", s.processes)
 	m.HandleFunc("POST /v1/shutdown", s.shutdown)
 	m.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusNotFound, wire.Errorf(wire.CodeRequest, "The agent has no %s %.128s.", r.Method, r.URL.Path))

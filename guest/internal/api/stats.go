@@ -34,6 +34,18 @@ func (s *Server) stats(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
+// processes lists what runs besides kernel and agent.
+func (s *Server) processes(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, map[string]any{"uptimeMs": uptimeMs(readText("/proc/uptime")), "processes": proc.List()})
+}
+
+// uptimeMs reads /proc/uptime.
+func uptimeMs(text string) int64 {
+	seconds, _, _ := strings.Cut(text, " ")
+	f, _ := strconv.ParseFloat(seconds, 64) // not mounted: 0
+	return int64(f * 1000)
+}
+
 // readText gives a file of /proc, nothing if it cannot be read.
 func readText(path string) string {
 	b, _ := os.ReadFile(path) // not mounted, or not allowed: its figures are 0

@@ -5,7 +5,9 @@ import type { Face } from "../http/server.ts";
 import type { Log } from "../../util/log.ts";
 import type { Engine } from "./engine.ts";
 import { DockerError, asDockerError } from "./errors.ts";
+import { acceptSocket, isSocketRequest } from "../http/websocket.ts";
 import { Query } from "./http/route.ts";
+import type { Call } from "./http/route.ts";
 import { plainHijack, refuseUpgrade, sendError, upgradeHijack } from "./http/wire.ts";
 import type { Hijack } from "./http/wire.ts";
 import { routeFor } from "./routes/all.ts";
@@ -31,7 +33,7 @@ async function answer(
   engine: Engine,
   request: IncomingMessage,
   response: ServerResponse | undefined,
-  hijack: () => Promise<Hijack>,
+  connection: Pick<Call, "hijack" | "webSocket">,
 ): Promise<void> {
   refusePages(request);
   const { pathname, searchParams } = new URL(request.url ?? "/", "http://engine");
@@ -52,7 +54,7 @@ async function answer(
     query,
     request,
     response: response as ServerResponse,
-    hijack,
+    ...connection,
   });
 }
 
@@ -67,7 +69,11 @@ export function dockerFace(engine: Engine, log: Log): Face {
     claims: () => true,
     handle: async (request, response) => {
       try {
-        await answer(engine, request, response, async () => await plainHijack(request, response));
+        await answer(engine, request, response, {
+          hijack: async () => await plainHijack(request, response),
+          webSocket: async () =>
+            await Promise.reject(new DockerError(400, "this takes a WebSocket")),
+        });
       } catch (error) {
         note(request, error);
         sendError(response, error);
@@ -86,7 +92,12 @@ export function dockerFace(engine: Engine, log: Log): Face {
             },
           };
         };
-        await answer(engine, request, undefined, hijack);
+        const webSocket = async (): Promise<Duplex> => {
+          if (!isSocketRequest(request)) throw new DockerError(400, "this takes a WebSocket");
+          taken = true;
+          return await acceptSocket(request, socket, head);
+        };
+        await answer(engine, request, undefined, { hijack, webSocket });
       } catch (error) {
         note(request, error);
         const { status, message } = asDockerError(error);

@@ -16,7 +16,7 @@ import type { GatewayDriver } from "./bodies.ts";
 import { openApiDocument } from "./openapi.ts";
 import { ownVm } from "./own-vm.ts";
 import { routes } from "./routes.ts";
-import { acceptSocket, isSocketRequest, joinSocket, socketKey } from "./socket.ts";
+import { acceptSocket, isSocketRequest, joinSocket, socketKey } from "../http/websocket.ts";
 
 const STREAM_PATH = /^\/v1\/vms\/([a-z0-9][a-z0-9._-]{0,62})(\/v1\/streams(?:\/[0-9a-f]{16})?)$/;
 

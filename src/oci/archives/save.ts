@@ -1,4 +1,4 @@
-/** An image of the store as one file: an OCI archive or what `docker load` takes. */
+/** Images of the store as one file: an OCI archive or what `docker load` takes. */
 import { createReadStream } from "node:fs";
 import { open, rename, rm } from "node:fs/promises";
 import { once } from "node:events";
@@ -23,8 +23,8 @@ export type ArchiveFormat = "oci-archive" | "docker-archive";
 /** What {@link saveImage} takes. */
 export interface SaveOptions {
   store: ContentStore;
-  /** The image's name or digest. */
-  image: string;
+  /** The images' names or digests; at least one. */
+  images: readonly string[];
   format: ArchiveFormat;
   platform?: Platform;
   signal?: AbortSignal;
@@ -56,9 +56,16 @@ function filePart(name: string, path: string, size: number): Part {
   };
 }
 
-/** The members of the archive of an image whose blobs are verified. */
-async function partsOf(options: SaveOptions): Promise<Part[]> {
-  const { store, image: text, format, platform, signal } = options;
+/** One image of an archive: what it adds to the archive's own documents, and its members. */
+interface SavedImage {
+  /** For index.json, or for manifest.json. */
+  entry: object;
+  parts: Part[];
+}
+
+/** An image whose blobs are verified, as an archive has it. */
+async function savedImage(options: SaveOptions, text: string): Promise<SavedImage> {
+  const { store, format, platform, signal } = options;
   const entry = await findImage(store, text, platform);
   const pathOf = (digest: Digest): string => store.blobPath(digest);
   const wanted = entry.descriptor.platform ?? platform ?? { os: "linux", architecture: "" };
@@ -72,19 +79,16 @@ async function partsOf(options: SaveOptions): Promise<Part[]> {
     const { config, layers } = found.manifest;
     const blobs = new Map([...layers, config].map((blob) => [blob.digest, blob.size]));
     blobs.set(found.digest, found.size);
-    const descriptor = {
-      mediaType: found.mediaType,
-      digest: found.digest,
-      size: found.size,
-      platform: image.platform,
-      ...(tag === undefined ? {} : { annotations: { [NAME]: tag } }),
+    return {
+      entry: {
+        mediaType: found.mediaType,
+        digest: found.digest,
+        size: found.size,
+        platform: image.platform,
+        ...(tag === undefined ? {} : { annotations: { [NAME]: tag } }),
+      },
+      parts: [...blobs].map(([digest, size]) => filePart(blobName(digest), pathOf(digest), size)),
     };
-    const index = { schemaVersion: 2, mediaType: MEDIA.index, manifests: [descriptor] };
-    return [
-      bytesPart("oci-layout", '{"imageLayoutVersion":"1.0.0"}'),
-      bytesPart("index.json", JSON.stringify(index)),
-      ...[...blobs].map(([digest, size]) => filePart(blobName(digest), pathOf(digest), size)),
-    ];
   }
   const parts: Part[] = [];
   for (const layer of new Map(image.layers.map((each) => [each.diffId, each])).values()) {
@@ -109,31 +113,46 @@ async function partsOf(options: SaveOptions): Promise<Part[]> {
   }
   const configName = `${hexOf(image.configDigest)}.json`;
   const { size } = found.manifest.config;
-  const manifest = [
-    {
+  return {
+    entry: {
       Config: configName,
       RepoTags: tag === undefined || tag.includes("@") ? [] : [tag],
       Layers: image.layers.map((layer) => `${hexOf(layer.diffId)}.tar`),
     },
-  ];
+    parts: [...parts, filePart(configName, pathOf(image.configDigest), size)],
+  };
+}
+
+/** The members of the archive; what several images share is in it once. */
+async function partsOf(options: SaveOptions): Promise<Part[]> {
+  const saved: SavedImage[] = [];
+  for (const image of options.images) saved.push(await savedImage(options, image));
+  const entries = saved.map(({ entry }) => entry);
+  const parts = new Map(saved.flatMap((one) => one.parts).map((part) => [part.name, part]));
+  if (options.format === "docker-archive") {
+    return [...parts.values(), bytesPart("manifest.json", JSON.stringify(entries))];
+  }
+  const index = { schemaVersion: 2, mediaType: MEDIA.index, manifests: entries };
   return [
-    ...parts,
-    filePart(configName, pathOf(image.configDigest), size),
-    bytesPart("manifest.json", JSON.stringify(manifest)),
+    bytesPart("oci-layout", '{"imageLayoutVersion":"1.0.0"}'),
+    bytesPart("index.json", JSON.stringify(index)),
+    ...parts.values(),
   ];
 }
 
-/** Send an archive; the image stays in the store meanwhile. */
+/** Send an archive; the images stay in the store meanwhile. */
 async function send(
   options: SaveOptions,
   write: (bytes: Uint8Array) => Promise<void>,
 ): Promise<void> {
-  const { store, image, signal, platform } = options;
+  const { store, images, signal, platform } = options;
   await withLease(
     store,
-    `saving of ${image}`,
+    `saving of ${images.join(", ")}`,
     async (lease) => {
-      await lease.protect([(await findImage(store, image, platform)).descriptor.digest]);
+      for (const image of images) {
+        await lease.protect([(await findImage(store, image, platform)).descriptor.digest]);
+      }
       for (const part of await partsOf(options)) {
         signal?.throwIfAborted();
         await write(tarHeader(part.name, part.size));
@@ -154,7 +173,7 @@ async function send(
   );
 }
 
-/** Save an image to a file, which appears only when it is whole. */
+/** Save images to a file, which appears only when it is whole. */
 export async function saveImage(options: SaveOptions & { path: string }): Promise<void> {
   const aside = temporarySibling(options.path);
   try {
@@ -170,11 +189,11 @@ export async function saveImage(options: SaveOptions & { path: string }): Promis
     await rename(aside, options.path);
   } catch (error) {
     await rm(aside, { force: true });
-    throw storeError(error, `Cannot save ${options.image}`, options.path);
+    throw storeError(error, `Cannot save ${options.images.join(", ")}`, options.path);
   }
 }
 
-/** Save an image to a stream, e.g. standard output. The stream is not ended. */
+/** Save images to a stream, e.g. standard output. The stream is not ended. */
 export async function saveImageTo(stream: Writable, options: SaveOptions): Promise<void> {
   const { signal } = options;
   await send(options, async (bytes) => {

@@ -254,7 +254,7 @@ test("save and load again, both formats; skopeo reads what was saved and the sto
   const name = await tagImage(store, two.manifest.digest, "app:2");
   for (const format of ["oci-archive", "docker-archive"] as const) {
     const path = join(await mkdtemp(join(root, "saved-")), "image.tar");
-    await saveImage({ store, image: "app:2", format, path });
+    await saveImage({ store, images: ["app:2"], format, path });
     const other = await openStore(await mkdtemp(join(root, "store-")));
     const [loaded] = await importArchive(createReadStream(path), { store: other });
     expect(loaded?.name).toBe(name);

@@ -1,4 +1,5 @@
 /** Clients that are attached to a container's main process. */
+import type { Duplex } from "node:stream";
 import type { Call } from "../http/route.ts";
 import { pushFrame } from "../http/frames.ts";
 import { readPieces } from "../../../containers/logs/reader.ts";
@@ -8,15 +9,44 @@ import type { Sink } from "../../../containers/run.ts";
 
 /** Attach a client, also to a container that is yet to be started. */
 export async function attach(call: Call, container: Container): Promise<void> {
+  const { Tty: tty } = container.record.config;
+  const asks = (name: string): boolean => call.query.flag(name);
+  await serve(call, container, { duplex: (await call.hijack()).accept(tty), raw: tty, asks });
+}
+
+/**
+ * The same over a WebSocket, whose messages are the bytes of both outputs as they come. Older clients name no streams
+ * and mean all.
+ */
+export async function attachWebSocket(call: Call, container: Container): Promise<void> {
+  const { query } = call;
+  const named = ["stdin", "stdout", "stderr"].some((name) => query.has(name));
+  const asks = (name: string): boolean => !named || query.flag(name);
+  await serve(call, container, { duplex: await call.webSocket(), raw: true, asks });
+}
+
+/** A client's connection. */
+interface Attached {
+  duplex: Duplex;
+  /** Its output has no headers. */
+  raw: boolean;
+  /** Whether it wants a stream, by its name. */
+  asks(name: string): boolean;
+}
+
+/** Serve an attached client. */
+async function serve(
+  call: Call,
+  container: Container,
+  { duplex, raw, asks }: Attached,
+): Promise<void> {
   const { query } = call;
   const { Tty: tty, OpenStdin: open, StdinOnce: once } = container.record.config;
-  const wanted = { 1: query.flag("stdout"), 2: query.flag("stderr") };
-  const hijack = await call.hijack();
-  const duplex = hijack.accept(tty);
+  const wanted = { 1: asks("stdout"), 2: asks("stderr") };
   duplex.on("error", () => duplex.destroy());
   if (query.flag("logs") && container.log !== undefined) {
     for await (const { stream, bytes } of readPieces(container.log.dir)) {
-      if (wanted[stream]) await pushFrame(duplex, stream, Buffer.from(bytes), tty);
+      if (wanted[stream]) await pushFrame(duplex, stream, Buffer.from(bytes), raw);
     }
   }
   if (!query.flag("stream")) {
@@ -26,7 +56,7 @@ export async function attach(call: Call, container: Container): Promise<void> {
   container.tell("attach");
   const sink: Sink = {
     output: async (stream, bytes) => {
-      if (wanted[stream]) await pushFrame(duplex, stream, bytes, tty);
+      if (wanted[stream]) await pushFrame(duplex, stream, bytes, raw);
     },
     end: () => {
       container.sinks.delete(sink);
@@ -36,7 +66,7 @@ export async function attach(call: Call, container: Container): Promise<void> {
     },
   };
   container.sinks.add(sink);
-  const stdin = query.flag("stdin") && open;
+  const stdin = asks("stdin") && open;
   duplex.once("close", () => {
     container.sinks.delete(sink);
     container.tell("detach");

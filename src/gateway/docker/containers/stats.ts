@@ -1,7 +1,6 @@
-/** What a container uses, and what runs in it. */
+/** What a container uses. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { GuestUse, VmSample } from "../../../model/stats.ts";
-import { DockerError } from "../errors.ts";
 import { reply } from "../http/route.ts";
 import type { Call } from "../http/route.ts";
 import { beginStream, push } from "../http/wire.ts";
@@ -93,29 +92,4 @@ export async function sendStats(call: Call, container: Container): Promise<void>
     await sleep(SECOND_MS);
   }
   response.end();
-}
-
-/** What every guest has besides the container's processes: threads of its kernel, the agent, the question itself. */
-const OWN_PROCESS = /^\[[^\]]*\]$|^\/init$|^ps( |$)/;
-
-/** `GET …/top`: what the guest's own ps says of the container. @throws 409, 500 where there is none */
-export async function top(call: Call, container: Container): Promise<void> {
-  const vm = await container.runningGuest();
-  const wish = call.query.text("ps_args");
-  const args = wish === "" ? [] : wish.split(/\s+/).filter((word) => word !== "");
-  const run = async (words: string[]): Promise<{ code: number; out: string; err: string }> => {
-    const { exitCode, stdout, stderr } = await vm.exec(["ps", ...words], { user: "root" });
-    return { code: exitCode, out: stdout.toString("utf8"), err: stderr.toString("utf8") };
-  };
-  let done = await run(args.length === 0 ? ["-ef"] : args);
-  if (done.code !== 0 && args.length === 0) done = await run([]);
-  if (done.code !== 0) throw new DockerError(500, `ps: ${done.err.trim().slice(0, 500)}`);
-  const [head = "", ...lines] = done.out.trimEnd().split("\n");
-  const titles = head.trim().split(/\s+/);
-  const processes = lines.map((line) => {
-    const words = line.trim().split(/\s+/);
-    return [...words.slice(0, titles.length - 1), words.slice(titles.length - 1).join(" ")];
-  });
-  const theirs = processes.filter((words) => !OWN_PROCESS.test(words.at(-1) ?? ""));
-  reply(call, { Titles: titles, Processes: theirs });
 }

@@ -1,5 +1,6 @@
 /** One entry of a table of routes: it is served and described from the same place. */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Duplex } from "node:stream";
 import type { Engine } from "../engine.ts";
 import { readJson, sendJson, sendStatus } from "./wire.ts";
 import type { Hijack } from "./wire.ts";
@@ -59,6 +60,8 @@ export interface Call {
   response: ServerResponse;
   /** The connection that both sides go on to use, whether the client has asked for that or not. */
   hijack(): Promise<Hijack>;
+  /** A WebSocket, where the client has asked for one: its messages as bytes, both ways. @throws 400 */
+  webSocket(): Promise<Duplex>;
 }
 
 /** One route. */

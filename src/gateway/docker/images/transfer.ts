@@ -35,16 +35,43 @@ function credentialsOf({ request }: Call): { username: string; password: string 
   return username && password ? { username, password } : undefined;
 }
 
-/** `POST /images/create`: pull. @throws 400 for what it cannot make of bytes */
-export async function pull(call: Call): Promise<void> {
-  const { query, engine } = call;
-  call.request.resume();
-  if (query.text("fromSrc") !== "") {
+/** `docker import`: a file system that the client sends becomes an image. @throws 400 for one at an address */
+async function importFiles(call: Call): Promise<void> {
+  const { query, engine, request } = call;
+  if (query.text("fromSrc") !== "-") {
+    request.resume();
     throw new DockerError(
       400,
-      "importing a file system is not possible here: build one (FROM scratch, ADD FILE /) or run it as it is (vmsan run rootfs:DIR)",
+      "fetching a file system from an address is not possible here: fetch it, and give the file",
     );
   }
+  const name = joinName(query.text("repo"), query.text("tag"));
+  const message = query.text("message");
+  const lines = new Lines(call);
+  try {
+    const image = await engine.vmsan.images.import(request, {
+      changes: query.all("changes"),
+      signal: signalOf(call),
+      ...(name === "" ? {} : { name }),
+      ...(message === "" ? {} : { message }),
+    });
+    lines.send({ status: image.configDigest });
+    engine.events.emit("image", "import", image.configDigest, { name });
+    lines.end();
+  } catch (error) {
+    lines.fail(error);
+  }
+}
+
+/** `POST /images/create`: import, or pull. @throws 400 */
+export async function createImage(call: Call): Promise<void> {
+  await (call.query.text("fromSrc") === "" ? pull(call) : importFiles(call));
+}
+
+/** Pull. @throws 400 for a name that is none, 500 for trouble with a registry */
+async function pull(call: Call): Promise<void> {
+  const { query, engine } = call;
+  call.request.resume();
   const name = joinName(query.text("fromImage"), query.text("tag"));
   if (name === "") throw new DockerError(400, "fromImage is empty");
   const platform = query.text("platform");
@@ -122,25 +149,29 @@ export async function load(call: Call): Promise<void> {
   }
 }
 
-/** `GET /images/get`, `GET /images/NAME/get`: one image as an archive. */
+/** `GET /images/get`, `GET /images/NAME/get`: images as one archive. */
 export async function save(call: Call): Promise<void> {
   const { engine, response, query, params } = call;
   const names =
     params["name"] === undefined
       ? query.all("names").flatMap((one) => one.split(","))
       : [params["name"]];
-  const [first, ...more] = names;
-  if (first === undefined || more.length > 0) {
-    throw new DockerError(400, "one image at a time: save each in a file of its own");
+  if (names.length === 0) throw new DockerError(400, "no image is named");
+  const wanted = new Map<string, string>();
+  for (const name of names) {
+    const image = await engine.catalogue.find(name);
+    // By the name that was asked for, which the archive then has; an ID has none.
+    const own = image.names.find((one) => one === withTag(name));
+    const stored = own ?? image.names.find(isReference);
+    wanted.set(stored ?? image.digest, image.id);
   }
-  const image = await engine.catalogue.find(first);
   beginStream(response, "application/x-tar");
-  await engine.vmsan.images.save(image.names.find(isReference) ?? image.digest, response, {
+  await engine.vmsan.images.save([...wanted.keys()], response, {
     format: "docker-archive",
     signal: signalOf(call),
   });
   response.end();
-  engine.events.emit("image", "save", image.id, { name: first });
+  for (const [name, id] of wanted) engine.events.emit("image", "save", id, { name });
 }
 
 /** `POST /auth`: whether a registry takes a name and a password. @throws 401 */

@@ -3,12 +3,13 @@ import { validate } from "../../../schema/api.ts";
 import { containerUpdateSchema } from "../../../schema/docker.ts";
 import type { HostConfig } from "../../../schema/docker.ts";
 import { exportFiles, getArchive, putArchive, statPath } from "../containers/archive.ts";
-import { attach } from "../containers/attach.ts";
+import { attach, attachWebSocket } from "../containers/attach.ts";
 import type { Container } from "../containers/container.ts";
 import { checkName, createContainer } from "../containers/request/create.ts";
 import { checkRestartPolicy, memoryOf, processorsOf } from "../containers/request/host-config.ts";
 import { isListed } from "../containers/list.ts";
-import { sendStats, top } from "../containers/stats.ts";
+import { sendStats } from "../containers/stats.ts";
+import { top } from "../containers/top.ts";
 import { inspection, summary } from "../containers/view.ts";
 import { waitFor } from "../containers/wait.ts";
 import { DockerError } from "../errors.ts";
@@ -132,7 +133,7 @@ export const containerRoutes: readonly Route[] = [
     method: "GET",
     path: "/containers/:id/top",
     says: "differs",
-    note: "by the image's own `ps`",
+    note: "by the agent, so that the image needs no `ps`; `-ef`, `aux`, `-o`",
     run: async (call) => await top(call, containerOf(call)),
   },
   {
@@ -244,6 +245,13 @@ export const containerRoutes: readonly Route[] = [
     says: "works",
     hijacks: true,
     run: async (call) => await attach(call, containerOf(call)),
+  },
+  {
+    method: "GET",
+    path: "/containers/:id/attach/ws",
+    says: "works",
+    hijacks: true,
+    run: async (call) => await attachWebSocket(call, containerOf(call)),
   },
   {
     method: "POST",

@@ -7,7 +7,7 @@ import type { Call, Route } from "../http/route.ts";
 import type { KnownImage } from "../images/catalogue.ts";
 import { familiar, joinName, repositoryOf, shortId, withTag } from "../images/names.ts";
 import { buildImage, pruneBuilds } from "../images/build.ts";
-import { load, pull, pushImage, save } from "../images/transfer.ts";
+import { createImage, load, pushImage, save } from "../images/transfer.ts";
 import { imageView, isWantedImage, summaryOf } from "../images/view.ts";
 
 const imageOf = async ({ engine, params }: Call): Promise<KnownImage> =>
@@ -173,12 +173,12 @@ export const imageRoutes: readonly Route[] = [
     method: "POST",
     path: "/images/create",
     says: "differs",
-    note: "pulls; `docker import` is refused (build FROM scratch with ADD, or `vmsan run rootfs:DIR`)",
-    run: pull,
+    note: "pulls; `docker import` takes files and standard input, no addresses",
+    run: createImage,
   },
   { method: "POST", path: "/images/load", says: "works", run: load },
   { method: "POST", path: "/images/prune", says: "works", run: prune },
-  { method: "GET", path: "/images/get", says: "differs", note: "one image at a time", run: save },
+  { method: "GET", path: "/images/get", says: "works", run: save },
   {
     method: "GET",
     path: "/images/search",
