@@ -76,7 +76,7 @@ test("attach over a WebSocket: both outputs as they come, and what is typed", as
   await engine.ask("POST", `/containers/${id}/start`);
   socket.send("word\n");
   await once(socket, "close");
-  expect([...said.trimEnd().split("\n")].toSorted()).toEqual(["err", "got word"]);
+  expect(said.trimEnd().split("\n").toSorted()).toEqual(["err", "got word"]);
   expect((await engine.ask("GET", path)).status).toBe(400);
   await engine.ask("DELETE", `/containers/${id}`);
 });

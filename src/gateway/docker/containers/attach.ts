@@ -31,7 +31,7 @@ interface Attached {
   /** Its output has no headers. */
   raw: boolean;
   /** Whether it wants a stream, by its name. */
-  asks(name: string): boolean;
+  asks: (name: string) => boolean;
 }
 
 /** Serve an attached client. */
