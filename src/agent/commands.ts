@@ -64,6 +64,11 @@ export async function signalStream(
 }
 
 /** Forget an ended stream and its output. */
-export async function forgetStream(transport: GuestTransport, id: string): Promise<void> {
-  await transport.request("DELETE", `/v1/streams/${id}`);
+export async function forgetStream(
+  transport: GuestTransport,
+  id: string,
+  signal?: AbortSignal,
+): Promise<void> {
+  const options = signal === undefined ? {} : { signal };
+  await transport.request("DELETE", `/v1/streams/${id}`, options);
 }

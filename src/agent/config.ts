@@ -68,6 +68,8 @@ export interface GuestConfig {
   directories?: string[];
   /** 32 hex digits, written where programs see that the guest came out of a file. */
   generation?: string;
+  /** Nobody claims the guest yet: it is to be cloned. Names or paths of what clones are likely to run first. */
+  rehearsal?: { programs: string[] };
   /** The guest has just come out of a file, and why. */
   restored?: "clone" | "restore" | "resume";
 }

@@ -211,7 +211,7 @@ func (s *Server) config(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	s.configured.Store(true)
+	s.configured.Store(c.Rehearsal == nil)
 	if c.Restored != "" {
 		reply.Warnings = append(reply.Warnings, s.restored(&c.Request)...)
 	}

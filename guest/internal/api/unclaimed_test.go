@@ -13,6 +13,13 @@ func TestUnclaimed(t *testing.T) {
 	a := newAgent(t, watch)
 	a.server.EndUnclaimed(time.Millisecond)
 	<-off
+	// A rehearsal is no claim: the host that makes a template may be killed as well.
+	r := newAgent(t, watch)
+	if status, reply := r.call("PUT", "/v1/config", map[string]any{"rehearsal": map[string]any{}}); status != 200 {
+		t.Fatalf("rehearsal: %d %v", status, reply)
+	}
+	r.server.EndUnclaimed(time.Millisecond)
+	<-off
 	b := newAgent(t, watch)
 	if status, reply := b.call("PUT", "/v1/config", map[string]any{}); status != 200 {
 		t.Fatalf("config: %d %v", status, reply)

@@ -132,7 +132,12 @@ func mountExt4(disk, target string, flags uintptr) error {
 	if err := checkExt4("/dev/" + disk); err != nil {
 		return fail(CodeDisk, err, "the disk %s cannot be used", disk)
 	}
-	if err := syscall.Mount("/dev/"+disk, target, "ext4", flags, ""); err != nil {
+	options := ""
+	if flags&syscall.MS_RDONLY == 0 {
+		// Else the kernel writes zeros into all tables of inodes behind every first start.
+		options = "noinit_itable"
+	}
+	if err := syscall.Mount("/dev/"+disk, target, "ext4", flags, options); err != nil {
 		return fail(CodeDisk, err, "the disk %s cannot be mounted as ext4", disk)
 	}
 	return nil

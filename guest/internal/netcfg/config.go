@@ -42,6 +42,15 @@ type Request struct {
 	// Restored says that the guest has just come out of a snapshot, and why:
 	// restore.ReasonClone and so on.
 	Restored string `json:"restored"`
+	// Rehearsal: nobody has claimed the guest yet. What is configured are placeholders, so that
+	// the configuration of clones finds all files in place and has little left to do.
+	Rehearsal *Rehearsal `json:"rehearsal"`
+}
+
+// Rehearsal is what a guest that others will be clones of is to have ready.
+type Rehearsal struct {
+	// Programs are names or paths of what is likely to be run first.
+	Programs wire.Texts `json:"programs"`
 }
 
 // Network is the guest's whole network configuration.
@@ -105,6 +114,8 @@ type Config struct {
 	written map[string]string
 	// mounted has the targets of mounts that were made.
 	mounted map[string]bool
+	// rehearsed: the files that are to be written are there, and nobody has seen them yet.
+	rehearsed bool
 }
 
 // Env gives the VM's environment.
@@ -182,17 +193,21 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 		c.hosts = r.Network.Hosts
 	}
 	soft("directories", len(r.Directories) > 0, func() error { return makeDirectories(r.Directories) })
+	put := replaceFile
+	if c.rehearsed && r.Restored == "" {
+		put = overwriteFile
+	}
 	soft("generation", r.Generation != "", func() error {
-		return replaceFile(filepath.Dir(restore.GenerationFile), filepath.Base(restore.GenerationFile), r.Generation+"\n", 0o444)
+		return put(filepath.Dir(restore.GenerationFile), filepath.Base(restore.GenerationFile), r.Generation+"\n", 0o444)
 	})
-	soft("machineId", r.MachineID != "", func() error { return replaceFile("/etc", "machine-id", r.MachineID+"\n", 0o444) })
-	soft("hostnameFile", r.Hostname != "", func() error { return replaceFile("/etc", "hostname", r.Hostname+"\n", 0o644) })
+	soft("machineId", r.MachineID != "", func() error { return put("/etc", "machine-id", r.MachineID+"\n", 0o444) })
+	soft("hostnameFile", r.Hostname != "", func() error { return put("/etc", "hostname", r.Hostname+"\n", 0o644) })
 	// Addresses may change while programs run: what a user has made of these files since stays.
 	write := func(name, content string) error {
 		if r.Restored == "" && c.written[name] == content {
 			return nil
 		}
-		if err := replaceFile("/etc", name, content, 0o644); err != nil {
+		if err := put("/etc", name, content, 0o644); err != nil {
 			return err
 		}
 		if c.written == nil {
@@ -204,6 +219,10 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 	soft("hosts", r.Hostname != "" || r.Network != nil, func() error { return write("hosts", hostsFile(c.hostname, c.hosts)) })
 	soft("dns", r.Network != nil && (len(r.Network.DNS) > 0 || len(r.Network.Search) > 0),
 		func() error { return write("resolv.conf", resolvFile(r.Network)) })
+	c.rehearsed = r.Rehearsal != nil
+	if c.rehearsed {
+		soft("rehearsal", true, func() error { rehearse(r.Rehearsal); return nil })
+	}
 	if c.Configured != nil {
 		c.Configured()
 	}
@@ -244,6 +263,9 @@ func check(r *Request) (*parsed, error) {
 		if b, err := hex.DecodeString(value); err != nil || value != "" && len(b) != 16 {
 			return nil, bad("%s is not 32 hexadecimal digits.", name)
 		}
+	}
+	if r.Rehearsal != nil && len(r.Rehearsal.Programs) > maxPrograms {
+		return nil, bad("rehearsal names more than %d programs.", maxPrograms)
 	}
 	switch r.Restored {
 	case "", restore.ReasonClone, restore.ReasonRestore, restore.ReasonResume:

@@ -262,9 +262,13 @@ func (n *netlink) applyInterface(want *Interface, only bool) error {
 	if err != nil {
 		return err
 	}
+	wasUp := link.Flags&net.FlagUp != 0
 	if link.HardwareAddr.String() != mac.String() {
-		if err := n.setLink(link.Index, false, nil, 0); err != nil {
-			return fmt.Errorf("link down: %w", err)
+		// Taking down one that is down is work for the kernel all the same.
+		if wasUp {
+			if err := n.setLink(link.Index, false, nil, 0); err != nil {
+				return fmt.Errorf("link down: %w", err)
+			}
 		}
 		if err := n.setLink(link.Index, false, mac, 0); err != nil {
 			return fmt.Errorf("set MAC: %w", err)

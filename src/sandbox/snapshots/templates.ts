@@ -5,6 +5,10 @@
 import { randomBytes } from "node:crypto";
 import { readFile, rm, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
+import type { AgentChannel } from "../../agent/channel.ts";
+import { forgetStream } from "../../agent/commands.ts";
+import type { GuestConfig } from "../../agent/config.ts";
+import { startStream } from "../../agent/streams.ts";
 import { messageOf } from "../../model/errors.ts";
 import type { Template } from "../../model/snapshot.ts";
 import type { DiskAttachment, VmRecord } from "../../model/vm.ts";
@@ -198,6 +202,7 @@ export class Templates {
       const token = randomBytes(16).toString("hex");
       guest = { running, channel: stages.openChannel(running, token) };
       await awaitAgent(record, driver, guest, stages.bootLimitMs(record.accelerator), work.signal);
+      await rehearse(guest.channel, like, work.signal);
       guest.channel.close();
       await running.pause();
       await running.snapshot(memoryPaths(dir), "full");
@@ -219,6 +224,42 @@ export class Templates {
     this.stopping.abort(new Error("the daemon ends"));
     await this.making;
   }
+}
+
+/**
+ * Have a template's guest do once what each clone is asked for: it starts the agent's own program, and
+ * writes the files of a configuration. Of the image nothing is run.
+ */
+async function rehearse(
+  channel: AgentChannel,
+  like: VmRecord,
+  signal: AbortSignal,
+): Promise<void> {
+  const own = startStream(
+    channel,
+    { kind: "exec", argv: ["/proc/1/exe", "version"], user: "0:0", workdir: "/", stdin: false },
+    { signal, onStdout: () => undefined, onStderr: () => undefined },
+  );
+  await own.exit;
+  await forgetStream(channel, own.id, signal);
+  await channel.configure(rehearsalOf(like), signal);
+}
+
+/**
+ * What the guest of a template is told: placeholders, each the shortest of its kind, so that those of
+ * clones are written over them. Its card stays down: nothing of a network shall be in its memory.
+ */
+function rehearsalOf({ image, guestNetwork }: VmRecord): GuestConfig {
+  const zeros = "0".repeat(32);
+  const { entrypoint = [], cmd = [] } = image?.config ?? {};
+  const names = guestNetwork?.dns ?? [];
+  return {
+    hostname: "x",
+    machineId: zeros,
+    generation: zeros,
+    network: { interfaces: [], dns: names.slice(0, 1).map(() => "0.0.0.0"), search: [], hosts: [] },
+    rehearsal: { programs: [...entrypoint.slice(0, 1), ...cmd.slice(0, 1)] },
+  };
 }
 
 /** The shared disk of a VM, if it has one. */
