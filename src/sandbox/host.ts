@@ -52,6 +52,7 @@ import type { EventLog } from "./records/entry.ts";
 import type { Events } from "./records/events.ts";
 import { createShares } from "./shares.ts";
 import type { BootFiles, PreparedBase, Stages, Work } from "./stages.ts";
+import { Admission } from "./starting/admission.ts";
 
 /** Size of a base image's file system: room for the largest image, all of it holes. */
 const BASE_BYTES = 64 * 2 ** 30;
@@ -303,6 +304,7 @@ export async function createHost(layout: Layout, log: EventLog, events: Events):
         build: packageVersion(),
         log: (line) => log.info(line),
       }),
+    admission: new Admission(),
     bootLimitMs: (accelerator) => bootTimeoutMs(BOOT_LIMIT_MS[accelerator]),
   };
   return {

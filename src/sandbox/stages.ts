@@ -18,6 +18,7 @@ import type { Peer } from "../network/private/names.ts";
 import type { PrivateNetworkStore } from "../network/private/store.ts";
 import type { VolumeStore } from "../volumes/store.ts";
 import type { CleanupReport, Driver, RunningVm } from "../vmm/driver.ts";
+import type { Admission } from "./starting/admission.ts";
 
 /** What is on a VM's disk, ready to be attached. */
 export interface PreparedBase {
@@ -116,6 +117,8 @@ export interface Stages {
   /** Remove what no VM of these uses: half-made disks, networks, VMMs and their boxes. */
   sweep(live: ReadonlySet<string>): Promise<CleanupReport>;
   openChannel(running: RunningVm, token: string): AgentChannel;
+  /** The queue before VMs that are emulated. */
+  admission: Admission;
   /** Longest time from the VMM's start to the agent's first answer, in milliseconds. */
   bootLimitMs(accelerator: Accelerator): number;
 }

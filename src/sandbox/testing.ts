@@ -9,6 +9,7 @@ import { PrivateNetworkStore } from "../network/private/store.ts";
 import { VolumeStore } from "../volumes/store.ts";
 import { createShares } from "./shares.ts";
 import type { Stages } from "./stages.ts";
+import { Admission } from "./starting/admission.ts";
 
 /** A log that nobody reads. */
 export const quietLog = { info: (): void => undefined, error: (): void => undefined };
@@ -47,6 +48,7 @@ export function fakeStages(root: string, changes: Partial<Stages> = {}): Stages 
     sweep: async () => nothing,
     openChannel: (running, token) =>
       new AgentChannel({ open: (signal) => running.connect(signal), token, build: "test" }),
+    admission: new Admission(),
     bootLimitMs: () => 20_000,
     ...changes,
   };

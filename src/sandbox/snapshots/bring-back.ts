@@ -8,6 +8,7 @@ import {
   answerLimitMs,
   attachNetwork,
   awaitAgent,
+  awaitTurn,
   guestConfig,
   lapsOf,
   tearDown,
@@ -44,12 +45,15 @@ export async function bringBack(how: BringBack): Promise<LiveGuest> {
   const { record, token, stages, work, log } = how;
   const driver = stages.driver(record.driver);
   let guest: LiveGuest | undefined;
+  let leave: (() => void) | undefined;
   const since = performance.now();
   const lap = lapsOf(record);
   try {
     const making = how.attached === true ? undefined : attachNetwork(record, stages, work);
     const [image] = await Promise.all([how.image(), making]);
     let at = lap("network", since);
+    leave = await awaitTurn(record, stages, work);
+    at = lap("queue", at);
     work.progress({ phase: "restore", message: `${record.driver} (${record.accelerator})` });
     const running = await driver.restore(record.spec, image.files, work.signal);
     record.process = running.process;
@@ -70,6 +74,8 @@ export async function bringBack(how: BringBack): Promise<LiveGuest> {
     else await tearDown(record, stages, guest);
     work.signal.throwIfAborted();
     throw asVmsanError(error, `Cannot bring ${record.id} back`, "ERR_VM_RESTORE");
+  } finally {
+    leave?.();
   }
 }
 

@@ -156,6 +156,17 @@ export async function attachNetwork(record: VmRecord, stages: Stages, work: Work
 }
 
 /**
+ * Wait until a VM may use a processor for its start. Only where it is emulated: elsewhere it needs next to none.
+ * @returns to be called once it is up, or is not to be
+ */
+export async function awaitTurn(record: VmRecord, stages: Stages, work: Work): Promise<() => void> {
+  if (record.accelerator !== "tcg") return () => undefined;
+  return await stages.admission.enter(work.signal, (before) =>
+    work.progress({ phase: "queue", message: `${before} before it` }),
+  );
+}
+
+/**
  * How long the phases of a VM's start take: the function notes one in the record's timings, in
  * milliseconds since `from`, and gives the time at which the next one begins.
  */
@@ -187,12 +198,15 @@ export async function bringUp(
   const driver = stages.driver(record.driver);
   const limitMs = answerLimitMs(record, stages, work);
   let guest: LiveGuest | undefined;
+  let leave: (() => void) | undefined;
   const since = performance.now();
   const lap = lapsOf(record);
   try {
     let at = since;
     await attachNetwork(record, stages, work);
     at = lap("network", at);
+    leave = await awaitTurn(record, stages, work);
+    at = lap("queue", at);
     work.progress({ phase: "boot", message: `${record.driver} (${record.accelerator})` });
     for (let attempt = 1; ; attempt += 1) {
       const running = await driver.start(record.spec, work.signal);
@@ -225,6 +239,8 @@ export async function bringUp(
     await tearDown(record, stages, guest);
     work.signal.throwIfAborted();
     throw asVmsanError(error, `Cannot start ${record.id}`, "ERR_VM_START");
+  } finally {
+    leave?.();
   }
 }
 
