@@ -13,6 +13,7 @@ import { packageVersion } from "../../src/util/package.ts";
 import { connectUnix } from "../../src/util/socket-path.ts";
 import { qemuArguments, qemuFiles } from "../../src/vmm/qemu/command.ts";
 import { Qmp } from "../../src/vmm/qemu/qmp.ts";
+import { cpuOf } from "./directory.ts";
 
 /** Wait for something that is not there yet. */
 async function soon<T>(attempt: () => Promise<T>): Promise<T> {
@@ -28,9 +29,11 @@ async function soon<T>(attempt: () => Promise<T>): Promise<T> {
 /**
  * Load a snapshot of a VM without a card into a QEMU of its own and wait for the agent.
  * @param place the snapshot's directory
- * @returns milliseconds until the state was loaded, and until the agent had answered
+ * @returns milliseconds until the state was loaded, and until the agent had answered, and QEMU's processor time until then
  */
-export async function bareRestore(place: string): Promise<{ loaded: number; answered: number }> {
+export async function bareRestore(
+  place: string,
+): Promise<{ loaded: number; answered: number; cpuMs: number }> {
   const record = JSON.parse(readFileSync(join(place, "snapshot.json"), "utf8")) as SnapshotRecord;
   const dir = mkdtempSync(join(tmpdir(), "vmsan-bare-"));
   const disks = await Promise.all(
@@ -78,8 +81,9 @@ export async function bareRestore(place: string): Promise<{ loaded: number; answ
     });
     await channel.ready();
     const answered = performance.now() - from;
+    const cpuMs = cpuOf(child.pid ?? 0);
     channel.close();
-    return { loaded, answered };
+    return { loaded, answered, cpuMs };
   } finally {
     closeSync(state);
     child.kill("SIGKILL");

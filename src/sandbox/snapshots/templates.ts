@@ -230,11 +230,7 @@ export class Templates {
  * Have a template's guest do once what each clone is asked for: it starts the agent's own program, and
  * writes the files of a configuration. Of the image nothing is run.
  */
-async function rehearse(
-  channel: AgentChannel,
-  like: VmRecord,
-  signal: AbortSignal,
-): Promise<void> {
+async function rehearse(channel: AgentChannel, like: VmRecord, signal: AbortSignal): Promise<void> {
   const own = startStream(
     channel,
     { kind: "exec", argv: ["/proc/1/exe", "version"], user: "0:0", workdir: "/", stdin: false },

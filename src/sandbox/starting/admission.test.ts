@@ -10,14 +10,18 @@ test("the third of two places waits, is told its place, and is let in by who lea
   const [first, second] = [await admission.enter(never), await admission.enter(never)];
   const order: string[] = [];
   const places: number[] = [];
-  const third = admission.enter(never, (before) => places.push(before)).then((leave) => {
-    order.push("third");
-    return leave;
-  });
-  const fourth = admission.enter(never, (before) => places.push(before)).then((leave) => {
-    order.push("fourth");
-    return leave;
-  });
+  const third = admission
+    .enter(never, (before) => places.push(before))
+    .then((leave) => {
+      order.push("third");
+      return leave;
+    });
+  const fourth = admission
+    .enter(never, (before) => places.push(before))
+    .then((leave) => {
+      order.push("fourth");
+      return leave;
+    });
   await turn();
   expect(order).toEqual([]);
   expect(places).toEqual([0, 1]);

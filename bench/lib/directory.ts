@@ -1,0 +1,129 @@
+/** A VMSAN_DIR of a measurement's own that shares what takes long to make, and what its processes use. */
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import { mkdirSync, readFileSync, readdirSync, symlinkSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { measured } from "./bench.ts";
+import { callVmsan, vmsan } from "./home.ts";
+
+/** Milliseconds of a clock tick of /proc. */
+const TICK_MS = 10;
+
+/** What is made once and not changed by VMs. */
+const SHARED = ["kernels", "runtimes", "initramfs", "probes", "images", "rootfs"];
+
+/** Such a directory, used by the command line. */
+export interface Directory {
+  dir: string;
+  env: NodeJS.ProcessEnv;
+  /** Run the command line; what it prints, and its wall time in milliseconds. */
+  call(...args: string[]): { out: string; ms: number };
+  /** The same with the processor time of the command, its daemon and all VMMs while it ran, in milliseconds. */
+  measured(...args: string[]): { out: string; ms: number; cpuMs: number };
+  /** The command so many times at once; what each has printed. */
+  together(
+    count: number,
+    ...args: string[]
+  ): Promise<{ outs: string[]; ms: number; cpuMs: number }>;
+}
+
+/** Make one. @param dir an absolute path; made if it is missing */
+export function ownDirectory(dir: string): Directory {
+  const prepared = process.env["VMSAN_DIR"] ?? resolve(import.meta.dirname, "../../.cache/vmsan");
+  mkdirSync(dir, { recursive: true });
+  for (const name of SHARED) {
+    mkdirSync(join(prepared, name), { recursive: true });
+    symlinkSync(join(prepared, name), join(dir, name));
+  }
+  const env = { ...process.env, VMSAN_DIR: dir };
+  const call = (...args: string[]): { out: string; ms: number } => {
+    const from = performance.now();
+    const out = callVmsan(env, ...args);
+    return { out, ms: performance.now() - from };
+  };
+  return {
+    dir,
+    env,
+    call,
+    measured: (...args) => {
+      const before = cpuOfDirectory(dir) + ownChildren();
+      const called = call(...args);
+      return { ...called, cpuMs: cpuOfDirectory(dir) + ownChildren() - before };
+    },
+    together: async (count, ...args) => {
+      const before = cpuOfDirectory(dir) + ownChildren();
+      const from = performance.now();
+      const outs = await Promise.all(
+        Array.from({ length: count }, async () => (await run(vmsan, args, env)).trim()),
+      );
+      const ms = performance.now() - from;
+      return { outs, ms, cpuMs: cpuOfDirectory(dir) + ownChildren() - before };
+    },
+  };
+}
+
+/** Run a program to its end, beside others. @throws when its status is not 0, with what it said */
+async function run(file: string, args: string[], env: NodeJS.ProcessEnv): Promise<string> {
+  const child = spawn(file, args, { env, stdio: ["ignore", "pipe", "pipe"] });
+  measured(child);
+  const said = { stdout: "", stderr: "" };
+  for (const name of ["stdout", "stderr"] as const) {
+    child[name].setEncoding("utf8").on("data", (text: string) => (said[name] += text));
+  }
+  const [code] = (await once(child, "close")) as [number | null];
+  if (code === 0) return said.stdout;
+  throw new Error(`${args.join(" ")}: ${code ?? "a signal"}: ${said.stderr}`);
+}
+
+/** End its daemon; its VMs must be gone. */
+export function endDirectory({ env }: Directory): void {
+  spawnSync(vmsan, ["daemon", "stop"], { env, stdio: "ignore" });
+}
+
+/** Fields of a process's stat file from the third on. @throws ENOENT, ESRCH when it has ended */
+function statOf(pid: number | "self"): string[] {
+  const text = readFileSync(`/proc/${pid}/stat`, "latin1");
+  return text.slice(text.lastIndexOf(")") + 2).split(" ");
+}
+
+/** Processor time in milliseconds that a process, and the children that it has waited for, have used so far. */
+export function cpuOf(pid: number): number {
+  const fields = statOf(pid);
+  return [11, 12, 13, 14].reduce((sum, at) => sum + Number(fields[at]) * TICK_MS, 0);
+}
+
+/** The same of the process alone. */
+export function ownCpu(pid: number): number {
+  const fields = statOf(pid);
+  return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
+}
+
+/** Processor time in milliseconds that the processes of a VMSAN_DIR have used so far, with VMMs that have ended. */
+export function cpuOfDirectory(dir: string): number {
+  let ms = 0;
+  for (const name of readdirSync("/proc").filter((entry) => /^\d+$/.test(entry))) {
+    const pid = Number(name);
+    try {
+      // VMMs get no environment: they are known by where they work.
+      const words = readFileSync(`/proc/${pid}/environ`, "latin1").split("\0");
+      const cmdline = readFileSync(`/proc/${pid}/cmdline`, "latin1");
+      const isVmm = cmdline.includes("guest=vmsan-") && cmdline.includes(`${dir}/`);
+      if (words.includes(`VMSAN_DIR=${dir}`) || isVmm) ms += cpuOf(pid);
+    } catch {
+      // ENOENT, ESRCH: it ended while we looked; EACCES: another user's.
+    }
+  }
+  return ms;
+}
+
+/** Processor time of the commands that this process has run, in milliseconds. */
+function ownChildren(): number {
+  const fields = statOf("self");
+  return (Number(fields[13]) + Number(fields[14])) * TICK_MS;
+}
+
+/** Memory of a process that is its own share, in MiB. */
+export function pssMib(pid: number): number {
+  const text = readFileSync(`/proc/${pid}/smaps_rollup`, "latin1");
+  return Number(/^Pss:\s*(\d+)/m.exec(text)?.[1]) / 1024;
+}
