@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strconv"
 	"syscall"
 	"unsafe"
 
@@ -78,40 +77,6 @@ func regain() error {
 	}
 	if _, _, e := syscall.RawSyscall(syscall.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets[0])), 0); e != 0 {
 		return os.NewSyscallError("capset", e)
-	}
-	return nil
-}
-
-// at is a path below an open directory: whatever happens to the directory's
-// own path, it stays that directory.
-func at(dir *os.File, name string) string {
-	return "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + name
-}
-
-// openDir opens a directory below dir without following a symlink.
-func openDir(dir *os.File, name string) (*os.File, error) {
-	return os.OpenFile(at(dir, name), syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
-}
-
-// fileError is an ERR_AGENT_FILE with the cause's text.
-func fileError(err error, format string, args ...any) error {
-	if info, ok := err.(*wire.ErrorInfo); ok {
-		return info
-	}
-	return wire.Errorf(wire.CodeFile, format, args...).Because(err)
-}
-
-// utimes sets access and modification time without following a symlink.
-func utimes(path string, sec, nsec int64) error {
-	const atFdcwd, noFollow = -100, 0x100
-	ts := [2]syscall.Timespec{{Sec: sec, Nsec: nsec}, {Sec: sec, Nsec: nsec}}
-	p, err := syscall.BytePtrFromString(path)
-	if err != nil {
-		return err
-	}
-	fdcwd := atFdcwd
-	if _, _, e := syscall.Syscall6(syscall.SYS_UTIMENSAT, uintptr(fdcwd), uintptr(unsafe.Pointer(p)), uintptr(unsafe.Pointer(&ts)), noFollow, 0, 0); e != 0 {
-		return &os.PathError{Op: "utimensat", Path: path, Err: e}
 	}
 	return nil
 }

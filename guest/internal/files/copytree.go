@@ -122,7 +122,7 @@ func copyRegular(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(copyFile(out, in, true), out.Close())
+	return errors.Join(copyFile(int(out.Fd()), in, make([]byte, copyBuffer), true), out.Close())
 }
 
 // CopyAttributes copies extended attributes, without those that overlays use themselves.

@@ -1,3 +1,8 @@
 package files
 
+import "syscall"
+
 const sysRenameat2 = 276
+
+// sysFstatat is fstatat(2).
+const sysFstatat = syscall.SYS_FSTATAT

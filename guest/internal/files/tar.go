@@ -1,12 +1,13 @@
 package files
 
 import (
-	"bytes"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -17,7 +18,9 @@ import (
 // named on problems, one a line; the number of them is returned. The error is
 // one of out's, or says that path itself cannot be read.
 func Tar(path string, follow bool, out, problems io.Writer) (int, error) {
-	t := &tarrer{w: &tarWriter{w: out}, problems: problems, links: map[[2]uint64]string{}, buf: make([]byte, 128<<10)}
+	// Headers are short writes, each of which would be a turn of the stream.
+	buffered := bufio.NewWriterSize(out, 128<<10)
+	t := &tarrer{w: &tarWriter{w: buffered}, problems: problems, links: map[[2]uint64]string{}, buf: make([]byte, copyBuffer)}
 	clean := filepath.Clean(path)
 	parent, err := os.OpenFile(filepath.Dir(clean), syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
 	if errors.Is(err, os.ErrPermission) {
@@ -47,13 +50,16 @@ func Tar(path string, follow bool, out, problems io.Writer) (int, error) {
 			source = "."
 		}
 	}
-	if _, err := os.Lstat(at(parent, source)); err != nil {
+	if err := statAt(parent, source, &syscall.Stat_t{}); err != nil {
 		return 0, fileError(err, "%.256q cannot be read.", path)
 	}
 	if err := t.add(parent, source, base, 0); err != nil {
 		return t.failed, err
 	}
-	return t.failed, t.w.end()
+	if err := t.w.end(); err != nil {
+		return t.failed, err
+	}
+	return t.failed, buffered.Flush()
 }
 
 type tarrer struct {
@@ -62,6 +68,8 @@ type tarrer struct {
 	failed   int
 	links    map[[2]uint64]string
 	buf      []byte
+	// whole holds one small file after the other.
+	whole []byte
 }
 
 // problem reports an entry that is left out or damaged; only a failing writer ends the archive.
@@ -84,7 +92,7 @@ func errnoOf(err error) any {
 // add writes the entry called source in dir under name, and what is below it.
 func (t *tarrer) add(dir *os.File, source, name string, depth int) error {
 	var st syscall.Stat_t
-	if err := syscall.Lstat(at(dir, source), &st); err != nil {
+	if err := statAt(dir, source, &st); err != nil {
 		return t.problem(name, errnoOf(err), true)
 	}
 	h := &tarEntry{name: name, mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid, sec: int64(st.Mtim.Sec), nsec: int64(st.Mtim.Nsec)}
@@ -172,15 +180,15 @@ type extent struct{ offset, length int64 }
 
 func (t *tarrer) addFile(dir *os.File, source string, h *tarEntry, st *syscall.Stat_t) error {
 	h.typ = '0'
-	f, err := os.OpenFile(at(dir, source), syscall.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	fd, err := openAt(dir, source, syscall.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return t.problem(h.name, errnoOf(err), true)
 	}
-	defer f.Close()
+	defer syscall.Close(fd)
 	h.size = st.Size
 	sparse := st.Blocks*512 < st.Size
 	if st.Size <= readFirst {
-		whole, err := readWhole(f, st.Size)
+		whole, err := t.readWhole(fd, st.Size)
 		if err != nil {
 			return t.problem(h.name, errnoOf(err), true)
 		}
@@ -190,7 +198,7 @@ func (t *tarrer) addFile(dir *os.File, source string, h *tarEntry, st *syscall.S
 	}
 	data := []extent{{0, st.Size}}
 	if sparse {
-		if found, ok := extents(f, st.Size); ok {
+		if found, ok := extents(fd, st.Size); ok {
 			data = found
 			h.sparse = true
 			h.extents = data
@@ -201,7 +209,7 @@ func (t *tarrer) addFile(dir *os.File, source string, h *tarEntry, st *syscall.S
 	}
 	var why any
 	for _, e := range data {
-		n, werr, rerr := t.copy(f, e)
+		n, werr, rerr := t.copy(fd, e)
 		if werr != nil {
 			return werr
 		}
@@ -231,14 +239,31 @@ const readFirst = 1 << 20
 // maxUnsaid bounds a file that is longer than it is said to be.
 const maxUnsaid = 64 << 20
 
-// readWhole reads f to its end, whatever length it is said to have.
-func readWhole(f *os.File, said int64) ([]byte, error) {
-	b := bytes.NewBuffer(make([]byte, 0, said+bytes.MinRead))
-	n, err := b.ReadFrom(io.LimitReader(f, maxUnsaid+1))
-	if err == nil && n > maxUnsaid {
-		err = fmt.Errorf("goes on behind %d bytes, longer than it is said to be", maxUnsaid)
+// readWhole reads a file just opened to its end, whatever length it is said to have. What it gives holds until the
+// next call.
+func (t *tarrer) readWhole(fd int, said int64) ([]byte, error) {
+	b := slices.Grow(t.whole[:0], int(said)+512)
+	for {
+		n, err := syscall.Read(fd, b[len(b):cap(b)])
+		if err == syscall.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			break
+		}
+		b = b[:len(b)+n]
+		if len(b) > maxUnsaid {
+			return nil, fmt.Errorf("goes on behind %d bytes, longer than it is said to be", maxUnsaid)
+		}
+		b = slices.Grow(b, 512)
 	}
-	return b.Bytes(), err
+	if cap(b) <= 2*readFirst {
+		t.whole = b
+	}
+	return b, nil
 }
 
 // addWhole writes a file that has been read.
@@ -254,38 +279,33 @@ func (t *tarrer) addWhole(h *tarEntry, content []byte) error {
 }
 
 // copy writes an extent; read errors and write errors differ in their meaning.
-func (t *tarrer) copy(f *os.File, e extent) (done int64, werr, rerr error) {
+func (t *tarrer) copy(fd int, e extent) (done int64, werr, rerr error) {
 	for done < e.length {
-		n, err := f.ReadAt(t.buf[:min(int64(len(t.buf)), e.length-done)], e.offset+done)
-		if n > 0 {
-			if _, err := t.w.Write(t.buf[:n]); err != nil {
-				return done, err, nil
-			}
-			done += int64(n)
-		}
-		if err == io.EOF {
-			return done, nil, nil
-		}
-		if err != nil {
+		n, err := readAt(fd, t.buf[:min(int64(len(t.buf)), e.length-done)], e.offset+done)
+		if n == 0 || err != nil {
 			return done, nil, err
 		}
+		if _, err := t.w.Write(t.buf[:n]); err != nil {
+			return done, err, nil
+		}
+		done += int64(n)
 	}
 	return done, nil, nil
 }
 
 // extents asks the file system where a file has data; false if it cannot tell.
-func extents(f *os.File, size int64) ([]extent, bool) {
+func extents(fd int, size int64) ([]extent, bool) {
 	const seekData, seekHole = 3, 4
 	var out []extent
 	for pos := int64(0); pos < size; {
-		begin, err := f.Seek(pos, seekData)
+		begin, err := syscall.Seek(fd, pos, seekData)
 		if errors.Is(err, syscall.ENXIO) {
 			break
 		}
 		if err != nil || len(out) > 1<<20 {
 			return nil, false
 		}
-		end, err := f.Seek(begin, seekHole)
+		end, err := syscall.Seek(fd, begin, seekHole)
 		if err != nil {
 			return nil, false
 		}

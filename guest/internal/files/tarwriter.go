@@ -183,7 +183,10 @@ func ustar(h *tarEntry, name, link string, size int64) []byte {
 		if v < 0 || v >= 1<<(3*(width-1)) {
 			v = 0
 		}
-		copy(b[at:], fmt.Sprintf("%0*o", width-1, v))
+		for i := at + width - 2; i >= at; i-- {
+			b[i] = '0' + byte(v&7)
+			v >>= 3
+		}
 	}
 	copy(b[0:100], name)
 	octal(100, 8, int64(h.mode))
@@ -203,6 +206,7 @@ func ustar(h *tarEntry, name, link string, size int64) []byte {
 	for _, c := range b {
 		sum += int64(c)
 	}
-	copy(b[148:], fmt.Sprintf("%06o\x00 ", sum))
+	octal(148, 7, sum)
+	b[154] = 0
 	return b
 }

@@ -2,7 +2,7 @@ package files
 
 import (
 	"archive/tar"
-	"bytes"
+	"bufio"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -19,6 +19,8 @@ const (
 	maxName  = 4096
 	maxDepth = 1024
 	nameMax  = 255
+	// copyBuffer is how much of a file is copied at a time.
+	copyBuffer = 128 << 10
 )
 
 // UntarOptions of kind untar.
@@ -42,6 +44,8 @@ type untarrer struct {
 	// later: directories get mode and time when everything is in place.
 	later map[string]*tar.Header
 	order []string
+	// buf is what one file after the other is copied with.
+	buf []byte
 }
 
 // Untar reads a tar archive from r and puts it below opts.Path. Either all of
@@ -52,7 +56,7 @@ func Untar(opts UntarOptions, r io.Reader) (err error) {
 			return fileError(err, "The directory %.256q cannot be made.", opts.Path)
 		}
 	}
-	u := &untarrer{opts: opts, later: map[string]*tar.Header{}}
+	u := &untarrer{opts: opts, later: map[string]*tar.Header{}, buf: make([]byte, copyBuffer)}
 	if u.dest, err = os.OpenFile(opts.Path, syscall.O_RDONLY|syscall.O_DIRECTORY, 0); err != nil {
 		return fileError(err, "The directory %.256q cannot be used.", opts.Path)
 	}
@@ -90,6 +94,8 @@ func archiveError(format string, args ...any) error {
 }
 
 func (u *untarrer) extract(r io.Reader) error {
+	// Headers are short reads, each of which would be a turn of the stream.
+	r = bufio.NewReaderSize(r, 128<<10)
 	t := tar.NewReader(r)
 	for {
 		h, err := t.Next()
@@ -160,18 +166,14 @@ func (u *untarrer) entry(h *tar.Header, t *tar.Reader) error {
 		u.later[full] = h
 		return nil
 	}
-	// The last entry of a name counts.
-	if fi, err := os.Lstat(where); err == nil {
-		if fi.IsDir() {
-			return archiveError("The archive has %.256q both as a directory and as something else.", full)
-		}
-		if err := os.Remove(where); err != nil {
-			return fail(err)
-		}
-	}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeRegA, tar.TypeGNUSparse, tar.TypeCont: //nolint:staticcheck // TypeRegA is what old archives have
-		return u.regular(h, t, where, full)
+		return u.regular(h, t, name, full)
+	}
+	if err := clearName(where, full); err != nil {
+		return err
+	}
+	switch h.Typeflag {
 	case tar.TypeSymlink:
 		if err := os.Symlink(h.Linkname, where); err != nil {
 			return fail(err)
@@ -198,6 +200,21 @@ func (u *untarrer) entry(h *tar.Header, t *tar.Reader) error {
 	}
 	if err := u.meta(h, where, h.Typeflag == tar.TypeSymlink); err != nil {
 		return fail(err)
+	}
+	return nil
+}
+
+// clearName removes an earlier entry of the same name: the last one counts.
+func clearName(where, full string) error {
+	fi, err := os.Lstat(where)
+	if err != nil {
+		return nil // nothing is there, or what follows fails at it as well
+	}
+	if fi.IsDir() {
+		return archiveError("The archive has %.256q both as a directory and as something else.", full)
+	}
+	if err := os.Remove(where); err != nil {
+		return fileError(err, "%.256q of the archive could not be written.", full)
 	}
 	return nil
 }
@@ -250,76 +267,6 @@ func (u *untarrer) walk(root *os.File, name string, create bool) (*os.File, erro
 		d = next
 	}
 	return d, nil
-}
-
-func (u *untarrer) regular(h *tar.Header, t *tar.Reader, where, full string) error {
-	f, err := os.OpenFile(where, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return fileError(err, "%.256q of the archive could not be written.", full)
-	}
-	err = copyFile(f, t, isSparse(h))
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = u.meta(h, where, false)
-	}
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrHeader) {
-		return wire.Errorf(wire.CodeArchive, "The archive ends or breaks in the middle of %.256q.", full).Because(err)
-	}
-	return fileError(err, "%.256q of the archive could not be written.", full)
-}
-
-func isSparse(h *tar.Header) bool {
-	return h.Typeflag == tar.TypeGNUSparse || h.PAXRecords["GNU.sparse.major"] != "" || h.PAXRecords["GNU.sparse.size"] != "" ||
-		h.PAXRecords["GNU.sparse.realsize"] != ""
-}
-
-var zeros [4096]byte
-
-// copyFile writes r to f; a sparse file's blocks of zeros become holes again.
-func copyFile(f *os.File, r io.Reader, sparse bool) error {
-	buf := make([]byte, 128<<10)
-	var size int64
-	for {
-		n, err := io.ReadFull(r, buf)
-		for p := buf[:n]; len(p) > 0; {
-			k := len(p)
-			if sparse {
-				k = min(k, len(zeros))
-				if bytes.Equal(p[:k], zeros[:k]) {
-					size += int64(k)
-					p = p[k:]
-					continue
-				}
-			}
-			if _, werr := f.WriteAt(p[:k], size); werr != nil {
-				return werr
-			}
-			size += int64(k)
-			p = p[k:]
-		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF && n < len(buf) && ended(r) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if sparse {
-		return f.Truncate(size)
-	}
-	return nil
-}
-
-// ended tells a short last block from a broken archive, which io.ReadFull does not.
-func ended(r io.Reader) bool {
-	var one [1]byte
-	n, err := r.Read(one[:])
-	return n == 0 && err == io.EOF
 }
 
 func (u *untarrer) link(to, where, full string) error {

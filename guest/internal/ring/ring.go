@@ -3,15 +3,34 @@
 // concurrent use: its owner has the lock.
 package ring
 
-const minCap = 4 << 10
+import (
+	"slices"
+	"sort"
+	"sync"
+)
 
-// keepCap is the capacity that an emptied ring may keep: giving it back and
-// clearing new memory for each burst costs more than the copying.
-const keepCap = 256 << 10
+// Sizes of the pieces that bytes are kept in. One that holds little takes little; a busy one takes
+// and gives back large ones, which all rings share: memory that grew by doubling was cleared and copied again
+// for each burst.
+const (
+	smallPiece = 4 << 10
+	largePiece = 64 << 10
+)
+
+var largePieces = sync.Pool{New: func() any { return new([largePiece]byte) }}
+
+// piece is memory for the bytes from offset from on.
+type piece struct {
+	buf  []byte
+	from uint64
+	// pooled is where buf came from; nil: made for this ring.
+	pooled *[largePiece]byte
+}
 
 // Ring holds the bytes from Start to End of a stream.
 type Ring struct {
-	buf        []byte // length is a power of two, or 0
+	// pieces follow each other without a gap; all but the last are full.
+	pieces     []piece
 	start, end uint64
 	limit      int
 }
@@ -37,16 +56,36 @@ func (r *Ring) Room() int { return max(0, r.limit-r.Len()) }
 // Append adds as much of p as there is room for and gives its length.
 func (r *Ring) Append(p []byte) int {
 	n := min(len(p), r.Room())
-	if n == 0 {
-		return 0
+	for p = p[:n]; len(p) > 0; {
+		free := r.free()
+		if len(free) == 0 {
+			r.add(len(p))
+			continue
+		}
+		c := copy(free, p)
+		p = p[c:]
+		r.end += uint64(c)
 	}
-	r.grow(r.Len() + n)
-	at := int(r.end & uint64(len(r.buf)-1))
-	if c := copy(r.buf[at:], p[:n]); c < n {
-		copy(r.buf, p[c:n])
-	}
-	r.end += uint64(n)
 	return n
+}
+
+// free is the memory behind the newest byte.
+func (r *Ring) free() []byte {
+	if len(r.pieces) == 0 {
+		return nil
+	}
+	last := &r.pieces[len(r.pieces)-1]
+	return last.buf[r.end-last.from:]
+}
+
+// add takes another piece, for want bytes to come.
+func (r *Ring) add(want int) {
+	if len(r.pieces) == 0 && want <= smallPiece {
+		r.pieces = append(r.pieces, piece{buf: make([]byte, smallPiece), from: r.end})
+		return
+	}
+	pooled := largePieces.Get().(*[largePiece]byte)
+	r.pieces = append(r.pieces, piece{buf: pooled[:], from: r.end, pooled: pooled})
 }
 
 // ReadAt copies bytes from offset on, which lies in [Start, End], and gives their number.
@@ -55,9 +94,11 @@ func (r *Ring) ReadAt(dst []byte, offset uint64) int {
 	if n == 0 {
 		return 0
 	}
-	at := int(offset & uint64(len(r.buf)-1))
-	if c := copy(dst[:n], r.buf[at:]); c < n {
-		copy(dst[c:n], r.buf)
+	// The piece before the first that begins behind the offset.
+	at := sort.Search(len(r.pieces), func(i int) bool { return r.pieces[i].from > offset }) - 1
+	for done := 0; done < n; at++ {
+		p := &r.pieces[at]
+		done += copy(dst[done:n], p.buf[offset+uint64(done)-p.from:])
 	}
 	return n
 }
@@ -68,30 +109,40 @@ func (r *Ring) DiscardTo(offset uint64) {
 		return
 	}
 	r.start = min(offset, r.end)
-	if r.start == r.end && len(r.buf) > keepCap {
-		r.buf = nil
+	if r.start == r.end {
+		r.empty()
+		return
 	}
+	gone := 0
+	for r.pieces[gone].from+uint64(len(r.pieces[gone].buf)) <= r.start {
+		gone++
+	}
+	r.drop(0, gone)
+}
+
+// empty gives the pieces back, but for a small one: what trickles through needs no new memory each time.
+func (r *Ring) empty() {
+	keep := 0
+	if len(r.pieces) > 0 && r.pieces[0].pooled == nil {
+		r.pieces[0].from = r.end
+		keep = 1
+	}
+	r.drop(keep, len(r.pieces))
+}
+
+// drop gives pieces back.
+func (r *Ring) drop(from, to int) {
+	for i := range r.pieces[from:to] {
+		if p := r.pieces[from+i].pooled; p != nil {
+			largePieces.Put(p)
+		}
+	}
+	r.pieces = slices.Delete(r.pieces, from, to)
 }
 
 // Free drops everything and the memory; offsets stay.
 func (r *Ring) Free() {
 	r.start = r.end
-	r.buf = nil
-}
-
-func (r *Ring) grow(need int) {
-	if need <= len(r.buf) {
-		return
-	}
-	size := max(minCap, len(r.buf))
-	for size < need {
-		size *= 2
-	}
-	grown := make([]byte, size)
-	for off := r.start; off < r.end; {
-		at := int(off & uint64(size-1))
-		n := r.ReadAt(grown[at:], off)
-		off += uint64(n)
-	}
-	r.buf = grown
+	r.drop(0, len(r.pieces))
+	r.pieces = nil
 }

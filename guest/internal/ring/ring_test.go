@@ -10,13 +10,13 @@ import (
 func TestModel(t *testing.T) {
 	rnd := rand.New(rand.NewSource(1))
 	for range 200 {
-		r := New(1 + rnd.Intn(40000))
+		r := New(1 + rnd.Intn(400_000))
 		var all []byte
 		start := 0
 		for range 100 {
-			switch rnd.Intn(3) {
+			switch rnd.Intn(4) {
 			case 0:
-				p := make([]byte, rnd.Intn(9000))
+				p := make([]byte, rnd.Intn(1+rnd.Intn(90_000)))
 				rnd.Read(p)
 				n := r.Append(p)
 				if want := min(len(p), r.Limit()-(len(all)-start)); n != want {
@@ -27,8 +27,11 @@ func TestModel(t *testing.T) {
 				start += rnd.Intn(len(all) - start + 1)
 				r.DiscardTo(uint64(start))
 			case 2:
+				start = len(all)
+				r.DiscardTo(uint64(start))
+			case 3:
 				off := start + rnd.Intn(len(all)-start+1)
-				dst := make([]byte, rnd.Intn(9000))
+				dst := make([]byte, rnd.Intn(90_000))
 				n := r.ReadAt(dst, uint64(off))
 				if want := all[off:min(len(all), off+len(dst))]; !bytes.Equal(dst[:n], want) {
 					t.Fatalf("ReadAt(%d) differs", off)
@@ -38,5 +41,18 @@ func TestModel(t *testing.T) {
 				t.Fatalf("range %d-%d, want %d-%d", r.Start(), r.End(), start, len(all))
 			}
 		}
+	}
+}
+
+// TestShared: memory that another ring has given back shows nothing of what it held.
+func TestShared(t *testing.T) {
+	old := New(1 << 20)
+	old.Append(bytes.Repeat([]byte{7}, 200_000))
+	old.Free()
+	r := New(1 << 20)
+	r.Append(make([]byte, 5000))
+	dst := make([]byte, 200_000)
+	if n := r.ReadAt(dst, 0); n != 5000 || bytes.IndexByte(dst, 7) >= 0 {
+		t.Fatalf("%d bytes of 5000, or another ring's", n)
 	}
 }

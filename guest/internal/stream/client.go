@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -354,12 +355,6 @@ func (c *Client) next(b []byte) (frames []byte, last bool, err error) {
 	if c.over {
 		return b, false, nil
 	}
-	if !c.observe {
-		if to := s.acknowledgeable(c); to > c.inSent {
-			b = wire.AppendOffset(b, wire.StdinAck, to)
-			c.inSent = to
-		}
-	}
 	more := false
 	for i := range s.out {
 		o := &s.out[i].ring
@@ -372,7 +367,7 @@ func (c *Client) next(b []byte) (frames []byte, last bool, err error) {
 				b = wire.AppendHeader(b, wire.Stdout+wire.Type(i), wire.OffsetLen+n)
 				b = appendU64(b, c.pos[i])
 				at := len(b)
-				b = append(b, make([]byte, n)...)
+				b = slices.Grow(b, n)[:at+n]
 				o.ReadAt(b[at:], c.pos[i])
 				c.pos[i] += uint64(n)
 			}
@@ -383,6 +378,13 @@ func (c *Client) next(b []byte) (frames []byte, last bool, err error) {
 		case s.out[i].eof && !c.eofSent[i]:
 			c.eofSent[i] = true
 			b = wire.AppendStreamOffset(b, wire.OutEOF, byte(i+1), o.End())
+		}
+	}
+	if !c.observe {
+		// Alone, a few bytes are not worth a frame: the client keeps them until the next.
+		if to := s.acknowledgeable(c); to >= c.inSent+ackEvery || len(b) > 0 && to > c.inSent {
+			b = wire.AppendOffset(b, wire.StdinAck, to)
+			c.inSent = to
 		}
 	}
 	if s.exit != nil && !more {

@@ -19,6 +19,8 @@ const (
 	inputCredit = 1 << 20
 	// inputRing has room for what was acknowledged, what is on its way, and a frame.
 	inputRing = 2*inputCredit + wire.MaxFrame
+	// ackEvery is how much input is acknowledged at a time where nothing else is to be sent.
+	ackEvery = 64 << 10
 	// attachedRing and detachedRing are the outputs' default limits.
 	attachedRing = 4 << 20
 	detachedRing = 1 << 20
@@ -172,9 +174,13 @@ func (i *input) Read(p []byte) (int, error) {
 		}
 		s.cond.Wait()
 	}
+	held := s.in.Len() > inputCredit
 	n := s.in.ReadAt(p, s.in.Start())
 	s.in.DiscardTo(s.in.Start() + uint64(n))
-	s.changed()
+	if held {
+		// Only then may somebody wait for room, or for an acknowledgement that was withheld.
+		s.changed()
+	}
 	return n, nil
 }
 

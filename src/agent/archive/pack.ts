@@ -12,6 +12,8 @@ const READ_SIZE = 256 << 10;
 const READ_FIRST = 1 << 20;
 /** Longest file of which the file system does not say how long it is (as of /proc). */
 const MAX_UNSAID = 64 << 20;
+/** Pieces are joined until they have that length. */
+const GATHER = 64 << 10;
 /** Unit in which holes are looked for. */
 const HOLE_UNIT = 4096;
 
@@ -206,13 +208,36 @@ async function readWhole(handle: FileHandle, said: number): Promise<Buffer> {
   }
 }
 
+/** Small pieces joined: a header, a short file and its padding are not worth a frame each. */
+async function* gathered(pieces: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  let held: Buffer[] = [];
+  let bytes = 0;
+  for await (const piece of pieces) {
+    held.push(piece);
+    bytes += piece.length;
+    if (bytes < GATHER) continue;
+    yield held.length === 1 ? piece : Buffer.concat(held);
+    held = [];
+    bytes = 0;
+  }
+  if (bytes > 0) yield Buffer.concat(held);
+}
+
 /**
- * The bytes of an archive of these files and trees.
+ * The bytes of an archive of these files and trees, in pieces of 64 KiB and more.
  * @throws ERR_AGENT_UPLOAD for what cannot be read
  */
-export async function* pack(
+export function pack(
   sources: readonly PackSource[],
   options: PackOptions = {},
+): AsyncGenerator<Buffer> {
+  return gathered(packed(sources, options));
+}
+
+/** The same in the pieces that it is made of. */
+async function* packed(
+  sources: readonly PackSource[],
+  options: PackOptions,
 ): AsyncGenerator<Buffer> {
   const packer = new Packer(options);
   try {
