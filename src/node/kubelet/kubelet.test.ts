@@ -121,6 +121,19 @@ let apiServer: Issued;
 let stranger: Issued;
 let server: KubeletServer;
 
+async function serve(clientCa: string): Promise<KubeletServer> {
+  return await serveKubelet({
+    node: NODE,
+    pods,
+    vmsan: made.vmsan,
+    api,
+    address: { host: "127.0.0.1", port: 0 },
+    certificate: authority.issue("node", `/CN=${NODE}`, ["IP:127.0.0.1"]),
+    clientCa,
+    log: { info: () => undefined, error: () => undefined },
+  });
+}
+
 beforeAll(async () => {
   authority = new Authority(join(place.path, "ca"));
   apiServer = authority.issue("api", "/O=system:masters/CN=api-server");
@@ -129,16 +142,7 @@ beforeAll(async () => {
     "api",
     "/O=system:masters/CN=api-server",
   );
-  server = await serveKubelet({
-    node: NODE,
-    pods,
-    vmsan: made.vmsan,
-    api,
-    address: { host: "127.0.0.1", port: 0 },
-    certificate: authority.issue("node", `/CN=${NODE}`, ["IP:127.0.0.1"]),
-    clientCa: authority.cert,
-    log: { info: () => undefined, error: () => undefined },
-  });
+  server = await serve(authority.cert);
 });
 afterAll(async () => await server.close());
 
@@ -246,6 +250,17 @@ describe("callers", () => {
       groups: ["people", "guests", "system:authenticated"],
       resourceAttributes: { resource: "nodes", subresource: "pods", name: NODE, verb: "get" },
     });
+  });
+
+  test("without an authority certificates are worth nothing", async () => {
+    const bare = await serve("");
+    try {
+      const { port } = bare;
+      expect((await get("/healthz", { port })).status).toBe(401);
+      expect((await get("/healthz", { port, ...bearer("allowed") })).status).toBe(200);
+    } finally {
+      await bare.close();
+    }
   });
 
   test("who may look may not act, whatever the method of a WebSocket is", async () => {

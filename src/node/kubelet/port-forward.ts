@@ -1,10 +1,10 @@
 /** Ports of pods for clients elsewhere: two streams of SPDY/3.1 for each connection, one for data, one for errors. */
 import type { Duplex } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { asVmsanError } from "../../model/errors.ts";
 import type { RunningPod } from "../pods/running.ts";
 import { SpdyConnection } from "./spdy/connection.ts";
 import type { SpdyStream } from "./spdy/connection.ts";
+import { wordsOf } from "./words.ts";
 
 /** The one protocol of port forwarding. */
 export const PORT_FORWARD = "portforward.k8s.io";
@@ -75,8 +75,7 @@ async function forwardOne(
     await Promise.all([up, pipeline(guest, data).catch(() => data.destroy())]);
     error.end();
   } catch (cause) {
-    const { message, why } = asVmsanError(cause, `Cannot reach port ${port}`);
-    error.end(`${message}${why === undefined ? "" : `: ${why}`}`);
+    error.end(wordsOf(cause, `Cannot reach port ${port}`));
     data.end();
     data.resume();
   }

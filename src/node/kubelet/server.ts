@@ -24,6 +24,7 @@ import { SPDY_VERSIONS, spdySession } from "./remote/spdy-session.ts";
 import { acceptWebSocket, speaksChannels } from "./remote/web-socket.ts";
 import { badRequest, logOptionsOf, readRequest, wishOf } from "./requests.ts";
 import type { KubeletRequest, Target } from "./requests.ts";
+import { wordsOf } from "./words.ts";
 import { acceptSpdy, acceptTunnel, offeredOnSpdy, offersTunnel } from "./spdy/upgrade.ts";
 
 /** A certificate with its key, PEM. */
@@ -42,7 +43,10 @@ export interface KubeletParts {
   /** Where it listens; port 0: the kernel chooses. */
   address: { host: string; port: number };
   certificate: ServingCertificate;
-  /** Certificates of the cluster's authority, PEM: callers with one of its certificates are known by it. */
+  /**
+   * Certificates of the cluster's authority, PEM: callers with one of its certificates are known by it. Empty: tokens
+   * alone count.
+   */
   clientCa: string | Buffer;
   log: Log;
 }
@@ -75,11 +79,10 @@ const STATUS: Record<string, number> = {
   ERR_NODE_API: 503,
 };
 
-/** A refusal in words: the API server hands them to its own client. */
-function wordsOf(error: unknown): { status: number; text: string } {
-  const { code, message, why } = asVmsanError(error, "The request failed");
-  const text = `${message}${why === undefined ? "" : `: ${why}`}\n`;
-  return { status: STATUS[code] ?? 500, text };
+/** A refusal: the API server hands its words to its own client. */
+function refusal(error: unknown): { status: number; text: string } {
+  const { code } = asVmsanError(error, "");
+  return { status: STATUS[code] ?? 500, text: `${wordsOf(error, "The request failed")}\n` };
 }
 
 /** What a request is, once its caller may do it. */
@@ -199,7 +202,7 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
     try {
       takeover = await plan(incoming);
     } catch (error) {
-      const { status, text } = wordsOf(error);
+      const { status, text } = refusal(error);
       if (status === 500) log.error(`${incoming.method} failed`, error);
       socket.end(
         `HTTP/1.1 ${status} Refused\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
@@ -215,10 +218,8 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
   };
 
   const server = createServer({
+    // Who shows no certificate may have a token.
     ...secured(parts.certificate, clientCa),
-    requestCert: true,
-    // Who shows none may have a token.
-    rejectUnauthorized: false,
     handshakeTimeout: HEADERS_MS,
     headersTimeout: HEADERS_MS,
     requestTimeout: 0,
@@ -232,7 +233,7 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
         response.destroy();
         return;
       }
-      const { status, text } = wordsOf(error);
+      const { status, text } = refusal(error);
       if (status === 500) log.error(`${incoming.method} failed`, error);
       send(response, "text/plain", text, status);
     });
@@ -278,8 +279,10 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
   };
 }
 
+/** @param ca empty: no certificate is worth anything; the authorities of the system must not stand in for it */
 function secured(certificate: ServingCertificate, ca: string | Buffer): object {
-  return { ...certificate, ca, minVersion: "TLSv1.2" as const };
+  const clients = { ca, requestCert: true, rejectUnauthorized: false };
+  return { ...certificate, ...(ca.length > 0 ? clients : {}), minVersion: "TLSv1.2" as const };
 }
 
 /** Agrees to a session, by whichever protocol the client asks for. @throws ERR_NODE_REQUEST */

