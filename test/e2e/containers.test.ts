@@ -104,6 +104,26 @@ END
 sudo COMPOSE_HTTP_TIMEOUT=900 docker-compose up -d`);
       await until("curl -sf http://127.0.0.1:8081/");
       expect(await sh("curl -s http://127.0.0.1:8081/")).toBe("a built page\n");
+    },
+    LIMIT_MS,
+  );
+
+  test(
+    "a fork of it has all of them answering, while the first goes on",
+    async () => {
+      const [other] = await made.vmsan.fork(guest.id);
+      if (other === undefined) throw new Error("no fork");
+      const pages = "curl -sf http://127.0.0.1:8080/ && curl -sf http://127.0.0.1:8081/";
+      // Its processes go on where the first one's were; compose's services still find each other.
+      const again =
+        "sudo docker exec app_front_1 /bin/wget -qO- http://back/ && sudo docker ps -q | wc -l";
+      for (const vm of [other, guest.vm]) {
+        const { stdout, stderr } = await vm.exec(["sh", "-c", `${pages} && ${again}`]);
+        expect(stdout.toString(), stderr.toString()).toBe(
+          "a page\na built page\na built page\n3\n",
+        );
+      }
+      await other.remove();
       await sh(
         "sudo docker rm -f web && cd app && sudo COMPOSE_HTTP_TIMEOUT=900 docker-compose down",
       );

@@ -1,6 +1,6 @@
 // Tries a directory's file system, on the host and on a share in a guest alike: what both
 // say can be compared line by line. Usage: probe conform DIR | fsx DIR SEED COUNT |
-// watch DIR MILLISECONDS | tree DIR COUNT.
+// watch DIR MILLISECONDS | tree DIR COUNT | work DIR COUNT WHAT.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 func main() {
 	syscall.Umask(0o022)
 	if len(os.Args) < 3 {
-		fail(errors.New("usage: probe conform|fsx|watch|tree DIR …"))
+		fail(errors.New("usage: probe conform|fsx|watch|tree|work DIR …"))
 	}
 	dir := os.Args[2]
 	switch os.Args[1] {
@@ -34,6 +34,11 @@ func main() {
 		watch(dir, time.Duration(number(3))*time.Millisecond)
 	case "tree":
 		tree(dir, number(3))
+	case "work":
+		if len(os.Args) < 5 {
+			fail(errors.New("usage: probe work DIR COUNT WHAT"))
+		}
+		work(dir, os.Args[4], number(3))
 	}
 }
 

@@ -24,9 +24,16 @@ type raising struct {
 	ino uint64
 }
 
+// fromRaiser tells whether a request comes of an event's call, in time or late: a VM that
+// was paused in between makes it when nobody waits for it any more.
+func (s *Share) fromRaiser(r *fuse.Request) bool {
+	raiser := s.raiser.Load()
+	return raiser != 0 && r.PID == raiser
+}
+
 // answerRaised answers a request that comes of an event; done is false for all others.
 func (s *Share) answerRaised(n *node, r *fuse.Request, b []byte) (reply []byte, err error, done bool) {
-	if r.PID != s.raiser.Load() {
+	if !s.fromRaiser(r) {
 		return b, nil, false
 	}
 	ev := s.raised.Load()

@@ -255,6 +255,10 @@ func (s *Share) answer(r *fuse.Request, b []byte) (reply []byte, err error, quie
 	if op.changes && s.readonly {
 		return b, syscall.EROFS, false
 	}
+	if op.changes && s.fromRaiser(r) {
+		// Of an event that is over: it is not to happen a second time.
+		return b, syscall.ECANCELED, false
+	}
 	if op.changes {
 		s.changing.RLock()
 		defer s.changing.RUnlock()

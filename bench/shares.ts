@@ -1,0 +1,175 @@
+/**
+ * bench/shares: a shared directory against QEMU's own virtiofs (virtiofsd with its default cache) in
+ * the same guest, by turns: many small files and a large one. Time as the guest sees it, and the CPU
+ * of QEMU and of the process that serves the files.
+ *
+ *   node bench/shares.ts [--rounds N] [--files N] [--mib N]    x86-64, as root
+ *
+ * virtiofsd is that of Debian's package qemu-system-common (12) or virtiofsd (13). QEMU gets the
+ * device by a script of that name that comes first in the daemon's PATH. Prints JSON lines.
+ */
+import { execFileSync, spawn } from "node:child_process";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { Vmsan } from "../src/client/vmsan.ts";
+import type { Vm } from "../src/client/vm.ts";
+import { bench, measured } from "./lib/bench.ts";
+import { ownHome } from "./lib/home.ts";
+import { processCpu, report, summary } from "./lib/measure.ts";
+import type { Cost } from "./lib/measure.ts";
+
+const { values: flags } = parseArgs({
+  options: {
+    rounds: { type: "string", default: "5" },
+    files: { type: "string", default: "500" },
+    mib: { type: "string", default: "64" },
+  },
+});
+const root = resolve(import.meta.dirname, "..");
+const prepared = process.env["VMSAN_DIR"] ?? join(root, ".cache/vmsan");
+const QEMU = "qemu-system-x86_64";
+
+/** What is measured, in the order in which each needs what is before it. */
+const WORKS = {
+  small: ["make", "look", "again", "read", "remove"],
+  large: ["write", "fetch", "reread"],
+} as const;
+
+/** Start virtiofsd for a directory. Resolves once it listens. */
+async function startVirtiofsd(source: string, socket: string): Promise<void> {
+  const kinds: [string, string[]][] = [
+    ["/usr/lib/qemu/virtiofsd", ["-o", `source=${source}`]],
+    ["/usr/libexec/virtiofsd", ["--shared-dir", source]],
+  ];
+  const found = kinds.find(([path]) => existsSync(path));
+  if (found === undefined) throw new Error("there is no virtiofsd: apt-get install virtiofsd");
+  const [path, args] = found;
+  const child = spawn(path, [`--socket-path=${socket}`, ...args], {
+    stdio: ["ignore", "ignore", "ignore"],
+  });
+  measured(child);
+  for (let waited = 0; !existsSync(socket); waited += 1) {
+    if (waited > 100 || child.exitCode !== null) throw new Error(`${path} does not start`);
+    await sleep(100);
+  }
+}
+
+/** Whether one side serves the files, or the other. */
+type Side = "ours" | "theirs";
+
+/** Running processes of which it is so. */
+function processes(so: (pid: number) => boolean): number[] {
+  const pids = readdirSync("/proc").filter((name) => /^\d+$/.test(name));
+  return pids.map(Number).filter((pid) => {
+    try {
+      return so(pid);
+    } catch {
+      return false; // ENOENT, ESRCH: it has ended
+    }
+  });
+}
+
+await bench("shares", async (own) => {
+  const { dir } = own;
+  const [ours, theirs, tools] = ["ours", "theirs", "tools"].map((name) => join(dir, name)) as [
+    string,
+    string,
+    string,
+  ];
+  for (const each of [ours, theirs, tools, join(dir, "bin")]) mkdirSync(each);
+  execFileSync("go", ["build", "-o", join(tools, "probe"), "."], {
+    cwd: join(root, "test/shares"),
+    env: { ...process.env, CGO_ENABLED: "0" },
+  });
+  const socket = join(dir, "virtiofs.sock");
+  await startVirtiofsd(theirs, socket);
+  const real = execFileSync("sh", ["-c", `command -v ${QEMU}`], { encoding: "utf8" }).trim();
+  const wrapper = join(dir, "bin", QEMU);
+  const device = `-chardev socket,id=virtiofs,path=${socket} -global virtio-mmio.force-legacy=false -device vhost-user-fs-device,chardev=virtiofs,tag=theirs`;
+  // The VM with shares alone: what is only probed has no virtiofsd.
+  writeFileSync(
+    wrapper,
+    `#!/bin/sh\ncase "$*" in *chardev=shares*) exec ${real} "$@" ${device} ;; esac\nexec ${real} "$@"\n`,
+  );
+  chmodSync(wrapper, 0o755);
+  process.env["PATH"] = `${join(dir, "bin")}:${process.env["PATH"] ?? ""}`;
+
+  const env = ownHome(own);
+  mkdirSync(env.VMSAN_DIR);
+  for (const name of ["kernels", "runtimes", "initramfs", "probes", "rootfs", "images"]) {
+    symlinkSync(join(prepared, name), join(env.VMSAN_DIR, name));
+  }
+  const vmsan = new Vmsan({ dir: env.VMSAN_DIR });
+  const vm = await vmsan.create({
+    runtime: "base",
+    driver: "qemu",
+    mounts: [`${ours}:/ours`, `${tools}:/tools:ro`],
+  });
+  await asRoot(vm, "cp /tools/probe /root && mkdir -p /theirs && mount -t virtiofs theirs /theirs");
+  const qemu = vm.view.pid ?? 0;
+  const serving = {
+    // It does its work in a child of its own, in a namespace of processes.
+    theirs: processes((pid) =>
+      readFileSync(`/proc/${pid}/cmdline`, "latin1").includes(`=${socket}\0`),
+    ),
+    ours: processes(
+      (pid) =>
+        readlinkSync(`/proc/${pid}/exe`).includes("fileserver") &&
+        readlinkSync(`/proc/${pid}/cwd`).startsWith(env.VMSAN_DIR),
+    ),
+  };
+  const cpu = (side: Side): number =>
+    [qemu, ...serving[side]].reduce((sum, pid) => sum + processCpu(pid), 0);
+  for (const [kind, works] of Object.entries(WORKS)) {
+    const count = kind === "small" ? flags.files : flags.mib;
+    const costs = new Map<string, Cost[]>();
+    for (let round = 0; round < Number(flags.rounds); round += 1) {
+      const sides: Side[] = round % 2 === 0 ? ["ours", "theirs"] : ["theirs", "ours"];
+      for (const side of sides) {
+        for (const work of works) {
+          const before = cpu(side);
+          const said = await asRoot(vm, `/root/probe work /${side} ${count} ${work}`);
+          const cost = { wallMs: Number(said) * 1000, cpuMs: cpu(side) - before };
+          const key = `${side} ${work}`;
+          costs.set(key, [...(costs.get(key) ?? []), cost]);
+        }
+      }
+    }
+    const of = (side: Side, work: string): Cost => summary(costs.get(`${side} ${work}`) ?? []);
+    const total = (side: Side): Cost => sum(works.map((work) => of(side, work)));
+    for (const work of works) line({ work, count }, of("ours", work), of("theirs", work));
+    line({ work: `all ${kind}`, count }, total("ours"), total("theirs"));
+  }
+});
+
+/** Report two sides and how they compare. */
+function line(what: Record<string, unknown>, ours: Cost, theirs: Cost): void {
+  const ratio = ours.wallMs / theirs.wallMs;
+  report({ bench: "shares", ...what, ours, theirs, ratio, cpuRatio: ours.cpuMs / theirs.cpuMs });
+}
+
+/** Costs of works that follow one another. */
+function sum(costs: readonly Cost[]): Cost {
+  return costs.reduce((all, { wallMs, cpuMs }) => ({
+    wallMs: all.wallMs + wallMs,
+    cpuMs: all.cpuMs + cpuMs,
+  }));
+}
+
+/** Standard output of a script that root runs in the guest. */
+async function asRoot(vm: Vm, script: string): Promise<string> {
+  const { stdout, stderr, exitCode } = await vm.exec(["sh", "-ec", script], { user: "root" });
+  if (exitCode !== 0) throw new Error(`${script}: ${stderr.toString()}`);
+  return stdout.toString();
+}
