@@ -3,19 +3,23 @@
  * process group (fakeroot's server is a daemon), so they are known by the temporary directory in
  * their environment, which is the build's own: also by the next vmsan after one that was killed.
  */
-import { readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync, realpathSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ProcessIdentity } from "../model/vm.ts";
 import { identityOf, isAlive, signalProcess } from "../util/process-identity.ts";
 
-/** TMPDIR of the build that has this scratch directory. */
+/**
+ * TMPDIR of the build that has this scratch directory, which is there: without symbolic links, since
+ * tar in mmdebstrap's fakechroot finds nothing below one.
+ */
 export function builderTemporary(scratch: string): string {
-  return join(scratch, "tmp");
+  return join(realpathSync(scratch), "tmp");
 }
 
 /** Live processes of that build. */
 export function findBuilders(scratch: string): ProcessIdentity[] {
+  if (!existsSync(scratch)) return []; // removed, which builds are ended before
   const mark = `\0TMPDIR=${builderTemporary(scratch)}\0`;
   const found: ProcessIdentity[] = [];
   for (const name of readdirSync("/proc")) {

@@ -8,7 +8,9 @@ import {
   mkdtemp,
   readFile,
   readdir,
+  realpath,
   rm,
+  symlink,
   truncate,
   writeFile,
 } from "node:fs/promises";
@@ -195,6 +197,17 @@ tar -cf "$VMSAN_ARCHIVE" -C t .`,
     await sweep();
     expect(await ended).toEqual([null, "SIGTERM"]);
     expect(await readdir(store())).not.toContain(".tmp-dead");
+  });
+
+  test("a build's temporary directory is named without links", async () => {
+    const real = await mkdtemp(join(tmpdir(), "vmsan-linked-"));
+    try {
+      await mkdir(join(real, "there"));
+      await symlink(join(real, "there"), join(real, "link"));
+      expect(builderTemporary(join(real, "link"))).toBe(join(await realpath(real), "there/tmp"));
+    } finally {
+      await rm(real, { recursive: true });
+    }
   });
 
   test("a failing layer above keeps the base", async () => {

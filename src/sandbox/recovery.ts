@@ -114,8 +114,8 @@ async function letGoOn(lives: Lives, record: VmRecord, running: RunningVm): Prom
   if (record.mending !== undefined) {
     await running.resume();
     guest = await reach(lives, record, running, token);
-    const limit = AbortSignal.timeout(stages.bootLimitMs(record.accelerator));
-    await finishMending(record, guest, token, limit, lives.log);
+    const signal = AbortSignal.timeout(stages.bootLimitMs(record.accelerator));
+    await finishMending(record, guest, { token, stages, signal, log: lives.log });
   } else {
     guest = { running, channel: stages.openChannel(running, token) };
     if (record.held !== true || record.status === "paused") return guest;

@@ -1,6 +1,5 @@
 /** What the composer refuses, in words. */
 import { VmsanError } from "../model/errors.ts";
-import type { CreateRequest } from "../model/api.ts";
 import type { VmRecord } from "../model/vm.ts";
 import { formatDuration } from "../util/units.ts";
 
@@ -79,17 +78,5 @@ export function startInterrupted(ref: string): VmsanError {
     message: `The start of ${ref} was interrupted`,
     why: "It was removed meanwhile, or the request was cancelled.",
     fix: `If it is still there (vmsan list), start it again: vmsan start ${ref}`,
-  });
-}
-
-/** Mounts that do not go with what else is asked for. @throws ERR_MOUNT_UNSUPPORTED */
-export function refuseMounts({ mounts, onTimeout, idle }: CreateRequest): void {
-  const bind = mounts.find(({ kind }) => kind === "bind");
-  if (bind === undefined || (onTimeout !== "suspend" && idle?.action !== "suspend")) return;
-  throw new VmsanError({
-    code: "ERR_MOUNT_UNSUPPORTED",
-    message: `Cannot share anything at ${bind.target} of a VM that is to be suspended`,
-    why: "A sleeping VM would hold on to files of the host that may have changed since.",
-    fix: "Have it stopped instead: --on-idle stop, --on-timeout stop.",
   });
 }

@@ -16,14 +16,7 @@ import { makeDisks, newRecord, prepareVm, setBootFiles } from "./starting/new-vm
 import { requireCard } from "./records/memberships.ts";
 import { requireFreeVolumes } from "./records/volume-users.ts";
 import { recover } from "./recovery.ts";
-import {
-  interrupted,
-  notFound,
-  notRunning,
-  notStopped,
-  refuseMounts,
-  startInterrupted,
-} from "./refusals.ts";
+import { interrupted, notFound, notRunning, notStopped, startInterrupted } from "./refusals.ts";
 import type { Work } from "./stages.ts";
 import { viewOf } from "./records/view.ts";
 
@@ -83,7 +76,6 @@ export class Sandboxes extends Lives {
    */
   async create(wish: CreateRequest, work: Work, onId: (id: string) => void): Promise<VmView> {
     this.requireFreeName(wish.name);
-    refuseMounts(wish);
     const request = { ...wish, mounts: await this.stages.shares.check(wish.mounts) };
     requireFreeVolumes(this.entries.values(), undefined, request.mounts);
     const choice = await this.stages.chooseDriver(request.driver, request.host);

@@ -18,6 +18,8 @@ import { findLeftovers, killLeftovers } from "../vmm/leftovers.ts";
 /** Name of the file with its orders in the VM's directory, and of its log. */
 const ORDER = "shares.json";
 const LOG = "shares.log";
+/** Name of the file with what it knows of nodes and handles while the VM's memory is in a file. */
+const STATE = "shares.state";
 /** Milliseconds before one that has ended is started again. */
 const AGAIN_MS = 500;
 
@@ -71,6 +73,7 @@ export class FileServers {
       socket: near.startsWith("..") ? socket : near,
       vsockPort,
       token: vm.token,
+      state: STATE,
       shares: vm.binds.map(({ source, readonly, file = false }) => ({
         source,
         file,

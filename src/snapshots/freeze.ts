@@ -54,14 +54,17 @@ async function clockOffset(vm: LiveVm, signal: AbortSignal): Promise<bigint> {
 
 /**
  * Tell a guest that has just come out of a file who it is now, then let its work go on.
+ * @param before called when it knows, before its work goes on
  * @returns sentences about what could not be mended, for the log
  */
 export async function mend(
   vm: LiveVm,
   config: GuestConfig,
   signal: AbortSignal,
+  before: () => Promise<void>,
 ): Promise<string[]> {
   const { warnings } = await vm.channel.configure(config, signal);
+  await before();
   const offset = await clockOffset(vm, signal);
   const far = offset > CLOCK_SLACK_NS || offset < -CLOCK_SLACK_NS;
   await thaw(vm, far ? -offset : 0n);

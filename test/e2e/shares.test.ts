@@ -134,11 +134,30 @@ test("watchers see what the other side does", async () => {
   watcher.close();
 });
 
+test("a VM that has slept goes on with its open files, and sees what was changed meanwhile", async () => {
+  const open = join(place.work, "open");
+  await writeFile(join(open, "setting"), "1");
+  const waits = "exec 3>>/work/log; touch /work/held; until [ -e /tmp/go ]; do sleep 0.2; done";
+  await guest("sh", "-c", `(${waits}; echo after >&3) >/dev/null 2>&1 & true`);
+  await until("it is open", async () => (await readdir(open)).includes("held"));
+  expect(await guest("cat", "/work/setting")).toBe("1");
+  await box.vm.suspend();
+  expect(await servers()).toBe(0);
+  await writeFile(join(open, "setting"), "22");
+  await box.vm.resume();
+  await guest("touch", "/tmp/go");
+  await until(
+    "it is written",
+    async () => (await readFile(join(open, "log"), "utf8")) === "after\n",
+  );
+  await until("the new setting", async () => (await guest("cat", "/work/setting")) === "22");
+});
+
 test("its server is started again when it is killed, and ends with the VM", async () => {
   const [server] = await findLeftovers(join(layoutOf(made.dir).vms, box.id), "shares.json");
   process.kill(server?.pid ?? 0, "SIGKILL");
   await until("the share is back", async () => (await guest("cat", "/work/made-inside")) === "x\n");
-  await expect(box.vm.suspend()).rejects.toMatchObject({ code: "ERR_SNAPSHOT_SHARES" });
+  await expect(made.vmsan.fork(box.id)).rejects.toMatchObject({ code: "ERR_SNAPSHOT_SHARES" });
   await box.vm.stop();
   await until("no server", async () => (await servers()) === 0);
   await box.vm.start();

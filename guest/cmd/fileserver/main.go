@@ -29,6 +29,9 @@ type order struct {
 	// Token is the VM's, 32 hexadecimal digits.
 	Token  string               `json:"token"`
 	Shares []fileserver.Options `json:"shares"`
+	// State is the name of the file with what is known of them, from one time that the VM's
+	// memory is in a file to the next.
+	State string `json:"state"`
 }
 
 // connectWait is how long the VM's end may take to appear.
@@ -67,7 +70,7 @@ func run() error {
 		if err == nil {
 			err = greet(c, token)
 			if err == nil {
-				return fileserver.Serve(c, o.Shares)
+				return fileserver.Serve(c, o.Shares, o.State)
 			}
 			_ = c.Close() // it has just failed
 		}

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"fmt"
 	"net/http"
+	"os"
 	"strconv"
 	"syscall"
 	"time"
@@ -34,8 +36,17 @@ func (s *Server) freeze(w http.ResponseWriter, r *http.Request) {
 	synced := time.Now()
 	all := s.opts.Host.Freezer.Freeze(settle, freezeLimit)
 	syscall.Sync()
+	if err := s.relay.Hold(); err != nil {
+		s.opts.Host.Freezer.Thaw()
+		writeError(w, http.StatusInternalServerError,
+			wire.Errorf(wire.CodeConfig, "The shared directories could not be held.").Because(err))
+		return
+	}
+	// As the work goes on by itself, so do they.
+	time.AfterFunc(freezeLimit, func() { _ = s.relay.GoOn() }) // the relay has ended: so have they
 	if req.Disk && s.opts.FreezeDisk != nil {
 		if err := s.opts.FreezeDisk(true); err != nil {
+			_ = s.relay.GoOn() // the relay has ended: so have the shares
 			s.opts.Host.Freezer.Thaw()
 			writeError(w, http.StatusInternalServerError,
 				wire.Errorf(wire.CodeConfig, "The VM's file system could not be held.").Because(err))
@@ -76,6 +87,9 @@ func (s *Server) thaw(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if err := s.relay.GoOn(); err != nil {
+		fmt.Fprintf(os.Stderr, "vmsan-agent: warning: shared directories: %v\n", err)
+	}
 	s.opts.Host.Freezer.Thaw()
 	w.WriteHeader(http.StatusNoContent)
 }
@@ -88,6 +102,10 @@ func (s *Server) clock(w http.ResponseWriter, _ *http.Request) {
 // restored does what is left once the guest has its new identity and before its
 // work goes on. It gives what went wrong, in sentences.
 func (s *Server) restored(c *netcfg.Request) []string {
+	token, _ := s.opts.Pin.Get() // whoever asks has it
+	if err := s.relay.Move(token); err != nil {
+		fmt.Fprintf(os.Stderr, "vmsan-agent: warning: shared directories: %v\n", err)
+	}
 	if c.Restored != restore.ReasonResume {
 		s.opts.Host.ForgetSSH()
 		s.streams.Orphan()

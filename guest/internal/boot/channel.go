@@ -65,13 +65,13 @@ func (m *Machine) OpenChannel() (*channel.Port, net.Listener, error) {
 
 // ServeShares takes connections of the host's file server: at a port of its own beside the
 // channel's, or on the vsock device.
-func (m *Machine) ServeShares(pin *channel.Pin, serve func(net.Conn)) error {
+func (m *Machine) ServeShares(pin *channel.Pin, serve func(net.Conn) channel.Taker) error {
 	if dev := channel.FindPort(sharewire.PortName); dev != "" {
 		port, err := channel.OpenPort(dev)
 		if err != nil {
 			return fail(CodeChannel, err, "the port %s cannot be opened", dev)
 		}
-		go channel.Run(port, pin, serve) // it ends with the VM
+		go channel.RunDirect(port.Unannounced(), pin, serve) // it ends with the VM
 		return nil
 	}
 	if !hasVirtio(virtioVsock) {
@@ -81,6 +81,6 @@ func (m *Machine) ServeShares(pin *channel.Pin, serve func(net.Conn)) error {
 	if err != nil {
 		return fail(CodeChannel, err, "vsock port %d cannot be served", sharewire.Port)
 	}
-	go channel.Listen(l, pin, serve) // likewise
+	go channel.ListenDirect(l, pin, serve) // likewise
 	return nil
 }

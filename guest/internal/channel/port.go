@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"vmsan/guest/internal/rawio"
 )
 
 // PortName is the name of the agent's virtio-serial port.
@@ -17,6 +19,8 @@ const PortName = "vmsan.0"
 type Port struct {
 	file *os.File
 	raw  syscall.RawConn
+	// read and write are the system calls.
+	read, write func(fd int, b []byte) (int, error)
 }
 
 // FindPort gives the device of the port of that name, "" if there is none (yet).
@@ -53,7 +57,14 @@ func NewPort(fd uintptr) (*Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Port{file: f, raw: raw}, nil
+	return &Port{file: f, raw: raw, read: syscall.Read, write: syscall.Write}, nil
+}
+
+// Unannounced has Read and Write make their system calls, which never wait, without telling Go's
+// scheduler: see package rawio.
+func (p *Port) Unannounced() *Port {
+	p.read, p.write = rawio.Read, rawio.Write
+	return p
 }
 
 // File gives the descriptor's file, to hand it to a child.
@@ -68,7 +79,7 @@ func (p *Port) Read(b []byte) (int, error) {
 	werr := p.raw.Read(func(fd uintptr) bool {
 		for n < len(b) {
 			var got int
-			got, err = syscall.Read(int(fd), b[n:])
+			got, err = p.read(int(fd), b[n:])
 			switch {
 			case errors.Is(err, syscall.EINTR):
 				err = nil
@@ -97,7 +108,7 @@ func (p *Port) Write(b []byte) (int, error) {
 	werr := p.raw.Write(func(fd uintptr) bool {
 		for done < len(b) {
 			var n int
-			n, err = syscall.Write(int(fd), b[done:])
+			n, err = p.write(int(fd), b[done:])
 			switch {
 			case errors.Is(err, syscall.EINTR):
 				err = nil

@@ -27,10 +27,21 @@ type Stream interface {
 	SetWriteDeadline(t time.Time) error
 }
 
+// Taker takes a session's input in the goroutine that reads the stream, which saves the way
+// through a queue and another goroutine.
+type Taker interface {
+	// Take gets bytes of the session; they are only valid during the call.
+	Take(p []byte)
+	// Lost is called once, when the session is over.
+	Lost()
+}
+
 // Mux serves one stream: it scans the input and keeps at most one session alive.
 type Mux struct {
 	stream Stream
 	serve  func(net.Conn)
+	// direct, if there is one, gives each session's Taker, before its first byte.
+	direct func(net.Conn) Taker
 	// writing is held during each write to the stream.
 	writing sync.Mutex
 	current *session
@@ -39,8 +50,18 @@ type Mux struct {
 // Run scans stream until it ends, calling serve (which must not block) with
 // each session's connection. It closes the stream.
 func Run(stream Stream, pin *Pin, serve func(net.Conn)) error {
-	m := &Mux{stream: stream, serve: serve}
+	return (&Mux{stream: stream, serve: serve}).run(pin)
+}
+
+// RunDirect is Run for sessions that take their input themselves; of their connections only
+// writing and closing are of use.
+func RunDirect(stream Stream, pin *Pin, direct func(net.Conn) Taker) error {
+	return (&Mux{stream: stream, serve: func(net.Conn) {}, direct: direct}).run(pin)
+}
+
+func (m *Mux) run(pin *Pin) error {
 	scanner := NewScanner(pin, m)
+	stream := m.stream
 	buf := make([]byte, 64<<10)
 	defer m.Kill()
 	defer stream.Close()
@@ -85,6 +106,9 @@ func (m *Mux) Kill() {
 func (m *Mux) Open(t Token, n Nonce) {
 	s := &session{mux: m, in: ring.New(maxQueue)}
 	s.cond.L = &s.mu
+	if m.direct != nil {
+		s.taker = m.direct(s)
+	}
 	m.current = s
 	// In a goroutine of its own: the host may not be reading, and the scanner must go on.
 	go func() {
@@ -101,10 +125,18 @@ type session struct {
 	cond sync.Cond
 	in   ring.Ring
 	dead atomic.Bool
+	// taker gets the input instead of in.
+	taker Taker
 }
 
 // push queues input; false means that the peer ignores the windows.
 func (s *session) push(p []byte) bool {
+	if s.taker != nil {
+		if !s.dead.Load() {
+			s.taker.Take(p)
+		}
+		return true
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.dead.Load() {
@@ -118,7 +150,12 @@ func (s *session) push(p []byte) bool {
 }
 
 func (s *session) die() {
-	s.dead.Store(true)
+	if s.dead.Swap(true) {
+		return
+	}
+	if s.taker != nil {
+		s.taker.Lost()
+	}
 	s.mu.Lock()
 	s.in.Free()
 	s.cond.Broadcast()

@@ -13,6 +13,22 @@ const maxConns = 256
 
 // Listen serves each connection that l accepts as a stream of its own until l is closed.
 func Listen(l net.Listener, pin *Pin, serve func(net.Conn)) error {
+	return listen(l, func(c net.Conn) error { return runSocket(c, pin, serve) })
+}
+
+// ListenDirect is to Listen as RunDirect is to Run.
+func ListenDirect(l net.Listener, pin *Pin, direct func(net.Conn) Taker) error {
+	return listen(l, func(c net.Conn) error {
+		timer := limitFirst(c)
+		defer timer.Stop()
+		return RunDirect(c, pin, func(s net.Conn) Taker {
+			timer.Stop()
+			return direct(s)
+		})
+	})
+}
+
+func listen(l net.Listener, run func(net.Conn) error) error {
 	slots := make(chan struct{}, maxConns)
 	for {
 		slots <- struct{}{}
@@ -29,14 +45,19 @@ func Listen(l net.Listener, pin *Pin, serve func(net.Conn)) error {
 		go func() {
 			defer func() { <-slots }()
 			// An error here is a connection's end; the next one is not affected.
-			_ = runSocket(c, pin, serve)
+			_ = run(c)
 		}()
 	}
 }
 
+// limitFirst closes a connection whose first RESET does not come in time.
+func limitFirst(c net.Conn) *time.Timer {
+	return time.AfterFunc(firstReset, func() { _ = c.Close() })
+}
+
 // runSocket is Run with a time limit for the first RESET.
 func runSocket(c net.Conn, pin *Pin, serve func(net.Conn)) error {
-	timer := time.AfterFunc(firstReset, func() { _ = c.Close() })
+	timer := limitFirst(c)
 	defer timer.Stop()
 	return Run(c, pin, func(s net.Conn) {
 		timer.Stop()

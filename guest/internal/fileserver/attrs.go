@@ -22,7 +22,7 @@ func (s *Share) getattr(n *node, _ *fuse.Request, in *fuse.Reader, b []byte) ([]
 			return b, err
 		}
 		defer s.drop(h)
-		if h.noop {
+		if h.noop || h.void {
 			return s.statNode(n, b)
 		}
 		if err := syscall.Fstat(h.fd, &st); err != nil {
@@ -137,7 +137,7 @@ func (s *Share) chown(fd int, n *node, valid, uid, gid uint32) error {
 
 func (s *Share) truncate(fd int, n *node, valid uint32, fh uint64, size int64) error {
 	if valid&fuse.AttrFh != 0 {
-		h, err := s.handle(fh)
+		h, err := s.file(fh)
 		if err != nil {
 			return err
 		}

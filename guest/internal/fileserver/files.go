@@ -17,6 +17,10 @@ type handle struct {
 	// noop: it was opened to be closed, for watchers in the guest.
 	noop bool
 	dir  *listing
+	// flags it was opened with, as far as they count for opening it again.
+	flags int
+	// void: it was opened in another file server's time, and its object is not there any more.
+	void bool
 
 	refs   int // guarded by Share.handleMu, as is closed
 	closed bool
@@ -129,7 +133,7 @@ func (s *Share) openNode(n *node, flags, open uint32) (id uint64, reply uint32, 
 		n.opened = stampOf(&st)
 		s.nodes.mu.Unlock()
 	}
-	id, err = s.keepHandle(&handle{fd: fd, node: n})
+	id, err = s.keepHandle(&handle{fd: fd, node: n, flags: openFlags(flags) & keptFlags})
 	if err != nil {
 		s.nodes.unhold(n)
 	}
@@ -173,7 +177,7 @@ func (s *Share) create(n *node, r *fuse.Request, in *fuse.Reader, b []byte) ([]b
 		closeFd(fd)
 		return b, err
 	}
-	id, err := s.keepHandle(&handle{fd: fd, node: child})
+	id, err := s.keepHandle(&handle{fd: fd, node: child, flags: openFlags(flags) & keptFlags})
 	if err != nil {
 		s.nodes.unhold(child)
 		return b, err
@@ -204,11 +208,19 @@ func (s *Share) openExisting(n *node, dir int, name string, flags, open uint32, 
 // file takes hold of a handle of a file.
 func (s *Share) file(id uint64) (*handle, error) {
 	h, err := s.handle(id)
-	if err == nil && (h.dir != nil || h.noop) {
-		s.drop(h)
-		return nil, syscall.EBADF
+	if err != nil {
+		return nil, err
 	}
-	return h, err
+	switch {
+	case h.dir != nil || h.noop:
+		err = syscall.EBADF
+	case h.void:
+		err = syscall.ESTALE
+	default:
+		return h, nil
+	}
+	s.drop(h)
+	return nil, err
 }
 
 func (s *Share) read(_ *node, _ *fuse.Request, in *fuse.Reader, b []byte) ([]byte, error) {
@@ -294,7 +306,7 @@ func (s *Share) fsync(_ *node, _ *fuse.Request, in *fuse.Reader, b []byte) ([]by
 		return b, err
 	}
 	defer s.drop(h)
-	if h.noop {
+	if h.noop || h.void {
 		return b, nil
 	}
 	if flags&fuse.FsyncDataOnly != 0 {
@@ -404,6 +416,9 @@ func (s *Share) list(n *node, in *fuse.Reader, b []byte, plus bool) ([]byte, err
 	defer s.drop(h)
 	if h.dir == nil || h.node != n {
 		return b, syscall.EBADF
+	}
+	if h.void {
+		return b, syscall.ESTALE
 	}
 	d := h.dir
 	d.mu.Lock()

@@ -28,8 +28,14 @@ func complain(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, "vmsan-fileserver: "+format+"\n", args...)
 }
 
-// Serve serves shares on a connection until it ends, which is the VM's end.
-func Serve(c *sharewire.Conn, options []Options) error {
+// Serve serves shares on a connection until it ends, which is the VM's end. state is the path of
+// the file in which it keeps what it knows of them when the agent asks for that, and from which
+// it goes on if the agent does.
+func Serve(c *sharewire.Conn, options []Options, state string) error {
+	before, err := begin(c, state, len(options))
+	if err != nil {
+		return err
+	}
 	shares := make([]*Share, len(options))
 	for i, o := range options {
 		send := func(kind byte, payload []byte) error { return c.Write(byte(i), kind, payload) }
@@ -39,6 +45,14 @@ func Serve(c *sharewire.Conn, options []Options) error {
 		}
 		defer share.Close()
 		shares[i] = share
+		if before == nil {
+			continue
+		}
+		share.resumed = true
+		if err := share.resume(&before.Shares[i]); err != nil {
+			// The guest goes on with it: what it knows is stale.
+			complain("%s: what was known of it makes no sense: %v", o.Source, err)
+		}
 	}
 	var busy sync.WaitGroup
 	defer busy.Wait()
@@ -52,6 +66,13 @@ func Serve(c *sharewire.Conn, options []Options) error {
 		}
 		if err != nil {
 			return err
+		}
+		if f.Kind == sharewire.Hold && len(f.Payload) >= 8 {
+			if err := hold(c, state, f.Payload, shares); err != nil {
+				return err
+			}
+			buffers.Put(room)
+			continue
 		}
 		if int(f.Share) >= len(shares) {
 			return fmt.Errorf("the VM speaks of share %d, there are %d", f.Share, len(shares))
@@ -86,6 +107,43 @@ func Serve(c *sharewire.Conn, options []Options) error {
 	}
 }
 
+// begin tells the agent what this file server knows from before, and gives that if the agent
+// goes on with it.
+func begin(c *sharewire.Conn, state string, shares int) (*kept, error) {
+	before := readKept(state)
+	if before != nil && len(before.Shares) != shares {
+		before = nil
+	}
+	number := make([]byte, 8)
+	if before != nil {
+		binary.LittleEndian.PutUint64(number, before.Number)
+	}
+	if err := c.Write(0, sharewire.Begin, number); err != nil || before == nil {
+		return nil, err
+	}
+	f, err := c.Read(func(size int) []byte { return make([]byte, size) })
+	if err != nil {
+		return nil, err
+	}
+	if f.Kind != sharewire.Begin || len(f.Payload) < 1 {
+		return nil, errors.New("the VM does not say whether it goes on")
+	}
+	if f.Payload[0] != 1 {
+		return nil, nil
+	}
+	return before, nil
+}
+
+// hold keeps what is known. Nothing is under way: the agent has seen all replies.
+func hold(c *sharewire.Conn, state string, number []byte, shares []*Share) error {
+	ok := byte(1)
+	if err := keep(state, binary.LittleEndian.Uint64(number), shares); err != nil {
+		complain("%s: %v", state, err)
+		ok = 0
+	}
+	return c.Write(0, sharewire.Hold, []byte{ok})
+}
+
 // serve carries out one request and sends its reply, made in b.
 func (s *Share) serve(c *sharewire.Conn, r *fuse.Request, b []byte) {
 	const room = sharewire.HeaderLen + fuse.OutHeaderLen
@@ -114,6 +172,10 @@ func (s *Share) control(f sharewire.Frame) {
 		le := binary.LittleEndian
 		s.owner.Store(&owner{le.Uint32(f.Payload[4:]), le.Uint32(f.Payload[8:])})
 		s.raiser.Store(le.Uint32(f.Payload))
+		if s.resumed {
+			s.resumed = false
+			go s.watcher.forgetAll() // the host may have changed anything since
+		}
 	case f.Kind == sharewire.Watchers:
 		select {
 		case s.watcher.asked <- slices.Clone(f.Payload):

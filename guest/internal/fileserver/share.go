@@ -62,6 +62,8 @@ type Share struct {
 	handles    map[uint64]*handle
 	nextHandle uint64
 
+	// resumed: what the guest's kernel knows is from another file server's time.
+	resumed bool
 	// raiser is the agent's thread whose requests raise events.
 	raiser atomic.Uint32
 	// raised is the event that is being raised.

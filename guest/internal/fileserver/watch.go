@@ -275,9 +275,14 @@ func (w *watcher) event(n *node, name string, what byte, kind uint32) sharewire.
 // forget sends a notification; when that fails the connection is over, and the share with it.
 func (w *watcher) forget(message []byte) { _ = w.share.send(sharewire.Notify, message) }
 
-// lostTrack: inotify has dropped events. The guest's kernel forgets all that it knows.
+// lostTrack: inotify has dropped events.
 func (w *watcher) lostTrack() {
 	complain("too many changes at once: watchers in the VM have not seen all of them")
+	w.forgetAll()
+}
+
+// forgetAll has the guest's kernel forget all that it knows.
+func (w *watcher) forgetAll() {
 	type named struct {
 		parent uint64
 		name   string

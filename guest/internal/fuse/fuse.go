@@ -135,6 +135,18 @@ func ParseRequest(b []byte) (Request, bool) {
 	}, true
 }
 
+// Answered tells whether the kernel waits for an answer to a message of its.
+func Answered(b []byte) bool {
+	if len(b) < InHeaderLen {
+		return false
+	}
+	switch le.Uint32(b[4:]) {
+	case OpForget, OpBatchForget, OpInterrupt:
+		return false
+	}
+	return true
+}
+
 // Reader takes a body apart. Past its end everything is zero and Bad is true.
 type Reader struct {
 	b   []byte

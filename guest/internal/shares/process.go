@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -18,8 +20,20 @@ import (
 // RelayMode is the agent's argument that makes it the relay.
 const RelayMode = "relay"
 
-// flushWait is how long what is not written yet may take at the end.
-const flushWait = 2 * time.Second
+const (
+	// flushWait is how long what is not written yet may take at the end.
+	flushWait = 2 * time.Second
+	// holdWait is how long the host may take to keep what it knows.
+	holdWait = 15 * time.Second
+)
+
+// Words of the agent's, each a line.
+const (
+	wordHold  = "hold"
+	wordMove  = "move" // and the token, as JSON
+	wordGoOn  = "go"
+	wordClose = "close"
+)
 
 // order is what the agent tells the relay, in one line.
 type order struct {
@@ -34,7 +48,9 @@ type outcome struct {
 
 // Relay is the relay's whole life. Orders come from the agent by standard input, at whose
 // end it ends as well; serve takes connections of the host's file server.
-func Relay(serve func(*channel.Pin, func(net.Conn)) error) error {
+func Relay(serve func(*channel.Pin, func(net.Conn) channel.Taker) error) error {
+	// Its work is to hand on: what one thread does needs no other one to be woken.
+	runtime.GOMAXPROCS(1)
 	in := bufio.NewReader(os.Stdin)
 	var o order
 	line, err := in.ReadBytes('\n')
@@ -47,7 +63,7 @@ func Relay(serve func(*channel.Pin, func(net.Conn)) error) error {
 	pin := &channel.Pin{}
 	pin.Set(o.Token)
 	m := &manager{came: make(chan struct{}, 1)}
-	err = serve(pin, m.serve)
+	err = serve(pin, m.open)
 	if err == nil {
 		err = m.configure(o.Shares)
 	}
@@ -62,12 +78,31 @@ func Relay(serve func(*channel.Pin, func(net.Conn)) error) error {
 	if err != nil {
 		return err
 	}
-	_, err = in.ReadBytes('\n')
-	m.close(flushWait)
-	if err == nil {
-		say(nil)
+	for {
+		line, err := in.ReadString('\n')
+		switch word, rest, _ := strings.Cut(strings.TrimSpace(line), " "); {
+		case err != nil:
+			m.close(flushWait)
+			return nil
+		case word == wordHold:
+			say(m.hold(holdWait))
+		case word == wordMove:
+			var token channel.Token
+			err := json.Unmarshal([]byte(rest), &token)
+			if err == nil {
+				pin.Set(token)
+				m.move()
+			}
+			say(err)
+		case word == wordGoOn:
+			m.goOn()
+			say(nil)
+		default:
+			m.close(flushWait)
+			say(nil)
+			return nil
+		}
 	}
-	return nil
 }
 
 // Process is the relay as the agent sees it.
@@ -131,6 +166,31 @@ func (p *Process) hear() error {
 	return nil
 }
 
+// ask says a word and waits for its outcome; nothing happens when there is no relay.
+func (p *Process) ask(word string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.pid == 0 {
+		return nil
+	}
+	if _, err := p.in.WriteString(word + "\n"); err != nil {
+		return err
+	}
+	return p.hear()
+}
+
+// Hold has nothing under way, and the host keep what it knows, until GoOn.
+func (p *Process) Hold() error { return p.ask(wordHold) }
+
+// Move tells that the VM's memory has been in a file since Hold: another file server will come, with
+// this token.
+func (p *Process) Move(token channel.Token) error {
+	return p.ask(wordMove + " " + string(wire.JSON(token)))
+}
+
+// GoOn ends Hold.
+func (p *Process) GoOn() error { return p.ask(wordGoOn) }
+
 // Close has everything written to the host, if it still listens, and unmounted.
 func (p *Process) Close() {
 	p.mu.Lock()
@@ -138,7 +198,7 @@ func (p *Process) Close() {
 	if p.pid == 0 {
 		return
 	}
-	if _, err := p.in.WriteString("close\n"); err == nil {
+	if _, err := p.in.WriteString(wordClose + "\n"); err == nil {
 		done := make(chan struct{})
 		go func() {
 			_ = p.hear() // it has ended, in either case

@@ -9,26 +9,26 @@
 package shares
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"os"
-	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
-	"vmsan/guest/internal/netcfg"
+	"vmsan/guest/internal/channel"
+	"vmsan/guest/internal/rawio"
 	"vmsan/guest/internal/sharewire"
 	"vmsan/guest/internal/wire"
 )
 
 // connectWait is how long the host's file server may take to come.
 const connectWait = 30 * time.Second
-
-// readRoom is what the kernel wants to be offered for a request.
-const readRoom = sharewire.HeaderLen + sharewire.MaxFrame
 
 // Share is one directory or file, as PUT /v1/config names it.
 type Share struct {
@@ -47,9 +47,14 @@ type manager struct {
 	want []Share
 	conn *sharewire.Conn
 	came chan struct{}
+	// set is what is mounted; changed with mu held.
+	set atomic.Pointer[mounted]
+}
 
-	// listMu guards mounts alone: replies must reach them while mu is held for mounting.
-	listMu sync.Mutex
+// mounted is all shares, mounted for one session of the host's, or for one after the other that knows of
+// the same nodes.
+type mounted struct {
+	link   *link
 	mounts []*mount
 }
 
@@ -85,69 +90,128 @@ func (m *manager) configure(list []Share) error {
 	}
 }
 
-// serve takes a new connection; it does not block. What the old one served is over.
-func (m *manager) serve(c net.Conn) {
-	conn := sharewire.NewConn(c)
-	go func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.conn = conn
-		m.unmountAll(0)
-		go func() {
-			_ = m.carry(conn) // its end is the file server's
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			if m.conn == conn {
-				m.conn = nil
-				m.unmountAll(0)
-			}
-		}()
-		if m.want != nil {
-			if err := m.mountAll(); err != nil {
-				fmt.Fprintf(os.Stderr, "vmsan-agent: warning: shared directories: %v\n", err)
-			}
-		}
-		select {
-		case m.came <- struct{}{}:
-		default:
-		}
-	}()
+// session is a connection of the host's file server: it takes what comes, by the goroutine that reads.
+type session struct {
+	manager *manager
+	conn    *sharewire.Conn
+	parser  sharewire.Parser
+	dead    atomic.Bool
 }
 
-// carry takes frames from the host until the connection ends.
-func (m *manager) carry(c *sharewire.Conn) error {
-	for {
-		f, err := c.Read(func(size int) []byte { return make([]byte, size) })
-		if err != nil {
-			return err
+// open begins a session. What it is to be is said by its first frame.
+func (m *manager) open(c net.Conn) channel.Taker {
+	return &session{manager: m, conn: sharewire.NewConn(c)}
+}
+
+// Take implements channel.Taker.
+func (s *session) Take(p []byte) {
+	if s.parser.Feed(p, s.frame) != nil {
+		_ = s.conn.Close() // whoever sends that has lost the place
+	}
+}
+
+// frame takes one frame; it must not wait.
+func (s *session) frame(f sharewire.Frame) {
+	if f.Kind == sharewire.Begin && len(f.Payload) >= 8 {
+		number := binary.LittleEndian.Uint64(f.Payload)
+		go s.manager.begin(s, number)
+		return
+	}
+	set := s.manager.set.Load()
+	if set == nil || !set.link.is(s.conn) {
+		return // of a mount that is gone
+	}
+	if f.Kind == sharewire.Hold {
+		set.link.answered(f.Payload)
+		return
+	}
+	if int(f.Share) >= len(set.mounts) {
+		return
+	}
+	to := set.mounts[f.Share]
+	if f.Kind == sharewire.Message {
+		// ENOENT: whoever asked has been interrupted. ENODEV: it is unmounted.
+		_, _ = rawio.Write(to.fd, f.Payload)
+		set.link.replied()
+	} else {
+		f.Payload = bytes.Clone(f.Payload)
+		to.later(f)
+	}
+}
+
+// Lost implements channel.Taker: the session's end is the file server's.
+func (s *session) Lost() {
+	s.dead.Store(true)
+	go s.manager.lost(s.conn)
+}
+
+// begin takes a new session. What the old one served is over, unless the host has kept what it
+// knew and the mounts have been held since.
+func (m *manager) begin(s *session, number uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s.dead.Load() {
+		return
+	}
+	conn := s.conn
+	m.conn = conn
+	set := m.set.Load()
+	goesOn := set != nil && set.link.heldAs(number)
+	if number != 0 && conn.Write(0, sharewire.Begin, []byte{boolByte(goesOn)}) != nil {
+		return
+	}
+	if goesOn {
+		for _, one := range set.mounts {
+			if one.hello(conn) != nil {
+				return
+			}
 		}
-		m.listMu.Lock()
-		var to *mount
-		if int(f.Share) < len(m.mounts) {
-			to = m.mounts[f.Share]
+		set.link.goOnWith(conn)
+		return
+	}
+	m.unmountAll(0)
+	if m.want != nil {
+		if err := m.mountAll(); err != nil {
+			fmt.Fprintf(os.Stderr, "vmsan-agent: warning: shared directories: %v\n", err)
 		}
-		m.listMu.Unlock()
-		if to == nil || to.conn != c {
-			continue // of a mount that is gone
-		}
-		if f.Kind == sharewire.Message {
-			// ENOENT: whoever asked has been interrupted. ENODEV: it is unmounted.
-			_, _ = syscall.Write(to.fd, f.Payload)
-		} else {
-			to.later(f)
-		}
+	}
+	select {
+	case m.came <- struct{}{}:
+	default:
+	}
+}
+
+func boolByte(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// lost ends what a session served; what is held waits for another one.
+func (m *manager) lost(conn *sharewire.Conn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.conn == conn {
+		m.conn = nil
+	}
+	set := m.set.Load()
+	if set != nil && set.link.is(conn) && !set.link.leave(conn) {
+		m.unmountAll(0)
 	}
 }
 
 // mountAll mounts what is wanted on the connection that there is. The lock is held.
 func (m *manager) mountAll() error {
+	set := &mounted{link: newLink(m.conn)}
 	for i, s := range m.want {
-		one, err := newMount(byte(i), s, m.conn)
+		one, err := newMount(byte(i), s, set.link)
 		if err == nil {
-			m.listMu.Lock()
-			m.mounts = append(m.mounts, one)
-			m.listMu.Unlock()
-			err = one.attach()
+			// Replies must reach it while it is being mounted.
+			next := &mounted{link: set.link, mounts: append(slices.Clone(set.mounts), one)}
+			m.set.Store(next)
+			set = next
+			err = one.attach(m.conn)
 		}
 		if err != nil {
 			m.unmountAll(0)
@@ -155,6 +219,33 @@ func (m *manager) mountAll() error {
 		}
 	}
 	return nil
+}
+
+// hold has nothing under way until goOn; the host keeps what it knows.
+func (m *manager) hold(limit time.Duration) error {
+	set := m.set.Load()
+	if set == nil {
+		return nil
+	}
+	err := set.link.hold(limit)
+	if err != nil {
+		set.link.goOn()
+	}
+	return err
+}
+
+// move notes that the VM's memory has been in a file since hold.
+func (m *manager) move() {
+	if set := m.set.Load(); set != nil {
+		set.link.move()
+	}
+}
+
+// goOn ends hold.
+func (m *manager) goOn() {
+	if set := m.set.Load(); set != nil {
+		set.link.goOn()
+	}
 }
 
 // close unmounts everything; what is not written yet has wait to get to the host.
@@ -170,20 +261,25 @@ func (m *manager) unmountAll(wait time.Duration) {
 	if wait > 0 {
 		m.flush(wait)
 	}
-	m.listMu.Lock()
-	mounts := m.mounts
-	m.mounts = nil
-	m.listMu.Unlock()
-	for i := len(mounts) - 1; i >= 0; i-- {
-		mounts[i].end()
+	set := m.set.Swap(nil)
+	if set == nil {
+		return
+	}
+	set.link.end()
+	for i := len(set.mounts) - 1; i >= 0; i-- {
+		set.mounts[i].end()
 	}
 }
 
 // flush has what is only in the guest's memory written, as far as it goes in that time.
 func (m *manager) flush(wait time.Duration) {
+	set := m.set.Load()
+	if set == nil {
+		return
+	}
 	flushed := make(chan struct{})
 	go func() {
-		for _, one := range m.mounts {
+		for _, one := range set.mounts {
 			_, _, _ = syscall.Syscall(sysSyncfs, uintptr(one.root), 0, 0) // nobody is left to be told
 		}
 		close(flushed)
@@ -192,178 +288,4 @@ func (m *manager) flush(wait time.Duration) {
 	case <-flushed:
 	case <-time.After(wait):
 	}
-}
-
-// mount is one mounted share.
-type mount struct {
-	index byte
-	share Share
-	conn  *sharewire.Conn
-	fd    int // /dev/fuse
-	root  int // its root, never read-only
-	queue *queue
-}
-
-func newMount(index byte, s Share, conn *sharewire.Conn) (*mount, error) {
-	fd, err := syscall.Open("/dev/fuse", syscall.O_RDWR|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, wire.Errorf(wire.CodeConfig, "The guest's kernel offers no FUSE.").Because(err).
-			Remedy("Give it its modules: vmsan setup, or kernel add --modules.")
-	}
-	return &mount{index: index, share: s, conn: conn, fd: fd, root: -1, queue: newQueue()}, nil
-}
-
-// attach mounts it. The mount that is seen may be read-only; the agent's own handle of it
-// never is, since raising an event needs a call that could write.
-func (m *mount) attach() error {
-	place, kind, open := netcfg.MakeDirectory, syscall.S_IFDIR, syscall.O_DIRECTORY
-	if m.share.File {
-		place, kind, open = netcfg.MakeFile, syscall.S_IFREG, 0
-	}
-	if err := place(m.share.Target); err != nil {
-		_ = syscall.Close(m.fd) // never mounted
-		return err
-	}
-	options := fmt.Sprintf("fd=%d,rootmode=%o,user_id=0,group_id=0,default_permissions,allow_other", m.fd, kind)
-	const flags = syscall.MS_NOSUID | syscall.MS_NODEV
-	if err := syscall.Mount("vmsan-share", m.share.Target, "fuse", flags, options); err != nil {
-		_ = syscall.Close(m.fd) // as above
-		return err
-	}
-	greeted := make(chan struct{})
-	go m.work(greeted)
-	<-greeted // before the first request
-	go m.read()
-	var err error
-	// Not O_PATH, by which open_by_handle_at(2) takes no mount.
-	if m.root, err = syscall.Open(m.share.Target, syscall.O_RDONLY|syscall.O_CLOEXEC|open, 0); err != nil {
-		return err
-	}
-	if !m.share.ReadOnly {
-		return nil
-	}
-	// A second mount of it over the first, and that read-only.
-	self := fmt.Sprintf("/proc/self/fd/%d", m.root)
-	err = syscall.Mount(self, m.share.Target, "", syscall.MS_BIND, "")
-	if err == nil {
-		err = syscall.Mount("", m.share.Target, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY|flags, "")
-	}
-	return err
-}
-
-// end unmounts it, whoever uses it, and fails what is under way.
-func (m *mount) end() {
-	const how = syscall.MNT_DETACH | syscall.MNT_FORCE
-	_ = syscall.Unmount(m.share.Target, how) // it may not have come that far
-	if m.share.ReadOnly {
-		_ = syscall.Unmount(m.share.Target, how) // the one below; as above
-	}
-	m.queue.close()
-	if m.root >= 0 {
-		_ = syscall.Close(m.root) // nothing was written through it
-	}
-}
-
-// read takes the kernel's requests to the host until the mount is over.
-func (m *mount) read() {
-	// It waits in the kernel for most of its life.
-	runtime.LockOSThread()
-	b := make([]byte, readRoom)
-	defer func() { _ = syscall.Close(m.fd) }() // the mount is over
-	for {
-		n, err := syscall.Read(m.fd, b[sharewire.HeaderLen:])
-		switch {
-		case err == syscall.EINTR, err == syscall.EAGAIN, err == syscall.ENOENT:
-			continue // ENOENT: that request was taken back
-		case err != nil || n == 0:
-			return // ENODEV: unmounted
-		}
-		if m.conn.WriteRoom(m.index, sharewire.Message, b[:sharewire.HeaderLen+n]) != nil {
-			return
-		}
-	}
-}
-
-// later has a notification or an event done by the mount's own thread: either may wait for
-// requests that are under way, so that whoever takes their replies must not wait for it.
-func (m *mount) later(f sharewire.Frame) { m.queue.put(f) }
-
-// work does what comes, one after the other, on one thread, which the host is told of.
-func (m *mount) work(greeted chan<- struct{}) {
-	runtime.LockOSThread()
-	hello := binary.LittleEndian.AppendUint32(nil, uint32(syscall.Gettid()))
-	hello = binary.LittleEndian.AppendUint32(hello, m.share.UID)
-	hello = binary.LittleEndian.AppendUint32(hello, m.share.GID)
-	err := m.conn.Write(m.index, sharewire.Hello, hello)
-	close(greeted)
-	if err != nil {
-		return
-	}
-	for {
-		f, ok := m.queue.take()
-		if !ok {
-			return
-		}
-		switch f.Kind {
-		case sharewire.Notify:
-			// ENOENT: the kernel does not know what it is to forget.
-			_, _ = syscall.Write(m.fd, f.Payload)
-		case sharewire.Watchers:
-			if m.conn.Write(m.index, sharewire.Watchers, append(f.Payload[:min(8, len(f.Payload))], m.watchers()...)) != nil {
-				return
-			}
-		case sharewire.Raise:
-			ev, ok := sharewire.ParseEvent(f.Payload)
-			if !ok {
-				continue
-			}
-			// Failing, nobody in the guest knows the directory, and so nobody watches it.
-			_ = raise(m.root, &ev)
-			if m.conn.Write(m.index, sharewire.Done, f.Payload[:8]) != nil {
-				return
-			}
-		}
-	}
-}
-
-// queue holds frames for a mount's thread. The host bounds what it sends.
-type queue struct {
-	mu     sync.Mutex
-	cond   sync.Cond
-	frames []sharewire.Frame
-	over   bool
-}
-
-func newQueue() *queue {
-	q := &queue{}
-	q.cond.L = &q.mu
-	return q
-}
-
-func (q *queue) put(f sharewire.Frame) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.frames = append(q.frames, f)
-	q.cond.Signal()
-}
-
-func (q *queue) take() (sharewire.Frame, bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for len(q.frames) == 0 && !q.over {
-		q.cond.Wait()
-	}
-	if q.over {
-		return sharewire.Frame{}, false
-	}
-	f := q.frames[0]
-	q.frames = q.frames[1:]
-	return f, true
-}
-
-func (q *queue) close() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.over = true
-	q.cond.Broadcast()
 }

@@ -45,6 +45,13 @@ const (
 	// Watchers asks, and the agent answers with the number(8) of the question, all(1: 1 when
 	// something watches everything) and the inode numbers(8 each) that something watches.
 	Watchers = 5
+	// Hold, from the agent, asks the host to keep all that it knows of nodes and handles, under a
+	// number(8): nothing is under way, and nothing will be asked until the VM goes on. The
+	// answer is kept(1). Both are of no share.
+	Hold = 6
+	// Begin is the host's first frame: the number(8) under which it knows of nodes and handles, 0 for
+	// none. The answer to another is goesOn(1): 0 when the agent begins anew all the same.
+	Begin = 7
 )
 
 // Frame is one frame.
@@ -94,18 +101,76 @@ func (c *Conn) Skip(mark []byte) error {
 	}
 }
 
+// Parser takes frames out of a stream that comes in pieces.
+type Parser struct {
+	// rest is the beginning of a frame that is not whole.
+	rest []byte
+}
+
+// Feed gives the frames that p completes to take; their payloads are only valid during the call.
+func (x *Parser) Feed(p []byte, take func(Frame)) error {
+	for len(p) > 0 {
+		if len(x.rest) == 0 {
+			// What came whole needs no copy.
+			size, err := frameSize(p)
+			if err != nil {
+				return err
+			}
+			if size > 0 && size <= len(p) {
+				take(frameOf(p[:size]))
+				p = p[size:]
+				continue
+			}
+		}
+		more := HeaderLen
+		if len(x.rest) >= HeaderLen {
+			size, err := frameSize(x.rest)
+			if err != nil {
+				return err
+			}
+			more = size
+		}
+		n := min(more-len(x.rest), len(p))
+		x.rest = append(x.rest, p[:n]...)
+		p = p[n:]
+		size, err := frameSize(x.rest)
+		if err != nil {
+			return err
+		}
+		if size > 0 && len(x.rest) == size {
+			take(frameOf(x.rest))
+			x.rest = x.rest[:0]
+		}
+	}
+	return nil
+}
+
+// frameSize is the length of the frame that b begins, 0 if its header is not whole.
+func frameSize(b []byte) (int, error) {
+	if len(b) < HeaderLen {
+		return 0, nil
+	}
+	size := binary.LittleEndian.Uint32(b)
+	if size > MaxFrame {
+		return 0, fmt.Errorf("a frame of %d bytes", size)
+	}
+	return HeaderLen + int(size), nil
+}
+
+func frameOf(b []byte) Frame { return Frame{Share: b[4], Kind: b[5], Payload: b[HeaderLen:]} }
+
 // Read waits for a frame; buffer gives the memory for its payload.
 func (c *Conn) Read(buffer func(size int) []byte) (Frame, error) {
 	var head [HeaderLen]byte
 	if _, err := io.ReadFull(c.in, head[:]); err != nil {
 		return Frame{}, err
 	}
-	size := binary.LittleEndian.Uint32(head[:])
-	if size > MaxFrame {
-		return Frame{}, fmt.Errorf("a frame of %d bytes", size)
+	size, err := frameSize(head[:])
+	if err != nil {
+		return Frame{}, err
 	}
-	f := Frame{Share: head[4], Kind: head[5], Payload: buffer(int(size))}
-	_, err := io.ReadFull(c.in, f.Payload)
+	f := Frame{Share: head[4], Kind: head[5], Payload: buffer(size - HeaderLen)}
+	_, err = io.ReadFull(c.in, f.Payload)
 	return f, err
 }
 

@@ -65,7 +65,7 @@ export async function bringBack(how: BringBack): Promise<LiveGuest> {
     await running.resume();
     await awaitAgent(record, driver, guest, answerLimitMs(record, stages, work), work.signal);
     at = lap("answer", at);
-    await finishMending(record, guest, image.token === token ? undefined : token, work.signal, log);
+    await finishMending(record, guest, { token, stages, signal: work.signal, log });
     lap("mend", at);
     lap("start", since);
     return guest;
@@ -79,23 +79,29 @@ export async function bringBack(how: BringBack): Promise<LiveGuest> {
   }
 }
 
-/**
- * Tell the guest who it is now; its work goes on afterwards.
- * @param token that it shall answer to, if it is another one
- */
+/** What {@link finishMending} needs. */
+export interface Mending {
+  /** That the guest shall answer to from now on. */
+  token: string;
+  stages: Stages;
+  signal: AbortSignal;
+  log: EventLog;
+}
+
+/** Tell the guest who it is now and serve its shared directories; its work goes on afterwards. */
 export async function finishMending(
   record: VmRecord,
   guest: LiveGuest,
-  token: string | undefined,
-  signal: AbortSignal,
-  log: EventLog,
+  { token, stages, signal, log }: Mending,
 ): Promise<void> {
-  const config = { ...guestConfig(record), ...(token === undefined ? {} : { token }) };
+  const config = { ...guestConfig(record), token };
   if (record.mending === undefined) {
     await guest.channel.configure(config, signal);
     return;
   }
-  const said = await mend(guest, { ...config, restored: record.mending }, signal);
+  const restored = { ...config, restored: record.mending };
+  const serve = async (): Promise<void> => await stages.shares.serve(record, guest.running, token);
+  const said = await mend(guest, restored, signal, serve);
   for (const text of said) log.error(`${record.id}: ${text}`);
   delete record.mending;
 }

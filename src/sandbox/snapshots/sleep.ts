@@ -10,7 +10,6 @@ import { bootId } from "../../util/process-identity.ts";
 import { tearDown } from "../starting/bring-up.ts";
 import type { Entry } from "../records/entry.ts";
 import { notRunning } from "../refusals.ts";
-import { refuseShares } from "../shares.ts";
 import { countFromNow } from "../lives.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
@@ -48,7 +47,6 @@ export class Sleep {
     return await this.sandboxes.exclusively(ref, async (entry) => {
       const { record, guest } = entry;
       if (guest === undefined || record.status !== "running") throw notRunning(ref, record);
-      refuseShares(record, "suspend");
       const { records, stages } = this.sandboxes;
       const driver = stages.driver(record.driver);
       if (!driver.capabilities.snapshots) throw cannotSleep(ref, record);
