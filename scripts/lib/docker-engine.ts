@@ -78,8 +78,9 @@ command line 28.2, \`docker compose\` 5.6 (a file of three services with volume,
 /** Known limits, in words. */
 const NOT_YET = `## What does not hold yet
 
-- \`docker build\` is the classic builder (\`DOCKER_BUILDKIT=0\` where buildx is installed); there is no BuildKit behind \`/session\` and
-  \`/grpc\`. Steps are buildah's, and its words.
+- Steps of builds are buildah's, and its words: with buildx (its driver \`docker\`) as with the classic builder. Of BuildKit there
+  are Dockerfiles with contexts of files, arguments, labels, targets, \`--secret\`, \`RUN --mount=type=cache\`; \`--output\` to files, \`--push\`,
+  \`--build-context\`, \`--ssh\`, \`--check\`, several platforms at once, caches elsewhere and \`# syntax\` of one's own are refused or ignored.
 - \`docker search\` is refused, and \`docker import\` of an address.
 `;
 

@@ -3,8 +3,9 @@ import type { Vmsan } from "../../client/vmsan.ts";
 import type { ContainerRecord } from "../../schema/docker.ts";
 import type { Log } from "../../util/log.ts";
 import type { GatewayDriver } from "../native/bodies.ts";
+import { BuildKit } from "./buildkit/buildkit.ts";
 import { Container } from "./containers/container.ts";
-import type { ContainerContext } from "./containers/container.ts";
+import type { ContainerContext } from "./containers/life/life.ts";
 import { Execs } from "./containers/execs.ts";
 import { CONTAINER_LABEL } from "./containers/life/guest.ts";
 import { startsByItself } from "./containers/life/restart.ts";
@@ -31,6 +32,7 @@ export class Engine {
   readonly catalogue: Catalogue;
   readonly networks: Networks;
   readonly execs = new Execs();
+  readonly buildkit: BuildKit;
   readonly log: Log;
   private readonly store: ContainerStore;
   private readonly byId = new Map<string, Container>();
@@ -41,6 +43,7 @@ export class Engine {
     this.directory = directory;
     this.log = log;
     this.catalogue = new Catalogue(vmsan);
+    this.buildkit = new BuildKit(this);
     this.networks = new Networks(vmsan, this.events);
     this.store = new ContainerStore(directory);
     this.context = {

@@ -8,7 +8,7 @@ import { DockerError, asDockerError } from "./errors.ts";
 import { acceptSocket, isSocketRequest } from "../http/websocket.ts";
 import { Query } from "./http/route.ts";
 import type { Call } from "./http/route.ts";
-import { plainHijack, refuseUpgrade, sendError, upgradeHijack } from "./http/wire.ts";
+import { acceptHttp2, plainHijack, refuseUpgrade, sendError, upgradeHijack } from "./http/wire.ts";
 import type { Hijack } from "./http/wire.ts";
 import { routeFor } from "./routes/all.ts";
 
@@ -33,7 +33,7 @@ async function answer(
   engine: Engine,
   request: IncomingMessage,
   response: ServerResponse | undefined,
-  connection: Pick<Call, "hijack" | "webSocket">,
+  connection: Pick<Call, "hijack" | "http2" | "webSocket">,
 ): Promise<void> {
   refusePages(request);
   const { pathname, searchParams } = new URL(request.url ?? "/", "http://engine");
@@ -71,6 +71,7 @@ export function dockerFace(engine: Engine, log: Log): Face {
       try {
         await answer(engine, request, response, {
           hijack: async () => await plainHijack(request, response),
+          http2: async () => await Promise.reject(new DockerError(400, "this takes Upgrade: h2c")),
           webSocket: async () =>
             await Promise.reject(new DockerError(400, "this takes a WebSocket")),
         });
@@ -97,7 +98,11 @@ export function dockerFace(engine: Engine, log: Log): Face {
           taken = true;
           return await acceptSocket(request, socket, head);
         };
-        await answer(engine, request, undefined, { hijack, webSocket });
+        const http2 = async (): Promise<Duplex> => {
+          taken = true;
+          return await Promise.resolve(acceptHttp2(socket, head));
+        };
+        await answer(engine, request, undefined, { hijack, http2, webSocket });
       } catch (error) {
         note(request, error);
         const { status, message } = asDockerError(error);

@@ -4,7 +4,7 @@ import type { GuestUse, VmSample } from "../../../model/stats.ts";
 import { reply } from "../http/route.ts";
 import type { Call } from "../http/route.ts";
 import { beginStream, push } from "../http/wire.ts";
-import { NEVER } from "./container.ts";
+import { NEVER } from "./life/life.ts";
 import type { Container } from "./container.ts";
 
 const SECOND_MS = 1000;

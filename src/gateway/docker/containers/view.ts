@@ -1,7 +1,7 @@
 /** Containers as clients see them: in full, and as one of a list. */
 import type { ContainerRecord, HostConfig } from "../../../schema/docker.ts";
 import { argvOf } from "./request/config.ts";
-import { NEVER } from "./container.ts";
+import { NEVER } from "./life/life.ts";
 import type { Container } from "./container.ts";
 import { networkModeOf } from "./request/host-config.ts";
 

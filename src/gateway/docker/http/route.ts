@@ -60,6 +60,8 @@ export interface Call {
   response: ServerResponse;
   /** The connection that both sides go on to use, whether the client has asked for that or not. */
   hijack(): Promise<Hijack>;
+  /** HTTP/2 from now on, where the client has asked for that. @throws 400 */
+  http2(): Promise<Duplex>;
   /** A WebSocket, where the client has asked for one: its messages as bytes, both ways. @throws 400 */
   webSocket(): Promise<Duplex>;
 }

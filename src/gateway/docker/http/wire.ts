@@ -144,6 +144,13 @@ export async function upgradeHijack(
   };
 }
 
+/** Agree to HTTP/2 on a connection. @param head what came behind the request */
+export function acceptHttp2(socket: Duplex, head: Buffer): Duplex {
+  socket.write("HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n");
+  if (head.length > 0) socket.unshift(head);
+  return socket;
+}
+
 /** Answer a connection that asked to switch protocols, and end it. */
 export function refuseUpgrade(socket: Duplex, status: number, value?: unknown): void {
   const text = value === undefined ? "" : `${JSON.stringify(value)}\n`;

@@ -226,6 +226,23 @@ export const imageRoutes: readonly Route[] = [
     says: "works",
     run: pruneBuilds,
   },
+  {
+    method: "POST",
+    path: "/session",
+    says: "differs",
+    note: "of buildx: files of the context and secrets; no ssh, no output of files",
+    hijacks: true,
+    run: async (call) =>
+      await call.engine.buildkit.session(call.request, async () => await call.http2()),
+  },
+  {
+    method: "POST",
+    path: "/grpc",
+    says: "differs",
+    note: "what buildx's driver `docker` needs: Dockerfiles, by the same builds",
+    hijacks: true,
+    run: async (call) => await call.engine.buildkit.serve(await call.http2()),
+  },
   { method: "DELETE", path: "/images/:name", says: "works", run: remove },
   { method: "POST", path: "/commit", says: "works", run: commit },
   {

@@ -11,7 +11,7 @@ import { isReference } from "../../images/names.ts";
 import type { Network } from "../../networks/networks.ts";
 import { logLimitsOf } from "../../logs/limits.ts";
 import { configOf } from "./config.ts";
-import { NEVER } from "../container.ts";
+import { NEVER } from "../life/life.ts";
 import type { Container } from "../container.ts";
 import { checkRestartPolicy, machineOf, networkModeOf, recordedHost } from "./host-config.ts";
 import { makeDirectories, plannedMounts } from "./mounts.ts";

@@ -1,0 +1,182 @@
+/** One build that buildx asks for: its files fetched over the session, then built like any other. */
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { BuildOptions } from "../../../client/builds/builds.ts";
+import { DockerError } from "../errors.ts";
+import type { Engine } from "../engine.ts";
+import { withTag } from "../images/names.ts";
+import { readTexts, writeArchive } from "./files.ts";
+import type { GrpcPeer } from "./grpc.ts";
+import type { Progress } from "./progress.ts";
+import { Message, encode } from "./protobuf.ts";
+
+/** What is asked for. */
+export interface BuildWish {
+  /** Attributes of the Dockerfile's frontend: `filename`, `target`, `build-arg:NAME`, … */
+  attributes: Record<string, string>;
+  /** Names of the result. */
+  tags: readonly string[];
+}
+
+const SECRETS = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
+
+/** Refuse what only BuildKit has. @throws 501 */
+function refuse(what: string, instead: string): never {
+  throw new DockerError(501, `${what} is not possible here: ${instead}`);
+}
+
+/** Attributes that ask for something that builds here do not have. */
+function refuseUnknown(attributes: Record<string, string>): void {
+  const address = attributes["context"] ?? "";
+  if (address !== "")
+    refuse(`building from ${address.slice(0, 200)}`, "fetch it, and build from the directory.");
+  const named = Object.keys(attributes).find((name) => name.startsWith("context:"));
+  if (named !== undefined)
+    refuse(
+      `--build-context ${named.slice(8)}`,
+      "copy it into the context, or build it as an image.",
+    );
+  if (attributes["requestid"] !== undefined) {
+    refuse("checking and printing instead of building (--check, --call)", "leave it out.");
+  }
+  if ((attributes["platform"] ?? "").includes(",")) {
+    refuse("building for several platforms at once", "build each, with --platform.");
+  }
+}
+
+/** The values behind a prefix of attributes. */
+function withPrefix(attributes: Record<string, string>, prefix: string): Record<string, string> {
+  const found = Object.entries(attributes).filter(([name]) => name.startsWith(prefix));
+  return Object.fromEntries(found.map(([name, value]) => [name.slice(prefix.length), value]));
+}
+
+/** Patterns of a .dockerignore as the client's matcher takes them. */
+export function ignorePatterns(text: string): string[] {
+  return text
+    .split("\n")
+    .map((line) => line.replace(/^\uFEFF/, "").trim())
+    .filter((line) => line !== "" && !line.startsWith("#"))
+    .map((line) => {
+      const not = line.startsWith("!");
+      const path = (not ? line.slice(1) : line).trim().replace(/^\/+|\/+$/g, "");
+      return `${not ? "!" : ""}${path.replace(/^\.\//, "")}`;
+    })
+    .filter((pattern) => pattern !== "" && pattern !== "!" && pattern !== ".");
+}
+
+/** Identifiers of the secrets that a Dockerfile mounts. */
+export function secretsIn(dockerfile: string): string[] {
+  const mounts = dockerfile.matchAll(/--mount=(\S*type=secret\S*)/g);
+  const ids = [...mounts].map(([, words = ""]) => {
+    const fields = new Map(words.split(",").map((word) => [word.split("=", 1)[0], word]));
+    const word = fields.get("id") ?? fields.get("target") ?? fields.get("dst") ?? "";
+    const value = word.slice(word.indexOf("=") + 1);
+    return fields.has("id") ? value : (value.split("/").at(-1) ?? "");
+  });
+  return [...new Set(ids)].filter((id) => /^[A-Za-z0-9_.-]{1,128}$/.test(id));
+}
+
+/** The secrets that the client has of those, each in a file of its own. */
+async function fetchSecrets(
+  peer: GrpcPeer,
+  ids: readonly string[],
+  dir: string,
+  signal: AbortSignal,
+): Promise<Record<string, string>> {
+  const secrets: Record<string, string> = {};
+  for (const [index, id] of ids.entries()) {
+    let data: Buffer;
+    try {
+      data = new Message(await peer.ask(SECRETS, encode([1, id]), signal)).bytes(1);
+    } catch (error) {
+      // The client has none of that name: a step that must have it says so.
+      if (error instanceof DockerError && error.status === 400) continue;
+      throw error;
+    }
+    const path = join(dir, `secret-${index}`);
+    await writeFile(path, data, { mode: 0o600 });
+    secrets[id] = path;
+  }
+  return secrets;
+}
+
+/** What a build's options say besides its files. */
+function optionsOf({ attributes, tags }: BuildWish): Omit<BuildOptions, "archive" | "dockerfile"> {
+  const { target = "", platform = "" } = attributes;
+  const mode = attributes["force-network-mode"];
+  return {
+    tags: [...tags],
+    buildArgs: withPrefix(attributes, "build-arg:"),
+    labels: withPrefix(attributes, "label:"),
+    noCache: attributes["no-cache"] !== undefined,
+    pull: attributes["image-resolve-mode"] === "pull" ? "always" : "missing",
+    ...(target === "" ? {} : { target }),
+    ...(platform === "" ? {} : { platform }),
+    ...(mode === "none" ? { networkPolicy: "deny-all" } : {}),
+  };
+}
+
+/** Build. @returns the configuration's digest */
+export async function buildFor(
+  engine: Engine,
+  peer: GrpcPeer,
+  wish: BuildWish,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<string> {
+  const { attributes, tags } = wish;
+  refuseUnknown(attributes);
+  const {
+    filename = "Dockerfile",
+    contextkey = "context",
+    dockerfilekey = "dockerfile",
+  } = attributes;
+  const dir = await mkdtemp(join(tmpdir(), "vmsan-build-"));
+  try {
+    progress.begin(`[internal] load build definition from ${filename}`);
+    const own = `${filename}.dockerignore`;
+    const texts = await readTexts(peer, dockerfilekey, [filename, own], signal);
+    const dockerfile = texts.get(filename);
+    if (dockerfile === undefined) {
+      throw new DockerError(
+        400,
+        `failed to read dockerfile: open ${filename}: no such file or directory`,
+      );
+    }
+    progress.begin("[internal] load build context");
+    const general = ".dockerignore";
+    const ignore =
+      texts.get(own) ?? (await readTexts(peer, contextkey, [general], signal)).get(general) ?? "";
+    const archive = join(dir, "context.tar");
+    // A list of the Dockerfile's own counts alone.
+    const exclude = [...ignorePatterns(ignore), ...(texts.has(own) ? [general] : [])];
+    const sent = await writeArchive(peer, { directory: contextkey, exclude }, archive, signal);
+    progress.log(`transferred ${sent.files} files, ${sent.bytes} bytes\n`);
+    const secrets = await fetchSecrets(peer, secretsIn(dockerfile), dir, signal);
+    progress.begin("[internal] prepare the builder");
+    let last = "";
+    const report = await engine.vmsan.build(
+      { ...optionsOf(wish), archive, dockerfile, secrets },
+      {
+        signal,
+        onProgress: ({ phase, message }) => {
+          if (phase !== "build" || message === undefined || message === last) return;
+          last = message;
+          const [, count = "", words = ""] = /^STEP (\d+\/\d+): (.*)$/s.exec(message) ?? [];
+          if (count === "") progress.log(`${message}\n`);
+          else progress.begin(`[${count}] ${words}`);
+        },
+      },
+    );
+    progress.begin("exporting to image");
+    for (const tag of tags) {
+      progress.log(`naming to ${withTag(tag)}\n`);
+      engine.events.emit("image", "tag", report.configDigest, { name: withTag(tag) });
+    }
+    progress.end();
+    return report.configDigest;
+  } finally {
+    await rm(dir, { recursive: true, force: true });
+  }
+}
