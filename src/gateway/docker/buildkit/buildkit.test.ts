@@ -107,7 +107,7 @@ beforeEach(async () => {
       names.push(`${entry.type} ${entry.name.toString()} ${entry.mode.toString(8)} ${size}`);
     }
     built = { options, names, secret: readFileSync(options.secrets?.["tok"] ?? "", "utf8") };
-    const say = (message: string) => onProgress?.({ phase: "build", message } as never);
+    const say = (message: string) => onProgress?.({ phase: "build", message });
     say("STEP 1/2: FROM x");
     say("out");
     if (failing !== "") throw new Error(failing);

@@ -46,7 +46,7 @@ export interface GrpcCall {
   /** Aborts when the client gives it up. */
   signal: AbortSignal;
   /** Send a message; the answer of a call that has one is what its method returns. */
-  send(message: Buffer): void;
+  send: (message: Buffer) => void;
 }
 
 /** Methods by their paths; what they return is sent as the last message. */
