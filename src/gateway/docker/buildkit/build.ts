@@ -4,12 +4,19 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { BuildOptions } from "../../../client/builds/builds.ts";
 import { DockerError } from "../errors.ts";
-import type { Engine } from "../engine.ts";
+import type { Vmsan } from "../../../client/vmsan.ts";
+import type { Events } from "../events.ts";
 import { withTag } from "../images/names.ts";
 import { readTexts, writeArchive } from "./files.ts";
 import type { GrpcPeer } from "./grpc.ts";
 import type { Progress } from "./progress.ts";
 import { Message, encode } from "./protobuf.ts";
+
+/** Who builds, and who is told. */
+export interface Builder {
+  vmsan: Pick<Vmsan, "build" | "builds">;
+  events: Pick<Events, "emit">;
+}
 
 /** What is asked for. */
 export interface BuildWish {
@@ -119,7 +126,7 @@ function optionsOf({ attributes, tags }: BuildWish): Omit<BuildOptions, "archive
 
 /** Build. @returns the configuration's digest */
 export async function buildFor(
-  engine: Engine,
+  builder: Builder,
   peer: GrpcPeer,
   wish: BuildWish,
   progress: Progress,
@@ -156,7 +163,7 @@ export async function buildFor(
     const secrets = await fetchSecrets(peer, secretsIn(dockerfile), dir, signal);
     progress.begin("[internal] prepare the builder");
     let last = "";
-    const report = await engine.vmsan.build(
+    const report = await builder.vmsan.build(
       { ...optionsOf(wish), archive, dockerfile, secrets },
       {
         signal,
@@ -172,7 +179,7 @@ export async function buildFor(
     progress.begin("exporting to image");
     for (const tag of tags) {
       progress.log(`naming to ${withTag(tag)}\n`);
-      engine.events.emit("image", "tag", report.configDigest, { name: withTag(tag) });
+      builder.events.emit("image", "tag", report.configDigest, { name: withTag(tag) });
     }
     progress.end();
     return report.configDigest;

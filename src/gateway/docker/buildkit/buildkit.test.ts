@@ -9,7 +9,6 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import type { BuildOptions } from "../../../client/builds/builds.ts";
 import type { WorkOptions } from "../../../client/daemon.ts";
 import { readArchive } from "../../../agent/archive/read.ts";
-import type { Engine } from "../engine.ts";
 import { ignorePatterns, secretsIn } from "./build.ts";
 import { BuildKit } from "./buildkit.ts";
 import { messagesOf } from "./grpc.ts";
@@ -113,8 +112,8 @@ beforeEach(async () => {
     if (failing !== "") throw new Error(failing);
     return { configDigest: "sha256:abc" };
   };
-  const engine = { vmsan: { build }, events: { emit: () => undefined } } as unknown as Engine;
-  kit = new BuildKit(engine);
+  const builder = { vmsan: { build, builds: {} }, events: { emit: () => undefined } };
+  kit = new BuildKit(builder as never);
   const [near, far] = await pair();
   void kit.serve(far);
   client = http2("http://x", { createConnection: () => near });

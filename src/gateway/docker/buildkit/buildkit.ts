@@ -4,9 +4,9 @@ import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { packageVersion } from "../../../util/package.ts";
-import type { Engine } from "../engine.ts";
 import { DockerError, asDockerError } from "../errors.ts";
 import { buildFor } from "./build.ts";
+import type { Builder } from "./build.ts";
 import { GrpcPeer, serveGrpc } from "./grpc.ts";
 import type { GrpcCall, GrpcMethods } from "./grpc.ts";
 import { Progress } from "./progress.ts";
@@ -82,13 +82,13 @@ function tagsOf(request: Message): string[] {
 
 /** What buildx finds behind one engine. */
 export class BuildKit {
-  private readonly engine: Engine;
+  private readonly builder: Builder;
   private readonly sessions = new Map<string, GrpcPeer>();
   private readonly builds = new Map<string, Build>();
   private readonly methods: GrpcMethods;
 
-  constructor(engine: Engine) {
-    this.engine = engine;
+  constructor(builder: Builder) {
+    this.builder = builder;
     const empty = async (): Promise<Buffer> => await Promise.resolve(Buffer.alloc(0));
     const version = encode([1, "vmsan"], [2, packageVersion()]);
     this.methods = {
@@ -135,7 +135,7 @@ export class BuildKit {
   }
 
   private async prune(): Promise<Buffer | undefined> {
-    const { freedBytes } = await this.engine.vmsan.builds.prune();
+    const { freedBytes } = await this.builder.vmsan.builds.prune();
     return freedBytes === 0
       ? undefined
       : encode([1, "builder"], [4, freedBytes], [9, "the builder"]);
@@ -194,7 +194,7 @@ export class BuildKit {
     const { progress, tags, signal } = build;
     const peer = await this.soon("session", () => this.sessions.get(build.session), signal);
     try {
-      build.result = await buildFor(this.engine, peer, { attributes, tags }, progress, signal);
+      build.result = await buildFor(this.builder, peer, { attributes, tags }, progress, signal);
     } catch (error) {
       progress.end(asDockerError(error).message);
       throw error;
