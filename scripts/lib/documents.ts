@@ -2,7 +2,7 @@
 import type { CommandInfo, OptionInfo } from "../../src/cli/describe.ts";
 
 /** The options that every command has; described once. */
-const common = new Set(["--json", "--verbose", "--help", "--version"]);
+const common = new Set(["--json", "--verbose", "--timing", "--trace", "--help", "--version"]);
 
 /** Commands that do something themselves, depth first. */
 function withCommands(command: CommandInfo): CommandInfo[] {
@@ -60,7 +60,8 @@ export function markdownReference(program: CommandInfo): string {
     "",
     "Generated from the command table by `npm run docs`; do not edit.",
     "",
-    "Every command takes `--json` (one JSON object on standard output), `--verbose` and `--help`.",
+    "Every command takes `--json` (one JSON object on standard output), `--verbose`, `--help`, and `--timing` and",
+    "`--trace FILE`, which tell where its time went (docs/performance.md).",
     "Exit status: the guest command's own for `run` and `exec` (124 timed out, 130 interrupted, 128+N",
     "signal N); else 0, 1 for a failure, 2 for wrong usage.",
     "",

@@ -29,7 +29,9 @@ export function command(nameAndArgs: string, description: string): OptionsFirst 
   if (args.length > 0) made.arguments(args.join(" "));
   return made
     .addOption(new Option("--json", "one JSON object on standard output"))
-    .addOption(new Option("--verbose", "say more on standard error"));
+    .addOption(new Option("--verbose", "say more on standard error"))
+    .addOption(new Option("--timing", "say on standard error where the time went"))
+    .addOption(new Option("--trace <file>", "write the same as a trace for Perfetto"));
 }
 
 /** Give a command its action: context first, then its arguments. */
@@ -49,10 +51,21 @@ export function runs<Flags extends object>(
         return new Vmsan();
       },
     };
+    const { timing, trace } = flags;
+    const isTimed = timing === true || trace !== undefined;
+    if (isTimed) (await import("../client/tracing/timeline.ts")).keepTimeline();
     try {
       process.exitCode = await inTrace(target, async () => (await action(context, ...args)) ?? 0);
     } catch (error) {
       process.exitCode = output.failure(error);
+    }
+    if (!isTimed) return;
+    try {
+      const { tellTiming } = await import("./timing.ts");
+      await tellTiming(`vmsan ${target.name()}`, timing === true, trace, output);
+    } catch (error) {
+      const status = output.failure(error);
+      if (process.exitCode === 0) process.exitCode = status;
     }
   });
 }

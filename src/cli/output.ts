@@ -13,6 +13,8 @@ import { bytesOfText } from "../util/byte-text.ts";
 export interface CommonFlags {
   json?: boolean;
   verbose?: boolean;
+  timing?: boolean;
+  trace?: string;
 }
 
 /** Exit status for wrong usage; other failures of vmsan itself have 1. */

@@ -14,6 +14,7 @@ import type { ErrorInfo } from "../model/errors.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import { packageVersion } from "../util/package.ts";
 import { socketPath } from "../util/socket-path.ts";
+import { asStep } from "./tracing/timeline.ts";
 import { watchRequest } from "./watchdog.ts";
 
 const MAX_REPLY = 64 << 20;
@@ -202,11 +203,13 @@ export class Transport {
 
   /** A call with one JSON value as its reply; undefined for 204. */
   async call<T>(method: string, path: string, options: CallOptions = {}): Promise<T> {
-    const reply = await this.send(method, path, options);
-    const text = await readText(reply);
-    const status = reply.statusCode ?? 0;
-    if (status >= 400) throw errorFrom(status, text);
-    return (text === "" ? undefined : JSON.parse(text)) as T;
+    return await asStep(`${method} ${path}`, async () => {
+      const reply = await this.send(method, path, options);
+      const text = await readText(reply);
+      const status = reply.statusCode ?? 0;
+      if (status >= 400) throw errorFrom(status, text);
+      return (text === "" ? undefined : JSON.parse(text)) as T;
+    });
   }
 
   /** A call whose reply is bytes. */
@@ -219,6 +222,14 @@ export class Transport {
 
   /** A call whose reply is lines of progress and then a result. */
   async streamed<T>(method: string, path: string, options: StreamedCallOptions): Promise<T> {
+    return await asStep(`${method} ${path}`, () => this.receive<T>(method, path, options));
+  }
+
+  private async receive<T>(
+    method: string,
+    path: string,
+    options: StreamedCallOptions,
+  ): Promise<T> {
     const reply = await this.send(method, path, options);
     const status = reply.statusCode ?? 0;
     if (status >= 400) throw errorFrom(status, await readText(reply));

@@ -21,6 +21,7 @@ import { createRequest } from "./options.ts";
 import type { CreateOptions } from "./options.ts";
 import type { CloneOptions } from "./clone-options.ts";
 import { vmPath } from "./paths.ts";
+import { noteStart } from "./tracing/timeline.ts";
 import { both, loadTracing, traced } from "./tracing/tracing.ts";
 import type { SpanAttributes } from "./tracing/span.ts";
 import type { RemoteServer } from "./transport.ts";
@@ -130,7 +131,9 @@ export class Vmsan {
       { "vmsan.image": image ?? runtime },
       async (phases) => {
         const onProgress = both(phases, work.onProgress);
-        return await createVm(this.daemon, request, { ...work, onProgress, hold });
+        const made = await createVm(this.daemon, request, { ...work, onProgress, hold });
+        noteStart(made.timings);
+        return made;
       },
       aboutVm,
     );

@@ -8,6 +8,7 @@ import type { StreamExit } from "../../agent/spec.ts";
 import type { ProgressSink } from "../../model/progress.ts";
 import type * as Otel from "./otel.ts";
 import type { SpanAttributes } from "./span.ts";
+import { beginStep, noteCommand } from "./timeline.ts";
 
 let loaded: typeof Otel | undefined;
 
@@ -47,6 +48,11 @@ export async function traced<T>(
 /** A span of a command in a guest, once {@link loadTracing} has been called: from now to its end. */
 export function traceCommand(attributes: SpanAttributes, exit: Promise<StreamExit>): void {
   loaded?.commandSpan(attributes, exit);
+  const ended = beginStep("exec");
+  exit.then(({ durationMs }) => {
+    ended();
+    noteCommand(durationMs);
+  }, ended);
 }
 
 /** Progress told to both. */
