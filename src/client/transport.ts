@@ -225,11 +225,7 @@ export class Transport {
     return await asStep(`${method} ${path}`, () => this.receive<T>(method, path, options));
   }
 
-  private async receive<T>(
-    method: string,
-    path: string,
-    options: StreamedCallOptions,
-  ): Promise<T> {
+  private async receive<T>(method: string, path: string, options: StreamedCallOptions): Promise<T> {
     const reply = await this.send(method, path, options);
     const status = reply.statusCode ?? 0;
     if (status >= 400) throw errorFrom(status, await readText(reply));
