@@ -77,10 +77,12 @@ export async function within<T>(promise: Promise<T>, ms: number): Promise<T | un
  */
 export async function killAndWait(identity: ProcessIdentity): Promise<boolean> {
   signalProcess(identity, "SIGKILL");
-  for (let waited = 0; waited < 10_000; waited += 10) {
+  // Most are gone at once.
+  for (let waited = 0, wait = 1; waited < 10_000; waited += wait, wait = Math.min(2 * wait, 10)) {
     if (!isAlive(identity)) return true;
+    const pause = wait;
     await new Promise((resolve) => {
-      setTimeout(resolve, 10);
+      setTimeout(resolve, pause);
     });
   }
   return !isAlive(identity);

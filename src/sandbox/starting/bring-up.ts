@@ -268,13 +268,16 @@ export async function tearDown(
     if (record.process === undefined) return undefined;
     return (await driver.adopt(record.spec, record.process))?.kill();
   });
-  await attempt("clean up after the driver", async () => {
-    failed.push(...(await driver.cleanup(record.spec)).failed);
-  });
-  await attempt("end its file server", () => stages.shares.end(record));
-  await attempt("remove the network", async () => {
-    failed.push(...(await stages.networks.detach(record.id)).failed);
-  });
+  // Nothing of these has to do with another one, and whoever removes the VM waits for all.
+  await Promise.all([
+    attempt("clean up after the driver", async () => {
+      failed.push(...(await driver.cleanup(record.spec)).failed);
+    }),
+    attempt("end its file server", () => stages.shares.end(record)),
+    attempt("remove the network", async () => {
+      failed.push(...(await stages.networks.detach(record.id)).failed);
+    }),
+  ]);
   delete record.process;
   delete record.spec.network;
   delete record.guestNetwork;
