@@ -31,30 +31,31 @@ func (s *Server) freeze(w http.ResponseWriter, r *http.Request) {
 	if !readJSON(w, r, &req) {
 		return
 	}
+	s.lapse(nil)
 	begin := time.Now()
 	syscall.Sync()
 	synced := time.Now()
 	all := s.opts.Host.Freezer.Freeze(settle, freezeLimit)
 	syscall.Sync()
-	if err := s.relay.Hold(); err != nil {
-		s.opts.Host.Freezer.Thaw()
-		writeError(w, http.StatusInternalServerError,
-			wire.Errorf(wire.CodeConfig, "The shared directories could not be held.").Because(err))
-		return
+	// For a memory that may go on elsewhere; what is only on the disk knows of no shares.
+	if !req.Disk {
+		if err := s.relay.Hold(); err != nil {
+			s.opts.Host.Freezer.Thaw()
+			writeError(w, http.StatusInternalServerError,
+				wire.Errorf(wire.CodeConfig, "The shared directories could not be held.").Because(err))
+			return
+		}
 	}
-	// As the work goes on by itself, so do they.
-	time.AfterFunc(freezeLimit, func() { _ = s.relay.GoOn() }) // the relay has ended: so have they
 	if req.Disk && s.opts.FreezeDisk != nil {
 		if err := s.opts.FreezeDisk(true); err != nil {
-			_ = s.relay.GoOn() // the relay has ended: so have the shares
 			s.opts.Host.Freezer.Thaw()
 			writeError(w, http.StatusInternalServerError,
 				wire.Errorf(wire.CodeConfig, "The VM's file system could not be held.").Because(err))
 			return
 		}
-		// As for the work: a host that is gone must not leave it held.
-		time.AfterFunc(freezeLimit, func() { _ = s.opts.FreezeDisk(false) })
 	}
+	// As the work goes on by itself, so does what was held for it.
+	s.lapse(time.AfterFunc(freezeLimit, func() { _ = s.letGo() })) // it is tried again with the next freeze
 	writeJSON(w, map[string]any{
 		"still": all, "syncMs": synced.Sub(begin).Milliseconds(), "frozenMs": time.Since(synced).Milliseconds(),
 	})
@@ -80,18 +81,35 @@ func (s *Server) thaw(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	s.lapse(nil)
+	if err := s.letGo(); err != nil {
+		writeError(w, http.StatusInternalServerError,
+			wire.Errorf(wire.CodeConfig, "The VM's file system could not be let go.").Because(err))
+		return
+	}
+	s.opts.Host.Freezer.Thaw()
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// lapse sets what happens when the host is not heard of again, and takes back what was set
+// before: it would let go of what is held for another time.
+func (s *Server) lapse(timer *time.Timer) {
+	if before := s.lapsing.Swap(timer); before != nil {
+		before.Stop()
+	}
+}
+
+// letGo lets the file system and the shared directories go on.
+func (s *Server) letGo() error {
 	if s.opts.FreezeDisk != nil {
 		if err := s.opts.FreezeDisk(false); err != nil {
-			writeError(w, http.StatusInternalServerError,
-				wire.Errorf(wire.CodeConfig, "The VM's file system could not be let go.").Because(err))
-			return
+			return err
 		}
 	}
 	if err := s.relay.GoOn(); err != nil {
 		fmt.Fprintf(os.Stderr, "vmsan-agent: warning: shared directories: %v\n", err)
 	}
-	s.opts.Host.Freezer.Thaw()
-	w.WriteHeader(http.StatusNoContent)
+	return nil
 }
 
 // clock tells the wall clock, nanoseconds since the epoch.

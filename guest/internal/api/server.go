@@ -70,6 +70,8 @@ type Server struct {
 	shuttingDown atomic.Bool
 	// relay carries the host's shared directories.
 	relay shares.Process
+	// lapsing lets go of what is held, unless the host does.
+	lapsing atomic.Pointer[time.Timer]
 }
 
 // New makes a server.
