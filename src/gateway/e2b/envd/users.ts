@@ -2,8 +2,10 @@
 import type { Vm } from "../../../client/vm.ts";
 import { E2bError } from "../errors.ts";
 
-/** How long what was read is taken for true, in milliseconds. */
-const FRESH_MS = 2_000;
+/** How long what was read is taken for true, in milliseconds: reading costs two streams, much more than most calls. */
+const FRESH_MS = 60_000;
+/** The same for whom it does not name, who may have been added since. */
+const MISSING_MS = 250;
 /** Most bytes of each file that are read. */
 const MAX_BYTES = 1 << 20;
 
@@ -46,9 +48,9 @@ async function textOf(vm: Vm, path: string): Promise<string> {
 export class GuestUsers {
   private readonly known = new Map<string, Promise<Known>>();
 
-  private async of(vm: Vm): Promise<Known> {
+  private async of(vm: Vm, freshMs: number): Promise<Known> {
     const before = await this.known.get(vm.id);
-    if (before !== undefined && Date.now() - before.at < FRESH_MS) return before;
+    if (before !== undefined && Date.now() - before.at < freshMs) return before;
     const reading = (async (): Promise<Known> => {
       const [passwd, group] = await Promise.all([
         textOf(vm, "/etc/passwd"),
@@ -78,10 +80,16 @@ export class GuestUsers {
     return await reading;
   }
 
+  /** What is found in the lists as they were, else in those of now. */
+  private async find<T>(vm: Vm, look: (known: Known) => T | undefined): Promise<T | undefined> {
+    return look(await this.of(vm, FRESH_MS)) ?? look(await this.of(vm, MISSING_MS));
+  }
+
   /** A user by name. @throws unauthenticated, as envd does */
   async user(vm: Vm, name: string): Promise<GuestUser> {
-    const { users } = await this.of(vm);
-    const found = users.find((user) => user.name === name);
+    const named = ({ users }: Known): GuestUser | undefined =>
+      users.find((user) => user.name === name);
+    const found = await this.find(vm, named);
     if (found !== undefined) return found;
     if (name === "root") return { name, uid: 0, gid: 0, home: "/root", shell: "/bin/sh" };
     throw new E2bError("unauthenticated", `invalid username: '${name}'`);
@@ -89,7 +97,14 @@ export class GuestUsers {
 
   /** The names of an owner; numbers where the guest has no name for them. */
   async owner(vm: Vm, uid: number, gid: number): Promise<{ owner: string; group: string }> {
-    const { users, groups } = await this.of(vm);
+    const named = ({ users, groups }: Known): { owner: string; group: string } | undefined => {
+      const owner = users.find((user) => user.uid === uid)?.name;
+      const group = groups.get(gid);
+      return owner === undefined || group === undefined ? undefined : { owner, group };
+    };
+    const found = await this.find(vm, named);
+    if (found !== undefined) return found;
+    const { users, groups } = await this.of(vm, FRESH_MS);
     return {
       owner: users.find((user) => user.uid === uid)?.name ?? String(uid),
       group: groups.get(gid) ?? String(gid),
