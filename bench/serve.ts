@@ -115,8 +115,7 @@ async function guest(made: Bench): Promise<void> {
   writeFileSync(file, data);
   const vm = await vmsan.get(sandbox.sandboxId);
   const uploads = await byTurns(rounds, {
-    own: async () =>
-      await timed(served, async () => await vm.upload([file], "/home/user/own")),
+    own: async () => await timed(served, async () => await vm.upload([file], "/home/user/own")),
     e2b: async () =>
       await timed(served, async () => {
         await sandbox.files.write("e2b", new Blob([data]), { requestTimeoutMs: 0 });

@@ -1,5 +1,6 @@
 /** A gateway as programs on other machines use it: keys, the native API, ports of VMs. */
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { connect as connectHttp2 } from "node:http2";
 import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -416,6 +417,43 @@ describe("ports", () => {
       if (seen.endsWith("ping")) break;
     }
     expect(seen).toContain("101 Switching Protocols");
+  });
+
+  test("carry gRPC by HTTP/2, with its trailers, for the same callers", async () => {
+    const echo =
+      "require('http2').createServer().on('stream',(s,h)=>{s.respond({':status':200,'x-seen':JSON.stringify(h)},{waitForTrailers:true});" +
+      "s.on('wantTrailers',()=>s.sendTrailers({'grpc-status':'0'}));s.pipe(s)})" +
+      ".listen(0,'127.0.0.1',function(){console.log(this.address().port)})";
+    const stream = vm.spawn([process.execPath, "-e", echo]);
+    const [line] = (await stream.stdout.take(1).toArray()) as Buffer[];
+    const authority = `${String(line).trim()}-${vm.id}.localhost`;
+    const client = connectHttp2(gateway.url);
+    const call = async (headers: Record<string, string>): Promise<Record<string, unknown>> => {
+      const request = client.request({
+        ":method": "POST",
+        ":path": "/package.Service/Method",
+        ":authority": authority,
+        "content-type": "application/grpc",
+        ...headers,
+      });
+      const seen: Record<string, unknown> = {};
+      request.on("response", (given) => Object.assign(seen, given));
+      request.on("trailers", (given) => Object.assign(seen, given));
+      request.end("message");
+      let body = "";
+      for await (const chunk of request.setEncoding("utf8")) body += String(chunk);
+      return { ...seen, body };
+    };
+    try {
+      expect(await call({ "x-api-key": key.other })).toMatchObject({ ":status": 401 });
+      const seen = await call({ "x-api-key": key.ours });
+      expect(seen).toMatchObject({ ":status": 200, "grpc-status": "0", body: "message" });
+      expect(String(seen["x-seen"])).not.toContain(key.ours);
+      expect(await call({ ":authority": "localhost" })).toMatchObject({ ":status": 421 });
+    } finally {
+      client.close();
+      stream.signal("SIGKILL", true);
+    }
   });
 });
 

@@ -2,7 +2,7 @@
 import type { VmView } from "../../model/api.ts";
 import type { PortRules } from "../ports/face.ts";
 import type { Waker } from "./control/lifecycle.ts";
-import { DeadSandbox } from "./envd/data-plane.ts";
+import { DeadSandbox, ENVD_PORT } from "./envd/data-plane.ts";
 import { SANDBOX_LABELS, isSandbox } from "./sandbox.ts";
 
 /** The Host header that a guest is to see, if its sandbox was made with one. */
@@ -19,6 +19,7 @@ export function sandboxPorts(waker: Waker): PortRules {
   return {
     ready: async (vm) => await waker.ready(vm),
     host: maskedHost,
+    own: (port) => port === ENVD_PORT,
     refused: (response, { vm, reason, view }) => {
       if (view !== undefined && !isSandbox(view)) return false;
       // Whoever asks a sandbox that is gone takes this for its end, key or not.

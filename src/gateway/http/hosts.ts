@@ -12,7 +12,7 @@ export interface GuestPort {
 const GUEST_LABEL = /^(\d{1,5})-([a-z0-9][a-z0-9_-]{0,62})$/;
 
 /** The Host header's name, lower case, without its port; undefined when there is none. */
-export function hostName(request: IncomingMessage): string | undefined {
+export function hostName(request: Pick<IncomingMessage, "headers">): string | undefined {
   const text = request.headers.host;
   if (text === undefined) return undefined;
   const match = /^(?:\[([^\]]+)\]|([^:]*))(?::\d{1,5})?$/.exec(text.toLowerCase());
@@ -40,7 +40,7 @@ export class Hosts {
   }
 
   /** The port of a VM that a request's host names, if it names one. */
-  guestPort(request: IncomingMessage): GuestPort | undefined {
+  guestPort(request: Pick<IncomingMessage, "headers">): GuestPort | undefined {
     const name = hostName(request);
     const domain = this.domains.find((known) => name?.endsWith(`.${known}`));
     if (name === undefined || domain === undefined) return undefined;

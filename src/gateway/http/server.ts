@@ -11,6 +11,7 @@ import type { Log } from "../../util/log.ts";
 import type { Hosts } from "./hosts.ts";
 import { CertificateFiles } from "./listen.ts";
 import type { ListenAddress, TlsFiles } from "./listen.ts";
+import { chooseProtocol, divide, http2Side } from "./versions.ts";
 
 /** One protocol that a gateway speaks. The first face that claims a request answers it. */
 export interface Face {
@@ -19,6 +20,8 @@ export interface Face {
   claims(request: IncomingMessage): boolean;
   /** Answer it. What it throws becomes {@link refuse}'s answer when nothing was sent yet. */
   handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
+  /** Whether it answers HTTP/2 where these headers lead; a face without it answers HTTP/1.1 alone. */
+  speaksHttp2?(request: Pick<IncomingMessage, "headers">): boolean;
   /** Take over a connection that asks to switch protocols; faces without it refuse. */
   upgrade?(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void>;
 }
@@ -60,6 +63,9 @@ const SERVER_OPTIONS: ServerOptions = {
   insecureHTTPParser: false,
   requireHostHeader: true,
 };
+
+/** How long a client has to take the answer to what is no request, in milliseconds. */
+const LINGER_MS = 2_000;
 
 /** Most connections at once. */
 const MAX_CONNECTIONS = 20_000;
@@ -108,6 +114,16 @@ function noRoute(request: IncomingMessage): VmsanError {
   });
 }
 
+/** What HTTP/2 is answered where only HTTP/1.1 is spoken: 421, for which clients open another connection. */
+function notByHttp2(): VmsanError {
+  return new VmsanError({
+    code: "ERR_GATEWAY_HOST",
+    message: "This is reached by HTTP/1.1 alone",
+    why: "HTTP/2 is for ports of VMs (PORT-ID.DOMAIN).",
+    fix: "Let the client use HTTP/1.1.",
+  });
+}
+
 /** Listen. @throws ERR_GATEWAY_LISTEN, ERR_GATEWAY_TLS */
 export async function listen(parts: ServerParts): Promise<ListeningGateway> {
   const { address, hosts, faces, log } = parts;
@@ -115,9 +131,14 @@ export async function listen(parts: ServerParts): Promise<ListeningGateway> {
   const faceOf = (request: IncomingMessage): Face => {
     if (!("path" in address)) hosts.check(request);
     const face = faces.find((candidate) => candidate.claims(request));
+    // A client may take one connection for several of our names.
+    if (request.httpVersionMajor === 2 && face?.speaksHttp2?.(request) !== true) throw notByHttp2();
     if (face === undefined) throw noRoute(request);
     return face;
   };
+  /** Whether a host is one that is reached by HTTP/2 too. */
+  const offersHttp2 = (host: string): boolean =>
+    faces.some((face) => face.speaksHttp2?.({ headers: { host } }) === true);
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
     const since = performance.now();
     let face: Face | undefined;
@@ -150,14 +171,25 @@ export async function listen(parts: ServerParts): Promise<ListeningGateway> {
       }
     })();
   };
-  const server = await makeServer(parts);
+  const http2 = faces.some((face) => face.speaksHttp2 !== undefined)
+    ? http2Side(onRequest)
+    : undefined;
+  const server = await makeServer(parts, http2 === undefined ? undefined : offersHttp2);
+  if (http2 !== undefined)
+    divide(server, parts.tls !== undefined, http2, parts.headersMs ?? HEADERS_MS);
   server.maxConnections = MAX_CONNECTIONS;
   server.on("request", onRequest);
   server.on("upgrade", onUpgrade);
   server.on("clientError", (error: Error, socket: Duplex) => {
-    const status = UNREAD[errnoOf(error) ?? ""] ?? "400 Bad Request";
-    if (socket.writable) socket.end(`HTTP/1.1 ${status}\r\nconnection: close\r\n\r\n`);
-    else socket.destroy();
+    const code = errnoOf(error) ?? "";
+    // Whose handshake failed can be told nothing.
+    if (!socket.writable || !/^(?:HPE|ERR_HTTP)_/.test(code)) {
+      socket.destroy();
+      return;
+    }
+    socket.end(`HTTP/1.1 ${UNREAD[code] ?? "400 Bad Request"}\r\nconnection: close\r\n\r\n`);
+    // It may leave its end open for ever.
+    setTimeout(() => socket.destroy(), LINGER_MS).unref();
   });
   try {
     await new Promise<void>((resolve, reject) => {
@@ -191,6 +223,7 @@ export async function listen(parts: ServerParts): Promise<ListeningGateway> {
   const close = async (): Promise<void> => {
     const closed = new Promise<void>((resolve) => server.close(() => resolve()));
     for (const socket of open) socket.destroy();
+    http2?.close();
     server.closeAllConnections();
     await closed;
   };
@@ -205,7 +238,10 @@ export async function listen(parts: ServerParts): Promise<ListeningGateway> {
 }
 
 /** A server with or without TLS; a changed certificate is taken up by itself. */
-async function makeServer(parts: ServerParts): Promise<Server | TlsServer> {
+async function makeServer(
+  parts: ServerParts,
+  offersHttp2?: (servername: string) => boolean,
+): Promise<Server | TlsServer> {
   const { tls, log, headersMs = HEADERS_MS } = parts;
   // Headers come at once or not at all.
   const slow = { headersTimeout: headersMs, connectionsCheckingInterval: headersMs / 4 };
@@ -217,12 +253,13 @@ async function makeServer(parts: ServerParts): Promise<Server | TlsServer> {
   const clients =
     clientCa === undefined ? {} : { ca: clientCa, requestCert: true, rejectUnauthorized: true };
   // As without TLS, where it is so by itself: a client that has sent all goes on receiving.
-  const half = { allowHalfOpen: true };
+  const half = { allowHalfOpen: true, handshakeTimeout: headersMs };
   const server = createTlsServer({
     ...options,
     ...half,
     ...first,
     ...clients,
+    ...(offersHttp2 === undefined ? {} : { ALPNCallback: chooseProtocol(offersHttp2) }),
     minVersion: "TLSv1.2",
   });
   const poll = setInterval(() => {

@@ -32,7 +32,10 @@ function header(headers: IncomingHttpHeaders, name: string): string | undefined 
 }
 
 /** The port that a request is for: by its host, or by the headers `vmsan-vm` and `vmsan-port`. */
-export function guestPortOf(request: IncomingMessage, hosts: Hosts): GuestPort | undefined {
+export function guestPortOf(
+  request: Pick<IncomingMessage, "headers">,
+  hosts: Hosts,
+): GuestPort | undefined {
   const named = hosts.guestPort(request);
   if (named !== undefined) return named;
   const { headers } = request;

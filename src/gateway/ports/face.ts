@@ -12,6 +12,7 @@ import { isKeyText } from "../access/keys.ts";
 import type { Hosts } from "../http/hosts.ts";
 import type { Face } from "../http/server.ts";
 import { GATEWAY_HEADERS, PortRefusal, admitToPort, guestPortOf } from "./access.ts";
+import { needsHttp2, proxyHttp2 } from "./http2.ts";
 
 /** RFC 9110 7.6.1: of this connection alone. `upgrade` is handled apart. */
 const HOP_BY_HOP = new Set([
@@ -43,6 +44,8 @@ function onward(
     const name = raw[i] ?? "";
     const value = raw[i + 1] ?? "";
     const lower = name.toLowerCase();
+    // HTTP/2's own, which the request's line says.
+    if (name.startsWith(":")) continue;
     if (HOP_BY_HOP.has(lower) || named.has(lower) || dropped.has(lower)) continue;
     // A key of the gateway's where a guest would read its own credentials.
     if (lower === "authorization" && isKeyText(value.replace(/^bearer +/i, ""))) continue;
@@ -51,9 +54,15 @@ function onward(
   return headers;
 }
 
-const FOR_GATEWAY = new Set(GATEWAY_HEADERS);
 const FOR_GATEWAY_AND_HOST = new Set([...GATEWAY_HEADERS, "host"]);
 const NOTHING: ReadonlySet<string> = new Set();
+
+/** A port that a request may use, and the Host header that the guest is to see there. */
+interface AdmittedPort {
+  vm: Vm;
+  port: number;
+  host: string | undefined;
+}
 
 /** A connection into a guest, and the Host header it is to see. */
 interface OpenPort {
@@ -90,12 +99,9 @@ function forwarded(request: IncomingMessage): OutgoingHttpHeaders {
 /** A request's headers for the guest. @param host instead of the one that was asked for */
 function requestHeaders(request: IncomingMessage, host: string | undefined): OutgoingHttpHeaders {
   return {
-    ...onward(
-      request.rawHeaders,
-      request.headers.connection,
-      host === undefined ? FOR_GATEWAY : FOR_GATEWAY_AND_HOST,
-    ),
-    ...(host === undefined ? {} : { Host: host }),
+    ...onward(request.rawHeaders, request.headers.connection, FOR_GATEWAY_AND_HOST),
+    // HTTP/2 has an authority instead.
+    ...(needsHttp2(request) ? {} : { Host: host ?? request.headers.host ?? "" }),
     ...forwarded(request),
   };
 }
@@ -158,13 +164,15 @@ export interface PortRules {
   ready: (vm: Vm) => Promise<Vm | undefined>;
   /** The Host header that the guest sees; undefined: the one that was asked for. */
   host: (view: VmView, port: number) => string | undefined;
+  /** Whether that protocol itself answers for a port, and not the guest. */
+  own: (port: number) => boolean;
   /** Answer a refused request in that protocol's words. @returns false: it has none */
   refused: (response: ServerResponse, refusal: PortRefusal) => boolean;
 }
 
 /** The face. */
 export function portsFace(vmsan: Vmsan, gate: Gate, hosts: Hosts, rules: PortRules): Face {
-  const open = async (request: IncomingMessage): Promise<OpenPort> => {
+  const admit = async (request: IncomingMessage): Promise<AdmittedPort> => {
     const target = guestPortOf(request, hosts);
     if (target === undefined) throw new Error("not a request for a port");
     let vm: Vm | undefined;
@@ -175,22 +183,43 @@ export function portsFace(vmsan: Vmsan, gate: Gate, hosts: Hosts, rules: PortRul
     if (vm === undefined) throw new Error("admitted without a VM");
     const usable = await rules.ready(vm);
     if (usable === undefined) throw new PortRefusal("asleep", vm.id, vm.view);
-    const connection = await dial(usable, target.port);
-    return { connection, host: rules.host(vm.view, target.port) };
+    return { vm: usable, port: target.port, host: rules.host(vm.view, target.port) };
+  };
+  const open = async ({ vm, port, host }: AdmittedPort): Promise<OpenPort> => ({
+    connection: await dial(vm, port),
+    host,
+  });
+  const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    const admitted = await admit(request);
+    if (!needsHttp2(request)) {
+      await proxyRequest(request, response, await open(admitted));
+      return;
+    }
+    const { vm, port, host } = admitted;
+    await proxyHttp2(request, response, {
+      name: `${vm.id}:${port}`,
+      headers: requestHeaders(request, host),
+      authority: host ?? request.headers.host ?? "",
+      dial: async () => await dial(vm, port),
+    });
   };
   return {
     name: "ports",
     claims: (request) => guestPortOf(request, hosts) !== undefined,
+    speaksHttp2: (request) => {
+      const target = guestPortOf(request, hosts);
+      return target !== undefined && !rules.own(target.port);
+    },
     handle: async (request, response) => {
       response.once("close", () => gate.note(request, "ports", response.statusCode));
       try {
-        await proxyRequest(request, response, await open(request));
+        await answer(request, response);
       } catch (error) {
         if (!(error instanceof PortRefusal) || !rules.refused(response, error)) throw error;
       }
     },
     upgrade: async (request, socket, head) => {
-      const port = await open(request);
+      const port = await open(await admit(request));
       gate.note(request, "ports", 101);
       await proxyUpgrade(request, socket, head, port);
     },
