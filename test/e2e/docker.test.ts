@@ -6,13 +6,14 @@
 import { execFile, spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { access, mkdir, readFile, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startGateway } from "../../src/gateway/gateway.ts";
 import type { Gateway } from "../../src/gateway/gateway.ts";
 import { isAlive, identityOf } from "../../src/util/process-identity.ts";
+import { DockerCli, findDocker } from "../fixtures/docker-cli.ts";
 import { installation, temporary } from "../fixtures/ladder.ts";
 import { pythonWith } from "../fixtures/venv.ts";
 import { busyboxLayer, tool, umociImage } from "./images.ts";
@@ -23,32 +24,7 @@ const run = promisify(execFile);
 /** The docker command line; undefined: there is none, and why. */
 let docker: string | undefined;
 let missing = "";
-
-async function findDocker(): Promise<string> {
-  try {
-    return (await run("sh", ["-c", "command -v docker"])).stdout.trim();
-  } catch {
-    // Status 1: the machine has none.
-  }
-  const place = join(root, ".cache/docker-cli");
-  const program = join(place, "usr/bin/docker");
-  try {
-    await access(program);
-    return program;
-  } catch {
-    // Not there, or not whole: made anew.
-    await rm(place, { recursive: true, force: true });
-  }
-  process.stderr.write(`unpacking Debian's docker.io into ${place}\n`);
-  const aside = `${place}.new`;
-  await rm(aside, { recursive: true, force: true });
-  await mkdir(aside, { recursive: true });
-  await run("apt-get", ["download", "docker.io"], { cwd: aside });
-  const [archive] = (await readdir(aside)).filter((name) => name.endsWith(".deb"));
-  await run("dpkg", ["-x", join(aside, archive ?? ""), aside]);
-  await rename(aside, place);
-  return program;
-}
+let commands: DockerCli;
 
 const place = temporary();
 const made = installation("kernel");
@@ -78,47 +54,20 @@ async function killServer(): Promise<void> {
   await ended;
 }
 
-interface Done {
-  code: number;
-  out: string;
-  err: string;
-}
-
 /** A docker command. */
-async function cli(
-  args: readonly string[],
-  input = "",
-  env: Record<string, string> = {},
-): Promise<Done> {
-  const child = spawn(docker ?? "", args, {
-    env: {
-      ...process.env,
-      DOCKER_HOST: `unix://${made.dir}/docker.sock`,
-      DOCKER_CONFIG: place.path,
-      ...env,
-    },
-  });
-  const said = { out: "", err: "" };
-  child.stdout.setEncoding("utf8").on("data", (text: string) => (said.out += text));
-  child.stderr.setEncoding("utf8").on("data", (text: string) => (said.err += text));
-  child.stdin.on("error", () => undefined);
-  child.stdin.end(input);
-  const [code] = (await once(child, "close")) as [number];
-  return { code, ...said };
-}
-
+const cli: DockerCli["run"] = async (...args) => await commands.run(...args);
 /** One that must succeed; what it prints. */
-async function ok(...args: string[]): Promise<string> {
-  const { code, out, err } = await cli(args);
-  expect([args.join(" "), code, err]).toEqual([args.join(" "), 0, err]);
-  return out;
-}
+const ok: DockerCli["ok"] = async (...args) => await commands.ok(...args);
 
 beforeAll(async () => {
   docker = await findDocker().catch((error: unknown) => {
     missing = `there is no docker command line: ${String(error).slice(0, 300)}`;
     return undefined;
   });
+  commands = new DockerCli(docker ?? "", () => ({
+    DOCKER_HOST: `unix://${made.dir}/docker.sock`,
+    DOCKER_CONFIG: place.path,
+  }));
   const layout = await umociImage(
     join(place.path, "image"),
     [

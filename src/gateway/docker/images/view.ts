@@ -84,6 +84,16 @@ function fitsPattern(pattern: string, name: string): boolean {
   return new RegExp(`^${source}$`).test(name);
 }
 
+/** An image with those of its names that a list by `reference` is about. */
+export function withWantedNames(image: KnownImage, filters: Filters): KnownImage {
+  const wanted = (name: string): boolean =>
+    filters.allows("reference", (wish) => {
+      const pattern = familiar(wish);
+      return fitsPattern(pattern, name) || fitsPattern(pattern, repositoryOf(name));
+    });
+  return { ...image, names: image.names.filter(wanted) };
+}
+
 /** Whether an image is among those asked for. @throws 400 */
 export function isWantedImage(
   image: KnownImage,
@@ -103,12 +113,7 @@ export function isWantedImage(
       "dangling",
       (wish) => ["true", "1"].includes(wish) === (image.names.length === 0),
     ) &&
-    filters.allows("reference", (wish) => {
-      const pattern = familiar(wish);
-      return image.names.some(
-        (name) => fitsPattern(pattern, name) || fitsPattern(pattern, repositoryOf(name)),
-      );
-    }) &&
+    (filters.of("reference") === undefined || withWantedNames(image, filters).names.length > 0) &&
     filters.allows("before", (wish) => created(image) < other(wish)) &&
     filters.allows("since", (wish) => created(image) > other(wish)) &&
     filters.allowsLabels(image.details.config.labels)

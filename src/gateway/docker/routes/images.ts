@@ -8,7 +8,7 @@ import type { KnownImage } from "../images/catalogue.ts";
 import { familiar, joinName, repositoryOf, shortId, withTag } from "../images/names.ts";
 import { buildImage, pruneBuilds } from "../images/build.ts";
 import { createImage, load, pushImage, save } from "../images/transfer.ts";
-import { imageView, isWantedImage, summaryOf } from "../images/view.ts";
+import { imageView, isWantedImage, summaryOf, withWantedNames } from "../images/view.ts";
 
 const imageOf = async ({ engine, params }: Call): Promise<KnownImage> =>
   await engine.catalogue.find(params["name"] ?? "");
@@ -165,7 +165,7 @@ export const imageRoutes: readonly Route[] = [
         engine.containers.filter(({ record }) => record.image.id === id).length;
       reply(
         call,
-        shown.map((image) => summaryOf(image, counts(image.id))),
+        shown.map((image) => summaryOf(withWantedNames(image, filters), counts(image.id))),
       );
     },
   },
