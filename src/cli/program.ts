@@ -62,6 +62,9 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
     key: async () => (await import("./commands/key.ts")).keyCommand,
     mcp: async () => (await import("./commands/mcp/mcp.ts")).mcpCommand,
   },
+  "Cluster:": {
+    node: async () => (await import("./commands/cluster/node.ts")).nodeCommand,
+  },
   "Host:": {
     setup: async () => (await import("./commands/setup.ts")).setupCommand,
     doctor: async () => (await import("./commands/doctor.ts")).doctorCommand,

@@ -58,6 +58,14 @@ export const execCredentialSchema = z.looseObject({
   }),
 });
 
+/** A certificate with its key, PEM. */
+export const keyedCertificateSchema = z.object({ cert: text, key: text });
+
+/** Who a host is in a cluster that it has joined. */
+export const joinedSchema = z.object({ url: text, ca: text, cert: text, key: text });
+
+/** Who a host is in a cluster that it has joined. */
+export type Joined = z.infer<typeof joinedSchema>;
 /** A kubeconfig file. */
 export type Kubeconfig = z.infer<typeof kubeconfigSchema>;
 /** A user of one. */

@@ -9,6 +9,24 @@ export const listSchema = z.looseObject({
   items: z.array(z.looseObject({})).nullish(),
 });
 
+/** A request for a certificate, as far as it has come. */
+export const certificateRequestSchema = z.looseObject({
+  status: z
+    .looseObject({
+      certificate: z.string().nullish(),
+      conditions: z
+        .array(
+          z.looseObject({
+            type: z.string(),
+            reason: z.string().nullish(),
+            message: z.string().nullish(),
+          }),
+        )
+        .nullish(),
+    })
+    .nullish(),
+});
+
 /** A line of a watch. */
 export const watchEventSchema = z.looseObject({
   type: z.string(),

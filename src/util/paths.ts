@@ -51,6 +51,8 @@ export interface Layout {
   compileCache: string;
   /** What `vmsan serve` keeps: keys, its secret, the audit log. Mode 0700. */
   gateway: string;
+  /** What `vmsan node` keeps: its certificates, its pods' documents and logs. Mode 0700. */
+  node: string;
   /** Keys of ssh clients of this directory, and the host keys they know. Mode 0700. */
   ssh: string;
 }
@@ -82,6 +84,7 @@ export function layoutOf(root: string): Layout {
     probes: join(root, "probes"),
     compileCache: join(root, "cache", "compile"),
     gateway: join(root, "gateway"),
+    node: join(root, "node"),
     ssh: join(root, "ssh"),
   };
 }

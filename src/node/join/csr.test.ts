@@ -1,5 +1,7 @@
 import { spawnSync } from "node:child_process";
+import { X509Certificate, createPrivateKey } from "node:crypto";
 import { expect, test } from "vitest";
+import { renewalOf, selfSigned } from "./certificates.ts";
 import { newKeyAndRequest } from "./csr.ts";
 
 /** What OpenSSL reads in a request, its signature checked. */
@@ -34,4 +36,19 @@ test("names and addresses of a server are in it, long ones too", () => {
   expect(text).toContain("IP Address:10.1.2.3");
   expect(text).toContain("IP Address:FD00:0:0:0:0:0:1:2");
   expect(text).toContain("IP Address:2001:DB8:0:0:1:0:0:1");
+});
+
+test("a certificate of one's own is one that OpenSSL and Node.js take", () => {
+  const { cert, key } = selfSigned({ commonName: "host-1", hosts: ["host-1", "10.1.2.3"] });
+  const read = new X509Certificate(cert);
+  expect(read.checkHost("host-1")).toBe("host-1");
+  expect(read.checkIP("10.1.2.3")).toBe("10.1.2.3");
+  expect(read.checkPrivateKey(createPrivateKey(key))).toBe(true);
+  expect(read.verify(read.publicKey)).toBe(true);
+  expect(renewalOf(cert)).toBeGreaterThan(Date.now());
+  const shown = spawnSync("openssl", ["x509", "-noout", "-text"], {
+    input: cert,
+    encoding: "utf8",
+  });
+  expect(shown.stdout).toContain("DNS:host-1, IP Address:10.1.2.3");
 });

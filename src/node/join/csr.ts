@@ -2,7 +2,7 @@
  * Certificate signing requests (PKCS #10, RFC 2986) with an elliptic curve's key: Node.js makes keys and
  * signatures, but not these. Pure but for the key.
  */
-import { createHash, generateKeyPairSync, sign } from "node:crypto";
+import { generateKeyPairSync, sign } from "node:crypto";
 import type { KeyObject } from "node:crypto";
 import { isIP, isIPv4 } from "node:net";
 
@@ -20,12 +20,13 @@ export interface Subject {
   hosts?: readonly string[];
 }
 
-const SEQUENCE = 0x30;
+/** Tag of a sequence. */
+export const SEQUENCE = 0x30;
 const SET = 0x31;
 const OCTETS = 0x04;
 
 /** One element of DER: a tag, a length, a content. */
-function der(tag: number, ...parts: readonly Uint8Array[]): Buffer {
+export function der(tag: number, ...parts: readonly Uint8Array[]): Buffer {
   const content = Buffer.concat(parts);
   const { length } = content;
   if (length < 0x80) return Buffer.concat([Buffer.from([tag, length]), content]);
@@ -64,42 +65,50 @@ function addressBytes(address: string): Buffer {
   return Buffer.from(all.map((word) => word.padStart(4, "0")).join(""), "hex");
 }
 
-/** subjectAltName, as a request's only extension. */
-function alternativeNames(hosts: readonly string[]): Buffer {
+/** subjectAltName, as one extension. */
+export function alternativeNames(hosts: readonly string[]): Buffer {
   const names = hosts.map((host) =>
     isIP(host) === 0 ? der(0x82, Buffer.from(host, "ascii")) : der(0x87, addressBytes(host)),
   );
-  const extension = der(SEQUENCE, oid("2.5.29.17"), der(OCTETS, der(SEQUENCE, ...names)));
-  // extensionRequest of PKCS #9
-  return der(SEQUENCE, oid("1.2.840.113549.1.9.14"), der(SET, der(SEQUENCE, extension)));
+  return der(SEQUENCE, oid("2.5.29.17"), der(OCTETS, der(SEQUENCE, ...names)));
 }
 
-/** Base64 in lines between words. */
-function pem(kind: string, bytes: Buffer): string {
-  const lines = bytes.toString("base64").match(/.{1,64}/g) ?? [];
-  return `-----BEGIN ${kind}-----\n${lines.join("\n")}\n-----END ${kind}-----\n`;
-}
+/** ecdsa-with-SHA256 */
+export const ECDSA_SHA256 = der(SEQUENCE, oid("1.2.840.10045.4.3.2"));
 
-/** The request for a certificate of a key that is there. */
-export function requestFor(privateKey: KeyObject, publicKey: KeyObject, subject: Subject): string {
-  const { commonName, organization, hosts = [] } = subject;
-  const name = der(
+/** Whole bytes as a string of bits. */
+export const bits = (bytes: Uint8Array): Buffer => der(0x03, Buffer.from([0]), bytes);
+
+/** A subject's distinguished name. */
+export function nameOf({ commonName, organization }: Subject): Buffer {
+  return der(
     SEQUENCE,
     ...(organization === undefined ? [] : [named("2.5.4.10", organization)]),
     named("2.5.4.3", commonName),
   );
+}
+
+/** Base64 in lines between words. */
+export function pem(kind: string, bytes: Buffer): string {
+  const lines = bytes.toString("base64").match(/.{1,64}/g) ?? [];
+  return `-----BEGIN ${kind}-----\n${lines.join("\n")}\n-----END ${kind}-----\n`;
+}
+
+/** The request for a certificate of a key. */
+function requestFor(privateKey: KeyObject, publicKey: KeyObject, subject: Subject): string {
+  const { hosts = [] } = subject;
+  // extensionRequest of PKCS #9
+  const wishes = (): Buffer =>
+    der(SEQUENCE, oid("1.2.840.113549.1.9.14"), der(SET, der(SEQUENCE, alternativeNames(hosts))));
   const info = der(
     SEQUENCE,
     der(0x02, Buffer.from([0])),
-    name,
+    nameOf(subject),
     publicKey.export({ type: "spki", format: "der" }),
-    der(0xa0, ...(hosts.length === 0 ? [] : [alternativeNames(hosts)])),
+    der(0xa0, ...(hosts.length === 0 ? [] : [wishes()])),
   );
-  // ecdsa-with-SHA256
-  const algorithm = der(SEQUENCE, oid("1.2.840.10045.4.3.2"));
   const signature = sign("sha256", info, { key: privateKey, dsaEncoding: "der" });
-  const whole = der(SEQUENCE, info, algorithm, der(0x03, Buffer.from([0]), signature));
-  return pem("CERTIFICATE REQUEST", whole);
+  return pem("CERTIFICATE REQUEST", der(SEQUENCE, info, ECDSA_SHA256, bits(signature)));
 }
 
 /** A new key on the curve P-256, and the request for its certificate. */
@@ -109,9 +118,4 @@ export function newKeyAndRequest(subject: Subject): KeyAndRequest {
     key: privateKey.export({ type: "pkcs8", format: "pem" }).toString(),
     request: requestFor(privateKey, publicKey, subject),
   };
-}
-
-/** A digest that names a request of this key and subject: the same for as long as both are. */
-export function requestDigest(request: string): string {
-  return createHash("sha256").update(request).digest("hex");
 }

@@ -1,0 +1,238 @@
+/** The container of a pod: a VM and the main process in it, with its log. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { endOthers, findMain, spawnMain } from "../../../containers/main.ts";
+import { ContainerLog } from "../../../containers/logs/container-log.ts";
+import { Run } from "../../../containers/run.ts";
+import type { RunEnd, Sink } from "../../../containers/run.ts";
+import type { Vm } from "../../../client/vm.ts";
+import type { Vmsan } from "../../../client/vmsan.ts";
+import { messageOf } from "../../../model/errors.ts";
+import type { Pod, PodContainer, PodRecord } from "../../../schema/pod.ts";
+import { PodNotReadyError } from "../spec/failure.ts";
+import { mustNotBeRoot } from "../spec/plan.ts";
+import type { PodPlan } from "../spec/plan.ts";
+import { fetchImage } from "../spec/pull.ts";
+import { ensureRuns, furnish, removeVm } from "./guest.ts";
+import type { PodStore } from "./store.ts";
+
+/** Label of the main process's stream in the guest. */
+const MAIN_LABEL = "vmsan.io/main";
+/** How much is kept of one run's output: 64 MiB. */
+const LOG_LIMITS = { fileBytes: 4 << 20, files: 16 };
+/** How long what was killed may take to end, in milliseconds, before its VM is taken away. */
+const KILL_MS = 5_000;
+
+/** What a container needs of its node. */
+export interface ContainerContext {
+  vmsan: Vmsan;
+  store: PodStore;
+  /** Told what goes wrong beside its life. */
+  complain: (error: unknown) => void;
+  /** Its main process has ended. */
+  onEnd: (end: RunEnd) => void;
+}
+
+/** A command that could not be started, as an end of it. */
+function notStarted(error: unknown): RunEnd {
+  const message = messageOf(error);
+  const exitCode = /no such file|not found/i.test(message) ? 127 : 128;
+  return { exitCode, oomKilled: false, error: message };
+}
+
+/** One container. */
+export class Container {
+  vm: Vm | undefined;
+  run: Run | undefined;
+  log: ContainerLog | undefined;
+  /** Whoever is attached. */
+  readonly sinks = new Set<Sink>();
+  private readonly record: PodRecord;
+  private readonly spec: PodContainer;
+  private readonly context: ContainerContext;
+  /** Ends a wait for the command's own end. */
+  private hurryUp: () => void = () => undefined;
+
+  constructor(spec: PodContainer, record: PodRecord, context: ContainerContext) {
+    this.spec = spec;
+    this.record = record;
+    this.context = context;
+  }
+
+  /** Make its VM. @throws PodNotReadyError, and what VMs are not made for */
+  async make(pod: Pod, plan: PodPlan, signal: AbortSignal): Promise<void> {
+    const { vmsan } = this.context;
+    await this.remove();
+    if (plan.vm.snapshot === undefined) {
+      plan.vm.pull = await fetchImage(vmsan, pod, this.spec, plan.references);
+    }
+    const vm = await vmsan.create(plan.vm, { signal });
+    // Written down once its command runs: until then its label tells whose it is.
+    this.record.vm = vm.id;
+    this.vm = vm;
+    this.checkUser(pod, vm);
+    await furnish(vm, plan.entries);
+    signal.throwIfAborted();
+  }
+
+  /** @throws PodNotReadyError when it must not be root, and is, or may be */
+  private checkUser(pod: Pod, vm: Vm): void {
+    if (!mustNotBeRoot(pod, this.spec)) return;
+    const user = vm.view.defaults.user ?? vm.view.image?.config.user ?? "";
+    if (/^0*[1-9]\d*(:|$)/.test(user)) return;
+    throw new PodNotReadyError(
+      "CreateContainerConfigError",
+      /^(0+|root)?(:|$)/.test(user)
+        ? "container has runAsNonRoot and would run as root"
+        : `container has runAsNonRoot and its user ${JSON.stringify(user)} is no number`,
+    );
+  }
+
+  /** Start its command in the VM that runs. What cannot be started has ended with it. */
+  async launch({ command, args }: PodPlan): Promise<void> {
+    const { vm, record, context } = this;
+    if (vm === undefined) throw new TypeError("A container without a VM");
+    let run: Run;
+    try {
+      const argv = command === undefined ? vm.commandLine(args) : [...command, ...args];
+      const tty = this.spec.tty === true;
+      const options = {
+        label: MAIN_LABEL,
+        stdin: this.spec.stdin === true,
+        ...(tty ? { tty: { rows: 24, cols: 80, term: "xterm" } } : {}),
+      };
+      this.log = this.openLog();
+      run = new Run(
+        vm,
+        (io) => spawnMain(vm, argv, options, io),
+        this.log,
+        this.sinks,
+        context.complain,
+      );
+      await run.stream.started;
+    } catch (error) {
+      context.onEnd(notStarted(error));
+      return;
+    }
+    record.run = run.stream.id;
+    record.startedAt = new Date().toISOString();
+    this.tookUp(run);
+    await context.store.save(record);
+  }
+
+  private openLog(): ContainerLog {
+    const { record, context } = this;
+    const dir = context.store.logDir(record.uid, record.restarts);
+    return new ContainerLog(dir, LOG_LIMITS, context.complain);
+  }
+
+  private tookUp(run: Run): void {
+    this.run = run;
+    void run.ended.then((end) => {
+      if (this.run !== run) return;
+      this.run = undefined;
+      this.context.onEnd(end);
+      this.log?.wake();
+    });
+  }
+
+  /**
+   * Take up a VM that runs this container already.
+   * @returns false when its command was never started in it
+   */
+  async adopt(vm: Vm): Promise<boolean> {
+    const { record } = this;
+    this.vm = vm;
+    record.vm = vm.id;
+    if (vm.view.status === "paused" || vm.view.status === "suspended") await vm.resume();
+    else if (vm.view.status !== "running") {
+      this.context.onEnd({ exitCode: 137, oomKilled: false, error: "the microVM has ended" });
+      return true;
+    }
+    const id = record.run ?? (await findMain(vm, MAIN_LABEL));
+    if (id === undefined) return false;
+    const log = this.openLog();
+    this.log = log;
+    const from = await log.begin(id);
+    record.run = id;
+    this.tookUp(
+      new Run(
+        vm,
+        (io) => vm.attach(id, { ...io, from }),
+        log,
+        this.sinks,
+        this.context.complain,
+        true,
+      ),
+    );
+    return true;
+  }
+
+  /**
+   * Start its command again: in its VM, with its disk, if that is still there.
+   * @returns false when there is no VM any more
+   */
+  async again(plan: PodPlan): Promise<boolean> {
+    const { vm, record } = this;
+    if (vm === undefined) return false;
+    try {
+      if (!(await ensureRuns(vm))) await endOthers(vm);
+    } catch (error) {
+      this.context.complain(error);
+      return false;
+    }
+    await furnish(vm, plan.entries);
+    delete record.run;
+    await this.launch(plan);
+    return true;
+  }
+
+  /** Write its files anew. */
+  async refurnish({ entries }: PodPlan): Promise<void> {
+    if (this.vm !== undefined) await furnish(this.vm, entries);
+  }
+
+  /** End its command: TERM, and KILL when it does not end in time. Resolves once it has ended. */
+  async stop(graceSeconds: number): Promise<void> {
+    const { run } = this;
+    if (run === undefined) return;
+    const ended = run.ended.then(() => true);
+    if (graceSeconds > 0) {
+      const hurry = new Promise<boolean>((resolve) => {
+        this.hurryUp = () => resolve(false);
+      });
+      run.stream.signal("TERM");
+      const late = sleep(graceSeconds * 1000, false, { ref: false });
+      if (await Promise.race([ended, late, hurry])) return;
+    }
+    run.stream.signal("KILL", true);
+    if (await Promise.race([ended, sleep(KILL_MS, false, { ref: false })])) return;
+    // A guest that does not even do that is not asked again.
+    await this.vm?.stop(0).catch(this.context.complain);
+    await run.watch();
+    await ended;
+  }
+
+  /** Whoever waits for its end in {@link stop} need not any longer. */
+  hurry(): void {
+    this.hurryUp();
+  }
+
+  /** Take its VM away with its disk. */
+  async remove(): Promise<void> {
+    const { record } = this;
+    const { run } = this;
+    if (record.vm !== undefined) await removeVm(this.context.vmsan, record.vm);
+    await run?.watch();
+    this.vm = undefined;
+    delete record.vm;
+    delete record.run;
+  }
+
+  /** This process ends: the container goes on, and the next one takes it up. */
+  async release(): Promise<void> {
+    const { run } = this;
+    this.run = undefined;
+    run?.stream.detach();
+    await run?.ended;
+  }
+}

@@ -1,0 +1,79 @@
+/** A pod's VM: made, found again, given its files, taken away. */
+import { Readable } from "node:stream";
+import { encodeEnd, encodeEntry, padding } from "../../../agent/archive/pax.ts";
+import type { Vm } from "../../../client/vm.ts";
+import type { Vmsan } from "../../../client/vmsan.ts";
+import { VmsanError } from "../../../model/errors.ts";
+import { isLost } from "../../../containers/main.ts";
+import type { GuestEntry } from "../spec/files.ts";
+
+/** Most bytes of a termination message. */
+const MAX_MESSAGE = 4096;
+
+function* archive(entries: readonly GuestEntry[]): Generator<Buffer> {
+  const mtimeNs = BigInt(Date.now()) * 1_000_000n;
+  for (const { path, mode, bytes } of entries) {
+    yield encodeEntry({
+      name: Buffer.from(path.slice(1)),
+      type: bytes === undefined ? "dir" : "file",
+      mode,
+      uid: 0,
+      gid: 0,
+      size: bytes?.length ?? 0,
+      mtimeNs,
+    });
+    if (bytes === undefined) continue;
+    yield bytes;
+    yield Buffer.alloc(padding(bytes.length));
+  }
+  yield encodeEnd();
+}
+
+/** Write what a pod's volumes hold into its guest. */
+export async function furnish(vm: Vm, entries: readonly GuestEntry[]): Promise<void> {
+  if (entries.length === 0) return;
+  await vm.unpack(Readable.from(archive(entries)), "/", { user: "root" });
+}
+
+/** Have a VM run that is there: woken, let go on, or booted. @returns whether it was booted */
+export async function ensureRuns(vm: Vm): Promise<boolean> {
+  const { status } = await vm.refresh();
+  if (status === "running") return false;
+  if (status === "paused" || status === "suspended") {
+    await vm.resume();
+    return false;
+  }
+  await vm.start();
+  return true;
+}
+
+/** Remove a VM with its disk; one that is no more is no failure. */
+export async function removeVm(vmsan: Vmsan, id: string): Promise<void> {
+  try {
+    await vmsan.remove(id, { force: true });
+  } catch (error) {
+    if (!isLost(error)) throw error;
+  }
+}
+
+/** What a container has left to be read of its end; undefined: nothing. */
+export async function terminationMessage(vm: Vm, path: string): Promise<string | undefined> {
+  const parts: Buffer[] = [];
+  let size = 0;
+  try {
+    await vm.readFile(
+      path,
+      (bytes) => {
+        if (size < MAX_MESSAGE) parts.push(Buffer.from(bytes));
+        size += bytes.length;
+      },
+      { user: "root" },
+    );
+  } catch (error) {
+    // Most leave none; one whose VM has gone can leave none.
+    if (error instanceof VmsanError) return undefined;
+    throw error;
+  }
+  const text = Buffer.concat(parts).subarray(0, MAX_MESSAGE).toString("utf8");
+  return text === "" ? undefined : text;
+}

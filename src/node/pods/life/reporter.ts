@@ -1,0 +1,163 @@
+/** What the API server is told of one pod: its status as it changes, events, and that it is no more. */
+import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import type { Pod } from "../../../schema/pod.ts";
+import type { Log } from "../../../util/log.ts";
+import { PATCH_TYPE, apiPath, isStatus } from "../../kube/api-server.ts";
+import type { ApiServer } from "../../kube/api-server.ts";
+import { essenceOf, seconds } from "./state.ts";
+
+/** Pauses before an API server that does not answer is asked again, in milliseconds. */
+const PAUSE_MS = 250;
+const LONGEST_PAUSE_MS = 10_000;
+/** How long the same event is not told again, in milliseconds. */
+const SAME_EVENT_MS = 600_000;
+
+/** Whom the reports are of and from. */
+export interface ReporterContext {
+  api: ApiServer;
+  node: string;
+  log: Log;
+}
+
+/** Tells of one pod. */
+export class Reporter {
+  private readonly context: ReporterContext;
+  private readonly uid: string;
+  private readonly namespace: string;
+  private readonly name: string;
+  private told: string;
+  private wanted: object | undefined;
+  private sending: Promise<void> | undefined;
+  private readonly gone = new AbortController();
+  private readonly events = new Map<string, number>();
+
+  /** @param pod as the API server has it */
+  constructor(context: ReporterContext, pod: Pod) {
+    this.context = context;
+    const { uid, namespace, name } = pod.metadata;
+    this.uid = uid;
+    this.namespace = namespace;
+    this.name = name;
+    this.told = essenceOf(pod.status);
+  }
+
+  private path(...rest: string[]): string {
+    return apiPath("v1", "namespaces", this.namespace, "pods", this.name, ...rest);
+  }
+
+  /** Tell a status, the newest of those that have not been told yet. */
+  status(status: object): void {
+    this.wanted = status;
+    this.sending ??= this.send().finally(() => (this.sending = undefined));
+  }
+
+  /** Resolves once the API server knows the last status, or the pod is no more. */
+  async flush(): Promise<void> {
+    await this.sending;
+  }
+
+  /** The pod is no more: nothing is told any longer. */
+  end(): void {
+    this.gone.abort();
+  }
+
+  private async send(): Promise<void> {
+    let failures = 0;
+    while (this.wanted !== undefined && !this.gone.signal.aborted) {
+      const status = this.wanted;
+      this.wanted = undefined;
+      const essence = essenceOf(status);
+      if (essence === this.told) continue;
+      try {
+        await this.context.api.request("PATCH", this.path("status"), {
+          // With its UID: a pod of the same name that was made anew is another one.
+          body: { metadata: { uid: this.uid }, status },
+          type: PATCH_TYPE.strategic,
+          signal: this.gone.signal,
+        });
+        this.told = essence;
+        failures = 0;
+      } catch (error) {
+        if (this.gone.signal.aborted || isStatus(error, 404, 409)) return;
+        if (failures === 0) this.complain("cannot tell its status", error);
+        this.wanted ??= status;
+        failures += 1;
+        await this.pause(failures);
+      }
+    }
+  }
+
+  private complain(what: string, error: unknown): void {
+    this.context.log.error(`pod ${this.namespace}/${this.name}: ${what}`, error);
+  }
+
+  private async pause(failures: number): Promise<void> {
+    const ms = Math.min(LONGEST_PAUSE_MS, PAUSE_MS * 2 ** Math.min(failures, 10));
+    // AbortError: the pod is no more.
+    await sleep(ms, undefined, { signal: this.gone.signal }).catch(() => undefined);
+  }
+
+  /** Tell an event; the same one only now and then. */
+  event(type: "Normal" | "Warning", reason: string, message: string): void {
+    const key = `${reason} ${message}`;
+    const now = performance.now();
+    if (now - (this.events.get(key) ?? -Infinity) < SAME_EVENT_MS) return;
+    this.events.set(key, now);
+    if (this.events.size > 50) this.events.clear();
+    const { node, api } = this.context;
+    const at = seconds();
+    const body = {
+      apiVersion: "v1",
+      kind: "Event",
+      metadata: {
+        name: `${this.name.slice(0, 230)}.${randomBytes(8).toString("hex")}`,
+        namespace: this.namespace,
+      },
+      involvedObject: {
+        apiVersion: "v1",
+        kind: "Pod",
+        name: this.name,
+        namespace: this.namespace,
+        uid: this.uid,
+      },
+      type,
+      reason,
+      message: message.slice(0, 1000),
+      firstTimestamp: at,
+      lastTimestamp: at,
+      count: 1,
+      source: { component: "vmsan", host: node },
+      reportingComponent: "vmsan",
+      reportingInstance: node,
+    };
+    // An event that is lost is only not read; a namespace that is being removed takes none.
+    void api
+      .request("POST", apiPath("v1", "namespaces", this.namespace, "events"), { body })
+      .catch((error: unknown) => this.complain(`cannot tell of ${reason}`, error));
+  }
+
+  /** Have the pod's object removed, since nothing of it is here any more; resolves once that is done. */
+  async remove(): Promise<void> {
+    let failures = 0;
+    while (!this.gone.signal.aborted) {
+      try {
+        await this.context.api.request("DELETE", this.path(), {
+          body: {
+            apiVersion: "v1",
+            kind: "DeleteOptions",
+            gracePeriodSeconds: 0,
+            preconditions: { uid: this.uid },
+          },
+          signal: this.gone.signal,
+        });
+        return;
+      } catch (error) {
+        if (this.gone.signal.aborted || isStatus(error, 404, 409)) return;
+        if (failures === 0) this.complain("cannot remove its object", error);
+        failures += 1;
+        await this.pause(failures);
+      }
+    }
+  }
+}

@@ -1,0 +1,71 @@
+/** A container's variables, and `$(NAME)` in what it is started with. */
+import type { Pod, PodContainer } from "../../../schema/pod.ts";
+import { fieldOf, resourceText } from "./downward.ts";
+import type { HostFacts } from "./downward.ts";
+import { PodNotReadyError } from "./failure.ts";
+import type { References } from "./references.ts";
+
+type Variable = NonNullable<PodContainer["env"]>[number];
+
+/** `$(NAME)` of known names replaced; `$$` stands for `$`; unknown names stay as they are written. */
+export function expand(text: string, variables: ReadonlyMap<string, string>): string {
+  return text.replaceAll(/\$(?:\$|\(([^()]*)\))/g, (whole, name: string | undefined) =>
+    name === undefined ? "$" : (variables.get(name) ?? whole),
+  );
+}
+
+/** Names that are none to a shell are left out of what is taken over as a whole. */
+const NAME = /^[^=\0]+$/;
+
+async function fromReference(
+  { valueFrom, name }: Variable,
+  pod: Pod,
+  references: References,
+  host: HostFacts,
+): Promise<string | undefined> {
+  if (valueFrom?.fieldRef) return fieldOf(pod, valueFrom.fieldRef.fieldPath, host);
+  if (valueFrom?.resourceFieldRef) return resourceText(pod, valueFrom.resourceFieldRef);
+  const secret = valueFrom?.secretKeyRef;
+  const ref = secret ?? valueFrom?.configMapKeyRef;
+  if (!ref) return "";
+  const optional = ref.optional === true;
+  const kind = secret ? "secrets" : "configmaps";
+  const content = await references.content(kind, ref.name, optional);
+  const value = content?.values.get(ref.key);
+  if (value !== undefined) return value.toString("utf8");
+  if (optional) return undefined;
+  throw new PodNotReadyError(
+    "CreateContainerConfigError",
+    `couldn't find key ${ref.key} in ${kind} ${pod.metadata.namespace}/${ref.name} for ${name}`,
+  );
+}
+
+/**
+ * The variables that a container is started with, in order.
+ * @throws PodNotReadyError for what is not there yet, PodRefusedError for fields that are not offered
+ */
+export async function variablesOf(
+  pod: Pod,
+  container: PodContainer,
+  references: References,
+  host: HostFacts,
+): Promise<Map<string, string>> {
+  const variables = new Map<string, string>();
+  for (const { prefix, configMapRef, secretRef } of container.envFrom ?? []) {
+    const ref = configMapRef ?? secretRef;
+    if (!ref) continue;
+    const kind = configMapRef ? "configmaps" : "secrets";
+    const content = await references.content(kind, ref.name, ref.optional === true);
+    for (const [key, value] of content?.values ?? []) {
+      const name = `${prefix ?? ""}${key}`;
+      if (NAME.test(name)) variables.set(name, value.toString("utf8"));
+    }
+  }
+  for (const variable of container.env ?? []) {
+    const value = variable.valueFrom
+      ? await fromReference(variable, pod, references, host)
+      : expand(variable.value ?? "", variables);
+    if (value !== undefined) variables.set(variable.name, value);
+  }
+  return variables;
+}

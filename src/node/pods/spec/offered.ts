@@ -1,0 +1,241 @@
+/**
+ * Which fields of a pod this node heeds. What it does not know, or what is asked of a field is not offered,
+ * is refused by name: nothing of a pod is passed over in silence. Pure.
+ */
+import { ANNOTATIONS, ANNOTATION_PREFIX } from "./annotations.ts";
+
+/** What is asked of one value: anything, what a test allows, or the same of each of its fields. */
+type Rule = true | ((value: unknown) => boolean) | Fields | { each: Rule };
+interface Fields {
+  readonly fields: Readonly<Record<string, Rule>>;
+}
+
+const fields = (rules: Record<string, Rule>): Fields => ({ fields: rules });
+const each = (rule: Rule): { each: Rule } => ({ each: rule });
+const oneOf =
+  (...values: unknown[]) =>
+  (value: unknown): boolean =>
+    values.includes(value);
+
+/** A value that says nothing, as the API server's defaults are. */
+function isEmpty(value: unknown): boolean {
+  if (value === undefined || value === null || value === false || value === "") return true;
+  if (Array.isArray(value)) return value.length === 0;
+  return typeof value === "object" && Object.keys(value).length === 0;
+}
+
+const SIZES = fields({
+  requests: fields({ cpu: true, memory: true, "ephemeral-storage": true }),
+  limits: fields({ cpu: true, memory: true, "ephemeral-storage": true }),
+});
+
+const keyToPath = each(fields({ key: true, path: true, mode: true }));
+const downward = each(
+  fields({
+    path: true,
+    mode: true,
+    fieldRef: fields({ apiVersion: true, fieldPath: true }),
+    resourceFieldRef: true,
+  }),
+);
+const configMap = fields({ name: true, items: keyToPath, optional: true, defaultMode: true });
+const secret = fields({
+  name: true,
+  secretName: true,
+  items: keyToPath,
+  optional: true,
+  defaultMode: true,
+});
+
+const probe = fields({
+  exec: fields({ command: true }),
+  httpGet: fields({ path: true, port: true, scheme: true, httpHeaders: true }),
+  tcpSocket: fields({ port: true }),
+  initialDelaySeconds: true,
+  timeoutSeconds: true,
+  periodSeconds: true,
+  successThreshold: true,
+  failureThreshold: true,
+  terminationGracePeriodSeconds: true,
+});
+
+const container = fields({
+  name: true,
+  image: true,
+  imagePullPolicy: true,
+  command: true,
+  args: true,
+  workingDir: true,
+  env: each(
+    fields({
+      name: true,
+      value: true,
+      valueFrom: fields({
+        fieldRef: true,
+        resourceFieldRef: true,
+        configMapKeyRef: true,
+        secretKeyRef: true,
+      }),
+    }),
+  ),
+  envFrom: each(fields({ prefix: true, configMapRef: true, secretRef: true })),
+  ports: each(
+    fields({
+      name: true,
+      containerPort: true,
+      hostPort: true,
+      hostIP: true,
+      protocol: oneOf("TCP", "UDP"),
+    }),
+  ),
+  resources: SIZES,
+  // What is to happen when sizes change: they do not.
+  resizePolicy: true,
+  volumeMounts: each(
+    fields({
+      name: true,
+      mountPath: true,
+      readOnly: true,
+      subPath: true,
+      mountPropagation: oneOf("None"),
+      recursiveReadOnly: oneOf("Disabled"),
+    }),
+  ),
+  livenessProbe: probe,
+  readinessProbe: probe,
+  startupProbe: probe,
+  terminationMessagePath: true,
+  terminationMessagePolicy: oneOf("File", "FallbackToLogsOnError"),
+  securityContext: fields({
+    runAsUser: true,
+    runAsGroup: true,
+    runAsNonRoot: true,
+    // These keep a process from the kernel that it shares with others; this one has a kernel of its own.
+    allowPrivilegeEscalation: true,
+    capabilities: fields({ drop: true }),
+    seccompProfile: fields({ type: oneOf("RuntimeDefault", "Unconfined") }),
+    appArmorProfile: fields({ type: oneOf("RuntimeDefault", "Unconfined") }),
+    procMount: oneOf("Default"),
+  }),
+  stdin: true,
+  stdinOnce: true,
+  tty: true,
+});
+
+const volume = fields({
+  name: true,
+  configMap,
+  secret,
+  downwardAPI: fields({ items: downward, defaultMode: true }),
+  projected: fields({
+    defaultMode: true,
+    sources: each(
+      fields({
+        configMap,
+        secret,
+        downwardAPI: fields({ items: downward }),
+        serviceAccountToken: true,
+      }),
+    ),
+  }),
+  emptyDir: fields({ medium: oneOf("") }),
+  hostPath: fields({ path: true, type: oneOf("", "Directory") }),
+});
+
+/** A pod's specification; what stands here and is read by nobody is the control plane's own business. */
+const spec = fields({
+  containers: each(container),
+  volumes: each(volume),
+  restartPolicy: true,
+  terminationGracePeriodSeconds: true,
+  activeDeadlineSeconds: true,
+  imagePullSecrets: true,
+  hostname: true,
+  serviceAccountName: true,
+  serviceAccount: true,
+  automountServiceAccountToken: true,
+  securityContext: fields({
+    runAsUser: true,
+    runAsGroup: true,
+    runAsNonRoot: true,
+    seccompProfile: fields({ type: oneOf("RuntimeDefault", "Unconfined") }),
+    appArmorProfile: fields({ type: oneOf("RuntimeDefault", "Unconfined") }),
+  }),
+  // A VM asks the name server that its network policy gives it, whatever these say of the cluster's.
+  dnsPolicy: oneOf("ClusterFirst", "Default", "ClusterFirstWithHostNet"),
+  // There are no Services to link.
+  enableServiceLinks: true,
+  os: fields({ name: oneOf("linux") }),
+  // Where it is placed, and when.
+  nodeName: true,
+  nodeSelector: true,
+  affinity: true,
+  tolerations: true,
+  topologySpreadConstraints: true,
+  schedulerName: true,
+  schedulingGates: true,
+  schedulingGroup: true,
+  workloadRef: true,
+  priority: true,
+  priorityClassName: true,
+  preemptionPolicy: true,
+  runtimeClassName: true,
+  overhead: true,
+});
+
+function look(rule: Rule, value: unknown, path: string, refused: string[]): void {
+  if (isEmpty(value) || rule === true) return;
+  if (typeof rule === "function") {
+    if (!rule(value)) refused.push(`${path}: ${JSON.stringify(value)}`);
+  } else if ("each" in rule) {
+    if (!Array.isArray(value)) refused.push(path);
+    else value.forEach((entry, index) => look(rule.each, entry, `${path}[${index}]`, refused));
+  } else {
+    if (typeof value !== "object" || value === null) {
+      refused.push(path);
+      return;
+    }
+    for (const [key, inner] of Object.entries(value)) {
+      const known = rule.fields[key];
+      if (known !== undefined) look(known, inner, `${path}.${key}`, refused);
+      else if (!isEmpty(inner)) refused.push(`${path}.${key}`);
+    }
+  }
+}
+
+/** Sources of files that a place in the guest may be a single one of (`subPath`). */
+const FILE_SOURCES = ["configMap", "secret", "downwardAPI", "projected"] as const;
+
+/** A part of a volume that holds no files of the API server's. */
+function subPaths(pod: { containers?: unknown; volumes?: unknown }, refused: string[]): void {
+  const volumes = (Array.isArray(pod.volumes) ? pod.volumes : []) as Record<string, unknown>[];
+  const containers = (Array.isArray(pod.containers) ? pod.containers : []) as {
+    volumeMounts?: { name?: string; subPath?: string }[] | null;
+  }[];
+  for (const [index, mount] of (containers[0]?.volumeMounts ?? []).entries()) {
+    if (isEmpty(mount.subPath)) continue;
+    const source = volumes.find(({ name }) => name === mount.name);
+    if (FILE_SOURCES.some((kind) => (source?.[kind] ?? undefined) !== undefined)) continue;
+    refused.push(`spec.containers[0].volumeMounts[${index}].subPath`);
+  }
+}
+
+/** Fields of a pod that are not offered, by their paths; none: all of it is. */
+export function refusedFields(pod: {
+  metadata: { annotations?: Record<string, string> | null | undefined };
+  spec: object;
+}): string[] {
+  const refused: string[] = [];
+  look(spec, pod.spec, "spec", refused);
+  const { containers } = pod.spec as { containers?: unknown[] };
+  for (let index = 1; index < (containers?.length ?? 0); index += 1) {
+    refused.push(`spec.containers[${index}]`);
+  }
+  subPaths(pod.spec, refused);
+  for (const name of Object.keys(pod.metadata.annotations ?? {})) {
+    if (name.startsWith(ANNOTATION_PREFIX) && !ANNOTATIONS.has(name)) {
+      refused.push(`metadata.annotations[${name}]`);
+    }
+  }
+  return refused;
+}

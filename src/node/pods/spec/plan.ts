@@ -1,0 +1,139 @@
+/** A pod as a VM and the command in it. */
+import type { CreateOptions } from "../../../client/options.ts";
+import type { Pod, PodContainer } from "../../../schema/pod.ts";
+import type { ApiServer } from "../../kube/api-server.ts";
+import { wishesOf } from "./annotations.ts";
+import type { HostFacts } from "./downward.ts";
+import { expand, variablesOf } from "./env.ts";
+import { PodRefusedError } from "./failure.ts";
+import { volumesOf } from "./files.ts";
+import type { AllowedHostPath, GuestEntry } from "./files.ts";
+import { References } from "./references.ts";
+import { sizesOf } from "./sizes.ts";
+
+/** Label of a VM with the UID of its pod: what belongs together is found by it. */
+export const POD_LABEL = "vmsan.io/pod-uid";
+
+/** What pods' VMs are made with on this node. */
+export interface PodHost extends HostFacts {
+  hostPaths: readonly AllowedHostPath[];
+  driver: NonNullable<CreateOptions["driver"]>;
+}
+
+/** How a pod is run. */
+export interface PodPlan {
+  vm: CreateOptions;
+  /** Undefined: the image's own. */
+  command: string[] | undefined;
+  args: string[];
+  entries: GuestEntry[];
+  renewAt: number | undefined;
+  /** What it names, fetched. */
+  references: References;
+}
+
+/** The container that is the pod; others have been refused. */
+export function containerOf(pod: Pod): PodContainer {
+  const [container] = pod.spec.containers;
+  if (container === undefined) throw new PodRefusedError("InvalidPod", "spec.containers is empty");
+  return container;
+}
+
+/** As whom its command runs; undefined: as the image says. */
+function userOf(pod: Pod, container: PodContainer): string | undefined {
+  const own = container.securityContext;
+  const shared = pod.spec.securityContext;
+  const user = own?.runAsUser ?? shared?.runAsUser ?? undefined;
+  const group = own?.runAsGroup ?? shared?.runAsGroup ?? undefined;
+  if (user === undefined) {
+    if (group === undefined) return undefined;
+    throw new PodRefusedError(
+      "FieldNotOffered",
+      "securityContext.runAsGroup is offered with runAsUser alone",
+    );
+  }
+  return group === undefined ? String(user) : `${user}:${group}`;
+}
+
+/** Whether its command must not run as root. */
+export function mustNotBeRoot(pod: Pod, container: PodContainer): boolean {
+  const own = container.securityContext?.runAsNonRoot;
+  return (own ?? pod.spec.securityContext?.runAsNonRoot) === true;
+}
+
+/** Ports of the host that lead into the guest, as words. */
+function portsOf({ ports }: PodContainer): string[] {
+  return (ports ?? []).flatMap(({ containerPort, hostPort, hostIP, protocol }) => {
+    if (!hostPort) return [];
+    // All of the host's, as Kubernetes has it.
+    const address = hostIP || "0.0.0.0";
+    const where = address.includes(":") ? `[${address}]` : address;
+    return [`${where}:${hostPort}:${containerPort}${protocol === "UDP" ? "/udp" : ""}`];
+  });
+}
+
+/** The name that the guest has. */
+function hostnameOf({ metadata, spec }: Pod): string {
+  return (spec.hostname ?? metadata.name).slice(0, 63).replace(/[.-]+$/, "");
+}
+
+/**
+ * How a pod is run here.
+ * @throws PodRefusedError, PodNotReadyError, ERR_VALIDATION_*
+ */
+export async function planPod(pod: Pod, host: PodHost, api: ApiServer): Promise<PodPlan> {
+  const container = containerOf(pod);
+  const { namespace, name, uid, annotations } = pod.metadata;
+  const references = new References(api, pod);
+  const sizes = sizesOf(container);
+  const variables = await variablesOf(pod, container, references, host);
+  const { mounts, entries, renewAt } = await volumesOf(pod, container, references, host);
+  const wishes = wishesOf(annotations ?? {}, namespace);
+  const user = userOf(pod, container);
+  const common: CreateOptions = {
+    labels: {
+      [POD_LABEL]: uid,
+      "vmsan.io/pod-namespace": namespace,
+      "vmsan.io/pod-name": name,
+    },
+    env: [...variables].map(([key, value]) => `${key}=${value}`),
+    ...(user === undefined ? {} : { user }),
+    ...(container.workingDir ? { workdir: container.workingDir } : {}),
+    ports: portsOf(container),
+    ...wishes.network,
+  };
+  const all = [...mounts, ...wishes.volumes];
+  let vm: CreateOptions;
+  if (wishes.snapshot === undefined) {
+    vm = {
+      ...common,
+      image: container.image,
+      driver: host.driver,
+      vcpus: sizes.vcpus,
+      memory: sizes.memMib,
+      ...(sizes.diskGib === undefined ? {} : { disk: sizes.diskGib }),
+      mounts: all,
+      sysctls: [`kernel.hostname=${hostnameOf(pod)}`],
+      ...(wishes.warm ? { warm: true } : {}),
+    };
+  } else {
+    if (all.length > 0) {
+      throw new PodRefusedError(
+        "FieldNotOffered",
+        "spec.volumes: a VM that goes on from a snapshot has the volumes that the snapshot has",
+      );
+    }
+    vm = { ...common, snapshot: wishes.snapshot };
+  }
+  const words = (list: readonly string[] | null | undefined): string[] =>
+    (list ?? []).map((word) => expand(word, variables));
+  const command = words(container.command);
+  return {
+    vm,
+    command: command.length === 0 ? undefined : command,
+    args: words(container.args),
+    entries,
+    renewAt,
+    references,
+  };
+}

@@ -1,0 +1,100 @@
+/** ConfigMaps, Secrets and tokens that a pod names, fetched when its VM is made. */
+import { contentSchema, tokenSchema } from "../../../schema/pod.ts";
+import type { Pod } from "../../../schema/pod.ts";
+import { validate } from "../../../schema/validate.ts";
+import { apiPath, isStatus } from "../../kube/api-server.ts";
+import type { ApiServer } from "../../kube/api-server.ts";
+import { PodNotReadyError } from "./failure.ts";
+
+/** Keys and bytes of a ConfigMap or a Secret. */
+export interface Content {
+  values: Map<string, Buffer>;
+  type: string;
+}
+
+/** A token and how long it holds. */
+export interface AccountToken {
+  token: string;
+  /** Milliseconds since the epoch. */
+  expiresAt: number;
+}
+
+/** Fetches what one pod names, each once. */
+export class References {
+  private readonly api: ApiServer;
+  private readonly pod: Pod;
+  private readonly known = new Map<string, Promise<Content | undefined>>();
+
+  constructor(api: ApiServer, pod: Pod) {
+    this.api = api;
+    this.pod = pod;
+  }
+
+  /**
+   * A ConfigMap's or Secret's content; undefined: there is none, and it is optional.
+   * @throws PodNotReadyError when it has to be there
+   */
+  async content(
+    kind: "configmaps" | "secrets",
+    name: string,
+    optional: boolean,
+  ): Promise<Content | undefined> {
+    const key = `${kind}/${name}`;
+    const asked = this.known.get(key) ?? this.fetch(kind, name);
+    this.known.set(key, asked);
+    const content = await asked;
+    if (content !== undefined || optional) return content;
+    const what = kind === "secrets" ? "secret" : "configmap";
+    throw new PodNotReadyError("CreateContainerConfigError", `${what} "${name}" not found`);
+  }
+
+  private async fetch(kind: string, name: string): Promise<Content | undefined> {
+    const path = apiPath("v1", "namespaces", this.pod.metadata.namespace, kind, name);
+    let value: unknown;
+    try {
+      value = await this.api.request("GET", path);
+    } catch (error) {
+      if (isStatus(error, 404)) return undefined;
+      // The node may read a Secret only once the API server's authorizer has seen the pod that names it.
+      if (!isStatus(error, 403)) throw error;
+      throw new PodNotReadyError(
+        "CreateContainerConfigError",
+        `may not read ${kind} "${name}"`,
+        error,
+      );
+    }
+    const { data, binaryData, type } = validate(contentSchema, value, path, "ERR_NODE_OBJECT");
+    const encoding = kind === "secrets" ? "base64" : "utf8";
+    const values = new Map<string, Buffer>();
+    for (const [key, text] of Object.entries(data ?? {})) {
+      values.set(key, Buffer.from(text, encoding));
+    }
+    for (const [key, text] of Object.entries(binaryData ?? {})) {
+      values.set(key, Buffer.from(text, "base64"));
+    }
+    return { values, type: type ?? "" };
+  }
+
+  /** A token of the pod's ServiceAccount, which ends with the pod. */
+  async token(audience: string | undefined, seconds: number): Promise<AccountToken> {
+    const { namespace, name, uid } = this.pod.metadata;
+    const account = this.pod.spec.serviceAccountName ?? "default";
+    const path = apiPath("v1", "namespaces", namespace, "serviceaccounts", account, "token");
+    const body = {
+      apiVersion: "authentication.k8s.io/v1",
+      kind: "TokenRequest",
+      spec: {
+        audiences: audience === undefined || audience === "" ? [] : [audience],
+        expirationSeconds: seconds,
+        boundObjectRef: { apiVersion: "v1", kind: "Pod", name, uid },
+      },
+    };
+    const reply = await this.api.request("POST", path, { body });
+    const { status } = validate(tokenSchema, reply, path, "ERR_NODE_OBJECT");
+    const expires = Date.parse(status.expirationTimestamp ?? "");
+    return {
+      token: status.token,
+      expiresAt: Number.isNaN(expires) ? Date.now() + seconds * 1000 : expires,
+    };
+  }
+}

@@ -1,0 +1,221 @@
+import { expect, test } from "vitest";
+import { podSchema } from "../../../schema/pod.ts";
+import type { Pod } from "../../../schema/pod.ts";
+import type { ApiServer } from "../../kube/api-server.ts";
+import { toleratedSeconds } from "../pods.ts";
+import { expand } from "./env.ts";
+import { refusedFields } from "./offered.ts";
+import { planPod } from "./plan.ts";
+import { isFor } from "./pull.ts";
+import { parseQuantity } from "./quantity.ts";
+
+const host = {
+  address: "10.0.0.1",
+  hostPaths: [{ path: "/srv/data", readonly: true }],
+  driver: "fake" as const,
+};
+
+/** An API server that has a ConfigMap whose keys are paths. */
+const api: ApiServer = {
+  url: "",
+  request: async () => await Promise.resolve({ data: { "a.conf": "x" } }),
+  watch: () => {
+    throw new Error("nothing is watched here");
+  },
+};
+
+function pod(spec: object, container: object = {}, metadata: object = {}): Pod {
+  return podSchema.parse({
+    metadata: { name: "a", namespace: "team", uid: "0-1", ...metadata },
+    spec: { containers: [{ name: "main", image: "alpine", ...container }], ...spec },
+  });
+}
+
+test("quantities", () => {
+  const read = ["100m", "1.5", "2", "512Mi", "1e3", "1E3", "2G", ".5", "+1"].map(parseQuantity);
+  expect(read).toEqual([0.1, 1.5, 2, 2 ** 29, 1000, 1000, 2e9, 0.5, 1]);
+  expect(["", "-1", "1 Gi", "Gi", "1Xi", "1m5", "e3"].map(parseQuantity)).toEqual(
+    Array.from({ length: 7 }, () => undefined),
+  );
+});
+
+test("names in parentheses are replaced, unknown ones and escaped ones stay", () => {
+  const known = new Map([["A", "1"]]);
+  expect(expand("$(A)-$$(A)-$(B)-$A-$$$(A)-$(A", known)).toBe("1-$(A)-$(B)-$A-$1-$(A");
+});
+
+test("what the API server writes by itself is offered", () => {
+  const defaults = pod(
+    {
+      dnsPolicy: "ClusterFirst",
+      enableServiceLinks: true,
+      preemptionPolicy: "PreemptLowerPriority",
+      priority: 0,
+      restartPolicy: "Always",
+      schedulerName: "default-scheduler",
+      securityContext: {},
+      serviceAccount: "default",
+      serviceAccountName: "default",
+      terminationGracePeriodSeconds: 30,
+      tolerations: [{ key: "a", operator: "Exists" }],
+      hostNetwork: false,
+      initContainers: [],
+    },
+    {
+      resources: {},
+      terminationMessagePath: "/dev/termination-log",
+      terminationMessagePolicy: "File",
+      imagePullPolicy: "IfNotPresent",
+      ports: [{ containerPort: 80, protocol: "TCP" }],
+      volumeMounts: [{ name: "t", mountPath: "/t", readOnly: true, recursiveReadOnly: "Disabled" }],
+    },
+  );
+  expect(refusedFields(defaults)).toEqual([]);
+});
+
+test("each field that is not offered is named", () => {
+  const wrong = pod(
+    {
+      initContainers: [{ name: "i" }],
+      hostPID: true,
+      fieldOfTomorrow: { a: 1 },
+      dnsPolicy: "None",
+      volumes: [
+        { name: "m", emptyDir: { medium: "Memory" } },
+        { name: "s", emptyDir: { sizeLimit: "1Gi" } },
+        { name: "n", nfs: { server: "a", path: "/" } },
+      ],
+      securityContext: { fsGroup: 1 },
+    },
+    {
+      lifecycle: { preStop: { exec: { command: ["a"] } } },
+      securityContext: { privileged: true, capabilities: { add: ["NET_ADMIN"], drop: ["ALL"] } },
+      resources: { limits: { "nvidia.com/gpu": "1" } },
+      livenessProbe: { grpc: { port: 1 } },
+      volumeMounts: [{ name: "s", mountPath: "/s", subPath: "x" }],
+    },
+    { annotations: { "vmsan.io/warm-start": "true", "vmsan.io/hot-start": "true", other: "x" } },
+  );
+  expect(refusedFields(wrong).toSorted()).toEqual(
+    [
+      "spec.initContainers",
+      "spec.hostPID",
+      "spec.fieldOfTomorrow",
+      'spec.dnsPolicy: "None"',
+      'spec.volumes[0].emptyDir.medium: "Memory"',
+      "spec.volumes[1].emptyDir.sizeLimit",
+      "spec.volumes[2].nfs",
+      "spec.securityContext.fsGroup",
+      "spec.containers[0].lifecycle",
+      "spec.containers[0].securityContext.privileged",
+      "spec.containers[0].securityContext.capabilities.add",
+      "spec.containers[0].resources.limits.nvidia.com/gpu",
+      "spec.containers[0].livenessProbe.grpc",
+      "spec.containers[0].volumeMounts[0].subPath",
+      "metadata.annotations[vmsan.io/hot-start]",
+    ].toSorted(),
+  );
+});
+
+test("sizes, names and volumes of a VM are the pod's", async () => {
+  const plan = await planPod(
+    pod(
+      {
+        volumes: [
+          { name: "e", emptyDir: {} },
+          { name: "h", hostPath: { path: "/srv/data/" } },
+        ],
+        securityContext: { runAsUser: 1000, runAsGroup: 100 },
+      },
+      {
+        resources: { limits: { cpu: "1500m", memory: "100Mi", "ephemeral-storage": "3G" } },
+        volumeMounts: [
+          { name: "e", mountPath: "/scratch" },
+          { name: "h", mountPath: "/data" },
+        ],
+        ports: [{ containerPort: 80, hostPort: 8080 }, { containerPort: 81 }],
+      },
+      { annotations: { "vmsan.io/volumes": "db:/db, cache:/cache:ro" } },
+    ),
+    host,
+    api,
+  );
+  expect(plan.vm).toMatchObject({
+    vcpus: 2,
+    memory: 128,
+    disk: 3,
+    user: "1000:100",
+    ports: ["0.0.0.0:8080:80"],
+    mounts: [
+      { kind: "anonymous", target: "/scratch" },
+      { kind: "bind", source: "/srv/data", target: "/data", readonly: true },
+      "team.db:/db",
+      "team.cache:/cache:ro",
+    ],
+  });
+});
+
+test.each([
+  [
+    "a directory below an allowed one",
+    { volumes: [{ name: "v", hostPath: { path: "/srv/data/x" } }] },
+  ],
+  [
+    "an allowed one by a detour",
+    { volumes: [{ name: "v", hostPath: { path: "/srv/x/../data" } }] },
+  ],
+  [
+    "a file outside of its volume",
+    {
+      volumes: [{ name: "v", configMap: { name: "c", items: [{ key: "a.conf", path: "../x" }] } }],
+    },
+  ],
+  [
+    "an absolute file",
+    {
+      volumes: [
+        { name: "v", configMap: { name: "c", items: [{ key: "a.conf", path: "/etc/x" }] } },
+      ],
+    },
+  ],
+])("%s is refused", async (_what, spec) => {
+  const made = pod(spec, { volumeMounts: [{ name: "v", mountPath: "/v" }] });
+  await expect(planPod(made, host, api)).rejects.toMatchObject({ code: "ERR_NODE_POD_REFUSED" });
+});
+
+test("more than a VM can have is refused", async () => {
+  for (const limits of [{ cpu: "33" }, { memory: "1Ti" }, { cpu: "many" }]) {
+    const made = pod({}, { resources: { limits } });
+    await expect(planPod(made, host, api)).rejects.toMatchObject({ code: "ERR_NODE_POD_REFUSED" });
+  }
+});
+
+test("credentials are shown to the registry alone that they are for", () => {
+  expect(isFor("https://index.docker.io/v1/", "alpine")).toBe(true);
+  expect(isFor("https://index.docker.io/v1/", "ghcr.io/a/b")).toBe(false);
+  expect(isFor("ghcr.io", "ghcr.io/a/b:1")).toBe(true);
+  expect(isFor("https://ghcr.io/a", "ghcr.io/a/b")).toBe(true);
+  expect(isFor("ghcr.io/a", "ghcr.io/ab/c")).toBe(false);
+  expect(isFor("*.example.com", "one.example.com/a")).toBe(true);
+  expect(isFor("*.example.com", "one.two.example.com/a")).toBe(false);
+  expect(isFor("host:5000", "host/a/b")).toBe(false);
+  expect(isFor("host:5000", "host:5000/a")).toBe(true);
+});
+
+test("how long a pod stays bound to a node that is silent", () => {
+  const seconds = (...tolerations: object[]): number | undefined =>
+    toleratedSeconds(pod({ tolerations }));
+  const both = ["unreachable", "not-ready"].map((name) => `node.kubernetes.io/${name}`);
+  const usual = both.map((key) => ({
+    key,
+    operator: "Exists",
+    effect: "NoExecute",
+    tolerationSeconds: 300,
+  }));
+  expect(seconds()).toBe(0);
+  expect(seconds(...usual)).toBe(300);
+  expect(seconds(usual[0] ?? {})).toBe(0);
+  expect(seconds({ operator: "Exists" })).toBeUndefined();
+  expect(seconds({ operator: "Exists", effect: "NoSchedule" })).toBe(0);
+  expect(seconds({ operator: "Exists" }, ...usual)).toBe(300);
+});

@@ -1,0 +1,260 @@
+/**
+ * Pods, as the API server hands them out: the fields that are read here. Whether there are others that
+ * would have to be heeded is looked at before (node/pods/spec/offered.ts).
+ */
+import { z } from "zod";
+
+const text = z.string();
+const texts = z.array(text).nullish();
+const integer = z.number().int();
+const map = z.record(text, text).nullish();
+
+const items = z.array(z.object({ key: text, path: text, mode: integer.nullish() })).nullish();
+
+const fieldRef = z.object({ fieldPath: text, apiVersion: text.nullish() });
+const resourceFieldRef = z.object({
+  resource: text,
+  containerName: text.nullish(),
+  divisor: z.union([text, z.number()]).nullish(),
+});
+const downwardItems = z
+  .array(
+    z.object({
+      path: text,
+      mode: integer.nullish(),
+      fieldRef: fieldRef.nullish(),
+      resourceFieldRef: resourceFieldRef.nullish(),
+    }),
+  )
+  .nullish();
+
+const keyRef = z.object({ name: text.default(""), key: text, optional: z.boolean().nullish() });
+
+const configMapSource = z.object({
+  name: text.default(""),
+  items,
+  optional: z.boolean().nullish(),
+  defaultMode: integer.nullish(),
+});
+
+const secretSource = configMapSource.omit({ name: true }).extend({
+  secretName: text.nullish(),
+  name: text.nullish(),
+});
+
+const projectedSource = z.object({
+  configMap: configMapSource.nullish(),
+  secret: secretSource.nullish(),
+  downwardAPI: z.object({ items: downwardItems }).nullish(),
+  serviceAccountToken: z
+    .object({ path: text, audience: text.nullish(), expirationSeconds: integer.nullish() })
+    .nullish(),
+});
+
+const volume = z.looseObject({
+  name: text,
+  configMap: configMapSource.nullish(),
+  secret: secretSource.nullish(),
+  downwardAPI: z.object({ items: downwardItems, defaultMode: integer.nullish() }).nullish(),
+  projected: z
+    .object({ sources: z.array(projectedSource).nullish(), defaultMode: integer.nullish() })
+    .nullish(),
+  emptyDir: z.looseObject({}).nullish(),
+  hostPath: z.object({ path: text, type: text.nullish() }).nullish(),
+});
+
+const port = z.union([integer, text]);
+
+const probe = z.looseObject({
+  exec: z.object({ command: texts }).nullish(),
+  httpGet: z
+    .looseObject({
+      path: text.nullish(),
+      port,
+      scheme: text.nullish(),
+      httpHeaders: z.array(z.object({ name: text, value: text })).nullish(),
+    })
+    .nullish(),
+  tcpSocket: z.looseObject({ port }).nullish(),
+  initialDelaySeconds: integer.nullish(),
+  timeoutSeconds: integer.nullish(),
+  periodSeconds: integer.nullish(),
+  successThreshold: integer.nullish(),
+  failureThreshold: integer.nullish(),
+  terminationGracePeriodSeconds: integer.nullish(),
+});
+
+const securityContext = z.looseObject({
+  runAsUser: integer.nullish(),
+  runAsGroup: integer.nullish(),
+  runAsNonRoot: z.boolean().nullish(),
+});
+
+const quantities = z.record(text, z.union([text, z.number()])).nullish();
+
+const container = z.looseObject({
+  name: text,
+  image: text,
+  imagePullPolicy: text.nullish(),
+  command: texts,
+  args: texts,
+  workingDir: text.nullish(),
+  env: z
+    .array(
+      z.object({
+        name: text,
+        value: text.nullish(),
+        valueFrom: z
+          .looseObject({
+            fieldRef: fieldRef.nullish(),
+            resourceFieldRef: resourceFieldRef.nullish(),
+            configMapKeyRef: keyRef.nullish(),
+            secretKeyRef: keyRef.nullish(),
+          })
+          .nullish(),
+      }),
+    )
+    .nullish(),
+  envFrom: z
+    .array(
+      z.object({
+        prefix: text.nullish(),
+        configMapRef: keyRef.omit({ key: true }).nullish(),
+        secretRef: keyRef.omit({ key: true }).nullish(),
+      }),
+    )
+    .nullish(),
+  ports: z
+    .array(
+      z.looseObject({
+        name: text.nullish(),
+        containerPort: integer,
+        hostPort: integer.nullish(),
+        hostIP: text.nullish(),
+        protocol: text.nullish(),
+      }),
+    )
+    .nullish(),
+  resources: z.looseObject({ requests: quantities, limits: quantities }).nullish(),
+  volumeMounts: z
+    .array(
+      z.looseObject({
+        name: text,
+        mountPath: text,
+        readOnly: z.boolean().nullish(),
+        subPath: text.nullish(),
+      }),
+    )
+    .nullish(),
+  livenessProbe: probe.nullish(),
+  readinessProbe: probe.nullish(),
+  startupProbe: probe.nullish(),
+  securityContext: securityContext.nullish(),
+  stdin: z.boolean().nullish(),
+  tty: z.boolean().nullish(),
+  terminationMessagePath: text.nullish(),
+  terminationMessagePolicy: text.nullish(),
+});
+
+/** What a container that ran before is remembered by. */
+const containerStatus = z.looseObject({
+  name: text,
+  restartCount: integer.nullish(),
+  started: z.boolean().nullish(),
+  ready: z.boolean().nullish(),
+});
+
+/** A pod of this node. */
+export const podSchema = z.looseObject({
+  metadata: z.looseObject({
+    name: text,
+    namespace: text,
+    uid: text.regex(/^[0-9a-zA-Z-]{1,64}$/),
+    labels: map,
+    annotations: map,
+    creationTimestamp: text.nullish(),
+    deletionTimestamp: text.nullish(),
+    deletionGracePeriodSeconds: integer.nullish(),
+  }),
+  spec: z.looseObject({
+    nodeName: text.nullish(),
+    hostname: text.nullish(),
+    serviceAccountName: text.nullish(),
+    restartPolicy: text.nullish(),
+    activeDeadlineSeconds: integer.nullish(),
+    terminationGracePeriodSeconds: integer.nullish(),
+    imagePullSecrets: z.array(z.object({ name: text.nullish() })).nullish(),
+    tolerations: z
+      .array(
+        z.looseObject({
+          key: text.nullish(),
+          effect: text.nullish(),
+          operator: text.nullish(),
+          tolerationSeconds: integer.nullish(),
+        }),
+      )
+      .nullish(),
+    containers: z.array(container).min(1),
+    volumes: z.array(volume).nullish(),
+    securityContext: securityContext.nullish(),
+  }),
+  status: z
+    .looseObject({
+      phase: text.nullish(),
+      startTime: text.nullish(),
+      containerStatuses: z.array(containerStatus).nullish(),
+    })
+    .nullish(),
+});
+
+/** A pod of this node. */
+export type Pod = z.infer<typeof podSchema>;
+/** Its container. */
+export type PodContainer = Pod["spec"]["containers"][number];
+/** One of its volumes. */
+export type PodVolume = NonNullable<Pod["spec"]["volumes"]>[number];
+/** One of a container's probes. */
+export type PodProbe = NonNullable<PodContainer["livenessProbe"]>;
+/** A ConfigMap's or Secret's content as a volume. */
+export type ContentSource = z.infer<typeof configMapSource>;
+/** One file of the downward API. */
+export type DownwardItem = NonNullable<z.infer<typeof downwardItems>>[number];
+/** A container's resource as text. */
+export type ResourceRef = z.infer<typeof resourceFieldRef>;
+
+/** A ConfigMap or a Secret. */
+export const contentSchema = z.looseObject({
+  data: map,
+  binaryData: map,
+  type: text.nullish(),
+});
+
+/** What the API server answers to a request for a ServiceAccount's token. */
+export const tokenSchema = z.looseObject({
+  status: z.looseObject({ token: text, expirationTimestamp: text.nullish() }),
+});
+
+/** A Secret's `.dockerconfigjson`; `.dockercfg` is what is inside `auths`. */
+export const registryAuthsSchema = z.record(
+  text,
+  z.looseObject({ auth: text.nullish(), username: text.nullish(), password: text.nullish() }),
+);
+
+/** What this node remembers of a pod besides its VM: one document each. */
+export const podRecordSchema = z.object({
+  uid: text,
+  namespace: text,
+  name: text,
+  /** The VM's ID. */
+  vm: text.optional(),
+  /** The main process's stream in it. */
+  run: text.optional(),
+  /** When that was started. */
+  startedAt: text.optional(),
+  restarts: integer,
+  /** Seconds that it stays bound here after this node has fallen silent; absent: for ever. */
+  toleratesSeconds: integer.optional(),
+});
+
+/** What this node remembers of a pod. */
+export type PodRecord = z.infer<typeof podRecordSchema>;
