@@ -3,7 +3,7 @@
  * which holds the cache; asleep when nobody has built for a while; removed by a prune.
  */
 import { randomBytes } from "node:crypto";
-import { stat } from "node:fs/promises";
+import { stat, statfs } from "node:fs/promises";
 import { availableParallelism, totalmem } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -29,7 +29,9 @@ const NAME = "vmsan-builder";
 const LABEL = "vmsan.builder";
 /** Label of commands that belong to a build. */
 export const STREAM_LABEL = "vmsan-build";
-const DISK_BYTES = 64 * 2 ** 30;
+/** The disk is as large as half of what is free when it is made, but between these. */
+const MIN_DISK = 8 * 2 ** 30;
+const MAX_DISK = 64 * 2 ** 30;
 const IDLE_MS = 10 * 60_000;
 /** Port of the guest's loopback that leads to this host's registry. */
 const PORT = 5000;
@@ -62,6 +64,12 @@ async function allocatedBytes(path: string): Promise<number> {
   );
 }
 
+/** Size of the builder's disk: what fills it must leave room on this host for others. */
+export function diskSizeFor(freeBytes: number): number {
+  const half = Math.floor(freeBytes / 2 / 2 ** 30) * 2 ** 30;
+  return Math.max(MIN_DISK, Math.min(MAX_DISK, half));
+}
+
 /** Most of a short command's output that is kept, in characters. */
 const SAID_LIMIT = 64 << 10;
 
@@ -78,6 +86,8 @@ export class Builder {
   readonly #sandboxes: Sandboxes;
   readonly #sleeper: Pick<Sleep, "channel">;
   readonly registry: BuildRegistry;
+  /** Where VMs' disks lie. */
+  readonly #dir: string;
   /** Builds that run; the way to this host is open while there are some. */
   #users = 0;
   #forwarding: Forwarding | undefined;
@@ -90,6 +100,7 @@ export class Builder {
   constructor(host: Host, sandboxes: Sandboxes, sleeper: Pick<Sleep, "channel">) {
     this.#sandboxes = sandboxes;
     this.#sleeper = sleeper;
+    this.#dir = host.layout.root;
     this.registry = new BuildRegistry(host.store, join(host.layout.run, "builds.sock"));
   }
 
@@ -192,18 +203,20 @@ export class Builder {
       return found.id;
     }
     work.progress({ phase: "build", message: "making the builder" });
-    const view = await this.#sandboxes.create(this.#request(policy), work, () => undefined);
+    const { bavail, bsize } = await statfs(this.#dir);
+    const request = this.#request(policy, diskSizeFor(bavail * bsize));
+    const view = await this.#sandboxes.create(request, work, () => undefined);
     return view.id;
   }
 
-  #request(policy: NetworkPolicy): CreateRequest {
+  #request(policy: NetworkPolicy, diskSizeBytes: number): CreateRequest {
     const halfMib = Math.floor(totalmem() / 2 ** 21);
     return {
       runtime: "builder",
       name: NAME,
       vcpus: Math.min(4, availableParallelism()),
       memMib: Math.max(512, Math.min(2048, halfMib)),
-      diskSizeBytes: DISK_BYTES,
+      diskSizeBytes,
       // buildah's own overlays cannot lie on one.
       diskMode: "flat",
       project: "",

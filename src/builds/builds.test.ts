@@ -12,6 +12,7 @@ import type { ContentStore, Lease } from "../oci/images.ts";
 import { setName } from "../oci/store/names.ts";
 import { digestOf } from "../oci/store/store.ts";
 import type { Host } from "../sandbox/host.ts";
+import { diskSizeFor } from "./builder.ts";
 import { hostsIn, registriesConf } from "./hosts.ts";
 import { Imports } from "./imports.ts";
 import { findBuilt } from "./known.ts";
@@ -51,6 +52,16 @@ describe("registries that a Dockerfile may name", () => {
     expect(hostsIn([text]).length).toBeLessThanOrEqual(500);
     expect(performance.now() - before).toBeLessThan(20_000);
   });
+});
+
+test.each([
+  [500, 64],
+  [65.4, 32],
+  [20, 10],
+  [9, 8],
+  [0, 8],
+])("where %d GiB are free the builder's disk has %d", (free, size) => {
+  expect(diskSizeFor(free * 2 ** 30)).toBe(size * 2 ** 30);
 });
 
 describe("output", () => {

@@ -68,6 +68,8 @@ function wordsOf(request: BuildRequest, places: Places): string[] {
     "buildah",
     "build",
     "--layers",
+    // What a name means is for this host to say, each time; what has not changed is not sent again.
+    "--pull-always",
     // What this host says of an image is final: it has tried as often as makes sense.
     "--retry=0",
     // OCI's has no HEALTHCHECK, SHELL and ONBUILD.

@@ -1,5 +1,6 @@
 /** Images of the store, for SDK users. */
 import { createReadStream } from "node:fs";
+import { mkdir, realpath } from "node:fs/promises";
 import type { Readable, Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type {
@@ -10,10 +11,11 @@ import type {
   PruneReport,
   PullPolicy,
   PushReport,
+  SaveFormat,
 } from "../model/api.ts";
 import type { DiskSummary } from "../model/disk.ts";
 import type { ImageConfig } from "../model/image.ts";
-import { absolutePath, encodeText, fsPath } from "../util/byte-text.ts";
+import { absolutePath, encodeText, fsPath, textOfBytes } from "../util/byte-text.ts";
 import { parseDiskSize } from "../util/units.ts";
 import { daemonLost } from "./lost.ts";
 import { absoluteSource, registryAccess } from "./options.ts";
@@ -252,22 +254,51 @@ export class Images {
   async save(
     name: string | readonly string[],
     to: string | Writable,
-    options: { format?: "oci-archive" | "docker-archive"; signal?: AbortSignal } = {},
+    options: { format?: SaveFormat; signal?: AbortSignal } = {},
   ): Promise<void> {
-    const { signal, format = "oci-archive" } = options;
-    const names = (typeof name === "string" ? [name] : name).map(
-      (one) => `&name=${encodeText(one)}`,
-    );
-    const route = `/v1/images/save?format=${format}${names.join("")}`;
-    const { fromStart, resumed } = await import("./resumed.ts");
-    const archive = resumed(
-      fromStart(() => this.daemon.download("GET", route, signal === undefined ? {} : { signal })),
-    );
+    const archive = await this.archive(typeof name === "string" ? [name] : name, options);
     if (typeof to !== "string") {
       await pipeline(archive, to, { end: false });
       return;
     }
     await writeWhole(archive, to);
+  }
+
+  /**
+   * Put an image's files into a directory, which is made when it is not there. They belong to the caller, set-id
+   * bits, devices and pipes are left out, and nothing outside of the directory is written, whatever
+   * links the image has.
+   * @param onSkip what was left out, and why
+   */
+  async unpack(
+    name: string,
+    to: string,
+    options: { signal?: AbortSignal; onSkip?: (path: string, why: string) => void } = {},
+  ): Promise<void> {
+    const { onSkip } = options;
+    await mkdir(fsPath(absolutePath(to)), { recursive: true });
+    // The caller's own links lead where the caller wants.
+    const dir = await realpath(fsPath(absolutePath(to)), { encoding: "buffer" });
+    const slash = dir.lastIndexOf(0x2f);
+    const archive = await this.archive([name], { ...options, format: "rootfs" });
+    const { extract } = await import("../agent/archive/extract.ts");
+    await extract(archive, dir.subarray(0, Math.max(1, slash)), {
+      as: dir.subarray(slash + 1),
+      ...(onSkip === undefined ? {} : { onSkip: (what, why) => onSkip(textOfBytes(what), why) }),
+    });
+  }
+
+  /** Images as an archive, to be read. */
+  private async archive(
+    images: readonly string[],
+    { format = "oci-archive", signal }: { format?: SaveFormat; signal?: AbortSignal },
+  ): Promise<AsyncIterable<Buffer>> {
+    const names = images.map((one) => `&name=${encodeText(one)}`);
+    const route = `/v1/images/save?format=${format}${names.join("")}`;
+    const { fromStart, resumed } = await import("./resumed.ts");
+    return resumed(
+      fromStart(() => this.daemon.download("GET", route, signal === undefined ? {} : { signal })),
+    );
   }
 
   /**

@@ -20,7 +20,7 @@ import type { ImageDetails } from "../oci/store/manage.ts";
 import { imageHistory } from "../oci/store/history.ts";
 import { formatPlatform, parsePlatform } from "../oci/documents/platform.ts";
 import { saveImageTo } from "../oci/archives/save.ts";
-import { buildDiskFile, pruneDisks } from "../sandbox/disks.ts";
+import { buildDiskFile, openImageTree, pruneDisks } from "../sandbox/disks.ts";
 import type { Host } from "../sandbox/host.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import { validate, withoutUndefined } from "../schema/api.ts";
@@ -245,10 +245,18 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
   });
 
   app.get("/v1/images/save", async (c) => {
-    const format = c.req.query("format") === "docker-archive" ? "docker-archive" : "oci-archive";
+    const wanted = c.req.query("format");
+    const format = wanted === "docker-archive" ? wanted : "oci-archive";
     const images = [required(c, "name"), ...textQueries(c, "name").slice(1)];
     // A name that does not exist must be an error, not an empty archive.
     for (const image of images) await inspectImage(store, image);
+    if (wanted === "rootfs") {
+      if (images.length > 1) throw severalTrees();
+      const tree = await openImageTree(host, images[0] ?? "", c.req.raw.signal);
+      return c.body(Readable.toWeb(tree) as ReadableStream, 200, {
+        "content-type": "application/x-tar",
+      });
+    }
     const out = new PassThrough();
     saveImageTo(out, { store, images, format, signal: c.req.raw.signal }).then(
       () => out.end(),

@@ -352,6 +352,12 @@ export interface BuildRequest {
   registry?: RegistryAccess;
 }
 
+/**
+ * Kinds of archives of an image: one that skopeo and others read, one for `docker load`, or the files
+ * alone, all layers in one.
+ */
+export type SaveFormat = "oci-archive" | "docker-archive" | "rootfs";
+
 /** What a build has made. */
 export interface BuildReport {
   names: string[];

@@ -1,9 +1,12 @@
 /** Disk images apart from a VM: written for a user, and removed from the cache. */
+import { mkdir } from "node:fs/promises";
 import { basename, dirname } from "node:path";
+import type { Readable } from "node:stream";
 import type { DiskRequest, ResourceUser } from "../model/api.ts";
 import type { DiskSummary } from "../model/disk.ts";
 import { withLease } from "../oci/images.ts";
 import { builders, pruneRootfs } from "../rootfs/cache.ts";
+import { openTreeArchive } from "../rootfs/tree-archive.ts";
 import type { Host } from "./host.ts";
 import type { Work } from "./stages.ts";
 
@@ -32,6 +35,25 @@ export async function buildDiskFile(
       });
     },
     work.signal,
+  );
+}
+
+/** An image's files as one tar archive, links, owners and all. @param name of the store */
+export async function openImageTree(
+  host: Host,
+  name: string,
+  signal: AbortSignal,
+): Promise<Readable> {
+  return await withLease(
+    host.store,
+    `files of ${name}`,
+    async (lease) => {
+      const work = { signal, progress: (): void => undefined };
+      const image = await host.resolve(name, { lease, pull: "never", ...work });
+      await mkdir(host.layout.rootfs, { recursive: true });
+      return await openTreeArchive(image.layers, host.layout.rootfs, { signal });
+    },
+    signal,
   );
 }
 

@@ -2,7 +2,8 @@
  * `build`: a Dockerfile becomes an image of the store in the builder's VM. The VM boots once; under
  * emulation buildah takes its time, so each build here shows several things.
  */
-import { readdir, rm } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import { readFile, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { installation, temporary } from "../fixtures/ladder.ts";
@@ -92,10 +93,19 @@ test(
     const grep = await tool("sh", "-c", `grep -rl ${SECRET} ${made.dir}/images || true`);
     expect(grep).toBe("");
 
-    const again = await build(...flags, ...secret);
-    expect(again.code).toBe(0);
+    // The same context as GNU tar's archive on standard input; the image's files besides.
+    const files = join(place.path, "files");
+    const again = await vmsan(
+      ["build", "--network", "none", ...flags, ...secret, "-o", `type=local,dest=${files}`, "-"],
+      {
+        dir: made.dir,
+        timeoutMs: LONG,
+        input: execFileSync("tar", ["-C", context, "-cz", "."]),
+      },
+    );
     expect(again.stdout.toString().trim()).toBe(digest);
     expect(again.stderr).toContain("Using cache");
+    expect(await readFile(join(files, "context/kept/file"), "utf8")).toBe("kept");
   },
   LONG,
 );
@@ -108,8 +118,11 @@ test(
     expect(code).toBe(1);
     expect(stderr).toContain("ERR_BUILD_FAILED");
     expect(stderr).toContain("STEP 2/2: RUN echo so far && false");
-    await put(join(context, "Dockerfile"), "FROM 127.0.0.1:9/nothing:1\n");
-    const dead = await build();
+    const dead = await vmsan(["build", "--network", "none", "-f", "-", context], {
+      dir: made.dir,
+      timeoutMs: LONG,
+      input: "FROM 127.0.0.1:9/nothing:1\n",
+    });
     expect(dead.stderr).toContain("ERR_IMAGE_NETWORK");
     const inspect = await vmsan(["image", "inspect", "local.test/none:1"], { dir: made.dir });
     expect(inspect.stderr).toContain("ERR_IMAGE_NOT_FOUND");

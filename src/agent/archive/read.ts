@@ -77,6 +77,13 @@ export interface ReadEntry {
   content: AsyncGenerator<ContentPiece>;
 }
 
+/** A name without the `./` that GNU tar puts in front. */
+function withoutHere(name: Buffer): Buffer {
+  let at = 0;
+  while (name[at] === 0x2e && name[at + 1] === 0x2f) at += 2;
+  return at > 0 && at === name.length ? Buffer.from(".") : name.subarray(at);
+}
+
 /** Refuse names that a path must not be made of. */
 function checkName(name: Buffer): void {
   const text = name.toString("latin1");
@@ -156,11 +163,23 @@ export async function* readArchive(source: AsyncIterable<Buffer>): AsyncGenerato
       const data = (await reader.exact(header.size)) ?? Buffer.alloc(0);
       await reader.skip(padding(header.size));
       // A global header says nothing that is needed here.
-      if (header.flag === "x") pax = decodePax(data);
+      if (header.flag === "x") for (const [key, value] of decodePax(data)) pax.set(key, value);
+      continue;
+    }
+    if (header.flag === "L" || header.flag === "K") {
+      // GNU tar's long names: as content of an entry of their own, with a NUL behind.
+      checkPaxSize(header.size);
+      const data = (await reader.exact(header.size)) ?? Buffer.alloc(0);
+      await reader.skip(padding(header.size));
+      const end = data.indexOf(0);
+      const key = header.flag === "L" ? "path" : "linkpath";
+      pax.set(key, end < 0 ? data : data.subarray(0, end));
       continue;
     }
     const { entry, stored, sparse } = decodeEntry(header, pax);
     pax = new Map();
+    entry.name = withoutHere(entry.name);
+    if (entry.type === "hardlink" && entry.link !== undefined) entry.link = withoutHere(entry.link);
     checkName(entry.name);
     if (entry.type === "hardlink") checkName(entry.link ?? Buffer.alloc(0));
     if (entry.type === "symlink" && (entry.link?.length ?? 0) > MAX_NAME) {

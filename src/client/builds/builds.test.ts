@@ -1,11 +1,15 @@
 /** What a build sends: contexts without what is ignored, Dockerfiles written as code. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import type { ReadStream } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { Readable } from "node:stream";
+import { gzipSync, zstdCompressSync } from "node:zlib";
 import { afterAll, describe, expect, test } from "vitest";
 import { readArchive } from "../../agent/archive/read.ts";
 import { secretOf, sourcesOf, sourcesOfStream } from "./context.ts";
+import { commitOf } from "./git.ts";
 import { ImageTemplate } from "./image-template.ts";
 
 const root = mkdtempSync(join(tmpdir(), "vmsan-context-"));
@@ -64,6 +68,99 @@ describe("a context", () => {
     const long = Readable.from([Buffer.alloc(5 << 20)]);
     await expect(sourcesOfStream(long)).rejects.toMatchObject({ code: "ERR_BUILD_CONTEXT" });
     await expect(secretOf("s", join(root, "none"))).rejects.toThrow(/the secret s/);
+  });
+});
+
+describe("a context as an archive on a stream", () => {
+  /** GNU tar's archive of a directory. */
+  function archiveOf(dir: string, ...words: string[]): Buffer {
+    return execFileSync("tar", [...words, "-cf", "-", "-C", dir, "."]);
+  }
+  const long = "n".repeat(120);
+  const files = {
+    Dockerfile: "FROM x",
+    "sub/My": "FROM y",
+    "sub/My.dockerignore": "a\n",
+    [long]: "",
+  };
+
+  test.each([
+    ["plain", (bytes: Buffer) => bytes],
+    ["gzip", (bytes: Buffer) => gzipSync(bytes)],
+    ["zstd", (bytes: Buffer) => zstdCompressSync(bytes)],
+  ])("%s: is sent as it is, with the Dockerfile in it", async (_how, packed) => {
+    const bytes = archiveOf(context(files));
+    // In the smallest pieces that a pipe may give.
+    const pieces = [...packed(bytes)].map((byte) => Buffer.from([byte]));
+    const { dockerfile, ignore, open, close } = await sourcesOfStream(Readable.from(pieces));
+    expect({ dockerfile, ignore }).toEqual({ dockerfile: "FROM x" });
+    const stream = open() as ReadStream;
+    expect(Buffer.concat(await stream.toArray())).toEqual(bytes);
+    await close?.();
+    expect(existsSync(stream.path)).toBe(false);
+  });
+
+  test("another Dockerfile in it, with patterns of its own; or one from elsewhere", async () => {
+    const bytes = archiveOf(context(files), "--format=pax");
+    const other = await sourcesOfStream(Readable.from([bytes]), "./sub/My");
+    expect(other).toMatchObject({ dockerfile: "FROM y", ignore: "a\n" });
+    const given = await sourcesOfStream(Readable.from([bytes]), undefined, "FROM z");
+    expect(given.dockerfile).toBe("FROM z");
+    await Promise.all([other.close?.(), given.close?.()]);
+  });
+
+  test("what cannot be used is refused, and nothing is kept", async () => {
+    const bytes = archiveOf(context(files));
+    const cut = bytes.subarray(0, 3000);
+    const xz = Buffer.from("fd377a585a0000", "hex");
+    for (const [input, file] of [
+      [bytes, "no/such"],
+      [cut, undefined],
+      [xz, undefined],
+      [Buffer.from("FROM x"), "Dockerfile"],
+    ] as const) {
+      await expect(sourcesOfStream(Readable.from([input]), file)).rejects.toMatchObject({
+        code: "ERR_BUILD_CONTEXT",
+      });
+    }
+  });
+});
+
+describe("a context of a git repository", () => {
+  const git = (dir: string, ...words: string[]): string =>
+    execFileSync("git", ["-C", dir, "-c", "user.name=a", "-c", "user.email=b", ...words], {
+      encoding: "utf8",
+    });
+
+  test("is what is committed, of a branch and of a directory in it", async () => {
+    const dir = context({ Dockerfile: "FROM x", "sub/Dockerfile": "FROM y", "sub/f": "" });
+    git(dir, "init", "-q", "-b", "main");
+    git(dir, "add", ".");
+    git(dir, "commit", "-q", "-m", "all");
+    writeFileSync(join(dir, "Dockerfile"), "FROM uncommitted");
+    const all = await commitOf(`${dir}#`);
+    expect(await sourcesOfStream(all as Readable)).toMatchObject({ dockerfile: "FROM x" });
+    const below = await sourcesOfStream((await commitOf(`${dir}#main:sub`)) as Readable);
+    expect(below.dockerfile).toBe("FROM y");
+    expect(await namesIn(below.open())).toEqual(["Dockerfile", "f"]);
+    await below.close?.();
+    // A directory is a directory, whatever it is called.
+    expect(await commitOf(dir)).toBeUndefined();
+    for (const ref of ["none", "--output=x", "main:none"]) {
+      const found = commitOf(`${dir}#${ref}`).then(
+        async (stream) => stream === undefined || (await stream.toArray()),
+      );
+      await expect(found).rejects.toMatchObject({ code: "ERR_BUILD_CONTEXT" });
+    }
+  });
+
+  test("on another machine is none", async () => {
+    for (const address of ["https://a.test/b.git", "git@a.test:b", "ssh://a.test/b#main"]) {
+      await expect(commitOf(address)).rejects.toMatchObject({
+        code: "ERR_BUILD_CONTEXT",
+        why: "Contexts are not fetched from other machines.",
+      });
+    }
   });
 });
 

@@ -2,8 +2,10 @@
 import { createReadStream } from "node:fs";
 import { Readable } from "node:stream";
 import type { BuildPrune, BuildReport, BuildRequest, PullPolicy } from "../../model/api.ts";
-import { emptyContext, secretOf, sourcesOf, sourcesOfStream } from "./context.ts";
+import type { VmsanError } from "../../model/errors.ts";
+import { emptyContext, secretOf, sourcesOf, sourcesOfStream, textOfStream } from "./context.ts";
 import type { Sources } from "./context.ts";
+import { commitOf } from "./git.ts";
 import type { Daemon, WorkOptions } from "../daemon.ts";
 import type { ImageTemplate } from "./image-template.ts";
 import { policyOf, registryAccess } from "../options.ts";
@@ -13,12 +15,15 @@ import { invalid } from "../../util/units.ts";
 
 /** What is built, and how. */
 export interface BuildOptions extends NetworkOptions {
-  /** Directory whose files the Dockerfile copies; none: no files. A stream is a Dockerfile. */
+  /**
+   * Directory whose files the Dockerfile copies; none: no files. `DIR#REF[:SUBDIRECTORY]` is what a git
+   * repository of this host has committed. A stream is a Dockerfile, or a context as a tar archive.
+   */
   context?: string | Readable;
   /** Path of the context as a tar archive, instead of a directory: with the Dockerfile's text. */
   archive?: string;
-  /** Path of the Dockerfile; default `Containerfile` or `Dockerfile` of the context. */
-  file?: string;
+  /** Path of the Dockerfile, or a stream with it; default `Containerfile` or `Dockerfile` of the context. */
+  file?: string | Readable;
   /** The Dockerfile's text, or a template, instead of a file. */
   dockerfile?: string | ImageTemplate;
   /** Names of the result. */
@@ -45,10 +50,21 @@ function pairsOf(map: Record<string, string> = {}): string[] {
   return Object.entries(map).map(([key, value]) => `${key}=${value}`);
 }
 
+/** The error for a Dockerfile that is given in two ways. */
+function givenTwice(): VmsanError {
+  return invalid(
+    "FLAGS",
+    "dockerfile",
+    "dockerfile",
+    "The Dockerfile is given twice.",
+    "Give its text, a file, or a stream.",
+  );
+}
+
 /** What the options say to build from. */
 async function findSources(options: BuildOptions): Promise<Sources> {
   const { context, archive, file, dockerfile } = options;
-  const text = typeof dockerfile === "object" ? dockerfile.toDockerfile() : dockerfile;
+  let text = typeof dockerfile === "object" ? dockerfile.toDockerfile() : dockerfile;
   if (archive !== undefined) {
     if (text !== undefined && context === undefined && file === undefined) {
       return { dockerfile: text, open: () => createReadStream(fsPath(absolutePath(archive))) };
@@ -61,17 +77,18 @@ async function findSources(options: BuildOptions): Promise<Sources> {
       "Leave out context and file, and give dockerfile.",
     );
   }
-  if (text !== undefined && (file !== undefined || context instanceof Readable)) {
-    throw invalid(
-      "FLAGS",
-      "dockerfile",
-      "dockerfile",
-      "The Dockerfile is given twice.",
-      "Give its text, a file, or a stream.",
-    );
+  if (text !== undefined && file !== undefined) throw givenTwice();
+  const path = file instanceof Readable ? undefined : file;
+  if (file instanceof Readable) {
+    if (file === context) throw givenTwice();
+    text = await textOfStream(file);
   }
-  if (context instanceof Readable) return await sourcesOfStream(context);
-  if (context !== undefined) return await sourcesOf(context, file, text);
+  if (context instanceof Readable) return await sourcesOfStream(context, path, text);
+  if (context !== undefined) {
+    const committed = await commitOf(context);
+    if (committed !== undefined) return await sourcesOfStream(committed, path, text);
+    return await sourcesOf(context, path, text);
+  }
   if (text !== undefined) return { dockerfile: text, open: emptyContext };
   throw invalid(
     "FLAGS",
@@ -80,6 +97,29 @@ async function findSources(options: BuildOptions): Promise<Sources> {
     "There is nothing to build from.",
     "Give a context's directory, or the text of a Dockerfile.",
   );
+}
+
+/** What is asked of the daemon. */
+function requestOf(
+  options: BuildOptions,
+  sources: Sources,
+  secrets: Record<string, string>,
+): BuildRequest {
+  const { target, platform } = options;
+  return {
+    tags: options.tags ?? [],
+    dockerfile: sources.dockerfile,
+    ...(sources.ignore === undefined ? {} : { ignore: sources.ignore }),
+    buildArgs: pairsOf(options.buildArgs),
+    labels: pairsOf(options.labels),
+    ...(target === undefined ? {} : { target }),
+    ...(platform === undefined ? {} : { platform }),
+    secrets,
+    noCache: options.noCache ?? false,
+    pull: options.pull ?? "missing",
+    policy: policyOf(options),
+    registry: registryAccess(options.caFile),
+  };
 }
 
 /** Builds of one VMSAN_DIR. */
@@ -95,26 +135,24 @@ export class Builds {
    * @throws ERR_BUILD_FAILED with the last lines of output, ERR_BUILD_CONTEXT, ERR_IMAGE_*, ERR_VM_*
    */
   async build(options: BuildOptions, work: WorkOptions = {}): Promise<BuildReport> {
-    const sources = await findSources(options);
     const secrets: Record<string, string> = {};
     for (const [id, path] of Object.entries(options.secrets ?? {})) {
       secrets[id] = await secretOf(id, path);
     }
-    const { target, platform } = options;
-    const request: BuildRequest = {
-      tags: options.tags ?? [],
-      dockerfile: sources.dockerfile,
-      ...(sources.ignore === undefined ? {} : { ignore: sources.ignore }),
-      buildArgs: pairsOf(options.buildArgs),
-      labels: pairsOf(options.labels),
-      ...(target === undefined ? {} : { target }),
-      ...(platform === undefined ? {} : { platform }),
-      secrets,
-      noCache: options.noCache ?? false,
-      pull: options.pull ?? "missing",
-      policy: policyOf(options),
-      registry: registryAccess(options.caFile),
-    };
+    const sources = await findSources(options);
+    try {
+      return await this.send(requestOf(options, sources, secrets), sources, work);
+    } finally {
+      await sources.close?.();
+    }
+  }
+
+  /** Send the request, and the context behind it. */
+  private async send(
+    request: BuildRequest,
+    sources: Sources,
+    work: WorkOptions,
+  ): Promise<BuildReport> {
     const body = async function* parts(): AsyncGenerator<Buffer> {
       yield Buffer.from(`${JSON.stringify(request)}\n`);
       yield* sources.open() as AsyncIterable<Buffer>;

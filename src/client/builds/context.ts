@@ -6,6 +6,7 @@ import { Readable } from "node:stream";
 import { pack } from "../../agent/archive/pack.ts";
 import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import { absolutePath } from "../../util/byte-text.ts";
+import { isArchive, keepArchive, textIn } from "./archive.ts";
 
 /** Names of Dockerfiles in a context, in the order in which they are looked for. */
 const NAMES = ["Containerfile", "Dockerfile"];
@@ -34,6 +35,8 @@ export interface Sources {
   ignore?: string;
   /** Opens the context as an archive. */
   open: () => Readable;
+  /** Takes away what was kept for the build. */
+  close?: () => Promise<void>;
 }
 
 /** The Dockerfile of a context. @throws ERR_BUILD_CONTEXT */
@@ -108,26 +111,103 @@ export async function sourcesOf(
   };
 }
 
+/** Longest text that is taken for a Dockerfile, in bytes. */
+const MAX_TEXT = 4 << 20;
+
+/** A stream's first 512 bytes at least, and all of it. */
+async function withHead(input: Readable): Promise<{ head: Buffer; all: AsyncGenerator<Buffer> }> {
+  const iterator = input[Symbol.asyncIterator]() as AsyncIterator<Buffer | string>;
+  let head: Buffer = Buffer.alloc(0);
+  while (head.length < 512) {
+    const next = await iterator.next();
+    if (next.done === true) break;
+    head = Buffer.concat([head, Buffer.from(next.value)]);
+  }
+  const all = (async function* following(): AsyncGenerator<Buffer> {
+    yield head;
+    for (let next = await iterator.next(); next.done !== true; next = await iterator.next()) {
+      yield Buffer.from(next.value);
+    }
+  })();
+  return { head, all };
+}
+
 /**
- * What a build from a stream is made from: a Dockerfile without a context.
+ * A Dockerfile from a stream.
  * @throws ERR_BUILD_CONTEXT when it is too long for one
  */
-export async function sourcesOfStream(input: Readable): Promise<Sources> {
+export async function textOfStream(input: AsyncIterable<Buffer | string>): Promise<string> {
   const parts: Buffer[] = [];
   let size = 0;
-  for await (const part of input as AsyncIterable<Buffer | string>) {
+  for await (const part of input) {
     const bytes = Buffer.from(part);
     size += bytes.length;
-    if (size > 4 << 20) {
+    if (size > MAX_TEXT) {
       throw contextError(
         "Cannot build from standard input",
-        "It is longer than any Dockerfile.",
-        "Unpack an archive first, and give its directory.",
+        "It is longer than any Dockerfile, and no tar archive.",
+        "Send a Dockerfile, or a context as tar (plain, gzip or zstd).",
       );
     }
     parts.push(bytes);
   }
-  return { dockerfile: Buffer.concat(parts).toString("utf8"), open: emptyContext };
+  return Buffer.concat(parts).toString("utf8");
+}
+
+/**
+ * What a build from a stream is made from: a Dockerfile without a context, or a context as a tar
+ * archive (plain, gzip or zstd) with the Dockerfile in it.
+ * @param file the Dockerfile's path in the archive; default the context's own
+ * @param given the Dockerfile's text instead
+ * @throws ERR_BUILD_CONTEXT
+ */
+export async function sourcesOfStream(
+  input: Readable,
+  file?: string,
+  given?: string,
+): Promise<Sources> {
+  const { head, all } = await withHead(input);
+  if (!isArchive(head)) {
+    if (file === undefined && given === undefined) {
+      return { dockerfile: await textOfStream(all), open: emptyContext };
+    }
+    throw contextError(
+      "Cannot build from this stream",
+      "It is no tar archive, and the Dockerfile comes from elsewhere.",
+      "Send the context as tar (plain, gzip or zstd), or give its directory.",
+    );
+  }
+  const kept = await keepArchive(all, () =>
+    contextError(
+      "Cannot read the archive of the context",
+      "It is compressed in a way that is not taken here.",
+      "Send it plain, or compressed by gzip or zstd.",
+    ),
+  );
+  const sources = { open: () => createReadStream(kept.path), close: kept.remove };
+  try {
+    const dockerfile = given ?? (await textIn(kept.path, file === undefined ? NAMES : [file]));
+    if (dockerfile !== undefined) {
+      // In an archive, too, a Dockerfile may have patterns of its own.
+      const ignore =
+        file === undefined ? undefined : await textIn(kept.path, [`${file}.dockerignore`]);
+      return { dockerfile, ...(ignore === undefined ? {} : { ignore }), ...sources };
+    }
+  } catch (error) {
+    await kept.remove();
+    throw contextError(
+      "Cannot read the archive of the context",
+      messageOf(error),
+      "Send a whole tar archive.",
+      error,
+    );
+  }
+  await kept.remove();
+  throw contextError(
+    "Cannot build from the archive",
+    `There is no ${file ?? NAMES.join(" and no ")} in it.`,
+    "Name the Dockerfile's path in the archive with -f FILE.",
+  );
 }
 
 /** An archive of nothing. */

@@ -2,7 +2,7 @@
 import { InvalidArgumentError, Option } from "commander";
 import type { Command } from "commander";
 import type { BuildOptions } from "../../../client/builds/builds.ts";
-import type { BuildReport } from "../../../model/api.ts";
+import type { BuildReport, SaveFormat } from "../../../model/api.ts";
 import type { ProgressEvent, ProgressSink } from "../../../model/progress.ts";
 import { formatBytes } from "../../../util/units.ts";
 import { collect, command, interruptSignal, runs } from "../../command.ts";
@@ -57,13 +57,47 @@ function secretsOf(words: readonly string[] = []): Record<string, string> {
   );
 }
 
-/** `type=oci|docker,dest=FILE`. */
-function outputOf(text: string): { format: "oci-archive" | "docker-archive"; dest: string } {
-  const match = /^type=(oci|docker),dest=(.+)$/s.exec(text);
-  if (match !== null) {
-    return { format: match[1] === "oci" ? "oci-archive" : "docker-archive", dest: match[2] ?? "" };
+/** Kinds of results, by the word for them. */
+const FORMATS: Record<string, SaveFormat | undefined> = {
+  oci: "oci-archive",
+  docker: "docker-archive",
+  tar: "rootfs",
+};
+
+/** Where a result goes besides the store: an archive (`-`: standard output), or files in a directory. */
+type Destination = { dest: string; format: SaveFormat } | { dir: string };
+
+/** `type=oci|docker|tar[,dest=FILE]`, `type=local,dest=DIR`, and Docker's short forms `DIR` and `-`. */
+function outputOf(text: string): Destination {
+  if (text === "-") return { dest: "-", format: "rootfs" };
+  if (!text.includes("=")) return { dir: text };
+  const match = /^type=(oci|docker|tar|local)(?:,dest=(.+))?$/s.exec(text);
+  const [, type = "", dest] = match ?? [];
+  const format = FORMATS[type];
+  if (format !== undefined) return { dest: dest ?? "-", format };
+  if (type === "local" && dest !== undefined && dest !== "-") return { dir: dest };
+  throw new InvalidArgumentError(
+    "--output takes type=local,dest=DIR, or type=tar, type=oci or type=docker with or without ,dest=FILE",
+  );
+}
+
+/** Write a result there. @returns whether standard output has been used for it */
+async function writeResult(
+  context: Context<BuildFlags>,
+  digest: string,
+  to: Destination,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { images } = await context.vmsan();
+  if ("dir" in to) {
+    const onSkip = (path: string, why: string): void =>
+      void process.stderr.write(`${oneLine(`left out ${path}: ${why}`)}\n`);
+    await images.unpack(digest, to.dir, { signal, onSkip });
+    return false;
   }
-  throw new InvalidArgumentError(`--output takes type=oci,dest=FILE or type=docker,dest=FILE`);
+  const { dest, format } = to;
+  await images.save(digest, dest === "-" ? process.stdout : dest, { format, signal });
+  return dest === "-";
 }
 
 /** Progress of a build: its output line by line, or as JSON lines. */
@@ -95,13 +129,13 @@ function optionsOf(flags: BuildFlags, context: string): BuildOptions {
   const network = flags.network === "none" ? { networkPolicy: "deny-all" } : {};
   return {
     context: context === "-" ? process.stdin : context,
+    ...(file === undefined ? {} : { file: file === "-" ? process.stdin : file }),
     buildArgs: mapOf(flags.buildArg),
     labels: mapOf(flags.label),
     secrets: secretsOf(flags.secret),
     noCache: !flags.cache,
     pull: flags.pull === true ? "always" : "missing",
     ...(tag === undefined ? {} : { tags: tag }),
-    ...(file === undefined ? {} : { file }),
     ...(target === undefined ? {} : { target }),
     ...(platform === undefined ? {} : { platform }),
     ...(caFile === undefined ? {} : { caFile }),
@@ -114,19 +148,22 @@ function optionsOf(flags: BuildFlags, context: string): BuildOptions {
 async function build(context: Context<BuildFlags>, from: string): Promise<number> {
   const { flags, output } = context;
   const options = optionsOf(flags, from);
-  const archive = flags.output === undefined ? undefined : outputOf(flags.output);
+  const to = flags.output === undefined ? undefined : outputOf(flags.output);
+  if (to !== undefined && "dest" in to && to.dest === "-") {
+    if (output.json)
+      throw new InvalidArgumentError("--json and the image cannot share standard output");
+    if (process.stdout.isTTY)
+      throw new InvalidArgumentError("a terminal is no place for an archive: add ,dest=FILE");
+  }
   const view = sinkOf(context);
   const interrupt = interruptSignal();
   const { signal } = interrupt;
   try {
     const vmsan = await context.vmsan();
     const report: BuildReport = await vmsan.build(options, { onProgress: view.sink, signal });
-    if (archive !== undefined) {
-      const { dest, format } = archive;
-      await vmsan.images.save(report.digest, dest, { format, signal });
-    }
+    const used = to !== undefined && (await writeResult(context, report.digest, to, signal));
     view.close();
-    output.result(report, report.digest);
+    if (!used) output.result(report, report.digest);
     return 0;
   } catch (error) {
     view.close();
@@ -148,9 +185,15 @@ function pruneCommand(): Command {
 
 /** The definition. */
 export function buildCommand(): Command {
-  const target = command("build <context>", "make an image of a Dockerfile")
+  const target = command(
+    "build <context>",
+    "make an image of a Dockerfile: of a directory, DIR#REF of git, or - for a Dockerfile or tar on standard input",
+  )
     .option("-t, --tag <name>", "name of the image; repeatable", collect)
-    .option("-f, --file <file>", "the Dockerfile, if it is not the context's own")
+    .option(
+      "-f, --file <file>",
+      "the Dockerfile, if it is not the context's own; - for standard input",
+    )
     .option("--build-arg <pair>", "value of an ARG; repeatable", collect)
     .option("--label <pair>", "label of the image; repeatable", collect)
     .option("--target <stage>", "stage to stop at")
@@ -163,7 +206,10 @@ export function buildCommand(): Command {
         .choices(["auto", "plain", "json"])
         .default("auto"),
     )
-    .option("-o, --output <spec>", "type=oci|docker,dest=FILE: write the image as an archive, too")
+    .option(
+      "-o, --output <spec>",
+      "write the result, too: type=local,dest=DIR (its files), type=tar|oci|docker,dest=FILE",
+    )
     .addOption(
       new Option("--network <kind>", "none: commands reach nothing").choices(["default", "none"]),
     )

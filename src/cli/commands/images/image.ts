@@ -1,6 +1,7 @@
 /** `vmsan image …`: the images of the store. */
 import { Option } from "commander";
 import type { Command } from "commander";
+import type { SaveFormat } from "../../../model/api.ts";
 import { formatBytes } from "../../../util/units.ts";
 import { command, runs } from "../../command.ts";
 import { oneLine, table } from "../../output.ts";
@@ -164,18 +165,15 @@ function saveCommand(): Command {
     .requiredOption("-o, --output <file>", "file to write; - for standard output")
     .addOption(
       new Option("--format <format>", "kind of archive")
-        .choices(["oci-archive", "docker-archive"])
+        .choices(["oci-archive", "docker-archive", "rootfs"])
         .default("oci-archive"),
     );
-  return runs<{ output: string; format: "oci-archive" | "docker-archive" }>(
-    target,
-    async (context, name: string) => {
-      const { output: file, format } = context.flags;
-      const { images } = await context.vmsan();
-      await images.save(name, file === "-" ? process.stdout : file, { format });
-      if (file !== "-") context.output.result({ output: file, format, name }, file);
-    },
-  );
+  return runs<{ output: string; format: SaveFormat }>(target, async (context, name: string) => {
+    const { output: file, format } = context.flags;
+    const { images } = await context.vmsan();
+    await images.save(name, file === "-" ? process.stdout : file, { format });
+    if (file !== "-") context.output.result({ output: file, format, name }, file);
+  });
 }
 
 /** `image load`. */

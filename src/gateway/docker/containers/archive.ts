@@ -10,10 +10,10 @@ import { startStream } from "../../../agent/streams.ts";
 import { guestErrno } from "../../../agent/transport.ts";
 import type { Vm } from "../../../client/vm.ts";
 import { asVmsanError } from "../../../model/errors.ts";
-import { DockerError } from "../errors.ts";
+import { uncompressed } from "../../../util/flow/uncompressed.ts";
+import { DockerError, badCompression } from "../errors.ts";
 import type { Call } from "../http/route.ts";
 import { ENGINE_HEADERS, beginStream, push, sendStatus } from "../http/wire.ts";
-import { uncompressed } from "../http/uncompressed.ts";
 import type { Container } from "./container.ts";
 
 /** Bits of Go's FileMode for what is not a plain file. */
@@ -206,10 +206,14 @@ export async function putArchive(call: Call, container: Container): Promise<void
     }
     const { User: user } = container.record.config;
     const owners = !call.query.flag("copyUIDGID");
-    await vm.unpack(uncompressed(call.request as AsyncIterable<Buffer>), wanted.path, {
-      user: owners || user === "" ? "root" : user,
-      owners,
-    });
+    await vm.unpack(
+      uncompressed(call.request as AsyncIterable<Buffer>, badCompression),
+      wanted.path,
+      {
+        user: owners || user === "" ? "root" : user,
+        owners,
+      },
+    );
     container.tell("extract-to-dir");
     sendStatus(call.response, 200);
   });

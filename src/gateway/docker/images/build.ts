@@ -1,38 +1,15 @@
 /** `POST /build`: an image of a Dockerfile in an archive, as the classic builder makes it. */
-import { createReadStream, createWriteStream } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join, posix } from "node:path";
-import { Readable } from "node:stream";
-import { pipeline } from "node:stream/promises";
-import { readArchive } from "../../../agent/archive/read.ts";
+import { keepArchive, textIn } from "../../../client/builds/archive.ts";
 import type { BuildOptions } from "../../../client/builds/builds.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import { validate } from "../../../schema/api.ts";
 import { stringMapSchema } from "../../../schema/docker.ts";
-import { DockerError, asDockerError } from "../errors.ts";
+import { DockerError, asDockerError, badCompression } from "../errors.ts";
 import { Lines, signalOf } from "../http/lines.ts";
 import { reply } from "../http/route.ts";
 import type { Call } from "../http/route.ts";
 import { parseJson } from "../http/wire.ts";
-import { uncompressed } from "../http/uncompressed.ts";
 import { shortId, withTag } from "./names.ts";
-
-/** Most bytes of a Dockerfile. */
-const MAX_DOCKERFILE = 1 << 20;
-
-/** The text of a file of an archive. @throws 400 when it is not there */
-async function fileOf(archive: string, path: string): Promise<string> {
-  const wanted = posix.normalize(path).replace(/^\/+/, "");
-  for await (const { entry, content } of readArchive(createReadStream(archive))) {
-    if (entry.type !== "file" || entry.name.toString() !== wanted) continue;
-    if (entry.size > MAX_DOCKERFILE) throw new DockerError(400, "the Dockerfile is too long");
-    const parts: Buffer[] = [];
-    for await (const { bytes } of content) parts.push(Buffer.from(bytes));
-    return Buffer.concat(parts).toString("utf8");
-  }
-  throw new DockerError(400, `Cannot locate specified Dockerfile: ${path.slice(0, 200)}`);
-}
 
 /** A query's map of strings. */
 function mapOf(call: Call, name: string): Record<string, string> {
@@ -70,20 +47,19 @@ export async function buildImage(call: Call): Promise<void> {
   }
   if (query.text("version") === "2")
     throw new DockerError(400, "there is no BuildKit here: DOCKER_BUILDKIT=0");
-  const dir = await mkdtemp(join(tmpdir(), "vmsan-build-"));
   const lines = new Lines(call);
   const signal = signalOf(call);
+  const kept = await keepArchive(request as AsyncIterable<Buffer>, badCompression);
   try {
-    const archive = join(dir, "context.tar");
-    const source = Readable.from(uncompressed(request as AsyncIterable<Buffer>), {
-      objectMode: false,
-    });
-    await pipeline(source, createWriteStream(archive, { mode: 0o600 }));
-    const dockerfile = await fileOf(archive, query.text("dockerfile") || "Dockerfile");
+    const file = query.text("dockerfile") || "Dockerfile";
+    const dockerfile = await textIn(kept.path, [file]);
+    if (dockerfile === undefined) {
+      throw new DockerError(400, `Cannot locate specified Dockerfile: ${file.slice(0, 200)}`);
+    }
     lines.send({ stream: "" });
     let last = "";
     const report = await engine.vmsan.build(
-      { ...optionsOf(call), archive, dockerfile },
+      { ...optionsOf(call), archive: kept.path, dockerfile },
       {
         signal,
         onProgress: ({ phase, message }) => {
@@ -107,7 +83,7 @@ export async function buildImage(call: Call): Promise<void> {
     lines.send({ errorDetail: { code: codeOf(message), message }, error: message });
     lines.end();
   } finally {
-    await rm(dir, { recursive: true, force: true });
+    await kept.remove();
   }
 }
 
