@@ -96,6 +96,16 @@ function detailsOf(details: ImageDetails): Record<string, unknown> {
   };
 }
 
+/** The error for the files of several images in one archive. */
+function severalTrees(): VmsanError {
+  return new VmsanError({
+    code: "ERR_VALIDATION_FLAGS",
+    message: "Cannot save the files of several images in one archive",
+    why: "They would lie over each other.",
+    fix: "Save one after the other, or as oci-archive.",
+  });
+}
+
 /** Add the routes below /v1/images. */
 export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
   const { store } = host;

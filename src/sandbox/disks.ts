@@ -5,6 +5,8 @@ import type { Readable } from "node:stream";
 import type { DiskRequest, ResourceUser } from "../model/api.ts";
 import type { DiskSummary } from "../model/disk.ts";
 import { withLease } from "../oci/images.ts";
+import { keptImage } from "../oci/archives/save.ts";
+import { findImage } from "../oci/store/manage.ts";
 import { builders, pruneRootfs } from "../rootfs/cache.ts";
 import { openTreeArchive } from "../rootfs/tree-archive.ts";
 import type { Host } from "./host.ts";
@@ -48,8 +50,9 @@ export async function openImageTree(
     host.store,
     `files of ${name}`,
     async (lease) => {
-      const work = { signal, progress: (): void => undefined };
-      const image = await host.resolve(name, { lease, pull: "never", ...work });
+      const { store } = host;
+      await lease.protect([(await findImage(store, name)).descriptor.digest]);
+      const { image } = await keptImage({ store, signal }, name);
       await mkdir(host.layout.rootfs, { recursive: true });
       return await openTreeArchive(image.layers, host.layout.rootfs, { signal });
     },

@@ -6,14 +6,12 @@ import { execFileSync } from "node:child_process";
 import { readFile, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
+import { readCases } from "../builds/cases.ts";
+import { LONG, SECRET, compareCase, expectSame, openBench } from "../builds/compare.ts";
 import { installation, temporary } from "../fixtures/ladder.ts";
 import { treeOfDisk } from "../registry/trees.ts";
 import { busyboxLayer, put, tool, umociImage } from "./images.ts";
 import { vmsan, vmsanJson, vmsanOk } from "./support.ts";
-
-/** A build may have to make the builder first: its image of Debian packages, its VM. */
-const LONG = 900_000 * Number(process.env["VMSAN_TEST_SCALE"] ?? "1");
-const SECRET = "c0ffee-of-the-secret";
 
 const made = installation("base");
 const place = temporary();
@@ -106,6 +104,22 @@ test(
     expect(again.stdout.toString().trim()).toBe(digest);
     expect(again.stderr).toContain("Using cache");
     expect(await readFile(join(files, "context/kept/file"), "utf8")).toBe("kept");
+  },
+  LONG,
+);
+
+test(
+  "what a Dockerfile means is what buildah on this host makes of it",
+  async () => {
+    const bench = await openBench(made.dir, place.path);
+    const few = ["copy-chown-names", "ignore-negations"];
+    try {
+      for (const given of (await readCases()).filter(({ name }) => few.includes(name))) {
+        expectSame(given, await compareCase(given, bench));
+      }
+    } finally {
+      await bench.judge.remove();
+    }
   },
   LONG,
 );

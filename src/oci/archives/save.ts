@@ -3,7 +3,7 @@ import { createReadStream } from "node:fs";
 import { open, rename, rm } from "node:fs/promises";
 import { once } from "node:events";
 import type { Writable } from "node:stream";
-import type { Digest, Platform } from "../../model/image.ts";
+import type { Digest, Image, Platform } from "../../model/image.ts";
 import { temporarySibling } from "../../util/atomic.ts";
 import { assembleImage, findManifest } from "../store/assemble.ts";
 import { inflate } from "../store/decompress.ts";
@@ -12,6 +12,7 @@ import { storeError } from "../errors.ts";
 import { withLease } from "../store/leases.ts";
 import { findImage } from "../store/manage.ts";
 import { NAME } from "../store/names.ts";
+import type { NamedManifest } from "../store/names.ts";
 import { blobCorrupt, blobName, hexOf } from "../store/store.ts";
 import type { ContentStore } from "../store/store.ts";
 import { END_OF_ARCHIVE, padTo } from "../../layers/layers.ts";
@@ -56,6 +57,25 @@ function filePart(name: string, path: string, size: number): Part {
   };
 }
 
+/** An image of the store, by name or digest, with its blobs verified. */
+interface Kept {
+  entry: NamedManifest;
+  found: Awaited<ReturnType<typeof findManifest>>;
+  image: Image;
+}
+
+/** Find an image and verify its blobs. */
+export async function keptImage(
+  { store, platform, signal }: Pick<SaveOptions, "store" | "platform" | "signal">,
+  text: string,
+): Promise<Kept> {
+  const entry = await findImage(store, text, platform);
+  const pathOf = (digest: Digest): string => store.blobPath(digest);
+  const wanted = entry.descriptor.platform ?? platform ?? { os: "linux", architecture: "" };
+  const found = await findManifest(entry.descriptor, wanted, pathOf, entry.name);
+  return { entry, found, image: await assembleImage(found, pathOf, entry.name, store, signal) };
+}
+
 /** One image of an archive: what it adds to the archive's own documents, and its members. */
 interface SavedImage {
   /** For index.json, or for manifest.json. */
@@ -63,14 +83,11 @@ interface SavedImage {
   parts: Part[];
 }
 
-/** An image whose blobs are verified, as an archive has it. */
+/** An image as an archive has it. */
 async function savedImage(options: SaveOptions, text: string): Promise<SavedImage> {
-  const { store, format, platform, signal } = options;
-  const entry = await findImage(store, text, platform);
+  const { store, format } = options;
+  const { entry, found, image } = await keptImage(options, text);
   const pathOf = (digest: Digest): string => store.blobPath(digest);
-  const wanted = entry.descriptor.platform ?? platform ?? { os: "linux", architecture: "" };
-  const found = await findManifest(entry.descriptor, wanted, pathOf, entry.name);
-  const image = await assembleImage(found, pathOf, entry.name, store, signal);
   // A name such as rootfs:/dir is no reference that other tools could read.
   // Nor is one with the digest of an index, of which the archive holds one image.
   const other = entry.name.includes("@") && !entry.name.endsWith(`@${found.digest}`);
