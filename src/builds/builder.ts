@@ -168,11 +168,23 @@ export class Builder {
           { network: "unix", path: this.registry.path },
         );
       }
-      await this.#sandboxes.updatePolicy(id, policy);
+      await this.#allow(id, policy, work);
       this.#policy = JSON.stringify(policy);
       this.#users += 1;
       return id;
     });
+  }
+
+  /**
+   * Let the VM reach what the policy allows. Where this user's VMs can have no network, commands reach
+   * nothing, whatever the policy says, and base images come all the same.
+   */
+  async #allow(id: string, policy: NetworkPolicy, work: Work): Promise<void> {
+    const { record } = this.#sandboxes.find(id);
+    const { networkReason: why, spec } = record;
+    if (spec.network !== undefined || why === undefined || policy.mode === "custom") {
+      await this.#sandboxes.updatePolicy(id, policy);
+    } else if (policy.mode !== "deny-all") work.progress({ phase: "build", message: why });
   }
 
   /** A build has ended. */
