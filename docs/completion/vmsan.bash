@@ -120,7 +120,7 @@ _vmsan() {
     --on-idle) words='suspend stop remove' kind='' ;;
     --driver) words='auto firecracker qemu fake' kind='' ;;
     --pull) words='missing always never' kind='' ;;
-    --format) words='oci-archive docker-archive' kind='' ;;
+    --format) words='oci-archive docker-archive rootfs' kind='' ;;
     --builder) words='direct mke2fs' kind='' ;;
     --progress) words='auto plain json' kind='' ;;
     --network) words='default none' kind='' ;;
