@@ -34,6 +34,8 @@ export interface GuestMount {
   label?: string;
   readOnly?: boolean;
   fill?: boolean;
+  /** Of kind own: nothing of the image, and everybody may write there. */
+  empty?: boolean;
   optional?: boolean;
 }
 

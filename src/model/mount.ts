@@ -28,6 +28,8 @@ export interface AnonymousMount {
   kind: "anonymous";
   /** As in {@link BindMount}. */
   target: string;
+  /** Nothing of the image is in it, and everybody in the guest may write there. */
+  empty?: true;
 }
 
 /** One thing to be mounted. */

@@ -78,7 +78,11 @@ export const mountSchema = z.discriminatedUnion("kind", [
     readonly: z.boolean().default(false),
     nocopy: z.boolean().default(false),
   }),
-  z.strictObject({ kind: z.literal("anonymous"), target: absolutePath }),
+  z.strictObject({
+    kind: z.literal("anonymous"),
+    target: absolutePath,
+    empty: z.literal(true).optional(),
+  }),
 ]);
 
 /** A VM to be made, complete. */

@@ -32,6 +32,8 @@ type Mount struct {
 	ReadOnly bool   `json:"readOnly"`
 	// Fill copies what the image has at the target into a volume that is empty.
 	Fill bool `json:"fill"`
+	// Empty: of the VM's own disk nothing of the image, and everybody may write there.
+	Empty bool `json:"empty"`
 	// Optional: a failure is a warning.
 	Optional bool `json:"optional"`
 }
@@ -89,17 +91,24 @@ func (c *Config) mount(m Mount) error {
 	if m.Kind == kindVolume {
 		return mountVolume(m)
 	}
-	if c.Own == nil {
-		return nil // the disk is the root itself
+	if c.Own != nil {
+		return mountOwn(fdPath(c.Own), m.Target, m.Empty)
 	}
-	return mountOwn(fdPath(c.Own), m.Target)
+	// The disk is the root itself.
+	if m.Empty {
+		return os.Chmod(m.Target, emptyMode)
+	}
+	return nil
 }
 
 func fdPath(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
 
+// emptyMode is that of directories that begin empty: whoever runs in the guest may write there.
+const emptyMode = 0o777
+
 // mountOwn shows a directory of the VM's own disk at target; the first time it is
-// made as a copy of what the image has there.
-func mountOwn(disk, target string) error {
+// made, empty or as a copy of what the image has there.
+func mountOwn(disk, target string, empty bool) error {
 	sum := sha256.Sum256([]byte(target))
 	all := disk + "/volumes"
 	if err := os.Mkdir(all, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
@@ -107,11 +116,31 @@ func mountOwn(disk, target string) error {
 	}
 	dir := all + "/" + hex.EncodeToString(sum[:16])
 	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
-		if err := fill(target, dir); err != nil {
+		if empty {
+			err = makeEmpty(dir)
+		} else {
+			err = fill(target, dir)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return syscall.Mount(dir, target, "", syscall.MS_BIND, "")
+}
+
+// makeEmpty makes a directory with the mode of empty ones: it is there when it has it.
+func makeEmpty(dir string) error {
+	made := dir + ".new"
+	if err := os.RemoveAll(made); err != nil {
+		return err
+	}
+	if err := os.Mkdir(made, 0o700); err != nil {
+		return err
+	}
+	if err := os.Chmod(made, emptyMode); err != nil {
+		return err
+	}
+	return syscall.Rename(made, dir)
 }
 
 // mountVolume shows a volume's data at target.

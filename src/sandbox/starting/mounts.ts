@@ -116,7 +116,10 @@ export function guestMounts(record: VmRecord, first: boolean): GuestMount[] {
     optional: true,
   }));
   for (const mount of record.mounts ?? []) {
-    if (mount.kind === "anonymous") mounts.push({ kind: "own", target: mount.target });
+    if (mount.kind === "anonymous") {
+      const empty = mount.empty === true ? { empty: true } : {};
+      mounts.push({ kind: "own", target: mount.target, ...empty });
+    }
     if (mount.kind !== "volume") continue;
     const disk = record.spec.disks.find(({ volume }) => volume?.name === mount.name);
     mounts.push({

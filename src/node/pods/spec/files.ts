@@ -47,8 +47,6 @@ export interface AllowedHostPath {
 }
 
 const FILE_MODE = 0o644;
-/** Everybody's, as emptyDir's are. */
-const EMPTY_DIR_MODE = 0o777;
 /** A token is renewed when a fifth of its time is left. */
 const TOKEN_SHARE = 0.8;
 
@@ -204,10 +202,7 @@ export async function volumesOf(
     const files = await maker.files(volume);
     if (files === undefined) {
       const shared = hostMount(volume, target, mount.readOnly === true, host.hostPaths);
-      mounts.push(shared ?? { kind: "anonymous", target });
-      if (shared === undefined) {
-        entries.push({ path: target, mode: EMPTY_DIR_MODE, bytes: undefined });
-      }
+      mounts.push(shared ?? { kind: "anonymous", target, empty: true });
     } else if (mount.subPath) {
       entries.push(...partOf(files, inside(mount.subPath), target));
     } else {

@@ -147,7 +147,7 @@ test("sizes, names and volumes of a VM are the pod's", async () => {
     user: "1000:100",
     ports: ["0.0.0.0:8080:80"],
     mounts: [
-      { kind: "anonymous", target: "/scratch" },
+      { kind: "anonymous", target: "/scratch", empty: true },
       { kind: "bind", source: "/srv/data", target: "/data", readonly: true },
       "team.db:/db",
       "team.cache:/cache:ro",
