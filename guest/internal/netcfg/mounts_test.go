@@ -31,6 +31,24 @@ func TestFillReplacesAnEmptyDirectoryAndWhatWasCutOff(t *testing.T) {
 	}
 }
 
+func TestEmptyDirectoriesAreEverybodys(t *testing.T) {
+	dir := t.TempDir() + "/empty"
+	// What a kill has left of an attempt before.
+	if err := os.MkdirAll(dir+".new/old", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := makeEmpty(dir); err != nil {
+		t.Fatal(err)
+	}
+	fi, err := os.Stat(dir)
+	if err != nil || fi.Mode().Perm() != emptyMode {
+		t.Fatal(fi, err)
+	}
+	if names, err := os.ReadDir(dir); err != nil || len(names) != 0 {
+		t.Fatal(names, err)
+	}
+}
+
 func TestMountsAreChecked(t *testing.T) {
 	for _, m := range []Mount{
 		{Kind: "own", Target: "data"},

@@ -1,4 +1,5 @@
 /** A pod's VM: made, found again, given its files, taken away. */
+import { posix } from "node:path";
 import { Readable } from "node:stream";
 import { encodeEnd, encodeEntry, padding } from "../../../agent/archive/pax.ts";
 import type { Vm } from "../../../client/vm.ts";
@@ -10,11 +11,12 @@ import type { GuestEntry } from "../spec/files.ts";
 /** Most bytes of a termination message. */
 const MAX_MESSAGE = 4096;
 
-function* archive(entries: readonly GuestEntry[]): Generator<Buffer> {
+/** Entries of one file system, as an archive. @param root where it is unpacked */
+function* archive(root: string, entries: readonly GuestEntry[]): Generator<Buffer> {
   const mtimeNs = BigInt(Date.now()) * 1_000_000n;
   for (const { path, mode, bytes } of entries) {
     yield encodeEntry({
-      name: Buffer.from(path.slice(1)),
+      name: Buffer.from(posix.relative(root, path)),
       type: bytes === undefined ? "dir" : "file",
       mode,
       uid: 0,
@@ -29,10 +31,14 @@ function* archive(entries: readonly GuestEntry[]): Generator<Buffer> {
   yield encodeEnd();
 }
 
-/** Write what a pod's volumes hold into its guest. */
+/** Write what a pod's volumes hold into its guest. What lies in something that is mounted is put into place there. */
 export async function furnish(vm: Vm, entries: readonly GuestEntry[]): Promise<void> {
-  if (entries.length === 0) return;
-  await vm.unpack(Readable.from(archive(entries)), "/", { user: "root" });
+  const mounts = vm.view.mounts.map(({ target }) => target).toSorted((a, b) => b.length - a.length);
+  const rootOf = ({ path }: GuestEntry): string =>
+    mounts.find((target) => path.startsWith(`${target}/`)) ?? "/";
+  for (const [root, inside] of Map.groupBy(entries, rootOf)) {
+    await vm.unpack(Readable.from(archive(root, inside)), root, { user: "root" });
+  }
 }
 
 /** Have a VM run that is there: woken, let go on, or booted. @returns whether it was booted */
