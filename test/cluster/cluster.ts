@@ -35,6 +35,9 @@ export interface CallOptions {
   onProcess?: (child: ChildProcess) => void;
 }
 
+/** How long a node may be silent until it is given up, in seconds. */
+export const GRACE_SECONDS = 30;
+
 /** What stands on a cluster, and ends before it. */
 export interface Tenant {
   /** The end of its log. */
@@ -135,6 +138,8 @@ export class Cluster {
       "controller-manager",
       ...asItself("controller-manager"),
       "--use-service-account-credentials=true",
+      `--node-monitor-grace-period=${GRACE_SECONDS}s`,
+      "--node-monitor-period=2s",
       `--service-account-private-key-file=${accounts}`,
       `--root-ca-file=${this.authority.certFile}`,
       `--cluster-signing-cert-file=${this.authority.certFile}`,

@@ -26,7 +26,7 @@ vi.setConfig({ testTimeout: 120_000, hookTimeout: 240_000 });
 
 const NODE = "host-1";
 const place = temporary();
-const made = installation("nothing");
+const made = installation("kernel");
 const image = layout(place, makeImage({ layers: [tarOf("file", Buffer.from("content"))] }));
 const guest = booted(made, () => ({ image: image.source, driver: "fake", name: "web" }));
 

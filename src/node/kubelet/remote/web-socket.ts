@@ -17,7 +17,7 @@ const Channel = { stdin: 0, status: 3, resize: 4, close: 255 } as const;
 const MAX_MESSAGE = 8 << 20;
 
 /** How often a client is asked for a sign, in milliseconds: what is written tells that it has gone. */
-const PING_MS = 30_000;
+const PING_MS = 5_000;
 
 /** How long a client has to take the end, in milliseconds. */
 const CLOSE_MS = 5_000;

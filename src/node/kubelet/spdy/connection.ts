@@ -19,7 +19,7 @@ const MAX_STREAMS = 512;
 const MAX_DATA = 64 << 10;
 
 /** How often the peer is asked for a sign, in milliseconds: what is written tells that it has gone. */
-const PING_MS = 30_000;
+const PING_MS = 5_000;
 
 /** How long a peer has to close its side, in milliseconds. */
 const CLOSE_MS = 5_000;

@@ -19,6 +19,10 @@ import type { PodStore } from "./store.ts";
 const MAIN_LABEL = "vmsan.io/main";
 /** How much is kept of one run's output: 64 MiB. */
 const LOG_LIMITS = { fileBytes: 4 << 20, files: 16 };
+/** How often a VM's removal is tried, and the pause after the first attempt, in milliseconds; later ones are longer. */
+const REMOVE_ATTEMPTS = 10;
+const REMOVE_PAUSE_MS = 500;
+
 /** How long what was killed may take to end, in milliseconds, before its VM is taken away. */
 const KILL_MS = 5_000;
 
@@ -221,11 +225,25 @@ export class Container {
   async remove(): Promise<void> {
     const { record } = this;
     const { run } = this;
-    if (record.vm !== undefined) await removeVm(this.context.vmsan, record.vm);
+    if (record.vm !== undefined) await this.removeSurely(record.vm);
     await run?.watch();
     this.vm = undefined;
     delete record.vm;
     delete record.run;
+  }
+
+  /** A daemon that was killed in the middle of it is asked again: nobody else would. */
+  private async removeSurely(id: string): Promise<void> {
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        await removeVm(this.context.vmsan, id);
+        return;
+      } catch (error) {
+        if (attempt === REMOVE_ATTEMPTS) throw error;
+        this.context.complain(error);
+      }
+      await sleep(REMOVE_PAUSE_MS * attempt, undefined, { ref: false });
+    }
   }
 
   /** This process ends: the container goes on, and the next one takes it up. */

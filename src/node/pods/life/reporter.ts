@@ -153,11 +153,25 @@ export class Reporter {
         });
         return;
       } catch (error) {
-        if (this.gone.signal.aborted || isStatus(error, 404, 409)) return;
+        if (this.gone.signal.aborted || isStatus(error, 404)) return;
+        // Somebody else has written to it at the same moment, or it is another pod's object by now.
+        if (isStatus(error, 409) && (await this.isReplaced())) return;
         if (failures === 0) this.complain("cannot remove its object", error);
         failures += 1;
         await this.pause(failures);
       }
+    }
+  }
+
+  /** Whether the object of this name is none of this pod's. */
+  private async isReplaced(): Promise<boolean> {
+    try {
+      const found = await this.context.api.request("GET", this.path(), {
+        signal: this.gone.signal,
+      });
+      return (found as { metadata?: { uid?: string } }).metadata?.uid !== this.uid;
+    } catch (error) {
+      return isStatus(error, 404);
     }
   }
 }

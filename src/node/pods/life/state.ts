@@ -1,5 +1,6 @@
 /** What is true of a pod on this node, and how Kubernetes writes it. Pure. */
 import type { Pod } from "../../../schema/pod.ts";
+import { hasHostAddress } from "../spec/annotations.ts";
 import type { HostFacts } from "../spec/downward.ts";
 
 /** How a container ended. */
@@ -101,6 +102,9 @@ export function statusOf(
     startTime: state.startTime,
     hostIP: address,
     hostIPs: [{ ip: address }],
+    ...(state.running !== undefined && hasHostAddress(pod.metadata.annotations) === true
+      ? { podIP: address, podIPs: [{ ip: address }] }
+      : {}),
     conditions: conditions.of(state),
     containerStatuses: [
       {

@@ -27,9 +27,17 @@ const WARM = "warm-start";
 /** Volumes of the host: `NAME:/path[:ro]`, separated by commas. */
 const VOLUMES = "volumes";
 
+/**
+ * `host`: the pod's address is its host's, where its hostPorts are. By itself a pod has none, since other pods could not
+ * reach it there; but some controllers call no pod ready that has none (agent-sandbox).
+ */
+const POD_IP = "pod-ip";
+
 /** Names of all annotations that are understood, in full. */
 export const ANNOTATIONS: ReadonlySet<string> = new Set(
-  [...Object.keys(NETWORK), SNAPSHOT, WARM, VOLUMES].map((name) => ANNOTATION_PREFIX + name),
+  [...Object.keys(NETWORK), SNAPSHOT, WARM, VOLUMES, POD_IP].map(
+    (name) => ANNOTATION_PREFIX + name,
+  ),
 );
 
 /** What a pod's annotations ask for. */
@@ -58,4 +66,13 @@ export function wishesOf(annotations: Readonly<Record<string, string>>, namespac
     warm: said(WARM) === "true",
     volumes: list(said(VOLUMES) ?? "").map((word) => `${namespace}.${word}`),
   };
+}
+
+/** Whether a pod is to have its host's address; undefined: its annotation says something else. */
+export function hasHostAddress(
+  annotations: Readonly<Record<string, string>> | null | undefined,
+): boolean | undefined {
+  const said = annotations?.[ANNOTATION_PREFIX + POD_IP];
+  if (said === undefined) return false;
+  return said === "host" ? true : undefined;
 }

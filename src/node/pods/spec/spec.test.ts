@@ -2,6 +2,8 @@ import { expect, test } from "vitest";
 import { podSchema } from "../../../schema/pod.ts";
 import type { Pod } from "../../../schema/pod.ts";
 import type { ApiServer } from "../../kube/api-server.ts";
+import { Conditions, statusOf } from "../life/state.ts";
+import type { PodState } from "../life/state.ts";
 import { toleratedSeconds } from "../pods.ts";
 import { expand } from "./env.ts";
 import { refusedFields } from "./offered.ts";
@@ -218,4 +220,31 @@ test("how long a pod stays bound to a node that is silent", () => {
   expect(seconds({ operator: "Exists" })).toBeUndefined();
   expect(seconds({ operator: "Exists", effect: "NoSchedule" })).toBe(0);
   expect(seconds({ operator: "Exists" }, ...usual)).toBe(300);
+});
+
+test("a pod has its host's address when it says so, and while it runs", () => {
+  const told = (annotation: string | undefined, running: boolean): unknown => {
+    const annotations = annotation === undefined ? {} : { "vmsan.io/pod-ip": annotation };
+    const given = pod({}, {}, { annotations });
+    const state: PodState = {
+      phase: "Running",
+      startTime: "",
+      ...(running ? { running: { startedAt: "" } } : { waiting: { reason: "CrashLoopBackOff" } }),
+      restarts: 0,
+      started: running,
+      ready: running,
+      imageID: "",
+    };
+    return (statusOf(given, state, new Conditions(), host) as { podIP?: string }).podIP;
+  };
+  expect([told("host", true), told("host", false), told(undefined, true)]).toEqual([
+    "10.0.0.1",
+    undefined,
+    undefined,
+  ]);
+  expect(refusedFields(pod({}, {}, { annotations: { "vmsan.io/pod-ip": "host" } }))).toEqual([]);
+  const other = pod({}, {}, { annotations: { "vmsan.io/pod-ip": "10.0.0.9" } });
+  expect(refusedFields(other)).toEqual([
+    "metadata.annotations[vmsan.io/pod-ip]: host is the one value",
+  ]);
 });
