@@ -32,6 +32,7 @@ export type {
   PushOptions,
 } from "./client/images.ts";
 export type { CreateOptions, NetworkOptions } from "./client/options.ts";
+export type { SecretOptions } from "./client/secrets/secrets.ts";
 export type { EventOptions } from "./client/events.ts";
 export type { EventFilter, EventType, VmsanEvent } from "./model/event.ts";
 export type { MetricFamily, MetricSample } from "./model/metrics.ts";
@@ -81,6 +82,7 @@ export type {
 export type { DiskSummary } from "./model/disk.ts";
 export type { ImageConfig } from "./model/image.ts";
 export type { GuestNetwork, NetworkPolicy, PublishedPort } from "./model/policy.ts";
+export type { SecretPlace, SecretRequest, SecretView } from "./model/secret.ts";
 export type { ProgressEvent, ProgressSink } from "./model/progress.ts";
 export type { Accelerator, DriverName, IsolationReport, VmStatus } from "./model/vm.ts";
 export { planSetup, runDoctor, runSetup } from "./setup/sdk.ts";

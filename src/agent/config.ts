@@ -56,6 +56,17 @@ export interface GuestConfig {
   };
   /** `KEY=VALUE`, beneath every command's own. */
   env?: string[];
+  /** An authority to trust, or (empty) that none of ours is to be any more. */
+  trust?: {
+    /** PEM. */
+    certificate: string;
+    /** Its common name. */
+    subject: string;
+    /** Public authorities, PEM, for images without any. */
+    roots: string;
+    /** Absolute paths of further bundles. */
+    files: string[];
+  };
   /** In this order, each once. */
   mounts?: GuestMount[];
   /** Values by path below /proc/sys; one that is not there is an error. */

@@ -37,6 +37,7 @@ export interface CreateFlags extends PolicyFlags, NetworkFlags {
   pull?: "missing" | "always" | "never";
   platform?: string;
   caFile?: string;
+  secret?: string[];
   init?: boolean | string;
   kernelArg?: string[];
   sysctl?: string[];
@@ -53,6 +54,14 @@ export interface CreateFlags extends PolicyFlags, NetworkFlags {
 /** An option that says what is done with a VM. */
 function endOption(flags: string, description: string): Option {
   return new Option(flags, description).choices(["suspend", "stop", "remove"]);
+}
+
+/** The option that gives a VM secrets, also one that is made of another. */
+export function secretOption(): Option {
+  return new Option(
+    "--secret <spec>",
+    "NAME=env[:VAR]|file:PATH[@domain,...]: put into requests to those domains, unseen by the VM",
+  ).argParser(collect);
 }
 
 /** Add the flags that choose the VM's machine, network and defaults. */
@@ -99,6 +108,7 @@ export function addCreateFlags(target: Command): Command {
       "environment of every command; KEY alone: from here; repeatable",
       collect,
     )
+    .addOption(secretOption())
     .option("-u, --user <user>", "user of every command: name, uid, name:group")
     .option("-w, --workdir <path>", "working directory of every command")
     .addOption(
@@ -109,7 +119,7 @@ export function addCreateFlags(target: Command): Command {
       ]),
     )
     .option("--platform <os/arch>", "platform of a multi-platform image")
-    .option("--ca-file <path>", "certificates of registries' authorities besides the system's")
+    .option("--ca-file <path>", "certificates of authorities to trust besides the system's")
     .option("--init [path]", "boot the image's own init (default path: /sbin/init)")
     .option("--warm", "start from a template of the image where there is one, and make one")
     .option("--no-warm", "boot, and make no template")
@@ -161,6 +171,7 @@ export function createOptions(flags: CreateFlags): CreateOptions {
     project: flags.project,
     driver: flags.driver,
     env: flags.env === undefined ? undefined : withCallersValues(flags.env, process.env),
+    secrets: flags.secret,
     user: flags.user,
     workdir: flags.workdir,
     ports: flags.publishPort,

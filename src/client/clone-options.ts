@@ -8,6 +8,7 @@ import { isolationOf, parseEnv, policyOf, timeLimits } from "./options.ts";
 import type { CreateOptions, NetworkOptions } from "./options.ts";
 import { textPath } from "./paths.ts";
 import { memberships } from "./private-networks.ts";
+import { secretRequests } from "./secrets/secrets.ts";
 
 /** What may be said of VMs made of a snapshot; the rest is as it was in the snapshot. */
 export interface CloneOptions extends Omit<CreateOptions, "snapshot"> {
@@ -71,6 +72,7 @@ export function cloneRequest(options: CloneOptions): CloneRequest {
     ...(policy === undefined ? {} : { policy }),
     ports,
     ...(options.networks === undefined ? {} : { networks: memberships(options.networks) }),
+    ...(options.secrets === undefined ? {} : { secrets: secretRequests(options.secrets) }),
     ...timeLimits(options),
     isolation: isolationOf(options),
     ephemeral: options.ephemeral ?? false,

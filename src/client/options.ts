@@ -17,6 +17,7 @@ import { registryVariables } from "../util/registry-env.ts";
 import { invalid, parseDiskSize, parseDuration, parseInteger, parseMemory } from "../util/units.ts";
 import { textPath } from "./paths.ts";
 import { memberships, type PlaceOptions } from "./private-networks.ts";
+import { secretRequests, type SecretOptions } from "./secrets/secrets.ts";
 
 /** Network wishes as people write them; see docs/network.md. */
 export interface NetworkOptions {
@@ -66,6 +67,11 @@ export interface CreateOptions extends NetworkOptions {
   ports?: string[];
   /** Private networks that it is in from the beginning, by name or with its place in them. */
   networks?: (string | (PlaceOptions & { network: string }))[];
+  /**
+   * What the guest uses without seeing it: `NAME=env|file:PATH@domain,…`, or in full; see
+   * docs/secrets.md.
+   */
+  secrets?: (string | SecretOptions)[];
   /** `30s`, `5m`, `1h`; a bare number is minutes. */
   timeout?: number | string;
   /** What happens then; default `stop`. */
@@ -81,7 +87,7 @@ export interface CreateOptions extends NetworkOptions {
   pull?: PullPolicy;
   /** `os/architecture[/variant]`. */
   platform?: string;
-  /** Path of certificates of registries' authorities to trust besides the system's. */
+  /** Path of certificates of authorities, of registries and of secrets' domains, besides the system's. */
   caFile?: string;
   /** Boot the image's own init: true for /sbin/init, or its path in the guest. */
   init?: boolean | string;
@@ -241,6 +247,7 @@ export function createRequest(options: CreateOptions): CreateRequest {
     policy,
     ports,
     networks: memberships(options.networks ?? []),
+    ...(options.secrets === undefined ? {} : { secrets: secretRequests(options.secrets) }),
     ...timeLimits(options),
     isolation: isolationOf(options),
     pull: options.pull ?? "missing",

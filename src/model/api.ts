@@ -5,6 +5,7 @@ import type { Mount } from "./mount.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "./policy.ts";
 import type { Membership, MembershipRequest } from "./private-network.ts";
 import type { ProgressEvent } from "./progress.ts";
+import type { SecretRequest, SecretView } from "./secret.ts";
 import type { SnapshotSizes } from "./snapshot.ts";
 import type {
   Accelerator,
@@ -78,6 +79,8 @@ export interface CreateRequest {
   ports: PublishedPort[];
   /** Private networks that it is in from the beginning. */
   networks: MembershipRequest[];
+  /** What it shall use without seeing it. */
+  secrets?: SecretRequest[];
   /** Milliseconds after which the VM is stopped by itself, or what `onTimeout` says. */
   timeoutMs?: number;
   onTimeout?: EndAction;
@@ -122,6 +125,8 @@ export interface CloneRequest {
   policy?: NetworkPolicy;
   /** Absent: those of the snapshot, at addresses of its own and without aliases. */
   networks?: MembershipRequest[];
+  /** Never the snapshot's: they belong to the VM that it was made of. */
+  secrets?: SecretRequest[];
   /** Never the snapshot's: the host's ports are taken by the VM that it was made of. */
   ports: PublishedPort[];
   timeoutMs?: number;
@@ -236,8 +241,11 @@ export interface VmView {
   /** Values by path below /proc/sys. */
   sysctls: Record<string, string>;
   bootTimeoutMs?: number;
+  /** For every command; the placeholders of secrets included. */
   defaults: { env: string[]; user?: string; workdir?: string };
   policy: NetworkPolicy;
+  /** What it uses without seeing it. */
+  secrets: SecretView[];
   ports: PublishedPort[];
   /** Private networks that it is in. */
   networks: Membership[];

@@ -4,6 +4,7 @@ import type { Digest, ImageConfig } from "./image.ts";
 import type { Mount } from "./mount.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "./policy.ts";
 import type { Membership } from "./private-network.ts";
+import type { SecretRecord } from "./secret.ts";
 
 /** Names of the drivers; `fake` runs the agent as a process, for tests. */
 export type DriverName = "firecracker" | "qemu" | "fake";
@@ -171,6 +172,8 @@ export interface VmRecord {
   ports: PublishedPort[];
   /** Private networks that it is in; absent: none. */
   networks?: Membership[];
+  /** What it uses without seeing it; the values are in a file of their own. Absent: nothing. */
+  secrets?: SecretRecord;
   /** {@link networks} have changed, and what runs of the VM may not know yet. */
   placing?: boolean;
   process?: ProcessIdentity;

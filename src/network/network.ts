@@ -23,7 +23,8 @@ import { checkPortsAgainstPolicy } from "./policy/parse.ts";
 import { mayAdministrate, probeHost } from "./host/probe.ts";
 import { Realm, hostAddresses } from "./host/realm.ts";
 import { RootlessRealm } from "./host/rootless.ts";
-import { hostRuleset, proxyMark } from "./kernel/rules.ts";
+import { proxyMark } from "./kernel/rule-input.ts";
+import { hostRuleset } from "./kernel/rules.ts";
 import { PrivateNets, type Wanted } from "./private/nets.ts";
 import { Service } from "./service.ts";
 import type {
@@ -187,14 +188,17 @@ class Manager implements NetworkManager {
   }
 
   /** The live side for a lease; not yet open. */
-  private serviceFor(lease: Lease): Service {
+  private async serviceFor(lease: Lease): Promise<Service> {
     const plan = this.planOf(lease);
+    const secrets = await this.options.secrets?.(lease.vmId);
     return new Service(
       {
         vmId: lease.vmId,
         plan,
         ipv6: lease.ipv6,
         helper: this.helper,
+        helperPath: this.options.helper,
+        secrets,
         netns: this.realm.netnsPath(plan.netns),
         upstreams: this.options.upstreams?.map(parseServer).filter((one) => one !== undefined),
         hostAddresses: () => this.addresses,
@@ -295,7 +299,7 @@ class Manager implements NetworkManager {
   ): Promise<AttachedNetwork> {
     for (let attempt = 1; ; attempt += 1) {
       const lease = await this.lease(vmId, policy);
-      const service = this.serviceFor(lease);
+      const service = await this.serviceFor(lease);
       this.services.set(vmId, service);
       try {
         await service.publish(ports);
@@ -412,7 +416,7 @@ class Manager implements NetworkManager {
       throw noNetwork(vmId);
     }
     await this.prepareHost();
-    const service = this.serviceFor(lease);
+    const service = await this.serviceFor(lease);
     this.services.set(vmId, service);
     try {
       await service.open();

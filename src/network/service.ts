@@ -4,15 +4,19 @@
  */
 import { messageOf } from "../model/errors.ts";
 import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
+import type { VmSecrets } from "../model/secret.ts";
 import type { Plan } from "./kernel/address.ts";
 import type { Helper } from "./helper.ts";
 import { nameAllowed } from "./policy/judge.ts";
+import { secretPorts } from "./policy/secrets.ts";
 import { DecisionLog, type Decision } from "./log.ts";
 import { NameServer } from "./names/name-server.ts";
 import { NameBook } from "./names/names.ts";
 import { Proxy } from "./proxy/proxy.ts";
+import { Broker } from "./secrets/broker.ts";
 import { openHostPort, publishAll, type GuestSide, type Listener } from "./publish.ts";
-import { addNames, logGroup, proxyPort, ruleset } from "./kernel/rules.ts";
+import { proxyPort } from "./kernel/rule-input.ts";
+import { addNames, logGroup, ruleset } from "./kernel/rules.ts";
 import type { NetworkDecision } from "./types.ts";
 import { linkName, type PrivateLink } from "./private/links.ts";
 import { peerNames, type Peer } from "./private/names.ts";
@@ -24,6 +28,10 @@ export interface ServiceOptions {
   plan: Plan;
   ipv6: boolean;
   helper: Helper;
+  /** Path of the helper's program. */
+  helperPath: string;
+  /** What the guest uses without seeing it; absent: nothing. */
+  secrets: VmSecrets | undefined;
   /** Path of the VM's namespace as the helper sees it. */
   netns: string;
   upstreams: readonly Upstream[] | undefined;
@@ -49,6 +57,12 @@ interface Admission {
   resolve: (admitted: boolean) => void;
 }
 
+/**
+ * Seconds that connections to a server of a secret pass the proxy after its name was asked for:
+ * clients that keep an address for longer reach the server with the placeholder.
+ */
+const secretSeconds = 24 * 3600;
+
 /** Milliseconds to reach a port of the guest. */
 const guestConnectMs = 5000;
 
@@ -57,6 +71,9 @@ export class Service {
   readonly log: DecisionLog;
   private readonly options: ServiceOptions;
   private readonly book = new NameBook();
+  /** Addresses of servers that secrets are for. */
+  private readonly secretBook = new NameBook();
+  private readonly broker: Broker | undefined;
   private readonly names: NameServer;
   private readonly proxy: Proxy;
   private readonly hostPorts = new Map<number, Listener>();
@@ -78,7 +95,13 @@ export class Service {
       hostAddresses: options.hostAddresses,
       log: (decision: Decision) => this.log.add(decision),
     };
-    this.proxy = new Proxy(context);
+    const { secrets, helperPath: helper } = options;
+    if (secrets !== undefined) this.broker = new Broker({ secrets, helper, log: context.log });
+    this.proxy = new Proxy({
+      ...context,
+      broker: this.broker,
+      leadsTo: (name, address) => this.leadsTo(name, address),
+    });
     this.names = new NameServer({
       ...context,
       gateway4: options.plan.gateway4,
@@ -86,7 +109,16 @@ export class Service {
       peers: peerNames(options.peers, options.links),
       ask: (question) => ask(question, options.upstreams),
       admit: (name, addresses, ttl) => this.admit(name, addresses, ttl),
+      isSecret: (name) => this.broker?.hasName(name) === true,
     });
+  }
+
+  /** Whether a name leads to an address: as the guest was told, or when it is asked for now. */
+  private async leadsTo(name: string, address: string): Promise<boolean> {
+    if (this.secretBook.leadsTo(name, address)) return true;
+    const type = address.includes(":") ? "AAAA" : "A";
+    const { answers = [] } = await ask({ name, type }, this.options.upstreams);
+    return answers.some((record) => record.type === type && record.data === address);
   }
 
   /** Run one change after another. */
@@ -160,7 +192,9 @@ export class Service {
    * does not make the host launch as many programs.
    */
   private admit(name: string, addresses: readonly string[], ttl: number): Promise<boolean> {
-    if (this.policy.mode === "allow-all") return Promise.resolve(true);
+    if (this.policy.mode === "allow-all" && this.broker?.hasName(name) !== true) {
+      return Promise.resolve(true);
+    }
     return new Promise((resolve) => {
       this.admissions.push({ name, addresses, ttl, resolve });
       if (this.admissions.length > 1) return;
@@ -174,12 +208,17 @@ export class Service {
     const waiting = this.admissions.splice(0);
     const good = waiting.filter(({ name }) => !this.closed && nameAllowed(this.policy, name));
     const due = good.flatMap(({ name, addresses, ttl }) => this.book.learn(name, addresses, ttl));
+    const dueSecrets = good
+      .filter(({ name }) => this.broker?.hasName(name) === true)
+      .flatMap(({ name, addresses }) => this.secretBook.learn(name, addresses, secretSeconds));
     let admitted = true;
     try {
-      if (due.length > 0) await this.options.nft(addNames(due));
+      const text = addNames(due, "names") + addNames(dueSecrets, "secrets");
+      if (text !== "") await this.options.nft(text);
     } catch (error) {
       admitted = false;
       this.book.unlearn(due);
+      this.secretBook.unlearn(dueSecrets);
       this.options.warn(`${this.options.vmId}: addresses were not admitted: ${messageOf(error)}`);
     }
     for (const one of waiting) one.resolve(admitted && good.includes(one));
@@ -187,7 +226,7 @@ export class Service {
 
   /** The ruleset for a policy as things are now. */
   private rules(policy: NetworkPolicy, generation: number): string {
-    const { plan, ipv6, hostAddresses } = this.options;
+    const { plan, ipv6, hostAddresses, secrets } = this.options;
     const { names, held } = this.book.under(policy, hostAddresses());
     return ruleset({
       policy,
@@ -198,6 +237,9 @@ export class Service {
       names,
       heldNames: held,
       links: this.options.links().map((link) => ({ ...link, name: linkName(link) })),
+      ...(secrets !== undefined && {
+        secrets: { ports: secretPorts(secrets.rules), addresses: this.secretBook.current() },
+      }),
     });
   }
 

@@ -1,5 +1,6 @@
 /** What the rest of vmsan sees of network/. */
 import type { NetworkPolicy, GuestNetwork, PublishedPort } from "../model/policy.ts";
+import type { VmSecrets } from "../model/secret.ts";
 import type { NetworkAttachment } from "../model/vm.ts";
 import type { Peer } from "./private/names.ts";
 import type { Wanted } from "./private/nets.ts";
@@ -121,6 +122,8 @@ export interface NetworkOptions {
   onDecision?: (vmId: string, decision: NetworkDecision) => void;
   /** Who is in a VM's private networks, the VM included, at the moment of a question. */
   peers?: (vmId: string) => readonly Peer[];
+  /** A VM's secrets; asked when its network is made or taken up. */
+  secrets?: (vmId: string) => Promise<VmSecrets | undefined>;
   /** Receives what goes wrong in the background (one sentence each). */
   onWarning?: (message: string) => void;
 }

@@ -5,6 +5,7 @@ import type { NetworkDecision, NetworkManager, NetworkProbe } from "../network/t
 import { VmsanError, asVmsanError } from "../model/errors.ts";
 import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import type { Membership } from "../model/private-network.ts";
+import type { VmSecrets } from "../model/secret.ts";
 import { networkHelperBinary } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
 import type { EventLog } from "./records/entry.ts";
@@ -37,6 +38,8 @@ export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
   const deciding: ((vmId: string, decision: NetworkDecision) => void)[] = [];
   let arrival = async (_vmId: string): Promise<void> => await Promise.resolve();
   let peers = (_vmId: string): readonly Peer[] => [];
+  let secrets = async (_vmId: string): Promise<VmSecrets | undefined> =>
+    await Promise.resolve(undefined);
   const manager: NetworkManager = createNetworkManager({
     dir: layout.network,
     helper: networkHelperBinary(),
@@ -45,6 +48,7 @@ export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
       for (const call of deciding) call(vmId, decision);
     },
     peers: (vmId) => peers(vmId),
+    secrets: async (vmId) => await secrets(vmId),
     onWarning: (message) => log.error(`network: ${message}`),
   });
   let probed: Promise<NetworkProbe> | undefined;
@@ -94,6 +98,9 @@ export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
     onDecision: (call) => void deciding.push(call),
     onPeers: (call) => {
       peers = call;
+    },
+    onSecrets: (call) => {
+      secrets = call;
     },
     place: (vmId, networks) => manager.place(vmId, networks),
     isUp: (vmId) => manager.isUp(vmId),

@@ -58,6 +58,7 @@ class Host {
         await Promise.resolve();
       },
       onArrival: () => undefined,
+      onSecrets: () => undefined,
       onPeers: (call) => {
         this.peers = call;
       },

@@ -15,6 +15,8 @@ import { attachVolumes, checkTargets, volumesOf } from "./starting/mounts.ts";
 import { makeDisks, newRecord, prepareVm, setBootFiles } from "./starting/new-vm.ts";
 import { requireCard } from "./records/memberships.ts";
 import { requireFreeVolumes } from "./records/volume-users.ts";
+import { keepSecrets, secretRules } from "./records/secrets.ts";
+import type { SecretWishes } from "./records/secrets.ts";
 import { recover } from "./recovery.ts";
 import { interrupted, notFound, notRunning, notStopped, startInterrupted } from "./refusals.ts";
 import type { Work } from "./stages.ts";
@@ -28,6 +30,7 @@ export interface Maker {
   name: string | undefined;
   /** Private networks that it shall be in. */
   networks: readonly MembershipRequest[];
+  secrets: SecretWishes;
   /** Its first record, status `creating`. */
   record(id: string, dir: string): VmRecord;
   /** On return its agent answers and knows who it is. Nothing of it is left on failure. */
@@ -84,6 +87,7 @@ export class Sandboxes extends Lives {
       {
         name: request.name,
         networks: request.networks,
+        secrets: { requests: request.secrets ?? [], caFile: request.registry?.caFile },
         record: (id, dir) => newRecord(id, dir, request, choice),
         bringUp: async (record, own) => {
           const since = performance.now();
@@ -126,6 +130,8 @@ export class Sandboxes extends Lives {
       requireCard(record, maker.networks);
       const networks = this.places.give(this.entries.values(), id, maker.networks);
       if (networks.length > 0) record.networks = networks;
+      const rules = secretRules(maker.secrets, record);
+      if (rules.length > 0) record.secrets = { rules, certificate: "", subject: "" };
     } catch (error) {
       await this.records.remove(id);
       throw error;
@@ -138,6 +144,7 @@ export class Sandboxes extends Lives {
       try {
         await this.records.save(record);
         onId(id);
+        await keepSecrets(this.records.dir(id), record, maker.secrets);
         this.events.vm("vm.created", record, {
           image: record.image?.name ?? record.runtime,
           snapshot: record.snapshot,

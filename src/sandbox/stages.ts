@@ -11,6 +11,7 @@ import type { CreateRequest, HostWishes } from "../model/api.ts";
 import type { ImageConfig } from "../model/image.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import type { Membership } from "../model/private-network.ts";
+import type { VmSecrets } from "../model/secret.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import type { Mount } from "../model/mount.ts";
 import type { Accelerator, DriverName, NetworkAttachment, VmRecord } from "../model/vm.ts";
@@ -75,6 +76,8 @@ export interface Networks {
   onArrival(call: (vmId: string) => Promise<void>): void;
   /** Who is asked for the members of a VM's private networks. */
   onPeers(call: (vmId: string) => readonly Peer[]): void;
+  /** Who is asked for a VM's secrets. */
+  onSecrets(call: (vmId: string) => Promise<VmSecrets | undefined>): void;
   /** See to it that a VM is in these private networks and no others, but for its guest. */
   place(vmId: string, networks: readonly Membership[]): Promise<void>;
   /** Whether the VM's network is there. */

@@ -7,6 +7,7 @@ import { damaged } from "./records/damaged.ts";
 import type { Entry, EventLog } from "./records/entry.ts";
 import { Events } from "./records/events.ts";
 import type { BrokenRecord, VmRecords } from "./records/records.ts";
+import { readSecrets } from "./records/secrets.ts";
 import { nameTaken, notFound, notRunning, removed } from "./refusals.ts";
 import { Places, peersOf } from "./records/memberships.ts";
 import type { Stages } from "./stages.ts";
@@ -34,6 +35,10 @@ export class VmTable {
     this.events = events;
     this.places = new Places(stages.privateNetworks);
     stages.networks.onPeers((vmId) => peersOf(this.entries, vmId));
+    stages.networks.onSecrets(async (vmId) => {
+      const { record } = this.entries.get(vmId) ?? {};
+      return await readSecrets(records.dir(vmId), record);
+    });
   }
 
   /** A VM by its ID or name. @throws ERR_VM_NOT_FOUND */

@@ -35,6 +35,7 @@ export function fakeStages(root: string, changes: Partial<Stages> = {}): Stages 
       resume: async () => undefined,
       onArrival: () => undefined,
       onPeers: () => undefined,
+      onSecrets: () => undefined,
       place: async () => undefined,
       isUp: () => false,
       update: async () => undefined,

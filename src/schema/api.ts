@@ -85,6 +85,18 @@ export const mountSchema = z.discriminatedUnion("kind", [
   }),
 ]);
 
+/** A secret; what is wrong with it is said without showing it. */
+const secretSchema = z.strictObject({
+  name: text(128).regex(/^[A-Za-z_][A-Za-z0-9_]*$/, "must be the name of a variable"),
+  value: text(8192),
+  domains: list(text(300), 100).default([]),
+  places: z
+    .array(z.enum(["header", "query", "body"]))
+    .min(1)
+    .max(3)
+    .optional(),
+});
+
 /** A VM to be made, complete. */
 export const createSchema = z.strictObject({
   image: text(4096).min(1).optional(),
@@ -109,6 +121,7 @@ export const createSchema = z.strictObject({
   policy: policySchema,
   ports: list(publishedPortSchema, 256),
   networks: list(membershipSchema, MAX_NETWORKS).default([]),
+  secrets: list(secretSchema, 32).optional(),
   timeoutMs: z
     .int()
     .min(1)
@@ -152,6 +165,7 @@ export const cloneSchema = z.strictObject({
   policy: policySchema.optional(),
   ports: list(publishedPortSchema, 256),
   networks: list(membershipSchema, MAX_NETWORKS).optional(),
+  secrets: createSchema.shape.secrets,
   timeoutMs: createSchema.shape.timeoutMs,
   onTimeout: endAction.optional(),
   idle: idleSchema.optional(),

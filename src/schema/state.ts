@@ -1,9 +1,16 @@
 /** Stored state: the document of a VM, as an earlier version or another hand may have left it. */
 import { z } from "zod";
 import type { SnapshotRecord, Template } from "../model/snapshot.ts";
+import type { SecretMaterial } from "../model/secret.ts";
 import type { VmRecord } from "../model/vm.ts";
 import type { VolumeRecord } from "../model/volume.ts";
-import { mountSchema, policySchema, publishedPortSchema, validate } from "./api.ts";
+import {
+  mountSchema,
+  policySchema,
+  publishedPortSchema,
+  validate,
+  withoutUndefined,
+} from "./api.ts";
 
 const processSchema = z.object({
   pid: z.int().positive(),
@@ -15,6 +22,37 @@ const fileName = z.string().regex(/^[a-z0-9][a-z0-9.-]{0,63}(\/[a-z0-9][a-z0-9.-
 const storedFiles = z.array(
   z.strictObject({ name: fileName, sizeBytes: z.number(), sha256: z.string().optional() }),
 );
+
+const secretsSchema = z.strictObject({
+  rules: z.array(
+    z.strictObject({
+      name: z.string(),
+      placeholder: z.string().regex(/^vmsanSecret[0-9a-f]{40}$/),
+      domains: z.array(
+        z.strictObject({
+          scheme: z.enum(["https", "http"]),
+          host: z.string(),
+          port: z.int().min(1).max(65535),
+        }),
+      ),
+      places: z.array(z.enum(["header", "query", "body"])),
+    }),
+  ),
+  certificate: z.string(),
+  subject: z.string(),
+});
+
+const materialSchema = z.strictObject({
+  values: z.record(z.string(), z.string()),
+  authority: z.strictObject({ certificate: z.string(), key: z.string() }),
+  trusted: z.string().optional(),
+});
+
+/** The file of a VM's secrets. @throws ERR_VM_STATE, which quotes nothing of it */
+export function parseSecretMaterial(value: unknown): SecretMaterial {
+  const what = "file of a VM's secrets";
+  return withoutUndefined(validate(materialSchema, value, what, "ERR_VM_STATE")) as SecretMaterial;
+}
 
 // What decides about processes and paths is checked field by field; the rest is only shown.
 const recordSchema = z.looseObject({
@@ -57,6 +95,7 @@ const recordSchema = z.looseObject({
       }),
     )
     .optional(),
+  secrets: secretsSchema.optional(),
   process: processSchema.optional(),
   ephemeral: z.boolean(),
   suspended: z

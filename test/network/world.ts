@@ -181,6 +181,7 @@ export class World {
   peers: (vmId: string) => readonly Peer[] = () => [];
   private readonly nettool: string;
   private readonly web: string;
+  private readonly bare: boolean;
   private readonly upstreamPort: number;
   private readonly options: NetworkOptions;
   private readonly tools: Tool[] = [];
@@ -195,11 +196,14 @@ export class World {
       upstreamPort?: number;
       /** Servers answer every request with 101. */
       switching?: boolean;
+      /** The internet has no servers but those that are started there. */
+      bare?: boolean;
     },
     realm: Realm = new Realm(),
   ) {
     this.upstreamPort = paths.upstreamPort ?? 5300;
     this.nettool = paths.nettool;
+    this.bare = paths.bare === true;
     this.web = paths.switching === true ? "--http101" : "--http";
     this.realm = realm;
     this.options = {
@@ -250,25 +254,7 @@ link set dev wan0 up
 ${internet4.map((address) => `address add ${address} dev lo\n`).join("")}${internet6.map((address) => `address add ${address}/128 dev lo nodad\n`).join("")}`,
       "internet",
     );
-    const outside = ["ip", "netns", "exec", "internet", this.nettool, "serve"];
-    this.tools.push(
-      new Tool([
-        ...outside,
-        "--tcp",
-        "22,53,853,5432,8443,9000",
-        this.web,
-        "80",
-        "--tls",
-        "443",
-        "--udp",
-        "53,80,123,443,853,5000",
-        "--sink",
-        "9100",
-        "--source",
-        "9101",
-      ]),
-      new Tool([this.nettool, "serve", "--tcp", "22,8000,9000", "--udp", "5000"]),
-    );
+    if (!this.bare) this.startServers();
     await Promise.all([...this.tools.map((tool) => tool.ready), this.watch([])]);
     this.upstream.on("message", (message, peer) => {
       const query = dns.decode(message);
@@ -291,6 +277,29 @@ ${internet4.map((address) => `address add ${address} dev lo\n`).join("")}${inter
     });
     await new Promise<void>((resolve) =>
       this.upstream.bind(this.upstreamPort, "127.0.0.1", resolve),
+    );
+  }
+
+  /** Servers of every kind, on the internet and on the host. */
+  private startServers(): void {
+    const outside = ["ip", "netns", "exec", "internet", this.nettool, "serve"];
+    this.tools.push(
+      new Tool([
+        ...outside,
+        "--tcp",
+        "22,53,853,5432,8443,9000",
+        this.web,
+        "80",
+        "--tls",
+        "443",
+        "--udp",
+        "53,80,123,443,853,5000",
+        "--sink",
+        "9100",
+        "--source",
+        "9101",
+      ]),
+      new Tool([this.nettool, "serve", "--tcp", "22,8000,9000", "--udp", "5000"]),
     );
   }
 

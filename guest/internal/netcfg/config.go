@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,6 +31,8 @@ type Request struct {
 	Token   string     `json:"token"`
 	Network *Network   `json:"network"`
 	Env     wire.Texts `json:"env"`
+	// Trust is an authority to trust, or that none is to be any more.
+	Trust *Trust `json:"trust"`
 	// Mounts are made in this order, once each.
 	Mounts []Mount `json:"mounts"`
 	// Sysctls are values by path below /proc/sys.
@@ -108,6 +111,7 @@ type Config struct {
 	mu       sync.Mutex
 	envMu    sync.RWMutex
 	env      []string
+	trustEnv []string
 	hostname string
 	hosts    []HostEntry
 	// written has the content of files as they were last written.
@@ -122,7 +126,7 @@ type Config struct {
 func (c *Config) Env() []string {
 	c.envMu.RLock()
 	defer c.envMu.RUnlock()
-	return c.env
+	return append(slices.Clip(c.trustEnv), c.env...)
 }
 
 // maxPath is the longest path that the kernel takes.
@@ -193,6 +197,13 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 		c.hosts = r.Network.Hosts
 	}
 	soft("directories", len(r.Directories) > 0, func() error { return makeDirectories(r.Directories) })
+	soft("trust", r.Trust != nil, func() error {
+		vars, err := r.Trust.apply("/")
+		c.envMu.Lock()
+		defer c.envMu.Unlock()
+		c.trustEnv = vars
+		return err
+	})
 	put := replaceFile
 	if c.rehearsed && r.Restored == "" {
 		put = overwriteFile
@@ -275,6 +286,13 @@ func check(r *Request) (*parsed, error) {
 	for _, e := range r.Env {
 		if i := strings.IndexByte(e, '='); i <= 0 || strings.IndexByte(e, 0) >= 0 {
 			return nil, bad("The environment entry %.64q is not NAME=VALUE.", e)
+		}
+	}
+	if r.Trust != nil {
+		for _, f := range r.Trust.Files {
+			if !strings.HasPrefix(f, "/") || len(f) > maxPath || strings.ContainsRune(f, 0) {
+				return nil, bad("The bundle %.128q is no absolute path of at most %d bytes.", f, maxPath)
+			}
 		}
 	}
 	for _, d := range r.Directories {

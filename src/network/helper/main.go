@@ -3,7 +3,8 @@
 // Node cannot enter a namespace; this program can. It is started by the daemon with Node's
 // inter-process channel (NODE_CHANNEL_FD: a unix socket with one JSON message a line) and hands
 // sockets over that channel the way Node's own children do: a NODE_HANDLE message with the
-// descriptor attached. It holds no policy and ends when the channel closes.
+// descriptor attached. It holds no policy and ends when the channel closes. Started as `vmsan-nethelper
+// certify` it makes one certificate, for which Node has no code either.
 package main
 
 import (
@@ -93,6 +94,13 @@ func (c *channel) send(message any, fd int) {
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == "--version" {
 		fmt.Println(version)
+		return
+	}
+	if len(os.Args) == 2 && os.Args[1] == "certify" {
+		if err := certify(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, "vmsan-nethelper:", err)
+			os.Exit(1)
+		}
 		return
 	}
 	fd, err := strconv.Atoi(os.Getenv("NODE_CHANNEL_FD"))

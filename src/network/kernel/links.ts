@@ -1,6 +1,6 @@
 /** The text of the `ip` and `tc` batches that make, shape and remove a VM's links. Pure. */
 import { mtu, nextHop4, nextHop6, shaperName, tapName, uplinkName, type Plan } from "./address.ts";
-import { proxyMark } from "./rules.ts";
+import { proxyMark } from "./rule-input.ts";
 
 /**
  * Routing table of the namespace that delivers proxied packets locally. The rule that leads there

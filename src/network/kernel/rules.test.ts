@@ -11,7 +11,8 @@ import {
 import { addressRefused, matchesDomain } from "../policy/judge.ts";
 import { minSeconds, NameBook } from "../names/names.ts";
 import { parsePolicy } from "../policy/parse.ts";
-import { addNames, hostRuleset, maxNameAddresses, ruleset, type RuleInput } from "./rules.ts";
+import type { RuleInput } from "./rule-input.ts";
+import { addNames, hostRuleset, maxNameAddresses, ruleset } from "./rules.ts";
 
 const base: Omit<RuleInput, "policy"> = {
   plan: planFor("vm-0badcafe", 7, "fd00:1111:2222"),
@@ -62,15 +63,35 @@ test.each([
   expect(text).toMatchSnapshot();
 });
 
+test.each(["allow-all", "custom", "deny-all"])("golden: secrets under %s", (mode) => {
+  const policy = parsePolicy({ mode, ...(mode === "custom" && { allowedDomains: "a.example" }) });
+  const secrets = {
+    ports: [443, 8443],
+    addresses: [
+      { address: "192.0.2.1", seconds: 60 },
+      { address: "2001:db8::1", seconds: 90 },
+    ],
+  };
+  const text = ruleset({ ...base, policy, names: [], heldNames: [], secrets });
+  const own = text.split("\n").filter((line) => /secret|proxy|jump/.test(line));
+  expect(own).toMatchSnapshot();
+  // Judged before anything that is allowed by its address.
+  if (mode === "custom")
+    expect(text.indexOf("jump secret4")).toBeLessThan(text.indexOf("jump proxy4"));
+});
+
 test("golden: no IPv6, the host's table, names", () => {
   const policy = parsePolicy({ mode: "custom", allowedDomains: "a.example" });
   expect(ruleset({ ...base, policy, ipv6: false })).toMatchSnapshot();
   expect(hostRuleset("fd00:1111:2222")).toMatchSnapshot();
   expect(
-    addNames([
-      { address: "192.0.2.1", seconds: 60 },
-      { address: "::5", seconds: 1 },
-    ]),
+    addNames(
+      [
+        { address: "192.0.2.1", seconds: 60 },
+        { address: "::5", seconds: 1 },
+      ],
+      "names",
+    ),
   ).toMatchSnapshot();
 });
 

@@ -13,21 +13,15 @@
  * connection's original destination, so what is now forbidden is cut and the rest goes on.
  */
 import type { NetworkPolicy } from "../../model/policy.ts";
-import { linkLocalOf, tapName, uplinkName, type Plan } from "./address.ts";
-import { guestSources, privateChains, privateForward, privateSubnets } from "./private-rules.ts";
-import type { RuleLink } from "./private-rules.ts";
+import { linkLocalOf, tapName, uplinkName } from "./address.ts";
+import { guestSources, privateChains, privateForward } from "./private-rules.ts";
+import { hasNameServer, hasProxy, redirects } from "./redirects.ts";
+import { proxyMark, type Family, type NameAddress, type RuleInput } from "./rule-input.ts";
 import { contains, formatCidr, parseCidr, type Cidr } from "../policy/cidr.ts";
-import { portAllowed } from "../policy/judge.ts";
 import { dohResolvers, guestRanges, protectedRanges } from "../policy/ranges.ts";
-
-/** Port of the transparent proxy inside the VM's namespace, on its loopback. */
-export const proxyPort = 15_080;
 
 /** netlink log group that decisions are sent to. */
 export const logGroup = 86;
-
-/** Packet mark of what goes to the proxy; the namespace's policy routing delivers it locally. */
-export const proxyMark = 1;
 
 /** Most addresses of allowed names kept at a time, each family. */
 export const maxNameAddresses = 4096;
@@ -37,33 +31,6 @@ const maxConnections = 16_384;
 
 /** Ports on which other protocols than plain names over UDP and TCP 53 answer queries. */
 const resolverPorts = "{ 53, 853, 5353, 8853 }";
-
-/** An address of an allowed name. */
-export interface NameAddress {
-  address: string;
-  /** Seconds left. */
-  seconds: number;
-}
-
-/** What the rules depend on besides the policy. */
-export interface RuleInput {
-  policy: NetworkPolicy;
-  plan: Plan;
-  /** Counts up with every change of policy; at least 1. */
-  generation: number;
-  /** Whether the guest has an IPv6 address. */
-  ipv6: boolean;
-  /** The host's own addresses, as /32 and /128. */
-  hostAddresses: readonly string[];
-  /** Addresses of names that this policy allows. */
-  names: readonly NameAddress[];
-  /** Addresses that such names had earlier: connections to them go on, new ones do not. */
-  heldNames: readonly string[];
-  /** Ways into private networks. */
-  links: readonly RuleLink[];
-}
-
-type Family = 4 | 6;
 
 /** CIDRs given as text; anything else was refused when the policy was parsed. */
 const parsed = (list: readonly string[]): Cidr[] =>
@@ -82,17 +49,17 @@ function cidrSet(name: string, family: Family, list: readonly Cidr[]): string {
 }
 
 /** A set of single addresses with time limits. */
-function nameSet(family: Family, list: readonly NameAddress[]): string {
+function nameSet(name: string, family: Family, list: readonly NameAddress[]): string {
   const own = list.filter((entry) => entry.address.includes(":") === (family === 6));
   const elements =
     own.length === 0
       ? ""
       : ` elements = { ${own.map((entry) => `${entry.address} timeout ${entry.seconds}s`).join(", ")} };`;
-  return `  set names${family} { type ipv${family}_addr; flags timeout; size ${maxNameAddresses};${elements} }\n`;
+  return `  set ${name}${family} { type ipv${family}_addr; flags timeout; size ${maxNameAddresses};${elements} }\n`;
 }
 
 /** All sets. */
-function sets({ policy, plan, hostAddresses, names, heldNames }: RuleInput): string {
+function sets({ policy, plan, hostAddresses, names, heldNames, secrets }: RuleInput): string {
   const guests = [...guestRanges, ...parsed([`${plan.guest6}/48`])];
   const allowed = parsed(policy.allowedCidrs);
   const held = heldNames.map((address) => `${address}/${address.includes(":") ? 128 : 32}`);
@@ -109,26 +76,11 @@ function sets({ policy, plan, hostAddresses, names, heldNames }: RuleInput): str
       family,
       allowed.filter((entry) => !isExplicit(entry)),
     );
-    text += nameSet(family, names);
+    text += nameSet("names", family, names);
+    if (secrets !== undefined) text += nameSet("secrets", family, secrets.addresses);
     text += cidrSet("held", family, parsed(held));
   }
   return text;
-}
-
-/** Whether the guest has a name server: for the world's names, or for those of its networks. */
-function hasNameServer({ policy, links }: Pick<RuleInput, "policy" | "links">): boolean {
-  return policy.mode === "allow-all" || policy.mode === "custom" || links.length > 0;
-}
-
-/** Of TCP 80 and 443, those that pass the proxy on their way to names. */
-function proxiedPorts(policy: NetworkPolicy): number[] {
-  if (policy.mode !== "custom" || policy.allowedDomains.length === 0) return [];
-  return [80, 443].filter((number) => portAllowed(policy, number));
-}
-
-/** Whether web traffic to names passes the proxy. */
-export function hasProxy(policy: NetworkPolicy): boolean {
-  return proxiedPorts(policy).length > 0;
 }
 
 /** Whether the guest may send ICMP echo requests to what it may reach. */
@@ -198,14 +150,15 @@ ${deny.join("")}${accept.join("")}`;
 }
 
 /** What the guest reaches in its namespace itself. */
-function input({ policy, plan, ipv6, links }: RuleInput): string {
+function input(whole: RuleInput): string {
+  const { policy, plan, ipv6, links } = whole;
   const gateway = (rule: string): string =>
     `    ip daddr ${plan.gateway4} ${rule}\n${ipv6 ? `    ip6 daddr ${plan.gateway6} ${rule}\n` : ""}`;
   let rules = "";
   if (ipv6) rules += "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept\n";
   // Answers to connections that the daemon opened for published ports.
   rules += "    ct direction reply ct state { established, related } accept\n";
-  if (hasProxy(policy)) rules += `    meta l4proto tcp meta mark ${proxyMark} accept\n`;
+  if (hasProxy(whole)) rules += `    meta l4proto tcp meta mark ${proxyMark} accept\n`;
   if (hasNameServer({ policy, links })) {
     rules += gateway("meta l4proto { tcp, udp } th dport 53 accept");
   }
@@ -230,41 +183,6 @@ ${rules}    goto deny-gateway
     oifname { "${tapName}", "lo" } accept
   }
 `;
-}
-
-/** Names: queries to anywhere go to our server; web traffic to allowed names to the proxy. */
-function redirects({ policy, plan, ipv6, links }: RuleInput): string {
-  let text = "";
-  // A member may be a name server or a web server of its own.
-  const subnets = privateSubnets(links);
-  const abroad = subnets === "" ? "" : `ip daddr != ${subnets} `;
-  if (hasNameServer({ policy, links })) {
-    text += `  chain dstnat {
-    type nat hook prerouting priority dstnat; policy accept;
-    iifname "${tapName}" meta nfproto ipv4 ${abroad}meta l4proto { tcp, udp } th dport 53 dnat ip to ${plan.gateway4}
-${ipv6 ? `    iifname "${tapName}" meta nfproto ipv6 meta l4proto { tcp, udp } th dport 53 dnat ip6 to ${plan.gateway6}\n` : ""}  }
-`;
-  }
-  if (!hasProxy(policy)) return text;
-  const family = (nr: Family, ip: string, loopback: string): string => `  chain proxy${nr} {
-    ct state established socket transparent 1 meta mark set ${proxyMark} accept
-    ${ip} daddr @guests${nr} return
-    ${ip} daddr @host${nr} return
-    ${ip} daddr @denied${nr} return
-    ${ip} daddr @opened${nr} return
-    ${ip} daddr @protected${nr} return
-    ${ip} daddr @resolvers${nr} return
-    ${ip} daddr @allowed${nr} return
-    ${ip} daddr @names${nr} meta l4proto tcp tproxy ${ip} to ${loopback}:${proxyPort} meta mark set ${proxyMark} accept
-  }
-`;
-  const web = `tcp dport { ${proxiedPorts(policy).join(", ")} }`;
-  return `${text}  chain prerouting {
-    type filter hook prerouting priority mangle; policy accept;
-    iifname "${tapName}" meta nfproto ipv4 ${abroad}${web} jump proxy4
-    iifname "${tapName}" meta nfproto ipv6 ${web} jump proxy6
-  }
-${family(4, "ip", "127.0.0.1")}${family(6, "ip6", "[::1]")}`;
 }
 
 /** Rules on the port of the connection's original destination; both directions are judged. */
@@ -374,13 +292,13 @@ ${sets(rules)}${endings(rules.generation)}${verdict(4, rules)}${verdict(6, rules
 `;
 }
 
-/** Transaction that adds addresses of allowed names, or renews them. */
-export function addNames(entries: readonly NameAddress[]): string {
+/** Transaction that adds addresses of allowed names, or of servers with secrets, or renews them. */
+export function addNames(entries: readonly NameAddress[], to: "names" | "secrets"): string {
   // An element that exists keeps its old limit when added again: delete it first. Deleting
   // needs it to exist, so it is added before; the transaction shows none of this.
   return entries
     .map(({ address, seconds }) => {
-      const set = `element inet vmsan names${address.includes(":") ? 6 : 4}`;
+      const set = `element inet vmsan ${to}${address.includes(":") ? 6 : 4}`;
       return `add ${set} { ${address} }\ndelete ${set} { ${address} }\nadd ${set} { ${address} timeout ${seconds}s }\n`;
     })
     .join("");

@@ -4,7 +4,8 @@
  */
 import type { NetworkPolicy } from "../../model/policy.ts";
 import { addressRefused, nameAllowed } from "../policy/judge.ts";
-import { maxNameAddresses, type NameAddress } from "../kernel/rules.ts";
+import type { NameAddress } from "../kernel/rule-input.ts";
+import { maxNameAddresses } from "../kernel/rules.ts";
 
 /** Shortest time an address stays usable, in seconds: programs keep answers beyond their TTL. */
 export const minSeconds = 120;
@@ -75,6 +76,19 @@ export class NameBook {
       if (entry.lastSeen > oldest && this.entries.size <= maxNameAddresses) break;
       this.entries.delete(address);
     }
+  }
+
+  /** Whether a name has led to an address. */
+  leadsTo(name: string, address: string): boolean {
+    return this.entries.get(address)?.names.has(name) === true;
+  }
+
+  /** All addresses that are usable now. */
+  current(): NameAddress[] {
+    const now = this.now();
+    return [...this.entries]
+      .map(([address, { until }]) => ({ address, seconds: Math.ceil((until - now) / 1000) }))
+      .filter(({ seconds }) => seconds > 0);
   }
 
   /** What a policy lets stay: usable addresses, and such that only old connections may use. */

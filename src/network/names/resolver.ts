@@ -25,9 +25,14 @@ export interface ResolverContext {
   admit: (name: string, addresses: readonly string[], ttl: number) => Promise<boolean>;
   log: (decision: Decision) => void;
   peers: PeerNames;
+  /** Whether the VM's secrets are for a name: its answers say nothing of ways around the proxy. */
+  isSecret: (name: string) => boolean;
 }
 
-/** Types that describe services with their keys: left out under `custom`, so that no client learns of ECH. */
+/**
+ * Types that describe services with their keys: left out where names are looked at, so that no client
+ * learns of ECH or HTTP/3.
+ */
 const serviceTypes = new Set(["UNKNOWN_64", "UNKNOWN_65", "SVCB", "HTTPS"]);
 
 /** Types never answered: whole zones and everything-at-once. */
@@ -139,7 +144,8 @@ async function lookUp(
     note("denied", "name");
     return { code: rcode.noName, answers: [] };
   }
-  if (policy.mode === "custom" && serviceTypes.has(question.type)) {
+  const closed = policy.mode === "custom" || context.isSecret(name);
+  if (closed && serviceTypes.has(question.type)) {
     note("denied", "service-record");
     return { code: rcode.ok, answers: [] };
   }

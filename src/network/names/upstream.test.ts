@@ -117,6 +117,7 @@ function resolver(
     gateway4: "198.19.0.1",
     gateway6: undefined,
     peers: { addressesOf: () => undefined, namesOf: () => undefined },
+    isSecret: () => false,
     ask: async (question) => {
       asked.push(question.name);
       return Promise.resolve(

@@ -1,10 +1,15 @@
 /**
  * The transparent proxy for TCP 80 and 443 to addresses of allowed names: reads which name the
  * guest asks the server for and passes bytes on unchanged only when the policy allows that name.
- * Nothing is decrypted.
+ * Nothing is decrypted, but for names that the VM's secrets are for: those connections are the
+ * broker's (../secrets/), whatever the policy. What else comes to their addresses under a policy
+ * that does not look at names passes as it is.
  */
 import { connect, type Server, type Socket } from "node:net";
 import type { NetworkPolicy } from "../../model/policy.ts";
+import type { SecretDomain } from "../../model/secret.ts";
+import type { Broker } from "../secrets/broker.ts";
+import { maxHead, readHead } from "./head.ts";
 import { HttpGate } from "./http-gate.ts";
 import { addressRefused, nameAllowed, normalName, portAllowed } from "../policy/judge.ts";
 import type { Decision } from "../log.ts";
@@ -15,10 +20,22 @@ export interface ProxyContext {
   policy: () => NetworkPolicy;
   hostAddresses: () => readonly string[];
   log: (decision: Decision) => void;
+  /** Puts the VM's secrets in, when it has any. */
+  broker?: Broker | undefined;
+  /** Whether a name leads to an address; asked for secrets that go unencrypted. */
+  leadsTo?: (name: string, address: string) => Promise<boolean>;
+  /** Where a guest's connection goes; default: the address and port that it was taken at. */
+  target?: (guest: Socket) => { address: string; port: number };
 }
 
 /** Milliseconds a guest has to say whom it wants. */
 const helloMs = 10_000;
+
+/**
+ * Milliseconds after which one that says nothing may wait for the server to speak first. Emulated
+ * guests take seconds to read their authorities between the connection and the hello.
+ */
+const silentMs = 30_000;
 
 /** Milliseconds for the connection to the server. */
 const connectMs = 15_000;
@@ -33,10 +50,16 @@ const maxAnswer = 65_536;
 interface Link {
   guest: Socket;
   address: string;
+  port: number;
   /** Names that were asked for on it. */
   names: Set<string>;
   outside?: Socket;
+  /** Ends it when it is the broker's. */
+  close?: () => void;
 }
+
+/** Refuses a connection. @param last what the guest is sent before the end */
+type Refuse = (rule: string, name?: string, last?: Buffer) => void;
 
 /** End a connection so that the other side notices an error, not a proper end. */
 function cut(socket: Socket | undefined): void {
@@ -72,10 +95,11 @@ export class Proxy {
   recheck(): void {
     for (const link of this.links) {
       const policy = this.context.policy();
+      const proxied = this.context.broker === undefined ? ["custom"] : ["custom", "allow-all"];
       const kept =
         [...link.names].every((name) => nameAllowed(policy, name)) &&
-        policy.mode === "custom" &&
-        this.targetRefused(link.address, link.guest.localPort ?? 0) === undefined;
+        proxied.includes(policy.mode) &&
+        this.targetRefused(link.address, link.port) === undefined;
       if (!kept) this.end(link);
     }
   }
@@ -89,17 +113,20 @@ export class Proxy {
 
   /** Cut both ends. */
   private end(link: Link): void {
-    cut(link.guest);
+    if (link.close === undefined) cut(link.guest);
+    else link.close();
     cut(link.outside);
     this.links.delete(link);
   }
 
   /** A new connection; its local address is the server that the guest wanted. */
   private take(guest: Socket): void {
-    const address = guest.localAddress ?? "";
-    const port = guest.localPort ?? 0;
-    const link: Link = { guest, address, names: new Set() };
-    const refuse = (rule: string, name?: string, last?: Buffer): void => {
+    const { address, port } = this.context.target?.(guest) ?? {
+      address: guest.localAddress ?? "",
+      port: guest.localPort ?? 0,
+    };
+    const link: Link = { guest, address, port, names: new Set() };
+    const refuse: Refuse = (rule, name, last) => {
       const named = name === undefined ? {} : { name };
       this.context.log({ verdict: "denied", protocol: "tcp", address, port, rule, ...named });
       this.links.delete(link);
@@ -122,21 +149,58 @@ export class Proxy {
     if (refusedBy !== undefined) refuse(refusedBy);
     else if (port === 443) this.tls(link, refuse);
     else if (port === 80) this.http(link, refuse);
-    else refuse("protocol");
+    else if (this.context.broker === undefined) refuse("protocol");
+    else this.either(link, refuse);
+  }
+
+  /** Whether names decide what may pass on a port: else those that are not the broker's just pass. */
+  private isStrict({ port }: Link): boolean {
+    return this.context.policy().mode === "custom" && (port === 443 || port === 80);
+  }
+
+  /** A port that secrets are sent to and that has no protocol of its own: the first byte tells. */
+  private either(link: Link, refuse: Refuse): void {
+    const { guest } = link;
+    const timer = setTimeout(() => pass(), silentMs);
+    const pass = (): void => {
+      guest.off("data", read);
+      this.pass(link, []);
+    };
+    const read = (chunk: Buffer): void => {
+      clearTimeout(timer);
+      guest.off("data", read);
+      guest.unshift(chunk);
+      if (chunk[0] === 22) this.tls(link, refuse);
+      else this.http(link, refuse);
+    };
+    guest.on("close", () => clearTimeout(timer));
+    guest.on("data", read);
+  }
+
+  /** Hand a connection to the broker. @param held what the guest has sent so far */
+  private broker(link: Link, broker: Broker, to: SecretDomain, held: Buffer): void {
+    const { guest } = link;
+    link.names.add(to.host);
+    guest.pause();
+    guest.unshift(held);
+    link.close = broker.take(guest, to, link.address);
+  }
+
+  /** Pass everything on as it is. @param held what the guest has sent so far */
+  private pass(link: Link, held: readonly Buffer[], name?: string): void {
+    const { guest } = link;
+    guest.pause();
+    const outside = this.open(link, name, held);
+    guest.pipe(outside);
+    outside.pipe(guest);
   }
 
   /** Open the way out and pass `first` on. */
-  private open(link: Link, name: string, first: readonly Buffer[]): Socket {
-    const port = link.guest.localPort ?? 0;
-    const { address } = link;
-    this.context.log({
-      verdict: "allowed",
-      protocol: "tcp",
-      name,
-      address,
-      port,
-      rule: "allowed-domain",
-    });
+  private open(link: Link, name: string | undefined, first: readonly Buffer[]): Socket {
+    const { address, port } = link;
+    const rule = this.context.policy().mode === "custom" ? "allowed-domain" : "allow-all";
+    const named = name === undefined ? {} : { name };
+    this.context.log({ verdict: "allowed", protocol: "tcp", ...named, address, port, rule });
     const outside = connect({ host: address, port, allowHalfOpen: true });
     link.outside = outside;
     const timer = setTimeout(() => cut(outside), connectMs);
@@ -153,13 +217,21 @@ export class Proxy {
   }
 
   /** TLS: the name in the ClientHello decides; everything after it passes. */
-  private tls(link: Link, refuse: (rule: string, name?: string, last?: Buffer) => void): void {
-    const { guest } = link;
+  private tls(link: Link, refuse: Refuse): void {
+    const { guest, port } = link;
     let held = Buffer.alloc(0);
-    const timer = setTimeout(() => refuse("no-hello"), helloMs);
+    const strict = this.isStrict(link);
+    const timer = setTimeout(
+      () => {
+        guest.off("data", read);
+        if (strict) refuse("no-hello");
+        else this.pass(link, [held]);
+      },
+      strict ? helloMs : silentMs,
+    );
     guest.on("close", () => clearTimeout(timer));
     guest.on("end", () => {
-      if (link.outside === undefined) cut(guest);
+      if (link.outside === undefined && link.close === undefined) cut(guest);
     });
     const read = (chunk: Buffer): void => {
       held = Buffer.concat([held, chunk]);
@@ -168,25 +240,88 @@ export class Proxy {
       guest.off("data", read);
       clearTimeout(timer);
       if (hello.kind === "refused") {
-        refuse(hello.why, undefined, hello.why === "not-tls" ? undefined : refusalAlert);
+        if (strict)
+          refuse(hello.why, undefined, hello.why === "not-tls" ? undefined : refusalAlert);
+        else this.pass(link, [held]);
         return;
       }
       const name = normalName(hello.name);
-      if (!nameAllowed(this.context.policy(), name)) {
+      const { broker } = this.context;
+      if (!nameAllowed(this.context.policy(), name) && (strict || broker?.hasName(name) === true)) {
         refuse("server-name", name, refusalAlert);
         return;
       }
-      link.names.add(name);
-      guest.pause();
-      const outside = this.open(link, name, [held]);
-      guest.pipe(outside);
-      outside.pipe(guest);
+      const to: SecretDomain = { scheme: "https", host: name, port };
+      if (broker?.serves(to) === true) this.broker(link, broker, to, held);
+      else {
+        if (strict) link.names.add(name);
+        this.pass(link, [held], name);
+      }
     };
     guest.on("data", read);
   }
 
+  /** HTTP: whether the first request is the broker's, when it may be; else every one is checked. */
+  private http(link: Link, refuse: Refuse): void {
+    const { broker } = this.context;
+    if (broker?.schemesOn(link.port).has("http") !== true) {
+      if (this.isStrict(link)) this.gate(link, refuse);
+      else this.pass(link, []);
+      return;
+    }
+    const { guest } = link;
+    let held = Buffer.alloc(0);
+    const others = (): void => {
+      guest.off("data", read);
+      clearTimeout(timer);
+      if (!this.isStrict(link)) this.pass(link, [held]);
+      else {
+        guest.unshift(held);
+        this.gate(link, refuse);
+      }
+    };
+    const timer = setTimeout(others, silentMs);
+    guest.on("close", () => clearTimeout(timer));
+    const read = (chunk: Buffer): void => {
+      held = Buffer.concat([held, chunk]);
+      const end = held.indexOf("\r\n\r\n");
+      if (end < 0) {
+        if (held.length > maxHead) others();
+        return;
+      }
+      const head = readHead(held.subarray(0, end).toString("latin1"));
+      const host = normalName(head?.host ?? "");
+      const to: SecretDomain = { scheme: "http", host, port: link.port };
+      if (!broker.serves(to)) {
+        others();
+        return;
+      }
+      guest.off("data", read);
+      clearTimeout(timer);
+      guest.pause();
+      void this.unencrypted(link, broker, to, held, refuse);
+    };
+    guest.on("data", read);
+  }
+
+  /** Unencrypted, nothing but the address says who is asked. */
+  private async unencrypted(
+    link: Link,
+    broker: Broker,
+    to: SecretDomain,
+    held: Buffer,
+    refuse: Refuse,
+  ): Promise<void> {
+    const { policy, leadsTo } = this.context;
+    const leads = (await leadsTo?.(to.host, link.address).catch(() => false)) ?? false;
+    if (link.guest.destroyed) return;
+    if (!nameAllowed(policy(), to.host) || !leads) {
+      refuse("http-host", to.host, refusalPage("host", to.host));
+    } else this.broker(link, broker, to, held);
+  }
+
   /** HTTP: every request's host is checked. */
-  private http(link: Link, refuse: (rule: string, name?: string, last?: Buffer) => void): void {
+  private gate(link: Link, refuse: Refuse): void {
     const { guest } = link;
     const gate = new HttpGate((host) => nameAllowed(this.context.policy(), host));
     const timer = setTimeout(() => refuse("no-request"), helloMs);

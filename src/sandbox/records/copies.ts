@@ -61,4 +61,5 @@ export function settleIn(record: VmRecord, dir: string, standing: Standing): voi
   delete spec.network;
   delete record.guestNetwork;
   delete record.networkReason;
+  delete record.secrets;
 }

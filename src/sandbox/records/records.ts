@@ -7,6 +7,7 @@ import type { VmRecord } from "../../model/vm.ts";
 import { parseVmRecord } from "../../schema/state.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
 import { isVmId } from "../../util/names.ts";
+import { dropSecretFile } from "./secrets.ts";
 
 /** A directory whose document cannot be read; shown, never deleted by itself. */
 export interface BrokenRecord {
@@ -83,6 +84,7 @@ export class VmRecords {
   async dropSecrets(id: string): Promise<void> {
     await rm(join(this.dir(id), "token"), { force: true });
     await rm(join(this.dir(id), "ssh-host-key"), { force: true });
+    await dropSecretFile(this.dir(id));
   }
 
   /** The VM's host key for ssh, a seed of Ed25519; made on first use, readable by the owner alone. */

@@ -1,6 +1,7 @@
 /** A VM's record as users see it: what is true now, and no internals. */
 import type { VmView } from "../../model/api.ts";
 import type { VmRecord } from "../../model/vm.ts";
+import { viewSecrets, withPlaceholders } from "./secrets.ts";
 import { isAlive } from "../../util/process-identity.ts";
 
 /** The public view of a record. A record that says running while its process is gone is not believed. */
@@ -39,8 +40,9 @@ export function viewOf(record: VmRecord): VmView {
     kernelArgs: spec.kernelArgs.filter((arg) => !arg.startsWith("vmsan.")),
     sysctls: record.sysctls ?? {},
     ...optional("bootTimeoutMs"),
-    defaults: record.defaults,
+    defaults: withPlaceholders(record),
     policy: record.policy,
+    secrets: viewSecrets(record),
     ports: record.ports,
     networks: record.networks ?? [],
     ...optional("guestNetwork"),

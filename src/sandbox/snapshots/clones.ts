@@ -119,6 +119,7 @@ class Cloning {
       {
         name: named,
         networks: networksOf(record, this.request),
+        secrets: { requests: this.request.secrets ?? [] },
         record: (id, dir) => cloneRecord(id, dir, named, record, this.request, reason),
         bringUp: (vm, making) => (this.cold ? this.boot(vm, making) : this.restore(vm, making)),
       },

@@ -187,6 +187,7 @@ export class Templates {
     delete record.spec.network;
     delete record.guestNetwork;
     delete record.networks;
+    delete record.secrets;
     let guest: LiveGuest | undefined;
     const save = async (): Promise<void> =>
       await writeFileAtomic(join(dir, DRAFT_RECORD), `${JSON.stringify(record)}\n`);

@@ -6,6 +6,7 @@ import type { GuestConfig, InterfaceConfig } from "../../agent/config.ts";
 import { VmsanError, asVmsanError } from "../../model/errors.ts";
 import type { VmRecord } from "../../model/vm.ts";
 import type { Driver, RunningVm, VmmExit } from "../../vmm/driver.ts";
+import { secretConfig } from "../records/secrets.ts";
 import { bindsOf, guestMounts } from "./mounts.ts";
 import { agentFatal, bootFailure, consoleTail } from "./boot-failure.ts";
 import type { Stages, Work } from "../stages.ts";
@@ -67,6 +68,7 @@ export function guestConfig(record: VmRecord): GuestConfig & { time: { unixNs: s
       ? { sysctls: record.sysctls }
       : {}),
     ...sharesConfig(record),
+    ...secretConfig(record),
     ...(record.machineId === undefined ? {} : { machineId: record.machineId }),
     network: {
       interfaces: cardConfig(record),

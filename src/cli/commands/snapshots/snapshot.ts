@@ -8,7 +8,7 @@ import { asVmsanError } from "../../../model/errors.ts";
 import { formatBytes } from "../../../util/units.ts";
 import { collect, collectList, command, runs } from "../../command.ts";
 import type { Context } from "../../command.ts";
-import { createOptions } from "../../create-flags.ts";
+import { createOptions, secretOption } from "../../create-flags.ts";
 import type { CreateFlags } from "../../create-flags.ts";
 import { addNetworkFlags } from "../../network-flags.ts";
 import { plain, table } from "../../output.ts";
@@ -207,7 +207,7 @@ export function forkCommand(): Command {
     .option("--timeout <duration>", "stop them after: 30s, 5m, 1h; a bare number is minutes")
     .option("-e, --env <key=value>", "environment of new commands; repeatable", collect)
     .option("--publish-port <list>", "host:guest TCP ports, comma separated", collectList);
-  addPolicyFlags(addNetworkFlags(target));
+  addPolicyFlags(addNetworkFlags(target)).addOption(secretOption());
   return runs<ForkFlags>(target, async (context, ref: string) => {
     const { count, ...flags } = context.flags;
     const options: CloneOptions = {

@@ -1,0 +1,75 @@
+/** Bodies of requests and answers on their way: held back whole while they are short, else as streams. */
+import { Transform, type Readable, type TransformCallback } from "node:stream";
+import zlib from "node:zlib";
+import { Replacer, type Replacement } from "./replace.ts";
+
+/** Longest body of a known length that is held back until it is whole, in bytes. */
+export const maxWhole = 1 << 20;
+
+/** Most bytes of one VM's bodies that are held back at a time. */
+const maxHeld = 64 << 20;
+
+/** How much of one VM's bodies is in memory. */
+export class Room {
+  private used = 0;
+
+  /** Take so many bytes; false when there is no room. */
+  take(bytes: number): boolean {
+    if (this.used + bytes > maxHeld) return false;
+    this.used += bytes;
+    return true;
+  }
+
+  /** Give them back. */
+  give(bytes: number): void {
+    this.used -= bytes;
+  }
+}
+
+/** A stream with everything replaced. */
+export class ReplacingStream extends Transform {
+  private readonly replacer: Replacer;
+
+  constructor(replacements: readonly Replacement[]) {
+    super();
+    this.replacer = new Replacer(replacements);
+  }
+
+  override _transform(chunk: Buffer, _encoding: string, done: TransformCallback): void {
+    done(null, this.replacer.push(chunk));
+  }
+
+  override _flush(done: TransformCallback): void {
+    done(null, this.replacer.end());
+  }
+}
+
+/** Everything that comes, up to a length. @throws RangeError beyond it; what the stream ends with */
+export async function collect(stream: Readable, limit: number): Promise<Buffer> {
+  const pieces: Buffer[] = [];
+  let length = 0;
+  for await (const piece of stream) {
+    const bytes = piece as Buffer;
+    length += bytes.length;
+    if (length > limit) throw new RangeError(`more than ${limit} bytes`);
+    pieces.push(bytes);
+  }
+  return Buffer.concat(pieces);
+}
+
+/** What undoes a coding of content (RFC 9110, section 8.4); undefined for one that is not known. */
+export function decoderOf(coding: string): Transform | undefined {
+  switch (coding) {
+    case "gzip":
+    case "x-gzip":
+      return zlib.createGunzip();
+    case "deflate":
+      return zlib.createInflate();
+    case "br":
+      return zlib.createBrotliDecompress();
+    case "zstd":
+      return zlib.createZstdDecompress();
+    default:
+      return undefined;
+  }
+}
