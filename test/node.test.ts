@@ -333,7 +333,7 @@ test("watches that are cut go on, and a VM that is gone is made again", async ()
 });
 
 test("VMs of a node that falls silent stand still, and go on when they are still wanted", async () => {
-  await start({ gracePeriod: 8 });
+  await start({ gracePeriod: 4 });
   api.add("brief", pod("exec sleep 1000"));
   api.add(
     "patient",
@@ -365,4 +365,20 @@ test("VMs of a node that falls silent stand still, and go on when they are still
   api.forget("brief", true);
   api.silent = false;
   await vi.waitFor(async () => expect((await vms()).size).toBe(1), { timeout: 60_000 });
+});
+
+test("a node that is started while nobody answers has VMs stand still whose time is over", async () => {
+  const first = await start({ gracePeriod: 8 });
+  api.add("brief", pod("exec sleep 1000"));
+  await api.until("it runs", () => api.state("brief")?.kind === "running");
+  await first.close();
+  node = undefined;
+  api.silent = true;
+  const starting = start({ gracePeriod: 8 });
+  const status = async (): Promise<unknown> => (await made.vmsan.list())[0]?.status;
+  await vi.waitFor(async () => expect(await status()).toBe("paused"), { timeout: 60_000 });
+  api.silent = false;
+  await starting;
+  await vi.waitFor(async () => expect(await status()).toBe("running"), { timeout: 60_000 });
+  expect(api.state("brief")).toMatchObject({ kind: "running", restarts: 0 });
 });

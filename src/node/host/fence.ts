@@ -62,9 +62,9 @@ export class Fence {
     if (before !== undefined) {
       this.heard = performance.now() - Math.max(0, Date.now() - before);
       this.unknown = await records();
-      await this.haltUnknown(this.unknown);
+      await this.look();
     }
-    this.timer = setInterval(() => void this.look(), LOOK_MS);
+    this.timer = setInterval(() => this.lookAgain(), LOOK_MS);
     this.timer.unref();
   }
 
@@ -118,9 +118,15 @@ export class Fence {
     this.parts.log.error(`pod ${namespace}/${name}: cannot halt it or let it go on`, error);
   }
 
-  private async look(): Promise<void> {
+  private lookAgain(): void {
     if (this.looking) return;
     this.looking = true;
+    this.look()
+      .catch((error: unknown) => this.parts.log.error("cannot look after silent VMs", error))
+      .finally(() => (this.looking = false));
+  }
+
+  private async look(): Promise<void> {
     const due = this.parts
       .pods()
       .filter((pod) => !this.standing.has(pod) && this.isDue(pod.record));
@@ -144,7 +150,6 @@ export class Fence {
       });
     }
     if (this.unknown !== undefined) await this.haltUnknown(this.unknown);
-    this.looking = false;
   }
 
   /** Halt VMs whose pods this process does not know yet. They go on when they are adopted. */
