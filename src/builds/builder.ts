@@ -81,6 +81,16 @@ function isOfBuilds({ running, label, kind }: StreamInfo): boolean {
   return running && (label === STREAM_LABEL || kind === "listen");
 }
 
+/** Kill what a stream runs, all of it. */
+async function endStream(transport: GuestTransport, id: string): Promise<void> {
+  try {
+    await signalStream(transport, id, "SIGKILL", true);
+  } catch (error) {
+    // It has ended since it was listed: nothing is left to be killed.
+    if (!(error instanceof VmsanError) || error.code !== "ERR_AGENT_STREAM_ENDED") throw error;
+  }
+}
+
 /** The builder of one VMSAN_DIR. */
 export class Builder {
   readonly #sandboxes: Sandboxes;
@@ -255,7 +265,7 @@ export class Builder {
     for (let tries = 0; tries < END_TRIES; tries += 1) {
       const running = (await listStreams(transport)).filter(isOfBuilds);
       if (running.length === 0) break;
-      for (const { id: left } of running) await signalStream(transport, left, "SIGKILL", true);
+      for (const { id: left } of running) await endStream(transport, left);
       await sleep(100, undefined, { signal });
     }
     const left = await this.run(
