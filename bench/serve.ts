@@ -42,6 +42,11 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
 });
 
+/** Whose VMs those of this measurement are. */
+const PROJECT = `bench-${process.pid}`;
+/** The same on VMs that are made without a key. */
+const MARK = "bench";
+
 /** A gateway as a process of its own, and a key of it. */
 interface Served {
   pid: number;
@@ -59,7 +64,7 @@ async function serve({ defer }: Bench, dir: string, driver: string): Promise<Ser
   const [line] = (await once(child.stdout.setEncoding("utf8"), "data")) as [string];
   const { url } = JSON.parse(line) as { url: string };
   const keys = new Keys(layoutOf(dir).gateway);
-  const { key, text } = await keys.create({ project: `bench-${process.pid}` });
+  const { key, text } = await keys.create({ project: PROJECT });
   defer(async () => void (await keys.remove(key.id)));
   const connection = { apiKey: `e2b_${text}`, apiUrl: url, sandboxUrl: url };
   const pid = child.pid ?? 0;
@@ -82,12 +87,18 @@ async function guest(made: Bench): Promise<void> {
   const served = await serve(made, dir, "auto");
   const { connection } = served;
   const vmsan = new Vmsan({ dir });
+  // By the daemon: the gateway may be gone by then.
+  made.defer(async () => {
+    for (const { id, project, labels } of await vmsan.list())
+      if (project === PROJECT || labels[MARK] === PROJECT) await (await vmsan.get(id)).remove();
+  });
   const rounds = Number(values.rounds);
   const { own, e2b } = await byTurns(rounds, {
     own: async () => {
       let vm: Awaited<ReturnType<typeof vmsan.create>> | undefined;
       const cost = await timed(served, async () => {
-        vm = await vmsan.create({ runtime: "e2b", vcpus: 1, memory: "512m" });
+        const labels = { [MARK]: PROJECT };
+        vm = await vmsan.create({ runtime: "e2b", vcpus: 1, memory: "512m", labels });
         await vm.exec(["/bin/bash", "-l", "-c", "echo first"]);
       });
       await vm?.remove();
@@ -107,7 +118,6 @@ async function guest(made: Bench): Promise<void> {
   report({ what: "create to the first command's end", rounds, own, e2b, moreMs });
 
   const sandbox = await Sandbox.create("base", { ...connection, timeoutMs: 3_600_000 });
-  made.defer(async () => void (await sandbox.kill()));
   const mib = Number(values.mib);
   const data = Buffer.alloc(mib << 20);
   for (let i = 0; i < data.length; i += 8) data.writeDoubleLE(Math.random(), i);
