@@ -82,6 +82,8 @@ async function writeOne(context: UploadContext, at: string, source: Readable): P
     ...rightsOf(user),
     // Its watchers are to see a file that is written, not another file.
     inPlace: true,
+    // As envd, whose new files change their owner: watchers are told of three events.
+    ...(there === undefined ? { mode: 0o644 } : {}),
     attributes: { prefix: METADATA_PREFIX, values },
   });
   return {
