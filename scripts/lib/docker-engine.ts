@@ -68,7 +68,7 @@ const SHOWN = `## Shown with
 In every run of the tests: the \`docker\` command line (the machine's, or Debian's 20.10) in guests that boot, through a
 killed gateway and daemon; on the fake driver over a hundred of its commands with what Docker documents that they print
 (test/docker-commands.test.ts), over TLS with certificates, the Python package \`docker\` 7.2, and a client that speaks as buildx does. By
-hand, in guests: the command line 28.2 and 20.10, \`docker build\` and \`docker compose build\` with buildx 0.38, \`docker compose\` 5.6 (a file of three services with volume, networks, health check, \`depends_on\`, \`scale\`, \`logs -f\`,
+hand, in guests: the command line 28.2, \`docker build\` and \`docker compose build\` with buildx 0.38, \`docker compose\` 5.6 (a file of three services with volume, networks, health check, \`depends_on\`, \`scale\`, \`logs -f\`,
 \`exec\`, \`run\`, configs, secrets, \`down -v\`; a second \`up\` changes nothing), testcontainers for Node 12.2 (ports, logs, files, networks), dockerode 5.0,
 \`devcontainer up\` and \`exec\` 0.89.
 

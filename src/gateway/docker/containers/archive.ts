@@ -4,7 +4,7 @@ import { encodeEnd, encodeEntry, padding } from "../../../agent/archive/pax.ts";
 import { readArchive } from "../../../agent/archive/read.ts";
 import type { ReadEntry } from "../../../agent/archive/read.ts";
 import { checkExit } from "../../../agent/file-stream.ts";
-import { statFile } from "../../../agent/files.ts";
+import { listFiles, statFile } from "../../../agent/files.ts";
 import type { FileEntry } from "../../../agent/files.ts";
 import { startStream } from "../../../agent/streams.ts";
 import { guestErrno } from "../../../agent/transport.ts";
@@ -115,15 +115,18 @@ function inner(name: Buffer, top: string): Buffer {
 const ZEROS = Buffer.alloc(64 << 10);
 
 /** An entry as every reader of archives takes it: without a map of holes. */
-async function* plainEntry({ entry, content }: ReadEntry, top?: string): AsyncGenerator<Buffer> {
+async function* plainEntry(
+  { entry, content }: ReadEntry,
+  rename?: (name: Buffer) => Buffer,
+): AsyncGenerator<Buffer> {
   const renamed =
-    top === undefined
+    rename === undefined
       ? entry
       : {
           ...entry,
-          name: inner(entry.name, top),
+          name: rename(entry.name),
           ...(entry.type === "hardlink" && entry.link !== undefined
-            ? { link: inner(entry.link, top) }
+            ? { link: rename(entry.link) }
             : {}),
         };
   yield encodeEntry(renamed);
@@ -143,8 +146,13 @@ async function* plainEntry({ entry, content }: ReadEntry, top?: string): AsyncGe
   yield Buffer.alloc(padding(entry.size));
 }
 
-/** A path as an archive, piece by piece. @param inside the content of a directory, below `.` */
-async function* archiveOf(vm: Vm, path: string, inside: boolean): AsyncGenerator<Buffer> {
+/** A path as an archive without its end, piece by piece. @param rename gives entries other names */
+async function* entriesOf(
+  vm: Vm,
+  path: string,
+  inside: boolean,
+  rename?: (name: Buffer) => Buffer,
+): AsyncGenerator<Buffer> {
   let said = "";
   const spec = { kind: "tar" as const, path, ...(inside ? { follow: true } : {}) };
   const stream = startStream(vm.transport, spec, {
@@ -153,14 +161,49 @@ async function* archiveOf(vm: Vm, path: string, inside: boolean): AsyncGenerator
     },
   });
   try {
-    const top = inside ? posix.basename(path) : undefined;
     for await (const one of readArchive(stream.stdout as AsyncIterable<Buffer>)) {
-      yield* plainEntry(one, top);
+      yield* plainEntry(one, rename);
     }
     await checkExit(stream, `Cannot read all of ${path} in the container`, said);
-    yield encodeEnd();
   } finally {
     stream.signal("KILL", true);
+  }
+}
+
+/** A path as an archive. @param inside the content of a directory, below `.` */
+async function* archiveOf(vm: Vm, path: string, inside: boolean): AsyncGenerator<Buffer> {
+  const top = posix.basename(path);
+  yield* entriesOf(vm, path, inside, inside ? (name) => inner(name, top) : undefined);
+  yield encodeEnd();
+}
+
+/** Where something is mounted in a guest besides its root. */
+async function mountedIn(vm: Vm): Promise<string[]> {
+  const parts: Buffer[] = [];
+  const take = (bytes: Buffer): void => void parts.push(Buffer.from(bytes));
+  await vm.readFile("/proc/self/mounts", take, { user: "root" });
+  const octal = (_all: string, digits: string): string => String.fromCharCode(parseInt(digits, 8));
+  const places = Buffer.concat(parts)
+    .toString("latin1")
+    .split("\n")
+    .map((line) => (line.split(" ")[1] ?? "/").replace(/\\(\d{3})/g, octal));
+  return places.filter((place) => place !== "/");
+}
+
+/** The files below a directory but for what is mounted, of which there are empty directories. @param dir "" is the root */
+async function* filesOf(vm: Vm, dir: string, mounted: readonly string[]): AsyncGenerator<Buffer> {
+  for (const entry of await listFiles(vm.transport, dir === "" ? "/" : dir)) {
+    const path = `${dir}/${posix.basename(entry.path)}`;
+    const above = mounted.some((place) => place === path || place.startsWith(`${path}/`));
+    if (!above) {
+      const prefix = Buffer.from(dir === "" ? "" : `${dir.slice(1)}/`);
+      yield* entriesOf(vm, path, false, (name) => Buffer.concat([prefix, name]));
+    } else if (entry.type === "dir") {
+      const { mode, uid, gid, mtimeNs } = entry;
+      const name = Buffer.from(path.slice(1));
+      yield encodeEntry({ name, type: "dir", mode, uid, gid, size: 0, mtimeNs });
+      if (!mounted.includes(path)) yield* filesOf(vm, path, mounted);
+    }
   }
 }
 
@@ -183,13 +226,15 @@ export async function getArchive(call: Call, container: Container): Promise<void
   });
 }
 
-/** All files of a container as an archive: `GET …/export`. */
+/** All files of a container but for what is mounted in it (volumes, the kernel's own) as an archive: `GET …/export`. */
 export async function exportFiles(call: Call, container: Container): Promise<void> {
   const { response } = call;
   await container.withFiles(async (vm) => {
     beginStream(response, "application/x-tar");
-    for await (const bytes of archiveOf(vm, "/", false)) if (!(await push(response, bytes))) return;
-    response.end();
+    for await (const bytes of filesOf(vm, "", await mountedIn(vm))) {
+      if (!(await push(response, bytes))) return;
+    }
+    response.end(encodeEnd());
     container.tell("export");
   });
 }
