@@ -153,9 +153,10 @@ export class Reporter {
         });
         return;
       } catch (error) {
-        if (this.gone.signal.aborted || isStatus(error, 404)) return;
-        // Somebody else has written to it at the same moment, or it is another pod's object by now.
-        if (isStatus(error, 409) && (await this.isReplaced())) return;
+        if (this.gone.signal.aborted) return;
+        // An API server that has just been started says 404 of pods that are there: what it lets nodes do is decided by
+        // what it has read so far. 409: somebody else has written to it, or it is another pod's object by now.
+        if (isStatus(error, 404, 409) && (await this.isGone())) return;
         if (failures === 0) this.complain("cannot remove its object", error);
         failures += 1;
         await this.pause(failures);
@@ -163,8 +164,8 @@ export class Reporter {
     }
   }
 
-  /** Whether the object of this name is none of this pod's. */
-  private async isReplaced(): Promise<boolean> {
+  /** Whether there is no object of this name any more, or it is none of this pod's. */
+  private async isGone(): Promise<boolean> {
     try {
       const found = await this.context.api.request("GET", this.path(), {
         signal: this.gone.signal,
