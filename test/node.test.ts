@@ -92,6 +92,10 @@ test("a host registers, and a pod runs, is told of, and is removed with its VM",
   );
   const one = api.add("one", pod("echo out; echo err >&2; exec sleep 1000"));
   await api.until("it runs", () => api.state("one")?.kind === "running");
+  api.change("one", { ephemeralContainers: [{ name: "debug", image: IMAGE }] });
+  await api.until("what was added is refused", () =>
+    api.events.some(({ message }) => message.includes("spec.ephemeralContainers")),
+  );
   const status = api.pods.get("default/one")?.status;
   expect(status).toMatchObject({ phase: "Running", hostIP: "127.0.0.1" });
   expect(status?.["conditions"]).toContainEqual(
@@ -103,7 +107,8 @@ test("a host registers, and a pod runs, is told of, and is removed with its VM",
   api.remove("one", 1);
   await api.until("it is gone", () => !api.pods.has("default/one"));
   await vi.waitFor(async () => expect(await vms()).toEqual(new Map()), { timeout: 30_000 });
-  expect(api.writes("one").length).toBeLessThanOrEqual(5);
+  // One more event than usual, for what was added.
+  expect(api.writes("one").length).toBeLessThanOrEqual(6);
 });
 
 test("restart policies, exit codes and what a container says at its end", async () => {

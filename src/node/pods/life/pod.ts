@@ -135,7 +135,15 @@ export class NodePod implements Shown {
     const before = this.object.metadata.deletionGracePeriodSeconds;
     this.object = pod;
     const { deletionTimestamp, deletionGracePeriodSeconds: grace } = pod.metadata;
-    if (!deletionTimestamp) return;
+    if (!deletionTimestamp) {
+      // What may be added to one that runs (`kubectl debug`) is not offered either; it goes on without.
+      const refused = refusedFields(pod);
+      if (refused.length > 0) {
+        const message = `not offered on this node: ${refused.join(", ")}`;
+        this.reporter.event("Warning", "FieldNotOffered", message);
+      }
+      return;
+    }
     if (!this.terminating) this.end();
     else if (before !== grace) this.box.hurry();
   }
