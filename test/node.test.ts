@@ -96,6 +96,12 @@ test("a host registers, and a pod runs, is told of, and is removed with its VM",
   await api.until("what was added is refused", () =>
     api.events.some(({ message }) => message.includes("spec.ephemeralContainers")),
   );
+  const [container] = one.spec?.["containers"] as object[];
+  const larger = { ...container, resources: { limits: { memory: "2Gi" } } };
+  api.change("one", { containers: [larger] });
+  await api.until("another size is refused", () =>
+    api.events.some(({ message }) => message.includes("resources of a pod that is bound")),
+  );
   const status = api.pods.get("default/one")?.status;
   expect(status).toMatchObject({ phase: "Running", hostIP: "127.0.0.1" });
   expect(status?.["conditions"]).toContainEqual(
@@ -107,8 +113,8 @@ test("a host registers, and a pod runs, is told of, and is removed with its VM",
   api.remove("one", 1);
   await api.until("it is gone", () => !api.pods.has("default/one"));
   await vi.waitFor(async () => expect(await vms()).toEqual(new Map()), { timeout: 30_000 });
-  // One more event than usual, for what was added.
-  expect(api.writes("one").length).toBeLessThanOrEqual(6);
+  // Two more events than usual, for what was added and changed.
+  expect(api.writes("one").length).toBeLessThanOrEqual(7);
 });
 
 test("restart policies, exit codes and what a container says at its end", async () => {

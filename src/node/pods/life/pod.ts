@@ -1,5 +1,6 @@
 /** One pod of this node: what becomes of it from its binding to its end, and what is told of that. */
 import { setTimeout as sleep } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
 import type { RunEnd } from "../../../containers/run.ts";
 import { isLost } from "../../../containers/main.ts";
 import type { Vm } from "../../../client/vm.ts";
@@ -132,20 +133,25 @@ export class NodePod implements Shown {
 
   /** The API server has it otherwise now. */
   update(pod: Pod): void {
-    const before = this.object.metadata.deletionGracePeriodSeconds;
+    const before = this.object;
     this.object = pod;
-    const { deletionTimestamp, deletionGracePeriodSeconds: grace } = pod.metadata;
-    if (!deletionTimestamp) {
-      // What may be added to one that runs (`kubectl debug`) is not offered either; it goes on without.
-      const refused = refusedFields(pod);
-      if (refused.length > 0) {
-        const message = `not offered on this node: ${refused.join(", ")}`;
-        this.reporter.event("Warning", "FieldNotOffered", message);
-      }
-      return;
-    }
-    if (!this.terminating) this.end();
-    else if (before !== grace) this.box.hurry();
+    if (!pod.metadata.deletionTimestamp) this.tellOfChanges(before);
+    else if (!this.terminating) this.end();
+    else if (before.metadata.deletionGracePeriodSeconds !== pod.metadata.deletionGracePeriodSeconds)
+      this.box.hurry();
+  }
+
+  /** What may be changed of a pod that runs (`kubectl debug`, a resize) is not offered: it goes on without, and that is told. */
+  private tellOfChanges(before: Pod): void {
+    const refused = [...refusedFields(this.object)];
+    if (!isDeepStrictEqual(containerOf(before).resources, containerOf(this.object).resources))
+      refused.push("spec.containers[0].resources of a pod that is bound");
+    if (refused.length === 0) return;
+    this.reporter.event(
+      "Warning",
+      "FieldNotOffered",
+      `not offered on this node: ${refused.join(", ")}`,
+    );
   }
 
   /** It is gone from the API server, so nothing of it may be here. */
