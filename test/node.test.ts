@@ -90,15 +90,14 @@ test("a host registers, and a pod runs, is told of, and is removed with its VM",
   await api.until("a lease", () =>
     api.objects.get("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/host-1"),
   );
-  const one = api.add("one", pod("echo out; echo err >&2; exec sleep 1000"));
+  const script = "echo out; echo err >&2; exec sleep 1000";
+  const one = api.add("one", pod(script));
   await api.until("it runs", () => api.state("one")?.kind === "running");
   api.change("one", { ephemeralContainers: [{ name: "debug", image: IMAGE }] });
   await api.until("what was added is refused", () =>
     api.events.some(({ message }) => message.includes("spec.ephemeralContainers")),
   );
-  const [container] = one.spec?.["containers"] as object[];
-  const larger = { ...container, resources: { limits: { memory: "2Gi" } } };
-  api.change("one", { containers: [larger] });
+  api.change("one", pod(script, { resources: { limits: { memory: "2Gi" } } }));
   await api.until("another size is refused", () =>
     api.events.some(({ message }) => message.includes("resources of a pod that is bound")),
   );
