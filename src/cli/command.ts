@@ -1,4 +1,5 @@
 /** What all commands share: their flags, their context, and how their failures end. */
+import { once } from "node:events";
 import { Option } from "commander";
 import type { Command, HelpConfiguration } from "commander";
 import type { Vmsan } from "../client/vmsan.ts";
@@ -107,6 +108,8 @@ export function interruptSignal(): {
   signal: AbortSignal;
   dispose: () => void;
   number: () => number;
+  /** Resolves at the first one. */
+  come: () => Promise<void>;
 } {
   const controller = new AbortController();
   let received = 0;
@@ -124,5 +127,8 @@ export function interruptSignal(): {
     signal: controller.signal,
     dispose: () => handlers.forEach(({ name, handler }) => process.off(name, handler)),
     number: () => received,
+    come: async () => {
+      if (!controller.signal.aborted) await once(controller.signal, "abort");
+    },
   };
 }

@@ -60,7 +60,7 @@ function endOption(flags: string, description: string): Option {
 export function secretOption(): Option {
   return new Option(
     "--secret <spec>",
-    "NAME=env[:VAR]|file:PATH[@domain,...]: put into requests to those domains, unseen by the VM",
+    "NAME=env[:VAR]|file:PATH[@domain,...]: put into requests to those domains, unseen by the VM; repeatable; repeatable",
   ).argParser(collect);
 }
 

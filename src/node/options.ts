@@ -1,9 +1,9 @@
 /** What people write of a node, made into what it is started with. */
-import { readFile } from "node:fs/promises";
 import { isAbsolute, normalize, resolve } from "node:path";
 import type { DriverName } from "../model/vm.ts";
 import { layoutOf, vmsanDir } from "../util/paths.ts";
 import { invalid, parseInteger } from "../util/units.ts";
+import { readGiven } from "./given.ts";
 import { joinedIdentity } from "./join/joined.ts";
 import { serviceAccount } from "./kube/identity.ts";
 import type { Identity } from "./kube/identity.ts";
@@ -87,29 +87,31 @@ export async function nodeOptions(wishes: NodeWishes): Promise<NodeOptions> {
       "Give both --tls-cert and --tls-key.",
     );
   }
-  const read = async (path: string): Promise<string> => await readFile(resolve(path), "utf8");
-  const whole = (what: string, text: string, from: number, to: number): number =>
-    parseInteger(what, text, from, to);
   return {
     identity: await identityOf(wishes),
     ...(name === undefined ? {} : { name }),
     ...(address === undefined ? {} : { address }),
-    ...(port === undefined ? {} : { port: whole("port", port, 0, 65_535) }),
+    ...(port === undefined ? {} : { port: parseInteger("port", port, 0, 65_535) }),
     capacity: {
-      ...(cpus === undefined ? {} : { cpus: whole("cpus", cpus, 1, 4096) }),
+      ...(cpus === undefined ? {} : { cpus: parseInteger("cpus", cpus, 1, 4096) }),
       ...(memory === undefined ? {} : { memoryBytes: memoryBytes(memory) }),
-      ...(maxPods === undefined ? {} : { pods: whole("max-pods", maxPods, 1, 10_000) }),
+      ...(maxPods === undefined ? {} : { pods: parseInteger("max-pods", maxPods, 1, 10_000) }),
     },
     labels: labels(wishes.label ?? []),
     untainted: wishes.untainted === true,
     hostPaths: (wishes.allowHostPath ?? []).map(hostPath),
-    ...(clientCa === undefined ? {} : { clientCa: await read(clientCa) }),
+    ...(clientCa === undefined ? {} : { clientCa: await readGiven("client-ca", clientCa) }),
     ...(tlsCert === undefined || tlsKey === undefined
       ? {}
-      : { serving: { cert: await read(tlsCert), key: await read(tlsKey) } }),
+      : {
+          serving: {
+            cert: await readGiven("tls-cert", tlsCert),
+            key: await readGiven("tls-key", tlsKey),
+          },
+        }),
     ...(wishes.gracePeriod === undefined
       ? {}
-      : { gracePeriod: whole("grace-period", wishes.gracePeriod, 8, 3600) }),
+      : { gracePeriod: parseInteger("grace-period", wishes.gracePeriod, 8, 3600) }),
     driver: wishes.driver ?? "auto",
   };
 }

@@ -90,10 +90,7 @@ export function serveCommand(): Command {
       },
       `serving on ${url}${also}`,
     );
-    await new Promise<void>((end) => {
-      if (interrupt.signal.aborted) end();
-      else interrupt.signal.addEventListener("abort", () => end(), { once: true });
-    });
+    await interrupt.come();
     await gateway.close();
     interrupt.dispose();
   });

@@ -51,10 +51,7 @@ export function uiCommand(): Command {
     output.result({ url, ...handed }, `${handed.link}${until}`);
     if (flags.open) await openBrowser(await writeDoor(directory, handed.link));
     if (own === undefined) return;
-    await new Promise<void>((end) => {
-      if (interrupt.signal.aborted) end();
-      else interrupt.signal.addEventListener("abort", () => end(), { once: true });
-    });
+    await interrupt.come();
     await own.close();
     const { Keys } = await import("../../gateway/access/keys.ts");
     await new Keys(directory).remove(handed.key);

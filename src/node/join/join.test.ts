@@ -73,6 +73,15 @@ test("the token is shown to nobody else than the cluster that was meant", async 
   expect(await joinedIdentity(join(dir, "node"))).toBeUndefined();
 });
 
+test("an authority's file that is not there is named", async () => {
+  const dir = join(place.path, "nameless");
+  const ca = join(dir, "missing.crt");
+  await expect(joinCluster({ url, token: TOKEN, ca, signal, dir })).rejects.toMatchObject({
+    code: "ERR_VALIDATION_FLAGS",
+    message: expect.stringContaining(ca),
+  });
+});
+
 test("a certificate that is about to end is replaced, and used from then on", async () => {
   const old = selfSigned({ commonName: "system:node:host-1", organization: "system:nodes" }, 0.001);
   const identity = identityOf({ url, ca: server.cert, cert: old.cert, key: old.key });

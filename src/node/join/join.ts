@@ -1,7 +1,6 @@
 /** Joining: with a token that was made for it, a host gets a certificate of its own. */
 import { X509Certificate, createHash } from "node:crypto";
-import { mkdir, readFile } from "node:fs/promises";
-import { resolve } from "node:path";
+import { mkdir } from "node:fs/promises";
 import { text as readAll } from "node:stream/consumers";
 import { parse } from "yaml";
 import { VmsanError } from "../../model/errors.ts";
@@ -10,6 +9,7 @@ import { contentSchema } from "../../schema/pod.ts";
 import { validate } from "../../schema/validate.ts";
 import { layoutOf, vmsanDir } from "../../util/paths.ts";
 import { invalid } from "../../util/units.ts";
+import { readGiven } from "../given.ts";
 import { hostNodeName } from "../host/registration.ts";
 import { apiPath } from "../kube/api-server.ts";
 import { KubeClient } from "../kube/client.ts";
@@ -80,7 +80,7 @@ async function discover(url: string, hash: string, signal: AbortSignal): Promise
 
 async function authority(options: JoinOptions): Promise<string> {
   const { ca, caCertHash, url, signal } = options;
-  if (ca !== undefined) return await readFile(resolve(ca), "utf8");
+  if (ca !== undefined) return await readGiven("ca", ca);
   if (caCertHash !== undefined && /^sha256:[0-9a-f]{64}$/i.test(caCertHash)) {
     return await discover(url, caCertHash, signal);
   }
@@ -103,11 +103,17 @@ export async function joinCluster(
   const { url: given, signal, name = hostNodeName() } = options;
   const url = given.replace(/\/+$/, "");
   if (!URL.canParse(url) || !url.startsWith("https://")) {
-    throw invalid("FLAGS", "URL", url, "It takes https://HOST:PORT.", "https://10.0.0.1:6443");
+    throw invalid(
+      "FLAGS",
+      "URL",
+      url,
+      "It takes https://HOST:PORT.",
+      "For example: https://10.0.0.1:6443.",
+    );
   }
   const token = (options.token === "-" ? await readAll(process.stdin) : options.token).trim();
   if (!/^[a-z0-9]{6}\.[a-z0-9]{16}$/.test(token)) {
-    throw invalid("FLAGS", "token", "…", "It takes ID.SECRET.", "kubeadm token create");
+    throw invalid("FLAGS", "token", "…", "It takes ID.SECRET.", "Make one: kubeadm token create.");
   }
   const directory = layoutOf(options.dir ?? vmsanDir()).node;
   await mkdir(directory, { recursive: true, mode: 0o700 });

@@ -262,7 +262,7 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
         code: "ERR_NODE_LISTEN",
         message: `Cannot listen on ${address.host} port ${address.port} for the API server`,
         why: errnoOf(error) === "EADDRINUSE" ? "Something listens there." : messageOf(error),
-        fix: "Choose another port; the cluster learns it from the node.",
+        fix: "Choose another port (--port); the cluster learns it from the node.",
       },
       error,
     );

@@ -1,26 +1,8 @@
 /** `vmsan node`: this host as a node of a Kubernetes cluster. */
 import { Option } from "commander";
 import type { Command } from "commander";
+import type { NodeWishes } from "../../../node/options.ts";
 import { collect, command, collectList, interruptSignal, runs } from "../../command.ts";
-
-interface NodeFlags {
-  kubeconfig?: string;
-  context?: string;
-  name?: string;
-  address?: string;
-  port?: string;
-  cpus?: string;
-  memory?: string;
-  maxPods?: string;
-  label?: string[];
-  untainted?: boolean;
-  allowHostPath?: string[];
-  clientCa?: string;
-  tlsCert?: string;
-  tlsKey?: string;
-  gracePeriod?: string;
-  driver?: "auto" | "firecracker" | "qemu" | "fake";
-}
 
 interface JoinFlags {
   token: string;
@@ -38,7 +20,7 @@ export function nodeCommand(): Command {
 }
 
 function runDefinition(): Command {
-  const target = command("run", "serve pods as VMs until it is ended; they go on")
+  const target = command("run", "serve pods as VMs; when it is ended, the VMs go on")
     .option("--kubeconfig <file>", "who this node is (what it joined as, else the pod's account)")
     .option("--context <name>", "of the kubeconfig (its current one)")
     .option("--name <name>", "of the node (its certificate's, else the host's)")
@@ -66,17 +48,14 @@ function runDefinition(): Command {
         "fake",
       ]),
     );
-  return runs<NodeFlags>(target, async ({ flags, output }) => {
+  return runs<NodeWishes>(target, async ({ flags, output }) => {
     const interrupt = interruptSignal();
     const { nodeOptions } = await import("../../../node/options.ts");
     const { startNode } = await import("../../../node/node.ts");
     const node = await startNode(await nodeOptions(flags));
     const { name, address, port } = node;
     output.result({ name, address, port }, `node ${name} serves on ${address}:${port}`);
-    await new Promise<void>((end) => {
-      if (interrupt.signal.aborted) end();
-      else interrupt.signal.addEventListener("abort", () => end(), { once: true });
-    });
+    await interrupt.come();
     await node.close();
     interrupt.dispose();
   });
