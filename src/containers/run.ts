@@ -4,9 +4,9 @@ import { forgetStream } from "../agent/commands.ts";
 import type { StreamExit } from "../agent/spec.ts";
 import type { GuestStream, StreamOptions } from "../agent/streams.ts";
 import type { Vm } from "../client/vm.ts";
-import { VmsanError } from "../model/errors.ts";
 import type { OutputNumber } from "../agent/frames.ts";
 import type { ContainerLog } from "./logs/container-log.ts";
+import { isLost } from "./main.ts";
 
 /** Somebody who is attached. */
 export interface Sink {
@@ -122,7 +122,7 @@ export class Run {
       return status === "stopped" || status === "error";
     } catch (error) {
       // Anything else: the daemon is being started anew.
-      return error instanceof VmsanError && error.code === "ERR_VM_NOT_FOUND";
+      return isLost(error);
     }
   }
 

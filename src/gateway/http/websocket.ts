@@ -5,7 +5,8 @@
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { WebSocketServer, createWebSocketStream } from "ws";
+import { createWebSocketStream } from "ws";
+import { agreeToWebSocket, webSocketServer } from "../../http/websocket.ts";
 import { presentedKey } from "../access/gate.ts";
 
 /** The subprotocol that is agreed on. */
@@ -16,11 +17,8 @@ const KEY_PREFIX = "vmsan-key.";
 /** Most bytes of one message: a frame with its header, or several. */
 const MAX_MESSAGE = 16 << 20;
 
-const server = new WebSocketServer({
-  noServer: true,
+const server = webSocketServer({
   maxPayload: MAX_MESSAGE,
-  perMessageDeflate: false,
-  clientTracking: false,
   handleProtocols: (offered) => (offered.has(PROTOCOL) ? PROTOCOL : false),
 });
 
@@ -42,13 +40,9 @@ export async function acceptSocket(
   socket: Duplex,
   head: Buffer,
 ): Promise<Duplex> {
-  return await new Promise((resolve, reject) => {
-    // What is no WebSocket after all has been answered by then, and ends here.
-    socket.once("close", () => reject(new Error("no WebSocket")));
-    server.handleUpgrade(request, socket, head, (accepted) => {
-      resolve(createWebSocketStream(accepted));
-    });
-  });
+  return await agreeToWebSocket(server, request, socket, head, (accepted) =>
+    createWebSocketStream(accepted),
+  );
 }
 
 /**

@@ -2,9 +2,9 @@
 import type { IncomingMessage } from "node:http";
 import { Readable } from "node:stream";
 import type { Duplex } from "node:stream";
-import { WebSocketServer } from "ws";
 import type { RawData, WebSocket } from "ws";
 import type { OutputNumber } from "../../../agent/frames.ts";
+import { agreeToWebSocket, webSocketServer } from "../../../http/websocket.ts";
 import { Sizes } from "./session.ts";
 import type { RemoteSession, SessionWish } from "./session.ts";
 
@@ -25,16 +25,13 @@ const CLOSE_MS = 5_000;
 /** Longest of a size. */
 const MAX_SIZE = 1_024;
 
-const server = new WebSocketServer({
-  noServer: true,
+const server = webSocketServer({
   maxPayload: MAX_MESSAGE,
-  perMessageDeflate: false,
-  clientTracking: false,
   handleProtocols: (offered) => PROTOCOLS.find((name) => offered.has(name)) ?? false,
 });
 
 /** The subprotocols that a request for a WebSocket offers. */
-export function offeredProtocols(request: IncomingMessage): string[] {
+function offeredProtocols(request: IncomingMessage): string[] {
   return (request.headers["sec-websocket-protocol"] ?? "").split(",").map((one) => one.trim());
 }
 
@@ -154,10 +151,11 @@ export async function acceptWebSocket(
   head: Buffer,
   wish: SessionWish,
 ): Promise<RemoteSession> {
-  return await new Promise((resolve, reject) => {
-    socket.once("close", () => reject(new Error("no WebSocket")));
-    server.handleUpgrade(request, socket, head, (accepted) =>
-      resolve(new WebSocketSession(accepted, wish)),
-    );
-  });
+  return await agreeToWebSocket(
+    server,
+    request,
+    socket,
+    head,
+    (accepted) => new WebSocketSession(accepted, wish),
+  );
 }

@@ -1,7 +1,8 @@
 /** Connections that agree on SPDY/3.1: by HTTP's own upgrade, or within a WebSocket. */
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
-import { WebSocketServer, createWebSocketStream } from "ws";
+import { createWebSocketStream } from "ws";
+import { agreeToWebSocket, webSocketServer } from "../../../http/websocket.ts";
 
 /** What stands before a protocol's name where SPDY travels in a WebSocket. */
 const TUNNEL = "SPDY/3.1+";
@@ -47,18 +48,10 @@ export async function acceptTunnel(
   head: Buffer,
   protocol: string,
 ): Promise<Duplex> {
-  const server = new WebSocketServer({
-    noServer: true,
-    maxPayload: MAX_MESSAGE,
-    perMessageDeflate: false,
-    clientTracking: false,
-  });
+  const server = webSocketServer({ maxPayload: MAX_MESSAGE });
   delete request.headers["sec-websocket-protocol"];
   server.on("headers", (lines) => lines.push(`Sec-WebSocket-Protocol: ${TUNNEL}${protocol}`));
-  return await new Promise((resolve, reject) => {
-    socket.once("close", () => reject(new Error("no WebSocket")));
-    server.handleUpgrade(request, socket, head, (accepted) =>
-      resolve(createWebSocketStream(accepted)),
-    );
-  });
+  return await agreeToWebSocket(server, request, socket, head, (accepted) =>
+    createWebSocketStream(accepted),
+  );
 }
