@@ -3,7 +3,7 @@ import { messageOf } from "../model/errors.ts";
 import type { EndAction, VmRecord } from "../model/vm.ts";
 import { thaw } from "../snapshots/freeze.ts";
 import { tearDown } from "./starting/bring-up.ts";
-import type { LiveGuest } from "./starting/bring-up.ts";
+import type { LiveGuest } from "./starting/await-guest.ts";
 import { removeDamaged } from "./records/damaged.ts";
 import type { Entry } from "./records/entry.ts";
 import { notRunning, notStopped } from "./refusals.ts";

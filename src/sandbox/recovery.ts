@@ -5,7 +5,7 @@ import type { VmRecord } from "../model/vm.ts";
 import { isOwn } from "../snapshots/disks.ts";
 import type { RunningVm } from "../vmm/driver.ts";
 import { tellNetwork } from "./starting/bring-up.ts";
-import type { LiveGuest } from "./starting/bring-up.ts";
+import type { LiveGuest } from "./starting/await-guest.ts";
 import { settleIn, standingOf } from "./records/copies.ts";
 import type { Entry } from "./records/entry.ts";
 import type { Lives } from "./lives.ts";

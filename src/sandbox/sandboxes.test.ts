@@ -17,9 +17,9 @@ import { afterAll, beforeEach, describe, expect, test } from "vitest";
 import { AgentChannel } from "../agent/channel.ts";
 import { startStream } from "../agent/streams.ts";
 import type { CreateRequest } from "../model/api.ts";
-import type { VmRecord } from "../model/vm.ts";
+import type { ProcessIdentity, VmRecord } from "../model/vm.ts";
 import { agentBinary } from "../util/package.ts";
-import { identityOf } from "../util/process-identity.ts";
+import { identityOf, isAlive } from "../util/process-identity.ts";
 import { VmRecords } from "./records/records.ts";
 import { Volumes } from "./volumes.ts";
 import { Sandboxes } from "./sandboxes.ts";
@@ -477,6 +477,36 @@ test("the caller's own limit for a boot counts, at creation and at a start", asy
   await expect(again).rejects.toMatchObject(late);
   expect(asked).toEqual([{ bootTimeoutMs: 1 }, undefined, { bootTimeoutMs: 1 }]);
   await sandboxes.remove(id, true);
+});
+
+test("a guest that answers and is never done with its configuration is ended by the limit", async () => {
+  let ends = false;
+  const own = fakeStages(root);
+  const configuring: ProcessIdentity[] = [];
+  const sandboxes = await start({
+    openChannel: (running, token) => {
+      const channel = own.openChannel(running, token);
+      // As an agent that waits for a mount: it takes the call and says nothing.
+      channel.configure = async () => {
+        configuring.push(running.process);
+        if (ends) await running.kill();
+        return await new Promise<never>(() => undefined);
+      };
+      return channel;
+    },
+  });
+  const hurried = { ...request, host: { bootTimeoutMs: 3000 } };
+  await expect(sandboxes.create(hurried, work(), ignore)).rejects.toMatchObject({
+    code: "ERR_TIMEOUT_AGENT",
+    why: expect.stringMatching(/answered, but was not done with its configuration within 3 s/),
+  });
+  ends = true;
+  await expect(sandboxes.create(request, work(), ignore)).rejects.toMatchObject({
+    code: "ERR_VM_BOOT",
+    why: expect.stringMatching(/^The VMM ended with .+ before the guest was configured/),
+  });
+  expect(configuring.map((one) => isAlive(one))).toEqual([false, false]);
+  expect(sandboxes.list()).toEqual([]);
 });
 
 test("what cannot be mounted is refused before anything is made", async () => {

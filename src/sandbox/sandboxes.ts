@@ -7,7 +7,7 @@ import type { Accelerator, VmRecord } from "../model/vm.ts";
 import { thaw } from "../snapshots/freeze.ts";
 import { checkIsolation } from "../vmm/isolation.ts";
 import { bringUp } from "./starting/bring-up.ts";
-import type { LiveGuest } from "./starting/bring-up.ts";
+import type { LiveGuest } from "./starting/await-guest.ts";
 import type { Entry } from "./records/entry.ts";
 import { Lives, countFromNow } from "./lives.ts";
 import { Mutex } from "./mutex.ts";

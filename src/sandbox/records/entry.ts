@@ -1,6 +1,6 @@
 /** A VM as this process holds it. */
 import type { VmRecord } from "../../model/vm.ts";
-import type { LiveGuest } from "../starting/bring-up.ts";
+import type { LiveGuest } from "../starting/await-guest.ts";
 import type { Mutex } from "../mutex.ts";
 
 /** One VM of this process. */

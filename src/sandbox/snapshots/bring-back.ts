@@ -7,13 +7,13 @@ import type { RunningVm } from "../../vmm/driver.ts";
 import {
   answerLimitMs,
   attachNetwork,
-  awaitAgent,
   awaitTurn,
   guestConfig,
   lapsOf,
   tearDown,
 } from "../starting/bring-up.ts";
-import type { LiveGuest } from "../starting/bring-up.ts";
+import { awaitAgent, awaitConfigured } from "../starting/await-guest.ts";
+import type { LiveGuest } from "../starting/await-guest.ts";
 import type { EventLog } from "../records/entry.ts";
 import type { Stages, Work } from "../stages.ts";
 
@@ -63,9 +63,15 @@ export async function bringBack(how: BringBack): Promise<LiveGuest> {
     await how.loaded?.(running);
     await how.save();
     await running.resume();
-    await awaitAgent(record, driver, guest, answerLimitMs(record, stages, work), work.signal);
+    const limitMs = answerLimitMs(record, stages, work);
+    const { signal } = work;
+    await awaitAgent(record, driver, guest, limitMs, signal);
     at = lap("answer", at);
-    await finishMending(record, guest, { token, stages, signal: work.signal, log });
+    const config = guestConfig(record);
+    const live = guest;
+    await awaitConfigured(record, driver, live, { config, limitMs, signal }, async (until) => {
+      await finishMending(record, live, { token, stages, signal: until, log });
+    });
     lap("mend", at);
     lap("start", since);
     return guest;

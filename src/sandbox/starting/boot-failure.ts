@@ -53,17 +53,24 @@ const FIX =
 const DISK_FIX =
   "If you gave --rootfs, check that file (e2fsck -n). Else the image's cached disk is damaged: `vmsan image prune --all` removes it once no VM uses it, and it is made anew.";
 
-/**
- * The error for a guest that did not come up.
- * @param exit how the VMM ended, when it did
- * @param waitedMs how long the agent was waited for
- */
+/** What was waited for, and how it ended. */
+export interface Unanswered {
+  /** Behind "The guest agent": what it did not do in time. */
+  late: string;
+  /** Behind "The VMM ended": before what. */
+  early: string;
+  /** How the VMM ended, when it did. */
+  exit: VmmExit | undefined;
+  /** How long it was waited for. */
+  waitedMs: number;
+  cause?: unknown;
+}
+
+/** The error for a guest that did not come up. */
 export async function bootFailure(
   vmId: string,
   consolePath: string,
-  exit: VmmExit | undefined,
-  waitedMs: number,
-  cause?: unknown,
+  { late, early, exit, waitedMs, cause }: Unanswered,
 ): Promise<VmsanError> {
   const lines = await consoleTail(consolePath);
   const fatal = agentFatal(lines);
@@ -72,8 +79,8 @@ export async function bootFailure(
   let what: string;
   if (fatal !== undefined) what = `The guest agent gave up: ${fatal}.`;
   else if (exit !== undefined) {
-    what = `The VMM ended with ${exit.signal ?? `status ${exit.code ?? "unknown"}`} before the guest agent answered.`;
-  } else what = `The guest agent did not answer within ${Math.round(waitedMs / 1000)} s.`;
+    what = `The VMM ended with ${exit.signal ?? `status ${exit.code ?? "unknown"}`} ${early}.`;
+  } else what = `The guest agent ${late} within ${Math.round(waitedMs / 1000)} s.`;
   return new VmsanError(
     {
       code: exit === undefined && fatal === undefined ? "ERR_TIMEOUT_AGENT" : "ERR_VM_BOOT",

@@ -1,24 +1,15 @@
 /** From a VM's record to a guest that answers: network, VMM, channel, configuration. */
 import { randomBytes } from "node:crypto";
-import { setTimeout as sleep } from "node:timers/promises";
-import type { AgentChannel } from "../../agent/channel.ts";
 import type { GuestConfig, InterfaceConfig } from "../../agent/config.ts";
 import { VmsanError, asVmsanError } from "../../model/errors.ts";
 import type { VmRecord } from "../../model/vm.ts";
-import type { Driver, RunningVm, VmmExit } from "../../vmm/driver.ts";
 import { secretConfig } from "../records/secrets.ts";
 import { bindsOf, guestMounts } from "./mounts.ts";
-import { agentFatal, bootFailure, consoleTail } from "./boot-failure.ts";
+import { awaitAgent, awaitConfigured } from "./await-guest.ts";
+import type { LiveGuest } from "./await-guest.ts";
 import type { Stages, Work } from "../stages.ts";
 
 const ATTEMPTS = 2;
-const CONSOLE_POLL_MS = 500;
-
-/** A VM whose agent answers. */
-export interface LiveGuest {
-  running: RunningVm;
-  channel: AgentChannel;
-}
 
 /** What the guest is told of its card: its addresses, and from which it speaks to whom. */
 function cardConfig({ guestNetwork, networks = [] }: VmRecord): InterfaceConfig[] {
@@ -94,56 +85,6 @@ function sharesConfig(record: VmRecord): Partial<GuestConfig> {
     ...(file && { file }),
   }));
   return { shares, sharesUser: defaults.user ?? image?.config.user ?? "" };
-}
-
-/** Ends when the agent says on the console that it cannot go on; it powers off afterwards. */
-async function watchConsole(path: string, signal: AbortSignal): Promise<void> {
-  for (;;) {
-    await sleep(CONSOLE_POLL_MS, undefined, { signal });
-    if (agentFatal(await consoleTail(path)) !== undefined) return;
-  }
-}
-
-/** Wait until the agent answers, its VMM ends, or the limit has passed. */
-export async function awaitAgent(
-  record: VmRecord,
-  driver: Driver,
-  guest: LiveGuest,
-  limitMs: number,
-  signal: AbortSignal,
-): Promise<void> {
-  const over = new AbortController();
-  const waiting = AbortSignal.any([signal, over.signal]);
-  const console = driver.consolePath(record.spec);
-  let exit: VmmExit | undefined;
-  let cause: unknown;
-  try {
-    const outcome = await Promise.race([
-      guest.channel.ready({ signal: waiting, timeoutMs: limitMs }).then(
-        () => "ready" as const,
-        (error: unknown) => {
-          cause = error;
-          return "late" as const;
-        },
-      ),
-      guest.running.exited.then((how) => {
-        exit = how;
-        return "exited" as const;
-      }),
-      watchConsole(console, waiting).then(
-        () => "fatal" as const,
-        // Aborted because another contender has won.
-        () => new Promise<never>(() => undefined),
-      ),
-    ]);
-    signal.throwIfAborted();
-    if (outcome === "ready") return;
-    // A version mismatch and the like say more than a console does.
-    if (cause instanceof VmsanError && cause.code === "ERR_AGENT_VERSION") throw cause;
-    throw await bootFailure(record.id, console, exit, limitMs, cause);
-  } finally {
-    over.abort();
-  }
 }
 
 /** Make the VM's network, unless it is to have none. */
@@ -232,8 +173,18 @@ export async function bringUp(
       }
     }
     at = lap("boot", at);
-    await stages.shares.serve(record, guest.running, token);
-    await guest.channel.configure(guestConfig(record), work.signal);
+    const { running, channel } = guest;
+    const config = guestConfig(record);
+    await awaitConfigured(
+      record,
+      driver,
+      guest,
+      { config, limitMs, signal: work.signal },
+      async (signal) => {
+        await stages.shares.serve(record, running, token);
+        await channel.configure(config, signal);
+      },
+    );
     lap("configure", at);
     lap("start", since);
     return guest;
