@@ -28,15 +28,16 @@ const NAME = "vmsan-builder";
 /** Label of the VM, so that one of the user's is not taken for it. */
 const LABEL = "vmsan.builder";
 /** Label of commands that belong to a build. */
-export const STREAM_LABEL = "vmsan-build";
+const STREAM_LABEL = "vmsan-build";
 /** The disk is as large as half of what is free when it is made, but between these. */
 const MIN_DISK = 8 * 2 ** 30;
 const MAX_DISK = 64 * 2 ** 30;
 const IDLE_MS = 10 * 60_000;
 /** Port of the guest's loopback that leads to this host's registry. */
 const PORT = 5000;
-/** Directory of builds in the guest, and of what must not reach its disk. */
+/** Directory of builds in the guest. */
 export const GUEST_DIR = "/var/lib/vmsan-builds";
+/** The same for what must not reach its disk. */
 export const GUEST_SECRETS = "/dev/shm/vmsan-builds";
 /** Share of the disk that must be free before a build: below it, the cache is emptied. */
 const FREE_SHARE = 0.25;

@@ -10,6 +10,7 @@ import { protectBytes } from "../oci/archives/archive-file.ts";
 import { MANIFEST_LIMIT, parseDocument } from "../oci/documents/documents.ts";
 import { isDigest } from "../oci/reference.ts";
 import { ingest } from "../oci/store/ingest.ts";
+import { collect } from "../util/flow/collect.ts";
 import type { Imports } from "./imports.ts";
 
 /** Most bytes that a build may send: what runs in its VM could send without end. */
@@ -183,14 +184,7 @@ export class Results {
 
   /** Store the manifest; everything that it names must be here. */
   async #takeManifest(request: IncomingMessage): Promise<Digest> {
-    const parts: Buffer[] = [];
-    let size = 0;
-    for await (const chunk of request as AsyncIterable<Buffer>) {
-      size += chunk.length;
-      if (size > MANIFEST_LIMIT) throw tooMuch();
-      parts.push(chunk);
-    }
-    const bytes = Buffer.concat(parts);
+    const bytes = await collect(request, MANIFEST_LIMIT, tooMuch);
     const type = request.headers["content-type"];
     const document = parseDocument(bytes, type, "the build's result");
     if (document.kind === "index") throw badResult("It is an index.");
@@ -199,7 +193,7 @@ export class Results {
       if (!(await this.#adopt(digest))) throw badResult(`It names ${digest}, which was not sent.`);
     }
     const digest = await protectBytes(bytes, this.#store, this.#lease);
-    this.manifest = { digest, size, mediaType: type ?? "" };
+    this.manifest = { digest, size: bytes.length, mediaType: type ?? "" };
     return digest;
   }
 }

@@ -13,6 +13,7 @@ import { VmsanError, errnoOf } from "../model/errors.ts";
 import type { ErrorInfo } from "../model/errors.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import { packageVersion } from "../util/package.ts";
+import { collect } from "../util/flow/collect.ts";
 import { socketPath } from "../util/socket-path.ts";
 import { asStep } from "./tracing/timeline.ts";
 import { watchRequest } from "./watchdog.ts";
@@ -317,12 +318,6 @@ export class Transport {
 
 /** A reply's body as text, bounded. */
 async function readText(reply: IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of reply as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > MAX_REPLY) throw new Error("the daemon's reply is too long");
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString("utf8");
+  const tooLong = (): Error => new Error("the daemon's reply is too long");
+  return (await collect(reply, MAX_REPLY, tooLong)).toString("utf8");
 }

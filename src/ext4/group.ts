@@ -87,11 +87,6 @@ export function decodeGroup(
   };
 }
 
-/** A bitmap block as it is when all its items are in use. */
-export function fullBitmap(): Uint8Array {
-  return new Uint8Array(BLOCK_SIZE).fill(0xff);
-}
-
 /** Set (`used` true) or clear the bits `from` … `to`−1 of a bitmap. */
 export function markBits(bitmap: Uint8Array, from: number, to: number, used: boolean): void {
   let bit = from;

@@ -7,6 +7,7 @@ import { stream } from "hono/streaming";
 import type { ReplyLine } from "../model/api.ts";
 import { VmsanError, asVmsanError } from "../model/errors.ts";
 import type { ProgressSink } from "../model/progress.ts";
+import { collect } from "../util/flow/collect.ts";
 
 /** Most bytes of a JSON request body. */
 const MAX_BODY = 4 << 20;
@@ -50,16 +51,13 @@ export function errorReply(c: Context, error: unknown): Response {
 
 /** The request's JSON body; an empty one is `{}`. @throws ERR_VALIDATION_FLAGS */
 export async function jsonBody(c: Context): Promise<unknown> {
-  const chunks: Uint8Array[] = [];
-  let size = 0;
-  for await (const chunk of c.req.raw.body ?? []) {
-    size += chunk.length;
-    if (size > MAX_BODY) throw badBody(`It is longer than ${MAX_BODY} bytes.`);
-    chunks.push(chunk);
-  }
-  if (size === 0) return {};
+  const { body } = c.req.raw;
+  if (body === null) return {};
+  const tooLong = (): Error => badBody(`It is longer than ${MAX_BODY} bytes.`);
+  const bytes = await collect(body, MAX_BODY, tooLong);
+  if (bytes.length === 0) return {};
   try {
-    return JSON.parse(Buffer.concat(chunks).toString("utf8"));
+    return JSON.parse(bytes.toString("utf8"));
   } catch (error) {
     throw badBody(asVmsanError(error, "").why ?? "");
   }

@@ -242,8 +242,6 @@ export const registriesFileSchema = z.strictObject({
   mirrors: z.record(z.string(), z.array(z.string())).optional(),
   insecure: z.array(z.string()).optional(),
 });
-/** A validated registries file. */
-export type RegistriesFile = z.output<typeof registriesFileSchema>;
 
 /** A registry's error body. */
 export const registryErrorsSchema = z.object({

@@ -8,7 +8,7 @@
 export const HEADER = 32;
 
 /** Most bytes of an entry's content; the guest's frames are smaller. */
-export const MAX_CONTENT = 1 << 20;
+const MAX_CONTENT = 1 << 20;
 
 /** What an entry is: output, or the offsets with which a file begins. */
 export type EntryKind = "mark" | "stdout" | "stderr";

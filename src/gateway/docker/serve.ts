@@ -31,7 +31,7 @@ export interface DockerParts {
 }
 
 /** Where to listen. @throws ERR_VALIDATION_FLAGS */
-export function parseDockerListen(text: string): ListenAddress | { path: string } {
+function parseDockerListen(text: string): ListenAddress | { path: string } {
   const path = /^unix:\/\/(\/[^\0]+)$/.exec(text)?.[1];
   if (path !== undefined) return { path };
   const address = /^tcp:\/\/(.+)$/.exec(text)?.[1];

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import type { IncomingMessage } from "node:http";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
-import { collect } from "./bodies.ts";
+import { wholeBody } from "./bodies.ts";
 import {
   api,
   ask,
@@ -145,7 +145,7 @@ describe("WebSockets", () => {
   test("one that the server refuses", async () => {
     const ws = await open("/no");
     const [, response] = (await once(ws, "unexpected-response")) as [unknown, IncomingMessage];
-    const body = await collect(response, 1 << 20);
+    const body = await wholeBody(response, 1 << 20);
     const { statusCode, statusMessage = "", rawHeaders } = response;
     expect(statusCode).toBe(401);
     hidden(`${statusMessage}${rawHeaders.join()}${body.toString("latin1")}`);

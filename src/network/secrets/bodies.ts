@@ -1,6 +1,7 @@
 /** Bodies of requests and answers on their way: held back whole while they are short, else as streams. */
 import { Transform, type Readable, type TransformCallback } from "node:stream";
 import zlib from "node:zlib";
+import { collect } from "../../util/flow/collect.ts";
 import { Replacer, type Replacement } from "./replace.ts";
 
 /** Longest body of a known length that is held back until it is whole, in bytes. */
@@ -44,17 +45,9 @@ export class ReplacingStream extends Transform {
   }
 }
 
-/** Everything that comes, up to a length. @throws RangeError beyond it; what the stream ends with */
-export async function collect(stream: Readable, limit: number): Promise<Buffer> {
-  const pieces: Buffer[] = [];
-  let length = 0;
-  for await (const piece of stream) {
-    const bytes = piece as Buffer;
-    length += bytes.length;
-    if (length > limit) throw new RangeError(`more than ${limit} bytes`);
-    pieces.push(bytes);
-  }
-  return Buffer.concat(pieces);
+/** A body as a whole, up to a length. @throws RangeError beyond it; what the stream ends with */
+export async function wholeBody(stream: Readable, limit: number): Promise<Buffer> {
+  return await collect(stream, limit, () => new RangeError(`more than ${limit} bytes`));
 }
 
 /** What undoes a coding of content (RFC 9110, section 8.4); undefined for one that is not known. */

@@ -9,7 +9,7 @@ import { request as httpsRequest } from "node:https";
 import type { Socket } from "node:net";
 import { pipeline, type Readable } from "node:stream";
 import { errnoOf, messageOf } from "../../model/errors.ts";
-import { collect, decoderOf, maxWhole, ReplacingStream } from "./bodies.ts";
+import { wholeBody, decoderOf, maxWhole, ReplacingStream } from "./bodies.ts";
 import { puttingIn } from "./forms.ts";
 import { incoming, judge, outgoing, outgoingPath, valuesOf, type RawHeaders } from "./heads.ts";
 import type { Passage } from "./passage.ts";
@@ -110,7 +110,7 @@ export class Exchange {
     if (replacements.length === 0 || !this.take(Number(length))) {
       return { headers: ["Content-Length", length], content: request };
     }
-    const content = replaceAll(await collect(request, Number(length)), replacements);
+    const content = replaceAll(await wholeBody(request, Number(length)), replacements);
     return { headers: ["Content-Length", String(content.length)], content };
   }
 
@@ -189,7 +189,7 @@ export class Exchange {
       return;
     }
     if (length !== undefined && this.take(Number(length))) {
-      const content = replaceAll(await collect(answer, Number(length)), exact);
+      const content = replaceAll(await wholeBody(answer, Number(length)), exact);
       headers.push("Content-Length", String(content.length));
       begin();
       response.end(content);

@@ -8,7 +8,7 @@ import type { SecretDomain } from "../../model/secret.ts";
 const contexts = new Map<string, SecureContext>();
 
 /** Trust in the host's authorities, those that Node.js brings, and further ones (PEM). */
-export function trustIn(further: string | undefined): SecureContext {
+function trustIn(further: string | undefined): SecureContext {
   const key = further ?? "";
   let context = contexts.get(key);
   if (context === undefined) {

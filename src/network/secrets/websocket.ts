@@ -3,7 +3,7 @@ import type { ClientRequest, IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { WebSocket, WebSocketServer, type RawData } from "ws";
 import { messageOf } from "../../model/errors.ts";
-import { collect, maxWhole } from "./bodies.ts";
+import { wholeBody, maxWhole } from "./bodies.ts";
 import { puttingIn } from "./forms.ts";
 import { incoming, judge, outgoing, outgoingPath, pairsOf, valuesOf } from "./heads.ts";
 import type { Passage } from "./passage.ts";
@@ -106,7 +106,7 @@ export function joinWebSocket(
   server.on("unexpected-response", (asked: ClientRequest, response: IncomingMessage) => {
     const { statusCode = 502, statusMessage = "", rawHeaders: raw } = response;
     const status = `${statusCode} ${replaceText(statusMessage, takeOut.exact)}`;
-    collect(response, maxWhole)
+    wholeBody(response, maxWhole)
       .then((body) => {
         refuse(socket, status, incoming(raw, takeOut.exact), replaceAll(body, takeOut.exact));
       })

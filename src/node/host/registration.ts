@@ -9,7 +9,7 @@ import { diskOf, goArch, nodeInfo, pressureOf } from "./capacity.ts";
 import type { Capacity } from "./capacity.ts";
 
 /** Taint and label of nodes whose pods are VMs. */
-export const NODE_MARK = "vmsan.io/node";
+const NODE_MARK = "vmsan.io/node";
 /** Most images that a node tells of, and names of each. */
 const MAX_IMAGES = 50;
 const MAX_NAMES = 5;

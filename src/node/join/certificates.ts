@@ -16,7 +16,7 @@ export interface KeyedCertificate {
 }
 
 /** Who signs, and for what. */
-export const SIGNERS = {
+const SIGNERS = {
   client: {
     signer: "kubernetes.io/kube-apiserver-client-kubelet",
     usages: ["digital signature", "client auth"],

@@ -4,6 +4,7 @@ import type { IncomingMessage, RequestOptions } from "node:http";
 import https from "node:https";
 import { setTimeout as sleep } from "node:timers/promises";
 import { VmsanError, messageOf } from "../../model/errors.ts";
+import { collect } from "../../util/flow/collect.ts";
 import { ApiError } from "./api-server.ts";
 import type { ApiRequest, ApiServer, WatchStep } from "./api-server.ts";
 import type { Identity, TlsIdentity } from "./identity.ts";
@@ -185,12 +186,6 @@ class StaleError extends Error {
 
 /** A reply's body as text, bounded. */
 async function readText(reply: IncomingMessage): Promise<string> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of reply as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > MAX_REPLY) throw new Error("the reply is too long");
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString("utf8");
+  const bytes = await collect(reply, MAX_REPLY, () => new Error("the reply is too long"));
+  return bytes.toString("utf8");
 }

@@ -54,7 +54,7 @@ export class TokenFile {
 }
 
 /** Where a pod finds the ServiceAccount that it runs as. */
-export const SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount";
+const SERVICE_ACCOUNT_DIR = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /**
  * The ServiceAccount of the pod that this process runs in.

@@ -21,7 +21,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { mkdir, open, readFile, rm, stat } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { basename, join } from "node:path";
 import type { BigIntStats } from "node:fs";
 import type { Digest } from "../../model/image.ts";
 import { errnoOf } from "../../model/errors.ts";
@@ -320,14 +320,4 @@ export async function openStore(dir: string): Promise<ContentStore> {
 /** A fresh name for a temporary file in a directory of the store. */
 export function temporaryName(dir: string, what: string): string {
   return join(dir, `${basename(what)}-${randomBytes(6).toString("hex")}`);
-}
-
-/** Make the blob directory's entries survive a power cut. */
-export async function syncBlobs(store: ContentStore): Promise<void> {
-  const handle = await open(dirname(store.blobPath("sha256:0")), "r");
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
 }

@@ -24,7 +24,7 @@ export function humanDuration(ms: number): string {
 }
 
 /** `Up 5 minutes (healthy)`, `Exited (0) 3 seconds ago`, `Created`. */
-export function statusText(container: Container): string {
+function statusText(container: Container): string {
   const { state } = container.record;
   const since = (text: string): string => humanDuration(Date.now() - Date.parse(text));
   switch (state.status) {
@@ -88,7 +88,7 @@ function endpointOf(
 }
 
 /** All networks of a container by name. */
-export function endpointsOf(container: Container): Record<string, object> {
+function endpointsOf(container: Container): Record<string, object> {
   return Object.fromEntries(
     Object.entries(container.record.networks).map(([name, place]) => [
       name,

@@ -5,7 +5,7 @@ import type { OutputNumber } from "../../../agent/frames.ts";
 import { push } from "./wire.ts";
 
 /** What stands before a piece. @param length bytes */
-export function frameHeader(stream: OutputNumber, length: number): Buffer {
+function frameHeader(stream: OutputNumber, length: number): Buffer {
   const header = Buffer.alloc(8);
   header[0] = stream;
   header.writeUInt32BE(length, 4);

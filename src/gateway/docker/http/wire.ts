@@ -1,6 +1,7 @@
 /** How answers travel: JSON, lines, and connections that both sides go on to use. */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Duplex } from "node:stream";
+import { collect } from "../../../util/flow/collect.ts";
 import { asDockerError, DockerError } from "../errors.ts";
 
 /** The version of the API that is spoken, and the oldest that is understood. */
@@ -60,14 +61,8 @@ export function parseJson(text: string): unknown {
 
 /** A request's JSON body; an empty one is `{}`. @throws 400, 413 */
 export async function readJson(request: IncomingMessage): Promise<unknown> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > MAX_BODY) throw new DockerError(413, `the body is longer than ${MAX_BODY} bytes`);
-    chunks.push(chunk);
-  }
-  return parseJson(Buffer.concat(chunks).toString("utf8"));
+  const tooLong = (): Error => new DockerError(413, `the body is longer than ${MAX_BODY} bytes`);
+  return parseJson((await collect(request, MAX_BODY, tooLong)).toString("utf8"));
 }
 
 /** Begin an answer whose body comes bit by bit; its headers go out at once. */

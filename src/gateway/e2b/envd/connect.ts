@@ -1,5 +1,6 @@
 /** The Connect protocol (connectrpc.com, version 1) as envd's clients use it: JSON, unary and server streams. */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import { collect } from "../../../util/flow/collect.ts";
 import { E2bError, asE2bError } from "../errors.ts";
 
 /** Most bytes of a request. */
@@ -9,15 +10,8 @@ const END_OF_STREAM = 2;
 
 /** A request's body, bounded. @throws invalid_argument */
 export async function readBody(request: IncomingMessage, limit = MAX_REQUEST): Promise<Buffer> {
-  const chunks: Buffer[] = [];
-  let size = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    size += chunk.length;
-    if (size > limit)
-      throw new E2bError("resource_exhausted", `the request is longer than ${limit} bytes`, 413);
-    chunks.push(chunk);
-  }
-  return Buffer.concat(chunks);
+  const why = `the request is longer than ${limit} bytes`;
+  return await collect(request, limit, () => new E2bError("resource_exhausted", why, 413));
 }
 
 /** JSON of a body as an object; an empty body is `{}`. @throws invalid_argument */
@@ -54,11 +48,6 @@ export function sendError(response: ServerResponse, error: unknown, plain: boole
   }
   response.writeHead(known.status, { "content-type": "application/json" });
   response.end(JSON.stringify({ code: plain ? known.status : known.code, message: known.message }));
-}
-
-/** Whether a request is a stream's. */
-export function isStream(request: IncomingMessage): boolean {
-  return (request.headers["content-type"] ?? "").startsWith("application/connect+json");
 }
 
 /** The messages of a stream's request, as they come. @throws invalid_argument for other bytes */

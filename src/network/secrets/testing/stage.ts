@@ -6,7 +6,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { brotliCompressSync, deflateSync, gzipSync, zstdCompressSync } from "node:zlib";
 import { expect } from "vitest";
 import { WebSocketServer } from "ws";
-import { collect } from "../bodies.ts";
+import { wholeBody } from "../bodies.ts";
 import { takingOut } from "../forms.ts";
 import { guestWith, readAll, serve, type Guest, type Peer } from "./guest.ts";
 
@@ -34,7 +34,7 @@ export let guest: Guest;
 
 /** Sends the value back in every way that a server may. */
 async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-  const body = await collect(request, 1 << 26);
+  const body = await wholeBody(request, 1 << 26);
   const { method = "", url = "", rawHeaders, httpVersion } = request;
   const raw = rawHeaders.join("\n");
   seen.push({ method, url, raw, body: body.toString("latin1"), httpVersion });

@@ -14,7 +14,7 @@ interface Credentials {
 }
 
 /** As the kubelet names the policies. */
-export function pullPolicyOf({ imagePullPolicy: policy }: PodContainer): PullPolicy {
+function pullPolicyOf({ imagePullPolicy: policy }: PodContainer): PullPolicy {
   if (policy === "Always") return "always";
   return policy === "Never" ? "never" : "missing";
 }

@@ -7,7 +7,7 @@ import type { ContainerConfig, HostConfig } from "../../../../schema/docker.ts";
 import { DockerError } from "../../errors.ts";
 
 /** Where a port listens whose request names no address. */
-export const DEFAULT_ADDRESS = "127.0.0.1";
+const DEFAULT_ADDRESS = "127.0.0.1";
 
 /** A port that is wished for; without numbers of the host, or with a range of them, one is found. */
 export interface PortWish {
