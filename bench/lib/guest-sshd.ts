@@ -2,9 +2,10 @@
 import { execFileSync } from "node:child_process";
 import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
+import { freePort } from "../../test/fixtures/ports.ts";
 import type { Bench } from "./bench.ts";
 import { callVmsan } from "./home.ts";
-import { findSshd, freePort } from "./sshd.ts";
+import { findSshd } from "./sshd.ts";
 
 /** Libraries that go with the guest's own loader. */
 const GUESTS_OWN = /^(ld-linux|lib(c|m|dl|rt|pthread|resolv)\.so)/;

@@ -2,11 +2,10 @@
 import { execFileSync, spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, readdirSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
-import type { AddressInfo } from "node:net";
 import { userInfo } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { freePort } from "../../test/fixtures/ports.ts";
 import type { Bench } from "./bench.ts";
 
 /** How to reach an sshd. */
@@ -19,15 +18,6 @@ export interface Ssh {
 
 /** Packages whose files make an sshd run that is not installed. */
 const PACKAGES = ["openssh-server", "libwrap0"];
-
-/** A port that nobody listens on. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 /**
  * The sshd of this host, or the one of Debian's package, unpacked and not installed: no service is

@@ -7,9 +7,10 @@ import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { cp, mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises";
-import { availableParallelism, tmpdir } from "node:os";
+import { availableParallelism } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
+import { unpackDebian } from "../fixtures/debian.ts";
 import { pythonWith } from "../fixtures/venv.ts";
 
 const run = promisify(execFile);
@@ -68,25 +69,9 @@ async function built(): Promise<string> {
   });
 }
 
-/** A Debian package, unpacked and not installed: nothing of it is started, and nothing is in the way of others. */
+/** A Debian package's files. */
 async function unpacked(name: string): Promise<string> {
-  return await kept(`debian-${name}`, async (dir) => {
-    say(`unpacking Debian's ${name}`);
-    const place = await mkdtemp(join(tmpdir(), "vmsan-deb-"));
-    try {
-      const download = async (): Promise<unknown> =>
-        await run("apt-get", ["-q", "download", name], { cwd: place });
-      // The lists may be old or missing: only then fetch them.
-      await download().catch(async () => {
-        await run("apt-get", ["-qq", "update"]);
-        await download();
-      });
-      const [file = ""] = await readdir(place);
-      await run("dpkg-deb", ["-x", join(place, file), dir]);
-    } finally {
-      await rm(place, { recursive: true, force: true });
-    }
-  });
+  return await kept(`debian-${name}`, async (dir) => await unpackDebian(name, dir));
 }
 
 /** All of them. */

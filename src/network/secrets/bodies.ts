@@ -1,6 +1,5 @@
 /** Bodies of requests and answers on their way: held back whole while they are short, else as streams. */
 import { Transform, type Readable, type TransformCallback } from "node:stream";
-import zlib from "node:zlib";
 import { collect } from "../../util/flow/collect.ts";
 import { Replacer, type Replacement } from "./replace.ts";
 
@@ -48,21 +47,4 @@ export class ReplacingStream extends Transform {
 /** A body as a whole, up to a length. @throws RangeError beyond it; what the stream ends with */
 export async function wholeBody(stream: Readable, limit: number): Promise<Buffer> {
   return await collect(stream, limit, () => new RangeError(`more than ${limit} bytes`));
-}
-
-/** What undoes a coding of content (RFC 9110, section 8.4); undefined for one that is not known. */
-export function decoderOf(coding: string): Transform | undefined {
-  switch (coding) {
-    case "gzip":
-    case "x-gzip":
-      return zlib.createGunzip();
-    case "deflate":
-      return zlib.createInflate();
-    case "br":
-      return zlib.createBrotliDecompress();
-    case "zstd":
-      return zlib.createZstdDecompress();
-    default:
-      return undefined;
-  }
 }

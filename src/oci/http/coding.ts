@@ -15,21 +15,12 @@ export function codingsOf(header: string | undefined): string[] {
 }
 
 /** A stream that takes one coding off. */
-async function decoderOf(coding: string): Promise<Transform> {
-  const zlib = await import("node:zlib");
-  switch (coding) {
-    case "gzip":
-    case "x-gzip":
-      return zlib.createGunzip();
-    case "deflate":
-      return zlib.createInflate();
-    case "br":
-      return zlib.createBrotliDecompress();
-    case "zstd":
-      return zlib.createZstdDecompress();
-    default:
-      throw new Error(`The answer has the unknown Content-Encoding ${JSON.stringify(coding)}`);
-  }
+async function decoderFor(coding: string): Promise<Transform> {
+  // Hardly any answer is compressed.
+  const known = await import("../../util/flow/coding.ts");
+  const decoder = known.decoderOf(coding);
+  if (decoder !== undefined) return decoder;
+  throw new Error(`The answer has the unknown Content-Encoding ${JSON.stringify(coding)}`);
 }
 
 /** Takes the codings off a body on its way to another sink. Call {@link finish} at the end. */
@@ -73,7 +64,7 @@ export class DecodingSink implements BodySink {
 
   /** @param codings at least one, as {@link codingsOf} gives them */
   static async open(target: BodySink, codings: readonly string[]): Promise<DecodingSink> {
-    const [first, ...others] = await Promise.all(codings.toReversed().map(decoderOf));
+    const [first, ...others] = await Promise.all(codings.toReversed().map(decoderFor));
     if (first === undefined) throw new TypeError("A body without a coding");
     return new DecodingSink(target, [first, ...others]);
   }
