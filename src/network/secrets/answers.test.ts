@@ -151,6 +151,14 @@ describe("WebSockets", () => {
     hidden(`${statusMessage}${rawHeaders.join()}${body.toString("latin1")}`);
   });
 
+  test("one that the server refuses with a body that is compressed, or coded in an unknown way", async () => {
+    const ws = await open("/no/gzip");
+    const [, response] = (await once(ws, "unexpected-response")) as [unknown, IncomingMessage];
+    expect((await wholeBody(response, 1 << 20)).toString()).toBe(guest.placeholders["KEY"]);
+    const [error] = (await once(await open("/no/rot13"), "error")) as [Error];
+    expect(error.message).not.toContain("401");
+  });
+
   test("an offer of another protocol is none", async () => {
     const got = await ask(
       get("/echo", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk").replace("close", "close, Upgrade"),

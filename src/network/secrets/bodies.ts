@@ -6,6 +6,9 @@ import { Replacer, type Replacement } from "./replace.ts";
 /** Longest body of a known length that is held back until it is whole, in bytes. */
 export const maxWhole = 1 << 20;
 
+/** Most bytes that such a body may become: a value can be many times as long as its placeholder. */
+export const maxGrown = 8 << 20;
+
 /** Most bytes of one VM's bodies that are held back at a time. */
 const maxHeld = 64 << 20;
 

@@ -23,6 +23,9 @@ import type { Passage } from "./passage.ts";
 /** Longest head of a request or an answer, in bytes. */
 export const maxHead = 65_536;
 
+/** Most requests of one connection that wait for their answers: clients that send ahead send a few. */
+const maxAhead = 64;
+
 /** Milliseconds that a guest has to agree on TLS. */
 const handshakeMs = 60_000;
 
@@ -82,7 +85,6 @@ export class Broker {
   take(guest: Socket, to: SecretDomain, address: string): () => void {
     const { material } = this.options.secrets;
     const agent = agentFor(to, address, material.trusted);
-    guest.on("close", () => agent.destroy());
     const passage: Passage = {
       to,
       address,
@@ -91,8 +93,16 @@ export class Broker {
       secrets: this.secrets.filter((secret) => isFor(secret, to)),
       takeOut: this.takeOut,
       room: this.room,
+      open: new Set(),
       denied: (rule) => this.note("denied", to, address, rule),
     };
+    guest.on("close", () => {
+      // Also those that have not had their turn, of which nothing else tells.
+      for (const exchange of passage.open) exchange.end();
+      // It opens one more for what waited behind them.
+      agent.maxFreeSockets = 0;
+      agent.destroy();
+    });
     this.note("allowed", to, address, "secret");
     if (to.scheme === "http") {
       this.speak(guest, passage);
@@ -150,8 +160,16 @@ export class Broker {
     });
     const serve = (request: IncomingMessage, response: ServerResponse): void => {
       const passage = this.passages.get(request.socket);
-      if (passage === undefined) response.destroy();
-      else new Exchange(passage, request, response).run();
+      if (passage === undefined) {
+        response.destroy();
+        return;
+      }
+      if (passage.open.size >= maxAhead) {
+        passage.denied("secret-too-many-requests");
+        request.socket.destroy();
+        return;
+      }
+      new Exchange(passage, request, response).run();
     };
     server.on("request", serve);
     // The client waits for nothing then: the server's own answer to the whole request counts.

@@ -10,7 +10,7 @@ import type { Socket } from "node:net";
 import { pipeline, type Readable } from "node:stream";
 import { errnoOf, messageOf } from "../../model/errors.ts";
 import { decoderOf } from "../../util/flow/coding.ts";
-import { wholeBody, maxWhole, ReplacingStream } from "./bodies.ts";
+import { maxGrown, wholeBody, maxWhole, ReplacingStream } from "./bodies.ts";
 import { puttingIn } from "./forms.ts";
 import { incoming, judge, outgoing, outgoingPath, valuesOf, type RawHeaders } from "./heads.ts";
 import type { Passage } from "./passage.ts";
@@ -50,14 +50,22 @@ export class Exchange {
   /** Begin; everything that goes wrong is told the guest, or ends its connection. */
   run(): void {
     const { request, response } = this;
-    response.on("close", () => {
-      this.passage.room.give(this.held);
-      this.held = 0;
-      if (!response.writableFinished) this.up?.destroy();
-    });
+    this.passage.open.add(this);
+    response.on("close", () => this.end());
     // A guest that resets its connection has lost interest in the answer.
     request.on("error", () => response.destroy());
     this.begin().catch((error: unknown) => this.fail(messageOf(error)));
+  }
+
+  /** It is over, or nobody waits for the answer any more. */
+  end(): void {
+    const { passage, response } = this;
+    passage.open.delete(this);
+    passage.room.give(this.held);
+    this.held = 0;
+    if (response.writableFinished) return;
+    response.destroy();
+    this.up?.destroy();
   }
 
   private async begin(): Promise<void> {
@@ -69,7 +77,15 @@ export class Exchange {
       this.say(judged.status, judged.text);
       return;
     }
-    const body = await this.body();
+    let body: Body | undefined;
+    try {
+      body = await this.body();
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      passage.denied("secret-length");
+      this.say(413, "with its values this body is too long");
+      return;
+    }
     if (body === undefined) {
       passage.denied("secret-malformed");
       this.say(501, "this coding of a body is not passed on");
@@ -84,8 +100,8 @@ export class Exchange {
   }
 
   /** Set aside room for a body that is held back. */
-  private take(bytes: number): boolean {
-    if (bytes > maxWhole || !this.passage.room.take(bytes)) return false;
+  private take(bytes: number, most = maxWhole): boolean {
+    if (bytes > most || !this.passage.room.take(bytes)) return false;
     this.held += bytes;
     return true;
   }
@@ -111,7 +127,9 @@ export class Exchange {
     if (replacements.length === 0 || !this.take(Number(length))) {
       return { headers: ["Content-Length", length], content: request };
     }
-    const content = replaceAll(await wholeBody(request, Number(length)), replacements);
+    const content = replaceAll(await wholeBody(request, Number(length)), replacements, maxGrown);
+    const more = content.length - Number(length);
+    if (more > 0 && !this.take(more, maxGrown)) throw new RangeError("no room");
     return { headers: ["Content-Length", String(content.length)], content };
   }
 
@@ -169,6 +187,12 @@ export class Exchange {
       response.sendDate = false;
       response.writeHead(statusCode, replaceText(statusMessage, exact), headers);
     };
+    // Of these the parser undoes the last alone.
+    if (!/^(?:chunked)?$/i.test(valuesOf(rawHeaders, "transfer-encoding").join())) {
+      answer.destroy();
+      this.fail("the answer has a coding that cannot be looked into");
+      return;
+    }
     const codings = valuesOf(rawHeaders, "content-encoding")
       .join(",")
       .toLowerCase()
@@ -190,7 +214,7 @@ export class Exchange {
       return;
     }
     if (length !== undefined && this.take(Number(length))) {
-      const content = replaceAll(await wholeBody(answer, Number(length)), exact);
+      const content = replaceAll(await wholeBody(answer, Number(length)), exact, maxGrown);
       headers.push("Content-Length", String(content.length));
       begin();
       response.end(content);

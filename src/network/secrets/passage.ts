@@ -18,6 +18,8 @@ export interface Passage {
   /** What the guest may not see of any of its secrets, and what it sees instead. */
   takeOut: { exact: readonly Replacement[]; sameLength: readonly Replacement[] };
   room: Room;
+  /** Requests that are not answered yet. */
+  open: Set<{ end: () => void }>;
   /** Note a refusal in the decision log. */
   denied: (rule: string) => void;
 }

@@ -10,22 +10,36 @@ export interface Replacement {
 export class Replacer {
   private readonly replacements: readonly Replacement[];
   private readonly longest: number;
+  private readonly limit: number;
+  /** Bytes that matches begin with. */
+  private readonly firsts: ReadonlySet<number>;
+  private given = 0;
   private held: Buffer = Buffer.alloc(0);
 
-  /** @param replacements of two that begin at the same place the longer one counts */
-  constructor(replacements: readonly Replacement[]) {
+  /**
+   * @param replacements of two that begin at the same place the longer one counts
+   * @param limit most bytes that are given; beyond it nothing is put together
+   */
+  constructor(replacements: readonly Replacement[], limit = Infinity) {
+    this.limit = limit;
     this.replacements = [...replacements]
       .filter(({ from }) => from.length > 0)
       .sort((a, b) => b.from.length - a.from.length);
     this.longest = this.replacements[0]?.from.length ?? 0;
+    this.firsts = new Set(
+      this.replacements.flatMap(({ from }) => from.subarray(0, 1).toJSON().data),
+    );
   }
 
-  /** Take a piece; gives what is certain by now. Only what may be the begin of a match is held back. */
+  /**
+   * Take a piece; gives what is certain by now. Only what may be the begin of a match is held back.
+   * @throws RangeError beyond the limit
+   */
   push(piece: Buffer): Buffer {
     return this.work(this.held.length === 0 ? piece : Buffer.concat([this.held, piece]), false);
   }
 
-  /** What is left at the stream's end. */
+  /** What is left at the stream's end. @throws RangeError beyond the limit */
   end(): Buffer {
     return this.work(this.held, true);
   }
@@ -36,6 +50,11 @@ export class Replacer {
    */
   private work(data: Buffer, isEnd: boolean): Buffer {
     const out: Buffer[] = [];
+    const give = (...pieces: Buffer[]): void => {
+      for (const { length } of pieces) this.given += length;
+      if (this.given > this.limit) throw new RangeError(`more than ${this.limit} bytes`);
+      out.push(...pieces);
+    };
     // Where each is found next, so that none is looked for again in front of that.
     const next = this.replacements.map(({ from }) => data.indexOf(from));
     let open = isEnd ? data.length : this.openFrom(data, 0);
@@ -51,11 +70,11 @@ export class Replacer {
       const found = this.replacements[best];
       const place = next[best] ?? data.length;
       if (found === undefined || place >= open) {
-        out.push(data.subarray(at, open));
+        give(data.subarray(at, open));
         this.held = data.subarray(open);
         return Buffer.concat(out);
       }
-      out.push(data.subarray(at, place), found.to);
+      give(data.subarray(at, place), found.to);
       at = place + found.from.length;
       if (at > open) open = this.openFrom(data, at);
     }
@@ -64,19 +83,23 @@ export class Replacer {
   /** Where the first begins that the data may not hold the end of yet, from some place on; its length when none does. */
   private openFrom(data: Buffer, from: number): number {
     for (let at = Math.max(from, data.length - this.longest + 1); at < data.length; at += 1) {
-      const end = data.subarray(at);
-      for (const replacement of this.replacements) {
-        const whole = replacement.from;
-        if (whole.length > end.length && whole.subarray(0, end.length).equals(end)) return at;
+      if (!this.firsts.has(data[at] ?? 0)) continue;
+      const left = data.length - at;
+      for (const { from: whole } of this.replacements) {
+        if (whole.length > left && whole.compare(data, at, data.length, 0, left) === 0) return at;
       }
     }
     return data.length;
   }
 }
 
-/** A whole byte string with everything replaced. */
-export function replaceAll(data: Buffer, replacements: readonly Replacement[]): Buffer {
-  const replacer = new Replacer(replacements);
+/** A whole byte string with everything replaced. @throws RangeError for more bytes than the limit */
+export function replaceAll(
+  data: Buffer,
+  replacements: readonly Replacement[],
+  limit?: number,
+): Buffer {
+  const replacer = new Replacer(replacements, limit);
   return Buffer.concat([replacer.push(data), replacer.end()]);
 }
 

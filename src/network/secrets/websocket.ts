@@ -1,9 +1,10 @@
 /** A WebSocket between a guest and a server with secrets: two connections, joined message by message. */
 import type { ClientRequest, IncomingMessage } from "node:http";
-import type { Duplex } from "node:stream";
+import { pipeline, type Duplex } from "node:stream";
 import { WebSocket, WebSocketServer, type RawData } from "ws";
 import { messageOf } from "../../model/errors.ts";
-import { wholeBody, maxWhole } from "./bodies.ts";
+import { decoderOf } from "../../util/flow/coding.ts";
+import { maxGrown, wholeBody, maxWhole } from "./bodies.ts";
 import { puttingIn } from "./forms.ts";
 import { incoming, judge, outgoing, outgoingPath, pairsOf, valuesOf } from "./heads.ts";
 import type { Passage } from "./passage.ts";
@@ -14,6 +15,9 @@ const maxMessage = 32 << 20;
 
 /** Bytes that wait for a slow reader before the other side has to. */
 const maxWaiting = 4 << 20;
+
+/** Longest reason for an end, in bytes (RFC 6455, section 5.5). */
+const maxReason = 123;
 
 /** Milliseconds for the server to agree. */
 const handshakeMs = 15_000;
@@ -31,6 +35,20 @@ function bytesOf(data: RawData): Buffer {
   return Buffer.isBuffer(data) ? data : Buffer.from(data);
 }
 
+/** With everything replaced; undefined when it becomes too long. */
+function within(
+  data: Buffer,
+  replacements: readonly Replacement[],
+  limit: number,
+): Buffer | undefined {
+  try {
+    return replaceAll(data, replacements, limit);
+  } catch (error) {
+    if (error instanceof RangeError) return undefined;
+    throw error;
+  }
+}
+
 /** Pass messages on, with everything replaced, and the end. */
 function relay(
   from: WebSocket,
@@ -39,7 +57,13 @@ function relay(
 ): void {
   from.on("message", (data, binary) => {
     const message = bytesOf(data);
-    to.send(replaceAll(message, replacements(message, binary)), { binary }, () => {
+    const replaced = within(message, replacements(message, binary), message.length + maxGrown);
+    if (replaced === undefined) {
+      from.close(1009);
+      to.terminate();
+      return;
+    }
+    to.send(replaced, { binary }, () => {
       if (from.isPaused && to.bufferedAmount < maxWaiting) from.resume();
     });
     if (to.bufferedAmount > maxWaiting) from.pause();
@@ -48,7 +72,7 @@ function relay(
     // 1005 and 1006 stand for what was not said, and cannot be.
     if (code === 1006) to.terminate();
     else if (code === 1005) to.close();
-    else to.close(code, replaceAll(reason, replacements(reason, false)));
+    else to.close(code, within(reason, replacements(reason, false), maxReason));
   });
   // "close" follows.
   from.on("error", () => to.terminate());
@@ -106,7 +130,17 @@ export function joinWebSocket(
   server.on("unexpected-response", (asked: ClientRequest, response: IncomingMessage) => {
     const { statusCode = 502, statusMessage = "", rawHeaders: raw } = response;
     const status = `${statusCode} ${replaceText(statusMessage, takeOut.exact)}`;
-    wholeBody(response, maxWhole)
+    const coding = valuesOf(raw, "content-encoding").join().trim().toLowerCase();
+    const plain = coding === "" || coding === "identity";
+    const decoder = plain ? undefined : decoderOf(coding);
+    if (!plain && decoder === undefined) {
+      passage.denied("secret-server: a coding that cannot be looked into");
+      socket.destroy();
+      asked.destroy();
+      return;
+    }
+    if (decoder !== undefined) pipeline(response, decoder, () => undefined);
+    wholeBody(decoder ?? response, maxWhole)
       .then((body) => {
         refuse(socket, status, incoming(raw, takeOut.exact), replaceAll(body, takeOut.exact));
       })

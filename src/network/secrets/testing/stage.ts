@@ -136,6 +136,12 @@ export async function setUp(): Promise<void> {
       socket.end(`HTTP/1.1 401 No ${inHead}\r\nX-Echo: ${inHead}\r\n\r\n${inHead}`, "latin1");
       return;
     }
+    const [, coding] = /^\/no\/(gzip|rot13)$/.exec(request.url ?? "") ?? [];
+    if (coding !== undefined) {
+      socket.write(`HTTP/1.1 401 No\r\nContent-Encoding: ${coding}\r\nConnection: close\r\n\r\n`);
+      socket.end(coding === "gzip" ? gzipSync(value) : bytes);
+      return;
+    }
     sockets.handleUpgrade(request, socket, head, (ws) => {
       ws.send(value);
       ws.send(bytes);
