@@ -82,6 +82,19 @@ test("an authority's file that is not there is named", async () => {
   });
 });
 
+test("an authority beside the one that was meant is not believed", async () => {
+  const meant = selfSigned({ commonName: "meant" }).cert;
+  const both = Buffer.from(`${meant}${server.cert}`).toString("base64");
+  const kubeconfig = `clusters: [{ name: "", cluster: { server: "${url}", certificate-authority-data: ${both} } }]`;
+  api.objects.set(INFO, { metadata: {}, data: { kubeconfig } });
+  const key = new X509Certificate(meant).publicKey.export({ type: "spki", format: "der" });
+  const caCertHash = `sha256:${createHash("sha256").update(key).digest("hex")}`;
+  const dir = join(place.path, "beside");
+  const joining = { url, token: TOKEN, caCertHash, name: "host-1", dir, signal };
+  await expect(joinCluster(joining)).rejects.toMatchObject({ code: "ERR_NODE_API" });
+  expect(api.asked.filter(({ authorization }) => authorization !== "")).toEqual([]);
+});
+
 test("a certificate that is about to end is replaced, and used from then on", async () => {
   const old = selfSigned({ commonName: "system:node:host-1", organization: "system:nodes" }, 0.001);
   const identity = identityOf({ url, ca: server.cert, cert: old.cert, key: old.key });

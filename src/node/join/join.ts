@@ -46,6 +46,15 @@ function bearer(url: string, tls: TlsIdentity, token: string): Identity {
   };
 }
 
+/** Certificates in a PEM file. */
+const CERTIFICATES = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g;
+
+/** How a certificate's key is named. */
+function keyDigest({ publicKey }: X509Certificate): string {
+  const spki = publicKey.export({ type: "spki", format: "der" });
+  return `sha256:${createHash("sha256").update(spki).digest("hex")}`;
+}
+
 /**
  * The authority's certificate, as a cluster made by kubeadm tells everybody; believed because of its
  * key's digest, which came by another way.
@@ -63,14 +72,15 @@ async function discover(url: string, hash: string, signal: AbortSignal): Promise
       "ERR_NODE_KUBECONFIG",
     );
     const encoded = config.clusters?.[0]?.cluster["certificate-authority-data"] ?? "";
-    const ca = Buffer.from(encoded, "base64").toString("utf8");
-    const spki = new X509Certificate(ca).publicKey.export({ type: "spki", format: "der" });
-    const found = `sha256:${createHash("sha256").update(spki).digest("hex")}`;
-    if (found === hash.toLowerCase()) return ca;
+    const all = Buffer.from(encoded, "base64").toString("utf8").match(CERTIFICATES) ?? [];
+    const found = all.map((pem) => ({ pem, digest: keyDigest(new X509Certificate(pem)) }));
+    // Whoever answers may have put another one beside the right one.
+    const meant = found.filter(({ digest }) => digest === hash.toLowerCase());
+    if (meant.length > 0) return meant.map(({ pem }) => `${pem}\n`).join("");
     throw new VmsanError({
       code: "ERR_NODE_IDENTITY",
       message: `${url} is not the cluster that was meant`,
-      why: `Its authority's key has the digest ${found}.`,
+      why: `Its authority's key has the digest ${found[0]?.digest ?? "of nothing: it tells of none"}.`,
       fix: "Check the address and --ca-cert-hash; somebody may be in between.",
     });
   } finally {

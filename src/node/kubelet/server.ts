@@ -206,6 +206,8 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
       if (status === 500) log.error(`${incoming.method} failed`, error);
       socket.end(
         `HTTP/1.1 ${status} Refused\r\nContent-Type: text/plain\r\nContent-Length: ${Buffer.byteLength(text)}\r\nConnection: close\r\n\r\n${text}`,
+        // A client that is not known could leave its end open for ever.
+        () => socket.destroy(),
       );
       return;
     }

@@ -1,4 +1,5 @@
 /** A pod as a VM and the command in it. */
+import { isHostSource } from "../../../client/options.ts";
 import type { CreateOptions } from "../../../client/options.ts";
 import type { Pod, PodContainer } from "../../../schema/pod.ts";
 import type { ApiServer } from "../../kube/api-server.ts";
@@ -86,6 +87,12 @@ export async function planPod(pod: Pod, host: PodHost, api: ApiServer): Promise<
   const { namespace, name, uid, annotations } = pod.metadata;
   const references = new References(api, pod);
   const sizes = sizesOf(container);
+  if (isHostSource(container.image)) {
+    throw new PodRefusedError(
+      "InvalidImageName",
+      `spec.containers[0].image: ${JSON.stringify(container.image.slice(0, 200))} names something of the host's own`,
+    );
+  }
   const variables = await variablesOf(pod, container, references, host);
   const { mounts, entries, renewAt } = await volumesOf(pod, container, references, host);
   const wishes = wishesOf(annotations ?? {}, namespace);

@@ -192,6 +192,15 @@ test("more than a VM can have is refused", async () => {
   }
 });
 
+test.each(["oci:/srv/a", "docker-archive:/srv/a.tar", "docker-daemon:a", "rootfs:/srv/a.tar"])(
+  "an image that is the host's own is refused: %s",
+  async (image) => {
+    await expect(planPod(pod({}, { image }), host, api)).rejects.toMatchObject({
+      reason: "InvalidImageName",
+    });
+  },
+);
+
 test("credentials are shown to the registry alone that they are for", () => {
   expect(isFor("https://index.docker.io/v1/", "alpine")).toBe(true);
   expect(isFor("https://index.docker.io/v1/", "ghcr.io/a/b")).toBe(false);
