@@ -6,13 +6,14 @@
 import { execFile, spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { mkdir, readFile, writeFile } from "node:fs/promises";
+import { copyFile, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { startGateway } from "../../src/gateway/gateway.ts";
 import type { Gateway } from "../../src/gateway/gateway.ts";
 import { isAlive, identityOf } from "../../src/util/process-identity.ts";
+import { Authority } from "../fixtures/certificates.ts";
 import { DockerCli, findDocker } from "../fixtures/docker-cli.ts";
 import { installation, temporary } from "../fixtures/ladder.ts";
 import { pythonWith } from "../fixtures/venv.ts";
@@ -254,58 +255,6 @@ describe("the docker command line", () => {
   });
 });
 
-/** An authority with a server and a client: files as Docker's clients name them. */
-async function certificates(dir: string): Promise<void> {
-  await mkdir(dir);
-  const file = (name: string): string => join(dir, name);
-  const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-  await tool(
-    "openssl",
-    "req",
-    "-x509",
-    ...key,
-    "-keyout",
-    file("ca-key.pem"),
-    "-out",
-    file("ca.pem"),
-    "-subj",
-    "/CN=ca",
-  );
-  await writeFile(
-    file("names"),
-    "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n",
-  );
-  for (const [out, secret] of [
-    ["server.pem", "server-key.pem"],
-    ["cert.pem", "key.pem"],
-  ] as const) {
-    await tool(
-      "openssl",
-      "req",
-      ...key,
-      "-keyout",
-      file(secret),
-      "-out",
-      file("request"),
-      "-subj",
-      `/CN=${out}`,
-    );
-    const ca = ["-CA", file("ca.pem"), "-CAkey", file("ca-key.pem"), "-CAcreateserial"];
-    await tool(
-      "openssl",
-      "x509",
-      "-req",
-      "-in",
-      file("request"),
-      ...ca,
-      "-extfile",
-      file("names"),
-      "-out",
-      file(out),
-    );
-  }
-}
-
 describe("over TCP, to clients with a certificate, on the fake driver", () => {
   const VERSION = "7.2.0";
   let python = "";
@@ -321,14 +270,21 @@ describe("over TCP, to clients with a certificate, on the fake driver", () => {
       return "";
     });
     await fake.vmsan.images.load(archive);
+    const authority = new Authority(join(place.path, "authority"));
+    const server = authority.issue("server", "/CN=server", ["IP:127.0.0.1"]);
+    const client = authority.issue("client", "/CN=client");
+    // Names that Docker's clients look for.
     const certs = join(place.path, "certs");
-    await certificates(certs);
+    await mkdir(certs);
+    await copyFile(authority.certFile, join(certs, "ca.pem"));
+    await copyFile(client.certFile, join(certs, "cert.pem"));
+    await copyFile(client.keyFile, join(certs, "key.pem"));
     gateway = await startGateway({
       dir: fake.dir,
       listen: "127.0.0.1:0",
       driver: "fake",
-      tls: { cert: join(certs, "server.pem"), key: join(certs, "server-key.pem") },
-      docker: { listen: "tcp://127.0.0.1:0", clientCa: join(certs, "ca.pem") },
+      tls: { cert: server.certFile, key: server.keyFile },
+      docker: { listen: "tcp://127.0.0.1:0", clientCa: authority.certFile },
     });
     secure = {
       DOCKER_HOST: gateway.docker ?? "",

@@ -4,6 +4,7 @@ import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync }
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { Authority } from "../fixtures/certificates.ts";
 
 /** A running registry. */
 export interface TestRegistry {
@@ -32,61 +33,14 @@ export function hasTool(name: string): boolean {
   }
 }
 
-/** A private authority and a certificate of it for 127.0.0.1. */
-function makeCertificates(dir: string): { ca: string; cert: string; key: string } {
-  const file = (name: string): string => join(dir, name);
-  const openssl = (...args: string[]): void => {
-    execFileSync("openssl", args, { stdio: "pipe" });
-  };
-  const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
-  openssl(
-    "req",
-    "-x509",
-    ...key,
-    "-days",
-    "2",
-    "-subj",
-    "/CN=test authority",
-    "-keyout",
-    file("ca.key"),
-    "-out",
-    file("ca.crt"),
-  );
-  openssl(
-    "req",
-    ...key,
-    "-subj",
-    "/CN=127.0.0.1",
-    "-keyout",
-    file("srv.key"),
-    "-out",
-    file("srv.csr"),
-  );
-  writeFileSync(file("ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:named.test\n");
-  openssl(
-    "x509",
-    "-req",
-    "-in",
-    file("srv.csr"),
-    "-CA",
-    file("ca.crt"),
-    "-CAkey",
-    file("ca.key"),
-    "-CAcreateserial",
-    "-days",
-    "2",
-    "-extfile",
-    file("ext"),
-    "-out",
-    file("srv.crt"),
-  );
-  return { ca: file("ca.crt"), cert: file("srv.crt"), key: file("srv.key") };
-}
+/** The address of such a registry, and names that lead to it in tests. */
+const HOSTS = ["IP:127.0.0.1", "DNS:localhost", "DNS:named.test"];
 
 /** Start a registry and wait until it listens. */
 export async function startRegistry(options: TestRegistryOptions = {}): Promise<TestRegistry> {
   const dir = mkdtempSync(join(tmpdir(), "vmsan-registry-"));
-  const tls = options.tls === true ? makeCertificates(dir) : undefined;
+  const authority = options.tls === true ? new Authority(dir) : undefined;
+  const served = authority?.issue("srv", "/CN=127.0.0.1", HOSTS);
   let auth = "";
   if (options.user !== undefined) {
     const { name, password } = options.user;
@@ -94,7 +48,8 @@ export async function startRegistry(options: TestRegistryOptions = {}): Promise<
     writeFileSync(join(dir, "htpasswd"), line);
     auth = `auth: {htpasswd: {realm: test, path: ${join(dir, "htpasswd")}}}\n`;
   }
-  const certificate = tls === undefined ? "" : `, tls: {certificate: ${tls.cert}, key: ${tls.key}}`;
+  const certificate =
+    served === undefined ? "" : `, tls: {certificate: ${served.certFile}, key: ${served.keyFile}}`;
   const config = join(dir, "config.yml");
   writeFileSync(
     config,
@@ -131,7 +86,7 @@ export async function startRegistry(options: TestRegistryOptions = {}): Promise<
   }
   return {
     host,
-    caFile: tls?.ca,
+    caFile: authority?.certFile,
     async stop() {
       child.kill("SIGKILL");
       await gone;
