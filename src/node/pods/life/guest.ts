@@ -10,6 +10,8 @@ import type { GuestEntry } from "../spec/files.ts";
 
 /** Most bytes of a termination message. */
 const MAX_MESSAGE = 4096;
+/** How long it is waited for, in milliseconds. */
+const MESSAGE_MS = 10_000;
 
 /** Entries of one file system, as an archive. @param root where it is unpacked */
 function* archive(root: string, entries: readonly GuestEntry[]): Generator<Buffer> {
@@ -63,22 +65,29 @@ export async function removeVm(vmsan: Vmsan, id: string): Promise<void> {
 }
 
 /** What a container has left to be read of its end; undefined: nothing. */
-export async function terminationMessage(vm: Vm, path: string): Promise<string | undefined> {
+export async function terminationMessage(
+  vm: Pick<Vm, "readFile">,
+  path: string,
+): Promise<string | undefined> {
   const parts: Buffer[] = [];
   let size = 0;
+  // The file is the guest's: it may have no end, and its agent may never answer.
+  const enough = new AbortController();
+  const signal = AbortSignal.any([enough.signal, AbortSignal.timeout(MESSAGE_MS)]);
   try {
     await vm.readFile(
       path,
       (bytes) => {
         if (size < MAX_MESSAGE) parts.push(Buffer.from(bytes));
         size += bytes.length;
+        if (size > MAX_MESSAGE) enough.abort();
       },
-      { user: "root" },
+      { user: "root", signal },
     );
   } catch (error) {
     // Most leave none; one whose VM has gone can leave none.
-    if (error instanceof VmsanError) return undefined;
-    throw error;
+    if (!signal.aborted && !(error instanceof VmsanError)) throw error;
+    if (!enough.signal.aborted) return undefined;
   }
   const text = Buffer.concat(parts).subarray(0, MAX_MESSAGE).toString("utf8");
   return text === "" ? undefined : text;
