@@ -75,6 +75,8 @@ export class Certificates {
   private readonly helper: string;
   private readonly authority: Authority;
   private readonly contexts = new Map<string, Promise<SecureContext>>();
+  /** The last that is being made. */
+  private last: Promise<unknown> = Promise.resolve();
 
   constructor(helper: string, authority: Authority) {
     this.helper = helper;
@@ -85,7 +87,9 @@ export class Certificates {
   async of(name: string): Promise<SecureContext> {
     const known = this.contexts.get(name);
     if (known !== undefined) return await known;
-    const made = this.make(name);
+    // One after another: below a wildcard there are as many names as a guest thinks up.
+    const made = this.last.then(async () => await this.make(name));
+    this.last = made.catch(() => undefined);
     this.contexts.set(name, made);
     const [oldest] = this.contexts.keys();
     if (this.contexts.size > maxContexts && oldest !== undefined) this.contexts.delete(oldest);

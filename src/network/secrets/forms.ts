@@ -16,16 +16,50 @@ const mask = "vmsanSecret";
 /** The text as a string in JSON has it, without the quotes. */
 const inJson = (text: string): string => JSON.stringify(text).slice(1, -1);
 
-/** Every byte outside RFC 3986's unreserved ones percent-encoded. */
-function percent(text: string, upper = true): string {
+/** Characters that nobody percent-encodes (RFC 3986, section 2.3). */
+const unreserved = /[A-Za-z0-9._~-]/;
+
+/**
+ * What some leave as they are besides: paths in Python, whole addresses in JavaScript, segments of paths in Go; and forms
+ * in browsers and Java, which encode one more.
+ */
+const leftAlone = [
+  /[A-Za-z0-9._~/-]/,
+  /[A-Za-z0-9._~;,/?:@&=+$!*'()#-]/,
+  /[A-Za-z0-9._~$&+=:@-]/,
+  /[A-Za-z0-9._*-]/,
+];
+
+/** Every byte percent-encoded, but some. */
+function percent(text: string, upper = true, kept = unreserved): string {
   return [...Buffer.from(text)]
     .map((byte) => {
       const char = String.fromCharCode(byte);
-      if (/[A-Za-z0-9._~-]/.test(char)) return char;
+      if (kept.test(char)) return char;
       const hex = byte.toString(16).padStart(2, "0");
       return `%${upper ? hex.toUpperCase() : hex}`;
     })
     .join("");
+}
+
+/** Characters that some write by their number in JSON: Python and PHP, Go, both, .NET. */
+const byNumber = [/[\u0080-\uffff]/g, /[<>&]/g, /[<>&\u0080-\uffff]/g, /[<>&'+`\u007f-\uffff]/g];
+
+/** A string in JSON as others than JavaScript write it. */
+function inOthersJson(text: string): string[] {
+  const plain = inJson(text);
+  // The only one that writes quotes so.
+  const dotnet = plain.replaceAll('\\"', "\\u0022");
+  return [plain, dotnet].flatMap((form) =>
+    byNumber.flatMap((chars) =>
+      [false, true].map((upper) =>
+        form.replaceAll(chars, (char) => {
+          const hex = char.charCodeAt(0).toString(16).padStart(4, "0");
+          return `\\u${upper ? hex.toUpperCase() : hex}`;
+        }),
+      ),
+    ),
+  );
 }
 
 /** How a value is written in a body of some media type. */
@@ -106,7 +140,14 @@ export function takingOut(secrets: readonly Held[], sameLength: boolean): Replac
     // As forms and query strings are often written: blanks as +, these marks as they are.
     add(encodeURIComponent(value), placeholder);
     add(percent(value).replaceAll("%20", "+"), placeholder);
-    add(inJson(value).replaceAll("/", "\\/"), placeholder);
+    for (const kept of leftAlone) {
+      add(percent(value, true, kept), placeholder);
+      add(percent(value, true, kept).replaceAll("%20", "+"), placeholder);
+    }
+    for (const form of [inJson(value), ...inOthersJson(value)]) {
+      add(form, placeholder);
+      add(form.replaceAll("/", "\\/"), placeholder);
+    }
     const bytes = Buffer.from(value);
     for (const core of base64Cores(bytes)) {
       for (const form of [core, core.replaceAll("+", "-").replaceAll("/", "_"), percent(core)]) {
