@@ -29,17 +29,53 @@ export class Room {
   }
 }
 
-/** A stream with everything replaced. */
+/** What one connection has in memory of that room. */
+export class Claim {
+  private readonly room: Room;
+  private held = 0;
+
+  constructor(room: Room) {
+    this.room = room;
+  }
+
+  /** Take so many bytes; false when there is no room. */
+  take(bytes: number): boolean {
+    if (!this.room.take(bytes)) return false;
+    this.held += bytes;
+    return true;
+  }
+
+  /** Give them back, no more than were taken. */
+  give(bytes: number): void {
+    const given = Math.min(bytes, this.held);
+    this.held -= given;
+    this.room.give(given);
+  }
+
+  /** Give all back. */
+  end(): void {
+    this.give(this.held);
+  }
+}
+
+/** A stream with everything replaced; it breaks where a piece becomes longer than {@link maxWhole}. */
 export class ReplacingStream extends Transform {
   private readonly replacer: Replacer;
 
   constructor(replacements: readonly Replacement[]) {
     super();
-    this.replacer = new Replacer(replacements);
+    this.replacer = new Replacer(replacements, maxWhole);
   }
 
   override _transform(chunk: Buffer, _encoding: string, done: TransformCallback): void {
-    done(null, this.replacer.push(chunk));
+    let replaced: Buffer;
+    try {
+      replaced = this.replacer.push(chunk);
+    } catch (error) {
+      done(error as RangeError);
+      return;
+    }
+    done(null, replaced);
   }
 
   override _flush(done: TransformCallback): void {

@@ -82,6 +82,26 @@ test("a body that becomes too long is refused", async () => {
   expect(await readAll(socket)).toMatch(/^HTTP\/1\.1 413 /);
 });
 
+test("a piece of a stream that becomes too long ends it", async () => {
+  const socket = await guest.secure(api.port, "api.test");
+  const body = (guest.placeholders["KEY"] ?? "").repeat(1000);
+  socket.write(
+    `POST / HTTP/1.1\r\nHost: api.test:${api.port}\r\nTransfer-Encoding: chunked\r\n\r\n${body.length.toString(16)}\r\n${body}\r\n`,
+  );
+  // Cut, or ended without an answer.
+  expect(await readAll(socket).catch(() => "")).toBe("");
+});
+
+test("messages that have begun share one room, however many WebSockets there are", async () => {
+  const all = await Promise.all([open(), open(), open()]);
+  const ended = new Promise<void>((resolve) => {
+    for (const ws of all) ws.on("close", () => resolve());
+  });
+  for (const ws of all) ws.send(Buffer.alloc(30 << 20), { fin: false });
+  await ended;
+  for (const ws of all) ws.terminate();
+});
+
 test("requests that wait for one another have a bound", async () => {
   const socket = await guest.secure(api.port, "api.test");
   const before = asked;

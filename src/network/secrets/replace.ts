@@ -13,12 +13,11 @@ export class Replacer {
   private readonly limit: number;
   /** Bytes that matches begin with. */
   private readonly firsts: ReadonlySet<number>;
-  private given = 0;
   private held: Buffer = Buffer.alloc(0);
 
   /**
    * @param replacements of two that begin at the same place the longer one counts
-   * @param limit most bytes that are given; beyond it nothing is put together
+   * @param limit most bytes that are given at a time; beyond it nothing is put together
    */
   constructor(replacements: readonly Replacement[], limit = Infinity) {
     this.limit = limit;
@@ -39,6 +38,11 @@ export class Replacer {
     return this.work(this.held.length === 0 ? piece : Buffer.concat([this.held, piece]), false);
   }
 
+  /** All of a stream at once. @throws RangeError beyond the limit */
+  whole(data: Buffer): Buffer {
+    return this.work(data, true);
+  }
+
   /** What is left at the stream's end. @throws RangeError beyond the limit */
   end(): Buffer {
     return this.work(this.held, true);
@@ -50,9 +54,10 @@ export class Replacer {
    */
   private work(data: Buffer, isEnd: boolean): Buffer {
     const out: Buffer[] = [];
+    let given = 0;
     const give = (...pieces: Buffer[]): void => {
-      for (const { length } of pieces) this.given += length;
-      if (this.given > this.limit) throw new RangeError(`more than ${this.limit} bytes`);
+      for (const { length } of pieces) given += length;
+      if (given > this.limit) throw new RangeError(`more than ${this.limit} bytes`);
       out.push(...pieces);
     };
     // Where each is found next, so that none is looked for again in front of that.
@@ -99,8 +104,7 @@ export function replaceAll(
   replacements: readonly Replacement[],
   limit?: number,
 ): Buffer {
-  const replacer = new Replacer(replacements, limit);
-  return Buffer.concat([replacer.push(data), replacer.end()]);
+  return new Replacer(replacements, limit).whole(data);
 }
 
 /** As {@link replaceAll}, of a text of which each character is a byte (as header fields are). */

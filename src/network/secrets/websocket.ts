@@ -4,7 +4,7 @@ import { pipeline, type Duplex } from "node:stream";
 import { WebSocket, WebSocketServer, type RawData } from "ws";
 import { messageOf } from "../../model/errors.ts";
 import { decoderOf } from "../../util/flow/coding.ts";
-import { maxGrown, wholeBody, maxWhole } from "./bodies.ts";
+import { Claim, maxGrown, wholeBody, maxWhole } from "./bodies.ts";
 import { puttingIn } from "./forms.ts";
 import { incoming, judge, outgoing, outgoingPath, pairsOf, valuesOf } from "./heads.ts";
 import type { Passage } from "./passage.ts";
@@ -14,7 +14,7 @@ import { replaceAll, replaceText, type Replacement } from "./replace.ts";
 const maxMessage = 32 << 20;
 
 /** Bytes that wait for a slow reader before the other side has to. */
-const maxWaiting = 4 << 20;
+const maxWaiting = 1 << 20;
 
 /** Longest reason for an end, in bytes (RFC 6455, section 5.5). */
 const maxReason = 123;
@@ -49,21 +49,23 @@ function within(
   }
 }
 
-/** Pass messages on, with everything replaced, and the end. */
+/** Pass messages on, with everything replaced, and the end. @param claim holds what waits for a slow reader */
 function relay(
   from: WebSocket,
   to: WebSocket,
+  claim: Claim,
   replacements: (message: Buffer, binary: boolean) => readonly Replacement[],
 ): void {
   from.on("message", (data, binary) => {
     const message = bytesOf(data);
     const replaced = within(message, replacements(message, binary), message.length + maxGrown);
-    if (replaced === undefined) {
+    if (replaced === undefined || !claim.take(replaced.length)) {
       from.close(1009);
       to.terminate();
       return;
     }
     to.send(replaced, { binary }, () => {
+      claim.give(replaced.length);
       if (from.isPaused && to.bufferedAmount < maxWaiting) from.resume();
     });
     if (to.bufferedAmount > maxWaiting) from.pause();
@@ -174,8 +176,20 @@ export function joinWebSocket(
       }
     });
     guests.handleUpgrade(request, socket, head, (guest) => {
-      relay(server, guest, () => takeOut.exact);
-      relay(guest, server, (message, binary) => {
+      const claim = new Claim(passage.room);
+      // Of a message that has begun: its end may never come.
+      let begun = 0;
+      socket.prependListener("data", ({ length }: Buffer) => {
+        if (claim.take(length)) begun += length;
+        else guest.terminate();
+      });
+      guest.on("message", () => {
+        claim.give(begun);
+        begun = 0;
+      });
+      socket.on("close", () => claim.end());
+      relay(server, guest, claim, () => takeOut.exact);
+      relay(guest, server, claim, (message, binary) => {
         const json = !binary && /^\s*[[{]/.test(message.subarray(0, 64).toString("latin1"));
         return puttingIn(secrets, "body", json ? "application/json" : "");
       });
