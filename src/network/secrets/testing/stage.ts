@@ -12,7 +12,9 @@ import { guestWith, readAll, serve, type Guest, type Peer } from "./guest.ts";
 
 /** With everything that some part of a request writes in another way. */
 export const value = 's3cr3t/+"&<é>=% value!';
+/** The value as it travels in a body. */
 export const bytes = Buffer.from(value);
+/** The value as Node.js shows it in a head. */
 export const inHead = bytes.toString("latin1");
 
 /** What a server has been asked. */
@@ -24,10 +26,15 @@ export interface Seen {
   httpVersion: string;
 }
 
+/** What the servers have been asked, in order. */
 export const seen: Seen[] = [];
+/** `api.test`, which gets the value. */
 export let api: Peer;
+/** Unencrypted. */
 export let plain: Peer;
+/** `other.test`, which no secret is for. */
 export let other: Peer;
+/** Has the certificate of another name than the one that it is asked by. */
 export let unproven: Peer;
 /** Has a secret for the first server and for the unencrypted one. */
 export let guest: Guest;

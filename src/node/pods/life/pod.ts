@@ -4,16 +4,17 @@ import { isDeepStrictEqual } from "node:util";
 import type { RunEnd } from "../../../containers/run.ts";
 import { isLost } from "../../../containers/main.ts";
 import type { Vm } from "../../../client/vm.ts";
-import { VmsanError, messageOf } from "../../../model/errors.ts";
 import type { Pod, PodContainer, PodRecord } from "../../../schema/pod.ts";
 import type { Slots } from "../../../util/flow/slots.ts";
-import { PodNotReadyError, PodRefusedError } from "../spec/failure.ts";
+import type { PodLogOptions } from "../running.ts";
+import { startFailure } from "../spec/failure.ts";
 import { refusedFields } from "../spec/offered.ts";
 import { containerOf, planPod } from "../spec/plan.ts";
 import type { PodHost, PodPlan } from "../spec/plan.ts";
 import { Container } from "./container.ts";
 import type { ContainerContext } from "./container.ts";
-import { removeVm, terminationMessage } from "./guest.ts";
+import { lastWords, terminationOf } from "./ending.ts";
+import { removeVm } from "./guest.ts";
 import { Probes } from "./probes.ts";
 import { Reporter } from "./reporter.ts";
 import type { ReporterContext } from "./reporter.ts";
@@ -22,6 +23,7 @@ import { PodView } from "./view.ts";
 import type { Shown } from "./view.ts";
 import { Conditions, seconds, statusOf } from "./state.ts";
 import type { PodState, Termination } from "./state.ts";
+import { Timers } from "./timers.ts";
 
 /** Seconds between TERM and KILL, when a pod says nothing. */
 const DEFAULT_GRACE = 30;
@@ -56,7 +58,7 @@ export class NodePod implements Shown {
   private readonly backoff = new Backoff();
   /** Aborted when the pod is to end: whatever is being started is given up. */
   private readonly ending = new AbortController();
-  private readonly timers = new Set<NodeJS.Timeout>();
+  private readonly timers = new Timers();
   private chain: Promise<unknown> = Promise.resolve();
   private frozen = false;
   /** The API server wants it gone, and that is under way. */
@@ -212,40 +214,30 @@ export class NodePod implements Shown {
     this.reporter.status(this.status());
   }
 
-  private after(ms: number, task: () => void): void {
-    const timer = setTimeout(
-      () => {
-        this.timers.delete(timer);
-        task();
-      },
-      Math.min(ms, 2 ** 31 - 1),
-    );
-    timer.unref();
-    this.timers.add(timer);
-  }
-
   /** No timer and no probe any more. */
   private quiet(): void {
     this.probes.end();
-    for (const timer of this.timers) clearTimeout(timer);
     this.timers.clear();
   }
 
   private setDeadline(): void {
     const limit = this.object.spec.activeDeadlineSeconds;
     if (!limit) return;
-    this.after(Math.max(0, Date.parse(this.state.startTime) + limit * 1000 - Date.now()), () => {
-      if (this.over || this.ending.signal.aborted) return;
-      this.verdict = {
-        reason: "DeadlineExceeded",
-        message: "Pod was active on the node longer than the specified deadline",
-      };
-      this.ending.abort();
-      this.serial(async () => {
-        await this.box.stop(this.object.spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE);
-        await this.finish("Failed");
-      });
-    });
+    this.timers.after(
+      Math.max(0, Date.parse(this.state.startTime) + limit * 1000 - Date.now()),
+      () => {
+        if (this.over || this.ending.signal.aborted) return;
+        this.verdict = {
+          reason: "DeadlineExceeded",
+          message: "Pod was active on the node longer than the specified deadline",
+        };
+        this.ending.abort();
+        this.serial(async () => {
+          await this.box.stop(this.object.spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE);
+          await this.finish("Failed");
+        });
+      },
+    );
   }
 
   private refuse(reason: string, message: string): void {
@@ -279,17 +271,12 @@ export class NodePod implements Shown {
 
   /** Say why it could not be started. @returns whether another attempt may go better */
   private async mayMend(error: unknown): Promise<boolean> {
-    const code = error instanceof VmsanError ? error.code : "";
-    const why = error instanceof VmsanError && error.why !== undefined ? `: ${error.why}` : "";
-    const message = `${messageOf(error)}${why}`.slice(0, 1000);
-    const wrong = code.startsWith("ERR_VALIDATION") && code !== "ERR_VALIDATION_PORT_CONFLICT";
-    if (error instanceof PodRefusedError || wrong) {
-      this.refuse(error instanceof PodRefusedError ? error.reason : "InvalidPod", message);
+    const { reason, message, lasting } = startFailure(error);
+    if (lasting) {
+      this.refuse(reason, message);
       await this.finish("Failed");
       return false;
     }
-    const otherwise = code.startsWith("ERR_IMAGE") ? "ErrImagePull" : "CreateContainerError";
-    const reason = error instanceof PodNotReadyError ? error.reason : otherwise;
     this.state.waiting = { reason, message };
     this.reporter.event("Warning", "Failed", message);
     this.tell();
@@ -345,7 +332,7 @@ export class NodePod implements Shown {
   /** Write its files anew before a token in them ends. */
   private renewAt(at: number | undefined): void {
     if (at === undefined) return;
-    this.after(Math.max(10_000, at - Date.now()), () => {
+    this.timers.after(Math.max(10_000, at - Date.now()), () => {
       if (this.over || this.ending.signal.aborted) return;
       planPod(this.object, this.context.host, this.context.api)
         .then(async (plan) => {
@@ -371,18 +358,7 @@ export class NodePod implements Shown {
     this.probes.end();
     const { state } = this;
     const ranMs = Date.now() - Date.parse(this.record.startedAt ?? new Date().toISOString());
-    const reason = end.oomKilled ? "OOMKilled" : end.exitCode === 0 ? "Completed" : "Error";
-    // One whose VM has ended, as a node finds it that is started again, has run.
-    const neverRan = state.running === undefined && end.error !== "" && end.exitCode !== 137;
-    const started = state.running?.startedAt ?? this.record.startedAt;
-    const terminated: Termination = {
-      exitCode: end.exitCode,
-      reason: neverRan ? "StartError" : reason,
-      ...(end.error === "" ? {} : { message: end.error }),
-      ...(started === undefined ? {} : { startedAt: seconds(new Date(started)) }),
-      finishedAt: seconds(),
-      ...(state.containerID === undefined ? {} : { containerID: state.containerID }),
-    };
+    const terminated = terminationOf(end, state, this.record.startedAt);
     delete state.running;
     delete state.waiting;
     state.terminated = terminated;
@@ -400,16 +376,10 @@ export class NodePod implements Shown {
   /** What it has left to be read of its end. */
   private async readMessage(terminated: Termination): Promise<void> {
     const { vm } = this.box;
-    const path = this.spec.terminationMessagePath;
-    if (vm === undefined || !path || terminated.message !== undefined) return;
-    let text = await terminationMessage(vm, path);
-    const fallBack = this.spec.terminationMessagePolicy === "FallbackToLogsOnError";
-    if (text === undefined && fallBack && terminated.exitCode !== 0) {
-      const parts: Uint8Array[] = [];
-      for await (const part of this.view.logs({ tailLines: 80 })) parts.push(part);
-      text = Buffer.concat(parts).subarray(-2048).toString("utf8");
-    }
-    if (text !== undefined && text !== "") terminated.message = text;
+    if (vm === undefined || terminated.message !== undefined) return;
+    const logs = (options: PodLogOptions): AsyncIterable<Uint8Array> => this.view.logs(options);
+    const text = await lastWords(vm, this.spec, terminated.exitCode, logs);
+    if (text !== undefined) terminated.message = text;
   }
 
   private restartLater(ranMs: number): void {
@@ -425,7 +395,7 @@ export class NodePod implements Shown {
     state.waiting = { reason: "CrashLoopBackOff", message };
     this.tell();
     this.reporter.event("Warning", "BackOff", message);
-    this.after(delay, () => this.serial(async () => await this.again()));
+    this.timers.after(delay, () => this.serial(async () => await this.again()));
   }
 
   /** Start its command again: in its VM if that is there, else in a new one. */

@@ -2,6 +2,7 @@
 import type { Vm } from "../../../client/vm.ts";
 import type { PodContainer, PodProbe } from "../../../schema/pod.ts";
 import { lookAt } from "./probe.ts";
+import { Timers } from "./timers.ts";
 
 /** What probes find out. */
 export interface ProbeEvents {
@@ -25,7 +26,7 @@ interface Streak {
 export class Probes {
   private readonly container: PodContainer;
   private readonly events: ProbeEvents;
-  private readonly timers = new Set<NodeJS.Timeout>();
+  private readonly timers = new Timers();
   private stop: AbortController | undefined;
   private started = false;
   private ready = false;
@@ -54,7 +55,6 @@ export class Probes {
 
   /** The container has ended, or stands still. */
   end(): void {
-    for (const timer of this.timers) clearTimeout(timer);
     this.timers.clear();
     this.stop?.abort();
     this.stop = undefined;
@@ -82,13 +82,10 @@ export class Probes {
   private later(ms: number, task: (signal: AbortSignal) => Promise<void>): void {
     const { stop } = this;
     if (stop === undefined) return;
-    const timer = setTimeout(() => {
-      this.timers.delete(timer);
+    this.timers.after(ms, () => {
       // Aborted: the container has ended.
       task(stop.signal).catch(() => undefined);
-    }, ms);
-    timer.unref();
-    this.timers.add(timer);
+    });
   }
 
   /** One look and what follows. @returns whether it was the last one */

@@ -1,5 +1,8 @@
 /** Why a pod cannot run here, or not yet. */
-import { VmsanError } from "../../../model/errors.ts";
+import { VmsanError, messageOf } from "../../../model/errors.ts";
+
+/** Longest message of a status, in characters. */
+const MAX_MESSAGE = 1_000;
 
 /** A pod that this node does not run, whatever comes: it fails with this reason. */
 export class PodRefusedError extends VmsanError {
@@ -24,4 +27,22 @@ export class PodNotReadyError extends VmsanError {
     super({ code: "ERR_NODE_POD_WAITS", message }, cause);
     this.reason = reason;
   }
+}
+
+/** Why a pod could not be started, in the words of its status; a lasting failure is not tried again. */
+export function startFailure(error: unknown): {
+  reason: string;
+  message: string;
+  lasting: boolean;
+} {
+  const code = error instanceof VmsanError ? error.code : "";
+  const why = error instanceof VmsanError && error.why !== undefined ? `: ${error.why}` : "";
+  const message = `${messageOf(error)}${why}`.slice(0, MAX_MESSAGE);
+  if (error instanceof PodRefusedError) return { reason: error.reason, message, lasting: true };
+  // A port is free again when whoever has it ends.
+  if (code.startsWith("ERR_VALIDATION") && code !== "ERR_VALIDATION_PORT_CONFLICT")
+    return { reason: "InvalidPod", message, lasting: true };
+  if (error instanceof PodNotReadyError) return { reason: error.reason, message, lasting: false };
+  const reason = code.startsWith("ERR_IMAGE") ? "ErrImagePull" : "CreateContainerError";
+  return { reason, message, lasting: false };
 }
