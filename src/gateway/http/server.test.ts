@@ -132,6 +132,22 @@ describe("slow clients", () => {
     expect(await raw("G", false)).toMatch(/^(HTTP\/1\.1 408|$)/);
   });
 
+  test("a refused switch of protocols is closed, also by a client that leaves its end open", async () => {
+    const socket = connect({ port: gateway.port, host: "127.0.0.1", allowHalfOpen: true });
+    const closed = new Promise<void>((resolve) => socket.once("close", () => resolve()));
+    socket.on("error", () => undefined);
+    let seen = "";
+    socket.on("data", (bytes: Buffer) => (seen += String(bytes)));
+    socket.write(
+      "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    );
+    // A reset is told to who writes.
+    const writes = setInterval(() => socket.write("x"), 100);
+    await closed;
+    clearInterval(writes);
+    expect(statuses(seen)).toEqual([404]);
+  });
+
   test("500 of them take little memory, and others are served meanwhile", async () => {
     const before = process.memoryUsage().rss;
     const slow = Array.from(

@@ -101,6 +101,8 @@ export function refuseUpgrade(socket: Duplex, error: unknown): void {
   socket.end(
     `HTTP/1.1 ${statusOf(known.code)} Refused\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
   );
+  // It is nobody's any more, and its client may leave its end open for ever.
+  setTimeout(() => socket.destroy(), LINGER_MS).unref();
 }
 
 /** What is answered where no face is. */
