@@ -133,12 +133,13 @@ func serveChannel(s *api.Server, port *channel.Port, l net.Listener) error {
 func serve(args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
 	path := flags.String("unix", "", "the socket to listen on")
+	flags.StringVar(&proc.OwnHome, "home", "", "the home of its own user, instead of what /etc/passwd says")
 	flags.BoolVar(&ownNetwork, "network", false, "configure the cards of the network namespace it runs in")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if *path == "" || flags.NArg() > 0 {
-		return errors.New("usage: agent serve --unix PATH [--network]")
+		return errors.New("usage: agent serve --unix PATH [--home DIR] [--network]")
 	}
 	l, err := channel.ListenUnix(*path)
 	if err != nil {

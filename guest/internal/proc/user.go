@@ -24,6 +24,10 @@ type User struct {
 // maxDatabase bounds what is read of /etc/passwd and /etc/group.
 const maxDatabase = 4 << 20
 
+// OwnHome, unless "", is the home of the agent's own user, whatever the databases say: an agent that is an ordinary
+// process of a host leaves alone what that user has at home.
+var OwnHome string
+
 // LookupUser resolves `name`, `uid`, `name:group` or `uid:gid` with the
 // databases below etc; "" is the agent's own user. It reads them as runc does: a
 // number is a number, also where a user or group is called so, and need not be
@@ -64,6 +68,9 @@ func LookupUser(etc, spec string) (*User, error) {
 	}
 	if !found && u.UID == 0 {
 		u.Name, u.Home = "root", "/root"
+	}
+	if OwnHome != "" && u.UID == self {
+		u.Home = OwnHome
 	}
 	if u.Home == "" {
 		u.Home = "/"

@@ -26,6 +26,8 @@ import { descendantsOf } from "./descendants.ts";
 
 const SOCKET = "agent.sock";
 const CONSOLE = "console.log";
+/** The home of the user that its commands run as: what a host's user has in theirs (profiles, locks) is not the guest's. */
+const HOME = "home";
 const START_TIMEOUT_MS = 20_000;
 
 const capabilities: DriverCapabilities = {
@@ -173,11 +175,13 @@ export class FakeDriver implements Driver {
     await this.removeFiles(spec);
     let identity: ProcessIdentity | undefined;
     try {
+      const home = join(spec.dir, HOME);
+      await mkdir(home, { recursive: true, mode: 0o700 });
       // A relative path: sockaddr_un is short, directories may be deep.
-      const started = await spawnDetached([this.agent, "serve", "--unix", SOCKET], {
+      const started = await spawnDetached([this.agent, "serve", "--unix", SOCKET, "--home", home], {
         cwd: spec.dir,
         log: join(spec.dir, CONSOLE),
-        env: { HOME: process.env["HOME"] ?? "/" },
+        env: { HOME: home },
       });
       identity = started.identity;
       const vm = new FakeVm(spec, identity, processExit(identity, started.child));
