@@ -55,6 +55,9 @@ function beliefs({ netns, site, prefix = [] }: ColumnContext): string {
     .join("\n");
 }
 
+/** Milliseconds for what has to get through: all attempts of a column run at once, and the machine may be busy. */
+const PATIENT_MS = 20_000;
+
 /** Whether an attempt succeeded. */
 async function succeeds(
   { vm }: ColumnContext,
@@ -95,13 +98,15 @@ export async function runColumn(
   const before = beliefs(context);
   const framed = table.filter((attempt) => attempt.frames !== undefined);
   for (const attempt of framed) await succeeds(context, attempt, patience);
+  // What is to get through may take its time; silence is waited for.
+  const patient = (attempt: Attempt): number =>
+    !report ? 400 : expected(attempt, letter) ? Math.max(patience, PATIENT_MS) : patience;
   const results = new Map(
     await Promise.all(
       table
         .filter((attempt) => attempt.frames === undefined)
         .map(
-          async (attempt) =>
-            [attempt, await succeeds(context, attempt, report ? patience : 400)] as const,
+          async (attempt) => [attempt, await succeeds(context, attempt, patient(attempt))] as const,
         ),
     ),
   );
