@@ -9,7 +9,7 @@ import { POD_LABEL } from "../src/node/pods/spec/plan.ts";
 import { runOk } from "../src/util/run.ts";
 import { FakeApiServer } from "./fixtures/api-server.ts";
 import { installation, temporary } from "./fixtures/ladder.ts";
-import { makeImage, tarOf, writeLayout } from "./registry/fixture.ts";
+import { loadSmallImage } from "./fixtures/small-image.ts";
 
 // The first VM of an image waits for its disk, on a machine that has other work too.
 vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
@@ -23,16 +23,7 @@ let node: RunningNode | undefined;
 
 const IMAGE = "docker.io/library/alpine:latest";
 
-beforeAll(async () => {
-  const image = makeImage({
-    layers: [tarOf("file", Buffer.from("content"))],
-    config: { Cmd: ["sh"], Env: ["FROM=image"] },
-  });
-  const layout = join(place.path, "layout");
-  writeLayout(layout, [{ top: image.manifest, tag: IMAGE, images: [image] }]);
-  await runOk("tar", ["-C", layout, "-cf", `${layout}.tar`, "."], "ERR_TEST_TOOL");
-  await made.vmsan.images.load(`${layout}.tar`);
-});
+beforeAll(async () => await loadSmallImage(made, IMAGE, join(place.path, "image")));
 
 beforeEach(async () => {
   api = new FakeApiServer();
@@ -128,6 +119,17 @@ test("restart policies, exit codes and what a container says at its end", async 
       { restartPolicy: "Never" },
     ),
   );
+  api.add(
+    "logged",
+    pod(
+      "echo the last line; exit 4",
+      {
+        terminationMessagePath: join(place.path, "nothing"),
+        terminationMessagePolicy: "FallbackToLogsOnError",
+      },
+      { restartPolicy: "Never" },
+    ),
+  );
   api.add("missing", pod("", { command: ["/no/such/program"] }, { restartPolicy: "Never" }));
   const counted = join(place.path, "count");
   api.add(
@@ -146,6 +148,8 @@ test("restart policies, exit codes and what a container says at its end", async 
     reason: "Error",
     message: "because\n",
   });
+  await api.until("it fails with its log", () => phase("logged") === "Failed");
+  expect(api.state("logged")?.details).toMatchObject({ exitCode: 4, message: "the last line\n" });
   await api.until("it cannot start", () => phase("missing") === "Failed");
   expect(api.state("missing")?.details).toMatchObject({ exitCode: 127, reason: "StartError" });
   await api.until("it succeeds the second time", () => phase("again") === "Succeeded");
