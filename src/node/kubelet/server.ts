@@ -317,6 +317,7 @@ function noRoute(incoming: IncomingMessage, path: string): VmsanError {
     code: "ERR_NODE_ROUTE_NOT_FOUND",
     message: `No route ${incoming.method} ${path.slice(0, 200)}`,
     why: "This node answers what docs/cluster.md lists.",
+    fix: "Ask for one of those.",
   });
 }
 

@@ -34,6 +34,7 @@ export async function* readPodLog(
       code: "ERR_NODE_LOG",
       message: "There is no log of that container",
       why: "It has not run, or not that often.",
+      fix: "See how often it has run: kubectl get pod.",
     });
   }
   const { follow = false, tailLines, timestamps = false, limitBytes = Infinity, signal } = options;

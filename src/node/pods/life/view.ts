@@ -71,6 +71,7 @@ export class PodView implements RunningPod {
       code: "ERR_VM_NOT_FOUND",
       message: `The pod ${this.namespace}/${this.name} has no VM now`,
       why: this.of.over ? "It has ended." : "It is being started.",
+      fix: "Look at its state: kubectl describe pod.",
     });
   }
 
