@@ -15,9 +15,9 @@ import { ensureKernel } from "../src/boot/kernel.ts";
 import type { VmRecord } from "../src/model/vm.ts";
 import { bareBoot, floorInitramfs } from "./lib/bare-boot.ts";
 import { bench } from "./lib/bench.ts";
-import { endDirectory, ownCpu, ownDirectory, pssMib, type Directory } from "./lib/directory.ts";
+import { endDirectory, ownDirectory, pssMib, type Directory } from "./lib/directory.ts";
 import { daemonOf } from "./lib/home.ts";
-import { median, report } from "./lib/measure.ts";
+import { median, processCpu, report } from "./lib/measure.ts";
 
 const MEMORY_MIB = 256;
 
@@ -58,11 +58,11 @@ async function boots(own: Directory, scratch: string): Promise<void> {
     const bare = await bareBoot(join(scratch, `bare-${round}`), given);
     seen.bareMs.push(bare.ms);
     seen.bareCpu.push(bare.cpuMs);
-    const before = ownCpu(daemon);
+    const before = processCpu(daemon);
     const { ms, cpuMs } = own.measured(...run);
     seen.ms.push(ms);
     seen.cpu.push(cpuMs);
-    seen.outside.push(ownCpu(daemon) - before);
+    seen.outside.push(processCpu(daemon) - before);
   }
   const figures = { runMs: median(seen.ms), bareMs: median(seen.bareMs) };
   const cpu = { runMs: median(seen.cpu), bareMs: median(seen.bareCpu) };

@@ -19,7 +19,7 @@ import { startRegistry } from "../test/registry/docker-registry.ts";
 import { makeImage, noise, tarOf, writeLayout } from "../test/registry/fixture.ts";
 import { bench, measured } from "./lib/bench.ts";
 import { daemonOf, ownHome, vmsan } from "./lib/home.ts";
-import { median } from "./lib/measure.ts";
+import { median, processCpu } from "./lib/measure.ts";
 
 const { values } = parseArgs({
   options: {
@@ -64,15 +64,10 @@ async function measure(file: string, args: string[], env = process.env): Promise
 
 /** What the kernel says of the daemon: seconds of CPU, MiB now and at most. */
 function daemonUse(pid: number): { cpu: number; now: number; most: number } {
-  const fields = readFileSync(`/proc/${pid}/stat`, "utf8")
-    .replace(/^.*\) /, "")
-    .split(" ");
   const status = readFileSync(`/proc/${pid}/status`, "utf8");
   const mib = (name: string): number =>
     Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1]) / 1024;
-  // The clock of /proc ticks a hundred times a second on every Linux that Node runs on.
-  const cpu = (Number(fields[11]) + Number(fields[12])) / 100;
-  return { cpu, now: mib("VmRSS"), most: mib("VmHWM") };
+  return { cpu: processCpu(pid) / 1000, now: mib("VmRSS"), most: mib("VmHWM") };
 }
 
 /** `vmsan image pull` as users call it: the daemon runs, the store has nothing of the image. */

@@ -9,7 +9,7 @@ import { createEmptyDisk } from "../../src/ext4/empty.ts";
 import type { VmSpec } from "../../src/model/vm.ts";
 import { qemuArguments, qemuFiles } from "../../src/vmm/qemu/command.ts";
 import { measured } from "./bench.ts";
-import { cpuOf } from "./directory.ts";
+import { processTreeCpu } from "./measure.ts";
 
 const LINE = "floor: the first program runs";
 
@@ -96,7 +96,7 @@ export async function bareBoot(
       if (child.exitCode !== null) throw new Error(`QEMU has ended: ${text.slice(-2000)}`);
       await sleep(3);
     }
-    return { ms: performance.now() - from, cpuMs: cpuOf(child.pid ?? 0) };
+    return { ms: performance.now() - from, cpuMs: processTreeCpu(child.pid ?? 0) };
   } finally {
     child.kill("SIGKILL");
     await closed;

@@ -13,7 +13,7 @@ import { packageVersion } from "../../src/util/package.ts";
 import { connectUnix } from "../../src/util/socket-path.ts";
 import { qemuArguments, qemuFiles } from "../../src/vmm/qemu/command.ts";
 import { Qmp } from "../../src/vmm/qemu/qmp.ts";
-import { cpuOf } from "./directory.ts";
+import { processTreeCpu } from "./measure.ts";
 
 /** Wait for something that is not there yet. */
 async function soon<T>(attempt: () => Promise<T>): Promise<T> {
@@ -81,7 +81,7 @@ export async function bareRestore(
     });
     await channel.ready();
     const answered = performance.now() - from;
-    const cpuMs = cpuOf(child.pid ?? 0);
+    const cpuMs = processTreeCpu(child.pid ?? 0);
     channel.close();
     return { loaded, answered, cpuMs };
   } finally {

@@ -5,9 +5,7 @@ import { mkdirSync, readFileSync, readdirSync, symlinkSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { measured } from "./bench.ts";
 import { callVmsan, vmsan } from "./home.ts";
-
-/** Milliseconds of a clock tick of /proc. */
-const TICK_MS = 10;
+import { childrenCpu, processTreeCpu } from "./measure.ts";
 
 /** What is made once and not changed by VMs. */
 const SHARED = ["kernels", "runtimes", "initramfs", "probes", "images", "rootfs"];
@@ -46,18 +44,18 @@ export function ownDirectory(dir: string): Directory {
     env,
     call,
     measured: (...args) => {
-      const before = cpuOfDirectory(dir) + ownChildren();
+      const before = cpuOfDirectory(dir) + childrenCpu();
       const called = call(...args);
-      return { ...called, cpuMs: cpuOfDirectory(dir) + ownChildren() - before };
+      return { ...called, cpuMs: cpuOfDirectory(dir) + childrenCpu() - before };
     },
     together: async (count, ...args) => {
-      const before = cpuOfDirectory(dir) + ownChildren();
+      const before = cpuOfDirectory(dir) + childrenCpu();
       const from = performance.now();
       const outs = await Promise.all(
         Array.from({ length: count }, async () => (await run(vmsan, args, env)).trim()),
       );
       const ms = performance.now() - from;
-      return { outs, ms, cpuMs: cpuOfDirectory(dir) + ownChildren() - before };
+      return { outs, ms, cpuMs: cpuOfDirectory(dir) + childrenCpu() - before };
     },
   };
 }
@@ -80,24 +78,6 @@ export function endDirectory({ env }: Directory): void {
   spawnSync(vmsan, ["daemon", "stop"], { env, stdio: "ignore" });
 }
 
-/** Fields of a process's stat file from the third on. @throws ENOENT, ESRCH when it has ended */
-function statOf(pid: number | "self"): string[] {
-  const text = readFileSync(`/proc/${pid}/stat`, "latin1");
-  return text.slice(text.lastIndexOf(")") + 2).split(" ");
-}
-
-/** Processor time in milliseconds that a process, and the children that it has waited for, have used so far. */
-export function cpuOf(pid: number): number {
-  const fields = statOf(pid);
-  return [11, 12, 13, 14].reduce((sum, at) => sum + Number(fields[at]) * TICK_MS, 0);
-}
-
-/** The same of the process alone. */
-export function ownCpu(pid: number): number {
-  const fields = statOf(pid);
-  return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
-}
-
 /** Processor time in milliseconds that the processes of a VMSAN_DIR have used so far, with VMMs that have ended. */
 export function cpuOfDirectory(dir: string): number {
   let ms = 0;
@@ -108,18 +88,12 @@ export function cpuOfDirectory(dir: string): number {
       const words = readFileSync(`/proc/${pid}/environ`, "latin1").split("\0");
       const cmdline = readFileSync(`/proc/${pid}/cmdline`, "latin1");
       const isVmm = cmdline.includes("guest=vmsan-") && cmdline.includes(`${dir}/`);
-      if (words.includes(`VMSAN_DIR=${dir}`) || isVmm) ms += cpuOf(pid);
+      if (words.includes(`VMSAN_DIR=${dir}`) || isVmm) ms += processTreeCpu(pid);
     } catch {
       // ENOENT, ESRCH: it ended while we looked; EACCES: another user's.
     }
   }
   return ms;
-}
-
-/** Processor time of the commands that this process has run, in milliseconds. */
-function ownChildren(): number {
-  const fields = statOf("self");
-  return (Number(fields[13]) + Number(fields[14])) * TICK_MS;
 }
 
 /** Memory of a process that is its own share, in MiB. */

@@ -29,6 +29,12 @@ export function processCpu(pid: number): number {
   return ((fields[11] ?? 0) + (fields[12] ?? 0)) * TICK_MS;
 }
 
+/** The same with the children that it has waited for. */
+export function processTreeCpu(pid: number): number {
+  const fields = stat(pid);
+  return [11, 12, 13, 14].reduce((sum, at) => sum + (fields[at] ?? 0) * TICK_MS, 0);
+}
+
 /** User and system time of this process's children that have ended, in milliseconds, by ticks. */
 export function childrenCpu(): number {
   const fields = stat("self");
