@@ -109,7 +109,7 @@ function section({ version, all, left, files }: Kept): string {
 
 ${count.passed} of the ${inside} tests that need no host outside pass (${percent} %); ${count.outside} others need one and
 fail here. Of the ${guests.all} that ran in guests that really boot, ${guests.passed} pass; of the ${host.all} that ran with processes of the
-host in their place, for want of time, ${host.passed} pass.
+host in their place, which is quicker, ${host.passed} pass.
 
 | File | guests | passed | failed | left out by itself |
 |---|---|---|---|---|
