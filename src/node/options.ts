@@ -2,7 +2,7 @@
 import { isAbsolute, normalize, resolve } from "node:path";
 import type { DriverName } from "../model/vm.ts";
 import { layoutOf, vmsanDir } from "../util/paths.ts";
-import { invalid, parseInteger } from "../util/units.ts";
+import { checkTlsFiles, invalid, parseInteger } from "../util/units.ts";
 import { readGiven } from "./given.ts";
 import { joinedIdentity } from "./join/joined.ts";
 import { serviceAccount } from "./kube/identity.ts";
@@ -78,15 +78,7 @@ async function identityOf({ kubeconfig, context }: NodeWishes): Promise<Identity
 /** @throws ERR_VALIDATION_*, ERR_NODE_KUBECONFIG, ERR_NODE_IDENTITY */
 export async function nodeOptions(wishes: NodeWishes): Promise<NodeOptions> {
   const { name, address, port, cpus, memory, maxPods, clientCa, tlsCert, tlsKey } = wishes;
-  if ((tlsCert === undefined) !== (tlsKey === undefined)) {
-    throw invalid(
-      "FLAGS",
-      "certificate",
-      tlsCert ?? tlsKey ?? "",
-      "A certificate and its key go together.",
-      "Give both --tls-cert and --tls-key.",
-    );
-  }
+  checkTlsFiles(tlsCert, tlsKey);
   return {
     identity: await identityOf(wishes),
     ...(name === undefined ? {} : { name }),

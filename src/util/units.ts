@@ -19,6 +19,18 @@ export function invalid(
   });
 }
 
+/** Have a certificate and its key both, or neither. @throws ERR_VALIDATION_FLAGS */
+export function checkTlsFiles(cert: string | undefined, key: string | undefined): void {
+  if ((cert === undefined) === (key === undefined)) return;
+  throw invalid(
+    "FLAGS",
+    "certificate",
+    cert ?? key ?? "",
+    "A certificate and its key go together.",
+    "Give both --tls-cert and --tls-key.",
+  );
+}
+
 /**
  * A whole number in decimal digits.
  * @throws ERR_VALIDATION_INTEGER

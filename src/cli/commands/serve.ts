@@ -47,16 +47,8 @@ export function serveCommand(): Command {
     .addHelpText("after", AFTER);
   return runs<ServeFlags>(target, async ({ flags, output }) => {
     const { tlsCert, tlsKey } = flags;
-    if ((tlsCert === undefined) !== (tlsKey === undefined)) {
-      const { invalid } = await import("../../util/units.ts");
-      throw invalid(
-        "FLAGS",
-        "certificate",
-        tlsCert ?? tlsKey ?? "",
-        "A certificate and its key go together.",
-        "Give both --tls-cert and --tls-key.",
-      );
-    }
+    const { checkTlsFiles } = await import("../../util/units.ts");
+    checkTlsFiles(tlsCert, tlsKey);
     const interrupt = interruptSignal();
     const { startGateway } = await import("../../gateway/gateway.ts");
     const gateway = await startGateway({
