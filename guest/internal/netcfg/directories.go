@@ -35,13 +35,17 @@ func MakeFile(path string) error {
 	if err := MakeDirectory(filepath.Dir(path)); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|syscall.O_NONBLOCK, 0o644)
+	// Not by package os, which shows every file to the poller: on a share the kernel then asks the host about
+	// it with the poller locked, and the relay, who is to carry that question, waits for its own poller.
+	const flags = syscall.O_RDONLY | syscall.O_CREAT | syscall.O_NONBLOCK | syscall.O_NOCTTY | syscall.O_CLOEXEC
+	fd, err := syscall.Open(path, flags, 0o644)
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	fi, err := f.Stat()
-	_ = f.Close() // nothing was written
-	if err == nil && fi.IsDir() {
+	var st syscall.Stat_t
+	err = syscall.Fstat(fd, &st)
+	_ = syscall.Close(fd) // nothing was written
+	if err == nil && st.Mode&syscall.S_IFMT == syscall.S_IFDIR {
 		err = &os.PathError{Op: "mount a file at", Path: path, Err: syscall.EISDIR}
 	}
 	return err

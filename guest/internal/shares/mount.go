@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"vmsan/guest/internal/netcfg"
@@ -22,12 +23,21 @@ type mount struct {
 	index byte
 	share Share
 	link  *link
-	fd    int      // /dev/fuse
-	file  *os.File // the same, once it is mounted
-	root  int      // its root, never read-only
-	queue *queue
+	fd    int // /dev/fuse, until it is mounted
+	// device is the same from then on, for whoever must not use a number that is another's by now.
+	device atomic.Pointer[device]
+	root   int // its root, never read-only
+	// layers counts the mounts at its place, one over the other.
+	layers int
+	queue  *queue
 	// thread is the one that raises events.
 	thread int
+}
+
+// device is an open /dev/fuse.
+type device struct {
+	file *os.File
+	raw  syscall.RawConn
 }
 
 func newMount(index byte, s Share, l *link) (*mount, error) {
@@ -56,17 +66,24 @@ func (m *mount) attach(conn *sharewire.Conn) error {
 		_ = syscall.Close(m.fd) // as above
 		return err
 	}
+	m.layers = 1
 	// Not before: the poller takes what is not mounted for broken.
-	m.file = os.NewFile(uintptr(m.fd), "fuse")
+	file := os.NewFile(uintptr(m.fd), "fuse")
+	raw, err := file.SyscallConn()
+	if err != nil {
+		_ = file.Close() // nobody reads it
+		return err
+	}
+	dev := &device{file, raw}
+	m.device.Store(dev)
 	ready := make(chan struct{})
 	go m.work(ready)
 	<-ready
 	if err := m.hello(conn); err != nil { // before the first request
-		_ = m.file.Close() // nobody reads it
+		_ = file.Close() // as above
 		return err
 	}
-	go m.read()
-	var err error
+	go m.read(dev)
 	// Not O_PATH, by which open_by_handle_at(2) takes no mount.
 	if m.root, err = syscall.Open(m.share.Target, syscall.O_RDONLY|syscall.O_CLOEXEC|open, 0); err != nil {
 		return err
@@ -78,6 +95,7 @@ func (m *mount) attach(conn *sharewire.Conn) error {
 	self := fmt.Sprintf("/proc/self/fd/%d", m.root)
 	err = syscall.Mount(self, m.share.Target, "", syscall.MS_BIND, "")
 	if err == nil {
+		m.layers = 2
 		err = syscall.Mount("", m.share.Target, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY|flags, "")
 	}
 	return err
@@ -86,9 +104,8 @@ func (m *mount) attach(conn *sharewire.Conn) error {
 // end unmounts it, whoever uses it, and fails what is under way.
 func (m *mount) end() {
 	const how = syscall.MNT_DETACH | syscall.MNT_FORCE
-	_ = syscall.Unmount(m.share.Target, how) // it may not have come that far
-	if m.share.ReadOnly {
-		_ = syscall.Unmount(m.share.Target, how) // the one below; as above
+	for range m.layers {
+		_ = syscall.Unmount(m.share.Target, how) // somebody in the guest may have done so
 	}
 	m.queue.close()
 	if m.root >= 0 {
@@ -96,18 +113,30 @@ func (m *mount) end() {
 	}
 }
 
-// read takes the kernel's requests to the host until the mount is over.
-func (m *mount) read() {
-	b := make([]byte, readRoom)
-	defer func() { _ = m.file.Close() }() // the mount is over
-	raw, err := m.file.SyscallConn()
-	if err != nil {
-		return
+// abort fails what is under way and all that comes: the kernel does so when its device is closed.
+func (m *mount) abort() {
+	if dev := m.device.Load(); dev != nil {
+		_ = dev.file.Close() // or its reader has closed it
 	}
+}
+
+// answer gives the kernel a reply or a notification.
+func (m *mount) answer(b []byte) {
+	if dev := m.device.Load(); dev != nil {
+		// ENOENT: whoever asked has been interrupted. ENODEV: it is unmounted; or the device is closed.
+		_ = dev.raw.Control(func(fd uintptr) { _, _ = rawio.Write(int(fd), b) })
+	}
+}
+
+// read takes the kernel's requests to the host until the mount is over.
+func (m *mount) read(dev *device) {
+	b := make([]byte, readRoom)
+	defer func() { _ = dev.file.Close() }() // the mount is over, or has been aborted
 	for {
 		n := 0
+		var err error
 		// Unmounted: it can be read, and the reading fails.
-		waited := raw.Read(func(fd uintptr) bool {
+		waited := dev.raw.Read(func(fd uintptr) bool {
 			n, err = rawio.Read(int(fd), b[sharewire.HeaderLen:])
 			return err != syscall.EAGAIN
 		})

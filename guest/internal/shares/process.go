@@ -25,6 +25,8 @@ const (
 	flushWait = 2 * time.Second
 	// holdWait is how long the host may take to keep what it knows.
 	holdWait = 15 * time.Second
+	// slack is what the relay may take beyond its own limits before it is taken for broken.
+	slack = 30 * time.Second
 )
 
 // Words of the agent's, each a line.
@@ -62,7 +64,7 @@ func Relay(serve func(*channel.Pin, func(net.Conn) channel.Taker) error) error {
 	}
 	pin := &channel.Pin{}
 	pin.Set(o.Token)
-	m := &manager{came: make(chan struct{}, 1)}
+	m := newManager()
 	err = serve(pin, m.open)
 	if err == nil {
 		err = m.configure(o.Shares)
@@ -109,8 +111,10 @@ func Relay(serve func(*channel.Pin, func(net.Conn) channel.Taker) error) error {
 type Process struct {
 	mu  sync.Mutex
 	pid int
-	in  *os.File
-	out *bufio.Reader
+	// started is what Start's first call has come to.
+	started error
+	in, out *os.File
+	lines   *bufio.Reader
 }
 
 // PID is the relay's, 0 if there is none.
@@ -120,13 +124,19 @@ func (p *Process) PID() int {
 	return p.pid
 }
 
-// Start starts the relay and waits until it has mounted the shares. Only the first call counts.
+// Start starts the relay and waits until it has mounted the shares. Only the first call counts;
+// others have its outcome.
 func (p *Process) Start(reaper *proc.Reaper, token channel.Token, list []Share) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.pid != 0 {
-		return nil
+	if p.pid == 0 {
+		p.started = p.start(reaper, token, list)
 	}
+	return p.started
+}
+
+// start is Start's first call. The lock is held.
+func (p *Process) start(reaper *proc.Reaper, token channel.Token, list []Share) error {
 	theirIn, in, err := os.Pipe()
 	if err != nil {
 		return err
@@ -143,16 +153,24 @@ func (p *Process) Start(reaper *proc.Reaper, token channel.Token, list []Share) 
 	if err = errors.Join(err, theirIn.Close(), theirOut.Close()); err != nil {
 		return errors.Join(err, in.Close(), out.Close())
 	}
-	p.pid, p.in, p.out = pid, in, bufio.NewReader(out)
+	p.pid, p.in, p.out, p.lines = pid, in, out, bufio.NewReader(out)
 	if _, err := in.Write(append(wire.JSON(order{token, list}), '\n')); err != nil {
 		return err
 	}
-	return p.hear()
+	return p.hear(connectWait + answerWait + slack)
 }
 
-// hear waits for an outcome. The lock is held.
-func (p *Process) hear() error {
-	line, err := p.out.ReadBytes('\n')
+// hear waits for an outcome. A relay that does not say it in time is ended: what it says later
+// would be taken for an answer to something else. The lock is held.
+func (p *Process) hear(limit time.Duration) error {
+	if err := p.out.SetReadDeadline(time.Now().Add(limit)); err != nil {
+		return err
+	}
+	line, err := p.lines.ReadBytes('\n')
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		_ = syscall.Kill(p.pid, syscall.SIGKILL) // it is there: nobody else holds its end of the pipe
+		return wire.Errorf(wire.CodeConfig, "The relay of the shared directories has not answered within %v.", limit)
+	}
 	if err != nil {
 		return wire.Errorf(wire.CodeConfig, "The relay of the shared directories has ended.").Because(err)
 	}
@@ -176,7 +194,7 @@ func (p *Process) ask(word string) error {
 	if _, err := p.in.WriteString(word + "\n"); err != nil {
 		return err
 	}
-	return p.hear()
+	return p.hear(holdWait + slack)
 }
 
 // Hold has nothing under way, and the host keep what it knows, until GoOn.
@@ -199,14 +217,6 @@ func (p *Process) Close() {
 		return
 	}
 	if _, err := p.in.WriteString(wordClose + "\n"); err == nil {
-		done := make(chan struct{})
-		go func() {
-			_ = p.hear() // it has ended, in either case
-			close(done)
-		}()
-		select {
-		case <-done:
-		case <-time.After(2 * flushWait):
-		}
+		_ = p.hear(2 * flushWait) // it has ended, in either case
 	}
 }

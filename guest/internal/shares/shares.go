@@ -22,13 +22,16 @@ import (
 	"time"
 
 	"vmsan/guest/internal/channel"
-	"vmsan/guest/internal/rawio"
 	"vmsan/guest/internal/sharewire"
 	"vmsan/guest/internal/wire"
 )
 
-// connectWait is how long the host's file server may take to come.
-const connectWait = 30 * time.Second
+const (
+	// connectWait is how long the host's file server may take to come.
+	connectWait = 30 * time.Second
+	// answerWait is how long it may then take with what mounting asks of it.
+	answerWait = 30 * time.Second
+)
 
 // Share is one directory or file, as PUT /v1/config names it.
 type Share struct {
@@ -43,19 +46,34 @@ type Share struct {
 
 // manager keeps the shares mounted, whichever file server is there.
 type manager struct {
+	// mu is held while shares are being mounted, which waits for the host.
 	mu   sync.Mutex
 	want []Share
-	conn *sharewire.Conn
-	came chan struct{}
+	// session is the host's; nil: there is none.
+	session *session
+	came    chan struct{}
 	// set is what is mounted; changed with mu held.
 	set atomic.Pointer[mounted]
+	// answerWait bounds what configure's mounting waits for.
+	answerWait time.Duration
 }
+
+func newManager() *manager { return &manager{came: make(chan struct{}, 1), answerWait: answerWait} }
 
 // mounted is all shares, mounted for one session of the host's, or for one after the other that knows of
 // the same nodes.
 type mounted struct {
 	link   *link
 	mounts []*mount
+	// begins: more are to come, and whoever mounts them waits for the host.
+	begins bool
+}
+
+// abort fails what is under way and all that comes; the mounts stay until they are ended.
+func (s *mounted) abort() {
+	for _, one := range s.mounts {
+		one.abort()
+	}
 }
 
 // Check tells what is wrong with a list.
@@ -71,21 +89,29 @@ func Check(list []Share) error {
 	return nil
 }
 
-// configure mounts shares, once the host's file server is there.
+// configure mounts shares, once the host's file server is there. If that one goes away
+// meanwhile, another one will come.
 func (m *manager) configure(list []Share) error {
+	var failed error
 	deadline := time.After(connectWait)
 	for {
 		m.mu.Lock()
-		if m.conn != nil {
-			defer m.mu.Unlock()
-			m.want = list
-			return m.mountAll()
+		if s := m.session; s != nil {
+			failed = m.mountAll(list, m.answerWait)
+			if failed == nil {
+				m.want = list
+			}
+			if failed == nil || !s.dead.Load() {
+				m.mu.Unlock()
+				return failed
+			}
+			m.session = nil
 		}
 		m.mu.Unlock()
 		select {
 		case <-m.came:
 		case <-deadline:
-			return wire.Errorf(wire.CodeConfig, "The host's file server has not come within %v.", connectWait)
+			return wire.Errorf(wire.CodeConfig, "The host's file server has not come within %v.", connectWait).Because(failed)
 		}
 	}
 }
@@ -130,8 +156,7 @@ func (s *session) frame(f sharewire.Frame) {
 	}
 	to := set.mounts[f.Share]
 	if f.Kind == sharewire.Message {
-		// ENOENT: whoever asked has been interrupted. ENODEV: it is unmounted.
-		_, _ = rawio.Write(to.fd, f.Payload)
+		to.answer(f.Payload)
 		set.link.replied()
 	} else {
 		f.Payload = bytes.Clone(f.Payload)
@@ -142,7 +167,7 @@ func (s *session) frame(f sharewire.Frame) {
 // Lost implements channel.Taker: the session's end is the file server's.
 func (s *session) Lost() {
 	s.dead.Store(true)
-	go s.manager.lost(s.conn)
+	go s.manager.lost(s)
 }
 
 // begin takes a new session. What the old one served is over, unless the host has kept what it
@@ -154,7 +179,7 @@ func (m *manager) begin(s *session, number uint64) {
 		return
 	}
 	conn := s.conn
-	m.conn = conn
+	m.session = s
 	set := m.set.Load()
 	goesOn := set != nil && set.link.heldAs(number)
 	if number != 0 && conn.Write(0, sharewire.Begin, []byte{boolByte(goesOn)}) != nil {
@@ -171,7 +196,7 @@ func (m *manager) begin(s *session, number uint64) {
 	}
 	m.unmountAll(0)
 	if m.want != nil {
-		if err := m.mountAll(); err != nil {
+		if err := m.mountAll(m.want, 0); err != nil {
 			fmt.Fprintf(os.Stderr, "vmsan-agent: warning: shared directories: %v\n", err)
 		}
 	}
@@ -189,35 +214,57 @@ func boolByte(b bool) byte {
 }
 
 // lost ends what a session served; what is held waits for another one.
-func (m *manager) lost(conn *sharewire.Conn) {
+func (m *manager) lost(s *session) {
+	if set := m.set.Load(); set != nil && set.begins && set.link.is(s.conn) {
+		// Whoever mounts holds the lock and waits for answers that do not come any more.
+		set.abort()
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.conn == conn {
-		m.conn = nil
+	if m.session == s {
+		m.session = nil
 	}
 	set := m.set.Load()
-	if set != nil && set.link.is(conn) && !set.link.leave(conn) {
+	if set != nil && set.link.is(s.conn) && !set.link.leave(s.conn) {
 		m.unmountAll(0)
 	}
 }
 
-// mountAll mounts what is wanted on the connection that there is. The lock is held.
-func (m *manager) mountAll() error {
-	set := &mounted{link: newLink(m.conn)}
-	for i, s := range m.want {
+// mountAll mounts a list on the session that there is. What that waits for ends with the
+// session, and after limit if that is not 0. The lock is held.
+func (m *manager) mountAll(list []Share, limit time.Duration) error {
+	conn := m.session.conn
+	var late atomic.Bool
+	if limit > 0 {
+		defer time.AfterFunc(limit, func() {
+			late.Store(true)
+			if set := m.set.Load(); set != nil && set.begins {
+				set.abort()
+			}
+		}).Stop()
+	}
+	set := &mounted{link: newLink(conn)}
+	for i, s := range list {
 		one, err := newMount(byte(i), s, set.link)
 		if err == nil {
 			// Replies must reach it while it is being mounted.
-			next := &mounted{link: set.link, mounts: append(slices.Clone(set.mounts), one)}
-			m.set.Store(next)
-			set = next
-			err = one.attach(m.conn)
+			set = &mounted{link: set.link, mounts: append(slices.Clone(set.mounts), one), begins: true}
+			m.set.Store(set)
+			err = one.attach(conn)
+		}
+		if err == nil && late.Load() {
+			err = syscall.ETIMEDOUT
 		}
 		if err != nil {
 			m.unmountAll(0)
+			if late.Load() {
+				return wire.Errorf(wire.CodeConfig, "The host's file server has not answered within %v; the shared directory %.256q waits for it.",
+					limit, s.Target).Because(err)
+			}
 			return wire.AsInfo(err, wire.CodeConfig, fmt.Sprintf("The shared directory %.256q could not be mounted.", s.Target))
 		}
 	}
+	m.set.Store(&mounted{link: set.link, mounts: set.mounts})
 	return nil
 }
 
