@@ -39,6 +39,10 @@ func ptr(s string) *byte {
 	return p
 }
 
+// call makes a system call. What the arguments point to must not be on a stack, which moves when it grows:
+// the kernel would read and write where it was.
+//
+//go:uintptrescapes
 func call(nr uintptr, args ...uintptr) (int, error) {
 	var a [6]uintptr
 	copy(a[:], args)
@@ -108,6 +112,8 @@ func openName(dir int, name string, flags int, mode uint32) (int, error) {
 }
 
 // at makes a system call of the form f(dir, name, more…).
+//
+//go:uintptrescapes
 func at(nr uintptr, dir int, name string, more ...uintptr) (int, error) {
 	p := ptr(name)
 	n, err := call(nr, append([]uintptr{uintptr(dir), uintptr(unsafe.Pointer(p))}, more...)...)
