@@ -103,6 +103,18 @@ func layersAt(t *testing.T, place string) int {
 	return strings.Count(string(table), " "+place+" fuse ")
 }
 
+// content reads a small file without package os, which would show it to the poller that the mounts are served by.
+func content(path string) (string, error) {
+	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer syscall.Close(fd)
+	b := make([]byte, 100)
+	n, err := syscall.Read(fd, b)
+	return string(b[:max(n, 0)]), err
+}
+
 // within fails the test instead of hanging.
 func within(t *testing.T, what string, outcome <-chan error) error {
 	t.Helper()
@@ -136,6 +148,9 @@ func TestServerLostWhileMounting(t *testing.T) {
 	for i, s := range list {
 		if n := layersAt(t, s.Target); n != 1+i%2 {
 			t.Errorf("%d mounts at %s", n, s.Target)
+		}
+		if got, err := content(filepath.Join(s.Target, "file")); got != string(rune('a'+i)) {
+			t.Errorf("%s: %q, %v", s.Target, got, err)
 		}
 	}
 	closed := make(chan error, 1)
