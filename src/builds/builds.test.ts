@@ -153,7 +153,7 @@ describe("the registry of a build", () => {
   test("base images come from the store, with a history that tells of all layers", async () => {
     expect((await call("GET", "/v2/")).status).toBe(200);
     const manifest = await call("GET", `/v2/${id}/h1/lib/x/manifests/7`);
-    expect(asked).toEqual(["r.test:5/lib/x:7"]);
+    expect(asked).toEqual(["docker://r.test:5/lib/x:7"]);
     const { config, layers } = JSON.parse(manifest.bytes.toString()) as {
       config: { digest: string };
       layers: { digest: string }[];

@@ -110,7 +110,8 @@ export class Imports {
   async #resolve(name: string, reference: string): Promise<Served> {
     const { pull, platform, registry } = this.#request;
     const { store } = this.#host;
-    const image = await this.#host.resolve(name, {
+    // A Dockerfile's `docker-daemon:1/x` is no engine of this host, nor `oci:1/x` a directory.
+    const image = await this.#host.resolve(`docker://${name}`, {
       pull,
       lease: this.#lease,
       ...(platform === undefined ? {} : { platform }),
