@@ -3,8 +3,8 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { connect, createServer } from "node:http2";
 import type { ClientHttp2Session, Http2Server, IncomingHttpHeaders } from "node:http2";
-import { connect as tcpConnect } from "node:net";
-import type { AddressInfo } from "node:net";
+import { connect as tcpConnect, createServer as createTcpServer } from "node:net";
+import type { AddressInfo, Server } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connect as tlsConnect } from "node:tls";
@@ -21,6 +21,46 @@ let guest: Http2Server;
 let plain: ListeningGateway;
 let secure: ListeningGateway;
 let dialled = 0;
+/** Speaks frames of its own making: what it answers next, headers and trailers. */
+let liar: Server;
+let lies: [Record<string, string>, Record<string, string>];
+
+/** A frame of HTTP/2. */
+function frame(type: number, flags: number, stream: number, payload: Buffer): Buffer {
+  const head = Buffer.alloc(9);
+  head.writeUIntBE(payload.length, 0, 3);
+  head.writeUInt8(type, 3);
+  head.writeUInt8(flags, 4);
+  head.writeUInt32BE(stream, 5);
+  return Buffer.concat([head, payload]);
+}
+
+/** Headers as literals without an index (RFC 7541, section 6.2.2). */
+function block(fields: Record<string, string>): Buffer {
+  const text = (word: string): Buffer => Buffer.from(`${String.fromCharCode(word.length)}${word}`);
+  return Buffer.concat(
+    Object.entries(fields).flatMap(([name, value]) => [Buffer.of(0), text(name), text(value)]),
+  );
+}
+
+/** Answers whatever comes on a stream. */
+const lie = createTcpServer((socket) => {
+  socket.on("error", () => undefined);
+  socket.write(frame(4, 0, 0, Buffer.alloc(0)));
+  let held = Buffer.alloc(0);
+  let at = 24;
+  socket.on("data", (bytes: Buffer) => {
+    held = Buffer.concat([held, bytes]);
+    for (; held.length >= at + 9; at += 9 + held.readUIntBE(at, 3)) {
+      if (held.readUInt8(at + 3) !== 1) continue;
+      const [first, after] = lies;
+      const stream = held.readUInt32BE(at + 5);
+      const more = Object.keys(after).length > 0;
+      socket.write(frame(1, more ? 4 : 5, stream, block(first)));
+      if (more) socket.write(frame(1, 5, stream, block(after)));
+    }
+  });
+});
 
 /** A face like that of ports, whose guests are one server of this test. */
 const ports: Face = {
@@ -33,12 +73,12 @@ const ports: Face = {
       return;
     }
     await proxyHttp2(request, response, {
-      name: "vm:1",
+      name: `vm:${request.url === "/lies"}`,
       headers: { "content-type": request.headers["content-type"], "x-kept": "1" },
       authority: request.headers.host ?? "",
       dial: async () => {
         dialled += 1;
-        const { port } = guest.address() as AddressInfo;
+        const { port } = (request.url === "/lies" ? liar : guest).address() as AddressInfo;
         return await Promise.resolve(tcpConnect(port, "127.0.0.1"));
       },
     });
@@ -74,6 +114,7 @@ beforeAll(async () => {
   });
   guest.on("sessionError", () => undefined);
   await new Promise<void>((resolve) => guest.listen(0, "127.0.0.1", resolve));
+  liar = lie.listen(0, "127.0.0.1");
   const tls = { cert: join(scratch, "cert.pem"), key: join(scratch, "key.pem") };
   const words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=vms.example -keyout";
   execFileSync("openssl", [...words.split(" "), tls.key, "-out", tls.cert], { stdio: "ignore" });
@@ -91,6 +132,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await Promise.all([plain?.close(), secure?.close()]);
   guest?.close();
+  lie.close();
   rmSync(scratch, { recursive: true, force: true });
 });
 
@@ -195,6 +237,23 @@ describe("by prior knowledge", () => {
     let seen = "";
     for await (const chunk of socket) seen += String(chunk);
     expect(seen).toContain("HTTP/1.1 200 OK");
+  });
+
+  test("a guest's answer that is none ends its own call alone", async () => {
+    await withClient(async (client) => {
+      for (const fields of [
+        { ":status": "999" },
+        { ":status": "099" },
+        { ":status": "200", "http2-settings": "x" },
+        { ":status": "200", "proxy-authenticate": "x" },
+      ]) {
+        for (const after of [{}, { "http2-settings": "x" }]) {
+          lies = [fields, after];
+          await ask(client, { ...grpc, ":path": "/lies" });
+        }
+      }
+      expect((await ask(client, grpc, ["still here"])).body).toBe("still here");
+    });
   });
 
   test("a preface that does not come to its end is given up", async () => {

@@ -48,10 +48,21 @@ async function sessionTo(
   return await made;
 }
 
+/** Fields that HTTP/2 has no place for (RFC 9113, section 8.2.2). */
+const OF_CONNECTION = new Set([
+  "connection",
+  "http2-settings",
+  "keep-alive",
+  "proxy-connection",
+  "te",
+  "transfer-encoding",
+  "upgrade",
+]);
+
 /** Headers of an answer or its trailers, without those that are of the connection alone. */
 function answerHeaders(headers: IncomingHttpHeaders): OutgoingHttpHeaders {
-  const { connection: _, ...kept } = headers;
-  return kept;
+  // A guest may send what Node.js refuses to send on, by throwing.
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !OF_CONNECTION.has(name)));
 }
 
 /** What a request into a guest consists of. */
@@ -95,7 +106,13 @@ export async function proxyHttp2(
   const answered = new Promise<void>((resolve, reject) => {
     up.on("response", (headers, flags) => {
       if (stream.destroyed || stream.headersSent) return;
-      response.statusCode = headers[":status"] ?? 502;
+      const status = headers[":status"] ?? 502;
+      if (status < 200 || status > 599) {
+        reject(new Error(`the answer's status is ${status}`));
+        up.close(constants.NGHTTP2_PROTOCOL_ERROR);
+        return;
+      }
+      response.statusCode = status;
       // What has no body may be its own trailers.
       const endStream = (flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0;
       stream.respond(answerHeaders(headers), endStream ? { endStream } : { waitForTrailers: true });
