@@ -161,7 +161,9 @@ export async function startReceiver(): Promise<Receiver> {
       return;
     }
     const take = (bytes: Buffer): void => {
-      uploads.set(name, Buffer.concat([uploads.get(name) ?? Buffer.alloc(0), bytes]));
+      // One that has been forgotten meanwhile does not come back.
+      const so = uploads.get(name);
+      if (so !== undefined) uploads.set(name, Buffer.concat([so, bytes]));
     };
     if (!(await bodyOf(request, take, wrong?.after))) return;
     if (method === "PATCH") {

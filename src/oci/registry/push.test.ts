@@ -209,6 +209,17 @@ describe("a registry that does wrong", () => {
     expectWhole();
   });
 
+  test("an upload that begins while the push is given up is forgotten, too", async () => {
+    const stop = new AbortController();
+    receiver.mishap = ({ method }) => {
+      if (method === "POST") stop.abort(new Error("stop"));
+      return undefined;
+    };
+    await expect(push({ signal: stop.signal })).rejects.toThrow("stop");
+    expect(receiver.seen.some(({ method }) => method === "POST")).toBe(true);
+    expect(receiver.uploads.size).toBe(0);
+  });
+
   test("tokens are asked for pull and push, and for the repository that blobs are taken from", async () => {
     receiver.scopes = [];
     await push();

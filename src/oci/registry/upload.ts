@@ -55,6 +55,33 @@ async function settle(answer: Answer, signal?: AbortSignal): Promise<Answer> {
   return answer;
 }
 
+/**
+ * Begin an upload. What is given up meanwhile has {@link FORGET_MS} more for the registry's answer: an upload
+ * whose address nobody has learnt could not be forgotten.
+ */
+async function begin(context: UploadContext): Promise<URL> {
+  const { session, signal } = context;
+  signal?.throwIfAborted();
+  const late = new AbortController();
+  let timer: NodeJS.Timeout | undefined;
+  const giveUp = (): void => {
+    timer = setTimeout(() => late.abort(signal?.reason), FORGET_MS);
+  };
+  signal?.addEventListener("abort", giveUp, { once: true });
+  try {
+    const answer = await session.send("blobs/uploads/", {
+      method: "POST",
+      accept: [202],
+      signal: late.signal,
+    });
+    await settle(answer, late.signal);
+    return session.locationOf(answer);
+  } finally {
+    signal?.removeEventListener("abort", giveUp);
+    clearTimeout(timer);
+  }
+}
+
 /** Whether the repository has the blob already. */
 async function isPresent(descriptor: Descriptor, context: UploadContext): Promise<boolean> {
   const answer = await context.session.send(`blobs/${descriptor.digest}`, {
@@ -229,14 +256,20 @@ class Sending {
     if (this.#upload !== undefined) {
       const { location } = this.#upload;
       this.#upload = undefined;
-      const answer = await settle(
-        await session.send(location, {
-          method: "GET",
-          accept: [200, 204, 400, 404, 405, 416],
-          ...withSignal(this.#context),
-        }),
-        signal,
-      );
+      let answer: Answer;
+      try {
+        answer = await settle(
+          await session.send(location, {
+            method: "GET",
+            accept: [200, 204, 400, 404, 405, 416],
+            ...withSignal(this.#context),
+          }),
+          signal,
+        );
+      } catch (error) {
+        await forget(location, this.#context);
+        throw error;
+      }
       const offset = offsetOf(answer);
       if (answer.status === 204 && offset !== undefined && this.#pieces) {
         const next =
@@ -246,13 +279,7 @@ class Sending {
       }
       await forget(location, this.#context);
     }
-    const answer = await session.send("blobs/uploads/", {
-      method: "POST",
-      accept: [202],
-      ...withSignal(this.#context),
-    });
-    await settle(answer, signal);
-    this.#upload = { location: session.locationOf(answer), offset: 0 };
+    this.#upload = { location: await begin(this.#context), offset: 0 };
     return this.#upload;
   }
 
