@@ -104,7 +104,7 @@ export async function attachNetwork(record: VmRecord, stages: Stages, work: Work
  */
 export async function awaitTurn(record: VmRecord, stages: Stages, work: Work): Promise<() => void> {
   if (record.accelerator !== "tcg") return () => undefined;
-  return await stages.admission.enter(work.signal, (before) =>
+  return await stages.admission.enter(work.signal, record.project, (before) =>
     work.progress({ phase: "queue", message: `${before} before it` }),
   );
 }
