@@ -7,25 +7,13 @@ import type { Vm } from "../../client/vm.ts";
 import type { Vmsan } from "../../client/vmsan.ts";
 import type { VmView } from "../../model/api.ts";
 import { VmsanError, messageOf } from "../../model/errors.ts";
+import { HOP_BY_HOP } from "../../util/hop-by-hop.ts";
 import type { Gate } from "../access/gate.ts";
 import { isKeyText } from "../access/keys.ts";
 import type { Hosts } from "../http/hosts.ts";
 import type { Face } from "../http/server.ts";
 import { GATEWAY_HEADERS, PortRefusal, admitToPort, guestPortOf } from "./access.ts";
 import { needsHttp2, proxyHttp2 } from "./http2.ts";
-
-/** RFC 9110 7.6.1: of this connection alone. `upgrade` is handled apart. */
-const HOP_BY_HOP = new Set([
-  "connection",
-  "keep-alive",
-  "proxy-authenticate",
-  "proxy-authorization",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
-]);
 
 /** Headers as they go on: without those of the connection and those for the gateway. */
 function onward(

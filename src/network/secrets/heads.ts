@@ -3,6 +3,7 @@
  * which form. Pure.
  */
 import type { SecretDomain } from "../../model/secret.ts";
+import { HOP_BY_HOP } from "../../util/hop-by-hop.ts";
 import { normalName } from "../policy/judge.ts";
 import type { Held } from "./forms.ts";
 import { puttingIn } from "./forms.ts";
@@ -18,19 +19,8 @@ export interface Refusal {
   text: string;
 }
 
-/** Fields that are between two neighbours (RFC 9110, section 7.6.1). */
-const hopByHop = new Set([
-  "connection",
-  "keep-alive",
-  "proxy-authenticate",
-  "proxy-authorization",
-  "proxy-connection",
-  "te",
-  "trailer",
-  "transfer-encoding",
-  "upgrade",
-  "http2-settings",
-]);
+/** Fields that are between two neighbours, with that of a switch to HTTP/2 (RFC 7540, section 3.2.1). */
+const hopByHop: ReadonlySet<string> = new Set([...HOP_BY_HOP, "http2-settings"]);
 
 /**
  * Fields of requests that are not passed on: ours to say, or a way to get an answer in pieces or
