@@ -14,10 +14,10 @@ const STOP_GRACE_MS = 10_000;
 /** How long an ephemeral VM that a restarted daemon finds waits for its owner. */
 const CLAIM_MS = 10_000;
 
-/** Start a VM's time limit, if it has one. */
-export function countFromNow(record: VmRecord): void {
+/** Start a VM's time limit, if it has one. @param from the instant it counts from */
+export function startTimeLimit(record: VmRecord, from: Date): void {
   if (record.timeoutMs === undefined) return;
-  record.timeoutAt = new Date(Date.now() + record.timeoutMs).toISOString();
+  record.timeoutAt = new Date(from.getTime() + record.timeoutMs).toISOString();
 }
 
 /** VMs that are looked after from the moment they run. */
@@ -33,8 +33,10 @@ export class Lives extends VmTable {
     delete record.error;
     delete record.stopReason;
     delete record.mending;
-    record.startedAt = new Date().toISOString();
-    countFromNow(record);
+    // One reading of the clock for both: what runs for ten minutes ends ten minutes after its start.
+    const now = new Date();
+    record.startedAt = now.toISOString();
+    startTimeLimit(record, now);
     await this.goesOn(entry, guest);
     const { driver, accelerator, timings, image, runtime, snapshot } = record;
     const seconds = (timings["total"] ?? 0) / 1000;

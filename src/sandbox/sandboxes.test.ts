@@ -343,7 +343,8 @@ test("an ephemeral VM goes with its last holder", async () => {
 test("a time limit says why commands ended, can be put off, and starts anew with the VM", async () => {
   const sandboxes = await start();
   const { id } = await sandboxes.create({ ...request, timeoutMs: 1200 }, work(), ignore);
-  const first = sandboxes.get(id).timeoutAt ?? "";
+  const { startedAt = "", timeoutAt: first = "" } = sandboxes.get(id);
+  expect(Date.parse(first) - Date.parse(startedAt)).toBe(1200);
   await new Promise((resolve) => setTimeout(resolve, 300));
   const extended = await sandboxes.extendTimeout(id);
   expect(Date.parse(extended.timeoutAt ?? "")).toBeGreaterThan(Date.parse(first));

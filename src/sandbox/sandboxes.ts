@@ -9,7 +9,7 @@ import { checkIsolation } from "../vmm/isolation.ts";
 import { bringUp } from "./starting/bring-up.ts";
 import type { LiveGuest } from "./starting/await-guest.ts";
 import type { Entry } from "./records/entry.ts";
-import { Lives, countFromNow } from "./lives.ts";
+import { Lives, startTimeLimit } from "./lives.ts";
 import { Mutex } from "./mutex.ts";
 import { attachVolumes, checkTargets, volumesOf } from "./starting/mounts.ts";
 import { makeDisks, newRecord, prepareVm, setBootFiles } from "./starting/new-vm.ts";
@@ -301,7 +301,7 @@ export class Sandboxes extends Lives {
         throw notRunning(ref, record);
       }
       if (limitMs !== undefined) record.timeoutMs = limitMs;
-      countFromNow(record);
+      startTimeLimit(record, new Date());
       await this.records.save(record);
       this.armTimeout(entry);
       return viewOf(record);

@@ -10,7 +10,7 @@ import { bootId } from "../../util/process-identity.ts";
 import { tearDown } from "../starting/bring-up.ts";
 import type { Entry } from "../records/entry.ts";
 import { notRunning } from "../refusals.ts";
-import { countFromNow } from "../lives.ts";
+import { startTimeLimit } from "../lives.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
 import { viewOf } from "../records/view.ts";
@@ -151,7 +151,7 @@ export class Sleep {
           await records.save(record);
         },
       });
-      countFromNow(record);
+      startTimeLimit(record, new Date());
       await this.sandboxes.goesOn(entry, guest);
       const type = asleep.reason === "restore" ? "vm.restored" : "vm.woken";
       this.sandboxes.events.vm(type, record, { snapshot: record.snapshot });
