@@ -70,8 +70,12 @@ const allowed: Record<string, { may: string[]; because: string }> = {
     because:
       "main processes of containers on the SDK's client, for every protocol that has containers",
   },
+  kube: {
+    may: ["schema"],
+    because: "an API server is one whoever speaks to it; its replies are outside data",
+  },
   node: {
-    may: ["client", "agent", "schema", "http", "containers"],
+    may: ["client", "agent", "schema", "http", "containers", "kube"],
     because: "a cluster's node on the SDK's client and what the SDK exports of agent/",
   },
   mcp: {

@@ -1,6 +1,6 @@
 /** The lease by which the control plane knows that this node lives. */
-import { PATCH_TYPE, apiPath, isStatus } from "../kube/api-server.ts";
-import type { ApiServer } from "../kube/api-server.ts";
+import { PATCH_TYPE, apiPath, isStatus } from "../../kube/api-server.ts";
+import type { ApiServer } from "../../kube/api-server.ts";
 
 /** Seconds for which it holds, as the kubelet's. */
 const DURATION_SECONDS = 40;

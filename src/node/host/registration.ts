@@ -2,8 +2,8 @@
 import { hostname } from "node:os";
 import type { Vmsan } from "../../client/vmsan.ts";
 import { packageVersion } from "../../util/package.ts";
-import { PATCH_TYPE, apiPath, isStatus } from "../kube/api-server.ts";
-import type { ApiServer } from "../kube/api-server.ts";
+import { PATCH_TYPE, apiPath, isStatus } from "../../kube/api-server.ts";
+import type { ApiServer } from "../../kube/api-server.ts";
 import { seconds } from "../pods/life/state.ts";
 import { diskOf, goArch, nodeInfo, pressureOf } from "./capacity.ts";
 import type { Capacity } from "./capacity.ts";

@@ -4,8 +4,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { VmsanError } from "../../model/errors.ts";
 import { certificateRequestSchema } from "../../schema/kubernetes-list.ts";
 import { validate } from "../../schema/validate.ts";
-import { apiPath, isStatus } from "../kube/api-server.ts";
-import type { ApiServer } from "../kube/api-server.ts";
+import { apiPath, isStatus } from "../../kube/api-server.ts";
+import type { ApiServer } from "../../kube/api-server.ts";
 import { ECDSA_SHA256, SEQUENCE, alternativeNames, bits, der, nameOf, pem } from "./csr.ts";
 import type { Subject } from "./csr.ts";
 

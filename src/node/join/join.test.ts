@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { FakeApiServer } from "../../../test/fixtures/api-server.ts";
 import { temporary } from "../../../test/fixtures/ladder.ts";
-import { KubeClient } from "../kube/client.ts";
+import { KubeClient } from "../../kube/client.ts";
 import { selfSigned } from "./certificates.ts";
 import { joinCluster } from "./join.ts";
 import { identityOf, joinedIdentity } from "./joined.ts";

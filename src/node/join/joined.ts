@@ -6,7 +6,7 @@ import type { Joined } from "../../schema/kubeconfig.ts";
 import { validate } from "../../schema/validate.ts";
 import { errnoOf } from "../../model/errors.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
-import type { Identity, TlsIdentity } from "../kube/identity.ts";
+import type { Identity, TlsIdentity } from "../../kube/identity.ts";
 
 /** The file of a node directory in which that is kept. */
 export const joinedFile = (directory: string): string => join(directory, "identity.json");

@@ -2,7 +2,7 @@
 import { X509Certificate } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Log } from "../../util/log.ts";
-import type { ApiServer } from "../kube/api-server.ts";
+import type { ApiServer } from "../../kube/api-server.ts";
 import { renewalOf, requestCertificate } from "./certificates.ts";
 import { newKeyAndRequest } from "./csr.ts";
 import { saveJoined } from "./joined.ts";

@@ -8,7 +8,7 @@ import { keyedCertificateSchema } from "../../schema/kubeconfig.ts";
 import { validate } from "../../schema/validate.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
 import type { Log } from "../../util/log.ts";
-import type { ApiServer } from "../kube/api-server.ts";
+import type { ApiServer } from "../../kube/api-server.ts";
 import type { KubeletServer } from "../kubelet/server.ts";
 import { renewalOf, requestCertificate, selfSigned } from "./certificates.ts";
 import type { KeyedCertificate } from "./certificates.ts";

@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import type { IncomingMessage } from "node:http";
 import type { TLSSocket } from "node:tls";
 import { VmsanError } from "../../model/errors.ts";
-import type { ApiServer } from "../kube/api-server.ts";
+import type { ApiServer } from "../../kube/api-server.ts";
 
 /** Whom a request comes from. */
 interface Caller {

@@ -14,7 +14,7 @@ import { booted, installation, layout, temporary } from "../../../test/fixtures/
 import { makeImage, tarOf } from "../../../test/registry/fixture.ts";
 import { listStreams } from "../../agent/commands.ts";
 import { VmsanError } from "../../model/errors.ts";
-import type { ApiServer } from "../kube/api-server.ts";
+import type { ApiServer } from "../../kube/api-server.ts";
 import type { Attached, PodLogOptions, RunningPod, RunningPods } from "../pods/running.ts";
 import { serveKubelet } from "./server.ts";
 import type { KubeletServer } from "./server.ts";

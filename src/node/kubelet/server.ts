@@ -11,7 +11,7 @@ import type { Duplex } from "node:stream";
 import type { Vmsan } from "../../client/vmsan.ts";
 import { VmsanError, asVmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import type { Log } from "../../util/log.ts";
-import type { ApiServer } from "../kube/api-server.ts";
+import type { ApiServer } from "../../kube/api-server.ts";
 import type { RunningPod, RunningPods } from "../pods/running.ts";
 import { Callers } from "./callers.ts";
 import { resourceMetrics, summary } from "./figures/summary.ts";

@@ -8,7 +8,7 @@ import type { Vm } from "../../client/vm.ts";
 import { podSchema } from "../../schema/pod.ts";
 import type { Pod, PodRecord } from "../../schema/pod.ts";
 import { Slots } from "../../util/flow/slots.ts";
-import type { WatchStep } from "../kube/api-server.ts";
+import type { WatchStep } from "../../kube/api-server.ts";
 import { removeVm } from "./life/guest.ts";
 import { NodePod } from "./life/pod.ts";
 import type { PodContext } from "./life/pod.ts";

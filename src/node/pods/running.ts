@@ -1,7 +1,7 @@
 /**
  * node/: this host as a node of a Kubernetes cluster (`vmsan node`), a process on the SDK's client: pods
- * become VMs. kube/ speaks to the API server, pods/ keeps pods and VMs the same, kubelet/ is what the API
- * server and `kubectl` ask the node for, join/ makes a host a node.
+ * become VMs. pods/ keeps pods and VMs the same, kubelet/ is what the API server and `kubectl` ask the node for,
+ * join/ makes a host a node.
  *
  * running.ts: what the kubelet's API needs of pods that run here; nothing of how they are kept.
  */

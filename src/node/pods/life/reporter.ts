@@ -3,8 +3,8 @@ import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Pod } from "../../../schema/pod.ts";
 import type { Log } from "../../../util/log.ts";
-import { PATCH_TYPE, apiPath, isStatus } from "../../kube/api-server.ts";
-import type { ApiServer } from "../../kube/api-server.ts";
+import { PATCH_TYPE, apiPath, isStatus } from "../../../kube/api-server.ts";
+import type { ApiServer } from "../../../kube/api-server.ts";
 import { essenceOf, seconds } from "./state.ts";
 
 /** Pauses before an API server that does not answer is asked again, in milliseconds. */

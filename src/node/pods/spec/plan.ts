@@ -2,7 +2,7 @@
 import { isHostSource } from "../../../client/options.ts";
 import type { CreateOptions } from "../../../client/options.ts";
 import type { Pod, PodContainer } from "../../../schema/pod.ts";
-import type { ApiServer } from "../../kube/api-server.ts";
+import type { ApiServer } from "../../../kube/api-server.ts";
 import { wishesOf } from "./annotations.ts";
 import type { HostFacts } from "./downward.ts";
 import { expand, variablesOf } from "./env.ts";

@@ -2,8 +2,8 @@
 import { contentSchema, tokenSchema } from "../../../schema/pod.ts";
 import type { Pod } from "../../../schema/pod.ts";
 import { validate } from "../../../schema/validate.ts";
-import { apiPath, isStatus } from "../../kube/api-server.ts";
-import type { ApiServer } from "../../kube/api-server.ts";
+import { apiPath, isStatus } from "../../../kube/api-server.ts";
+import type { ApiServer } from "../../../kube/api-server.ts";
 import { PodNotReadyError } from "./failure.ts";
 
 /** Keys and bytes of a ConfigMap or a Secret. */

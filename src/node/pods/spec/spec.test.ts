@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { podSchema } from "../../../schema/pod.ts";
 import type { Pod } from "../../../schema/pod.ts";
-import type { ApiServer } from "../../kube/api-server.ts";
+import type { ApiServer } from "../../../kube/api-server.ts";
 import { Conditions, statusOf } from "../life/state.ts";
 import type { PodState } from "../life/state.ts";
 import { toleratedSeconds } from "../pods.ts";

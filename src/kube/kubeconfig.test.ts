@@ -1,7 +1,7 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { temporary } from "../../../test/fixtures/ladder.ts";
+import { temporary } from "../../test/fixtures/ladder.ts";
 import { readKubeconfig } from "./kubeconfig.ts";
 
 const place = temporary();

@@ -1,5 +1,10 @@
-/** What this node needs of a cluster's API server: requests, and watches that go on for ever. */
-import { VmsanError } from "../../model/errors.ts";
+/**
+ * kube/: a cluster's API server as a client sees it, for hosts that are its nodes and for VMs that are its pods:
+ * who this process is there (kubeconfigs, tokens, plugins), requests, watches.
+ *
+ * api-server.ts: what others need of one: requests, and watches that go on for ever.
+ */
+import { VmsanError } from "../model/errors.ts";
 
 /** What a request carries. */
 export interface ApiRequest {

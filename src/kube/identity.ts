@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { SecureContextOptions } from "node:tls";
-import { VmsanError } from "../../model/errors.ts";
+import { VmsanError } from "../model/errors.ts";
 
 /** What a connection is made with. */
 export interface TlsIdentity extends Pick<SecureContextOptions, "ca" | "cert" | "key"> {

@@ -1,10 +1,10 @@
 /** Credentials that a program hands out (`exec` of a kubeconfig): cloud providers' logins. */
 import { delimiter, resolve } from "node:path";
-import { VmsanError } from "../../model/errors.ts";
-import { execCredentialSchema } from "../../schema/kubeconfig.ts";
-import type { KubeconfigUser } from "../../schema/kubeconfig.ts";
-import { validate } from "../../schema/validate.ts";
-import { run } from "../../util/run.ts";
+import { VmsanError } from "../model/errors.ts";
+import { execCredentialSchema } from "../schema/kubeconfig.ts";
+import type { KubeconfigUser } from "../schema/kubeconfig.ts";
+import { validate } from "../schema/validate.ts";
+import { run } from "../util/run.ts";
 import type { Identity, TlsIdentity } from "./identity.ts";
 
 /** Before its end a credential is fetched anew, in milliseconds. */

@@ -2,8 +2,8 @@
 import type { Readable } from "node:stream";
 import { StringDecoder } from "node:string_decoder";
 import { setTimeout as sleep } from "node:timers/promises";
-import { listSchema, watchEventSchema } from "../../schema/kubernetes-list.ts";
-import { validate } from "../../schema/validate.ts";
+import { listSchema, watchEventSchema } from "../schema/kubernetes-list.ts";
+import { validate } from "../schema/validate.ts";
 import { isStatus } from "./api-server.ts";
 import type { WatchStep } from "./api-server.ts";
 
