@@ -21,6 +21,8 @@ export interface VolumeMount {
   readonly: boolean;
   /** Left empty: the image's content at the target is not copied into a new volume. */
   nocopy: boolean;
+  /** Not the volume itself: a copy of one instant, on a disk of the VM's own that goes with it. */
+  copy?: true;
 }
 
 /** A directory on the VM's own disk, beside the image's tree; gone with the VM. */

@@ -40,7 +40,10 @@ export interface SnapshotRecord {
   vcpus: number;
   memMib: number;
   diskSizeBytes: number;
-  /** Those on its own disk. */
+  /**
+   * Those on its own disk; with memory also directories of the host, volumes that it only reads, and copies
+   * of those that it wrote to.
+   */
   mounts?: Mount[];
   /** As in the VM's record. */
   sysctls?: Record<string, string>;

@@ -41,6 +41,17 @@ export interface MachineIdentity {
   tscKhz?: number;
 }
 
+/** Which volume a disk is of. */
+export interface VolumeOfDisk {
+  name: string;
+  /** By which the guest finds it. */
+  label: string;
+  /** The disk is a copy of the volume, and the VM's own. */
+  copy?: true;
+  /** In a snapshot, of a volume that is only read: what its disk was then, to be told from later states. */
+  stamp?: string;
+}
+
 /** One disk of a VM, in the order vda, vdb … */
 export interface DiskAttachment {
   /**
@@ -56,8 +67,8 @@ export interface DiskAttachment {
    * ones above do not have is read from there. Absolute paths.
    */
   backing?: string[];
-  /** Of a volume: its name, and the label by which the guest finds it. */
-  volume?: { name: string; label: string };
+  /** Of a volume. */
+  volume?: VolumeOfDisk;
 }
 
 /** Isolation switches a user may turn off (`--no-seccomp` …). */

@@ -25,6 +25,8 @@ export function createShares(layout: Layout, log: EventLog): Shares {
     end: async (record) => {
       if (bindsOf(record).length > 0) await servers.end(record.id, record.spec.dir);
     },
+    known: (record) => (bindsOf(record).length > 0 ? servers.known(record.spec.dir) : undefined),
+    takeUp: async ({ spec }, from) => await servers.takeUp(spec.dir, from),
   };
 }
 
@@ -35,21 +37,5 @@ function noPort({ id, driver }: VmRecord): VmsanError {
     message: `Cannot share directories with ${id}`,
     why: `The driver ${driver} has no port for them.`,
     fix: "Use --driver qemu or firecracker.",
-  });
-}
-
-/**
- * A VM with shared directories cannot come out of a file: its kernel would hold on to files that
- * have changed, or are not there, since.
- * @throws ERR_SNAPSHOT_SHARES
- */
-export function refuseShares(record: VmRecord, action: string): void {
-  const [first] = bindsOf(record);
-  if (first === undefined) return;
-  throw new VmsanError({
-    code: "ERR_SNAPSHOT_SHARES",
-    message: `Cannot ${action} ${record.name ?? record.id}`,
-    why: `It shares ${first.source} with the host, and a memory image would hold on to files of the host that may have changed since.`,
-    fix: "Copy in and out (vmsan cp) or use a volume for VMs that are to be kept so; `vmsan stop` and `vmsan start` work.",
   });
 }

@@ -96,6 +96,10 @@ export interface Shares {
   /** Serve a running VM's directories until its end, by the server that there is or a new one. */
   serve(record: VmRecord, running: RunningVm, token: string): Promise<void>;
   end(record: VmRecord): Promise<void>;
+  /** The file in which a VM's file server keeps what it knows when it is held; undefined: it has none. */
+  known(record: VmRecord): string | undefined;
+  /** Have a VM's next file server go on from such a file, of another time or of another VM. */
+  takeUp(record: VmRecord, from: string): Promise<void>;
 }
 
 /** Everything the composer calls. */

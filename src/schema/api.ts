@@ -61,28 +61,39 @@ const idleSchema = z.strictObject({
   action: endAction,
 });
 
+const bindSchema = z.strictObject({
+  kind: z.literal("bind"),
+  source: absolutePath,
+  target: absolutePath,
+  readonly: z.boolean().default(false),
+  // What a VM's view says of itself may be asked for again; the host looks anyway.
+  file: z.literal(true).optional(),
+});
+const volumeSchema = z.strictObject({
+  kind: z.literal("volume"),
+  name: text(128),
+  target: absolutePath,
+  readonly: z.boolean().default(false),
+  nocopy: z.boolean().default(false),
+});
+const anonymousSchema = z.strictObject({
+  kind: z.literal("anonymous"),
+  target: absolutePath,
+  empty: z.literal(true).optional(),
+});
+
 /** Something to be mounted; places and names themselves are checked by util/mounts.ts. */
 export const mountSchema = z.discriminatedUnion("kind", [
-  z.strictObject({
-    kind: z.literal("bind"),
-    source: absolutePath,
-    target: absolutePath,
-    readonly: z.boolean().default(false),
-    // What a VM's view says of itself may be asked for again; the host looks anyway.
-    file: z.literal(true).optional(),
-  }),
-  z.strictObject({
-    kind: z.literal("volume"),
-    name: text(128),
-    target: absolutePath,
-    readonly: z.boolean().default(false),
-    nocopy: z.boolean().default(false),
-  }),
-  z.strictObject({
-    kind: z.literal("anonymous"),
-    target: absolutePath,
-    empty: z.literal(true).optional(),
-  }),
+  bindSchema,
+  volumeSchema,
+  anonymousSchema,
+]);
+
+/** Something that is mounted: a copy of a volume cannot be asked for. */
+export const keptMountSchema = z.discriminatedUnion("kind", [
+  bindSchema,
+  volumeSchema.extend({ copy: z.literal(true).optional() }),
+  anonymousSchema,
 ]);
 
 /** A secret; what is wrong with it is said without showing it. */

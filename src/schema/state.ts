@@ -5,7 +5,7 @@ import type { SecretMaterial } from "../model/secret.ts";
 import type { VmRecord } from "../model/vm.ts";
 import type { VolumeRecord } from "../model/volume.ts";
 import {
-  mountSchema,
+  keptMountSchema,
   policySchema,
   publishedPortSchema,
   validate,
@@ -84,7 +84,7 @@ const recordSchema = z.looseObject({
   defaults: z.looseObject({ env: z.array(z.string()) }),
   policy: policySchema,
   ports: z.array(publishedPortSchema),
-  mounts: z.array(mountSchema).optional(),
+  mounts: z.array(keptMountSchema).optional(),
   networks: z
     .array(
       z.looseObject({
@@ -162,6 +162,7 @@ const snapshotSchema = z.looseObject({
   ),
   defaults: z.looseObject({ env: z.array(z.string()) }),
   policy: policySchema,
+  mounts: z.array(keptMountSchema).optional(),
   networks: z.array(z.string()).optional(),
   files: storedFiles,
   pauseMs: z.number(),

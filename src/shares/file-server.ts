@@ -4,6 +4,7 @@
  * when its VMM does. It is known by its argument and its working directory, the VM's.
  */
 import { realpathSync } from "node:fs";
+import { copyFile, rename } from "node:fs/promises";
 import { join, relative } from "node:path";
 import type { BindMount } from "../model/mount.ts";
 import type { ProcessIdentity } from "../model/vm.ts";
@@ -63,6 +64,18 @@ export class FileServers {
   async end(id: string, dir: string): Promise<void> {
     this.stopped.add(id);
     await killLeftovers(dir, ORDER);
+  }
+
+  /** Path of the file in which a VM's file server keeps what it knows. @param dir the VM's */
+  known(dir: string): string {
+    return join(dir, STATE);
+  }
+
+  /** Have a VM's next file server go on from what one has kept. @param dir the VM's @param from that file */
+  async takeUp(dir: string, from: string): Promise<void> {
+    const draft = join(dir, `.${STATE}-taken`);
+    await copyFile(from, draft);
+    await rename(draft, this.known(dir));
   }
 
   private async start(vm: Served): Promise<void> {

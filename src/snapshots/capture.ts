@@ -1,8 +1,17 @@
 /** A VM's memory and disks of one instant, taken while it runs. */
 import type { DiskAttachment, VmSpec } from "../model/vm.ts";
-import { chooseMethod, isOwn, keepDisk, withLayer, type Method } from "./disks.ts";
+import {
+  asCopy,
+  chooseMethod,
+  isOwn,
+  isVolume,
+  keepDisk,
+  withLayer,
+  withStamp,
+  type Method,
+} from "./disks.ts";
 import { freeze, thaw, type LiveVm } from "./freeze.ts";
-import { memoryPaths, writeToken } from "./store.ts";
+import { keepShares, memoryPaths, writeToken } from "./store.ts";
 
 /** What to take, and where to. */
 export interface CaptureRequest {
@@ -13,6 +22,8 @@ export interface CaptureRequest {
   memory: boolean;
   /** Token that the guest answers to. */
   token: string;
+  /** File in which the file server of its shared directories has kept what it knows, once it is frozen. */
+  shares: string | undefined;
   /** Whether the VMM takes disks in layers. */
   layers: boolean;
   /** Leave the VM halted, its work frozen. */
@@ -29,7 +40,10 @@ export interface CaptureRequest {
 
 /** What was taken. */
 export interface Captured {
-  /** The disks, with names of files in the directory. */
+  /**
+   * The disks, with names of files in the directory; with memory a volume that the VM writes to is a
+   * copy there, one that it reads is where it lies.
+   */
   disks: DiskAttachment[];
   /** Milliseconds that the processors were halted. */
   pauseMs: number;
@@ -47,7 +61,8 @@ export async function capture(vm: LiveVm, request: CaptureRequest): Promise<Capt
   const { spec, into, signal } = request;
   const plans: Plan[] = [];
   for (const [index, disk] of spec.disks.entries()) {
-    if (!isOwn(disk)) continue;
+    const copied = request.memory && isVolume(disk) && !disk.readonly;
+    if (!isOwn(disk) && !copied) continue;
     plans.push({ disk, index, method: await chooseMethod(disk, into, request.layers) });
   }
   const disks = [...spec.disks];
@@ -66,7 +81,10 @@ export async function capture(vm: LiveVm, request: CaptureRequest): Promise<Capt
     try {
       for (const { disk, index, method } of plans) {
         if (method === "overlay") await vm.running.addLayer(index, disks[index]?.path ?? "");
-        else kept[index] = await keepDisk(disk, index, into, method);
+        else kept[index] = asCopy(await keepDisk(disk, index, into, method));
+      }
+      for (const [index, disk] of kept.entries()) {
+        if (request.memory && isVolume(disk)) kept[index] = await withStamp(disk);
       }
       if (request.memory) await vm.running.snapshot(memoryPaths(into), "full");
       whole = true;
@@ -77,7 +95,10 @@ export async function capture(vm: LiveVm, request: CaptureRequest): Promise<Capt
     for (const { disk, index, method } of plans) {
       if (method === "overlay") kept[index] = await keepDisk(disk, index, into, method);
     }
-    if (request.memory) await writeToken(into, request.token);
+    if (request.memory) {
+      if (request.shares !== undefined) await keepShares(request.shares, into);
+      await writeToken(into, request.token);
+    }
   } finally {
     if (!(request.halt && whole) && !request.halted) await thaw(vm);
   }

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { open, readdir, rm, stat } from "node:fs/promises";
 import { basename, isAbsolute, join } from "node:path";
 import type { DiskAttachment } from "../model/vm.ts";
-import { allocatedBytes, canReflink, copySparse, reflink, share } from "./files.ts";
+import { allocatedBytes, canReflink, copySparse, reflink, share, stampOf } from "./files.ts";
 import { emptyQcow2, virtualSize } from "./qcow2.ts";
 
 /** A disk that occupies less than this is copied rather than layered: as fast, and simpler. */
@@ -11,16 +11,26 @@ const COPIED_BYTES = 24 << 20;
 /** Longest chain of layers; the next one is a copy. */
 const MAX_LAYERS = 16;
 
+/** Whether a disk is a volume's: none of the VM's own, and gone from it with each stop. */
+export function isVolume(disk: DiskAttachment): boolean {
+  return disk.role === "data" && disk.volume?.copy !== true;
+}
+
+/** What was copied of a volume is that volume no longer. */
+export function asCopy(disk: DiskAttachment): DiskAttachment {
+  return disk.volume === undefined ? disk : { ...disk, volume: { ...disk.volume, copy: true } };
+}
+
 /** Whether the disk is the VM's own, as opposed to a volume or one that others share. */
 export function isOwn(disk: DiskAttachment): boolean {
-  return !disk.readonly && disk.role !== "data";
+  return !disk.readonly && !isVolume(disk);
 }
 
 /** How the newest layer of a disk gets into a second place. */
 export type Method = "reflink" | "copy" | "overlay";
 
 /**
- * How to take a disk's newest layer.
+ * How to take a disk's newest layer, or a volume, which is a raw file and stays one.
  * @param dir where the copy will be
  * @param overlays whether the VMM takes disks in layers
  */
@@ -30,8 +40,17 @@ export async function chooseMethod(
   overlays: boolean,
 ): Promise<Method> {
   if (await canReflink(dir)) return "reflink";
+  if (isVolume(disk)) return "copy";
   if ((await allocatedBytes(disk.path)) <= COPIED_BYTES) return "copy";
   return overlays && (disk.backing ?? []).length < MAX_LAYERS ? "overlay" : "copy";
+}
+
+/** A volume's disk as a snapshot that only refers to it notes it. */
+export async function withStamp(disk: DiskAttachment): Promise<DiskAttachment> {
+  const { volume } = disk;
+  return volume === undefined
+    ? disk
+    : { ...disk, volume: { ...volume, stamp: await stampOf(disk.path) } };
 }
 
 /** Size of the disk that a guest sees. */

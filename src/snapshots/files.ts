@@ -21,6 +21,12 @@ export async function allocatedBytes(path: string): Promise<number> {
   return (await stat(path)).blocks * 512;
 }
 
+/** Another one whenever the file has been written to, or is another file. */
+export async function stampOf(path: string): Promise<string> {
+  const { ino, size, mtimeNs } = await stat(path, { bigint: true });
+  return [ino, size, mtimeNs].join("-");
+}
+
 /** `cp`, which knows reflinks and holes, neither of which Node reaches. */
 async function cp(args: readonly string[], from: string, to: string): Promise<void> {
   const result = await run("cp", [...args, "--no-preserve=mode", "--", from, to]);

@@ -1,4 +1,5 @@
 /** Snapshots on disk: one directory each, complete or absent. */
+import { existsSync } from "node:fs";
 import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { randomBytes } from "node:crypto";
@@ -7,7 +8,7 @@ import type { SnapshotRecord, SnapshotSizes } from "../model/snapshot.ts";
 import type { StoredFile } from "../model/vm.ts";
 import { syncDirectory, writeFileAtomic } from "../util/atomic.ts";
 import type { SnapshotFiles } from "../vmm/driver.ts";
-import { describeFile, syncFile, whatIsDamaged } from "./files.ts";
+import { describeFile, share, syncFile, whatIsDamaged } from "./files.ts";
 
 const DOCUMENT = "snapshot.json";
 /** Directory of memory that was a stream at first and has been made shareable. */
@@ -17,25 +18,39 @@ const DRAFT = /^\.new-(snap-[0-9a-f]{8})$/;
 const ID = /^snap-[0-9a-f]{8}$/;
 
 /** Names of the parts of a memory image in a directory. */
-export const memoryFiles = { state: "state", memory: "memory", token: "token" } as const;
+export const memoryFiles = {
+  state: "state",
+  memory: "memory",
+  token: "token",
+  shares: "shares",
+} as const;
 
 /** A memory image: what a driver loads, and the token that the guest in it answers to. */
 export interface MemoryImage {
   files: SnapshotFiles;
   token: string;
+  /** What the file server of its shared directories knew then. */
+  shares?: string;
 }
 
 /** The memory image in a directory. */
 export async function readMemoryImage(dir: string): Promise<MemoryImage> {
+  const shares = join(dir, memoryFiles.shares);
   return {
     files: memoryPaths(dir),
     token: (await readFile(join(dir, memoryFiles.token), "utf8")).trim(),
+    ...(existsSync(shares) && { shares }),
   };
 }
 
 /** Where a memory image's files are in a directory. */
 export function memoryPaths(dir: string): SnapshotFiles {
   return { state: join(dir, memoryFiles.state), memory: join(dir, memoryFiles.memory) };
+}
+
+/** Keep what a file server knows with a memory image. @param from its file, which it replaces and never changes */
+export async function keepShares(from: string, dir: string): Promise<void> {
+  await share(from, join(dir, memoryFiles.shares));
 }
 
 /** Keep the token with a memory image; only its owner may read it. */

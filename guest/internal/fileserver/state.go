@@ -46,6 +46,9 @@ type keptNode struct {
 	// Dead: it has no name any more.
 	Dead    bool
 	Watched bool
+	// Mark tells what is open or a directory in use from what comes to have its inode number; empty: nothing
+	// here does.
+	Mark []byte
 }
 
 type keptHandle struct {
@@ -116,6 +119,9 @@ func (s *Share) known() keptShare {
 		if n.parent != nil {
 			k.Parent = n.parent.id
 		}
+		if n.fd >= 0 {
+			k.Mark = markOf(n.fd)
+		}
 		out.Nodes = append(out.Nodes, k)
 	}
 	for id, h := range s.handles {
@@ -129,6 +135,9 @@ func (s *Share) known() keptShare {
 func (s *Share) resume(k *keptShare) error {
 	if err := s.nodes.resume(k, s.root); err != nil {
 		return err
+	}
+	for _, kn := range k.Nodes {
+		s.nodes.compare(s.nodes.byID[kn.ID], kn.Mark)
 	}
 	s.handleMu.Lock()
 	s.nextHandle = max(k.NextHandle, 1)
@@ -238,4 +247,29 @@ func (t *table) resume(k *keptShare, root key) error {
 		}
 	}
 	return nil
+}
+
+// compare buries a node in whose place is another object by now, even one of the same inode number: what
+// the guest has of it is stale, and what it finds by that name is new.
+func (t *table) compare(n *node, mark []byte) {
+	if len(mark) == 0 || n.id == fuse.RootID || n.dead {
+		return
+	}
+	fd, release, err := t.descriptor(n)
+	if err == nil {
+		same := bytes.Equal(markOf(fd), mark)
+		release()
+		if same {
+			return
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n.dead = true
+	if t.byKey[n.key] == n {
+		delete(t.byKey, n.key)
+	}
+	if n.parent != nil && n.parent.children[n.name] == n {
+		delete(n.parent.children, n.name)
+	}
 }

@@ -19,11 +19,17 @@ func (g *guest) again(o Options) *guest {
 	if before == nil || before.Number != 5 || len(before.Shares) != 1 {
 		g.t.Fatalf("kept: %v", before)
 	}
+	return g.from(o, before.Shares[0])
+}
+
+// from gives another file server that goes on from what one knew.
+func (g *guest) from(o Options, known keptShare) *guest {
+	g.t.Helper()
 	o.Source = g.inside
 	share, err := Open(0, o, func(byte, []byte) error { return nil })
 	check(g.t, err)
 	g.t.Cleanup(share.Close)
-	check(g.t, share.resume(&before.Shares[0]))
+	check(g.t, share.resume(&known))
 	other := *g
 	other.share = share
 	return &other
@@ -91,6 +97,60 @@ func TestExchangedWhileAsleep(t *testing.T) {
 		t.Errorf("the directory: %v", err)
 	}
 	g.untouched("exchange")
+}
+
+// A file of the same name that has come to have the inode number of one that was open is another one.
+func TestSameNumber(t *testing.T) {
+	g := newGuest(t, Options{})
+	file := g.find(fuse.RootID, "file")
+	handle, err := g.open(file, syscall.O_RDWR)
+	check(t, err)
+	known := g.share.known()
+	for i := range known.Nodes {
+		if n := &known.Nodes[i]; n.ID == file {
+			if len(n.Mark) == 0 {
+				t.Skip("the file system of the tests tells nothing but inode numbers")
+			}
+			n.Mark[len(n.Mark)-1] ^= 1 // as of one that had the number before
+		}
+	}
+	next := g.from(Options{}, known)
+	if got, err := next.read(handle); err != syscall.ESTALE {
+		t.Errorf("the handle: %q %v", got, err)
+	}
+	fresh := next.find(fuse.RootID, "file")
+	if fresh == file {
+		t.Error("the new file has the old one's node")
+	}
+	opened, err := next.open(fresh, syscall.O_RDONLY)
+	check(t, err)
+	if got, err := next.read(opened); err != nil || got != "content" {
+		t.Errorf("the new file: %q %v", got, err)
+	}
+}
+
+// Two go on from what one knew, and neither takes anything from the other.
+func TestTwoGoOn(t *testing.T) {
+	g := newGuest(t, Options{})
+	file, sub := g.find(fuse.RootID, "file"), g.find(fuse.RootID, "sub")
+	handle, err := g.open(file, syscall.O_RDWR)
+	check(t, err)
+	known := g.share.known()
+	one, other := g.from(Options{}, known), g.from(Options{}, known)
+	_, err = one.ask(fuse.OpRelease, file, handle, zeros(16))
+	check(t, err)
+	_, err = one.ask(fuse.OpUnlink, sub, "none")
+	if err != syscall.ENOENT {
+		t.Errorf("what is not there is removed: %v", err)
+	}
+	for who, x := range map[string]*guest{"the other clone": other, "the source": g} {
+		if got, err := x.read(handle); err != nil || got != "content" {
+			t.Errorf("%s: %q %v", who, got, err)
+		}
+	}
+	if _, err := one.read(handle); err != syscall.EBADF {
+		t.Errorf("closed, and read: %v", err)
+	}
 }
 
 // A file with what was known leads nowhere that a guest could not go.

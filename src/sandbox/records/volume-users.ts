@@ -6,13 +6,12 @@ import { VmsanError } from "../../model/errors.ts";
 import type { VolumeMount } from "../../model/mount.ts";
 import type { VmRecord } from "../../model/vm.ts";
 import type { Entry } from "./entry.ts";
+import { volumesOf } from "../starting/mounts.ts";
 import { viewOf } from "./view.ts";
 
 /** How a VM mounts a volume; undefined when it does not. */
 function mountOf(record: VmRecord, name: string): VolumeMount | undefined {
-  return record.mounts?.find((mount) => mount.kind === "volume" && mount.name === name) as
-    | VolumeMount
-    | undefined;
+  return volumesOf(record).find((mount) => mount.name === name);
 }
 
 /** Whether a VM may touch its volumes now. */
@@ -47,8 +46,7 @@ export function requireFreeVolumes(
   mounts: VmRecord["mounts"],
 ): void {
   const others = [...entries].filter(({ record }) => record.id !== self);
-  for (const mount of mounts ?? []) {
-    if (mount.kind !== "volume") continue;
+  for (const mount of volumesOf({ ...(mounts && { mounts }) })) {
     const { records, written } = volumeHolders(others, mount.name);
     if (records.length === 0 || (mount.readonly && !written)) continue;
     throw volumeInUse(

@@ -3,11 +3,14 @@ import { lstat, readFile, readdir, rm } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
 import type { Readable } from "node:stream";
 import { VmsanError, messageOf } from "../../model/errors.ts";
+import type { Mount } from "../../model/mount.ts";
 import type { SnapshotRecord } from "../../model/snapshot.ts";
 import { parseSnapshotRecord } from "../../schema/state.ts";
+import { asCopy } from "../../snapshots/disks.ts";
 import { share } from "../../snapshots/files.ts";
 import type { SnapshotStore } from "../../snapshots/store.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
+import { bindsOf, volumesOf } from "../starting/mounts.ts";
 import { packSparse, unpackSparse } from "../../util/packing/sparse-tar.ts";
 
 /** The description of a snapshot in its archive. */
@@ -52,9 +55,12 @@ export async function exportSnapshot(
       if (!isAbsolute(disk.path)) continue;
       const name = `disk${index}-base.ext4`;
       await share(disk.path, join(draft, name));
-      disks[index] = { ...disk, path: name };
+      disks[index] = asCopy({ ...disk, path: name });
     }
-    const whole = { ...record, files, disks };
+    const mounts = record.mounts?.map(
+      (mount): Mount => (mount.kind === "volume" ? { ...mount, copy: true } : mount),
+    );
+    const whole = { ...record, files, disks, ...(mounts && { mounts }) };
     await writeFileAtomic(join(draft, DOCUMENT), `${JSON.stringify(whole, null, 2)}\n`);
     const names = (await readdir(draft)).toSorted();
     // The description first: who reads the archive can refuse it early.
@@ -81,6 +87,10 @@ async function checkUnpacked(dir: string): Promise<SnapshotRecord> {
     record = parseSnapshotRecord(JSON.parse(await readFile(join(dir, DOCUMENT), "utf8")));
   } catch (error) {
     throw archiveError(messageOf(error), error);
+  }
+  // They would be this host's.
+  if (bindsOf(record).length + volumesOf(record).length > 0) {
+    throw archiveError("It shares directories or volumes of the host that it was made on.");
   }
   for (const disk of record.disks) {
     if (isAbsolute(disk.path)) throw archiveError(`The disk ${disk.path} is not in it.`);

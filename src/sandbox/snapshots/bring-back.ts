@@ -51,6 +51,7 @@ export async function bringBack(how: BringBack): Promise<LiveGuest> {
   try {
     const making = how.attached === true ? undefined : attachNetwork(record, stages, work);
     const [image] = await Promise.all([how.image(), making]);
+    if (image.shares !== undefined) await stages.shares.takeUp(record, image.shares);
     let at = lap("network", since);
     leave = await awaitTurn(record, stages, work);
     at = lap("queue", at);

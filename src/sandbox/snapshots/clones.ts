@@ -12,10 +12,12 @@ import type { RunningVm } from "../../vmm/driver.ts";
 import type { LiveGuest } from "../starting/await-guest.ts";
 import { bringUp } from "../starting/bring-up.ts";
 import { Mutex } from "../mutex.ts";
+import { attachVolumes } from "../starting/mounts.ts";
 import { setBootFiles } from "../starting/new-vm.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
 import { bringBack } from "./bring-back.ts";
+import { checkOutside } from "./outside.ts";
 import { checkFixed, checkMachine, cloneRecord, networksOf } from "./record.ts";
 
 /** VMs that are brought back at the same time: more only wait for one another's processors. */
@@ -54,6 +56,7 @@ class Cloning {
     const { record } = this.origin;
     const { stages } = this.sandboxes;
     checkFixed(record, this.request);
+    await checkOutside(record, !this.cold, stages);
     const driver = stages.driver(record.driver);
     checkIsolation(driver, this.request.isolation, record.card);
     const { reason } = await stages.chooseDriver(record.driver);
@@ -148,6 +151,7 @@ class Cloning {
   private async boot(vm: VmRecord, work: Work): Promise<LiveGuest> {
     const { stages, records } = this.sandboxes;
     await this.giveDisks(vm);
+    await attachVolumes(vm, stages.volumes);
     setBootFiles(vm.spec, await stages.bootFiles(vm.kernelFile, work));
     await records.save(vm);
     return await bringUp(vm, await records.token(vm.id), stages, work, () => records.save(vm));
@@ -164,6 +168,8 @@ class Cloning {
       work,
       log,
       image: async () => {
+        // Once more, now that it holds its volumes: from here on nobody writes to them.
+        await checkOutside(this.origin.record, true, stages);
         await this.giveDisks(vm);
         return await this.origin.image();
       },

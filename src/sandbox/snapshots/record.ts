@@ -6,6 +6,8 @@ import type { NetworkPolicy } from "../../model/policy.ts";
 import type { MembershipRequest } from "../../model/private-network.ts";
 import type { SnapshotRecord, SnapshotSizes } from "../../model/snapshot.ts";
 import type { VmRecord, MachineIdentity } from "../../model/vm.ts";
+import { bindsOf } from "../starting/mounts.ts";
+import { keptMounts } from "./outside.ts";
 
 /** Share of its rate by which a time stamp counter may differ: what measuring it leaves open. */
 const TSC_SLACK = 0.001;
@@ -34,7 +36,7 @@ export function describeVm(
     vcpus: spec.vcpus,
     memMib: spec.memMib,
     diskSizeBytes: record.diskSizeBytes,
-    ...keptMounts(record),
+    ...keptMounts(record, about.memory),
     ...(record.sysctls === undefined ? {} : { sysctls: record.sysctls }),
     ...(record.bootTimeoutMs === undefined ? {} : { bootTimeoutMs: record.bootTimeoutMs }),
     card: spec.network !== undefined,
@@ -57,12 +59,6 @@ export function networksOf(
   if (networks !== undefined) return networks;
   if (policy?.mode === "none") return [];
   return (from.networks ?? []).map((network) => ({ network, aliases: [] }));
-}
-
-/** What of a VM's mounts lies on its own disk, and goes with it. */
-function keptMounts({ mounts }: VmRecord): Pick<SnapshotRecord, "mounts"> {
-  const own = mounts?.filter(({ kind }) => kind === "anonymous") ?? [];
-  return own.length === 0 ? {} : { mounts: own };
 }
 
 /** A snapshot as users see it. */
@@ -131,6 +127,7 @@ export function cloneRecord(
       initramfs: from.initramfs,
       kernelArgs: from.kernelArgs,
       disks: [],
+      ...(bindsOf(from).length > 0 && { shares: true }),
       isolation: request.isolation,
     },
     diskSizeBytes: from.diskSizeBytes,

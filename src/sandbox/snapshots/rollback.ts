@@ -6,11 +6,12 @@ import { VmsanError } from "../../model/errors.ts";
 import type { SnapshotRecord } from "../../model/snapshot.ts";
 import { giveDisk, shareDisk } from "../../snapshots/disks.ts";
 import { share } from "../../snapshots/files.ts";
-import { memoryFiles, writeToken, type SnapshotStore } from "../../snapshots/store.ts";
+import { keepShares, memoryFiles, writeToken, type SnapshotStore } from "../../snapshots/store.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
 import { viewOf } from "../records/view.ts";
 import { describeMemory, makeMemoryDir, tidy } from "./memory.ts";
+import { checkOutside, requireNoWrittenVolume } from "./outside.ts";
 import { checkMachine } from "./record.ts";
 import type { Sleep } from "./sleep.ts";
 
@@ -23,8 +24,8 @@ export interface RollBack {
 
 /**
  * Take a VM back to a snapshot of it: files and memory are as they were then. ID, name, labels,
- * policy and ports stay.
- * @throws ERR_SNAPSHOT_FOREIGN, ERR_SNAPSHOT_INCOMPATIBLE, ERR_SNAPSHOT_DAMAGED; nothing has changed then
+ * policy and ports stay, and so do directories of the host.
+ * @throws ERR_SNAPSHOT_FOREIGN, ERR_SNAPSHOT_VOLUME, ERR_MOUNT_SOURCE, ERR_SNAPSHOT_INCOMPATIBLE, ERR_SNAPSHOT_DAMAGED; nothing has changed then
  */
 export async function rollBack(
   { sandboxes, sleep, store }: RollBack,
@@ -40,6 +41,8 @@ export async function rollBack(
       throw foreign(ref, snapshot);
     }
     if (!snapshot.memory) throw diskOnly(ref, snapshot);
+    requireNoWrittenVolume(ref, record, snapshot.id);
+    await checkOutside(snapshot, true, sandboxes.stages);
     await store.verify(snapshot);
     const driver = stages.driver(record.driver);
     const machine = await driver.machine();
@@ -59,10 +62,11 @@ export async function rollBack(
             : await giveDisk(disk, from, dir, diskLayers),
         ),
       );
-      const { files, token } = await store.memoryOf(snapshot);
+      const { files, token, shares } = await store.memoryOf(snapshot);
       for (const name of ["state", "memory"] as const) {
         await share(files[name], join(memory, memoryFiles[name]));
       }
+      if (shares !== undefined) await keepShares(shares, memory);
       await writeToken(memory, token);
       const suspended = {
         at: new Date().toISOString(),

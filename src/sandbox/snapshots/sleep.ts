@@ -5,9 +5,10 @@ import type { VmView } from "../../model/api.ts";
 import { VmsanError, asVmsanError } from "../../model/errors.ts";
 import type { VmRecord } from "../../model/vm.ts";
 import { freeze, thaw } from "../../snapshots/freeze.ts";
-import { memoryPaths, writeToken } from "../../snapshots/store.ts";
+import { keepShares, memoryPaths, writeToken } from "../../snapshots/store.ts";
 import { bootId } from "../../util/process-identity.ts";
 import { tearDown } from "../starting/bring-up.ts";
+import { bindsOf } from "../starting/mounts.ts";
 import type { Entry } from "../records/entry.ts";
 import { notRunning } from "../refusals.ts";
 import { startTimeLimit } from "../lives.ts";
@@ -60,6 +61,8 @@ export class Sleep {
         await freeze(guest, false, work.signal);
         await guest.running.pause();
         await guest.running.snapshot(memoryPaths(dir), "full");
+        const shares = stages.shares.known(record);
+        if (shares !== undefined) await keepShares(shares, dir);
         await writeToken(dir, await records.token(record.id));
         memory = await describeMemory(dir);
       } catch (error) {
@@ -134,6 +137,7 @@ export class Sleep {
     const { stages, records, log } = this.sandboxes;
     const fix = `Boot it from its disk: vmsan stop ${record.id}, then vmsan start ${record.id}. What was in its memory alone is lost.`;
     const { image, asleep } = await readMemory(record, fix);
+    await stages.shares.check(bindsOf(record));
     checkMachine(record.id, asleep.machine, await stages.driver(record.driver).machine(), fix);
     record.mending = asleep.reason;
     try {

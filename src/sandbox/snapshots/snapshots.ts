@@ -14,16 +14,15 @@ import type { SnapshotRecord } from "../../model/snapshot.ts";
 import type { DiskAttachment, VmRecord } from "../../model/vm.ts";
 import { parseSnapshotRecord } from "../../schema/state.ts";
 import { capture, type Captured } from "../../snapshots/capture.ts";
-import { isOwn, keepDisk, withLayer } from "../../snapshots/disks.ts";
-import { SnapshotStore, memoryPaths } from "../../snapshots/store.ts";
+import { isOwn, isVolume, keepDisk, withLayer } from "../../snapshots/disks.ts";
+import { SnapshotStore, memoryPaths, readMemoryImage } from "../../snapshots/store.ts";
 import type { Entry } from "../records/entry.ts";
 import { notRunning } from "../refusals.ts";
-import { refuseShares } from "../shares.ts";
-import { isAttached, volumesOf } from "../starting/mounts.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
 import { exportSnapshot, importSnapshot } from "./archive.ts";
 import { makeClones } from "./clones.ts";
+import { checkOutside, requireNoShares } from "./outside.ts";
 import { rollBack } from "./rollback.ts";
 import { Sleep } from "./sleep.ts";
 import { describeVm, viewOfSnapshot } from "./record.ts";
@@ -99,7 +98,6 @@ export class Snapshots {
     this.requireFreeName(request.name);
     return await this.sandboxes.exclusively(ref, async (entry) => {
       this.requireFreeName(request.name);
-      if (request.memory) requireNoVolumes(ref, entry.record);
       const { id, draft } = await this.store.begin();
       try {
         const memory = request.memory && entry.guest !== undefined;
@@ -114,9 +112,9 @@ export class Snapshots {
         await this.sandboxes.stages.shareBase(entry.record.id, id);
         const record = await this.store.commit(draft, {
           ...describeVm(entry.record, machine, about),
-          // What boots from disks alone boots any kernel, with that one's modules.
+          // What boots from disks alone boots any kernel, with that one's modules, and knows of no volumes.
           disks: taken.disks.filter(
-            (disk) => !isAttached(disk) && (memory || disk.role !== "modules"),
+            (disk) => memory || (!isVolume(disk) && disk.role !== "modules"),
           ),
           pauseMs: taken.pauseMs,
         });
@@ -171,7 +169,6 @@ export class Snapshots {
     const { sandboxes } = this;
     work.progress({ phase: "snapshot", message: what.memory ? "memory and disk" : "disk" });
     if (guest === undefined) return await this.takeDisks(record, into);
-    if (what.memory) refuseShares(record, "take the memory of");
     if (record.status === "paused" && record.held !== true) throw notRunning(ref, record);
     const { capabilities } = sandboxes.stages.driver(record.driver);
     const halted = record.status === "paused";
@@ -182,6 +179,7 @@ export class Snapshots {
         into,
         memory: what.memory,
         token: await sandboxes.records.token(record.id),
+        shares: sandboxes.stages.shares.known(record),
         layers: capabilities.diskLayers,
         halt: !what.resume,
         halted,
@@ -269,15 +267,13 @@ export class Snapshots {
     try {
       const record = await entry.mutex.run(async () => {
         if (entry.guest === undefined) throw notRunning(ref, entry.record);
-        requireNoVolumes(ref, entry.record);
         const machine = await this.sandboxes.stages.driver(entry.record.driver).machine();
         const taken = await this.take(entry, ref, draft, { memory: true, resume: true }, work);
         const about = describeVm(entry.record, machine, { id, memory: true });
         return { ...about, ...taken, files: [] };
       });
       const { parent, ...rest } = record;
-      let files = memoryPaths(draft);
-      const token = await this.sandboxes.records.token(entry.record.id);
+      let image = await readMemoryImage(draft);
       const views = await makeClones(
         this.sandboxes,
         {
@@ -285,9 +281,9 @@ export class Snapshots {
           record: { ...rest, id: parent ?? "" },
           owner: entry.record.id,
           dir: draft,
-          image: async () => ({ files, token }),
+          image: async () => await Promise.resolve(image),
           shared: async (made) => {
-            files = memoryPaths(made);
+            image = { ...image, files: memoryPaths(made) };
             await Promise.resolve();
           },
         },
@@ -320,10 +316,13 @@ export class Snapshots {
   /**
    * Write a snapshot as one file, with everything that another host needs.
    * @returns a stream of the archive
+   * @throws ERR_SNAPSHOT_SHARES, ERR_SNAPSHOT_VOLUME
    */
   async export(ref: string): Promise<Readable> {
     const record = this.store.get(ref);
+    requireNoShares(record);
     await this.store.verify(record);
+    await checkOutside(record, record.memory, this.sandboxes.stages);
     return await exportSnapshot(this.store, record);
   }
 
@@ -361,21 +360,6 @@ export class Snapshots {
       fix: `Choose another name, or remove that one: vmsan snapshot rm ${name}`,
     });
   }
-}
-
-/**
- * A volume is another life than its VM's: memory that has it mounted fits no other content of it, and
- * two VMs that go on from there would both write to it.
- */
-function requireNoVolumes(ref: string, record: VmRecord): void {
-  const names = volumesOf(record).map(({ name }) => name);
-  if (names.length === 0) return;
-  throw new VmsanError({
-    code: "ERR_SNAPSHOT_VOLUME",
-    message: `Cannot take a snapshot with memory of ${ref}`,
-    why: `Its memory has the volume ${names.join(", ")} mounted, which is no part of a snapshot.`,
-    fix: "Take one of its disk alone (--disk-only), or keep the data on the VM's own disk: -v /path.",
-  });
 }
 
 /** A snapshot's disks alone. */

@@ -4,21 +4,22 @@ import { lookup } from "../../ext4/reading/lookup.ts";
 import { VmsanError } from "../../model/errors.ts";
 import type { BindMount, Mount, VolumeMount } from "../../model/mount.ts";
 import type { DiskAttachment, VmRecord } from "../../model/vm.ts";
+import { isVolume } from "../../snapshots/disks.ts";
 import { parseTarget } from "../../util/mounts.ts";
 import type { VolumeStore } from "../../volumes/store.ts";
 
-/** Whether a disk is a volume's: none of the VM's own, and gone from it with each stop. */
-export function isAttached(disk: DiskAttachment): boolean {
-  return disk.role === "data";
+/** What has mounts: a VM, a snapshot, a request. */
+export interface Mounting {
+  mounts?: readonly Mount[];
 }
 
-/** The volumes that a VM mounts. */
-export function volumesOf(record: VmRecord): VolumeMount[] {
-  return (record.mounts ?? []).filter((mount) => mount.kind === "volume");
+/** The volumes that a VM mounts, without its own copies of some. */
+export function volumesOf({ mounts = [] }: Mounting): VolumeMount[] {
+  return mounts.filter((mount) => mount.kind === "volume" && mount.copy !== true) as VolumeMount[];
 }
 
 /** The directories of the host that a VM shares. */
-export function bindsOf({ mounts = [] }: { mounts?: readonly Mount[] }): BindMount[] {
+export function bindsOf({ mounts = [] }: Mounting): BindMount[] {
   return mounts.filter((mount) => mount.kind === "bind");
 }
 
@@ -76,7 +77,7 @@ export async function attachVolumes(record: VmRecord, store: VolumeStore): Promi
     disks.push({ role: "data", path, readonly, volume: { name, label } });
   }
   const { spec } = record;
-  const others = spec.disks.filter((disk) => !isAttached(disk));
+  const others = spec.disks.filter((disk) => !isVolume(disk));
   const last = others.filter(({ role }) => role === "modules");
   spec.disks = [...others.filter((disk) => !last.includes(disk)), ...disks, ...last];
 }
