@@ -10,7 +10,7 @@ import type { BindMount } from "../model/mount.ts";
 import type { ProcessIdentity } from "../model/vm.ts";
 import { writeFileAtomic } from "../util/atomic.ts";
 import { fileServerBinary } from "../util/package.ts";
-import { isAlive } from "../util/process-identity.ts";
+import { isAlive, isStopped, signalProcess } from "../util/process-identity.ts";
 import type { FileServerPort } from "../vmm/driver.ts";
 import { processExit } from "../vmm/exit.ts";
 import { spawnDetached } from "../vmm/launch.ts";
@@ -23,6 +23,9 @@ const LOG = "shares.log";
 const STATE = "shares.state";
 /** Milliseconds before one that has ended is started again. */
 const AGAIN_MS = 500;
+/** Milliseconds between looks at one, and how often in a row it may be found to stand still. */
+const LOOK_MS = 5000;
+const MAX_STILL = 4;
 
 /** A VM whose directories are served. */
 export interface Served {
@@ -41,15 +44,18 @@ export interface Served {
 export class FileServers {
   private readonly own: string;
   private readonly log: (line: string) => void;
+  private readonly lookMs: number;
   private readonly stopped = new Set<string>();
 
   /**
    * @param own absolute path of VMSAN_DIR, hidden from all guests
-   * @param log receives a line when a file server has ended before its VM
+   * @param log receives a line when a file server has ended before its VM, or had to be ended
+   * @param lookMs milliseconds between looks whether one stands still
    */
-  constructor(own: string, log: (line: string) => void) {
+  constructor(own: string, log: (line: string) => void, lookMs = LOOK_MS) {
     this.own = own;
     this.log = log;
+    this.lookMs = lookMs;
   }
 
   /** Serve a VM's directories from now until its end; one that serves them already goes on. */
@@ -57,7 +63,7 @@ export class FileServers {
     this.stopped.delete(vm.id);
     const [running] = await findLeftovers(vm.dir, ORDER);
     if (running === undefined) await this.start(vm);
-    else this.follow(vm, processExit(running));
+    else this.follow(vm, running, processExit(running));
   }
 
   /** End a VM's file server, if there is one. */
@@ -99,12 +105,23 @@ export class FileServers {
       cwd: vm.dir,
       log: join(vm.dir, LOG),
     });
-    this.follow(vm, processExit(identity, child));
+    this.follow(vm, identity, processExit(identity, child));
   }
 
-  /** Start it again when it ends before its VM: the guest mounts anew by itself. */
-  private follow(vm: Served, ended: Promise<unknown>): void {
+  /**
+   * Start it again when it ends before its VM: the guest mounts anew by itself. One that has been stopped
+   * (SIGSTOP) is ended: whoever uses the share in the guest would wait for it for ever, and cannot be killed.
+   */
+  private follow(vm: Served, server: ProcessIdentity, ended: Promise<unknown>): void {
+    let still = 0;
+    const look = setInterval(() => {
+      still = isStopped(server) ? still + 1 : 0;
+      if (still < MAX_STILL || !signalProcess(server, "SIGKILL")) return;
+      this.log(`${vm.id}: its file server has been stopped (SIGSTOP) for a while; ended it`);
+    }, this.lookMs);
+    look.unref();
     void ended.then(() => {
+      clearInterval(look);
       setTimeout(() => {
         if (this.stopped.has(vm.id) || !isAlive(vm.vmm)) return;
         this.log(`${vm.id}: its file server has ended; starting it again`);

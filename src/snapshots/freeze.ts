@@ -1,10 +1,14 @@
 /** The guest's work, held while its memory and disks are taken, and let go once it is mended. */
 import type { AgentChannel } from "../agent/channel.ts";
 import type { GuestConfig } from "../agent/config.ts";
+import { VmsanError } from "../model/errors.ts";
+import { formatDuration } from "../util/units.ts";
 import type { RunningVm } from "../vmm/driver.ts";
 
 /** The wall clock is corrected when it is off by more than this, in nanoseconds. */
 const CLOCK_SLACK_NS = 2_000_000n;
+/** Longest time for a guest to write back and stand still: gigabytes, emulated, on a busy host. */
+const FREEZE_LIMIT_MS = 5 * 60_000;
 /** Looks at the guest's clock, and the milliseconds for a look that make another one needless. */
 const LOOKS = 4;
 const QUICK_MS = 10;
@@ -23,7 +27,29 @@ export interface LiveVm {
  * @param disk also hold the file system: the disk is then complete without the memory
  */
 export async function freeze(vm: LiveVm, disk: boolean, signal: AbortSignal): Promise<void> {
-  await vm.channel.request("POST", "/v1/freeze", { body: { disk }, signal, idempotent: true });
+  const limit = AbortSignal.timeout(FREEZE_LIMIT_MS);
+  const both = AbortSignal.any([signal, limit]);
+  try {
+    const body = { disk };
+    await vm.channel.request("POST", "/v1/freeze", { body, signal: both, idempotent: true });
+  } catch (error) {
+    signal.throwIfAborted();
+    if (limit.aborted) throw restless(error);
+    throw error;
+  }
+}
+
+/** What has to be written back first is not. */
+function restless(cause: unknown): VmsanError {
+  return new VmsanError(
+    {
+      code: "ERR_TIMEOUT_AGENT",
+      message: `The guest did not stand still within ${formatDuration(FREEZE_LIMIT_MS)}`,
+      why: "What it has not written yet is written first, and a disk or a shared directory of the host does not take it.",
+      fix: "Look at the host's disk, and at what serves the directory (a network file system?); the VM goes on.",
+    },
+    cause,
+  );
 }
 
 /** Let the guest's work go on. */

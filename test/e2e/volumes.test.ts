@@ -128,13 +128,12 @@ test("a volume that is held is refused to others, and so is what no place in the
     await expect(make([word])).rejects.toMatchObject({ code: "ERR_MOUNT_TARGET" });
   }
   expect((await made.vmsan.list()).map(({ id }) => id)).toEqual(before);
-  const { volumes, snapshots } = made.vmsan;
+  const { volumes } = made.vmsan;
   expect((await volumes.list()).map(({ name, state }) => `${name} ${state}`)).toEqual([
     "plain written",
     "seed written",
   ]);
   await expect(volumes.remove("seed")).rejects.toMatchObject({ code: "ERR_VOLUME_IN_USE" });
-  await expect(snapshots.create(one.id)).rejects.toMatchObject({ code: "ERR_SNAPSHOT_VOLUME" });
 });
 
 test("a VM killed while it writes leaves a volume whose journal makes it whole", async () => {
@@ -200,7 +199,20 @@ test("volumes outlive their VM, are read by others, grow, and travel as files", 
   const raw =
     "busybox dd if=/dev/zero of=$(busybox awk '$2 == \"/mnt\" { print $1 }' /proc/mounts) bs=4k count=1";
   expect((await two.exec(["busybox", "sh", "-c", raw])).exitCode).not.toBe(0);
+  const [fork] = await made.vmsan.fork(two.id);
+  if (fork === undefined) throw new Error("no fork");
+  expect(await sum("/mnt")).toBe(await sh(`set -- /copy; ${same}`, fork));
+  await sh("echo of the fork >/copy/only", fork);
+  await sh("echo of its source >/copy/only", two);
+  await fork.stop();
+  await expect(two.restore((await made.vmsan.snapshots.create(two.id)).id)).rejects.toMatchObject({
+    code: "ERR_SNAPSHOT_VOLUME",
+  });
   await two.remove();
+  await fork.start();
+  expect(await sh("cat /copy/only", fork)).toBe("of the fork\n");
+  expect((await volumes.get("copy")).usedBy).toEqual([]);
+  await fork.remove();
   for (const name of ["seed", "copy"]) fsck(name);
   expect((await volumes.prune()).volumes).toEqual(["copy", "plain", "seed"]);
 });

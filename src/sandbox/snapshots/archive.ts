@@ -57,8 +57,8 @@ export async function exportSnapshot(
       await share(disk.path, join(draft, name));
       disks[index] = asCopy({ ...disk, path: name });
     }
-    const mounts = record.mounts?.map(
-      (mount): Mount => (mount.kind === "volume" ? { ...mount, copy: true } : mount),
+    const mounts = record.mounts?.map((mount): Mount =>
+      mount.kind === "volume" ? { ...mount, copy: true } : mount,
     );
     const whole = { ...record, files, disks, ...(mounts && { mounts }) };
     await writeFileAtomic(join(draft, DOCUMENT), `${JSON.stringify(whole, null, 2)}\n`);

@@ -3,9 +3,10 @@ import type { Socket } from "node:net";
 import { chown, link, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { Duplex } from "node:stream";
-import { VmsanError, errnoOf } from "../../model/errors.ts";
+import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import type { IsolationReport, ProcessIdentity, VmSpec } from "../../model/vm.ts";
-import { isAlive } from "../../util/process-identity.ts";
+import { isAlive, isStopped } from "../../util/process-identity.ts";
+import { formatDuration } from "../../util/units.ts";
 import { connectUnix } from "../../util/socket-path.ts";
 import type { FileServerPort, RunningVm, SnapshotFiles, VmmExit } from "../driver.ts";
 import { killAndWait, vmmGone, within } from "../exit.ts";
@@ -19,6 +20,24 @@ const monitorTimeoutMs = 20_000;
 
 /** An error of a VM that does not run (any more). */
 const notRunning = (id: string, cause?: unknown): VmsanError => vmmGone(id, "QEMU", cause);
+
+/** A QEMU that is there and takes up no connection. */
+function silent(process: ProcessIdentity, cause: unknown): VmsanError {
+  const stopped = isStopped(process);
+  return new VmsanError(
+    {
+      code: "ERR_VMM_MONITOR",
+      message: `QEMU (process ${process.pid}) does not answer`,
+      why: stopped
+        ? "Its process has been stopped (SIGSTOP)."
+        : `It has not taken up its monitor's connection within ${formatDuration(monitorTimeoutMs)}: ${messageOf(cause)}`,
+      fix: stopped
+        ? `Let it go on: kill -CONT ${process.pid}`
+        : "Look at its state in /proc and at the host's disks.",
+    },
+    cause,
+  );
+}
 
 /** A VM in a QEMU process. */
 export class QemuVm implements RunningVm {
@@ -71,7 +90,7 @@ export class QemuVm implements RunningVm {
       monitor = await connectMonitor(this.spec, AbortSignal.timeout(monitorTimeoutMs));
     } catch (error) {
       if (!isAlive(this.process)) throw notRunning(this.spec.id, error);
-      throw error;
+      throw silent(this.process, error);
     }
     try {
       return await body(monitor);
