@@ -129,9 +129,9 @@ test("in a guest: commands, 3 MB through their input, a terminal, files, a port,
     await cluster.ok(["cp", from, "web:/tmp/file"], { version });
     await cluster.ok(["cp", "web:/tmp/file", back], { version });
     expect(Host.digest(await readFile(back))).toBe(Host.digest(data));
-    // A terminal, of a size.
+    // A terminal, of a size, which kubectl tells beside the command: it may come after its start.
     const kubectl = cluster.programs.kubectl[version];
-    const inside = `${kubectl} --kubeconfig=${cluster.admin} exec -it web -- sh -c 'tty; stty size; read x; echo got $x; exit 3'`;
+    const inside = `${kubectl} --kubeconfig=${cluster.admin} exec -it web -- sh -c 'tty; until stty size | grep "33 111"; do :; done; read x; echo got $x; exit 3'`;
     const terminal = await cluster.inHub(
       ["script", "-qec", `stty rows 33 cols 111; ${inside}`, "/dev/null"],
       { input: "word\n" },

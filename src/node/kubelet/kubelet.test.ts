@@ -106,6 +106,7 @@ const pod: RunningPod = {
 };
 const still = { ...pod, name: "still", running: false };
 const pods: RunningPods = {
+  adopted: Promise.resolve(),
   find: (namespace, name, container = "") =>
     [pod, still].find(
       (one) =>
@@ -121,10 +122,10 @@ let apiServer: Issued;
 let stranger: Issued;
 let server: KubeletServer;
 
-async function serve(clientCa: string): Promise<KubeletServer> {
+async function serve(clientCa: string, served = pods): Promise<KubeletServer> {
   return await serveKubelet({
     node: NODE,
-    pods,
+    pods: served,
     vmsan: made.vmsan,
     api,
     address: { host: "127.0.0.1", port: 0 },
@@ -311,6 +312,24 @@ describe("requests", () => {
       status: 400,
     });
     expect((await get("/pods", { method: "DELETE" })).status).toBe(404);
+  });
+
+  test("a node that has just been started knows its pods before it says that there are none", async () => {
+    let adopt = (): void => undefined;
+    let known = false;
+    const adopted = new Promise<void>((resolve) => (adopt = resolve));
+    const find: RunningPods["find"] = (...of) => (known ? pods.find(...of) : undefined);
+    const fresh = await serve(authority.cert, { ...pods, adopted, find });
+    try {
+      const { port } = fresh;
+      const logs = get("/containerLogs/default/web/main", { port });
+      expect((await get("/healthz", { port })).status).toBe(200);
+      known = true;
+      adopt();
+      expect(await logs).toEqual({ status: 200, text: "first\n" });
+    } finally {
+      await fresh.close();
+    }
   });
 
   test("logs: the options arrive, a client that stops following ends the reading", async () => {

@@ -8,6 +8,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { createServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
+import { setTimeout } from "node:timers/promises";
 import type { Vmsan } from "../../client/vmsan.ts";
 import { VmsanError, asVmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import type { Log } from "../../util/log.ts";
@@ -69,6 +70,9 @@ const HEADERS_MS = 20_000;
 /** How long a connection may be silent before the kernel asks whether its peer is there, in milliseconds. */
 const KEEP_ALIVE_MS = 30_000;
 
+/** How long a caller waits until a node that has just been started knows its pods again, in milliseconds. */
+const ADOPTION_MS = 20_000;
+
 const STATUS: Record<string, number> = {
   ERR_NODE_UNAUTHORIZED: 401,
   ERR_NODE_FORBIDDEN: 403,
@@ -115,7 +119,14 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
     return { request: read.request, query: url.searchParams };
   };
 
-  const find = (target: Target): RunningPod => {
+  // A node that has just been started does not know yet what runs here.
+  let adopting = true;
+  void pods.adopted.then(() => (adopting = false));
+
+  const find = async (target: Target): Promise<RunningPod> => {
+    if (adopting) {
+      await Promise.race([pods.adopted, setTimeout(ADOPTION_MS, undefined, { ref: false })]);
+    }
     const pod = pods.find(target.namespace, target.pod, target.container);
     if (pod !== undefined && (target.uid === undefined || target.uid === pod.uid)) return pod;
     throw new VmsanError({
@@ -126,8 +137,8 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
     });
   };
 
-  const running = (target: Target): RunningPod => {
-    const pod = find(target);
+  const running = async (target: Target): Promise<RunningPod> => {
+    const pod = await find(target);
     if (pod.running) return pod;
     throw badRequest(
       `The container ${pod.container} of ${pod.namespace}/${pod.name} does not run.`,
@@ -152,7 +163,7 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
         send(response, "text/plain; version=0.0.4", resourceMetrics(await uses.now()));
         break;
       case "containerLogs":
-        await sendLogs(response, find(request.target), logOptionsOf(query));
+        await sendLogs(response, await find(request.target), logOptionsOf(query));
         break;
       case "exec":
       case "attach":
@@ -169,18 +180,18 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
         const wish = wishOf(query);
         const argv = query.getAll("command");
         if (argv.length === 0) throw badRequest("It names no command.");
-        const pod = running(request.target);
+        const pod = await running(request.target);
         const open = sessionOpener(incoming, wish);
         return async (...by) => await runCommand(await open(...by), pod, argv, wish);
       }
       case "attach": {
         const wish = wishOf(query);
-        const pod = running(request.target);
+        const pod = await running(request.target);
         const open = sessionOpener(incoming, wish);
         return async (...by) => await attachClient(await open(...by), pod, wish);
       }
       case "portForward": {
-        const pod = running(request.target);
+        const pod = await running(request.target);
         const open = forwardOpener(incoming);
         return async (...by) => await forwardPorts(await open(...by), pod);
       }

@@ -65,6 +65,8 @@ export interface RunningPod {
 
 /** The pods of this node that have VMs. */
 export interface RunningPods {
+  /** Resolves once all that ran here before has been taken up. */
+  readonly adopted: Promise<void>;
   /** @param container absent or empty: the pod's only one */
   find(namespace: string, pod: string, container?: string): RunningPod | undefined;
   list(): RunningPod[];
