@@ -8,6 +8,9 @@ import { withoutSeparator } from "../src/cli/command.ts";
 import { execCommand } from "../src/cli/commands/exec.ts";
 import { runCommand } from "../src/cli/commands/run.ts";
 import { withCallersValues } from "../src/cli/environment.ts";
+import { createOptions } from "../src/cli/create-flags.ts";
+import type { CreateFlags } from "../src/cli/create-flags.ts";
+import { createRequest } from "../src/client/options.ts";
 import { mergeEnv } from "../src/client/vm.ts";
 
 interface WordsCase {
@@ -63,6 +66,23 @@ describe("run", () => {
     },
   );
 });
+
+const requests = JSON.parse(
+  readFileSync(join(import.meta.dirname, "command-line/requests.json"), "utf8"),
+) as { run: { words: string[]; request: object }[] };
+
+test.each(requests.run.map((each) => [each.words.join(" "), each] as const))(
+  "run %s: what the daemon is asked for",
+  (_name, { words, request }) => {
+    const { vm = "", options } = read(runCommand(), words);
+    const made = createRequest({
+      ...createOptions(options as CreateFlags),
+      image: vm,
+      ephemeral: true,
+    });
+    expect(made).toEqual({ ...request, registry: made.registry, host: {} });
+  },
+);
 
 test("a name alone has the caller's value; one that the caller has not goes away", () => {
   const caller = { HOSTV: "from here", EMPTY: "" };

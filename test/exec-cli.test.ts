@@ -1,4 +1,4 @@
-/** Both clients of `vmsan exec`, held to the same suite, the same words and the same ends. */
+/** Both clients of `vmsan exec` and `vmsan run`, held to the same suite, the same words and the same ends. */
 import { createHash } from "node:crypto";
 import { spawn } from "node:child_process";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -40,25 +40,42 @@ for (const kind of kinds) {
   );
 }
 
+interface Ran {
+  status: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** Without what differs from time to time. */
+function plain(ran: Ran): Ran {
+  return { ...ran, stdout: ran.stdout.replace(/"durationMs":\d+/, '"durationMs":0') };
+}
+
 describe("one behaviour", () => {
   let daemon: FakeDaemon;
   beforeAll(async () => {
     daemon = await fakeDaemon({
-      image: { config: { env: ["PATH=/usr/bin:/bin", "A=image", "B=image"], workingDir: "/usr" } },
+      image: {
+        config: {
+          env: ["PATH=/usr/bin:/bin", "A=image", "B=image"],
+          workingDir: "/usr",
+          entrypoint: ["env", "E=entry"],
+          cmd: ["sh", "-c", 'echo "$E $A $B $C"; pwd; exit 5'],
+        },
+      },
       defaults: { env: ["B=vm", "C=vm"] },
     });
   });
   afterAll(async () => await daemon.close());
 
-  interface Ran {
-    status: number | null;
-    stdout: string;
-    stderr: string;
-  }
-
-  /** Run `vmsan exec WORD…` to its end. */
-  async function run(kind: ClientKind, words: string[], input = ""): Promise<Ran> {
-    return await runScript(kind, 'exec "$0" exec "$@"', words, input);
+  /** Run `vmsan exec WORD…`, or another command, to its end. */
+  async function run(
+    kind: ClientKind,
+    words: string[],
+    input = "",
+    command = "exec",
+  ): Promise<Ran> {
+    return await runScript(kind, `exec "$0" ${command} "$@"`, words, input);
   }
 
   /** Run a script of which $0 is vmsan. */
@@ -122,13 +139,72 @@ describe("one behaviour", () => {
     ["no such user", ["-u", "no-such-user", "vm", "true"]],
     ["-t with --json", ["-t", "--json", "vm", "true"]],
   ])("%s", async (_name, words) => {
-    const plain = (ran: Ran): Ran => ({
-      ...ran,
-      stdout: ran.stdout.replace(/"durationMs":\d+/, '"durationMs":0'),
-    });
     const both = await Promise.all(kinds.map((kind) => run(kind, words, "in\n")));
     const [native, node] = both.map(plain);
     expect(native).toEqual(node);
+  });
+
+  const show = ["sh", "-c", 'echo "$A $B $C $D $E"; pwd; cat; echo err >&2; exit 3'];
+  test.each<[string, string[]]>([
+    ["the image's own command", ["image"]],
+    ["words", ["image", ...show]],
+    ["the separator", ["image", "--", ...show]],
+    ["all options", ["-i", "--rm", "-e", "D=user", "-e", "B", "-w", "/tmp", "image", ...show]],
+    ["a machine", ["-m", "256", "--vcpus", "2", "--user=0:0", "image", "true"]],
+    ["memory with a unit", ["--memory", "1g", "image", "true"]],
+    ["no memory at all", ["--memory", "1", "image", "true"]],
+    ["a time limit", ["--timeout", "1s", "image", "sleep", "60"]],
+    ["options of the command", ["image", "ls", "--version", "-m", "1"]],
+    ["options that `run` does not have", ["--sudo", "image", "true"]],
+    ["an option of `create`", ["--label", "a=b", "image", "true"]],
+    ["a registry's image", ["localhost:5000/a/b:c", "true"]],
+    ["no image", ["no-such-image", "true"]],
+    ["no image's name", ["NO IMAGE", "true"]],
+    ["no words", []],
+    ["an entrypoint", ["--entrypoint", "echo", "image", "x"]],
+    ["no such command", ["--entrypoint", "", "image", "no-such-command"]],
+    ["no such working directory", ["-w", "/no/such", "image", "true"]],
+    ["--json", ["--json", "image", ...show]],
+  ])("run: %s", async (_name, words) => {
+    const both: unknown[] = [];
+    for (const kind of kinds) {
+      Object.assign(daemon.made, { requests: [], removed: 0 });
+      const ran = plain(await run(kind, words, "in\n", "run"));
+      // What is refused may be asked for by both clients, one after the other.
+      const requests = new Set(daemon.made.requests.map((request) => JSON.stringify(request)));
+      both.push({ ...ran, requests, removed: daemon.made.removed > 0 });
+    }
+    expect(both[0]).toEqual(both[1]);
+  });
+
+  test.each(kinds)("run, %s: an interrupt ends the making", async (kind) => {
+    Object.assign(daemon.made, { requests: [], removed: 0 });
+    const env = clientEnvironment(kind, daemon.dir);
+    const child = spawn(launcher, ["run", "slow"], { env, stdio: "ignore" });
+    const ended = new Promise((resolve) => child.on("close", resolve));
+    await expect.poll(() => daemon.made.requests.length, { timeout: 60_000 }).toBe(1);
+    child.kill("SIGINT");
+    expect(await ended).toBe(130);
+    expect(daemon.made.removed).toBe(1);
+  });
+
+  test.each(kinds)("run, %s: a signal is the command's", async (kind) => {
+    Object.assign(daemon.made, { requests: [], removed: 0 });
+    const script = 'trap "exit 9" TERM; echo up; while :; do sleep 0.05; done';
+    const env = clientEnvironment(kind, daemon.dir);
+    const words = ["run", "image", "sh", "-c", script];
+    const child = spawn(launcher, words, { env, stdio: ["ignore", "pipe", "inherit"] });
+    const ended = new Promise((resolve) => child.on("close", resolve));
+    child.stdout.once("data", () => child.kill("SIGTERM"));
+    expect(await ended).toBe(9);
+    expect(daemon.made.removed).toBe(1);
+  });
+
+  test("run: a command that the guest does not have is told by both alike, with the status of shells", async () => {
+    const words = ["-e", "PATH=/nowhere", "bare", "no-such-command"];
+    const both = await Promise.all(kinds.map((kind) => run(kind, words, "", "run")));
+    expect(both[0]).toEqual(both[1]);
+    expect(both[0]?.status).toBe(127);
   });
 
   test.each(kinds)("%s: bytes that are not UTF-8 arrive as they are", async (kind) => {

@@ -1,4 +1,5 @@
-/** A daemon's API with one VM, whose guest is a process of this host: for clients, not for VMs. */
+/** A daemon's API with one VM, also for `run`, whose guest is a process of this host: for clients, not for VMs. */
+import { once } from "node:events";
 import { mkdir, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,9 +8,11 @@ import type { Hono } from "hono";
 import type { StreamOpener } from "../../src/agent/transport.ts";
 import { serve } from "../../src/daemon/server.ts";
 import { sshRoutes } from "../../src/daemon/ssh-routes.ts";
+import type { CreateRequest } from "../../src/model/api.ts";
 import { VmsanError } from "../../src/model/errors.ts";
 import { Events } from "../../src/sandbox/records/events.ts";
 import type { Sandboxes } from "../../src/sandbox/sandboxes.ts";
+import type { Work } from "../../src/sandbox/stages.ts";
 import { layoutOf } from "../../src/util/paths.ts";
 import { fakeGuest } from "./fake-guest.ts";
 
@@ -19,6 +22,8 @@ export interface FakeDaemon {
   dir: string;
   /** Break all connections to the guest's streams, which go on. @returns how many there were */
   cut: () => number;
+  /** Requests to make a VM, and how often one was removed. */
+  made: { requests: CreateRequest[]; removed: number };
   close: () => Promise<void>;
 }
 
@@ -28,17 +33,22 @@ export async function fakeDaemon(view: object = {}): Promise<FakeDaemon> {
   const guest = await fakeGuest();
   const layout = layoutOf(dir);
   await mkdir(layout.run, { mode: 0o700 });
-  const find = (ref: string): object => {
-    const id = "vm-0123abcd";
-    if (ref === id || ref === "vm") return { id, defaults: { env: [] }, ...view };
-    throw new VmsanError({
+  const notFound = (ref: string): VmsanError =>
+    new VmsanError({
       code: "ERR_VM_NOT_FOUND",
       message: `No VM ${ref}`,
       why: "No VM has that ID or name.",
       fix: "Run `vmsan list` to see all.",
     });
+  const find = (ref: string): object => {
+    const id = "vm-0123abcd";
+    if (ref === id || ref === "vm") return { id, defaults: { env: [] }, ...view };
+    throw notFound(ref);
   };
   const streams = new Set<Duplex>();
+  // What `run` makes, until it is removed.
+  let isThere = false;
+  const made: FakeDaemon["made"] = { requests: [], removed: 0 };
   const sandboxes = {
     get: find,
     find: (ref: string) => ({ record: { ...find(ref), project: "" } }),
@@ -47,6 +57,31 @@ export async function fakeDaemon(view: object = {}): Promise<FakeDaemon> {
     log: { info: (): void => undefined },
     list: () => [find("vm")],
     listDamaged: () => [],
+    create: async (request: CreateRequest, work: Work, onId: (id: string) => void) => {
+      made.requests.push(request);
+      isThere = true;
+      onId("vm-0123abcd");
+      work.progress({ phase: "restore", message: "fake" });
+      if (request.image === "no-such-image") {
+        isThere = false;
+        const why = "It is in no registry.";
+        throw new VmsanError({ code: "ERR_IMAGE_NOT_FOUND", message: "No such image", why });
+      }
+      // Until the caller goes away.
+      if (request.image === "slow") await once(work.signal, "abort");
+      const { env, user, workdir } = request;
+      const vm = { ...find("vm"), timings: {}, defaults: { env, user, workdir } };
+      return await Promise.resolve(request.image === "bare" ? { ...vm, image: undefined } : vm);
+    },
+    hold: (ref: string) => {
+      if (!isThere) throw notFound(ref);
+      return async () => await Promise.resolve();
+    },
+    remove: async () => {
+      isThere = false;
+      made.removed += 1;
+      return await Promise.resolve();
+    },
     records: { sshHostKey: async () => await Promise.resolve(Buffer.alloc(32, 7)) },
     channel: (ref: string) => {
       find(ref);
@@ -72,6 +107,7 @@ export async function fakeDaemon(view: object = {}): Promise<FakeDaemon> {
       open.forEach((stream) => stream.destroy());
       return open.length;
     },
+    made,
     close: async () => {
       await listening.close();
       await guest.close();

@@ -1,5 +1,5 @@
-// Command client is the native client of `vmsan exec`, started by bin/vmsan: `client LAUNCHER exec WORD…`, where
-// LAUNCHER is the path of bin/vmsan, which it runs again for what it leaves to the client in TypeScript.
+// Command client is the native client of `vmsan exec` and `vmsan run`, started by bin/vmsan: `client LAUNCHER COMMAND
+// WORD…`, where LAUNCHER is the path of bin/vmsan, which it runs again for what it leaves to the client in TypeScript.
 package main
 
 import (
@@ -19,17 +19,28 @@ func main() {
 		os.Exit(2)
 	}
 	launcher, words := os.Args[1], os.Args[2:]
-	if words[0] == "exec" {
-		if command, ok := client.ParseExec(words[1:]); ok {
-			if socket, ok := client.SocketOf(os.Getenv); ok {
-				daemon := &client.Daemon{Socket: socket, Version: version}
-				if status, done := client.Exec(command, daemon, launcher); done {
-					os.Exit(status)
-				}
-			}
+	if socket, ok := client.SocketOf(os.Getenv); ok {
+		daemon := &client.Daemon{Socket: socket, Version: version}
+		if status, done := try(daemon, launcher, words); done {
+			os.Exit(status)
 		}
 	}
 	err := syscall.Exec(launcher, append([]string{launcher}, words...), client.Environment())
 	fmt.Fprintf(os.Stderr, "vmsan: cannot run %s: %v\n", launcher, err)
 	os.Exit(1)
+}
+
+// try does what is asked for. False: the other client is to do it.
+func try(daemon *client.Daemon, launcher string, words []string) (status int, done bool) {
+	switch words[0] {
+	case "exec":
+		if command, ok := client.ParseExec(words[1:]); ok {
+			return client.Exec(command, daemon, launcher)
+		}
+	case "run":
+		if command, ok := client.ParseRun(words[1:]); ok && client.IsPlainEnvironment(os.Getenv) {
+			return client.Run(command, daemon, launcher)
+		}
+	}
+	return 0, false
 }

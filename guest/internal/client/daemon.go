@@ -56,7 +56,11 @@ type VM struct {
 	StopReason string    `json:"stopReason"`
 
 	Image *struct {
+		Name   string `json:"name"`
 		Config struct {
+			Entrypoint wire.Texts `json:"entrypoint"`
+			Cmd        wire.Texts `json:"cmd"`
+
 			Env        wire.Texts `json:"env"`
 			User       wire.Text  `json:"user"`
 			WorkingDir wire.Text  `json:"workingDir"`
@@ -100,7 +104,7 @@ func (d *Daemon) Dial() (*Conn, error) {
 
 // View asks for a VM by its ID or name. An *wire.ErrorInfo is the daemon's refusal.
 func (c *Conn) View(ref string) (*VM, error) {
-	if err := c.send("GET", "/v1/vms/"+ref, ""); err != nil {
+	if err := c.send("GET", "/v1/vms/"+ref, "HTTP/1.1", "", nil); err != nil {
 		return nil, err
 	}
 	status, body, err := c.reply()
@@ -119,7 +123,7 @@ func (c *Conn) View(ref string) (*VM, error) {
 
 // Upgrade makes the connection a stream of a VM's agent. An *wire.ErrorInfo is the daemon's refusal.
 func (c *Conn) Upgrade(path string) error {
-	if err := c.send("POST", path, "connection: Upgrade\r\nupgrade: vmsan-stream\r\n"); err != nil {
+	if err := c.send("POST", path, "HTTP/1.1", "connection: Upgrade\r\nupgrade: vmsan-stream\r\n", nil); err != nil {
 		return err
 	}
 	status, body, err := c.reply()
@@ -132,46 +136,54 @@ func (c *Conn) Upgrade(path string) error {
 	return nil
 }
 
-func (c *Conn) send(method, path, headers string) error {
-	_, err := fmt.Fprintf(c, "%s %s HTTP/1.1\r\nhost: vmsan\r\nvmsan-version: %s\r\n%s\r\n", method, path, c.d.Version, headers)
+func (c *Conn) send(method, path, proto, headers string, body []byte) error {
+	_, err := fmt.Fprintf(c, "%s %s %s\r\nhost: vmsan\r\nvmsan-version: %s\r\n%s\r\n%s",
+		method, path, proto, c.d.Version, headers, body)
 	return err
 }
 
 // reply reads a status and a body of known length, which is how the daemon sends JSON.
 func (c *Conn) reply() (int, []byte, error) {
-	line, err := c.line()
+	status, length, err := c.head()
 	if err != nil {
 		return 0, nil, err
 	}
+	body := make([]byte, length)
+	_, err = io.ReadFull(c, body)
+	return status, body, err
+}
+
+// head reads a reply's status and the length of its body; 0 where none is said.
+func (c *Conn) head() (status, length int, err error) {
+	line, err := c.line()
+	if err != nil {
+		return 0, 0, err
+	}
 	proto, rest, _ := strings.Cut(line, " ")
 	code, _, _ := strings.Cut(rest, " ")
-	status, err := strconv.Atoi(code)
+	status, err = strconv.Atoi(code)
 	if err != nil || proto != "HTTP/1.1" {
-		return 0, nil, errors.New("the daemon's reply is not HTTP/1.1")
+		return 0, 0, errors.New("the daemon's reply is not HTTP/1.1")
 	}
-	length := 0
 	for {
 		line, err := c.line()
 		if err != nil {
-			return 0, nil, err
+			return 0, 0, err
 		}
 		if line == "" {
-			break
+			return status, length, nil
 		}
 		name, value, _ := strings.Cut(line, ":")
 		switch strings.ToLower(name) {
 		case "content-length":
 			length, err = strconv.Atoi(strings.TrimSpace(value))
 			if err != nil || length < 0 || length > maxReply {
-				return 0, nil, errors.New("the daemon's reply has no usable length")
+				return 0, 0, errors.New("the daemon's reply has no usable length")
 			}
 		case "transfer-encoding":
-			return 0, nil, errors.New("the daemon's reply comes in chunks")
+			return 0, 0, errors.New("the daemon's reply comes in chunks")
 		}
 	}
-	body := make([]byte, length)
-	_, err = io.ReadFull(c, body)
-	return status, body, err
 }
 
 func (c *Conn) line() (string, error) {

@@ -37,17 +37,7 @@ func Exec(c *Command, d *Daemon, launcher string) (status int, done bool) {
 	if err := conn.Upgrade(path + "/v1/streams"); err != nil {
 		return 0, false
 	}
-	open := func(stream string) (*Conn, error) {
-		conn, err := d.open(path + stream)
-		if NotListening(err) || isOtherVersion(err) {
-			if start := startDaemon(launcher); start != nil {
-				return nil, start
-			}
-			conn, err = d.open(path + stream)
-		}
-		return conn, err
-	}
-	session := NewSession(spec, open, os.Stdout, os.Stderr)
+	session := NewSession(spec, d.opener(path, launcher), os.Stdout, os.Stderr)
 	restore := join(session, withInput, c.TTY && inputIsTerminal)
 	exit, err := session.Run(conn)
 	restore()
@@ -74,6 +64,11 @@ func ended(exit *wire.Exit, timeLimit string) int {
 	return exit.ExitCode
 }
 
+// statusOfFailure is the exit status of shells for a command that could not be started.
+var statusOfFailure = map[string]int{
+	"ERR_AGENT_NOT_FOUND": 127, "ERR_AGENT_NO_SHELL": 127, "ERR_AGENT_NOT_EXECUTABLE": 126,
+}
+
 // failed says why there is no end, and gives the status. False: the other client is to do it.
 func failed(session *Session, err error) (status int, done bool) {
 	var info *wire.ErrorInfo
@@ -84,9 +79,13 @@ func failed(session *Session, err error) (status int, done bool) {
 		note("detached; the command goes on as " + session.Spec.ID)
 		return 0, true
 	case errors.As(err, &info):
-		return report(info), true
+		status := report(info)
+		if shells, ok := statusOfFailure[info.Code]; ok {
+			status = shells
+		}
+		return status, true
 	}
-	return report(&wire.ErrorInfo{Code: "ERR_INTERNAL", Message: "vmsan failed", Why: err.Error()}), true
+	return reportError(err), true
 }
 
 // join ties signals, input and, with a terminal, its modes and size to a session; the function unties it.
@@ -145,6 +144,20 @@ func join(session *Session, withInput, terminal bool) func() {
 		}
 	}
 	return func() { restore() }
+}
+
+// opener gives what connects to streams of the VM at path, and starts a daemon where one has died.
+func (d *Daemon) opener(path, launcher string) func(stream string) (*Conn, error) {
+	return func(stream string) (*Conn, error) {
+		conn, err := d.open(path + stream)
+		if NotListening(err) || isOtherVersion(err) {
+			if start := startDaemon(launcher); start != nil {
+				return nil, start
+			}
+			conn, err = d.open(path + stream)
+		}
+		return conn, err
+	}
 }
 
 // open connects to a stream of a VM's agent.

@@ -2,6 +2,7 @@ package client
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -59,6 +60,15 @@ func report(e *wire.ErrorInfo) int {
 		return 2
 	}
 	return 1
+}
+
+// reportError is report of any error.
+func reportError(err error) int {
+	var info *wire.ErrorInfo
+	if !errors.As(err, &info) {
+		info = &wire.ErrorInfo{Code: "ERR_INTERNAL", Message: "vmsan failed", Why: err.Error()}
+	}
+	return report(info)
 }
 
 // lost is the error of a stream whose connection did not come back.

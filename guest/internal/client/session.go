@@ -33,6 +33,8 @@ type Session struct {
 	Open func(path string) (*Conn, error)
 	// Join is called once the command has been started: what reads the input begins there.
 	Join func()
+	// KeepsFailure says that a command which cannot be started is an error here, and nothing to hand over.
+	KeepsFailure bool
 
 	out [2]*output
 	in  *input
@@ -200,7 +202,7 @@ func (s *Session) take(f wire.Frame) (*wire.Exit, error) {
 	case wire.Fail:
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if !s.everAttached {
+		if !s.everAttached && !s.KeepsFailure {
 			return nil, errHandOver
 		}
 		return nil, failure(f.Payload, "Cannot run the command")

@@ -37,6 +37,15 @@ func terminalSize() size {
 	return s
 }
 
+// columnsOf is the width of the terminal at a descriptor; 80 where it is not known.
+func columnsOf(fd int) int {
+	var s size
+	if ioctl(fd, syscall.TIOCGWINSZ, unsafe.Pointer(&s)) && s.Cols > 0 {
+		return int(s.Cols)
+	}
+	return 80
+}
+
 // rawTerminal makes every key of the terminal at standard input go to the guest; the function puts it back.
 func rawTerminal() (restore func()) {
 	var before syscall.Termios

@@ -1,6 +1,6 @@
-// Package client is the native client of `vmsan exec`: the one command that scripts run so often that the start
-// of Node.js is most of what they wait for. It takes the user's words, and gives the command's outputs and
-// status. Whatever it does not plainly understand, or is refused before anything was done, it hands over to the
+// Package client is the native client of `vmsan exec` and `vmsan run`: the two commands that scripts run so often
+// that the start of Node.js is much of what they wait for. It takes the user's words, and gives the command's outputs
+// and status. Whatever it does not plainly understand, or is refused before anything was done, it hands over to the
 // command line in TypeScript, which knows all of it and has the words for it.
 package client
 
@@ -41,31 +41,53 @@ const maxTimeoutMs = 1<<31 - 1
 // ParseExec reads the words behind `vmsan exec`: options, the VM, options, the command. False for everything that
 // is not plain: wrong words, other spellings of right ones, options that only the other client has.
 func ParseExec(words []string) (*Command, bool) {
-	for _, word := range words {
-		if !utf8.ValidString(word) {
-			return nil, false
-		}
+	if !areText(words) {
+		return nil, false
 	}
 	c := &Command{}
-	rest, ok := c.options(words)
+	rest, ok := options(c, words)
 	if !ok || len(rest) == 0 || !vmRef.MatchString(rest[0]) {
 		return nil, false
 	}
 	c.VM = rest[0]
-	if c.Argv, ok = c.options(rest[1:]); !ok {
+	if rest, ok = options(c, rest[1:]); !ok {
 		return nil, false
 	}
-	if len(c.Argv) > 0 && c.Argv[0] == "--" {
-		c.Argv = c.Argv[1:]
-	}
+	c.Argv = withoutSeparator(rest)
 	if c.sudo && c.User == "" {
 		c.User = "root"
 	}
 	return c, len(c.Argv) > 0
 }
 
+// areText tells whether all words are UTF-8.
+func areText(words []string) bool {
+	for _, word := range words {
+		if !utf8.ValidString(word) {
+			return false
+		}
+	}
+	return true
+}
+
+// withoutSeparator is the command behind an optional `--`.
+func withoutSeparator(words []string) []string {
+	if len(words) > 0 && words[0] == "--" {
+		return words[1:]
+	}
+	return words
+}
+
+// taker takes the options of one command.
+type taker interface {
+	// flag gives where an option without a value goes; nil for others.
+	flag(name string) *bool
+	// set takes an option with a value.
+	set(name, value string) bool
+}
+
 // options reads options up to the first word that is none, and gives the words from there.
-func (c *Command) options(words []string) ([]string, bool) {
+func options(c taker, words []string) ([]string, bool) {
 	for len(words) > 0 && len(words[0]) > 1 && words[0][0] == '-' && words[0] != "--" {
 		name, value, given := strings.Cut(words[0], "=")
 		words = words[1:]
@@ -89,7 +111,6 @@ func (c *Command) options(words []string) ([]string, bool) {
 	return words, true
 }
 
-// flag gives where an option without a value goes.
 func (c *Command) flag(name string) *bool {
 	switch name {
 	case "--sudo":
@@ -104,7 +125,6 @@ func (c *Command) flag(name string) *bool {
 	return nil
 }
 
-// set takes an option with a value.
 func (c *Command) set(name, value string) bool {
 	switch name {
 	case "-e", "--env":
