@@ -78,8 +78,8 @@ export async function fakeDaemon(view: object = {}): Promise<FakeDaemon> {
       return async () => await Promise.resolve();
     },
     remove: async () => {
+      if (isThere) made.removed += 1;
       isThere = false;
-      made.removed += 1;
       return await Promise.resolve();
     },
     records: { sshHostKey: async () => await Promise.resolve(Buffer.alloc(32, 7)) },
