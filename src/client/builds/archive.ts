@@ -1,15 +1,59 @@
 /** A context that comes as a tar archive: kept in a file while it is built, since its Dockerfile may lie at its end. */
 import { createReadStream, createWriteStream } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, statfs } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, posix } from "node:path";
-import { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { readArchive } from "../../agent/archive/read.ts";
+import { VmsanError, asVmsanError } from "../../model/errors.ts";
+import { formatBytes } from "../../util/units.ts";
 import { isCompressed, uncompressed } from "../../util/flow/uncompressed.ts";
 
 /** Most bytes of a Dockerfile. */
 const MAX_DOCKERFILE = 4 << 20;
+
+/** Bytes after which the room that is left is looked at again. */
+const LOOK_AT = 16 << 20;
+
+/** Bytes that a file system has free for this user. */
+async function freeBytes(dir: string): Promise<number> {
+  const { bavail, bsize } = await statfs(dir);
+  return bavail * bsize;
+}
+
+/**
+ * The same bytes, as long as they take no more room than they leave to others: what a few bytes of gzip
+ * become may have no end.
+ * @param freeIn bytes that are free in a directory
+ * @throws ERR_BUILD_CONTEXT
+ */
+async function* leavingRoom(
+  source: AsyncIterable<Buffer>,
+  dir: string,
+  freeIn: (dir: string) => Promise<number>,
+): AsyncGenerator<Buffer> {
+  let bytes = 0;
+  let next = LOOK_AT;
+  for await (const chunk of source) {
+    bytes += chunk.length;
+    if (bytes >= next) {
+      const free = await freeIn(dir);
+      if (bytes > free) throw tooLarge(bytes, free, dir);
+      next = bytes + LOOK_AT;
+    }
+    yield chunk;
+  }
+}
+
+/** The error for a context that has no place here. */
+function tooLarge(bytes: number, free: number, dir: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_BUILD_CONTEXT",
+    message: "Cannot keep the archive of the context",
+    why: `Of it, uncompressed, ${formatBytes(bytes)} have come so far, and ${formatBytes(free)} are left in ${dir}; it may take half of that place.`,
+    fix: "Give the context as a directory, which is not kept; or make room there, or name another place with TMPDIR.",
+  });
+}
 
 /** An archive in a file of its own. */
 export interface KeptArchive {
@@ -20,20 +64,23 @@ export interface KeptArchive {
 /**
  * Keep an archive, uncompressed, in a temporary file.
  * @param refuse makes the error for one that is compressed in an unknown way
+ * @param freeIn bytes that are free in a directory
+ * @throws ERR_BUILD_CONTEXT when it takes more than half of the room that there is; ERR_DISK_FULL
  */
 export async function keepArchive(
   source: AsyncIterable<Buffer>,
   refuse: () => Error,
+  freeIn = freeBytes,
 ): Promise<KeptArchive> {
   const dir = await mkdtemp(join(tmpdir(), "vmsan-build-"));
   const remove = async (): Promise<void> => rm(dir, { recursive: true, force: true });
   const path = join(dir, "context.tar");
   try {
-    const plain = Readable.from(uncompressed(source, refuse), { objectMode: false });
+    const plain = leavingRoom(uncompressed(source, refuse), dir, freeIn);
     await pipeline(plain, createWriteStream(path, { mode: 0o600 }));
   } catch (error) {
     await remove();
-    throw error;
+    throw asVmsanError(error, "Cannot keep the archive of the context", "ERR_BUILD_CONTEXT");
   }
   return { path, remove };
 }

@@ -1,13 +1,14 @@
 /** What a build sends: contexts without what is ignored, Dockerfiles written as code. */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import type { ReadStream } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { Readable } from "node:stream";
 import { gzipSync, zstdCompressSync } from "node:zlib";
-import { afterAll, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { readArchive } from "../../agent/archive/read.ts";
+import { keepArchive } from "./archive.ts";
 import { secretOf, sourcesOf, sourcesOfStream } from "./context.ts";
 import { commitOf } from "./git.ts";
 import { ImageTemplate } from "./image-template.ts";
@@ -123,6 +124,41 @@ describe("a context as an archive on a stream", () => {
         code: "ERR_BUILD_CONTEXT",
       });
     }
+  });
+});
+
+describe("an archive that is kept", () => {
+  const refuse = (): Error => new Error("not this");
+  let place = "";
+  beforeEach(() => {
+    place = mkdtempSync(join(root, "kept-"));
+    vi.stubEnv("TMPDIR", place);
+  });
+  afterEach(() => {
+    vi.unstubAllEnvs();
+    expect(readdirSync(place)).toEqual([]);
+  });
+
+  test("takes no more room than it leaves, however little was sent", async () => {
+    // 64 MiB in some kilobytes.
+    const bomb = zstdCompressSync(Buffer.alloc(64 << 20));
+    const without = keepArchive(Readable.from([bomb]), refuse, async () => 40 << 20);
+    await expect(without).rejects.toMatchObject({
+      code: "ERR_BUILD_CONTEXT",
+      why: expect.stringMatching(/48 MiB have come so far, and 40 MiB are left/),
+    });
+    const { remove } = await keepArchive(Readable.from([bomb]), refuse);
+    await remove();
+  });
+
+  test("that is damaged is refused with a code", async () => {
+    const damaged = gzipSync("x".repeat(1000)).fill(0xff, 10, 14);
+    const broken = keepArchive(Readable.from([damaged]), refuse);
+    await expect(broken).rejects.toMatchObject({ code: "ERR_BUILD_CONTEXT" });
+    const full = keepArchive(Readable.from([Buffer.alloc(32 << 20)]), refuse, async () => {
+      throw Object.assign(new Error("ENOSPC: no space left"), { code: "ENOSPC" });
+    });
+    await expect(full).rejects.toMatchObject({ code: "ERR_DISK_FULL" });
   });
 });
 
