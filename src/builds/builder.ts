@@ -3,17 +3,11 @@
  * which holds the cache; asleep when nobody has built for a while; removed by a prune.
  */
 import { randomBytes } from "node:crypto";
-import { stat, statfs } from "node:fs/promises";
+import { stat } from "node:fs/promises";
 import { availableParallelism, totalmem } from "node:os";
 import { join } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { forwardToHost } from "../agent/ports.ts";
 import type { Forwarding } from "../agent/ports.ts";
-import { listStreams, signalStream } from "../agent/commands.ts";
-import type { StreamInfo } from "../agent/spec.ts";
-import { startStream } from "../agent/streams.ts";
-import type { GuestStream, StreamOptions } from "../agent/streams.ts";
-import type { GuestTransport } from "../agent/transport.ts";
 import type { BuildPrune, CreateRequest, VmView } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
@@ -21,14 +15,14 @@ import type { Host } from "../sandbox/host.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import type { Sleep } from "../sandbox/snapshots/sleep.ts";
 import type { Work } from "../sandbox/stages.ts";
+import { freeBytes } from "../util/free-bytes.ts";
+import { BuilderGuest } from "./guest.ts";
 import { BuildRegistry } from "./registry.ts";
 
 /** Name of the VM. */
 const NAME = "vmsan-builder";
 /** Label of the VM, so that one of the user's is not taken for it. */
 const LABEL = "vmsan.builder";
-/** Label of commands that belong to a build. */
-const STREAM_LABEL = "vmsan-build";
 /** The disk is as large as half of what is free when it is made, but between these. */
 const MIN_DISK = 8 * 2 ** 30;
 const MAX_DISK = 64 * 2 ** 30;
@@ -41,21 +35,33 @@ export const GUEST_DIR = "/var/lib/vmsan-builds";
 export const GUEST_SECRETS = "/dev/shm/vmsan-builds";
 /** Share of the disk that must be free before a build: below it, the cache is emptied. */
 const FREE_SHARE = 0.25;
+/** Milliseconds that what a build left is cleared away in. */
+const CLEAR_MS = 30_000;
 
-const ENVIRONMENT = [
-  "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-  "HOME=/root",
-  "LANG=C.UTF-8",
-  "TMPDIR=/var/tmp",
-  "BUILDAH_ISOLATION=chroot",
-];
-
-/** What a command in the builder said and how it ended. */
-export interface Said {
-  exitCode: number;
-  stdout: string;
-  stderr: string;
-}
+/** Says how many blocks of the disk are free, and how many there are. */
+const SAY_FREE = "stat -f -c '%a %b' /var/lib";
+/** Removes the paths that it is given. */
+const REMOVE = `rm -rf "$@"; ${SAY_FREE}`;
+/**
+ * Makes the disk ready for builds. buildah syncs the list of its layers and not their files, whose content
+ * Linux would write some seconds later: after a VMM was killed, the cache would have layers of empty files.
+ * Without delayed allocation, content is on the disk before the list is.
+ * A directory of a build says that it did not come to its end: then there may be a container, too.
+ */
+const MAKE_READY = `
+mount -o remount,nodelalloc /
+if [ -n "$(ls -A ${GUEST_DIR} 2>/dev/null)" ]; then
+  rm -rf ${GUEST_DIR} ${GUEST_SECRETS}
+  buildah rm --all >/dev/null
+  fstrim /
+fi
+${SAY_FREE}`;
+/** Empties the cache, and gives the room back to this host. */
+const EMPTY = `
+buildah rmi --all --force >/dev/null
+find /var/tmp -mindepth 1 -delete
+fstrim /
+${SAY_FREE}`;
 
 /** Bytes that a file takes on the disk; 0 when it is not there. */
 async function allocatedBytes(path: string): Promise<number> {
@@ -65,37 +71,22 @@ async function allocatedBytes(path: string): Promise<number> {
   );
 }
 
+/** Share of the disk that is free, by what {@link SAY_FREE} says. */
+function freeShareOf(said: string): number {
+  const [free = 0, all = 1] = said.trim().split("\n").at(-1)?.split(" ").map(Number) ?? [];
+  return free / all;
+}
+
 /** Size of the builder's disk: what fills it must leave room on this host for others. */
 export function diskSizeFor(freeBytes: number): number {
   const half = Math.floor(freeBytes / 2 / 2 ** 30) * 2 ** 30;
   return Math.max(MIN_DISK, Math.min(MAX_DISK, half));
 }
 
-/** Most of a short command's output that is kept, in characters. */
-const SAID_LIMIT = 64 << 10;
-
-/** Looks, a tenth of a second apart, at whether what was killed in the guest has ended. */
-const END_TRIES = 50;
-
-/** Whether a stream is a build's command, or the way to the registry of a daemon that was killed. */
-function isOfBuilds({ running, label, kind }: StreamInfo): boolean {
-  return running && (label === STREAM_LABEL || kind === "listen");
-}
-
-/** Kill what a stream runs, all of it. */
-async function endStream(transport: GuestTransport, id: string): Promise<void> {
-  try {
-    await signalStream(transport, id, "SIGKILL", true);
-  } catch (error) {
-    // It has ended since it was listed: nothing is left to be killed.
-    if (!(error instanceof VmsanError) || error.code !== "ERR_AGENT_STREAM_ENDED") throw error;
-  }
-}
-
 /** The builder of one VMSAN_DIR. */
 export class Builder {
   readonly #sandboxes: Sandboxes;
-  readonly #sleeper: Pick<Sleep, "channel">;
+  readonly guest: BuilderGuest;
   readonly registry: BuildRegistry;
   /** Where VMs' disks lie. */
   readonly #dir: string;
@@ -104,13 +95,19 @@ export class Builder {
   #forwarding: Forwarding | undefined;
   /** The policy in force, as text. */
   #policy = "";
+  /** The VM that holds nothing of builds that have ended, and when it was started; empty: unknown. */
+  #ready = "";
+  /** How often its cache was emptied. */
+  #emptied = 0;
+  /** Share of its disk that was free last. */
+  #freeShare = 1;
   readonly #waiting = new Set<() => void>();
   /** One at a time makes, wakes or clears the VM. */
   #turn: Promise<unknown> = Promise.resolve();
 
   constructor(host: Host, sandboxes: Sandboxes, sleeper: Pick<Sleep, "channel">) {
     this.#sandboxes = sandboxes;
-    this.#sleeper = sleeper;
+    this.guest = new BuilderGuest(sleeper);
     this.#dir = host.layout.root;
     this.registry = new BuildRegistry(host.store, join(host.layout.run, "builds.sock"));
   }
@@ -125,16 +122,10 @@ export class Builder {
     return this.#sandboxes.list().find(({ labels }) => labels[LABEL] !== undefined);
   }
 
-  /** The way to the VM's agent; wakes it. */
-  transport(id: string): GuestTransport {
-    return {
-      open: async (path, signal) =>
-        (await this.#sleeper.channel(id, true, signal)).open(path, signal),
-      request: async (method, path, options = {}) => {
-        const signal = options.signal ?? new AbortController().signal;
-        return (await this.#sleeper.channel(id, true, signal)).request(method, path, options);
-      },
-    };
+  /** Tells one cache from the next: the VM's, until it is emptied; empty without one. */
+  get cache(): string {
+    const id = this.#find()?.id;
+    return id === undefined ? "" : `${id} ${this.#emptied}`;
   }
 
   /** Do something with the VM while nobody else makes, wakes or clears it. */
@@ -169,12 +160,11 @@ export class Builder {
       work.signal.throwIfAborted();
       if (this.#users > 0 && JSON.stringify(policy) !== this.#policy) return undefined;
       const id = await this.#running(policy, work);
-      const transport = this.transport(id);
       if (this.#users === 0) {
-        await this.#clear(id, transport, work);
+        await this.#makeReady(id, work);
         await this.registry.open();
         this.#forwarding = await forwardToHost(
-          transport,
+          this.guest.transport(id),
           { network: "tcp", host: "127.0.0.1", port: PORT },
           { network: "unix", path: this.registry.path },
         );
@@ -198,10 +188,19 @@ export class Builder {
     } else if (policy.mode !== "deny-all") work.progress({ phase: "build", message: why });
   }
 
-  /** A build has ended. */
-  async leave(): Promise<void> {
+  /**
+   * A build has ended. What it had in the guest goes; a builder that is gone has nothing.
+   * @param whole whether the build came to its end: otherwise it may have left processes and containers
+   */
+  async leave(id: string, dirs: { dir: string; secrets: string }, whole: boolean): Promise<void> {
+    const paths = [dirs.secrets, ...(whole ? [dirs.dir] : [])];
+    const removed = await this.#orNot(async (signal) => {
+      const { stdout } = await this.guest.run(id, ["sh", "-c", REMOVE, "sh", ...paths], signal);
+      this.#freeShare = freeShareOf(stdout);
+    });
     await this.#alone(async () => {
       this.#users -= 1;
+      if (!whole || !removed) this.#ready = "";
       if (this.#users > 0) return;
       for (const wake of this.#waiting) wake();
       this.#waiting.clear();
@@ -213,7 +212,22 @@ export class Builder {
         new Promise((resolve) => setTimeout(resolve, 5000)),
       ]);
       await this.registry.close();
+      if (this.#ready !== "") return;
+      await this.#orNot(async (signal) => {
+        await this.#makeReady(id, { signal, progress: () => undefined });
+      });
     });
+  }
+
+  /** Tidy up after a build, if that can be done now. @returns whether it was */
+  async #orNot(body: (signal: AbortSignal) => Promise<void>): Promise<boolean> {
+    try {
+      await body(AbortSignal.timeout(CLEAR_MS));
+      return true;
+    } catch {
+      // The VM was stopped or removed, or does not answer; the next build does it.
+      return false;
+    }
   }
 
   /** Make, start or wake the VM. */
@@ -226,8 +240,7 @@ export class Builder {
       return found.id;
     }
     work.progress({ phase: "build", message: "making the builder" });
-    const { bavail, bsize } = await statfs(this.#dir);
-    const request = this.#request(policy, diskSizeFor(bavail * bsize));
+    const request = this.#request(policy, diskSizeFor(await freeBytes(this.#dir)));
     const view = await this.#sandboxes.create(request, work, () => undefined);
     return view.id;
   }
@@ -260,71 +273,23 @@ export class Builder {
     };
   }
 
-  /** Take away what a build has left whose daemon was killed, and the cache when it is too large. */
-  async #clear(id: string, transport: GuestTransport, work: Work): Promise<void> {
+  /** Take away what a build has left that did not come to its end, and the cache when it is too large. */
+  async #makeReady(id: string, work: Work): Promise<void> {
     const { signal } = work;
-    for (let tries = 0; tries < END_TRIES; tries += 1) {
-      const running = (await listStreams(transport)).filter(isOfBuilds);
-      if (running.length === 0) break;
-      for (const { id: left } of running) await endStream(transport, left);
-      await sleep(100, undefined, { signal });
+    const key = `${id} ${this.#find()?.startedAt ?? ""}`;
+    if (this.#ready !== key) {
+      await this.guest.endBuilds(id, signal);
+      this.#freeShare = freeShareOf(await this.guest.must(id, ["sh", "-c", MAKE_READY], signal));
     }
-    const left = await this.run(
-      id,
-      ["find", GUEST_DIR, "-mindepth", "1", "-maxdepth", "1"],
-      signal,
-    );
-    if (left.stdout !== "") {
-      await this.run(id, ["rm", "-rf", GUEST_DIR, GUEST_SECRETS], signal);
-      await this.run(id, ["buildah", "rm", "--all"], signal);
+    if (this.#freeShare < FREE_SHARE) {
+      work.progress({
+        phase: "build",
+        message: "the builder's disk is full: emptying its cache",
+      });
+      this.#emptied += 1;
+      this.#freeShare = freeShareOf(await this.guest.must(id, ["sh", "-c", EMPTY], signal));
     }
-    const { stdout } = await this.run(id, ["stat", "-f", "-c", "%a %b", "/var/lib"], signal);
-    const [free = 0, all = 1] = stdout.trim().split(" ").map(Number);
-    if (free / all >= FREE_SHARE) return;
-    work.progress({ phase: "build", message: "the builder's disk is full: emptying its cache" });
-    await this.run(id, ["buildah", "rmi", "--all", "--force"], signal);
-    await this.run(id, ["find", "/var/tmp", "-mindepth", "1", "-delete"], signal);
-  }
-
-  /** Start a command in the builder, as root. */
-  start(id: string, argv: readonly string[], options: StreamOptions, stdin = false): GuestStream {
-    const spec = {
-      kind: "exec" as const,
-      argv: [...argv],
-      env: ENVIRONMENT,
-      user: "0",
-      workdir: "/",
-      stdin,
-      label: STREAM_LABEL,
-    };
-    return startStream(this.transport(id), spec, options);
-  }
-
-  /** Run a short command in the builder to its end. */
-  async run(id: string, argv: readonly string[], signal: AbortSignal): Promise<Said> {
-    const said = { stdout: "", stderr: "" };
-    const keep = (which: keyof typeof said) => (bytes: Buffer) => {
-      said[which] = (said[which] + bytes.toString("utf8")).slice(-SAID_LIMIT);
-    };
-    const stream = this.start(id, argv, {
-      signal,
-      onStdout: keep("stdout"),
-      onStderr: keep("stderr"),
-    });
-    const { exitCode } = await stream.exit;
-    return { exitCode, ...said };
-  }
-
-  /** The same, of a command that must succeed. @throws ERR_BUILD_BUILDER */
-  async must(id: string, argv: readonly string[], signal: AbortSignal): Promise<string> {
-    const { exitCode, stdout, stderr } = await this.run(id, argv, signal);
-    if (exitCode === 0) return stdout;
-    throw new VmsanError({
-      code: "ERR_BUILD_BUILDER",
-      message: `The builder cannot run ${argv.slice(0, 2).join(" ")}`,
-      why: stderr.trim().slice(-1000) || `It ended with status ${exitCode}.`,
-      fix: "Build again; `vmsan build prune` makes a new builder.",
-    });
+    this.#ready = key;
   }
 
   /** A new identifier of a build, which nobody can guess. */

@@ -17,10 +17,10 @@ import { Imports } from "./imports.ts";
 import { findBuilt } from "./known.ts";
 import { BuildOutput } from "./output.ts";
 import { RESULT } from "./registry.ts";
+import { Remembered, lookAt, originOf } from "./remembered.ts";
 import { Results } from "./results.ts";
-
-/** Milliseconds that what an aborted build left is cleared away in. */
-const CLEAR_MS = 30_000;
+import type { SentManifest } from "./results.ts";
+import { withRoom } from "./room.ts";
 
 /** The names that the result gets, spelt out. @throws ERR_VALIDATION_IMAGE_REF */
 function namesOf(tags: readonly string[]): string[] {
@@ -87,9 +87,20 @@ function wordsOf(request: BuildRequest, places: Places): string[] {
   ];
 }
 
+/** One build. */
+interface Task {
+  request: BuildRequest;
+  context: Readable;
+  /** What tells whether it is the same as another one. */
+  origin: string | undefined;
+  /** The names that the result gets, spelt out. */
+  names: readonly string[];
+}
+
 /** Builds of one VMSAN_DIR. */
 export class Builds {
   readonly #host: Host;
+  readonly #remembered = new Remembered();
   readonly builder: Builder;
 
   constructor(host: Host, builder: Builder) {
@@ -104,18 +115,40 @@ export class Builds {
    */
   async build(request: BuildRequest, context: Readable, work: Work): Promise<BuildReport> {
     const names = namesOf(request.tags);
+    const { few, all } = await lookAt(context);
+    const origin = few === undefined ? undefined : originOf(request, few);
     return await withLease(
       this.#host.store,
       `build of ${names[0] ?? "an image"}`,
-      async (lease) => this.#withBuilder(request, context, names, lease, work),
+      async (lease) => {
+        const known = await this.#unchanged(request, origin, lease, work);
+        if (known !== undefined) return await this.#name(known, names, work);
+        return await withRoom(this.#host.layout.root, work.signal, async (signal) =>
+          this.#withBuilder({ request, context: all, origin, names }, lease, { ...work, signal }),
+        );
+      },
       work.signal,
     );
   }
 
-  async #withBuilder(
+  /** The result of the same build before, if it is there. */
+  async #unchanged(
     request: BuildRequest,
-    context: Readable,
-    names: readonly string[],
+    origin: string | undefined,
+    lease: Lease,
+    work: Work,
+  ): Promise<SentManifest | undefined> {
+    if (origin === undefined) return undefined;
+    const imports = new Imports(this.#host, lease, request, hostsOf(request), work);
+    const config = await this.#remembered.find(origin, imports, this.builder.cache);
+    if (config === undefined) return undefined;
+    const known = await findBuilt(this.#host.store, lease, config);
+    if (known !== undefined) work.progress({ phase: "build", message: "nothing has changed" });
+    return known;
+  }
+
+  async #withBuilder(
+    { request, context, origin, names }: Task,
     lease: Lease,
     work: Work,
   ): Promise<BuildReport> {
@@ -124,7 +157,7 @@ export class Builds {
     const vm = await builder.enter(request.policy, work);
     const id = builder.newId();
     const places = placesOf(id);
-    const hosts = hostsIn([request.dockerfile, ...request.buildArgs.map(valueOf)]);
+    const hosts = hostsOf(request);
     const imports = new Imports(this.#host, lease, request, hosts, work);
     const prefix = `/v2/${id}/${RESULT}/image`;
     const results = new Results(store, lease, imports, prefix, work.signal);
@@ -137,7 +170,8 @@ export class Builds {
       const exitCode = await this.#run(vm, places, wordsOf(request, places), output, work);
       ended = true;
       if (exitCode !== 0) throw imports.failure ?? failed(output, exitCode);
-      const iid = (await builder.must(vm, ["cat", places.iid], work.signal)).trim();
+      const iid = (await builder.guest.read(vm, places.iid, work.signal)).trim();
+      if (origin !== undefined) this.#remembered.add(origin, iid, imports, builder.cache);
       const known = await findBuilt(store, lease, iid);
       if (known !== undefined) return await this.#name(known, names, work);
       work.progress({ phase: "build", message: "taking the result over" });
@@ -151,8 +185,7 @@ export class Builds {
       return await this.#name(manifest, names, work);
     } finally {
       builder.registry.dismiss(id);
-      await this.#clear(vm, places, ended);
-      await builder.leave();
+      await builder.leave(vm, places, ended);
     }
   }
 
@@ -165,8 +198,12 @@ export class Builds {
     { signal }: Work,
   ): Promise<void> {
     const { builder } = this;
-    const transport = builder.transport(vm);
-    await builder.must(vm, ["mkdir", "-p", "-m", "0700", places.context, places.secrets], signal);
+    const transport = builder.guest.transport(vm);
+    await builder.guest.must(
+      vm,
+      ["mkdir", "-p", "-m", "0700", places.context, places.secrets],
+      signal,
+    );
     const put = async (path: string, content: string | Buffer, mode = 0o600): Promise<void> => {
       const bytes = (async function* once() {
         yield Buffer.from(content);
@@ -174,12 +211,14 @@ export class Builds {
       })();
       await writeFile(transport, path, bytes, { mode, signal, user: "0" });
     };
-    await put(places.dockerfile, request.dockerfile);
-    await put(places.registries, registries);
-    if (request.ignore !== undefined) await put(places.ignore, request.ignore);
-    for (const [name, content] of Object.entries(request.secrets)) {
-      await put(`${places.secrets}/${name}`, Buffer.from(content, "base64"));
-    }
+    await Promise.all([
+      put(places.dockerfile, request.dockerfile),
+      put(places.registries, registries),
+      ...(request.ignore === undefined ? [] : [put(places.ignore, request.ignore)]),
+      ...Object.entries(request.secrets).map(async ([name, content]) =>
+        put(`${places.secrets}/${name}`, Buffer.from(content, "base64")),
+      ),
+    ]);
   }
 
   /** Unpack the context in the builder, as it comes. */
@@ -187,7 +226,7 @@ export class Builds {
     let said = "";
     let bytes = 0;
     const argv = ["tar", "-x", "-p", "--no-same-owner", "-C", to, "-f", "-"];
-    const stream = this.builder.start(
+    const stream = this.builder.guest.start(
       vm,
       argv,
       {
@@ -223,7 +262,7 @@ export class Builds {
     { signal }: Work,
   ): Promise<number> {
     const argv = ["env", `CONTAINERS_REGISTRIES_CONF=${places.registries}`, ...words];
-    const stream = this.builder.start(vm, argv, {
+    const stream = this.builder.guest.start(vm, argv, {
       signal,
       onStdout: (bytes) => output.take("stdout", bytes),
       onStderr: (bytes) => output.take("stderr", bytes),
@@ -242,7 +281,7 @@ export class Builds {
 
   /** Verify the result and give it its names. */
   async #name(
-    manifest: NonNullable<Results["manifest"]>,
+    manifest: SentManifest,
     names: readonly string[],
     { signal }: Work,
   ): Promise<BuildReport> {
@@ -255,21 +294,11 @@ export class Builds {
     for (const name of given) await setName(store, { name, ...manifest, platform: image.platform });
     return { names: [...given], digest: manifest.digest, configDigest: image.configDigest };
   }
+}
 
-  /**
-   * Remove what the build had in the guest; a builder that is gone has nothing. A build that did not
-   * come to its end leaves a container, which goes with the directory that says so.
-   */
-  async #clear(vm: string, places: Places, ended: boolean): Promise<void> {
-    try {
-      const signal = AbortSignal.timeout(CLEAR_MS);
-      await this.builder.run(vm, ["rm", "-rf", places.secrets], signal);
-      if (!ended) return;
-      await this.builder.run(vm, ["rm", "-rf", places.dir], signal);
-    } catch {
-      // The VM was stopped or removed, or does not answer; the next build clears it.
-    }
-  }
+/** Registries that a build may ask for. */
+function hostsOf({ dockerfile, buildArgs }: BuildRequest): string[] {
+  return hostsIn([dockerfile, ...buildArgs.map(valueOf)]);
 }
 
 /** The value of `KEY=VALUE`. */

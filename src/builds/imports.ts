@@ -22,6 +22,24 @@ export interface Served {
   mediaType: string;
 }
 
+/** An image that a build has asked for, and which it was. */
+export interface Asked {
+  /** `hN` of a registry. */
+  place: string;
+  repository: string;
+  reference: string;
+  digest: Digest;
+}
+
+/** Whether a configuration has steps for builds upon it. */
+function hasTriggers(config: Buffer): boolean {
+  const { config: settings } = JSON.parse(config.toString("utf8")) as {
+    config?: Record<string, unknown> | null;
+  };
+  const triggers = settings?.["OnBuild"];
+  return Array.isArray(triggers) && triggers.length > 0;
+}
+
 /**
  * An image whose configuration does not tell of all of its layers, as one that does: buildah builds on
  * no other ("history lists 1 non-empty layers, but we have 2"). Layers and settings stay what they are.
@@ -63,6 +81,9 @@ export class Imports {
   readonly #blobs = new Map<Digest, string>();
   readonly #documents = new Map<Digest, Served>();
   readonly #named = new Map<string, Promise<Served>>();
+  readonly #asked: Asked[] = [];
+  /** Whether one of the images has ONBUILD. */
+  triggers = false;
   /** Why an image could not be had: buildah repeats it in its own words only. */
   failure: VmsanError | undefined;
 
@@ -86,6 +107,11 @@ export class Imports {
     return this.#blobs.get(digest);
   }
 
+  /** What was asked for by name, or by a digest that the build knew. */
+  get asked(): readonly Asked[] {
+    return this.#asked;
+  }
+
   /** The manifest of a name or digest. @throws what a pull throws */
   async manifest(place: string, repository: string, reference: string): Promise<Served> {
     const known = isDigest(reference) ? this.#documents.get(reference) : undefined;
@@ -95,7 +121,10 @@ export class Imports {
     const name = `${registry ?? "unknown.invalid"}/${repository}${separator}${reference}`;
     let found = this.#named.get(name);
     if (found === undefined) {
-      found = this.#resolve(name, reference);
+      found = this.#resolve(name, reference).then((served) => {
+        this.#asked.push({ place, repository, reference, digest: served.digest });
+        return served;
+      });
       this.#named.set(name, found);
     }
     try {
@@ -137,6 +166,7 @@ export class Imports {
     for (const { digest, path } of image.layers) this.#blobs.set(digest, path);
     const bytes = await readVerified(where(image.digest), image.digest, MANIFEST_LIMIT);
     const config = await readVerified(where(image.configDigest), image.configDigest, CONFIG_LIMIT);
+    this.triggers ||= hasTriggers(config);
     const told = withHistory(bytes, config, image.layers.length);
     if (told === undefined) return this.#keep(bytes, MEDIA.manifest);
     const digest = await protectBytes(told.config, store, this.#lease);

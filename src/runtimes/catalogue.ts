@@ -44,8 +44,10 @@ const BUILDER_PACKAGES = [
   "git",
   "grep",
   "gzip",
+  "mount",
   "sed",
   "tar",
+  "util-linux",
   "xz-utils",
   "zstd",
 ];

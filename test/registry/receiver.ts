@@ -11,8 +11,10 @@ import type { AddressInfo } from "node:net";
 export type Mishap =
   /** Answer with this, before the body has come. */
   | { kind: "status"; status: number; headers?: Record<string, string> }
-  /** Take so many bytes of the body into the upload, then cut the line. */
-  | { kind: "cut"; after: number };
+  /** Take so many bytes of the body into the upload, then cut the line; 0: at once, body or not. */
+  | { kind: "cut"; after: number }
+  /** Do all that is asked for, and cut the line instead of saying so. */
+  | { kind: "lost" };
 
 /** A request as it came. */
 export interface Received {
@@ -90,10 +92,16 @@ export async function startReceiver(): Promise<Receiver> {
       earlier,
     };
     receiver.seen.push(seen);
-    const answer = (status: number, headers: Record<string, string> = {}): void => {
-      response.writeHead(status, { "content-length": 0, ...headers }).end();
-    };
     const wrong = receiver.mishap(seen);
+    const answer = (status: number, headers: Record<string, string> = {}): void => {
+      if (wrong?.kind === "lost") request.socket.destroy();
+      else response.writeHead(status, { "content-length": 0, ...headers }).end();
+    };
+    const cutAfter = wrong?.kind === "cut" ? wrong.after : undefined;
+    if (cutAfter === 0) {
+      request.socket.destroy();
+      return;
+    }
     if (wrong?.kind === "status") {
       answer(wrong.status, wrong.headers);
       return;
@@ -165,7 +173,7 @@ export async function startReceiver(): Promise<Receiver> {
       const so = uploads.get(name);
       if (so !== undefined) uploads.set(name, Buffer.concat([so, bytes]));
     };
-    if (!(await bodyOf(request, take, wrong?.after))) return;
+    if (!(await bodyOf(request, take, cutAfter))) return;
     if (method === "PATCH") {
       answer(202, status());
       return;

@@ -1,11 +1,12 @@
 /** A context that comes as a tar archive: kept in a file while it is built, since its Dockerfile may lie at its end. */
 import { createReadStream, createWriteStream } from "node:fs";
-import { mkdtemp, rm, statfs } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, posix } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { readArchive } from "../../agent/archive/read.ts";
 import { VmsanError, asVmsanError } from "../../model/errors.ts";
+import { freeBytes } from "../../util/free-bytes.ts";
 import { formatBytes } from "../../util/units.ts";
 import { isCompressed, uncompressed } from "../../util/flow/uncompressed.ts";
 
@@ -14,12 +15,6 @@ const MAX_DOCKERFILE = 4 << 20;
 
 /** Bytes after which the room that is left is looked at again. */
 const LOOK_AT = 16 << 20;
-
-/** Bytes that a file system has free for this user. */
-async function freeBytes(dir: string): Promise<number> {
-  const { bavail, bsize } = await statfs(dir);
-  return bavail * bsize;
-}
 
 /**
  * The same bytes, as long as they take no more room than they leave to others: what a few bytes of gzip

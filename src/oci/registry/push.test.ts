@@ -164,6 +164,31 @@ describe("a registry that does wrong", () => {
     expect(said.some(({ message }) => message?.includes("Trying again"))).toBe(true);
   });
 
+  test("wherever the line is cut, before, within or behind a request, all arrives and no upload stays that is known", async () => {
+    await push();
+    const requests = receiver.seen.length;
+    expect(requests).toBeGreaterThan(15);
+    const cuts = [
+      { kind: "cut", after: 0 },
+      { kind: "cut", after: 1000 },
+      { kind: "lost" },
+    ] as const;
+    for (const cut of cuts) {
+      for (let index = 0; index < requests; index += 1) {
+        receiver.blobs.clear();
+        receiver.manifests.clear();
+        const before = receiver.seen.length;
+        receiver.mishap = () => (receiver.seen.length - before === index + 1 ? cut : undefined);
+        await push();
+        // Of an upload whose address was lost nobody can say that it is not wanted.
+        const nameless = cut.kind === "lost" && receiver.seen[before + index]?.method === "POST";
+        if (nameless) expect(receiver.uploads.size).toBe(1);
+        if (nameless) receiver.uploads.clear();
+        expectWhole();
+      }
+    }
+  }, 300_000);
+
   test("where pieces are refused, a blob is sent in one request", async () => {
     receiver.mishap = ({ method }) =>
       method === "PATCH" ? { kind: "status", status: 405 } : undefined;
