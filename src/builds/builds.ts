@@ -225,7 +225,12 @@ export class Builds {
   async #sendContext(vm: string, to: string, context: Readable, work: Work): Promise<void> {
     let said = "";
     let bytes = 0;
-    const argv = ["tar", "-x", "-p", "--no-same-owner", "-C", to, "-f", "-"];
+    const attributes = [
+      "--xattrs",
+      "--xattrs-include=user.*",
+      "--xattrs-include=security.capability",
+    ];
+    const argv = ["tar", "-x", "-p", "--no-same-owner", ...attributes, "-C", to, "-f", "-"];
     const stream = this.builder.guest.start(
       vm,
       argv,

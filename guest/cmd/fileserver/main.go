@@ -1,6 +1,6 @@
 // Command fileserver serves directories of the host to one VM (package fileserver). The
 // daemon starts it when the VM runs, with a file that holds its orders as JSON; it ends when its connection to the VM does, which is the VM's end, and needs the daemon for
-// nothing in between.
+// nothing in between. As `fileserver --attributes` it reads files' extended attributes for a build's context.
 package main
 
 import (
@@ -47,6 +47,9 @@ func main() {
 func run() error {
 	if len(os.Args) != 2 {
 		return errors.New("is started by vmsan's daemon, not by hand")
+	}
+	if os.Args[1] == "--attributes" {
+		return attributes(os.Stdin, os.Stdout)
 	}
 	b, err := os.ReadFile(os.Args[1])
 	if err != nil {

@@ -5,7 +5,7 @@ import { lstat, open, readdir, readlink } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { VmsanError, messageOf } from "../../model/errors.ts";
 import { encodeEnd, encodeEntry, padding } from "./pax.ts";
-import type { ArchiveEntry, Segment } from "./pax.ts";
+import type { ArchiveEntry, Attributes, Segment } from "./pax.ts";
 
 const READ_SIZE = 256 << 10;
 /** Files up to this length are read before their header is written: what is read is their length. */
@@ -33,6 +33,8 @@ export interface PackOptions {
   skip?: (name: Buffer, directory: boolean) => boolean;
   /** What was left out though nobody asked for it, and why. */
   onSkip?: (path: Buffer, why: string) => void;
+  /** Extended attributes of files, in their order; without it none are packed. */
+  attributesOf?: (paths: readonly Buffer[]) => Promise<readonly Attributes[]>;
 }
 
 const SLASH = Buffer.from("/");
@@ -88,8 +90,17 @@ class Packer {
   }
 
   /** An entry and everything below it. */
-  async *add(path: Buffer, name: Buffer, given?: BigIntStats): AsyncGenerator<Buffer> {
-    const stat = given ?? (await lstat(path, { bigint: true }));
+  async *add(path: Buffer, name: Buffer): AsyncGenerator<Buffer> {
+    const [attributes] = (await this.options.attributesOf?.([path])) ?? [];
+    yield* this.one(path, name, attributes);
+  }
+
+  private async *one(
+    path: Buffer,
+    name: Buffer,
+    attributes: Attributes | undefined,
+  ): AsyncGenerator<Buffer> {
+    const stat = await lstat(path, { bigint: true });
     const type = typeOf(stat);
     if (this.options.skip?.(name, type === "dir") === true && !name.equals(HERE)) return;
     if (type === undefined) {
@@ -104,6 +115,7 @@ class Packer {
       gid: Number(stat.gid),
       size: 0,
       mtimeNs: stat.mtimeNs,
+      ...(attributes === undefined ? {} : { attributes }),
     };
     const key = `${stat.dev}:${stat.ino}`;
     const first = this.linked.get(key);
@@ -125,9 +137,11 @@ class Packer {
     const names = await readdir(path, { encoding: "buffer" });
     names.sort((a, b) => a.compare(b));
     const archived = name.equals(HERE) ? undefined : name;
-    for (const child of names) {
+    const paths = names.map((child) => joinBytes(path, child));
+    const attributes = await this.options.attributesOf?.(paths);
+    for (const [index, child] of names.entries()) {
       const childName = archived === undefined ? child : joinBytes(archived, child);
-      yield* this.add(joinBytes(path, child), childName);
+      yield* this.one(joinBytes(path, child), childName, attributes?.[index]);
     }
   }
 

@@ -41,7 +41,12 @@ export interface ArchiveEntry {
   mtimeNs: bigint;
   /** Target of a symlink, or name of the earlier entry that a hard link joins. */
   link?: Buffer;
+  /** Extended attributes, by name; they are written, and not read. */
+  attributes?: Attributes;
 }
+
+/** Values of extended attributes by name (`user.mine`). */
+export type Attributes = ReadonlyMap<string, Buffer>;
 
 /** An archive that cannot be trusted or understood. */
 export function archiveError(why: string, name?: Buffer): VmsanError {
@@ -167,6 +172,10 @@ export function encodeEntry(entry: ArchiveEntry, segments?: readonly Segment[]):
   if (entry.uid > 0o7777777) add("uid", String(entry.uid));
   if (entry.gid > 0o7777777) add("gid", String(entry.gid));
   add("mtime", formatTime(entry.mtimeNs));
+  for (const [key, value] of entry.attributes ?? []) {
+    // As GNU tar has it: what ends a key does not stand in it.
+    add(`SCHILY.xattr.${key.replaceAll("%", "%25").replaceAll("=", "%3D")}`, value);
+  }
   const pax = Buffer.concat(records);
   const plain = { mode: 0o644, uid: 0, gid: 0, mtimeNs: 0n };
   return Buffer.concat([

@@ -1,6 +1,14 @@
 /** What a build sends: contexts without what is ignored, Dockerfiles written as code. */
-import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import type { ReadStream } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
@@ -70,6 +78,33 @@ describe("a context", () => {
     await expect(sourcesOfStream(long)).rejects.toMatchObject({ code: "ERR_BUILD_CONTEXT" });
     await expect(secretOf("s", join(root, "none"))).rejects.toThrow(/the secret s/);
   });
+});
+
+/** Set an extended attribute. @returns whether this file system has such */
+function setAttribute(name: string, value: string, path: string): boolean {
+  return spawnSync("setfattr", ["-n", name, "-v", value, path]).status === 0;
+}
+
+test("attributes of users travel with the context, links have none", async ({ skip }) => {
+  const dir = context({ "sub/a=b": "x", Dockerfile: "" });
+  symlinkSync("a=b", join(dir, "sub/link"));
+  const has = setAttribute("user.a=%b", "0x00ff0a", join(dir, "sub/a=b"));
+  skip(!has, "no attributes of users on this file system");
+  setAttribute("user.dir", "d", join(dir, "sub"));
+  const { open } = await sourcesOf(dir, undefined);
+  const unpacked = mkdtempSync(join(root, "unpacked-"));
+  const words = ["-x", "--xattrs", "--xattrs-include=user.*", "-C", unpacked, "-f", "-"];
+  execFileSync("tar", words, { input: Buffer.concat(await open().toArray()) });
+  const told = execFileSync("getfattr", ["-R", "-h", "-d", "-m", "user", "-e", "hex", "sub"], {
+    cwd: unpacked,
+    encoding: "utf8",
+  });
+  expect(told.trim().split(/\n+/)).toEqual([
+    "# file: sub",
+    "user.dir=0x64",
+    "# file: sub/a=b",
+    String.raw`user.a\075%b=0x00ff0a`,
+  ]);
 });
 
 describe("a context as an archive on a stream", () => {

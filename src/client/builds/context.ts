@@ -6,6 +6,7 @@ import { Readable } from "node:stream";
 import { pack } from "../../agent/archive/pack.ts";
 import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import { absolutePath } from "../../util/byte-text.ts";
+import { AttributeReader } from "./attributes.ts";
 import { isArchive, keepArchive, textIn } from "./archive.ts";
 
 /** Names of Dockerfiles in a context, in the order in which they are looked for. */
@@ -59,10 +60,11 @@ async function findDockerfile(
   );
 }
 
+/** Tells which paths are left out. */
+type Skip = (name: Buffer, directory: boolean) => boolean;
+
 /** What tells which paths of a context are left out. */
-async function filterOf(
-  patterns: string | undefined,
-): Promise<((name: Buffer, directory: boolean) => boolean) | undefined> {
+async function filterOf(patterns: string | undefined): Promise<Skip | undefined> {
   if (patterns === undefined) return undefined;
   const { default: module } = await import("@balena/dockerignore");
   // Its types describe a module of today; what Node.js loads is the function itself.
@@ -72,6 +74,19 @@ async function filterOf(
   const exceptions = lines.some((line) => line.trim().startsWith("!"));
   // What is in an ignored directory may be wanted after all.
   return (name, directory) => !(directory && exceptions) && ignore.ignores(name.toString("utf8"));
+}
+
+/** A directory as an archive, with the extended attributes of its files. */
+async function* packContext(dir: string, skip: Skip | undefined): AsyncGenerator<Buffer> {
+  const reader = new AttributeReader();
+  try {
+    yield* pack([{ path: dir, name: Buffer.from(".") }], {
+      ...(skip === undefined ? {} : { skip }),
+      attributesOf: async (paths) => reader.of(paths),
+    });
+  } finally {
+    await reader.close();
+  }
 }
 
 /**
@@ -103,11 +118,7 @@ export async function sourcesOf(
   return {
     dockerfile,
     ...(ignore === undefined ? {} : { ignore }),
-    open: () =>
-      Readable.from(
-        pack([{ path: dir, name: Buffer.from(".") }], skip === undefined ? {} : { skip }),
-        { objectMode: false },
-      ),
+    open: () => Readable.from(packContext(dir, skip), { objectMode: false }),
   };
 }
 
