@@ -46,7 +46,7 @@ export async function lookAt(context: Readable): Promise<{ few?: Buffer; all: Re
  */
 function mayAdd(dockerfile: string): boolean {
   const text = dockerfile.replaceAll(/^[^\S\n]*#.*$/gm, "");
-  const spread = (word: string): string => [...word].join("[^a-z]*");
+  const spread = (word: string): string => word.split("").join("[^a-z]*");
   return new RegExp(`^[^a-z\\n]*(?:${spread("add")}|${spread("onbuild")})(?![a-z])`, "im").test(
     text,
   );
