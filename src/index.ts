@@ -1,6 +1,6 @@
 /** The SDK: every public export, nothing else. */
 export { Vmsan } from "./client/vmsan.ts";
-export type { VmsanOptions } from "./client/vmsan.ts";
+export type { ClusterOptions, VmsanOptions } from "./client/vmsan.ts";
 export type { DaemonInfo, WorkOptions } from "./client/daemon.ts";
 export { Vm } from "./client/vm.ts";
 export type { CommitOptions, ExecOptions, ExecOutput } from "./client/vm.ts";

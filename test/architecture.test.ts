@@ -82,8 +82,12 @@ const allowed: Record<string, { may: string[]; because: string }> = {
     may: ["client", "agent", "schema"],
     because: "tools for agents on the SDK's client and what the SDK exports of agent/",
   },
+  cluster: {
+    may: ["client", "agent", "kube", "node", "schema"],
+    because: "pods as the client's VMs: calls as the client makes them, pods as nodes read them",
+  },
   client: {
-    may: ["agent", "network", "oci"],
+    may: ["agent", "network", "oci", "cluster"],
     because:
       "the one daemon client; streams are resumed end to end; policies are parsed and credentials kept by one piece of code",
   },

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { Option } from "commander";
 import type { Command, HelpConfiguration } from "commander";
 import type { Vmsan } from "../client/vmsan.ts";
+import { clusterOf } from "./cluster-flags.ts";
 import { OptionsFirst } from "./options-first.ts";
 import { Output } from "./output.ts";
 import type { CommonFlags } from "./output.ts";
@@ -49,13 +50,16 @@ export function runs<Flags extends object>(
       output,
       vmsan: async () => {
         const { Vmsan } = await import("../client/vmsan.ts");
-        return new Vmsan();
+        const cluster = clusterOf(target);
+        return new Vmsan(cluster === undefined ? {} : { cluster });
       },
     };
     const { timing, trace } = flags;
     const isTimed = timing === true || trace !== undefined;
     if (isTimed) (await import("../client/tracing/timeline.ts")).keepTimeline();
     try {
+      // A command that is about this host alone must not pass over what it was told of a cluster.
+      clusterOf(target);
       process.exitCode = await inTrace(target, async () => (await action(context, ...args)) ?? 0);
     } catch (error) {
       process.exitCode = output.failure(error);

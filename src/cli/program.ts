@@ -1,6 +1,7 @@
 /** The command table: where every command's definition is. */
 import { Command, Option } from "commander";
 import { packageVersion } from "../util/package.ts";
+import { CLUSTER_VALUES, addClusterFlags } from "./cluster-flags.ts";
 import { helpLayout } from "./command.ts";
 
 /**
@@ -74,12 +75,28 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
   },
 };
 
+/** The first word that is no flag before the command. */
+function firstWord(args: readonly string[]): string | undefined {
+  for (let at = 0; at < args.length; at += 1) {
+    const word = args[at] ?? "";
+    if (CLUSTER_VALUES.includes(word)) at += 1;
+    else if (!["--json", "--verbose", "--cluster"].includes(word) && !isClusterValue(word))
+      return word;
+  }
+  return undefined;
+}
+
+/** Whether a word is one of the cluster's flags with its value: `--context=a`. */
+function isClusterValue(word: string): boolean {
+  return CLUSTER_VALUES.some((flag) => word.startsWith(`${flag}=`));
+}
+
 /**
  * The commands whose definitions these arguments need: one, or all for help, for unknown names,
  * and for the completion of all commands.
  */
 function wantedBy(args: readonly string[]): (names: string) => boolean {
-  const first = args.find((arg) => arg !== "--json" && arg !== "--verbose");
+  const first = firstWord(args);
   if (first === "--version") return () => false;
   const isNamed = (names: string): boolean =>
     first !== undefined && names.split(" ").includes(first);
@@ -111,6 +128,7 @@ export async function createProgram(args: readonly string[] = []): Promise<Comma
     .addOption(new Option("--verbose", "say more on standard error"))
     .enablePositionalOptions()
     .showSuggestionAfterError(true);
+  addClusterFlags(program);
   for (const [group, commands] of Object.entries(GROUPS)) {
     for (const [names, load] of Object.entries(commands)) {
       if (!wanted(names)) continue;

@@ -8,7 +8,7 @@ import type { Layout } from "../util/paths.ts";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import { ATTEMPTS, daemonLost, isKilledAtStart } from "./lost.ts";
 import { Transport, isConnectionLost, isNotListening, isOtherVersion } from "./transport.ts";
-import type { CallOptions, RemoteServer, StreamedCallOptions } from "./transport.ts";
+import type { Backend, CallOptions, RemoteServer, StreamedCallOptions } from "./transport.ts";
 
 const STOP_LIMIT_MS = 15_000;
 const STOP_POLL_MS = 20;
@@ -43,15 +43,16 @@ const PAUSE_MS = 50;
 /** The daemon of a directory, started when needed, and calls to it. */
 export class Daemon {
   readonly layout: Layout;
-  private readonly transport: Transport;
+  private readonly transport: Backend;
   private readonly mayStart: boolean;
   private ready: Promise<void> | undefined;
 
-  /** @param remote a gateway in place of this machine's daemon */
-  constructor(layout: Layout, mayStart: boolean, remote?: RemoteServer) {
+  /** @param remote what takes calls in place of this machine's daemon: a gateway, or a cluster */
+  constructor(layout: Layout, mayStart: boolean, remote?: RemoteServer | Backend) {
     this.layout = layout;
     this.mayStart = mayStart && remote === undefined;
-    this.transport = new Transport(remote ?? layout.socket);
+    this.transport =
+      remote !== undefined && "call" in remote ? remote : new Transport(remote ?? layout.socket);
   }
 
   /** Make sure that a daemon of this version serves. */
@@ -81,7 +82,7 @@ export class Daemon {
    * Call, and once more when the daemon turns out not to run (any more) or to be another version:
    * nothing was done then, so it is safe to repeat whatever the call is.
    */
-  private async withDaemon<T>(body: (transport: Transport) => Promise<T>): Promise<T> {
+  private async withDaemon<T>(body: (transport: Backend) => Promise<T>): Promise<T> {
     const before = this.ready;
     try {
       return await body(this.transport);
@@ -103,7 +104,7 @@ export class Daemon {
     method: string,
     path: string,
     options: RepeatOptions & { signal?: AbortSignal },
-    body: (transport: Transport) => Promise<T>,
+    body: (transport: Backend) => Promise<T>,
   ): Promise<T> {
     const { repeat = method !== "POST", doneIf, signal } = options;
     for (let attempt = 1; ; attempt += 1) {

@@ -107,6 +107,29 @@ export interface RemoteServer {
   ca?: string;
 }
 
+/** A way to a server that is no socket of its own: each request has a connection. */
+export interface Tunnel {
+  /** For messages. */
+  name: string;
+  /** Sent with each request. */
+  headers: Record<string, string>;
+  open(): Promise<Duplex>;
+}
+
+/** What takes calls, however it does. */
+export interface Backend {
+  /** Whether its process is not ours to start or to end. */
+  readonly remote: boolean;
+  /** A call with one JSON value as its reply; undefined for 204. */
+  call<T>(method: string, path: string, options?: CallOptions): Promise<T>;
+  /** A call whose reply is bytes. */
+  download(method: string, path: string, options?: CallOptions): Promise<Readable>;
+  /** A call whose reply is lines of progress and then a result. */
+  streamed<T>(method: string, path: string, options: StreamedCallOptions): Promise<T>;
+  /** Switch a connection to raw bytes. */
+  upgrade(path: string, signal?: AbortSignal): Promise<Duplex>;
+}
+
 /** How one request gets to its server. */
 interface Route extends Disposable {
   options: RequestOptions;
@@ -114,12 +137,12 @@ interface Route extends Disposable {
   secure: boolean;
 }
 
-/** Calls to one daemon socket, or to one gateway. */
-export class Transport {
-  private readonly server: string | RemoteServer;
+/** Calls to one daemon socket, to one gateway, or by a way of their own. */
+export class Transport implements Backend {
+  private readonly server: string | RemoteServer | Tunnel;
 
-  /** @param server absolute path of the daemon's socket, of any length; or a gateway */
-  constructor(server: string | RemoteServer) {
+  /** @param server absolute path of the daemon's socket, of any length; or a gateway; or a way to one */
+  constructor(server: string | RemoteServer | Tunnel) {
     this.server = server;
   }
 
@@ -136,6 +159,28 @@ export class Transport {
         headers: { host: "vmsan" },
         secure: false,
         [Symbol.dispose]: () => address[Symbol.dispose](),
+      };
+    }
+    if ("open" in this.server) {
+      const { server } = this;
+      return {
+        options: {
+          agent: undefined,
+          createConnection: (_options, done) => {
+            server.open().then(
+              (connection) => {
+                done(null, connection);
+              },
+              (error: Error) => {
+                done(error, undefined as never);
+              },
+            );
+            return undefined;
+          },
+        },
+        headers: { host: "vmsan", ...server.headers },
+        secure: false,
+        [Symbol.dispose]: () => undefined,
       };
     }
     const { url, key, ca } = this.server;
@@ -156,6 +201,8 @@ export class Transport {
   /** See {@link watchRequest}. */
   private watch(request: ClientRequest): void {
     const { server } = this;
+    // A tunnel looks by itself whether its end is there.
+    if (typeof server !== "string" && "open" in server) return;
     watchRequest(request, typeof server === "string" ? server : server.url, (timeout) => {
       using route = this.route();
       const { options, headers, secure } = route;

@@ -9,6 +9,8 @@ import { layoutOf, vmsanDir } from "../util/paths.ts";
 import { invalid } from "../util/units.ts";
 import { Builds } from "./builds/builds.ts";
 import type { BuildOptions } from "./builds/builds.ts";
+import { ClusterCalls } from "../cluster/calls.ts";
+import type { ClusterOptions } from "../cluster/options.ts";
 import { Daemon } from "./daemon.ts";
 import type { EventOptions } from "./events.ts";
 import type { WorkOptions } from "./daemon.ts";
@@ -24,11 +26,13 @@ import { vmPath } from "./paths.ts";
 import { noteStart } from "./tracing/timeline.ts";
 import { both, loadTracing, traced } from "./tracing/tracing.ts";
 import type { SpanAttributes } from "./tracing/span.ts";
-import type { RemoteServer } from "./transport.ts";
+import type { Backend, RemoteServer } from "./transport.ts";
 import { Snapshots, snapshotPath } from "./snapshots.ts";
 import { PrivateNetworks } from "./private-networks.ts";
 import { Volumes } from "./volumes.ts";
 import type { Vm } from "./vm.ts";
+
+export type { ClusterOptions };
 
 /** Where and how to reach the daemon. */
 export interface VmsanOptions {
@@ -41,6 +45,13 @@ export interface VmsanOptions {
    * VMSAN_KEY when `dir` is not given.
    */
   remote?: RemoteServer;
+  /**
+   * VMs as pods of a Kubernetes cluster whose nodes are hosts of vmsan (docs/cluster.md); `true`: of the current
+   * context. What pods cannot do is refused with ERR_CLUSTER_UNSUPPORTED.
+   */
+  cluster?: ClusterOptions | true;
+  /** With a cluster: `host` has {@link Vmsan.images} be this machine's, for whoever looks into them; default: none are. */
+  images?: "host";
 }
 
 /** What a span says of the VM that was made. */
@@ -64,9 +75,18 @@ function remoteServer(): RemoteServer | undefined {
   );
 }
 
+/** What takes calls instead of this machine's daemon; undefined: nothing does. */
+function elsewhere(options: VmsanOptions): RemoteServer | Backend | undefined {
+  const { cluster, remote, dir } = options;
+  if (cluster !== undefined) return new ClusterCalls(cluster === true ? {} : cluster);
+  return remote ?? (dir === undefined ? remoteServer() : undefined);
+}
+
 /** microVMs from OCI images. One object for each VMSAN_DIR; it holds no connection open. */
 export class Vmsan {
   readonly daemon: Daemon;
+  /** Whether VMs are pods of a cluster. */
+  readonly cluster: boolean;
   readonly images: Images;
   readonly kernels: Kernels;
   readonly snapshots: Snapshots;
@@ -78,9 +98,10 @@ export class Vmsan {
 
   constructor(options: VmsanOptions = {}) {
     const dir = options.dir ?? vmsanDir();
-    const remote = options.remote ?? (options.dir === undefined ? remoteServer() : undefined);
-    this.daemon = new Daemon(layoutOf(dir), options.start ?? true, remote);
-    this.images = new Images(this.daemon);
+    this.daemon = new Daemon(layoutOf(dir), options.start ?? true, elsewhere(options));
+    this.cluster = options.cluster !== undefined;
+    const own = this.cluster && options.images === "host";
+    this.images = new Images(own ? new Daemon(layoutOf(dir), options.start ?? true) : this.daemon);
     this.kernels = new Kernels(this.daemon);
     this.snapshots = new Snapshots(this.daemon);
     this.volumes = new Volumes(this.daemon);
@@ -110,7 +131,7 @@ export class Vmsan {
       return vm;
     }
     const request: CreateRequest = createRequest(options);
-    if (options.image !== undefined) {
+    if (options.image !== undefined && !this.cluster) {
       Object.assign(request, await this.images.source(options.image, request.pull, work));
     }
     return await this.createFrom(request, work);

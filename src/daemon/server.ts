@@ -17,6 +17,7 @@ import type { Sleep } from "../sandbox/snapshots/sleep.ts";
 import { socketPath } from "../util/socket-path.ts";
 import { packageVersion } from "../util/package.ts";
 import { errorReply, statusOf } from "../http/reply.ts";
+import { joined } from "../util/flow/joined.ts";
 import type { Log } from "../util/log.ts";
 import { watchCommand } from "./command-watch.ts";
 import { vmRoutes } from "./vm-routes.ts";
@@ -146,25 +147,6 @@ export async function serve(service: Service, socket: string): Promise<Listening
 
 /** Why a stream is not opened after all. */
 const CLIENT_GONE = new VmsanError({ code: "ERR_CLIENT_GONE", message: "The client went away" });
-
-/**
- * Copy both ways, each to its end, until both ends are closed. One that breaks breaks the other. By
- * pipe() and not by pipeline(), which makes an error with its stack whenever a client leaves first.
- */
-async function joined(client: Duplex, guest: Duplex): Promise<void> {
-  const closed = ([one, other]: readonly [Duplex, Duplex]): Promise<void> =>
-    new Promise((resolve) => {
-      one.on("error", () => other.destroy());
-      one.once("close", () => {
-        if (!one.readableEnded || !one.writableFinished) other.destroy();
-        resolve();
-      });
-    });
-  const ends = Promise.all([[client, guest] as const, [guest, client] as const].map(closed));
-  client.pipe(guest);
-  guest.pipe(client);
-  await ends;
-}
 
 /** Pipe an upgraded connection to a stream of the VM's agent, both ways, byte for byte. */
 async function handStreamThrough(

@@ -8,6 +8,7 @@
  */
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import type { ClusterOptions } from "../client/vmsan.ts";
 import { Vmsan } from "../client/vmsan.ts";
 import { fileLog } from "../util/log.ts";
 import type { Log } from "../util/log.ts";
@@ -56,6 +57,8 @@ export interface Gateway extends ListeningGateway {
 export interface GatewayOptions {
   /** VMSAN_DIR; default from the environment. */
   dir?: string;
+  /** VMs are pods of this cluster; images of Docker's clients are this host's. */
+  cluster?: ClusterOptions;
   /** `PORT`, `ADDRESS:PORT`; default 127.0.0.1:7300. */
   listen?: string;
   tls?: TlsFiles;
@@ -88,7 +91,11 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
   const { tls } = options;
   checkExposure(address, options);
   // Named, so that a gateway never serves another gateway's VMs.
-  const vmsan = new Vmsan({ dir: options.dir ?? vmsanDir() });
+  const { cluster } = options;
+  const vmsan = new Vmsan({
+    dir: options.dir ?? vmsanDir(),
+    ...(cluster === undefined ? {} : { cluster, images: "host" }),
+  });
   const directory = vmsan.daemon.layout.gateway;
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const gate = new Gate(

@@ -5,13 +5,16 @@ import https from "node:https";
 import { setTimeout as sleep } from "node:timers/promises";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import { collect } from "../util/flow/collect.ts";
-import { ApiError } from "./api-server.ts";
+import type { WebSocket } from "ws";
+import { ApiError, isStatus } from "./api-server.ts";
 import type { ApiRequest, ApiServer, WatchStep } from "./api-server.ts";
 import type { Identity, TlsIdentity } from "./identity.ts";
 import { watchList } from "./watch.ts";
 
 /** Most bytes of one reply. */
 const MAX_REPLY = 256 << 20;
+/** Most bytes of one message of a WebSocket. */
+const MAX_MESSAGE = 16 << 20;
 /** Connections at a time: what waits beyond them is sent as they get free. */
 const CONNECTIONS = 16;
 /** Milliseconds without a byte until a request is given up. */
@@ -169,6 +172,58 @@ export class KubeClient implements ApiServer {
       path,
       signal,
     );
+  }
+
+  /**
+   * Open a WebSocket, for a session with a pod.
+   * @throws ApiError when the server refuses it, ERR_NODE_API when it does not answer
+   */
+  async webSocket(path: string, protocol: string, signal?: AbortSignal): Promise<WebSocket> {
+    const what = `GET ${path.replace(/\?.*$/s, "")}`;
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        return await this.openSocket(path, protocol, what, signal);
+      } catch (error) {
+        signal?.throwIfAborted();
+        const again = isStatus(error, 401) && attempt === 1 && this.identity.refused();
+        if (!again) throw error instanceof ApiError ? error : unreachable(this.url, what, error);
+      }
+    }
+  }
+
+  private async openSocket(
+    path: string,
+    protocol: string,
+    what: string,
+    signal: AbortSignal | undefined,
+  ): Promise<WebSocket> {
+    const { WebSocket: Socket } = await import("ws");
+    const socket = new Socket(this.url.replace(/^http/, "ws") + path, [protocol], {
+      ...(this.identity.tls() as object),
+      headers: { "user-agent": "vmsan", ...(await this.identity.headers()) },
+      handshakeTimeout: SILENCE_MS,
+      perMessageDeflate: false,
+      maxPayload: MAX_MESSAGE,
+    });
+    const leave = (): void => socket.terminate();
+    signal?.addEventListener("abort", leave, { once: true });
+    try {
+      return await new Promise<WebSocket>((resolve, reject) => {
+        socket.once("open", () => {
+          // What comes with the open is not lost: whoever takes it is told later.
+          socket.pause();
+          resolve(socket);
+        });
+        socket.once("error", reject);
+        socket.once("unexpected-response", (_request, reply: IncomingMessage) => {
+          readText(reply)
+            .then((text) => reject(refusal(reply.statusCode ?? 0, what, text)), reject)
+            .finally(() => socket.terminate());
+        });
+      });
+    } finally {
+      signal?.removeEventListener("abort", leave);
+    }
   }
 
   /** End all connections. */

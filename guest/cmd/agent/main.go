@@ -51,6 +51,8 @@ func main() {
 		err = relay()
 	case mode == "serve":
 		err = serve(os.Args[2:])
+	case mode == "pause":
+		pause()
 	case mode == "version":
 		fmt.Println(build)
 	default:
@@ -169,6 +171,13 @@ func serve(args []string) error {
 	// The socket's file is of no use without this process.
 	_ = os.Remove(*path)
 	return err
+}
+
+// pause waits to be ended: the command of a VM whose host wants one and has none.
+func pause() {
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT)
+	<-end
 }
 
 // unclaimed is how long a VM waits for a host that configures it.

@@ -2,9 +2,11 @@
 import { resolve } from "node:path";
 import { Option } from "commander";
 import type { Command } from "commander";
+import { addClusterFlags, clusterOptions } from "../cluster-flags.ts";
+import type { ClusterFlags } from "../cluster-flags.ts";
 import { command, collectList, interruptSignal, runs } from "../command.ts";
 
-interface ServeFlags {
+interface ServeFlags extends ClusterFlags {
   listen?: string;
   tlsCert?: string;
   tlsKey?: string;
@@ -43,19 +45,21 @@ export function serveCommand(): Command {
       "--docker [address]",
       "speak Docker's Engine API too: unix:///PATH or tcp://ADDRESS:PORT (a socket in VMSAN_DIR)",
     )
-    .option("--docker-ca <file>", "with TLS: who has signed the clients' certificates, PEM")
-    .addHelpText("after", AFTER);
+    .option("--docker-ca <file>", "with TLS: who has signed the clients' certificates, PEM");
+  addClusterFlags(target).addHelpText("after", AFTER);
   return runs<ServeFlags>(target, async ({ flags, output }) => {
     const { tlsCert, tlsKey } = flags;
     const { checkTlsFiles } = await import("../../util/units.ts");
     checkTlsFiles(tlsCert, tlsKey);
     const interrupt = interruptSignal();
+    const cluster = clusterOptions(flags);
     const { startGateway } = await import("../../gateway/gateway.ts");
     const gateway = await startGateway({
       ...(flags.listen === undefined ? {} : { listen: flags.listen }),
       ...(tlsCert === undefined || tlsKey === undefined
         ? {}
         : { tls: { cert: resolve(tlsCert), key: resolve(tlsKey) } }),
+      ...(cluster === undefined ? {} : { cluster }),
       behindProxy: flags.behindProxy === true,
       domains: flags.domain ?? [],
       ...(flags.metricsListen === undefined ? {} : { metricsListen: flags.metricsListen }),

@@ -2,6 +2,7 @@
 import { hostname } from "node:os";
 import type { Vmsan } from "../../client/vmsan.ts";
 import { packageVersion } from "../../util/package.ts";
+import { NODE_LABEL } from "../../kube/pod-words.ts";
 import { PATCH_TYPE, apiPath, isStatus } from "../../kube/api-server.ts";
 import type { ApiServer } from "../../kube/api-server.ts";
 import { seconds } from "../pods/life/state.ts";
@@ -9,7 +10,6 @@ import { diskOf, goArch, nodeInfo, pressureOf } from "./capacity.ts";
 import type { Capacity } from "./capacity.ts";
 
 /** Taint and label of nodes whose pods are VMs. */
-const NODE_MARK = "vmsan.io/node";
 /** Most images that a node tells of, and names of each. */
 const MAX_IMAGES = 50;
 const MAX_NAMES = 5;
@@ -68,10 +68,10 @@ export class Registration {
       "kubernetes.io/hostname": name,
       "kubernetes.io/os": "linux",
       "kubernetes.io/arch": goArch(),
-      [NODE_MARK]: "true",
+      [NODE_LABEL]: "true",
       ...labels,
     };
-    const taints = tainted ? [{ key: NODE_MARK, value: "true", effect: "NoSchedule" }] : [];
+    const taints = tainted ? [{ key: NODE_LABEL, value: "true", effect: "NoSchedule" }] : [];
     const body = {
       apiVersion: "v1",
       kind: "Node",

@@ -11,6 +11,7 @@ import type { Duplex } from "node:stream";
 import { setTimeout } from "node:timers/promises";
 import type { Vmsan } from "../../client/vmsan.ts";
 import { VmsanError, asVmsanError, errnoOf, messageOf } from "../../model/errors.ts";
+import { VM_API_COMMAND } from "../../kube/pod-words.ts";
 import type { Log } from "../../util/log.ts";
 import type { ApiServer } from "../../kube/api-server.ts";
 import type { RunningPod, RunningPods } from "../pods/running.ts";
@@ -21,6 +22,7 @@ import { sendLogs } from "./logs.ts";
 import { PORT_FORWARD, forwardPorts } from "./port-forward.ts";
 import { attachClient, runCommand } from "./remote/run.ts";
 import type { RemoteSession, SessionWish } from "./remote/session.ts";
+import { serveVmApi } from "./remote/vm-api.ts";
 import { SPDY_VERSIONS, spdySession } from "./remote/spdy-session.ts";
 import { acceptWebSocket, speaksChannels } from "./remote/web-socket.ts";
 import { badRequest, logOptionsOf, readRequest, wishOf } from "./requests.ts";
@@ -182,6 +184,9 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
         if (argv.length === 0) throw badRequest("It names no command.");
         const pod = await running(request.target);
         const open = sessionOpener(incoming, wish);
+        if (argv[0] === VM_API_COMMAND) {
+          return async (...by) => await serveVmApi(await open(...by), pod, vmsan.daemon);
+        }
         return async (...by) => await runCommand(await open(...by), pod, argv, wish);
       }
       case "attach": {

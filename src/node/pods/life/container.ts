@@ -23,6 +23,14 @@ const LOG_LIMITS = { fileBytes: 4 << 20, files: 16 };
 const REMOVE_ATTEMPTS = 10;
 const REMOVE_PAUSE_MS = 500;
 
+/** The "command" of a VM in which nothing is started: the agent's own program, which every guest has, waits. */
+const IDLE = { argv: ["/proc/self/exe", "pause"], options: { user: "0", workdir: "/" } };
+
+function argvOf({ idle, command, args }: PodPlan, vm: Vm): string[] {
+  if (idle) return IDLE.argv;
+  return command === undefined ? vm.commandLine(args) : [...command, ...args];
+}
+
 /** How long what was killed may take to end, in milliseconds, before its VM is taken away. */
 const KILL_MS = 5_000;
 
@@ -92,14 +100,15 @@ export class Container {
   }
 
   /** Start its command in the VM that runs. What cannot be started has ended with it. */
-  async launch({ command, args }: PodPlan): Promise<void> {
+  async launch(plan: PodPlan): Promise<void> {
     const { vm, record, context } = this;
     if (vm === undefined) throw new TypeError("A container without a VM");
     let run: Run;
     try {
-      const argv = command === undefined ? vm.commandLine(args) : [...command, ...args];
+      const argv = argvOf(plan, vm);
       const tty = this.spec.tty === true;
       const options = {
+        ...(plan.idle ? IDLE.options : {}),
         label: MAIN_LABEL,
         stdin: this.spec.stdin === true,
         ...(tty ? { tty: { rows: 24, cols: 80, term: "xterm" } } : {}),

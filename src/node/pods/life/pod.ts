@@ -11,6 +11,7 @@ import { startFailure } from "../spec/failure.ts";
 import { refusedFields } from "../spec/offered.ts";
 import { containerOf, planPod } from "../spec/plan.ts";
 import type { PodHost, PodPlan } from "../spec/plan.ts";
+import { LiveWishes } from "./live-wishes.ts";
 import { Container } from "./container.ts";
 import type { ContainerContext } from "./container.ts";
 import { lastWords, terminationOf } from "./ending.ts";
@@ -59,6 +60,7 @@ export class NodePod implements Shown {
   /** Aborted when the pod is to end: whatever is being started is given up. */
   private readonly ending = new AbortController();
   private readonly timers = new Timers();
+  private readonly wishes: LiveWishes;
   private chain: Promise<unknown> = Promise.resolve();
   private frozen = false;
   /** The API server wants it gone, and that is under way. */
@@ -89,6 +91,11 @@ export class NodePod implements Shown {
       onEnd: (end) => this.ended(end),
     });
     this.view = new PodView(this, context.store);
+    this.wishes = new LiveWishes({
+      vm: () => (this.over || this.box.run === undefined ? undefined : this.box.vm),
+      atEnd: (remove) => this.timeIsOver(remove),
+      onRefused: (message) => this.reporter.event("Warning", "NotChanged", message),
+    });
     this.probes = new Probes(this.spec, {
       onChange: (now) => {
         Object.assign(this.state, now);
@@ -111,6 +118,7 @@ export class NodePod implements Shown {
   /** Take it up: a new one, or one that this node has run before. @param vm the one with its label */
   begin(vm: Vm | undefined): void {
     this.setDeadline();
+    this.wishes.take(this.object);
     if (this.object.metadata.deletionTimestamp) {
       this.serial(async () => {
         if (vm !== undefined) await this.adopt(vm);
@@ -137,6 +145,7 @@ export class NodePod implements Shown {
   update(pod: Pod): void {
     const before = this.object;
     this.object = pod;
+    this.wishes.take(pod);
     if (!pod.metadata.deletionTimestamp) this.tellOfChanges(before);
     else if (!this.terminating) this.end();
     else if (before.metadata.deletionGracePeriodSeconds !== pod.metadata.deletionGracePeriodSeconds)
@@ -160,6 +169,7 @@ export class NodePod implements Shown {
   gone(): void {
     this.ending.abort();
     this.quiet();
+    this.wishes.close();
     this.reporter.end();
     this.box.hurry();
     this.serial(async () => {
@@ -193,6 +203,7 @@ export class NodePod implements Shown {
   /** This process ends: all of it goes on, and the next one takes it up. */
   async release(): Promise<void> {
     this.reporter.end();
+    this.wishes.close();
     this.quiet();
     await this.box.release();
   }
@@ -238,6 +249,20 @@ export class NodePod implements Shown {
         });
       },
     );
+  }
+
+  /** The time is over that its annotation gives it. @param remove its object goes too */
+  private timeIsOver(remove: boolean): void {
+    if (this.terminating) return;
+    if (remove) this.reporter.askForRemoval();
+    else if (!this.over && !this.ending.signal.aborted) {
+      this.verdict = { reason: "Ended", message: "The time is over that the pod was given" };
+      this.ending.abort();
+      this.serial(async () => {
+        await this.box.stop(this.object.spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE);
+        await this.finish("Succeeded");
+      });
+    }
   }
 
   private refuse(reason: string, message: string): void {
@@ -303,6 +328,7 @@ export class NodePod implements Shown {
     state.imageID = image === undefined ? "" : `${image.name}@${image.digest}`;
     Object.assign(state, now);
     this.tell();
+    this.wishes.take(this.object);
     this.probes.begin(vm, Date.now() - Date.parse(state.running.startedAt));
     if (state.restarts === 0 && this.object.status?.phase !== "Running") {
       this.reporter.event("Normal", "Started", `Started container ${this.spec.name} in ${vm.id}`);

@@ -137,6 +137,30 @@ export class Reporter {
       .catch((error: unknown) => this.complain(`cannot tell of ${reason}`, error));
   }
 
+  /** Have the API server remove the pod as a user does, which this node then hears of; tried until that is so. */
+  askForRemoval(): void {
+    const ask = async (): Promise<void> => {
+      for (let failures = 0; !this.gone.signal.aborted; failures += 1) {
+        if (failures > 0) await this.pause(failures);
+        try {
+          await this.context.api.request("DELETE", this.path(), {
+            body: {
+              apiVersion: "v1",
+              kind: "DeleteOptions",
+              preconditions: { uid: this.uid },
+            },
+            signal: this.gone.signal,
+          });
+          return;
+        } catch (error) {
+          if (this.gone.signal.aborted || isStatus(error, 404, 409)) return;
+          if (failures === 0) this.complain("cannot have it removed", error);
+        }
+      }
+    };
+    void ask().catch((error: unknown) => this.complain("cannot have it removed", error));
+  }
+
   /** Have the pod's object removed, since nothing of it is here any more; resolves once that is done. */
   async remove(): Promise<void> {
     let failures = 0;

@@ -102,7 +102,7 @@ export function statusOf(
     startTime: state.startTime,
     hostIP: address,
     hostIPs: [{ ip: address }],
-    ...(state.running !== undefined && hasHostAddress(pod.metadata.annotations) === true
+    ...(state.running !== undefined && hasHostAddress(pod.metadata.annotations)
       ? { podIP: address, podIPs: [{ ip: address }] }
       : {}),
     conditions: conditions.of(state),

@@ -1,8 +1,8 @@
 /** What pods may ask of a VM that no field of Kubernetes says: annotations `vmsan.io/…`. */
 import type { CreateOptions } from "../../../client/options.ts";
+import { POD_ANNOTATION as NAME } from "../../../kube/pod-words.ts";
 
-/** Names of all of them begin so; unknown ones are refused. */
-export const ANNOTATION_PREFIX = "vmsan.io/";
+type Annotations = Readonly<Record<string, string>> | null | undefined;
 
 const list = (text: string): string[] =>
   text
@@ -12,67 +12,89 @@ const list = (text: string): string[] =>
 
 /** Wishes of the network, by annotation. */
 const NETWORK: Record<string, (text: string) => Partial<CreateOptions>> = {
-  "network-policy": (text) => ({ networkPolicy: text }),
-  "allowed-domains": (text) => ({ allowedDomains: list(text) }),
-  "allowed-cidrs": (text) => ({ allowedCidrs: list(text) }),
-  "denied-cidrs": (text) => ({ deniedCidrs: list(text) }),
-  "allowed-ports": (text) => ({ allowedPorts: list(text) }),
-  bandwidth: (text) => ({ bandwidth: text }),
+  [NAME.networkPolicy]: (text) => ({ networkPolicy: text }),
+  [NAME.allowedDomains]: (text) => ({ allowedDomains: list(text) }),
+  [NAME.allowedCidrs]: (text) => ({ allowedCidrs: list(text) }),
+  [NAME.deniedCidrs]: (text) => ({ deniedCidrs: list(text) }),
+  [NAME.allowedPorts]: (text) => ({ allowedPorts: list(text) }),
+  [NAME.allowIcmp]: (text) => ({ allowIcmp: text === "true" }),
+  [NAME.allowUdp]: (text) => ({ allowUdp: text === "true" }),
+  [NAME.bandwidth]: (text) => ({ bandwidth: text }),
 };
 
-/** Of a snapshot that the VM goes on from: `NAME`, which is `NAMESPACE.NAME` on the host. */
-const SNAPSHOT = "snapshot";
-/** `true`: may start from a template of its image. */
-const WARM = "warm-start";
-/** Volumes of the host: `NAME:/path[:ro]`, separated by commas. */
-const VOLUMES = "volumes";
-
-/**
- * `host`: the pod's address is its host's, where its hostPorts are. By itself a pod has none, since other pods could not
- * reach it there; but some controllers call no pod ready that has none (agent-sandbox).
- */
-const POD_IP = "pod-ip";
-
 /** Names of all annotations that are understood, in full. */
-export const ANNOTATIONS: ReadonlySet<string> = new Set(
-  [...Object.keys(NETWORK), SNAPSHOT, WARM, VOLUMES, POD_IP].map(
-    (name) => ANNOTATION_PREFIX + name,
-  ),
-);
+export const ANNOTATIONS: ReadonlySet<string> = new Set(Object.values(NAME));
+
+/** Of annotations that have few values: which those are, in words, and a test. */
+const VALUES: Record<string, { words: string; allows: (text: string) => boolean }> = {
+  // By itself a pod has no address, since other pods could not reach it there; but some controllers call no pod ready
+  // that has none (agent-sandbox).
+  [NAME.podIp]: { words: "host is the one value", allows: (text) => text === "host" },
+  [NAME.command]: { words: "none is the one value", allows: (text) => text === "none" },
+  [NAME.endsAt]: {
+    words: "it takes a date and time, RFC 3339",
+    allows: (text) => /^\d{4}-\d\d-\d\dT/.test(text) && !Number.isNaN(Date.parse(text)),
+  },
+  [NAME.atEnd]: {
+    words: "it takes stop or remove",
+    allows: (text) => /^(stop|remove)$/.test(text),
+  },
+};
+
+/** What is not right in annotations whose values are few, each with its name. */
+export function wrongValues(annotations: Annotations): string[] {
+  return Object.entries(VALUES).flatMap(([name, { words, allows }]) => {
+    const said = annotations?.[name];
+    return said === undefined || allows(said) ? [] : [`metadata.annotations[${name}]: ${words}`];
+  });
+}
 
 /** What a pod's annotations ask for. */
 export interface Wishes {
   network: Partial<CreateOptions>;
   /** Name on the host. */
   snapshot: string | undefined;
+  /** The user of commands, where none is given by number. */
+  user: string | undefined;
   warm: boolean;
   /** Volumes by name on the host, as words of `-v`. */
   volumes: string[];
+  /** Nothing is started in it. */
+  idle: boolean;
+}
+
+/** What a pod's annotations ask of the network. */
+export function networkWishes(annotations: Annotations): Partial<CreateOptions> {
+  const network: Partial<CreateOptions> = {};
+  for (const [name, read] of Object.entries(NETWORK)) {
+    const text = annotations?.[name];
+    if (text !== undefined) Object.assign(network, read(text));
+  }
+  return network;
 }
 
 /** Read a pod's annotations; what is not right in them VM's creation says. */
 export function wishesOf(annotations: Readonly<Record<string, string>>, namespace: string): Wishes {
-  const said = (name: string): string | undefined => annotations[ANNOTATION_PREFIX + name];
-  const network: Partial<CreateOptions> = {};
-  for (const [name, read] of Object.entries(NETWORK)) {
-    const text = said(name);
-    if (text !== undefined) Object.assign(network, read(text));
-  }
-  const snapshot = said(SNAPSHOT);
+  const snapshot = annotations[NAME.snapshot];
   return {
-    network,
+    network: networkWishes(annotations),
     // A namespace has no dot in its name: what is another's cannot be named.
     snapshot: snapshot === undefined ? undefined : `${namespace}.${snapshot}`,
-    warm: said(WARM) === "true",
-    volumes: list(said(VOLUMES) ?? "").map((word) => `${namespace}.${word}`),
+    user: annotations[NAME.user],
+    warm: annotations[NAME.warm] === "true",
+    volumes: list(annotations[NAME.volumes] ?? "").map((word) => `${namespace}.${word}`),
+    idle: annotations[NAME.command] !== undefined,
   };
 }
 
-/** Whether a pod is to have its host's address; undefined: its annotation says something else. */
-export function hasHostAddress(
-  annotations: Readonly<Record<string, string>> | null | undefined,
-): boolean | undefined {
-  const said = annotations?.[ANNOTATION_PREFIX + POD_IP];
-  if (said === undefined) return false;
-  return said === "host" ? true : undefined;
+/** Whether a pod is to have its host's address. */
+export function hasHostAddress(annotations: Annotations): boolean {
+  return annotations?.[NAME.podIp] !== undefined;
+}
+
+/** When a pod is to end by itself, in milliseconds since the epoch, and whether its object goes too; undefined: never. */
+export function endOf(annotations: Annotations): { at: number; remove: boolean } | undefined {
+  const at = Date.parse(annotations?.[NAME.endsAt] ?? "");
+  if (Number.isNaN(at)) return undefined;
+  return { at, remove: annotations?.[NAME.atEnd] === "remove" };
 }

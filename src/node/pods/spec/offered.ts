@@ -2,7 +2,8 @@
  * Which fields of a pod this node heeds. What it does not know, or what is asked of a field is not offered,
  * is refused by name: nothing of a pod is passed over in silence. Pure.
  */
-import { ANNOTATIONS, ANNOTATION_PREFIX, hasHostAddress } from "./annotations.ts";
+import { POD_PREFIX } from "../../../kube/pod-words.ts";
+import { ANNOTATIONS, wrongValues } from "./annotations.ts";
 
 /** What is asked of one value: anything, what a test allows, or the same of each of its fields. */
 type Rule = true | ((value: unknown) => boolean) | Fields | { each: Rule };
@@ -233,12 +234,9 @@ export function refusedFields(pod: {
   }
   subPaths(pod.spec, refused);
   for (const name of Object.keys(pod.metadata.annotations ?? {})) {
-    if (name.startsWith(ANNOTATION_PREFIX) && !ANNOTATIONS.has(name)) {
+    if (name.startsWith(POD_PREFIX) && !ANNOTATIONS.has(name)) {
       refused.push(`metadata.annotations[${name}]`);
     }
   }
-  if (hasHostAddress(pod.metadata.annotations) === undefined) {
-    refused.push("metadata.annotations[vmsan.io/pod-ip]: host is the one value");
-  }
-  return refused;
+  return [...refused, ...wrongValues(pod.metadata.annotations)];
 }

@@ -24,6 +24,8 @@ export interface PodHost extends HostFacts {
 /** How a pod is run. */
 export interface PodPlan {
   vm: CreateOptions;
+  /** Nothing is started: the VM runs by itself. */
+  idle: boolean;
   /** Undefined: the image's own. */
   command: string[] | undefined;
   args: string[];
@@ -96,7 +98,7 @@ export async function planPod(pod: Pod, host: PodHost, api: ApiServer): Promise<
   const variables = await variablesOf(pod, container, references, host);
   const { mounts, entries, renewAt } = await volumesOf(pod, container, references, host);
   const wishes = wishesOf(annotations ?? {}, namespace);
-  const user = userOf(pod, container);
+  const user = userOf(pod, container) ?? wishes.user;
   const common: CreateOptions = {
     labels: {
       [POD_LABEL]: uid,
@@ -137,6 +139,7 @@ export async function planPod(pod: Pod, host: PodHost, api: ApiServer): Promise<
   const command = words(container.command);
   return {
     vm,
+    idle: wishes.idle,
     command: command.length === 0 ? undefined : command,
     args: words(container.args),
     entries,

@@ -52,7 +52,11 @@ function policyOf(record: ContainerRecord): Pick<CreateOptions, "networkPolicy">
 }
 
 /** Options of the VM of a container. */
-async function vmOptions(record: ContainerRecord, driver: GatewayDriver): Promise<CreateOptions> {
+async function vmOptions(
+  record: ContainerRecord,
+  driver: GatewayDriver,
+  cluster: boolean,
+): Promise<CreateOptions> {
   const { config, image, id } = record;
   const host = record.hostConfig as HostConfig;
   const sysctls = Object.entries(host.Sysctls ?? {}).map(([key, value]) => `${key}=${value}`);
@@ -61,7 +65,8 @@ async function vmOptions(record: ContainerRecord, driver: GatewayDriver): Promis
   const size = host.StorageOpt?.["size"];
   return {
     image: image.digest === "" ? image.name : `${image.name}@${image.digest}`,
-    pull: "never",
+    // The image that is here is a cluster's host's to fetch.
+    pull: cluster ? "missing" : "never",
     name: id.slice(0, 12),
     labels: { [CONTAINER_LABEL]: id, "vmsan.docker.name": record.name },
     driver,
@@ -102,7 +107,7 @@ async function makeVm(vmsan: Vmsan, record: ContainerRecord, driver: GatewayDriv
   for (let attempt = 1; ; attempt += 1) {
     record.ports = await choosePorts(wishes);
     try {
-      return await vmsan.create(await vmOptions(record, driver));
+      return await vmsan.create(await vmOptions(record, driver, vmsan.cluster));
     } catch (error) {
       // One that was free a moment ago may not be any more.
       if (isPortTaken(error) && open && attempt < PORT_ATTEMPTS) continue;
