@@ -205,7 +205,6 @@ describe("a container's life", () => {
       [{ NetworkMode: "container:x" }, "--network container:x"],
       [{ Devices: [{ PathOnHost: "/dev/sda" }] }, "--device"],
       [{ DeviceRequests: [{ Count: -1 }] }, "--gpus"],
-      [{ ReadonlyRootfs: true }, "--read-only"],
       [{ LogConfig: { Type: "syslog" } }, "--log-driver syslog"],
       [{ Binds: ["/etc"] }, "invalid volume specification"],
       [{ Binds: [`${engine.socketPath}:/var/run/docker.sock`] }, "TESTCONTAINERS_RYUK_DISABLED"],

@@ -29,13 +29,19 @@ export interface InterfaceConfig {
 
 /** Something for the agent to mount; see protocol/README.md. */
 export interface GuestMount {
-  kind: "own" | "volume";
+  kind: "own" | "volume" | "tmpfs";
   target: string;
   label?: string;
   readOnly?: boolean;
   fill?: boolean;
   /** Of kind own: nothing of the image, and everybody may write there. */
   empty?: boolean;
+  /** Of kind tmpfs: most bytes, permissions of its root and whose that is, whether programs in it cannot be run. */
+  sizeBytes?: number;
+  mode?: number;
+  uid?: number;
+  gid?: number;
+  noexec?: boolean;
   optional?: boolean;
 }
 

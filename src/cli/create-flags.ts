@@ -94,7 +94,11 @@ export function addCreateFlags(target: Command): Command {
       "volume or ./directory at a path of the guest; /path alone: of the VM's own; :ro; repeatable",
       collect,
     )
-    .option("--mount <spec>", "the same in words: type=volume,src=NAME,dst=/path,ro", collect)
+    .option(
+      "--mount <spec>",
+      "in words: type=volume,src=NAME,dst=/path,ro; type=tmpfs,dst=/path",
+      collect,
+    )
     .addOption(
       new Option("--driver <name>", "what runs the VM (default: auto)").choices([
         "auto",

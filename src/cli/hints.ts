@@ -23,7 +23,7 @@ const OPTIONS: readonly Hint[] = [
   {
     commands: MAKES,
     words: ["--tmpfs"],
-    fix: "Mount one in the guest: `vmsan exec --sudo VM mount -t tmpfs none /path`.",
+    fix: "Use `--mount type=tmpfs,dst=/path,tmpfs-size=64m`.",
   },
   {
     commands: ["run"],

@@ -361,6 +361,14 @@ export class Vm {
     await this.daemon.call("POST", vmPath(this.id, "resume"), REPEATED);
   }
 
+  /**
+   * Make its root read-only for everybody in the guest until it is started again. What is mounted besides (volumes,
+   * memory) can still be written to.
+   */
+  async sealRoot(): Promise<void> {
+    await this.transport.request("PUT", "/v1/seal");
+  }
+
   /** Start it again. @throws ERR_VM_NOT_STOPPED */
   async start(work: StartOptions = {}): Promise<void> {
     this.view = await startVm(this.daemon, this.id, work);

@@ -34,5 +34,21 @@ export interface AnonymousMount {
   empty?: true;
 }
 
+/** A file system in the guest's memory; gone when the VM stops. */
+export interface TmpfsMount {
+  kind: "tmpfs";
+  /** As in {@link BindMount}. */
+  target: string;
+  /** Most bytes that it holds; default half of the guest's memory. */
+  sizeBytes?: number;
+  /** Permissions of its root; default 0o1777. */
+  mode?: number;
+  /** Whose its root is; default root's. */
+  uid?: number;
+  gid?: number;
+  /** Programs in it cannot be run. */
+  noexec?: true;
+}
+
 /** One thing to be mounted. */
-export type Mount = BindMount | VolumeMount | AnonymousMount;
+export type Mount = BindMount | VolumeMount | AnonymousMount | TmpfsMount;

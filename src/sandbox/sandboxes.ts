@@ -96,7 +96,9 @@ export class Sandboxes extends Lives {
           checkTargets(base, request.mounts);
           await this.makeVolumes(record);
           const plan = { base, flat };
-          const plain = request.mounts.every(({ kind }) => kind === "anonymous");
+          const plain = request.mounts.every(
+            ({ kind }) => kind === "anonymous" || kind === "tmpfs",
+          );
           const warm = plain && request.rootfs === undefined && isWarm(request, choice.accelerator);
           record.timings["prepare"] = Math.round(performance.now() - since);
           const guest = warm ? await this.warm?.start(record, plan, own) : undefined;

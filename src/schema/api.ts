@@ -81,12 +81,28 @@ const anonymousSchema = z.strictObject({
   target: absolutePath,
   empty: z.literal(true).optional(),
 });
+/** The largest number of a user or group. */
+const MOST_ID = 2 ** 32 - 2;
+const tmpfsSchema = z.strictObject({
+  kind: z.literal("tmpfs"),
+  target: absolutePath,
+  sizeBytes: z
+    .int()
+    .min(4096)
+    .max(2 ** 45)
+    .optional(),
+  mode: z.int().min(0).max(0o7777).optional(),
+  uid: z.int().min(0).max(MOST_ID).optional(),
+  gid: z.int().min(0).max(MOST_ID).optional(),
+  noexec: z.literal(true).optional(),
+});
 
 /** Something to be mounted; places and names themselves are checked by util/mounts.ts. */
 export const mountSchema = z.discriminatedUnion("kind", [
   bindSchema,
   volumeSchema,
   anonymousSchema,
+  tmpfsSchema,
 ]);
 
 /** Something that is mounted: a copy of a volume cannot be asked for. */
@@ -94,6 +110,7 @@ export const keptMountSchema = z.discriminatedUnion("kind", [
   bindSchema,
   volumeSchema.extend({ copy: z.literal(true).optional() }),
   anonymousSchema,
+  tmpfsSchema,
 ]);
 
 /** A secret; what is wrong with it is said without showing it. */
@@ -261,7 +278,7 @@ export function parseCreateRequest(body: unknown): CreateRequest {
   }
   if (request.name !== undefined) parseName(request.name);
   for (const mount of request.mounts) {
-    mount.target = parseTarget(mount.target);
+    mount.target = parseTarget(mount.target, mount.kind);
     if (mount.kind === "volume") parseVolumeName(mount.name);
   }
   request.mounts = checkMounts(request.mounts);

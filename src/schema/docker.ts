@@ -37,6 +37,7 @@ const mount = z.object({
     })
     .nullish(),
   BindOptions: z.looseObject({ CreateMountpoint: bool }).nullish(),
+  TmpfsOptions: z.looseObject({ SizeBytes: count, Mode: count }).nullish(),
 });
 
 /** A health check; times are nanoseconds. */
@@ -79,6 +80,7 @@ const hostConfig = z.looseObject({
   CapDrop: texts,
   SecurityOpt: texts,
   ReadonlyRootfs: bool,
+  ShmSize: count,
   Sysctls: map,
   StorageOpt: map,
   Runtime: text.nullish(),
@@ -279,6 +281,16 @@ export const containerRecordSchema = z.object({
     startedAt: text,
     finishedAt: text,
   }),
+  /** What its health check has found, if it has one that has run. */
+  health: z
+    .object({
+      Status: z.enum(["starting", "healthy", "unhealthy"]),
+      FailingStreak: z.int(),
+      Log: z.array(
+        z.object({ Start: text, End: text, ExitCode: z.int(), Output: z.string().max(65_536) }),
+      ),
+    })
+    .optional(),
   restartCount: z.int(),
   /** A user has stopped it: only a user starts it again. */
   stoppedByHand: z.boolean(),

@@ -1,6 +1,6 @@
 import { resolve } from "node:path";
 import { expect, test } from "vitest";
-import { checkMounts, parseMountWord, parseVolumeWord } from "./mounts.ts";
+import { checkMounts, parseMountWord, parseTmpfs, parseVolumeWord } from "./mounts.ts";
 
 const code = (run: () => unknown): string => {
   try {
@@ -78,7 +78,7 @@ test.each([
   "type=bind,dst=/d",
   "type=bind,src=/a,dst=/d,volume-nocopy",
   "type=volume,src=a",
-  "type=tmpfs,dst=/d",
+  "type=ramfs,dst=/d",
   "type=volume,src=a,dst=/d,dst=/e",
   "type=volume,src=a,dst=/d,ro=maybe",
   "type=volume,src=a,dst=/d,size=3",
@@ -95,4 +95,32 @@ test("places and volumes are there once, and outer places come first", () => {
   expect(code(() => checkMounts(["x:/a", "x:/b"].map(parseVolumeWord)))).toBe(
     "ERR_VALIDATION_MOUNT",
   );
+});
+
+test("memory: its size, its mode, and what it cannot be", () => {
+  const memory = (options: string) => parseTmpfs("/scratch", options);
+  expect(memory("")).toEqual({ kind: "tmpfs", target: "/scratch" });
+  expect(memory("rw,noexec,nosuid,size=65536k,mode=1770,uid=7,gid=8")).toEqual({
+    kind: "tmpfs",
+    target: "/scratch",
+    sizeBytes: 64 << 20,
+    mode: 0o1770,
+    uid: 7,
+    gid: 8,
+    noexec: true,
+  });
+  expect(parseMountWord("type=tmpfs,dst=/dev/shm,tmpfs-size=1g")).toEqual({
+    kind: "tmpfs",
+    target: "/dev/shm",
+    sizeBytes: 2 ** 30,
+  });
+  for (const wrong of ["size=1", "size=50%", "size=99999999999999g", "mode=888", "uid=a", "ro"]) {
+    expect([wrong, code(() => memory(wrong))]).toEqual([wrong, "ERR_VALIDATION_MOUNT"]);
+  }
+  for (const wrong of ["/dev/shm/a", "/dev", "/", "a"]) {
+    expect([wrong, code(() => parseTmpfs(wrong, ""))]).toEqual([wrong, "ERR_VALIDATION_MOUNT"]);
+  }
+  for (const wrong of ["type=tmpfs,src=a,dst=/a", "type=tmpfs,dst=/a,ro", "dst=/a,tmpfs-size=1m"]) {
+    expect([wrong, code(() => parseMountWord(wrong))]).toEqual([wrong, "ERR_VALIDATION_MOUNT"]);
+  }
 });

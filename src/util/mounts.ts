@@ -2,7 +2,7 @@
  * What people write to have something mounted in a guest: the words of `-v` and of `--mount`, made
  * into one kind of data. Nothing here looks at the host or at the image.
  */
-import type { Mount } from "../model/mount.ts";
+import type { Mount, TmpfsMount } from "../model/mount.ts";
 import { absolutePath } from "./byte-text.ts";
 import { invalid } from "./units.ts";
 
@@ -32,8 +32,11 @@ export function parseVolumeName(text: string): string {
   );
 }
 
-/** A place in the guest, in its shortest form. @throws ERR_VALIDATION_MOUNT */
-export function parseTarget(text: string): string {
+/** Of the kernel's own places the one where memory may be mounted: programs share theirs there. */
+export const SHARED_MEMORY = "/dev/shm";
+
+/** A place in the guest, in its shortest form. @param kind what is mounted there @throws ERR_VALIDATION_MOUNT */
+export function parseTarget(text: string, kind: Mount["kind"] = "volume"): string {
   if (!/^\/[^\0]*$/s.test(text) || Buffer.byteLength(text) > 4095) {
     throw wrong(text, "The place in the guest must be an absolute path.", "For example: /data.");
   }
@@ -46,10 +49,55 @@ export function parseTarget(text: string): string {
     throw wrong(text, "The guest's root is its disk.", "Name a directory below it.");
   }
   const reserved = RESERVED.find((dir) => target === dir || target.startsWith(`${dir}/`));
-  if (reserved !== undefined) {
+  const shared = kind === "tmpfs" && target === SHARED_MEMORY;
+  if (reserved !== undefined && !shared) {
     throw wrong(text, `${reserved} is the guest kernel's own.`, "Choose another directory.");
   }
   return target;
+}
+
+const SIZE_UNITS = { "": 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 };
+const MOST_BYTES = 2 ** 45;
+
+/** Bytes of a file system in memory: `65536`, `64k`, `64m`, `1g`. @throws ERR_VALIDATION_MOUNT */
+function parseTmpfsSize(text: string): number {
+  const [, digits, unit = ""] = /^(\d{1,14})([kmg]?)b?$/i.exec(text) ?? [];
+  const bytes = Number(digits) * SIZE_UNITS[unit.toLowerCase() as keyof typeof SIZE_UNITS];
+  if (bytes >= 4096 && bytes <= MOST_BYTES) return bytes;
+  throw wrong(text, "It is no size of a file system in memory.", "For example: size=64m.");
+}
+
+/** Permissions in octal digits. @throws ERR_VALIDATION_MOUNT */
+function parseTmpfsMode(text: string): number {
+  if (/^[0-7]{1,5}$/.test(text) && parseInt(text, 8) <= 0o7777) return parseInt(text, 8);
+  throw wrong(text, "It is no mode of a directory.", "For example: mode=1777.");
+}
+
+/** Options of mounts in memory that are so here whether they are named or not. */
+const TMPFS_GIVEN = new Set(["rw", "nosuid", "nodev", "exec", "noatime", "relatime"]);
+
+/**
+ * Memory to be mounted, with options as of mount(8): `size=64m,mode=1770,noexec`.
+ * @throws ERR_VALIDATION_MOUNT
+ */
+export function parseTmpfs(place: string, options: string): TmpfsMount {
+  const mount: TmpfsMount = { kind: "tmpfs", target: parseTarget(place, "tmpfs") };
+  for (const option of options === "" ? [] : options.split(",")) {
+    const [key = "", value] = option.split("=", 2);
+    if (key === "size" && value !== undefined) mount.sizeBytes = parseTmpfsSize(value);
+    else if (key === "mode" && value !== undefined) mount.mode = parseTmpfsMode(value);
+    else if ((key === "uid" || key === "gid") && /^\d{1,9}$/.test(value ?? "")) {
+      mount[key] = Number(value);
+    } else if (option === "noexec") mount.noexec = true;
+    else if (!TMPFS_GIVEN.has(option)) {
+      throw wrong(
+        option,
+        "Memory cannot be mounted with this option.",
+        "There are size=, mode=, uid=, gid=, noexec.",
+      );
+    }
+  }
+  return mount;
 }
 
 /** A source as it stands in front of a colon: a path begins with `/` or a dot. */
@@ -107,17 +155,20 @@ function fields(text: string): string[] {
 }
 
 /** Names of `--mount`'s keys, other spellings included. */
-const KEYS: Record<string, "type" | "source" | "target" | "readonly" | "nocopy"> = {
-  type: "type",
-  src: "source",
-  source: "source",
-  dst: "target",
-  destination: "target",
-  target: "target",
-  ro: "readonly",
-  readonly: "readonly",
-  "volume-nocopy": "nocopy",
-};
+const KEYS: Record<string, "type" | "source" | "target" | "readonly" | "nocopy" | "size" | "mode"> =
+  {
+    type: "type",
+    src: "source",
+    source: "source",
+    dst: "target",
+    destination: "target",
+    target: "target",
+    ro: "readonly",
+    readonly: "readonly",
+    "volume-nocopy": "nocopy",
+    "tmpfs-size": "size",
+    "tmpfs-mode": "mode",
+  };
 
 /** A switch of `--mount`: present, or said in words. */
 function flag(text: string, key: string, value: string | undefined): boolean {
@@ -127,7 +178,8 @@ function flag(text: string, key: string, value: string | undefined): boolean {
 }
 
 /**
- * The word of `--mount`: `type=volume,src=NAME,dst=/path,ro`, `type=bind,src=DIR,dst=/path`;
+ * The word of `--mount`: `type=volume,src=NAME,dst=/path,ro`, `type=bind,src=DIR,dst=/path`,
+ * `type=tmpfs,dst=/path,tmpfs-size=64m`;
  * a volume without `src` lies on the VM's own disk.
  * @throws ERR_VALIDATION_MOUNT, ERR_VALIDATION_VOLUME
  */
@@ -141,14 +193,24 @@ export function parseMountWord(text: string): Mount {
       throw wrong(
         text,
         `There is no key ${JSON.stringify(word)}.`,
-        "There are type, src, dst, ro and volume-nocopy.",
+        "There are type, src, dst, ro, volume-nocopy, tmpfs-size and tmpfs-mode.",
       );
     }
     if (key in given) throw wrong(text, `${word} is given twice.`, "Give it once.");
     given[key] = at < 0 ? undefined : field.slice(at + 1);
   }
-  const { type = "volume", source, target } = given;
+  const { type = "volume", source, target, size, mode } = given;
   if (target === undefined) throw wrong(text, "It names no place in the guest.", "Add dst=/path.");
+  if (type === "tmpfs") {
+    if (["source", "readonly", "nocopy"].some((key) => key in given)) {
+      throw wrong(text, "Memory is empty, and written to.", "It takes tmpfs-size and tmpfs-mode.");
+    }
+    const words = [size && `size=${size}`, mode && `mode=${mode}`].filter(Boolean);
+    return parseTmpfs(target, words.join(","));
+  }
+  if (size !== undefined || mode !== undefined) {
+    throw wrong(text, "tmpfs-size and tmpfs-mode are for memory.", "Add type=tmpfs.");
+  }
   const place = parseTarget(target);
   const readonly = "readonly" in given && flag(text, "ro", given["readonly"]);
   const nocopy = "nocopy" in given && flag(text, "volume-nocopy", given["nocopy"]);
@@ -160,12 +222,7 @@ export function parseMountWord(text: string): Mount {
     return { kind: "bind", source: absolutePath(source), target: place, readonly };
   }
   if (type !== "volume") {
-    const fix = type === "tmpfs" ? "Mount one in the guest: mount -t tmpfs none /path." : "";
-    throw wrong(
-      text,
-      `There is no type ${JSON.stringify(type)}.`,
-      `Use bind or volume. ${fix}`.trim(),
-    );
+    throw wrong(text, `There is no type ${JSON.stringify(type)}.`, "Use bind, volume or tmpfs.");
   }
   if (source !== undefined) {
     return { kind: "volume", name: parseVolumeName(source), target: place, readonly, nocopy };

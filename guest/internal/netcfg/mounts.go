@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -21,6 +22,8 @@ const (
 	kindOwn = "own"
 	// kindVolume: the directory "data" of a disk.
 	kindVolume = "volume"
+	// kindTmpfs: a file system in the guest's memory.
+	kindTmpfs = "tmpfs"
 )
 
 // Mount puts something at a place of the guest's tree, which is made if it is missing.
@@ -34,6 +37,12 @@ type Mount struct {
 	Fill bool `json:"fill"`
 	// Empty: of the VM's own disk nothing of the image, and everybody may write there.
 	Empty bool `json:"empty"`
+	// SizeBytes of a tmpfs; 0: half of the memory. Mode of its root; nil: everybody's, as /tmp.
+	SizeBytes uint64  `json:"sizeBytes"`
+	Mode      *uint32 `json:"mode"`
+	UID       uint32  `json:"uid"`
+	GID       uint32  `json:"gid"`
+	NoExec    bool    `json:"noexec"`
 	// Optional: a failure is a warning.
 	Optional bool `json:"optional"`
 }
@@ -52,6 +61,7 @@ func checkMount(m *Mount) error {
 	switch {
 	case m.Kind == kindOwn && m.Label == "":
 	case m.Kind == kindVolume && strings.HasPrefix(m.Label, blockdev.VolumePrefix):
+	case m.Kind == kindTmpfs && m.Label == "" && (m.Mode == nil || *m.Mode <= 0o7777):
 	default:
 		return bad("The mount on %.128q is of no kind, or of no volume.", m.Target)
 	}
@@ -88,8 +98,11 @@ func (c *Config) mount(m Mount) error {
 	if err := place(m.Target); err != nil {
 		return wire.Errorf(wire.CodeMount, "%.256q cannot be a directory of the guest.", m.Target).Because(err)
 	}
-	if m.Kind == kindVolume {
+	switch m.Kind {
+	case kindVolume:
 		return mountVolume(m)
+	case kindTmpfs:
+		return mountTmpfs(m)
 	}
 	if c.Own != nil {
 		return mountOwn(fdPath(c.Own), m.Target, m.Empty)
@@ -99,6 +112,23 @@ func (c *Config) mount(m Mount) error {
 		return os.Chmod(m.Target, emptyMode)
 	}
 	return nil
+}
+
+// mountTmpfs mounts a file system in memory at target.
+func mountTmpfs(m Mount) error {
+	mode := uint32(0o1777)
+	if m.Mode != nil {
+		mode = *m.Mode
+	}
+	options := fmt.Sprintf("mode=%o,uid=%d,gid=%d", mode, m.UID, m.GID)
+	if m.SizeBytes > 0 {
+		options += ",size=" + strconv.FormatUint(m.SizeBytes, 10)
+	}
+	flags := uintptr(syscall.MS_NOSUID | syscall.MS_NODEV)
+	if m.NoExec {
+		flags |= syscall.MS_NOEXEC
+	}
+	return syscall.Mount("tmpfs", m.Target, "tmpfs", flags, options)
 }
 
 func fdPath(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }

@@ -50,6 +50,7 @@ func TestEmptyDirectoriesAreEverybodys(t *testing.T) {
 }
 
 func TestMountsAreChecked(t *testing.T) {
+	tooMuch := uint32(0o10000)
 	for _, m := range []Mount{
 		{Kind: "own", Target: "data"},
 		{Kind: "own", Target: "/a\x00b"},
@@ -57,6 +58,8 @@ func TestMountsAreChecked(t *testing.T) {
 		{Kind: "volume", Target: "/a"},
 		{Kind: "volume", Target: "/a", Label: "vmsan-modules"},
 		{Kind: "", Target: "/a"},
+		{Kind: "tmpfs", Target: "/a", Label: "vmsan-v1"},
+		{Kind: "tmpfs", Target: "/a", Mode: &tooMuch},
 	} {
 		if _, err := check(&Request{Mounts: []Mount{m}}); err == nil {
 			t.Errorf("%+v is taken", m)

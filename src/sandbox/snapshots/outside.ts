@@ -15,9 +15,8 @@ import type { Stages } from "../stages.ts";
 /** What a snapshot says of a VM's mounts. @param memory false: of the disk alone, which knows of its own only */
 export function keptMounts({ mounts = [] }: VmRecord, memory: boolean): { mounts?: Mount[] } {
   const kept = mounts.flatMap((mount): Mount[] => {
-    if (mount.kind === "anonymous" || (mount.kind === "volume" && mount.copy === true)) {
-      return [mount];
-    }
+    const own = mount.kind === "anonymous" || mount.kind === "tmpfs";
+    if (own || (mount.kind === "volume" && mount.copy === true)) return [mount];
     if (!memory) return [];
     return [mount.kind === "volume" && !mount.readonly ? { ...mount, copy: true } : mount];
   });

@@ -121,6 +121,7 @@ export function guestMounts(record: VmRecord, first: boolean): GuestMount[] {
       const empty = mount.empty === true ? { empty: true } : {};
       mounts.push({ kind: "own", target: mount.target, ...empty });
     }
+    if (mount.kind === "tmpfs") mounts.push(mount);
     if (mount.kind !== "volume") continue;
     const disk = record.spec.disks.find(({ volume }) => volume?.name === mount.name);
     mounts.push({

@@ -23,6 +23,7 @@ const ENDS = { suspend: "it sleeps", stop: "it stops", remove: "it is removed" }
 
 function mountText(mount: Mount): string {
   if (mount.kind === "anonymous") return mount.target;
+  if (mount.kind === "tmpfs") return `memory → ${mount.target}`;
   const from = mount.kind === "volume" ? mount.name : mount.source;
   return `${from} → ${mount.target}${mount.readonly ? " (read only)" : ""}`;
 }

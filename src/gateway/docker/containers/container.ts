@@ -190,7 +190,7 @@ export class Container extends Life {
       );
       this.tookUp(run);
       this.record.state.status = paused ? "paused" : "running";
-      this.health.begin();
+      this.health.goOn();
     });
   }
 

@@ -146,13 +146,21 @@ export function acceptHttp2(socket: Duplex, head: Buffer): Duplex {
   return socket;
 }
 
-/** Answer a connection that asked to switch protocols, and end it. */
+/** How long a client may keep a connection that has been answered, in milliseconds. */
+const LINGER_MS = 5_000;
+
+/** Answer a connection that asked to switch protocols, and end it, whether the client ends its half or not. */
 export function refuseUpgrade(socket: Duplex, status: number, value?: unknown): void {
   const text = value === undefined ? "" : `${JSON.stringify(value)}\n`;
   const headers = Object.entries(ENGINE_HEADERS).map(([name, each]) => `${name}: ${each}`);
   socket.end(
     `${[`HTTP/1.1 ${status} Answer`, ...headers, "Content-Type: application/json", `Content-Length: ${Buffer.byteLength(text)}`, "Connection: close"].join("\r\n")}\r\n\r\n${text}`,
   );
+  // Read over: with bytes unread the answer itself could be lost to a reset.
+  socket.resume();
+  const late = setTimeout(() => socket.destroy(), LINGER_MS);
+  late.unref();
+  socket.once("close", () => clearTimeout(late));
 }
 
 async function nextChunk(socket: Duplex): Promise<Buffer | undefined> {

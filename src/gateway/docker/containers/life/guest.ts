@@ -76,7 +76,7 @@ async function vmOptions(
     ...(config.User === "" ? {} : { user: config.User }),
     ...(config.WorkingDir === "" ? {} : { workdir: config.WorkingDir }),
     ports: record.ports.map(portWord),
-    mounts: await vmMounts(record.mounts),
+    mounts: await vmMounts(record),
     sysctls,
     ...(size === undefined ? {} : { disk: size }),
     networks: placesOf(record),
@@ -127,8 +127,14 @@ function extraHosts(record: ContainerRecord, gateway: string | undefined): strin
   });
 }
 
-/** Give a guest that has just come up what is not part of its VM. */
+/** Give a guest that has come up what is not part of its VM, and what it has not been given yet. */
 async function furnish(vm: Vm, record: ContainerRecord): Promise<void> {
+  await addHosts(vm, record);
+  if ((record.hostConfig as HostConfig).ReadonlyRootfs === true) await vm.sealRoot();
+}
+
+/** Have the extra lines in a guest's /etc/hosts. */
+async function addHosts(vm: Vm, record: ContainerRecord): Promise<void> {
   const gateway = vm.view.guestNetwork?.gateway4;
   const lines = extraHosts(record, gateway);
   // A file of the user's own stays as it is.
@@ -164,16 +170,16 @@ export async function runningVm(
   }
   const vm = await vmsan.get(record.vm);
   const { status } = vm.view;
-  if (status === "running") return vm;
   if (status === "paused" || status === "suspended") await vm.resume();
-  else {
+  else if (status !== "running") {
     try {
       await vm.start();
     } catch (error) {
       throw portError(error, record);
     }
-    await furnish(vm, record);
   }
+  // Also one that runs: a gateway may have been killed before it came so far.
+  await furnish(vm, record);
   return vm;
 }
 

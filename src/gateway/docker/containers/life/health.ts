@@ -6,6 +6,8 @@ import type { Vm } from "../../../../client/vm.ts";
 /** The container that is checked. */
 export interface Checked {
   readonly record: ContainerRecord;
+  readonly complain: (error: unknown) => void;
+  save(): Promise<void>;
   runningGuest(): Promise<Vm>;
   tell(action: string): void;
 }
@@ -16,20 +18,8 @@ const START_MS = 5_000;
 const KEPT_RESULTS = 5;
 const KEPT_OUTPUT = 4096;
 
-/** One result, as clients see it. */
-interface HealthResult {
-  Start: string;
-  End: string;
-  ExitCode: number;
-  Output: string;
-}
-
-/** What a container's inspection says of its health. */
-export interface HealthState {
-  Status: "starting" | "healthy" | "unhealthy";
-  FailingStreak: number;
-  Log: HealthResult[];
-}
+type HealthState = NonNullable<ContainerRecord["health"]>;
+type HealthResult = HealthState["Log"][number];
 
 /** Nanoseconds as milliseconds; nothing and 0 are the default. */
 function ms(nanoseconds: number | null | undefined, otherwise: number): number {
@@ -46,12 +36,9 @@ function commandOf({ Test: test }: HealthConfig): string[] | undefined {
 
 /** Runs the check of one container while that runs. */
 export class Health {
-  /** Undefined: it has no check. */
-  state: HealthState | undefined;
   private readonly container: Checked;
   private timer: NodeJS.Timeout | undefined;
   private stop: AbortController | undefined;
-  private startedAt = 0;
 
   constructor(container: Checked) {
     this.container = container;
@@ -61,14 +48,28 @@ export class Health {
     return this.container.record.config.Healthcheck;
   }
 
+  /** As it was found last; undefined: there is no check, or it has never run. */
+  get state(): HealthState | undefined {
+    return this.container.record.health;
+  }
+
   /** The main process has started. */
   begin(): void {
+    delete this.container.record.health;
+    this.goOn();
+  }
+
+  /** The main process runs: what was found before this gateway stands until the next check. */
+  goOn(): void {
     const { config } = this;
+    const { record } = this.container;
     this.end();
-    if (config === undefined || commandOf(config) === undefined) return;
-    this.state = { Status: "starting", FailingStreak: 0, Log: [] };
+    if (config === undefined || commandOf(config) === undefined) {
+      delete record.health;
+      return;
+    }
+    record.health ??= { Status: "starting", FailingStreak: 0, Log: [] };
     this.stop = new AbortController();
-    this.startedAt = Date.now();
     this.next(config);
   }
 
@@ -79,11 +80,16 @@ export class Health {
     this.stop = undefined;
   }
 
+  /** Whether failures do not count yet. */
+  private isGivenTime(config: HealthConfig): boolean {
+    const { startedAt } = this.container.record.state;
+    const early = Date.now() - Date.parse(startedAt) < ms(config.StartPeriod, 0);
+    return early && this.state?.Status === "starting";
+  }
+
   private next(config: HealthConfig): void {
-    const starting = Date.now() - this.startedAt < ms(config.StartPeriod, 0);
     const often = ms(config.Interval, DEFAULT_MS);
-    const wait =
-      starting && this.state?.Status === "starting" ? ms(config.StartInterval, START_MS) : often;
+    const wait = this.isGivenTime(config) ? ms(config.StartInterval, START_MS) : often;
     this.timer = setTimeout(() => void this.check(config), wait);
     this.timer.unref();
   }
@@ -123,11 +129,12 @@ export class Health {
       state.FailingStreak = 0;
       state.Status = "healthy";
     } else {
-      const starting = Date.now() - this.startedAt < ms(config.StartPeriod, 0);
-      if (!(starting && state.Status === "starting")) state.FailingStreak += 1;
+      if (!this.isGivenTime(config)) state.FailingStreak += 1;
       if (state.FailingStreak >= (config.Retries || 3)) state.Status = "unhealthy";
     }
     if (state.Status === before) return;
     this.container.tell(`health_status: ${state.Status}`);
+    // The next gateway begins with it.
+    void this.container.save().catch(this.container.complain);
   }
 }

@@ -231,9 +231,9 @@ export class Life {
       startedAt: new Date().toISOString(),
       finishedAt: record.state.finishedAt,
     };
+    this.health.begin();
     this.tell("start");
     await this.save();
-    this.health.begin();
   }
 
   /** A main process runs. */
@@ -287,7 +287,7 @@ export class Life {
     }
   }
 
-  protected readonly complain = (error: unknown): void =>
+  readonly complain = (error: unknown): void =>
     this.context.log.error(`container ${this.id}`, error);
 
   private async saved(): Promise<void> {

@@ -42,9 +42,6 @@ function refuseImpossible(host: HostConfig): void {
     );
   }
   if ((host.Links ?? []).length > 0) throw refused("--link", "use a network and its names.");
-  if (host.ReadonlyRootfs === true) {
-    throw refused("--read-only", "a microVM's own disk is always writable; the image never is.");
-  }
   if ((host.CgroupParent ?? "") !== "") {
     throw refused("--cgroup-parent", "vmsan keeps each VM in a control group of its own.");
   }
@@ -114,11 +111,11 @@ export function recordedHost(host: HostConfig): ContainerRecord["hostConfig"] {
     LogConfig: { Type: driver === "" ? "json-file" : driver, Config: host.LogConfig?.Config ?? {} },
     Memory: host.Memory ?? 0,
     NanoCpus: host.NanoCpus ?? 0,
-    ShmSize: 64 * MIB,
+    ShmSize: host.ShmSize ?? 0,
     MemorySwappiness: null,
     OomKillDisable: false,
     PidsLimit: null,
-    ReadonlyRootfs: false,
+    ReadonlyRootfs: host.ReadonlyRootfs ?? false,
     Runtime: "vmsan",
     Isolation: "",
   };

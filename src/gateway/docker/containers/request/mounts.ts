@@ -2,8 +2,18 @@
 import { mkdir, realpath, stat } from "node:fs/promises";
 import { errnoOf } from "../../../../model/errors.ts";
 import type { Mount } from "../../../../model/mount.ts";
-import type { ContainerBody, MountPoint } from "../../../../schema/docker.ts";
-import { parseTarget, parseVolumeName } from "../../../../util/mounts.ts";
+import type {
+  ContainerBody,
+  ContainerRecord,
+  HostConfig,
+  MountPoint,
+} from "../../../../schema/docker.ts";
+import {
+  SHARED_MEMORY,
+  parseTarget,
+  parseTmpfs,
+  parseVolumeName,
+} from "../../../../util/mounts.ts";
 import { DockerError, refused } from "../../errors.ts";
 
 /** A mount as clients see it, and what is to be done for it before a VM has it. */
@@ -43,6 +53,18 @@ function volumePoint(source: string, place: Place, empty: boolean): MountPoint {
   };
 }
 
+/** Memory. @param options as of mount(8) @throws ERR_VALIDATION_MOUNT */
+function tmpfsPoint(target: string, options: string): MountPoint {
+  const { target: Destination } = parseTmpfs(target, options);
+  return { Type: "tmpfs", Source: "", Destination, Mode: options, RW: true, Propagation: "" };
+}
+
+/** Memory as a VM takes it: as with Docker no program of it is run, unless it says `exec`. */
+function tmpfsMount(target: string, options: string): Mount {
+  const mount = parseTmpfs(target, options);
+  return options.split(",").includes("exec") ? mount : { ...mount, noexec: true };
+}
+
 /** `SOURCE:TARGET[:OPTIONS]`. @throws 400 */
 function bindOf(text: string): PlannedMount {
   const parts = text.split(":");
@@ -73,9 +95,13 @@ function mountOf(mount: MountBody): PlannedMount {
     const make = mount.BindOptions?.CreateMountpoint === true;
     return { make, point: bindPoint(source, common) };
   }
-  if (type === "tmpfs" || (type === "volume" && source === "")) {
-    const kind = type === "tmpfs" ? "tmpfs" : "volume";
-    return { point: { Type: kind, Source: "", Propagation: "", ...common } };
+  if (type === "tmpfs") {
+    const { SizeBytes: size, Mode: mode } = mount.TmpfsOptions ?? {};
+    const words = [size && `size=${size}`, mode && `mode=${mode.toString(8)}`];
+    return { point: tmpfsPoint(mount.Target, words.filter(Boolean).join(",")) };
+  }
+  if (type === "volume" && source === "") {
+    return { point: { Type: "volume", Source: "", Propagation: "", ...common } };
   }
   if (type === "volume") {
     return {
@@ -92,15 +118,8 @@ function mountOf(mount: MountBody): PlannedMount {
 /** All mounts of a request, by their places. @throws 400 */
 export function plannedMounts(body: ContainerBody): PlannedMount[] {
   const host = body.HostConfig ?? {};
-  const temporary = Object.keys(host.Tmpfs ?? {}).map((target): PlannedMount => ({
-    point: {
-      Type: "tmpfs",
-      Source: "",
-      Destination: parseTarget(target),
-      Mode: "",
-      RW: true,
-      Propagation: "",
-    },
+  const temporary = Object.entries(host.Tmpfs ?? {}).map(([target, options]): PlannedMount => ({
+    point: tmpfsPoint(target, options),
   }));
   const planned = [
     ...(host.Binds ?? []).map(bindOf),
@@ -175,16 +194,22 @@ async function withoutLinks(path: string): Promise<string> {
 }
 
 /** Mounts as a VM takes them. */
-export async function vmMounts(points: readonly MountPoint[]): Promise<Mount[]> {
+export async function vmMounts({ mounts: points, hostConfig }: ContainerRecord): Promise<Mount[]> {
   const mounts: Mount[] = [];
-  for (const { Type: type, Source, Name, Destination: target, RW: writable, NoCopy } of points) {
+  const { ShmSize: shared } = hostConfig as HostConfig;
+  if (shared && !points.some(({ Destination }) => Destination === SHARED_MEMORY)) {
+    mounts.push(tmpfsMount(SHARED_MEMORY, `size=${shared}`));
+  }
+  for (const point of points) {
+    const { Type: type, Source, Name, Destination: target, RW: writable, NoCopy } = point;
     const readonly = !writable;
     if (type === "bind") {
       // Docker follows links of the host; a VM takes none, since they may lead elsewhere later.
       mounts.push({ kind: "bind", source: await withoutLinks(Source), target, readonly });
     } else if (type === "volume" && Name !== undefined) {
       mounts.push({ kind: "volume", name: Name, target, readonly, nocopy: NoCopy === true });
-    } else mounts.push({ kind: "anonymous", target });
+    } else if (type === "tmpfs") mounts.push(tmpfsMount(target, point.Mode));
+    else mounts.push({ kind: "anonymous", target });
   }
   return mounts;
 }
