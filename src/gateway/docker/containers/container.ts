@@ -164,6 +164,7 @@ export class Container extends Life {
     this.run = undefined;
     run?.stream.detach();
     await run?.ended;
+    await this.ending;
   }
 
   /** Find out what is true of it, when the gateway starts: its VM and the process are what counts. */

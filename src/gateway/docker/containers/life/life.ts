@@ -51,6 +51,8 @@ export class Life {
   protected restartTimer: NodeJS.Timeout | undefined;
   private failures = 0;
   protected gone = false;
+  /** What is done once its main process has ended. */
+  protected ending: Promise<void> = Promise.resolve();
 
   constructor(record: ContainerRecord, context: ContainerContext) {
     this.record = record;
@@ -282,8 +284,8 @@ export class Life {
     else if ((record.hostConfig as HostConfig).AutoRemove === true) {
       void this.serial(() => this.destroy()).catch(this.complain);
     } else {
-      void this.saved();
-      void this.haltIdle();
+      // In this order: a VM that is stopped cannot be asked any more how its main process has ended.
+      this.ending = this.saved().then(async () => await this.haltIdle());
     }
   }
 
