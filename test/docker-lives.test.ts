@@ -131,7 +131,8 @@ test("an engine that is killed while containers come and go: the next one tells 
       await engine.json<Inspected>("GET", `/containers/${id}/json`);
     // One that had not come so far can be started again.
     if ((await inspect()).State.Status === "created") {
-      await engine.ask("POST", `/containers/${id}/start`);
+      const { status, text } = await engine.ask("POST", `/containers/${id}/start`);
+      expect([status, text]).toEqual([204, ""]);
     }
     expect(await engine.json("POST", `/containers/${id}/wait`)).toMatchObject({
       StatusCode: index,

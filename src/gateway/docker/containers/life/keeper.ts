@@ -27,13 +27,19 @@ export class VmKeeper {
   /** Have it run. */
   async ensure(): Promise<Vm> {
     this.keep();
+    const { record } = this;
+    const had = record.vm !== undefined;
     try {
-      this.vm = await runningVm(this.vmsan, this.record, this.driver);
+      this.vm = await runningVm(this.vmsan, record, this.driver);
       return this.vm;
     } catch (error) {
-      // One that nothing has run in can be made anew; a disk that is lost is not passed over.
-      if (this.record.state.status === "created" && isLost(error)) delete this.record.vm;
-      throw error;
+      // One that nothing has run in is made anew (a gateway may have been killed while it was made); a disk
+      // that is lost is not passed over.
+      if (record.state.status !== "created" || !isLost(error)) throw error;
+      delete record.vm;
+      if (!had) throw error;
+      this.vm = await runningVm(this.vmsan, record, this.driver);
+      return this.vm;
     }
   }
 
