@@ -248,7 +248,8 @@ func entries(t *testing.T, hs ...tar.Header) []byte {
 func TestHostileArchives(t *testing.T) {
 	outside := t.TempDir()
 	cases := map[string][]byte{
-		"absolute":             entries(t, tar.Header{Name: "/x", Typeflag: tar.TypeReg}),
+		"absolute dot dot":     entries(t, tar.Header{Name: "/../x", Typeflag: tar.TypeReg}),
+		"absolute link out":    entries(t, tar.Header{Name: "x", Typeflag: tar.TypeLink, Linkname: "/etc/passwd"}),
 		"dot dot":              entries(t, tar.Header{Name: "a/../../x", Typeflag: tar.TypeReg}),
 		"through symlink":      entries(t, tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: outside}, tar.Header{Name: "l/x", Typeflag: tar.TypeReg}),
 		"directory on symlink": entries(t, tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: outside}, tar.Header{Name: "l/", Typeflag: tar.TypeDir}),
@@ -274,6 +275,20 @@ func TestHostileArchives(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAbsoluteNames: as with tar(1) they are meant below the target.
+func TestAbsoluteNames(t *testing.T) {
+	to := t.TempDir()
+	archive := entries(t, tar.Header{Name: "//a/x", Typeflag: tar.TypeReg}, tar.Header{Name: "l", Typeflag: tar.TypeLink, Linkname: "/a/x"})
+	if err := Untar(UntarOptions{Path: to}, bytes.NewReader(archive)); err != nil {
+		t.Fatal(err)
+	}
+	a, err := os.Stat(to + "/a/x")
+	b, berr := os.Stat(to + "/l")
+	if err != nil || berr != nil || !os.SameFile(a, b) {
+		t.Fatal(err, berr)
 	}
 }
 

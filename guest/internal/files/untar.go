@@ -115,9 +115,10 @@ func (u *untarrer) extract(r io.Reader) error {
 	}
 }
 
-// cleanName checks a name and gives it without a slash at the end; "" is the archive's root.
+// cleanName checks a name and gives it without slashes at either end: as with tar(1), one that begins
+// with a slash is meant below the target. "" is the archive's root.
 func cleanName(name string) (string, error) {
-	if len(name) > maxName || strings.IndexByte(name, 0) >= 0 || strings.HasPrefix(name, "/") {
+	if len(name) > maxName || strings.IndexByte(name, 0) >= 0 {
 		return "", archiveError("The name %.128q in the archive is not allowed.", name)
 	}
 	var parts []string
