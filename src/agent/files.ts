@@ -20,6 +20,9 @@ export interface FileEntry {
   uid: number;
   gid: number;
   mtimeNs: bigint;
+  atimeNs: bigint;
+  /** When its inode was last changed. */
+  ctimeNs: bigint;
   nlink: number;
   /** Of a symlink. */
   target?: Buffer;
@@ -54,7 +57,10 @@ function parseEntry(value: unknown): FileEntry {
   const type = text("type");
   if (!TYPES.has(type))
     throw protocolError(`A file of the type ${JSON.stringify(type.slice(0, 20))}.`);
-  const mtime = text("mtimeNs");
+  const time = (key: string): bigint => {
+    const field = text(key);
+    return /^-?\d{1,20}$/.test(field) ? BigInt(field) : 0n;
+  };
   return {
     name: Buffer.from(text("name"), "base64"),
     path: text("path"),
@@ -63,7 +69,9 @@ function parseEntry(value: unknown): FileEntry {
     mode: count("mode") & 0o7777,
     uid: count("uid"),
     gid: count("gid"),
-    mtimeNs: /^-?\d{1,20}$/.test(mtime) ? BigInt(mtime) : 0n,
+    mtimeNs: time("mtimeNs"),
+    atimeNs: time("atimeNs"),
+    ctimeNs: time("ctimeNs"),
     nlink: count("nlink"),
     ...(typeof given["target"] === "string"
       ? { target: Buffer.from(given["target"], "base64") }
@@ -133,6 +141,16 @@ export async function makeDirectory(
   const { parents = false, mode } = options;
   const body = { path, parents, ...(mode === undefined ? {} : { mode }) };
   await call(transport, "mkdir", body, options, parents);
+}
+
+/** Set owner, group and mode of what is at a path of the guest, each if it is given; of a symlink its own owner. */
+export async function changeFile(
+  transport: GuestTransport,
+  path: string,
+  change: { uid?: number; gid?: number; mode?: number },
+  options: FileOptions = {},
+): Promise<void> {
+  await call(transport, "change", { path, ...change }, options, true);
 }
 
 /** Rename within the guest. */

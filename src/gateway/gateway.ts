@@ -27,6 +27,7 @@ import { Sweeper, Waker } from "./e2b/control/lifecycle.ts";
 import { E2bStore } from "./e2b/control/store.ts";
 import { Uploads } from "./e2b/control/uploads.ts";
 import { e2bFace } from "./e2b/face.ts";
+import { VolumePlaces } from "./e2b/volumes/places.ts";
 import { sandboxPorts } from "./e2b/ports.ts";
 import { DockerServer } from "./docker/serve.ts";
 import { loadPolicy } from "../mcp/policy.ts";
@@ -106,13 +107,15 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
   const { driver = "auto" } = options;
   const hosts = new Hosts(options.domains ?? []);
   const log = fileLog(join(directory, "gateway.log"));
-  const waker = new Waker();
+  const places = new VolumePlaces(vmsan, driver, log);
+  const waker = new Waker(places);
   const sweeper = new Sweeper(vmsan, log);
   const context = {
     vmsan,
     gate,
     store: new E2bStore(directory),
     uploads: new Uploads(directory, gate.tokens),
+    places,
     driver,
     domain: options.domains?.[0] ?? null,
   };
@@ -159,7 +162,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     close: async () => {
       await forgetServing(directory);
       sweeper.close();
-      await mcp.close();
+      await Promise.all([mcp.close(), places.close()]);
       await Promise.all([gateway.close(), metrics?.close(), docker?.close()]);
     },
   };

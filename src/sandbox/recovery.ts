@@ -9,7 +9,7 @@ import type { LiveGuest } from "./starting/await-guest.ts";
 import { settleIn, standingOf } from "./records/copies.ts";
 import type { Entry } from "./records/entry.ts";
 import type { Lives } from "./lives.ts";
-import { Mutex } from "./mutex.ts";
+import { Mutex } from "../util/flow/mutex.ts";
 import { endVmm, finishMending } from "./snapshots/bring-back.ts";
 import { readMemory, syncMemory, tidy } from "./snapshots/memory.ts";
 

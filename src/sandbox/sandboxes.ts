@@ -10,7 +10,7 @@ import { bringUp } from "./starting/bring-up.ts";
 import type { LiveGuest } from "./starting/await-guest.ts";
 import type { Entry } from "./records/entry.ts";
 import { Lives, startTimeLimit } from "./lives.ts";
-import { Mutex } from "./mutex.ts";
+import { Mutex } from "../util/flow/mutex.ts";
 import { attachVolumes, checkTargets, volumesOf } from "./starting/mounts.ts";
 import { makeDisks, newRecord, prepareVm, setBootFiles } from "./starting/new-vm.ts";
 import { requireCard } from "./records/memberships.ts";

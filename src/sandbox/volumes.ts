@@ -2,7 +2,7 @@
 import type { Readable } from "node:stream";
 import type { VolumePrune, VolumeRecord, VolumeRequest, VolumeView } from "../model/volume.ts";
 import type { VolumeStore } from "../volumes/store.ts";
-import { Mutex } from "./mutex.ts";
+import { Mutex } from "../util/flow/mutex.ts";
 import { volumeHolders, volumeInUse, volumeUsers } from "./records/volume-users.ts";
 import type { Sandboxes } from "./sandboxes.ts";
 import { growRunning } from "./update.ts";

@@ -49,10 +49,11 @@ test("a story of more than thirty calls holds, synchronous and asynchronous", as
     ...process.env,
     E2B_API_URL: gateway.url,
     E2B_SANDBOX_URL: gateway.url,
+    E2B_VOLUME_API_URL: gateway.url,
     E2B_API_KEY: `e2b_${key.text}`,
   };
   const story = join(root, "test/e2e/python/story.py");
   const { stdout } = await run(python, [story], { env });
-  const chapters = ["control", "commands", "files", "terminal", "asynchronous", "end"];
+  const chapters = ["control", "commands", "files", "terminal", "volumes", "asynchronous", "end"];
   expect(stdout.trim().split("\n")).toEqual(chapters);
 });

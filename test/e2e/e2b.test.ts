@@ -8,7 +8,7 @@ import { once } from "node:events";
 import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from "vitest";
 import {
   AuthenticationError,
   CommandExitError,
@@ -21,6 +21,7 @@ import {
   SandboxNotFoundError,
   Template,
   TimeoutError,
+  Volume,
 } from "e2b";
 import type { ConnectionOpts } from "e2b";
 import { Vmsan } from "../../src/client/vmsan.ts";
@@ -353,6 +354,32 @@ describe("files", () => {
     expect((await fetch(late)).status).toBe(401);
     expect((await fetch(`${gateway.url}/files?path=signed.txt`)).status).toBe(401);
   });
+});
+
+test("a volume outlives its sandbox, and what is in it is read and written with one and without", async () => {
+  vi.stubEnv("E2B_VOLUME_API_URL", gateway.url);
+  onTestFinished(() => void vi.unstubAllEnvs());
+  const volume = await Volume.create(`story-${process.pid}`, options);
+  onTestFinished(async () => void (await Volume.destroy(volume.volumeId, options)));
+  // Nobody has it: a guest is started for this.
+  await volume.writeFile("/in/from-outside", "outside", { force: true });
+  const wish = { ...options, volumeMounts: { "/mnt/data": volume } };
+  const holder = await Sandbox.create("base", { ...wish, timeoutMs: 600_000 });
+  onTestFinished(async () => void (await holder.kill()));
+  const { stdout } = await holder.commands.run(
+    "cat /mnt/data/in/from-outside; echo inside > /mnt/data/in/from-inside; id -u; stat -c %u /mnt/data/in/from-inside",
+  );
+  expect(stdout).toBe("outside1000\n1000\n");
+  expect(await volume.readFile("/in/from-inside")).toBe("inside\n");
+  expect(await volume.updateMetadata("/in/from-inside", { uid: 7, mode: 0o600 })).toMatchObject({
+    uid: 7,
+    mode: 0o600,
+  });
+  expect((await volume.list("/", { depth: 2 })).map(({ path }) => path)).toEqual([
+    "/in",
+    "/in/from-inside",
+    "/in/from-outside",
+  ]);
 });
 
 describe("sleep, forks and snapshots", () => {

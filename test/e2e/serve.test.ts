@@ -181,6 +181,7 @@ describe("keys", () => {
 
 describe("E2B's routes", () => {
   let sandbox = "";
+  let volume = "";
 
   beforeAll(async () => {
     const made = await ask("POST", "/v2/sandboxes", {
@@ -188,15 +189,18 @@ describe("E2B's routes", () => {
       body: { templateID: "base" },
     });
     ({ sandboxID: sandbox } = JSON.parse(made.text) as { sandboxID: string });
+    const kept = await ask("POST", "/volumes", { key: key.ours, body: { name: "kept" } });
+    ({ volumeID: volume } = JSON.parse(kept.text) as { volumeID: string });
   });
 
   afterAll(async () => {
     await ask("DELETE", `/sandboxes/${sandbox}`, { key: key.ours });
+    await ask("DELETE", `/volumes/${volume}`, { key: key.ours });
   });
 
   const parts = (route: string): [string, string] => {
     const [method = "", path = ""] = route.split(" ");
-    return [method, path.replace("ID", sandbox)];
+    return [method, path.replace("ID", sandbox).replace("VOLUME", volume)];
   };
 
   test("every one refuses who has none, a wrong, a revoked or an expired key, in both generations", async () => {
@@ -217,7 +221,7 @@ describe("E2B's routes", () => {
   });
 
   test("another project's key does not learn of a sandbox by any of them, nor of what is inside", async () => {
-    for (const route of e2bRoutes.filter((one) => one.includes("ID"))) {
+    for (const route of e2bRoutes.filter((one) => /ID|VOLUME/.test(one))) {
       const [method, path] = parts(route);
       const { status, text } = await ask(method, path, {
         key: key.other,
@@ -228,6 +232,8 @@ describe("E2B's routes", () => {
     }
     expect((await ask("GET", "/v2/sandboxes", { key: key.other })).text).toBe("[]");
     expect((await ask("GET", `/sandboxes/${sandbox}`, { key: key.ours })).status).toBe(200);
+    expect((await ask("GET", "/volumes", { key: key.other })).text).toBe("[]");
+    expect((await ask("GET", `/volumes/${volume}`, { key: key.ours })).status).toBe(200);
     const headers = { "e2b-sandbox-id": sandbox, "e2b-sandbox-port": "49983" };
     for (const path of [
       "/files?path=/etc/passwd",
@@ -247,7 +253,7 @@ describe("E2B's routes", () => {
 
   test("what is not offered says so, and a body that is none is refused", async () => {
     for (const [method, path] of [
-      ["POST", "/volumes"],
+      ["PATCH", `/volumes/${volume}`],
       ["GET", "/secrets"],
       ["POST", `/sandboxes/${sandbox}/nothing`],
     ] as const) {

@@ -21,6 +21,8 @@ type fsRequest struct {
 	Recursive bool      `json:"recursive"`
 	Parents   bool      `json:"parents"`
 	Mode      *uint32   `json:"mode"`
+	UID       *uint32   `json:"uid"`
+	GID       *uint32   `json:"gid"`
 	From      wire.Text `json:"from"`
 	To        wire.Text `json:"to"`
 	Overwrite bool      `json:"overwrite"`
@@ -89,6 +91,9 @@ func (s *Server) fsRoutes(m *http.ServeMux) {
 			mode = *r.Mode
 		}
 		return done(w, files.Mkdir(string(r.Path), r.Parents, mode))
+	}))
+	m.HandleFunc("POST /v1/fs/change", s.onFiles(func(w http.ResponseWriter, r *fsRequest) error {
+		return done(w, files.Change(string(r.Path), r.UID, r.GID, r.Mode))
 	}))
 	m.HandleFunc("POST /v1/fs/move", s.onFiles(func(w http.ResponseWriter, r *fsRequest) error {
 		return done(w, files.Move(string(r.From), string(r.To), r.Overwrite))

@@ -341,6 +341,24 @@ func TestArchivesOverTheChannel(t *testing.T) {
 	if status, _ := a.call("POST", "/v1/fs/mkdir", map[string]any{"path": dir + "/to"}); status != 409 {
 		t.Fatal(status)
 	}
+	if status, v := a.call("POST", "/v1/fs/change", map[string]any{"path": dir + "/w", "uid": os.Getuid(), "mode": 0o640}); status != 204 {
+		t.Fatal(status, v)
+	}
+	if _, v := a.call("POST", "/v1/fs/stat", map[string]any{"path": dir + "/w"}); v["mode"] != float64(0o640) || v["uid"] != float64(os.Getuid()) {
+		t.Fatal(v)
+	}
+	// A symlink is never followed: it has no mode of its own.
+	if err := os.Symlink(dir+"/w", dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []map[string]any{{"path": dir + "/link", "mode": 0o777}, {"path": dir + "/w", "mode": 0o10000}, {"path": dir + "/nope", "mode": 0}, {"path": "w"}} {
+		if status, v := a.call("POST", "/v1/fs/change", bad); status < 400 {
+			t.Fatal(bad, status, v)
+		}
+	}
+	if _, v := a.call("POST", "/v1/fs/stat", map[string]any{"path": dir + "/w"}); v["mode"] != float64(0o640) {
+		t.Fatal(v)
+	}
 }
 
 func TestConnections(t *testing.T) {

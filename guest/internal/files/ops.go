@@ -26,6 +26,8 @@ type Entry struct {
 	UID     uint32    `json:"uid"`
 	GID     uint32    `json:"gid"`
 	MtimeNs string    `json:"mtimeNs"`
+	AtimeNs string    `json:"atimeNs"`
+	CtimeNs string    `json:"ctimeNs"`
 	Target  string    `json:"target,omitempty"` // base64
 	Nlink   uint64    `json:"nlink"`
 	Dev     string    `json:"dev,omitempty"`
@@ -67,7 +69,8 @@ func entry(open, path string, follow bool, attributes string) (*Entry, error) {
 	e := &Entry{
 		Name: base64.StdEncoding.EncodeToString([]byte(filepath.Base(path))), Path: wire.Text(path), Type: typeNames[kind],
 		Size: strconv.FormatInt(st.Size, 10), Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid,
-		MtimeNs: strconv.FormatInt(st.Mtim.Nano(), 10), Nlink: uint64(st.Nlink),
+		MtimeNs: strconv.FormatInt(st.Mtim.Nano(), 10), AtimeNs: strconv.FormatInt(st.Atim.Nano(), 10),
+		CtimeNs: strconv.FormatInt(st.Ctim.Nano(), 10), Nlink: uint64(st.Nlink),
 	}
 	switch kind {
 	case syscall.S_IFLNK:
@@ -165,6 +168,47 @@ func Mkdir(path string, parents bool, mode uint32) error {
 	}
 	return nil
 }
+
+// Change sets owner, group and mode of a file or directory, each if it is given. A symlink's own owner
+// is changed, not that of what it points to; a mode it has none.
+func Change(path string, uid, gid, mode *uint32) error {
+	if err := CheckPath(path); err != nil {
+		return err
+	}
+	if mode != nil && *mode > 0o7777 {
+		return wire.Errorf(wire.CodeRequest, "The mode %o is not between 0 and 7777.", *mode)
+	}
+	id := func(n *uint32) int {
+		if n == nil {
+			return -1
+		}
+		return int(*n)
+	}
+	// Without following anything, also when another takes its place meanwhile.
+	fd, err := syscall.Open(path, openPath|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return fileError(&os.PathError{Op: "open", Path: path, Err: err}, "%.256q cannot be changed.", path)
+	}
+	defer syscall.Close(fd)
+	// The owner first: its change clears bits of the mode.
+	if uid != nil || gid != nil {
+		if err := syscall.Fchownat(fd, "", id(uid), id(gid), atEmptyPath); err != nil {
+			return fileError(&os.PathError{Op: "chown", Path: path, Err: err}, "The owner of %.256q cannot be changed.", path)
+		}
+	}
+	if mode != nil {
+		if err := syscall.Chmod("/proc/self/fd/"+strconv.Itoa(fd), *mode); err != nil {
+			return fileError(&os.PathError{Op: "chmod", Path: path, Err: err}, "The mode of %.256q cannot be changed.", path)
+		}
+	}
+	return nil
+}
+
+// Of openat(2) and fchownat(2).
+const (
+	openPath    = 0x200000
+	atEmptyPath = 0x1000
+)
 
 // Move renames; an existing destination is only replaced with overwrite.
 func Move(from, to string, overwrite bool) error {

@@ -99,5 +99,6 @@ Clients need a key (vmsan key create) and variables. For vmsan itself on another
 For E2B's SDKs, unmodified (the key's text with e2b_ before it instead of vmsan_):
   export E2B_API_URL=http://127.0.0.1:7300
   export E2B_SANDBOX_URL=http://127.0.0.1:7300
+  export E2B_VOLUME_API_URL=http://127.0.0.1:7300
   export E2B_API_KEY=e2b_...
 See docs/serve.md.`;

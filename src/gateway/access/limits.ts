@@ -1,6 +1,6 @@
 /** How much one key may do: requests a second, and VMs with what they occupy. */
 import { VmsanError } from "../../model/errors.ts";
-import type { VmView } from "../../model/api.ts";
+import type { Vmsan } from "../../client/vmsan.ts";
 import type { GatewayKey } from "../../model/gateway.ts";
 
 /** Seconds over which the rate is averaged: as many requests may come at once. */
@@ -9,10 +9,30 @@ const BURST_S = 10;
 /** Label of VMs that a gateway made: the ID of the key. */
 export const KEY_LABEL = "vmsan.key";
 
-/** What a VM will occupy. */
+/** What a VM, or a volume, will occupy. */
 export interface Wanted {
   memMib: number;
   diskSizeBytes: number;
+  /** No VM: its disk alone counts. */
+  isVolume?: boolean;
+}
+
+/** What there is, and whose. */
+export interface Occupied extends Wanted {
+  labels: Record<string, string>;
+}
+
+/** All that may count against a key's limits; volumes are asked for only where a limit of disk is. */
+export async function occupied(vmsan: Vmsan, { limits }: GatewayKey): Promise<Occupied[]> {
+  const vms = await vmsan.list();
+  if (limits.diskBytes === undefined) return vms;
+  const volumes = (await vmsan.volumes.list()).map(({ labels, sizeBytes }) => ({
+    labels,
+    memMib: 0,
+    diskSizeBytes: sizeBytes,
+    isVolume: true,
+  }));
+  return [...vms, ...volumes];
 }
 
 interface Bucket {
@@ -60,18 +80,19 @@ export class Quotas {
 
   /**
    * Take a place for VMs about to be made.
-   * @param views all VMs there are
+   * @param there what {@link occupied} gives
    * @returns gives the place back; call it once the VMs are listed or have failed
    * @throws ERR_GATEWAY_QUOTA
    */
-  reserve(key: GatewayKey, wanted: readonly Wanted[], views: readonly VmView[]): () => void {
-    const mine: Wanted[] = views.filter(({ labels }) => labels[KEY_LABEL] === key.id);
+  reserve(key: GatewayKey, wanted: readonly Wanted[], there: readonly Occupied[]): () => void {
+    const mine: Wanted[] = there.filter(({ labels }) => labels[KEY_LABEL] === key.id);
     const pending = this.pending.get(key.id) ?? [];
     const all = [...mine, ...pending, ...wanted];
-    const sum = (field: keyof Wanted): number => all.reduce((total, vm) => total + vm[field], 0);
+    const sum = (field: "memMib" | "diskSizeBytes"): number =>
+      all.reduce((total, vm) => total + vm[field], 0);
     const { vms, memMib, diskBytes } = key.limits;
     const checks: [string, number, number | undefined][] = [
-      ["VMs", all.length, vms],
+      ["VMs", all.filter(({ isVolume }) => isVolume !== true).length, vms],
       ["MiB of memory", sum("memMib"), memMib],
       ["bytes of disk", sum("diskSizeBytes"), diskBytes],
     ];

@@ -10,7 +10,7 @@ import { writeFileAtomic } from "../../util/atomic.ts";
 import { withLock } from "../../util/lock.ts";
 
 /** What a token is for; another purpose is another token. */
-export type TokenPurpose = "data" | "traffic" | "upload";
+export type TokenPurpose = "data" | "traffic" | "upload" | "volume";
 
 const SECRET = /^[0-9a-f]{64}$/;
 

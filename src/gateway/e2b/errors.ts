@@ -84,6 +84,8 @@ export function asE2bError(error: unknown): E2bError {
       return new E2bError("unauthenticated", sentence(known));
     case "ERR_AGENT_STREAM_NOT_FOUND":
       return new E2bError("not_found", sentence(known));
+    case "ERR_SNAPSHOT_VOLUME":
+      return new E2bError("failed_precondition", sentence(known), 409);
     case "ERR_AGENT_UNREACHABLE":
     case "ERR_AGENT_CLOSED":
       return new E2bError("unavailable", sentence(known));

@@ -22,6 +22,8 @@ import { resolveTemplate } from "./control/templates.ts";
 import { readBody, parseObject } from "./envd/connect.ts";
 import { isUpload } from "./control/uploads.ts";
 import { DataPlane, urlOf } from "./envd/data-plane.ts";
+import { isVolumeContent, volumeContent } from "./volumes/content.ts";
+import { createVolume, getVolume, listVolumes, removeVolume } from "./volumes/volumes.ts";
 import { E2bError, asE2bError } from "./errors.ts";
 
 const CONTROL = /^\/(?:v[23]\/)?(?:sandboxes|templates|snapshots|teams|volumes|secrets)(?:\/|$|\?)/;
@@ -98,6 +100,21 @@ const SANDBOX_CALLS: Record<
   }),
 };
 
+/** Calls about one volume, by method. */
+const VOLUME_CALLS: Record<
+  string,
+  (control: SandboxControl, caller: Caller, id: string) => Promise<Answer>
+> = {
+  GET: async ({ context }, caller, id) => ({
+    status: 200,
+    body: await getVolume(context, caller, id),
+  }),
+  DELETE: async ({ context }, caller, id) => {
+    await removeVolume(context, caller, id);
+    return { status: 204 };
+  },
+};
+
 /** A page as clients take it. */
 function paged({ items, nextToken }: { items: object[]; nextToken?: string }): Answer {
   return {
@@ -126,6 +143,14 @@ const LIST_CALLS: Record<
   },
   "GET snapshots": async (control, caller, { query }) =>
     paged(await listSnapshots(control, caller, query)),
+  "GET volumes": async ({ context }, caller) => ({
+    status: 200,
+    body: await listVolumes(context, caller),
+  }),
+  "POST volumes": async ({ context }, caller, { body }) => ({
+    status: 201,
+    body: await createVolume(context, caller, await body()),
+  }),
   "GET templates": async ({ context }, caller) => ({
     status: 200,
     body: await listTemplates(context, caller),
@@ -144,6 +169,7 @@ const LIST_CALLS: Record<
 export const e2bRoutes: readonly string[] = [
   ...Object.keys(LIST_CALLS).map((call) => call.replace(" ", " /")),
   ...Object.keys(SANDBOX_CALLS).map((call) => call.replace(/ (.*)$/, " /sandboxes/ID/$1")),
+  ...Object.keys(VOLUME_CALLS).map((method) => `${method} /volumes/VOLUME`),
   "DELETE /templates/ID",
   "GET /templates/aliases/ID",
   "GET /templates/ID/tags",
@@ -208,6 +234,9 @@ async function answer(
     const key = `${method} ${action}`;
     const run = Object.hasOwn(SANDBOX_CALLS, key) ? SANDBOX_CALLS[key] : undefined;
     if (run !== undefined) return await run(control, caller, id, call);
+  } else if (area === "volumes" && action === "") {
+    const run = Object.hasOwn(VOLUME_CALLS, method) ? VOLUME_CALLS[method] : undefined;
+    if (run !== undefined) return await run(control, caller, id);
   } else if (area === "templates") {
     return await answerTemplate(control, caller, { method, id, rest: [action, ...more] }, call);
   }
@@ -247,7 +276,7 @@ export function e2bFace(context: ControlContext, hosts: Hosts, waker: Waker): Fa
     claims: (request) =>
       dataPlane.claims(request) ||
       (guestPortOf(request, hosts) === undefined &&
-        (isUpload(request) || CONTROL.test(request.url ?? ""))),
+        (isUpload(request) || isVolumeContent(request) || CONTROL.test(request.url ?? ""))),
     handle: async (request, response) => {
       response.once("close", () => gate.note(request, "e2b", response.statusCode));
       if (dataPlane.claims(request)) {
@@ -258,8 +287,17 @@ export function e2bFace(context: ControlContext, hosts: Hosts, waker: Waker): Fa
         if (isUpload(request)) {
           await context.uploads.receive(request, urlOf(request).searchParams);
           send(response, { status: 200, body: {} });
+        } else if (isVolumeContent(request)) {
+          const { searchParams } = urlOf(request);
+          const content = await volumeContent(context, request, response, searchParams);
+          if (content !== undefined) send(response, content);
         } else send(response, await answer(control, gate, request));
       } catch (error) {
+        if (response.headersSent) {
+          // The rest of what was begun is missing: nobody is to take it for whole.
+          response.destroy();
+          return;
+        }
         const known = asE2bError(error);
         const permanent = known.status === 502 || known.status === 503;
         send(response, {

@@ -23,6 +23,8 @@ export const SANDBOX_LABELS = {
   internet: "vmsan.e2b.internet",
   /** The network object as it was asked for, JSON. */
   network: "vmsan.e2b.network",
+  /** Names and places of its volumes as they were asked for, JSON. */
+  volumes: "vmsan.e2b.volumes",
 } as const;
 
 /** Before the keys of the caller's metadata, which are labels of their own. */
@@ -47,6 +49,11 @@ export function metadataOf({ labels }: VmView): Record<string, string> {
 /** Whether a VM was made as a sandbox. */
 export function isSandbox({ labels }: VmView): boolean {
   return labels[SANDBOX_LABELS.template] !== undefined;
+}
+
+/** The volumes that it mounts, by their names on the host. */
+export function volumesOf({ mounts }: VmView): string[] {
+  return mounts.flatMap((mount) => (mount.kind === "volume" ? [mount.name] : []));
 }
 
 /** Whether requests to the data plane must show a token. */
@@ -141,6 +148,6 @@ export function sandboxDetail(view: VmView, tokens: Tokens, domain: string | nul
       autoResume: labels[SANDBOX_LABELS.autoResume] === "true",
       onTimeout: labels[SANDBOX_LABELS.onTimeout] ?? "kill",
     },
-    volumeMounts: [],
+    volumeMounts: JSON.parse(labels[SANDBOX_LABELS.volumes] ?? "[]") as object[],
   };
 }

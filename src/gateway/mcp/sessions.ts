@@ -20,7 +20,7 @@ import type { Vmsan } from "../../client/vmsan.ts";
 import type { Log } from "../../util/log.ts";
 import { sees } from "../access/gate.ts";
 import type { Caller, Gate } from "../access/gate.ts";
-import { KEY_LABEL } from "../access/limits.ts";
+import { KEY_LABEL, occupied } from "../access/limits.ts";
 import type { GatewayDriver } from "../native/bodies.ts";
 
 /** Time without a request after which a session ends, in milliseconds. */
@@ -230,7 +230,7 @@ export class McpSessions {
       vmsan,
       policy,
       base: { project: key.project, labels: { [KEY_LABEL]: key.id }, driver },
-      reserve: async (wanted) => gate.quotas.reserve(key, wanted, await vmsan.list()),
+      reserve: async (wanted) => gate.quotas.reserve(key, wanted, await occupied(vmsan, key)),
       expose: async (vm, port) => {
         await vm.refresh();
         if (!sees(caller, vm.view)) throw new TypeError("a sandbox of another project");

@@ -10,6 +10,7 @@ import { vmPath } from "../../client/paths.ts";
 import { parseUpdateRequest, updateSchema, validate, withoutUndefined } from "../../schema/api.ts";
 import { packageVersion } from "../../util/package.ts";
 import { sees } from "../access/gate.ts";
+import { occupied } from "../access/limits.ts";
 import {
   checkPolicy,
   execResultSchema,
@@ -70,7 +71,7 @@ async function create(context: RouteContext): Promise<Response> {
   const request = remoteCreateRequest(caller, await jsonBody(c), driver);
   const names = request.networks.map(({ network }) => network);
   await checkNetworks(vmsan, caller, names);
-  const giveBack = gate.quotas.reserve(caller.key, [request], await vmsan.list());
+  const giveBack = gate.quotas.reserve(caller.key, [request], await occupied(vmsan, caller.key));
   return making<VmView>(context, "/v1/vms", request, giveBack, remoteView);
 }
 

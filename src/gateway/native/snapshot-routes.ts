@@ -9,6 +9,7 @@ import { VmsanError } from "../../model/errors.ts";
 import { validate } from "../../schema/api.ts";
 import { parseName } from "../../util/names.ts";
 import type { Caller } from "../access/gate.ts";
+import { occupied } from "../access/limits.ts";
 import type { Wanted } from "../access/limits.ts";
 import { remoteCloneRequest, remoteCloneSchema, remoteSnapshotSchema } from "./bodies.ts";
 import { checkNetworks } from "./network-routes.ts";
@@ -52,7 +53,7 @@ async function makeVms(
 ): Promise<Response> {
   const { caller, vmsan, gate } = context;
   const wanted = Array.from({ length: request.count }, () => size);
-  const giveBack = gate.quotas.reserve(caller.key, wanted, await vmsan.list());
+  const giveBack = gate.quotas.reserve(caller.key, wanted, await occupied(vmsan, caller.key));
   return making<VmView[]>(context, path, request, giveBack, (views) => views.map(remoteView));
 }
 

@@ -1,7 +1,7 @@
 /** A VM as this process holds it. */
 import type { VmRecord } from "../../model/vm.ts";
 import type { LiveGuest } from "../starting/await-guest.ts";
-import type { Mutex } from "../mutex.ts";
+import type { Mutex } from "../../util/flow/mutex.ts";
 
 /** One VM of this process. */
 export interface Entry {

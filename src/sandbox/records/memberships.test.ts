@@ -6,7 +6,7 @@ import { afterAll, expect, test } from "vitest";
 import type { GuestNetwork } from "../../model/policy.ts";
 import type { VmRecord } from "../../model/vm.ts";
 import { PrivateNetworkStore } from "../../network/private/store.ts";
-import { Mutex } from "../mutex.ts";
+import { Mutex } from "../../util/flow/mutex.ts";
 import type { Entry } from "./entry.ts";
 import { Places, peersOf } from "./memberships.ts";
 

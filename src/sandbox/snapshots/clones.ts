@@ -11,7 +11,7 @@ import { checkIsolation } from "../../vmm/isolation.ts";
 import type { RunningVm } from "../../vmm/driver.ts";
 import type { LiveGuest } from "../starting/await-guest.ts";
 import { bringUp } from "../starting/bring-up.ts";
-import { Mutex } from "../mutex.ts";
+import { Mutex } from "../../util/flow/mutex.ts";
 import { attachVolumes } from "../starting/mounts.ts";
 import { setBootFiles } from "../starting/new-vm.ts";
 import type { Sandboxes } from "../sandboxes.ts";

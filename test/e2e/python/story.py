@@ -1,6 +1,6 @@
 """What an agent does with one sandbox, by the published Python package `e2b`, synchronous and asynchronous.
 
-Takes E2B_API_URL, E2B_SANDBOX_URL and E2B_API_KEY; prints a line for each chapter that held, and ends
+Takes E2B_API_URL, E2B_SANDBOX_URL, E2B_VOLUME_API_URL and E2B_API_KEY; prints a line for each chapter that held, and ends
 with status 0 when all did.
 """
 
@@ -22,6 +22,10 @@ from e2b import (
     SandboxQuery,
     SandboxState,
     TimeoutException,
+    Volume,
+    VolumeException,
+    VolumeNotFoundException,
+    VolumePathNotFoundException,
 )
 
 
@@ -162,20 +166,47 @@ def end(sandbox):
     fails(SandboxNotFoundException, lambda: Sandbox.get_info(sandbox.sandbox_id))
 
 
+def volumes(sandbox, volume):
+    assert [one.name for one in Volume.list()] == [volume.name]
+    assert Volume.get_info(volume.volume_id).name == volume.name
+    fails(VolumeNotFoundException, lambda: Volume.get_info("nowhere"))
+    fails(VolumeException, lambda: Volume.create(volume.name))
+    volume.write_file("/in/a", "é", force=True)
+    assert sandbox.commands.run("cat /mnt/data/in/a; echo b > /mnt/data/b").stdout == "é"
+    assert volume.read_file("/b") == "b\n" and volume.read_file("/b", format="bytes") == b"b\n"
+    assert b"".join(volume.read_file("/b", format="stream")) == b"b\n"
+    fails(VolumePathNotFoundException, lambda: volume.read_file("/c"))
+    fails(VolumeException, lambda: volume.write_file("/b", "x"))
+    assert volume.make_dir("/d", mode=0o700).mode == 0o700
+    assert [one.path for one in volume.list("/", depth=2)] == ["/b", "/d", "/in", "/in/a"]
+    assert volume.update_metadata("/b", uid=7).uid == 7
+    volume.remove("/in")
+    assert volume.exists("/in") is False and volume.get_info("/b").size == 2
+    fails(VolumeException, lambda: Volume.destroy(volume.volume_id))
+
+
 def main():
+    volume = Volume.create("story")
     sandbox = Sandbox.create(
-        "base", timeout=600, metadata={"task": "é=&1"}, envs={"FROM_CREATE": "created"}
+        "base",
+        timeout=600,
+        metadata={"task": "é=&1"},
+        envs={"FROM_CREATE": "created"},
+        volume_mounts={"/mnt/data": volume},
     )
     try:
         for chapter in (control, commands, files, terminal):
             chapter(sandbox)
             print(chapter.__name__, flush=True)
+        volumes(sandbox, volume)
+        print("volumes", flush=True)
         asyncio.run(asynchronous(sandbox.sandbox_id))
         print("asynchronous", flush=True)
         end(sandbox)
         print("end", flush=True)
     finally:
         sandbox.kill()
+        Volume.destroy(volume.volume_id)
 
 
 main()

@@ -4,6 +4,7 @@ import type { Vm } from "../../../client/vm.ts";
 import type { VmsanError } from "../../../model/errors.ts";
 import { asVmsanError } from "../../../model/errors.ts";
 import type { Caller } from "../../access/gate.ts";
+import { occupied } from "../../access/limits.ts";
 import { remoteCreateRequest } from "../../native/bodies.ts";
 import { E2bError } from "../errors.ts";
 import type { ControlContext } from "./context.ts";
@@ -195,7 +196,7 @@ export class Builds {
     const of = runtime === undefined ? { image } : { runtime };
     const body = { ...(snapshot === undefined ? of : {}), env, vcpus, memMib, ephemeral: true };
     const request = remoteCreateRequest(caller, body, driver);
-    const giveBack = gate.quotas.reserve(caller.key, [request], await vmsan.list());
+    const giveBack = gate.quotas.reserve(caller.key, [request], await occupied(vmsan, caller.key));
     let vm: Vm | undefined;
     try {
       const { labels, project } = request;

@@ -11,8 +11,10 @@ import {
   keepsMemory,
   lifetimeOf,
   stateOf,
+  volumesOf,
   wakesOnUse,
 } from "../sandbox.ts";
+import type { VolumePlaces } from "../volumes/places.ts";
 import { startInterpreter } from "./interpreter.ts";
 
 /** How often ends are looked for at least, in milliseconds; one that is known is met when it comes. */
@@ -38,10 +40,14 @@ export async function pauseSandbox(vm: Vm, memory: boolean): Promise<void> {
   else await vm.stop();
 }
 
-/** Let a paused sandbox go on. @param ms how long it lives from now on */
-export async function resumeSandbox(vm: Vm, ms: number): Promise<void> {
+/**
+ * Let a paused sandbox go on.
+ * @param ms how long it lives from now on
+ * @param places of the volumes that one gets back whose disk alone was kept
+ */
+export async function resumeSandbox(vm: Vm, ms: number, places: VolumePlaces): Promise<void> {
   if (vm.view.status === "stopped") {
-    await vm.start();
+    await places.without(volumesOf(vm.view), async () => await vm.start());
     await startInterpreter(vm);
   } else await vm.resume();
   await vm.refresh();
@@ -51,6 +57,11 @@ export async function resumeSandbox(vm: Vm, ms: number): Promise<void> {
 /** Wakes paused sandboxes that are used, if they were made so. */
 export class Waker {
   private readonly waking = new Map<string, Promise<void>>();
+  private readonly places: VolumePlaces;
+
+  constructor(places: VolumePlaces) {
+    this.places = places;
+  }
 
   /** A sandbox that can be used now, or undefined for one that stays paused. */
   async ready(vm: Vm): Promise<Vm | undefined> {
@@ -58,7 +69,9 @@ export class Waker {
     if (!wakesOnUse(vm.view)) return undefined;
     let waking = this.waking.get(vm.id);
     if (waking === undefined) {
-      waking = resumeSandbox(vm, lifetimeOf(vm.view)).finally(() => this.waking.delete(vm.id));
+      waking = resumeSandbox(vm, lifetimeOf(vm.view), this.places).finally(() =>
+        this.waking.delete(vm.id),
+      );
       this.waking.set(vm.id, waking);
     }
     await waking;

@@ -4,8 +4,10 @@ import type { Vm } from "../../../client/vm.ts";
 import type { VmView } from "../../../model/api.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import { validate } from "../../../schema/api.ts";
+import type { VolumeMount } from "../../../model/mount.ts";
 import { isVmId } from "../../../util/names.ts";
 import { sees } from "../../access/gate.ts";
+import { occupied } from "../../access/limits.ts";
 import type { Caller } from "../../access/gate.ts";
 import { remoteCreateRequest } from "../../native/bodies.ts";
 import { PUBLIC_LABEL } from "../../ports/access.ts";
@@ -20,6 +22,8 @@ import {
   stateOf,
   endOf,
 } from "../sandbox.ts";
+import { openRoot } from "../volumes/places.ts";
+import { mountsSchema, volumeMounts } from "../volumes/volumes.ts";
 import { networkPolicy, networkSchema, updateSchema } from "./network.ts";
 import { Builds } from "./builds.ts";
 import type { ControlContext } from "./context.ts";
@@ -49,7 +53,7 @@ const createSchema = z.object({
   autoPause: z.boolean().nullish(),
   autoPauseMemory: z.boolean().nullish(),
   autoResume: z.object({ enabled: z.boolean() }).nullish(),
-  volumeMounts: z.array(z.unknown()).nullish(),
+  volumeMounts: mountsSchema.nullish(),
   mcp: z.record(z.string(), z.unknown()).nullish(),
 });
 const timeoutSchema = z.object({ timeout });
@@ -59,6 +63,7 @@ const refreshSchema = z.object({ duration: timeout.optional() });
 
 /** What a sandbox's VM is to be besides its template. */
 interface VmWish {
+  mounts: readonly VolumeMount[];
   env: string[];
   timeoutMs: number;
   policy: object;
@@ -99,8 +104,13 @@ export class SandboxControl {
     const wish = validate(createSchema, body, "sandbox");
     const name = wish.templateID ?? "base";
     const template = await resolveTemplate(store, caller, name);
-    if ((wish.volumeMounts ?? []).length > 0) {
-      throw new E2bError("unimplemented", "volumes are not offered", 400);
+    const volumes = wish.volumeMounts ?? [];
+    const mounts = await volumeMounts(this.context, caller, volumes);
+    if (mounts.length > 0 && template.snapshot !== undefined) {
+      // Its memory knows nothing of them, and a disk cannot be put in on every driver.
+      const why =
+        "a sandbox of a snapshot, or of a template with a start command, takes no volumes";
+      throw new E2bError("unimplemented", why, 400);
     }
     const internet = wish.allow_internet_access ?? true;
     const network = wish.network ?? {};
@@ -116,9 +126,11 @@ export class SandboxControl {
       ...(wish.network === undefined || wish.network === null
         ? {}
         : { [SANDBOX_LABELS.network]: JSON.stringify(wish.network) }),
+      ...(volumes.length === 0 ? {} : { [SANDBOX_LABELS.volumes]: JSON.stringify(volumes) }),
       ...(network.allowPublicTraffic === false ? {} : { [PUBLIC_LABEL]: "true" }),
     };
     const vm = await this.make(caller, template, {
+      mounts,
       env: Object.entries(wish.envVars ?? {}).map(([key, value]) => `${key}=${value}`),
       timeoutMs: vmLimit(labels, (wish.timeout ?? defaultTimeoutS) * 1000),
       policy: networkPolicy(internet, network),
@@ -149,9 +161,16 @@ export class SandboxControl {
       driver,
     );
     Object.assign(request.labels, wish.labels);
-    const giveBack = gate.quotas.reserve(caller.key, [request], await vmsan.list());
+    // Looked up among the caller's own: by themselves names of volumes are for admins.
+    request.mounts = [...wish.mounts];
+    const giveBack = gate.quotas.reserve(caller.key, [request], await occupied(vmsan, caller.key));
     try {
-      if (snapshot === undefined) return await this.started(await vmsan.createFrom(request));
+      if (snapshot === undefined) {
+        const names = wish.mounts.map(({ name }) => name);
+        return await this.context.places.without(names, async () => {
+          return await this.started(await vmsan.createFrom(request), wish.mounts);
+        });
+      }
       const { policy, project, labels } = request;
       const [vm] = await vmsan.clone(snapshot, {
         project,
@@ -174,9 +193,13 @@ export class SandboxControl {
     }
   }
 
-  /** A VM in which what its runtime is to serve runs; one in which it does not start is removed. */
-  private async started(vm: Vm): Promise<Vm> {
+  /**
+   * A VM in which what its runtime is to serve runs, and everybody may write into new volumes; one in which that
+   * fails is removed.
+   */
+  private async started(vm: Vm, mounts: readonly VolumeMount[]): Promise<Vm> {
     try {
+      for (const { target } of mounts) await openRoot({ vm, root: target });
       await startInterpreter(vm);
       return vm;
     } catch (error) {
@@ -243,14 +266,14 @@ export class SandboxControl {
     id: string,
     body: unknown,
   ): Promise<{ resumed: boolean; reply: object }> {
-    const { vmsan, gate, domain } = this.context;
+    const { vmsan, gate, domain, places } = this.context;
     const wish = validate(connectSchema, body, "connection");
     const { timeout: seconds = DEFAULT_TIMEOUT_S, memory } = wish;
     const vm = await this.find(caller, id);
     const resumed = !(await this.extend(vm, seconds * 1000));
     if (resumed) {
       if (memory === false && vm.view.status === "suspended") await vm.stop();
-      await resumeSandbox(await vmsan.get(id), seconds * 1000);
+      await resumeSandbox(await vmsan.get(id), seconds * 1000, places);
     }
     return { resumed, reply: sandboxReply(await vm.refresh(), gate.tokens, domain) };
   }

@@ -4,7 +4,7 @@ import type { VmView } from "../../../model/api.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import { validate } from "../../../schema/api.ts";
 import type { Caller } from "../../access/gate.ts";
-import { KEY_LABEL } from "../../access/limits.ts";
+import { KEY_LABEL, occupied } from "../../access/limits.ts";
 import { E2bError } from "../errors.ts";
 import { sandboxReply, stateOf } from "../sandbox.ts";
 import { vmLimit } from "./lifecycle.ts";
@@ -115,7 +115,7 @@ export async function fork(
   if (stateOf(vm.view) === "paused") throw new E2bError("failed_precondition", "it is paused", 409);
   const { labels, project, memMib, diskSizeBytes } = vm.view;
   const wanted = Array.from({ length: count }, () => ({ memMib, diskSizeBytes }));
-  const giveBack = gate.quotas.reserve(caller.key, wanted, await vmsan.list());
+  const giveBack = gate.quotas.reserve(caller.key, wanted, await occupied(vmsan, caller.key));
   try {
     const forks = await vmsan.fork(vm.id, {
       count,

@@ -5,6 +5,7 @@ import { pipeline } from "node:stream/promises";
 import { createGunzip } from "node:zlib";
 import type { Readable } from "node:stream";
 import { Busboy } from "@fastify/busboy";
+import type { FileEntry } from "../../../agent/files.ts";
 import { E2bError } from "../errors.ts";
 import { METADATA_PREFIX, look, lookOrNothing, makeParents, rightsOf, stat } from "./entries.ts";
 import type { FilesContext } from "./entries.ts";
@@ -55,8 +56,16 @@ async function sendFile(
   await stat(context, at);
   const entry = await look(context, at, true);
   if (entry.type === "dir") throw new E2bError("invalid_argument", `path '${at}' is a directory`);
-  const source = await vm.openFile(at, rightsOf(user));
-  const disposition = encodeURIComponent(posix.basename(at));
+  await sendContent(response, await vm.openFile(at, rightsOf(user)), entry);
+}
+
+/** Send what a file holds. @param entry what is known of it, under its name there */
+export async function sendContent(
+  response: ServerResponse,
+  source: Readable,
+  entry: FileEntry,
+): Promise<void> {
+  const disposition = encodeURIComponent(entry.name.toString("utf8"));
   response.writeHead(200, {
     "content-type": "application/octet-stream",
     "content-disposition": `inline; filename*=UTF-8''${disposition}`,

@@ -1,4 +1,4 @@
-/** One operation at a time on one VM, in the order they came. */
+/** One operation at a time on one thing, in the order they came. */
 
 /** A queue of operations. */
 export class Mutex {

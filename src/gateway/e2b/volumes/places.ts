@@ -1,0 +1,210 @@
+/**
+ * Where a volume's content can be reached: in the sandbox that has it mounted, else in a small VM that the gateway
+ * keeps for it while somebody asks, with nothing but the volume and no network. It goes with the gateway, however that
+ * ends, and makes room for any sandbox that wants the volume.
+ */
+import { changeFile, statFile } from "../../../agent/files.ts";
+import type { Vm } from "../../../client/vm.ts";
+import type { Vmsan } from "../../../client/vmsan.ts";
+import type { VmView } from "../../../model/api.ts";
+import { VmsanError } from "../../../model/errors.ts";
+import type { VolumeMount } from "../../../model/mount.ts";
+import { Mutex } from "../../../util/flow/mutex.ts";
+import type { Log } from "../../../util/log.ts";
+import type { GatewayDriver } from "../../native/bodies.ts";
+import { E2bError } from "../errors.ts";
+
+/** Label of the VMs that are there for a volume's content alone: its name. */
+const HELPER_LABEL = "vmsan.e2b.volume";
+/** Where it is mounted in them. */
+const HELPER_TARGET = "/mnt/volume";
+/** Most of them at once. */
+const MAX_HELPERS = 16;
+/** How long one is kept that nobody uses, in milliseconds. */
+const IDLE_MS = 60_000;
+
+/** A guest in which a volume is mounted. */
+export interface Place {
+  vm: Vm;
+  /** Where in the guest. */
+  root: string;
+}
+
+interface Helper extends Place {
+  users: number;
+  idle?: NodeJS.Timeout;
+}
+
+/** How a VM mounts a volume; undefined when it does not. */
+function mountOf({ mounts }: VmView, volume: string): VolumeMount | undefined {
+  return mounts.find((mount) => mount.kind === "volume" && mount.name === volume) as
+    | VolumeMount
+    | undefined;
+}
+
+/** The places of all volumes. */
+export class VolumePlaces {
+  private readonly vmsan: Vmsan;
+  private readonly driver: GatewayDriver;
+  private readonly log: Log;
+  /** Whoever starts or ends a VM with a volume is alone with it meanwhile. */
+  private readonly turns = new Map<string, Mutex>();
+  private readonly helpers = new Map<string, Helper>();
+  private closed = false;
+
+  constructor(vmsan: Vmsan, driver: GatewayDriver, log: Log) {
+    this.vmsan = vmsan;
+    this.driver = driver;
+    this.log = log;
+  }
+
+  private turn(volume: string): Mutex {
+    const known = this.turns.get(volume);
+    if (known !== undefined) return known;
+    const made = new Mutex();
+    this.turns.set(volume, made);
+    return made;
+  }
+
+  /**
+   * Work where a volume's content is.
+   * @throws failed_precondition while somebody holds it who cannot be asked
+   */
+  async use<T>(volume: string, work: (place: Place) => Promise<T>): Promise<T> {
+    const place = await this.turn(volume).run(async () => {
+      const found = await this.place(volume);
+      if ("users" in found) {
+        clearTimeout(found.idle);
+        found.users += 1;
+      }
+      return found;
+    });
+    try {
+      return await work(place);
+    } finally {
+      if ("users" in place) this.leave(volume, place);
+    }
+  }
+
+  /**
+   * Work while no VM of the gateway's own holds these volumes.
+   * @throws failed_precondition while their content is being read or written there
+   */
+  async without<T>(volumes: readonly string[], work: () => Promise<T>): Promise<T> {
+    // In one order for everybody, so that no two wait for each other.
+    const [first, ...rest] = [...new Set(volumes)].toSorted();
+    if (first === undefined) return await work();
+    return await this.turn(first).run(async () => {
+      await this.vacate(first);
+      return await this.without(rest, work);
+    });
+  }
+
+  /** End all VMs that are there for volumes alone. */
+  async close(): Promise<void> {
+    this.closed = true;
+    await Promise.all([...this.helpers.keys()].map(async (volume) => await this.end(volume)));
+  }
+
+  private async place(volume: string): Promise<Place | Helper> {
+    const known = this.helpers.get(volume);
+    if (known !== undefined) {
+      try {
+        if ((await known.vm.refresh()).status === "running") return known;
+      } catch (error) {
+        if (!(error instanceof VmsanError) || error.code !== "ERR_VM_NOT_FOUND") throw error;
+      }
+      await this.end(volume);
+    }
+    for (const view of await this.vmsan.list()) {
+      const mount = mountOf(view, volume);
+      if (mount === undefined || view.status === "stopped" || view.status === "error") continue;
+      if (view.status !== "running" || mount.readonly) throw held(view);
+      return { vm: await this.vmsan.get(view.id), root: mount.target };
+    }
+    return await this.start(volume);
+  }
+
+  private async start(volume: string): Promise<Helper> {
+    if (this.helpers.size >= MAX_HELPERS) {
+      const unused = [...this.helpers].find(([, { users }]) => users === 0);
+      if (unused === undefined) {
+        const why = `the content of ${MAX_HELPERS} volumes is in use already`;
+        throw new E2bError("resource_exhausted", why);
+      }
+      await this.end(unused[0]);
+    }
+    const vm = await this.vmsan.create({
+      runtime: "base",
+      memory: 256,
+      driver: this.driver,
+      user: "root",
+      labels: { [HELPER_LABEL]: volume },
+      mounts: [
+        { kind: "volume", name: volume, target: HELPER_TARGET, readonly: false, nocopy: true },
+      ],
+      networkPolicy: "none",
+      ephemeral: true,
+    });
+    const helper = { vm, root: HELPER_TARGET, users: 0 };
+    this.helpers.set(volume, helper);
+    if (this.closed) {
+      await this.end(volume);
+      throw new E2bError("unavailable", "the gateway is ending");
+    }
+    await openRoot(helper);
+    return helper;
+  }
+
+  private leave(volume: string, helper: Helper): void {
+    helper.users -= 1;
+    if (helper.users > 0 || this.helpers.get(volume) !== helper) return;
+    helper.idle = setTimeout(() => {
+      void this.turn(volume).run(async () => {
+        if (helper.users === 0 && this.helpers.get(volume) === helper) await this.end(volume);
+      });
+    }, IDLE_MS);
+    helper.idle.unref();
+  }
+
+  private async vacate(volume: string): Promise<void> {
+    const helper = this.helpers.get(volume);
+    if (helper !== undefined && helper.users > 0)
+      throw new E2bError("failed_precondition", "the volume's content is in use", 409);
+    await this.end(volume);
+    // Of another gateway, whose next call waits for whoever has it now.
+    for (const view of await this.vmsan.list())
+      if (view.labels[HELPER_LABEL] === volume) await this.vmsan.remove(view.id, { force: true });
+  }
+
+  private async end(volume: string): Promise<void> {
+    const helper = this.helpers.get(volume);
+    if (helper === undefined) return;
+    clearTimeout(helper.idle);
+    this.helpers.delete(volume);
+    try {
+      await helper.vm.remove();
+    } catch (error) {
+      if (error instanceof VmsanError && error.code === "ERR_VM_NOT_FOUND") return;
+      this.log.error(`cannot remove the VM of the volume ${volume}`, error);
+    }
+  }
+}
+
+/** The refusal of a volume that somebody holds. */
+function held({ id, status }: VmView): E2bError {
+  return new E2bError(
+    "failed_precondition",
+    `the volume is held by ${id}, which is ${status}`,
+    409,
+  );
+}
+
+/**
+ * Let everybody in the guest write into a volume that nobody has opened so far, as clients expect who are no root
+ * there. One whose owner or mode somebody has chosen stays.
+ */
+export async function openRoot({ vm, root }: Place): Promise<void> {
+  const { uid, mode } = await statFile(vm.transport, root);
+  if (uid === 0 && mode === 0o755) await changeFile(vm.transport, root, { mode: 0o777 });
+}
