@@ -1,4 +1,5 @@
 /** Events and figures of VMs, as clients see them: a daemon with VMs of the fake driver. */
+import { rm } from "node:fs/promises";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { fakeDaemon } from "../src/daemon/testing.ts";
 import type { FakeDaemon } from "../src/daemon/testing.ts";
@@ -23,13 +24,20 @@ async function start(): Promise<{ daemon: FakeDaemon; vmsan: Vmsan }> {
 /** A gateway of a daemon, and clients with keys of it. */
 async function gatewayOf(
   host: FakeDaemon,
-): Promise<AsyncDisposable & { client: (key: NewKey) => Promise<Vmsan> }> {
-  const gateway = await startGateway({ dir: host.dir, listen: "127.0.0.1:0" });
+): Promise<
+  AsyncDisposable & { client: (key: NewKey) => Promise<Vmsan>; restart: () => Promise<void> }
+> {
+  let gateway = await startGateway({ dir: host.dir, listen: "127.0.0.1:0" });
   const keys = new Keys(layoutOf(host.dir).gateway);
   return {
     client: async (wish) => {
       const { text } = await keys.create(wish);
       return new Vmsan({ remote: { url: gateway.url, key: `vmsan_${text}` } });
+    },
+    restart: async () => {
+      const { port } = gateway;
+      await gateway.close();
+      gateway = await startGateway({ dir: host.dir, listen: `127.0.0.1:${port}` });
     },
     [Symbol.asyncDispose]: async () => await gateway.close(),
   };
@@ -43,8 +51,14 @@ class Watch implements AsyncDisposable {
   private readonly end = new AbortController();
   private readonly events: AsyncGenerator<VmsanEvent>;
 
-  constructor(vmsan: Vmsan, options: EventOptions = {}) {
-    this.events = vmsan.events({ since: 0, ...options, signal: this.end.signal });
+  /** From the first event that is kept on, unless told otherwise; with `since: undefined` from now on. */
+  constructor(
+    vmsan: Vmsan,
+    options: Omit<EventOptions, "since"> & { since?: number | undefined } = {},
+  ) {
+    const { since = "since" in options ? undefined : 0, ...rest } = options;
+    const from = since === undefined ? {} : { since };
+    this.events = vmsan.events({ ...rest, ...from, signal: this.end.signal });
   }
 
   async until(type: string): Promise<VmsanEvent[]> {
@@ -140,7 +154,7 @@ describe("events", () => {
     await expect(names({ types: [""] })).rejects.toMatchObject({ code: "ERR_VALIDATION_FLAGS" });
   });
 
-  test("a reader resumes without loss, and is told when the daemon was another", async () => {
+  test("a reader resumes without loss, also from the next daemon", async () => {
     const { daemon: host, vmsan } = await start();
     const vm = await create(vmsan, "web");
     const [created, started] = await kept(vmsan);
@@ -152,8 +166,41 @@ describe("events", () => {
       "exec.ended",
     ]);
     await host.restart();
+    await vm.stop();
+    const [stopped] = await watch.until("vm.stopped");
+    expect(stopped?.seq).toBe((started?.seq ?? 0) + 3);
+    // Whoever comes later has all of them too.
+    const types = (await kept(vmsan)).map(({ type }) => type);
+    expect(types).toEqual(["vm.created", "vm.started", "exec.started", "exec.ended", "vm.stopped"]);
+  });
+
+  test("who follows through a gateway misses nothing of either's restart, and sees each event once", async () => {
+    const { daemon: host, vmsan } = await start();
+    await using gateway = await gatewayOf(host);
+    const client = await gateway.client({ project: "one" });
+    await create(vmsan, "before");
+    // From now on, and nothing seen yet: the place is kept all the same.
+    const begun = Promise.withResolvers<number>();
+    const { seq = 0 } = (await kept(vmsan)).at(-1) ?? {};
+    await using watch = new Watch(client, { since: undefined, onBegin: begun.resolve });
+    const first = watch.until("vm.removed");
+    expect(await begun.promise).toBe(seq);
+    await host.restart();
+    await gateway.restart();
+    const vm = await create(vmsan, "web");
+    await host.restart();
+    await vm.remove();
+    const types = (await first).map(({ type }) => type);
+    expect(types).toEqual(["vm.created", "vm.started", "vm.removed"]);
+  });
+
+  test("without its journal a reader is told that others may be missing", async () => {
+    const { daemon: host, vmsan } = await start();
+    const vm = await create(vmsan, "web");
+    await using watch = new Watch(vmsan);
+    await watch.until("vm.started");
+    await host.restart(async () => await rm(layoutOf(host.dir).eventJournal));
     const [missed] = await watch.until("missed");
-    expect(missed?.seq).toBeGreaterThan(started?.seq ?? 0);
     await vm.stop();
     const [stopped] = await watch.until("vm.stopped");
     expect(stopped?.seq).toBe((missed?.seq ?? 0) + 1);

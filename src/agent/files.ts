@@ -153,6 +153,15 @@ export async function changeFile(
   await call(transport, "change", { path, ...change }, options, true);
 }
 
+/** Have the file system that holds a path of the guest written to its disk: all that was done to it before. */
+export async function syncFiles(
+  transport: GuestTransport,
+  path: string,
+  options: FileOptions = {},
+): Promise<void> {
+  await call(transport, "sync", { path }, options, true);
+}
+
 /** Rename within the guest. */
 export async function moveFile(
   transport: GuestTransport,

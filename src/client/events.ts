@@ -20,6 +20,8 @@ export interface EventOptions extends EventFilter {
   /** Go on as more happens; default true. */
   follow?: boolean;
   signal?: AbortSignal;
+  /** Called once, when no event escapes any more: with the number of the last one before those that follow. */
+  onBegin?: (last: number) => void;
 }
 
 function queryOf({ since, follow = true, types, vms, project }: EventOptions): URLSearchParams {
@@ -32,16 +34,16 @@ function queryOf({ since, follow = true, types, vms, project }: EventOptions): U
   return query;
 }
 
-/** Where a reader begins that has seen no event yet: so that it misses none when it must ask again. */
-function begun(options: EventOptions, reply: Readable): EventOptions {
+/** The last event before those of a reply, as its server says. */
+function lastBefore(reply: Readable): number | undefined {
   const { headers = {} } = reply as Partial<IncomingMessage>;
   const seq = Number(headers[EVENT_HEADER]);
-  return Number.isSafeInteger(seq) ? { ...options, since: seq } : options;
+  return Number.isSafeInteger(seq) ? seq : undefined;
 }
 
 /**
- * What happens, as it happens. When the daemon dies it goes on with the next one: an event of type
- * `missed` says that others may have come between them.
+ * What happens, as it happens. When the daemon, or the gateway, dies it goes on with the next one where it was; an event
+ * of type `missed` says where that cannot be, since what was in between is not kept.
  */
 export async function* readEvents(
   daemon: Daemon,
@@ -55,10 +57,13 @@ export async function* readEvents(
     try {
       const path = `/v1/events?${queryOf(place).toString()}`;
       const reply = await daemon.download("GET", path, signal === undefined ? {} : { signal });
+      const last = lastBefore(reply);
+      if (!everConnected && last !== undefined) options.onBegin?.(last);
       everConnected = true;
       lostAt = undefined;
       attempt = 1;
-      if (options.since === undefined && place.since === undefined) place = begun(place, reply);
+      // One that has seen no event yet misses none when it must ask again.
+      if (place.since === undefined && last !== undefined) place = { ...place, since: last };
       try {
         for await (const line of createInterface({ input: reply })) {
           if (line === "") continue;

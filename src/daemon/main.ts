@@ -6,7 +6,8 @@ import { connect } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { StartReport } from "../model/api.ts";
 import { VmsanError, asVmsanError } from "../model/errors.ts";
-import { Events } from "../sandbox/records/events.ts";
+import { EventJournal, tellUntold } from "../sandbox/records/event-journal.ts";
+import { EVENTS_KEPT, Events } from "../sandbox/records/events.ts";
 import { VmRecords } from "../sandbox/records/records.ts";
 import { Sandboxes } from "../sandbox/sandboxes.ts";
 import { createHost } from "../sandbox/host.ts";
@@ -103,7 +104,8 @@ async function main(): Promise<void> {
     report({ ready: true });
     process.exit(0);
   }
-  const events = new Events();
+  const journal = new EventJournal(layout.eventJournal, EVENTS_KEPT, log);
+  const events = new Events(journal);
   const host = await createHost(layout, log, events);
   const sandboxes = new Sandboxes(new VmRecords(layout.vms), host.stages, log, events);
   const snapshots = new Snapshots(sandboxes, layout.snapshots);
@@ -111,6 +113,7 @@ async function main(): Promise<void> {
   const templates = new Templates(sandboxes, layout.templates);
   await templates.recover();
   await sandboxes.recover();
+  tellUntold(events, sandboxes.entries);
   const idle = new IdleWatch(sandboxes);
 
   let stopping = false;

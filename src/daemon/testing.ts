@@ -4,7 +4,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Host } from "../sandbox/host.ts";
 import type { HostNetworks } from "../sandbox/networks.ts";
-import { Events } from "../sandbox/records/events.ts";
+import { EventJournal, tellUntold } from "../sandbox/records/event-journal.ts";
+import { EVENTS_KEPT, Events } from "../sandbox/records/events.ts";
 import { VmRecords } from "../sandbox/records/records.ts";
 import { Sandboxes } from "../sandbox/sandboxes.ts";
 import { Snapshots } from "../sandbox/snapshots/snapshots.ts";
@@ -31,8 +32,8 @@ export interface FakeDaemon {
   sandboxes: Sandboxes;
   /** Have a VM's network policy decide something. */
   decide(vmId: string, decision: Omit<NetworkDecision, "seq" | "time">): void;
-  /** End it and start the next one, as after a crash; VMs go on. */
-  restart(): Promise<void>;
+  /** End it and start the next one, as after a crash; VMs go on. @param between done while there is none */
+  restart(between?: () => Promise<void>): Promise<void>;
   /** Remove its VMs, end it, leave nothing. */
   close(): Promise<void>;
 }
@@ -55,9 +56,11 @@ export async function fakeDaemon(changes: Partial<Stages> = {}): Promise<FakeDae
     onDecision: (call: (typeof deciding)[number]) => void deciding.push(call),
   };
   const host = { networks } as unknown as Host;
+  let journal: EventJournal | undefined;
   const start = async (): Promise<{ sandboxes: Sandboxes; server: Listening }> => {
     deciding = [];
-    const events = new Events();
+    journal = new EventJournal(layout.eventJournal, EVENTS_KEPT, quietLog);
+    const events = new Events(journal);
     const sandboxes = new Sandboxes(
       new VmRecords(layout.vms),
       fakeStages(dir, changes),
@@ -67,6 +70,7 @@ export async function fakeDaemon(changes: Partial<Stages> = {}): Promise<FakeDae
     const snapshots = new Snapshots(sandboxes, layout.snapshots);
     await snapshots.recover();
     await sandboxes.recover();
+    tellUntold(events, sandboxes.entries);
     const server = await serve(
       {
         sandboxes,
@@ -97,14 +101,17 @@ export async function fakeDaemon(changes: Partial<Stages> = {}): Promise<FakeDae
       const line = ringOf(vmId).add(decision);
       for (const call of deciding) call(vmId, line);
     },
-    restart: async () => {
+    restart: async (between) => {
       await server.close();
       await sandboxes.letGo();
+      journal?.close();
+      await between?.();
       ({ sandboxes, server } = await start());
     },
     close: async () => {
       await server.close();
       for (const { id } of sandboxes.list()) await sandboxes.remove(id, true);
+      journal?.close();
       await rm(dir, { recursive: true, force: true });
     },
   };

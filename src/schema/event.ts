@@ -1,6 +1,6 @@
-/** The query of those who ask for events. */
+/** Events as they are stored, and the query of those who ask for them. */
 import { z } from "zod";
-import type { EventFilter } from "../model/event.ts";
+import type { EventFilter, VmsanEvent } from "../model/event.ts";
 import { validate } from "./api.ts";
 
 const word = z.string().min(1).max(63);
@@ -44,4 +44,32 @@ export function parseEventQuery(query: Record<string, string[]>): EventQuery {
       ...(project?.[0] === undefined ? {} : { project: project[0] }),
     },
   };
+}
+
+const headSchema = z.object({ version: z.literal(1), bootId: z.string() });
+const eventSchema = z.object({
+  seq: z.int().min(1),
+  time: z.iso.datetime(),
+  // Written by a daemon of another version it may be one that is not known here.
+  type: word,
+  vm: z.object({ id: word, name: word.optional() }).optional(),
+  project: z.string().optional(),
+  data: z.record(z.string(), z.union([z.string(), z.number(), z.boolean(), z.array(z.string())])),
+});
+
+/** A line of the daemon's journal: its head, or an event; undefined for one that is neither, or cut short. */
+export function parseJournalLine(
+  line: string,
+): { bootId?: string; event?: VmsanEvent } | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch {
+    // The last line of a process that was killed.
+    return undefined;
+  }
+  const head = headSchema.safeParse(value);
+  if (head.success) return { bootId: head.data.bootId };
+  const event = eventSchema.safeParse(value);
+  return event.success ? { event: event.data as VmsanEvent } : undefined;
 }

@@ -17,6 +17,8 @@ export interface Layout {
   socket: string;
   daemonLock: string;
   daemonLog: string;
+  /** The last events, a line each. */
+  eventJournal: string;
   /** One directory a VM. */
   vms: string;
   /** One directory a snapshot. */
@@ -66,6 +68,7 @@ export function layoutOf(root: string): Layout {
     socket: join(run, "daemon.sock"),
     daemonLock: join(run, "daemon.lock"),
     daemonLog: join(run, "daemon.log"),
+    eventJournal: join(run, "events.jsonl"),
     vms: join(root, "vms"),
     snapshots: join(root, "snapshots"),
     volumes: join(root, "volumes"),

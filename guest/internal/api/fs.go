@@ -95,6 +95,9 @@ func (s *Server) fsRoutes(m *http.ServeMux) {
 	m.HandleFunc("POST /v1/fs/change", s.onFiles(func(w http.ResponseWriter, r *fsRequest) error {
 		return done(w, files.Change(string(r.Path), r.UID, r.GID, r.Mode))
 	}))
+	m.HandleFunc("POST /v1/fs/sync", s.onFiles(func(w http.ResponseWriter, r *fsRequest) error {
+		return done(w, files.Sync(string(r.Path)))
+	}))
 	m.HandleFunc("POST /v1/fs/move", s.onFiles(func(w http.ResponseWriter, r *fsRequest) error {
 		return done(w, files.Move(string(r.From), string(r.To), r.Overwrite))
 	}))

@@ -347,6 +347,12 @@ func TestArchivesOverTheChannel(t *testing.T) {
 	if _, v := a.call("POST", "/v1/fs/stat", map[string]any{"path": dir + "/w"}); v["mode"] != float64(0o640) || v["uid"] != float64(os.Getuid()) {
 		t.Fatal(v)
 	}
+	if status, v := a.call("POST", "/v1/fs/sync", map[string]any{"path": dir}); status != 204 {
+		t.Fatal(status, v)
+	}
+	if status, v := a.call("POST", "/v1/fs/sync", map[string]any{"path": dir + "/nope"}); status != 404 {
+		t.Fatal(status, v)
+	}
 	// A symlink is never followed: it has no mode of its own.
 	if err := os.Symlink(dir+"/w", dir+"/link"); err != nil {
 		t.Fatal(err)

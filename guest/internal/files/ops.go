@@ -204,6 +204,24 @@ func Change(path string, uid, gid, mode *uint32) error {
 	return nil
 }
 
+// Sync has the file system that holds path written to its disk: all that was done to it before.
+func Sync(path string) error {
+	if err := CheckPath(path); err != nil {
+		return err
+	}
+	fd, err := syscall.Open(path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if err == nil {
+		defer syscall.Close(fd)
+		if _, _, e := syscall.Syscall(sysSyncfs, uintptr(fd), 0, 0); e != 0 {
+			err = e
+		}
+	}
+	if err != nil {
+		return fileError(&os.PathError{Op: "syncfs", Path: path, Err: err}, "The file system of %.256q cannot be written out.", path)
+	}
+	return nil
+}
+
 // Of openat(2) and fchownat(2).
 const (
 	openPath    = 0x200000

@@ -2,7 +2,10 @@ package files
 
 import "syscall"
 
-const sysRenameat2 = 316
+const (
+	sysRenameat2 = 316
+	sysSyncfs    = 306
+)
 
 // sysFstatat is fstatat(2).
 const sysFstatat = syscall.SYS_NEWFSTATAT

@@ -1,6 +1,7 @@
 /** Routes for those who watch: what happens, and what VMs use, of the key's project alone. */
 import { Readable } from "node:stream";
 import { z } from "zod";
+import { EVENT_HEADER } from "../../model/event.ts";
 import type { VmsanEvent } from "../../model/event.ts";
 import { parseEventQuery } from "../../schema/event.ts";
 import type { Caller } from "../access/gate.ts";
@@ -28,26 +29,36 @@ export const watchRoutes: readonly Route[] = [
       project: "only of this project",
     },
     answers: "bytes",
-    run: ({ c, caller, vmsan }) => {
+    run: async ({ c, caller, vmsan }) => {
       const { since, after, follow, filter } = parseEventQuery(c.req.queries());
       const { signal } = c.req.raw;
       const place = since ?? (after === undefined ? undefined : new Date(after));
       const from = place ?? (follow ? undefined : 0);
+      const begun = Promise.withResolvers<number>();
+      const events = vmsan.events({
+        ...filter,
+        follow,
+        signal,
+        onBegin: begun.resolve,
+        ...(from === undefined ? {} : { since: from }),
+      });
+      const first = events.next();
+      first.catch(begun.reject);
+      const last = await begun.promise;
       async function* lines(): AsyncGenerator<string> {
-        const options = {
-          ...filter,
-          follow,
-          signal,
-          ...(from === undefined ? {} : { since: from }),
-        };
-        // At once, so that who asks knows that from now on nothing escapes.
-        yield "\n";
-        for await (const event of vmsan.events(options)) {
-          if (mayKnow(caller, event)) yield `${JSON.stringify(event)}\n`;
+        try {
+          // At once, so that who asks knows that from now on nothing escapes.
+          yield "\n";
+          for (let next = await first; next.done !== true; next = await events.next()) {
+            if (mayKnow(caller, next.value)) yield `${JSON.stringify(next.value)}\n`;
+          }
+        } finally {
+          await events.return(undefined);
         }
       }
       return c.body(Readable.toWeb(Readable.from(lines())) as ReadableStream, 200, {
         "content-type": "application/x-ndjson",
+        [EVENT_HEADER]: String(last),
       });
     },
   },

@@ -2,9 +2,10 @@
 import type { EventBody, EventType, VmsanEvent } from "../../model/event.ts";
 import type { VmRecord } from "../../model/vm.ts";
 import { Ring } from "../../util/flow/ring.ts";
+import type { EventJournal } from "./event-journal.ts";
 
-/** Events that are kept. */
-const CAPACITY = 10_000;
+/** Events that are kept at least. */
+export const EVENTS_KEPT = 10_000;
 /** Refused connections of one VM that are told at once, and how many more each second. */
 const DENIED_BURST = 20;
 const DENIED_PER_SECOND = 2;
@@ -29,13 +30,19 @@ export class Events extends Ring<EventBody> {
   private readonly listeners: ((event: VmsanEvent) => void)[] = [];
   private readonly denials = new Map<string, Bucket>();
 
-  constructor() {
-    // Later daemons go on from higher numbers: a reader of an earlier one sees that others are missing.
-    super(CAPACITY, Date.now() * 1000);
+  private readonly journal: EventJournal | undefined;
+
+  /** @param journal what earlier daemons have told, which later ones are to go on from; none: nobody does */
+  constructor(journal?: EventJournal) {
+    // Without one, later daemons go on from higher numbers: a reader of an earlier one sees that others are missing.
+    super(EVENTS_KEPT, Date.now() * 1000, journal?.found);
+    this.journal = journal;
   }
 
   override add(body: EventBody): VmsanEvent {
     const event = super.add(body);
+    // Whoever follows is told in a later turn of the loop: it is on disk by then.
+    this.journal?.append(event, () => this.since(0));
     for (const listener of this.listeners) listener(event);
     return event;
   }

@@ -14,10 +14,12 @@ export class Ring<T extends object> {
   /**
    * @param capacity lines that are kept at least; twice as many at most
    * @param before number before the first line's
+   * @param lines those that are there already, without gaps in their numbers
    */
-  constructor(capacity: number, before = 0) {
+  constructor(capacity: number, before = 0, lines: readonly Numbered<T>[] = []) {
     this.capacity = capacity;
-    this.seq = before;
+    this.lines = [...lines];
+    this.seq = lines.at(-1)?.seq ?? before;
   }
 
   /** Number of the last line. */

@@ -22,7 +22,7 @@ import {
   stateOf,
   endOf,
 } from "../sandbox.ts";
-import { openRoot } from "../volumes/places.ts";
+import { openRoot, settleVolumes } from "../volumes/places.ts";
 import { mountsSchema, volumeMounts } from "../volumes/volumes.ts";
 import { networkPolicy, networkSchema, updateSchema } from "./network.ts";
 import { Builds } from "./builds.ts";
@@ -217,6 +217,7 @@ export class SandboxControl {
   /** End one. @throws not_found */
   async kill(caller: Caller, id: string): Promise<void> {
     const vm = await this.find(caller, id);
+    await settleVolumes(vm);
     await vm.remove();
   }
 

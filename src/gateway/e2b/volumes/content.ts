@@ -271,8 +271,8 @@ export async function volumeContent(
   if (run === undefined)
     throw new E2bError("unimplemented", `${key.slice(0, 80)} is not offered`, 501);
   const query = validate(querySchema, Object.fromEntries(params), "query");
-  return await context.places.use(
-    name,
-    async (place) => await run({ place, query, request, response }),
-  );
+  const work = async (place: Place): Promise<Content> =>
+    await run({ place, query, request, response });
+  const { places } = context;
+  return await (request.method === "GET" ? places.use(name, work) : places.change(name, work));
 }

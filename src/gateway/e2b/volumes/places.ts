@@ -3,7 +3,7 @@
  * keeps for it while somebody asks, with nothing but the volume and no network. It goes with the gateway, however that
  * ends, and makes room for any sandbox that wants the volume.
  */
-import { changeFile, statFile } from "../../../agent/files.ts";
+import { changeFile, statFile, syncFiles } from "../../../agent/files.ts";
 import type { Vm } from "../../../client/vm.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import type { VmView } from "../../../model/api.ts";
@@ -84,6 +84,15 @@ export class VolumePlaces {
     } finally {
       if ("users" in place) this.leave(volume, place);
     }
+  }
+
+  /** As {@link use}, for work that changes something: all of it is on the volume's disk when this resolves. */
+  async change<T>(volume: string, work: (place: Place) => Promise<T>): Promise<T> {
+    return await this.use(volume, async (place) => {
+      const result = await work(place);
+      await syncFiles(place.vm.transport, place.root);
+      return result;
+    });
   }
 
   /**
@@ -183,6 +192,8 @@ export class VolumePlaces {
     clearTimeout(helper.idle);
     this.helpers.delete(volume);
     try {
+      // By itself, so that its file system is whole for those who only read.
+      await helper.vm.stop();
       await helper.vm.remove();
     } catch (error) {
       if (error instanceof VmsanError && error.code === "ERR_VM_NOT_FOUND") return;
@@ -198,6 +209,18 @@ function held({ id, status }: VmView): E2bError {
     `the volume is held by ${id}, which is ${status}`,
     409,
   );
+}
+
+/** How long a guest that is to end has to write its volumes out, in milliseconds. */
+const SYNC_MS = 10_000;
+
+/** Have the volumes of a VM written out before it is ended by force; one that cannot is ended all the same. */
+export async function settleVolumes({ view, transport }: Vm): Promise<void> {
+  const signal = AbortSignal.timeout(SYNC_MS);
+  for (const { target } of view.status === "running" ? view.mounts : []) {
+    // A guest that hangs, or is none any more, keeps nobody from removing it.
+    await syncFiles(transport, target, { signal }).catch(() => undefined);
+  }
 }
 
 /**
