@@ -4,8 +4,9 @@ import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import type { VmRecord } from "../../model/vm.ts";
 import type { Entry } from "./entry.ts";
-import { EventJournal, tellUntold } from "./event-journal.ts";
+import { EventJournal } from "./event-journal.ts";
 import { Events } from "./events.ts";
+import { tellUntold } from "./untold-events.ts";
 
 let directory: string;
 let path: string;
