@@ -116,6 +116,26 @@ export async function statFile(
 }
 
 /**
+ * The content of a small file of the guest, by one call instead of a stream.
+ * @param limit most bytes, 1 MiB at most; a longer file is an error
+ */
+export async function readSmallFile(
+  transport: GuestTransport,
+  path: string,
+  limit: number,
+  options: FileOptions = {},
+): Promise<Buffer> {
+  const reply = await call<{ content?: unknown }>(
+    transport,
+    "read",
+    { path, limit },
+    options,
+    true,
+  );
+  return Buffer.from(String(reply.content), "base64");
+}
+
+/**
  * What is in a directory of the guest, or below it.
  * @param depth with `recursive`: how far down, 1 being the directory itself; default all of it
  * @param attributes as for {@link statFile}

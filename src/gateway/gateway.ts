@@ -27,6 +27,7 @@ import { Sweeper, Waker } from "./e2b/control/lifecycle.ts";
 import { E2bStore } from "./e2b/control/store.ts";
 import { Uploads } from "./e2b/control/uploads.ts";
 import { e2bFace } from "./e2b/face.ts";
+import { GuestUsers } from "./e2b/envd/users.ts";
 import { VolumePlaces } from "./e2b/volumes/places.ts";
 import { sandboxPorts } from "./e2b/ports.ts";
 import { DockerServer } from "./docker/serve.ts";
@@ -116,6 +117,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     store: new E2bStore(directory),
     uploads: new Uploads(directory, gate.tokens),
     places,
+    users: new GuestUsers(),
     driver,
     domain: options.domains?.[0] ?? null,
   };

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"encoding/base64"
 	"errors"
 	"math"
 	"net/http"
@@ -26,6 +27,8 @@ type fsRequest struct {
 	From      wire.Text `json:"from"`
 	To        wire.Text `json:"to"`
 	Overwrite bool      `json:"overwrite"`
+	// Limit is the most bytes of a file that is read.
+	Limit int64 `json:"limit"`
 	// Depth of a list; 0: all of it when recursive, else 1.
 	Depth int `json:"depth"`
 	// Attributes is the prefix of extended attributes to tell.
@@ -85,6 +88,13 @@ func (s *Server) fsRoutes(m *http.ServeMux) {
 		return err
 	}))
 	m.HandleFunc("POST /v1/fs/list", s.onFiles(list))
+	m.HandleFunc("POST /v1/fs/read", s.onFiles(func(w http.ResponseWriter, r *fsRequest) error {
+		content, err := files.ReadSmall(string(r.Path), r.Limit)
+		if err == nil {
+			writeJSON(w, map[string]string{"content": base64.StdEncoding.EncodeToString(content)})
+		}
+		return err
+	}))
 	m.HandleFunc("POST /v1/fs/mkdir", s.onFiles(func(w http.ResponseWriter, r *fsRequest) error {
 		mode := uint32(0o755)
 		if r.Mode != nil {

@@ -347,6 +347,21 @@ func TestArchivesOverTheChannel(t *testing.T) {
 	if _, v := a.call("POST", "/v1/fs/stat", map[string]any{"path": dir + "/w"}); v["mode"] != float64(0o640) || v["uid"] != float64(os.Getuid()) {
 		t.Fatal(v)
 	}
+	read := func(body map[string]any) (int, any) {
+		status, v := a.call("POST", "/v1/fs/read", body)
+		return status, v["content"]
+	}
+	if err := os.WriteFile(dir+"/small", []byte("abc"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if status, content := read(map[string]any{"path": dir + "/small", "limit": 3}); status != 200 || content != "YWJj" {
+		t.Fatal(status, content)
+	}
+	for _, bad := range []map[string]any{{"path": dir + "/small", "limit": 2}, {"path": dir + "/small", "limit": 1 << 30}, {"path": dir, "limit": 9}, {"path": dir + "/nope", "limit": 9}} {
+		if status, _ := read(bad); status < 400 {
+			t.Fatal(bad, status)
+		}
+	}
 	if status, v := a.call("POST", "/v1/fs/sync", map[string]any{"path": dir}); status != 204 {
 		t.Fatal(status, v)
 	}

@@ -1,6 +1,7 @@
 package files
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -58,6 +59,29 @@ func Read(path string, offset int64, length *int64, out io.Writer) error {
 	}
 	return nil
 }
+
+// ReadSmall gives a file's content, which has at most limit bytes.
+func ReadSmall(path string, limit int64) ([]byte, error) {
+	if err := CheckPath(path); err != nil {
+		return nil, err
+	}
+	if limit < 0 || limit > maxSmall {
+		return nil, wire.Errorf(wire.CodeRequest, "The limit %d is not between 0 and %d.", limit, maxSmall)
+	}
+	var out bytes.Buffer
+	// One more tells whether there are more.
+	length := limit + 1
+	if err := Read(path, 0, &length, &out); err != nil {
+		return nil, err
+	}
+	if int64(out.Len()) > limit {
+		return nil, fileError(&os.PathError{Op: "read", Path: path, Err: syscall.EFBIG}, "%.256q is longer than %d bytes.", path, limit)
+	}
+	return out.Bytes(), nil
+}
+
+// maxSmall is the longest content of a reply that is no stream.
+const maxSmall = 1 << 20
 
 // WriteOptions say how a file is written.
 type WriteOptions struct {

@@ -22,8 +22,10 @@ export interface Occupied extends Wanted {
   labels: Record<string, string>;
 }
 
-/** All that may count against a key's limits; volumes are asked for only where a limit of disk is. */
+/** All that may count against a key's limits; what no limit is about is not asked for. */
 export async function occupied(vmsan: Vmsan, { limits }: GatewayKey): Promise<Occupied[]> {
+  if ([limits.vms, limits.memMib, limits.diskBytes].every((limit) => limit === undefined))
+    return [];
   const vms = await vmsan.list();
   if (limits.diskBytes === undefined) return vms;
   const volumes = (await vmsan.volumes.list()).map(({ labels, sizeBytes }) => ({

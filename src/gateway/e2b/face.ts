@@ -268,9 +268,9 @@ function send(response: ServerResponse, { status, body, headers }: Answer): void
 
 /** The face. */
 export function e2bFace(context: ControlContext, hosts: Hosts, waker: Waker): Face {
-  const { gate, vmsan } = context;
+  const { gate } = context;
   const control = new SandboxControl(context);
-  const dataPlane = new DataPlane(vmsan, gate, hosts, waker);
+  const dataPlane = new DataPlane(context, hosts, waker);
   return {
     name: "e2b",
     claims: (request) =>

@@ -100,7 +100,7 @@ export class SandboxControl {
     body: unknown,
     defaultTimeoutS = DEFAULT_TIMEOUT_S,
   ): Promise<object> {
-    const { gate, domain, store } = this.context;
+    const { gate, domain, store, users } = this.context;
     const wish = validate(createSchema, body, "sandbox");
     const name = wish.templateID ?? "base";
     const template = await resolveTemplate(store, caller, name);
@@ -136,6 +136,7 @@ export class SandboxControl {
       policy: networkPolicy(internet, network),
       labels,
     });
+    users.warm(vm);
     return sandboxReply(vm.view, gate.tokens, domain);
   }
 

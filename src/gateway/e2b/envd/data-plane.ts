@@ -9,6 +9,7 @@ import type { Gate } from "../../access/gate.ts";
 import type { Hosts } from "../../http/hosts.ts";
 import { guestPortOf } from "../../ports/access.ts";
 import { E2bError } from "../errors.ts";
+import type { ControlContext } from "../control/context.ts";
 import type { Waker } from "../control/lifecycle.ts";
 import { SANDBOX_LABELS, isSandbox, isSecure, stateOf, wakesOnUse } from "../sandbox.ts";
 import { sendError } from "./connect.ts";
@@ -17,7 +18,7 @@ import { filesystemService } from "./filesystem.ts";
 import { LiveProcesses } from "./live.ts";
 import { processService } from "./process.ts";
 import { checkExpiration, isSigned, isSignedWith } from "./signature.ts";
-import { GuestUsers } from "./users.ts";
+import type { GuestUsers } from "./users.ts";
 import { Watchers } from "./watchers.ts";
 
 /** The port that envd has in a sandbox of E2B's. */
@@ -46,15 +47,20 @@ export class DataPlane {
   private readonly vmsan: Vmsan;
   private readonly gate: Gate;
   private readonly hosts: Hosts;
-  private readonly users = new GuestUsers();
+  private readonly users: GuestUsers;
   private readonly processes = new LiveProcesses();
   private readonly watchers = new Watchers();
   private readonly waker: Waker;
 
-  constructor(vmsan: Vmsan, gate: Gate, hosts: Hosts, waker: Waker) {
+  constructor(
+    { vmsan, gate, users }: Pick<ControlContext, "vmsan" | "gate" | "users">,
+    hosts: Hosts,
+    waker: Waker,
+  ) {
     this.waker = waker;
     this.vmsan = vmsan;
     this.gate = gate;
+    this.users = users;
     this.hosts = hosts;
   }
 
