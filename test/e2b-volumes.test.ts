@@ -239,10 +239,10 @@ test("a volume's token opens that volume alone", async () => {
     const headers = { authorization: `Bearer ${token}` };
     return (await fetch(url, { headers })).status;
   };
-  const { volumeId, token = "" } = volume;
+  const { volumeId, token } = volume;
   expect(await ask(volumeId, token)).toBe(200);
   for (const [id, wrong] of [
-    [volumeId, theirs.token ?? ""],
+    [volumeId, theirs.token],
     [volumeId, ours.apiKey],
     [volumeId, ""],
     [theirs.volumeId, token],
