@@ -279,8 +279,6 @@ test("a volume that nobody has is served by a guest of its own, which makes room
   await Sandbox.connect(sandbox.sandboxId, ours);
   expect(await vmsan.list()).toHaveLength(1);
   expect(await volume.exists("/")).toBe(true);
-  // Its memory knows the volume: it can be no other sandbox's.
-  await expect(sandbox.fork()).rejects.toThrow(SandboxError);
   await sandbox.kill();
   await volume.exists("/");
   expect(await vmsan.list()).toHaveLength(1);

@@ -51,9 +51,11 @@ export function isSandbox({ labels }: VmView): boolean {
   return labels[SANDBOX_LABELS.template] !== undefined;
 }
 
-/** The volumes that it mounts, by their names on the host. */
+/** The volumes that it mounts themselves, and no copies of them, by their names on the host. */
 export function volumesOf({ mounts }: VmView): string[] {
-  return mounts.flatMap((mount) => (mount.kind === "volume" ? [mount.name] : []));
+  return mounts.flatMap((mount) =>
+    mount.kind === "volume" && mount.copy !== true ? [mount.name] : [],
+  );
 }
 
 /** Whether requests to the data plane must show a token. */

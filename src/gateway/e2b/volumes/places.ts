@@ -35,11 +35,12 @@ interface Helper extends Place {
   idle?: NodeJS.Timeout;
 }
 
-/** How a VM mounts a volume; undefined when it does not. */
+/** How a VM mounts a volume itself, and no copy of it; undefined when it does not. */
 function mountOf({ mounts }: VmView, volume: string): VolumeMount | undefined {
-  return mounts.find((mount) => mount.kind === "volume" && mount.name === volume) as
-    | VolumeMount
-    | undefined;
+  return mounts.find(
+    (mount): mount is VolumeMount =>
+      mount.kind === "volume" && mount.name === volume && mount.copy !== true,
+  );
 }
 
 /** The places of all volumes. */
