@@ -250,8 +250,11 @@ describe("a template", () => {
         "FROM node:22",
         "WORKDIR /app",
         'COPY --chown=node ["package.json","a file","./"]',
-        "RUN npm ci && \\",
-        "    npm test",
+        "RUN <<'END'",
+        "set -e",
+        "npm ci",
+        "npm test",
+        "END",
         'RUN ["echo","a \\"b\\""]',
         'ENV A="x \\"\\$y\\" \\\\z"',
         "EXPOSE 80/tcp",
@@ -262,8 +265,21 @@ describe("a template", () => {
     expect(base.toDockerfile()).toBe("FROM node:22\nWORKDIR /app\n");
   });
 
+  test.each([
+    ["for i in 1 2; do\n  echo $i # all of them\ndone", "END"],
+    ["cat <<END >/f\nhello\nEND", "END_"],
+    ["echo a \\", "END"],
+  ])("a script stays what it is: %j", (script, end) => {
+    const text = ImageTemplate.from("x").run(script).user("y").toDockerfile();
+    expect(text).toBe(`FROM x\nRUN <<'${end}'\nset -e\n${script}\n${end}\nUSER y\n`);
+    const command = ImageTemplate.from("x").cmd(script).toDockerfile();
+    expect(command).toBe(`FROM x\nCMD ${JSON.stringify(["/bin/sh", "-ec", script])}\n`);
+  });
+
   test("cannot be made to say more than it is told", () => {
     const base = ImageTemplate.from("x");
+    expect(() => base.workdir("/a\\")).toThrow(/into a Dockerfile/);
+    expect(() => base.run(" \n")).toThrow(/into a Dockerfile/);
     const refusal = expect.objectContaining({ code: "ERR_VALIDATION_TEMPLATE" }) as Error;
     expect(() => base.user("a\nRUN rm -rf /")).toThrow(refusal);
     expect(() => base.env({ "A=1\nRUN x": "" })).toThrow(refusal);

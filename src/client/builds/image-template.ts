@@ -14,21 +14,41 @@ function refused(what: string, why: string): VmsanError {
   });
 }
 
-/** A line that ends where it should. */
+/** A line that ends where it should: a backslash at its end would take the next instruction in. */
 function line(what: string, text: string): string {
   if (/[\r\n\0]/.test(text)) throw refused(what, "It has more than one line.");
+  if (/\\[ \t]*$/.test(text)) throw refused(what, "It ends with a backslash.");
   if (text.trim() === "") throw refused(what, "It is empty.");
   return text;
 }
 
-/** A command as an instruction takes it; several lines of a shell's are joined by `&&`. */
+/** Whether a command for the shell can stand in a line, where the builder sees neither line's end nor heredoc in it. */
+function isPlain(text: string): boolean {
+  return !/[\r\n]|<<|\\[ \t]*$/.test(text);
+}
+
+/** What the shell is told, if it is anything. */
+function scriptOf(what: string, text: string): string {
+  if (text.includes("\0")) throw refused(what, "It has a NUL byte.");
+  if (text.trim() === "") throw refused(what, "It is empty.");
+  return text;
+}
+
+/** What RUN takes: words, a line, or a script that ends at the first command that fails. */
+function runOf(command: Command): string {
+  if (typeof command !== "string") return JSON.stringify(command);
+  const script = scriptOf("a command", command);
+  if (isPlain(script)) return script;
+  let end = "END";
+  while (script.includes(end)) end += "_";
+  return `<<'${end}'\nset -e\n${script}\n${end}`;
+}
+
+/** What CMD and ENTRYPOINT take. */
 function commandOf(what: string, command: Command): string {
   if (typeof command !== "string") return JSON.stringify(command);
-  const lines = command.split("\n").map((text) => text.trim());
-  return lines
-    .filter((text) => text !== "")
-    .map((text) => line(what, text))
-    .join(" && \\\n    ");
+  const script = scriptOf(what, command);
+  return isPlain(script) ? script : JSON.stringify(["/bin/sh", "-ec", script]);
 }
 
 /** A value in double quotes: the builder takes variables and quotes in it as they are. */
@@ -64,9 +84,9 @@ export class ImageTemplate {
     return new ImageTemplate([...this.lines, instruction]);
   }
 
-  /** Run a command: words as they are, a text by the image's shell, each of its lines. */
+  /** Run a command: words as they are, a text by the image's shell; one of several lines up to the first command that fails. */
   run(command: Command): ImageTemplate {
-    return this.with(`RUN ${commandOf("a command", command)}`);
+    return this.with(`RUN ${runOf(command)}`);
   }
 
   /** Copy files of the context. */
