@@ -16,7 +16,7 @@ import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import type { Sleep } from "../sandbox/snapshots/sleep.ts";
 import type { Work } from "../sandbox/stages.ts";
 import { freeBytes } from "../util/free-bytes.ts";
-import { BuilderGuest } from "./guest.ts";
+import { BuilderGuest, isGone } from "./guest.ts";
 import { BuildRegistry } from "./registry.ts";
 
 /** Name of the VM. */
@@ -93,9 +93,11 @@ export class Builder {
   /** Builds that run; the way to this host is open while there are some. */
   #users = 0;
   #forwarding: Forwarding | undefined;
+  /** The life of the VM that it belongs to. */
+  #way = "";
   /** The policy in force, as text. */
   #policy = "";
-  /** The VM that holds nothing of builds that have ended, and when it was started; empty: unknown. */
+  /** The life of the VM in which nothing is left of builds that have ended; empty: unknown. */
   #ready = "";
   /** How often its cache was emptied. */
   #emptied = 0;
@@ -147,6 +149,7 @@ export class Builder {
       if (id !== undefined) return id;
       work.progress({ phase: "build", message: "waiting for builds with another network policy" });
       const { signal } = work;
+      signal.throwIfAborted();
       await new Promise<void>((resolve, reject) => {
         this.#waiting.add(resolve);
         signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
@@ -159,21 +162,37 @@ export class Builder {
     return await this.#alone(async () => {
       work.signal.throwIfAborted();
       if (this.#users > 0 && JSON.stringify(policy) !== this.#policy) return undefined;
-      const id = await this.#running(policy, work);
-      if (this.#users === 0) {
-        await this.#makeReady(id, work);
-        await this.registry.open();
-        this.#forwarding = await forwardToHost(
-          this.guest.transport(id),
-          { network: "tcp", host: "127.0.0.1", port: PORT },
-          { network: "unix", path: this.registry.path },
-        );
-      }
+      const id = await this.#opened(policy, work).catch(async (error: unknown) => {
+        // It has ended, which is told some time after the fact: it is started, then.
+        if (!isGone(error)) throw error;
+        return await this.#opened(policy, work);
+      });
       await this.#allow(id, policy, work);
       this.#policy = JSON.stringify(policy);
       this.#users += 1;
       return id;
     });
+  }
+
+  /** Have the VM running, ready, and its way to this host open. @returns its ID */
+  async #opened(policy: NetworkPolicy, work: Work): Promise<string> {
+    const id = await this.#running(policy, work);
+    const way = this.#lifeOf(id);
+    if (this.#users > 0 && this.#way === way) return id;
+    await this.#makeReady(id, work);
+    await this.registry.open();
+    this.#forwarding = await forwardToHost(
+      this.guest.transport(id),
+      { network: "tcp", host: "127.0.0.1", port: PORT },
+      { network: "unix", path: this.registry.path },
+    );
+    this.#way = way;
+    return id;
+  }
+
+  /** Tells one life of the VM from the next. */
+  #lifeOf(id: string): string {
+    return `${id} ${this.#find()?.startedAt ?? ""}`;
   }
 
   /**
@@ -276,8 +295,8 @@ export class Builder {
   /** Take away what a build has left that did not come to its end, and the cache when it is too large. */
   async #makeReady(id: string, work: Work): Promise<void> {
     const { signal } = work;
-    const key = `${id} ${this.#find()?.startedAt ?? ""}`;
-    if (this.#ready !== key) {
+    const life = this.#lifeOf(id);
+    if (this.#ready !== life) {
       await this.guest.endBuilds(id, signal);
       this.#freeShare = freeShareOf(await this.guest.must(id, ["sh", "-c", MAKE_READY], signal));
     }
@@ -289,7 +308,7 @@ export class Builder {
       this.#emptied += 1;
       this.#freeShare = freeShareOf(await this.guest.must(id, ["sh", "-c", EMPTY], signal));
     }
-    this.#ready = key;
+    this.#ready = life;
   }
 
   /** A new identifier of a build, which nobody can guess. */

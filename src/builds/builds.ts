@@ -12,6 +12,7 @@ import type { Host } from "../sandbox/host.ts";
 import type { Work } from "../sandbox/stages.ts";
 import { GUEST_DIR, GUEST_SECRETS } from "./builder.ts";
 import type { Builder } from "./builder.ts";
+import { endedWithVm, isGone } from "./guest.ts";
 import { hostsIn, registriesConf, resultName } from "./hosts.ts";
 import { Imports } from "./imports.ts";
 import { findBuilt } from "./known.ts";
@@ -183,6 +184,8 @@ export class Builds {
       const { manifest } = results;
       if (pushed !== 0 || manifest === undefined) throw failed(quiet, pushed);
       return await this.#name(manifest, names, work);
+    } catch (error) {
+      throw isGone(error) ? endedWithVm(error) : error;
     } finally {
       builder.registry.dismiss(id);
       await builder.leave(vm, places, ended);

@@ -30,14 +30,22 @@ export interface Said {
 /** Looks, a tenth of a second apart, at whether what was killed in the guest has ended. */
 const END_TRIES = 50;
 
+/** Whether an error says that the VM has ended. */
+export function isGone(error: unknown): boolean {
+  const gone = ["ERR_VM_NOT_RUNNING", "ERR_VM_NOT_FOUND"];
+  return error instanceof VmsanError && gone.includes(error.code);
+}
+
+/** The error for a build whose VM has ended. */
+export function endedWithVm(cause: unknown): VmsanError {
+  return builderError("go on", "Its VM has ended: stopped, removed or killed.", cause);
+}
+
 /** The error for a builder that does not do what it must. */
-function builderError(what: string, why: string): VmsanError {
-  return new VmsanError({
-    code: "ERR_BUILD_BUILDER",
-    message: `The builder cannot ${what}`,
-    why,
-    fix: "Build again; `vmsan build prune` makes a new builder.",
-  });
+function builderError(what: string, why: string, cause?: unknown): VmsanError {
+  const fix = "Build again; `vmsan build prune` makes a new builder.";
+  const message = `The builder cannot ${what}`;
+  return new VmsanError({ code: "ERR_BUILD_BUILDER", message, why, fix }, cause);
 }
 
 /** Most of a short command's output that is kept, in characters. */

@@ -1,5 +1,6 @@
 /** What a build sends: contexts without what is ignored, Dockerfiles written as code. */
 import { execFileSync, spawnSync } from "node:child_process";
+import { once } from "node:events";
 import {
   existsSync,
   mkdirSync,
@@ -16,6 +17,8 @@ import { Readable } from "node:stream";
 import { gzipSync, zstdCompressSync } from "node:zlib";
 import { afterAll, afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { readArchive } from "../../agent/archive/read.ts";
+import type { Daemon } from "../daemon.ts";
+import { Builds } from "./builds.ts";
 import { keepArchive } from "./archive.ts";
 import { secretOf, sourcesOf, sourcesOfStream } from "./context.ts";
 import { commitOf } from "./git.ts";
@@ -105,6 +108,26 @@ test("attributes of users travel with the context, links have none", async ({ sk
     "# file: sub/a=b",
     String.raw`user.a\075%b=0x00ff0a`,
   ]);
+});
+
+test("a build that is given up lets its context go", async () => {
+  const dir = context({ Dockerfile: "FROM x", a: "x".repeat(1 << 20) });
+  const given = new AbortController();
+  let sent: Readable | undefined;
+  const daemon = {
+    streamed: async (_method: string, _path: string, { upload }: { upload: () => Readable }) => {
+      sent = upload();
+      await once(sent, "readable");
+      throw given.signal.reason;
+    },
+  } as unknown as Daemon;
+  given.abort(new Error("given up"));
+  await expect(new Builds(daemon).build({ context: dir })).rejects.toThrow("given up");
+  // No program that reads attributes is left: it would keep this process alive.
+  const children = (): string =>
+    spawnSync("ps", ["-o", "args=", "--ppid", String(process.pid)]).stdout.toString();
+  await expect.poll(children, { timeout: 60_000 }).not.toContain("--attributes");
+  expect(sent?.destroyed).toBe(true);
 });
 
 describe("a context as an archive on a stream", () => {

@@ -157,10 +157,18 @@ export class Builds {
       yield Buffer.from(`${JSON.stringify(request)}\n`);
       yield* sources.open() as AsyncIterable<Buffer>;
     };
-    return await this.daemon.streamed<BuildReport>("POST", "/v1/builds", {
-      upload: () => Readable.from(body(), { objectMode: false }),
-      ...work,
-    });
+    const uploads: Readable[] = [];
+    const upload = (): Readable => {
+      const sent = Readable.from(body(), { objectMode: false });
+      uploads.push(sent);
+      return sent;
+    };
+    try {
+      return await this.daemon.streamed<BuildReport>("POST", "/v1/builds", { upload, ...work });
+    } finally {
+      // What reads a context that is not wanted any more would keep files open, and this process alive.
+      for (const sent of uploads) sent.destroy();
+    }
   }
 
   /** Remove the builder's VM with its cache. @throws ERR_BUILD_IN_USE while something is built */
