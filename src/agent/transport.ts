@@ -127,13 +127,11 @@ export function replyError(status: number, contentType: string, text: string): V
   return new VmsanError({ ...agentError(error, action).toJSON(), code: "ERR_AGENT_VERSION" });
 }
 
-/** Whether trying again cannot help: the VM is gone, or speaks another version. */
+/** Codes, or how they begin, of what does not get better by itself: the last three when a VM cannot be woken. */
+const FATAL =
+  /^ERR_(AGENT_VERSION$|AGENT_CLOSED$|VM_|VALIDATION_|SNAPSHOT_|MOUNT_SOURCE$|VOLUME_)/;
+
+/** Whether trying again cannot help: the VM is gone, cannot be woken, or speaks another version. */
 export function isFatal(error: unknown): boolean {
-  return (
-    error instanceof VmsanError &&
-    (error.code === "ERR_AGENT_VERSION" ||
-      error.code === "ERR_AGENT_CLOSED" ||
-      error.code.startsWith("ERR_VM_") ||
-      error.code.startsWith("ERR_VALIDATION_"))
-  );
+  return error instanceof VmsanError && FATAL.test(error.code);
 }
