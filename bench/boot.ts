@@ -1,5 +1,6 @@
 /**
- * Boot times and memory of guests by kernel: from the start of QEMU until the agent's echo.
+ * Boot times and memory of guests by kernel, each with the disk of its modules and without: from the start of
+ * QEMU until the agent's echo.
  *
  * node bench/boot.ts [--runs N] [KERNEL…]   kernels of the store by id; default: all of them
  */
@@ -10,7 +11,13 @@ import { loadavg } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { ensureInitramfs } from "../src/boot/initramfs.ts";
-import { ensureKernel, hostArch, listKernels, type Kernel } from "../src/boot/kernel.ts";
+import {
+  ensureKernel,
+  ensureModulesDisk,
+  hostArch,
+  listKernels,
+  type Kernel,
+} from "../src/boot/kernel.ts";
 import { createEmptyDisk } from "../src/ext4/empty.ts";
 import type { VmSpec } from "../src/model/vm.ts";
 import { agentBinary } from "../src/util/package.ts";
@@ -26,8 +33,13 @@ const { values, positionals } = parseArgs({
 });
 const layout = layoutOf(vmsanDir());
 
-/** A VM of two empty disks. */
-async function makeSpec(dir: string, kernel: Kernel, index: number): Promise<VmSpec> {
+/** A VM of two empty disks, and that of the kernel's modules if it is asked for. */
+async function makeSpec(
+  dir: string,
+  kernel: Kernel,
+  modules: string[],
+  index: number,
+): Promise<VmSpec> {
   const initramfs = await ensureInitramfs({ dir: layout.initramfs, agent: agentBinary(), kernel });
   const id = `vm-be${index.toString(16).padStart(6, "0")}`;
   const home = join(dir, id);
@@ -46,6 +58,7 @@ async function makeSpec(dir: string, kernel: Kernel, index: number): Promise<VmS
     disks: [
       { role: "base", path: base, readonly: true },
       { role: "upper", path: upper, readonly: false },
+      ...modules.map((path) => ({ role: "modules" as const, path, readonly: true })),
     ],
     isolation: { seccomp: true, pidNamespace: true, cgroup: true, networkNamespace: true },
   };
@@ -86,16 +99,17 @@ await bench("boot", async ({ dir, defer }) => {
       .join(" ")}`,
   );
   let index = 0;
-  const seen = kernels.map((kernel) => ({
-    kernel,
-    times: [] as number[],
-    cpu: [] as number[],
-    memory: [] as number[],
-  }));
+  const seen = [];
+  for (const kernel of kernels) {
+    const { modulesDisk } = await ensureModulesDisk(kernel, { dir: layout.kernels });
+    const variants = modulesDisk === undefined ? [[]] : [[], [modulesDisk]];
+    const figures = () => ({ times: [] as number[], cpu: [] as number[], memory: [] as number[] });
+    seen.push(...variants.map((modules) => ({ kernel, modules, ...figures() })));
+  }
   // By turns, so that what else the host does burdens all alike.
   for (let run = 0; run < Number(values.runs); run++) {
-    for (const { kernel, times, cpu, memory } of seen) {
-      const spec = await makeSpec(dir, kernel, (index += 1));
+    for (const { kernel, modules, times, cpu, memory } of seen) {
+      const spec = await makeSpec(dir, kernel, modules, (index += 1));
       const from = performance.now();
       const vm = await driver.start(spec, AbortSignal.timeout(60_000));
       running = vm;
@@ -109,10 +123,10 @@ await bench("boot", async ({ dir, defer }) => {
       await driver.cleanup(spec);
     }
   }
-  for (const { kernel, times, cpu, memory } of seen) {
+  for (const { kernel, modules, times, cpu, memory } of seen) {
     const line = { median: median(times), least: Math.min(...times), rss: median(memory) };
     console.log(
-      `${kernel.id}: agent answers after ${line.median.toFixed(0)} ms (least ${line.least.toFixed(0)}) and ${median(cpu).toFixed(0)} ms of CPU, ${line.rss.toFixed(0)} MiB resident, ${kernel.modules.length} modules`,
+      `${kernel.id}: agent answers after ${line.median.toFixed(0)} ms (least ${line.least.toFixed(0)}) and ${median(cpu).toFixed(0)} ms of CPU, ${line.rss.toFixed(0)} MiB resident, ${kernel.modules.length} modules, ${modules.length === 0 ? "without" : "with"} a disk of all`,
     );
   }
 });

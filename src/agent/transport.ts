@@ -128,8 +128,7 @@ export function replyError(status: number, contentType: string, text: string): V
 }
 
 /** Codes, or how they begin, of what does not get better by itself: the last three when a VM cannot be woken. */
-const FATAL =
-  /^ERR_(AGENT_VERSION$|AGENT_CLOSED$|VM_|VALIDATION_|SNAPSHOT_|MOUNT_SOURCE$|VOLUME_)/;
+const FATAL = /^ERR_(AGENT_VERSION$|AGENT_CLOSED$|VM_|VALIDATION_|SNAPSHOT_|MOUNT_SOURCE$|VOLUME_)/;
 
 /** Whether trying again cannot help: the VM is gone, cannot be woken, or speaks another version. */
 export function isFatal(error: unknown): boolean {
