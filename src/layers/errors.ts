@@ -1,4 +1,7 @@
 /** Errors about layers: they come from images, so they name the layer and the entry. */
+import { createHash } from "node:crypto";
+import { closeSync, openSync, readSync } from "node:fs";
+import type { LayerBlob } from "../model/image.ts";
 import { VmsanError } from "../model/errors.ts";
 
 /** A byte string (latin1) as people read it: UTF-8 where it is UTF-8. */
@@ -23,5 +26,42 @@ export function tooMany(what: string): VmsanError {
     "Cannot use the image",
     `Its layers hold ${what}.`,
     "Use another image.",
+  );
+}
+
+/** Digest of a file's content. */
+function digestOf(path: string): string {
+  const hash = createHash("sha256");
+  const buffer = Buffer.allocUnsafe(1 << 20);
+  const fd = openSync(path, "r");
+  try {
+    for (;;) {
+      const count = readSync(fd, buffer, 0, buffer.length, null);
+      if (count === 0) return `sha256:${hash.digest("hex")}`;
+      hash.update(buffer.subarray(0, count));
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/**
+ * Why a layer could not be read: that its file is not the one that the manifest names, where that
+ * is so; else what was found.
+ */
+export function causeOf(error: unknown, blob: LayerBlob): unknown {
+  let found: string;
+  try {
+    found = digestOf(blob.path);
+  } catch {
+    // It cannot be read, or is not there yet: what has been found says it, or the reader of it will.
+    return error;
+  }
+  if (found === blob.digest) return error;
+  return layerError(
+    "DIGEST",
+    `Cannot use the layer ${blob.digest}`,
+    `The file ${blob.path} is another one: ${found}.`,
+    "Remove the image and pull it again.",
   );
 }

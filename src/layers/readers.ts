@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { VmsanError, type ErrorInfo } from "../model/errors.ts";
 import type { LayerBlob } from "../model/image.ts";
+import type { ArrivalMemory } from "./arrivals.ts";
 import type { ByteSource } from "./byte-source.ts";
 import { createRing, RingConsumer, SLOT, SLOT_SIZE, type RingMemory } from "./ring.ts";
 import { Jobs, type JobMemory } from "./jobs.ts";
@@ -15,6 +16,8 @@ export interface ReaderMemory {
   rings: RingMemory[];
   /** Compressed bytes read so far: one 64-bit number. */
   progress: SharedArrayBuffer;
+  /** Of layers that are still being fetched. */
+  arrivals: ArrivalMemory | undefined;
   /** Use Node's public streams only; for tests of that path. */
   streams: boolean;
 }
@@ -35,7 +38,10 @@ export interface Readers {
  * Start decompressing layers.
  * @param layers bottom to top; they are decompressed top-down
  */
-export function startReaders(layers: LayerBlob[], streams = false): Readers {
+export function startReaders(
+  layers: LayerBlob[],
+  { streams, arrivals }: Pick<ReaderMemory, "streams" | "arrivals">,
+): Readers {
   const count = Math.max(1, Math.min(layers.length, availableParallelism(), 4));
   const slots = Math.floor(RING_BYTES / SLOT_SIZE / count);
   const memory: ReaderMemory = {
@@ -43,6 +49,7 @@ export function startReaders(layers: LayerBlob[], streams = false): Readers {
     jobs: Jobs.create(layers.length),
     rings: Array.from({ length: count }, () => createRing(slots)),
     progress: new SharedArrayBuffer(8),
+    arrivals,
     streams,
   };
   const workers = memory.rings.map(

@@ -12,7 +12,7 @@ import type { LayerBlob } from "../model/image.ts";
 import type { ByteSource } from "./byte-source.ts";
 import { DigestedSource } from "./digested-source.ts";
 import { Entries, ENTRY, type LayerEntries } from "./entry.ts";
-import { layerError, tooMany } from "./errors.ts";
+import { causeOf, layerError, tooMany } from "./errors.ts";
 import type { LayerLimits } from "./limits.ts";
 import { mergeLayers } from "./merge.ts";
 import { cleanPath } from "./path.ts";
@@ -70,6 +70,22 @@ function metadataBytes({ path, link, xattrs }: TarEntry): number {
 
 /** Read one archive, each entry handed on with the reader that gives its content; checked. */
 function readArchive(
+  source: ByteSource,
+  blob: LayerBlob,
+  limits: LayerLimits,
+  counts: Counts,
+  take: (header: TarEntry, reader: TarReader) => void,
+): void {
+  try {
+    readEntries(source, blob, limits, counts, take);
+  } catch (error) {
+    // A damaged file is the likelier cause.
+    throw causeOf(error, blob);
+  }
+}
+
+/** What {@link readArchive} does while nothing is wrong. */
+function readEntries(
   source: ByteSource,
   blob: LayerBlob,
   limits: LayerLimits,

@@ -38,6 +38,26 @@ export interface DiskSummary {
   peakBytes?: number;
 }
 
+/** Layers that come while a disk is built of them. */
+export interface ComingLayers {
+  /** Where the bytes of each are until all are at its path; bottom to top. */
+  readonly partials: string[];
+  /**
+   * Be told how many bytes of each layer there are, now and whenever there are more.
+   * @returns ends it
+   */
+  follow(tell: (layer: number, bytes: number) => void): () => void;
+}
+
+/** What a build is told besides its order. */
+export interface BuildContext {
+  signal: AbortSignal;
+  /** Compressed bytes read, and how many there are. */
+  progress?: (done: number, total: number) => void;
+  /** Where the layers are not all there yet. */
+  coming?: ComingLayers;
+}
+
 /** Makes a disk image out of layers. All implementations pass one contract suite. */
 export interface DiskBuilder {
   readonly name: BuilderName;
@@ -50,6 +70,6 @@ export interface DiskBuilder {
     layers: LayerBlob[],
     output: string,
     options: DiskOptions,
-    context: { signal: AbortSignal; progress?: (done: number, total: number) => void },
+    context: BuildContext,
   ): Promise<DiskSummary>;
 }

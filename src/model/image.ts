@@ -81,6 +81,20 @@ export interface LayerBlob {
   path: string;
 }
 
+/** A layer that is still being fetched. */
+export interface ComingLayer extends LayerBlob {
+  /** Absolute path of what has come of it, until all is at `path`. */
+  partial: string;
+}
+
+/** Follows an image's layers while they are fetched. */
+export interface LayerFollower {
+  /** So many bytes of a layer are in its file, from the start. */
+  arrived(digest: Digest, bytes: number): void;
+  /** What came of a layer was not its content: it comes anew. */
+  lost(): void;
+}
+
 /** An image whose blobs are all present and verified. */
 export interface Image {
   /** How the user may name it again: `docker.io/library/node:22`, `oci:/dir:tag`. */

@@ -19,6 +19,7 @@ export { pin, sharePin, takeLease, unpin, withLease } from "./store/leases.ts";
 export type { Lease } from "./store/leases.ts";
 export { importArchive, resolveImage } from "./resolve.ts";
 export type { PullPolicy, ResolveOptions } from "./resolve.ts";
+export type { Follow } from "./registry/following.ts";
 export type { RegistryOptions } from "./registry/pull.ts";
 export { loadRegistries } from "./registry/registries.ts";
 export type { RegistriesConfig } from "./registry/registries.ts";

@@ -7,6 +7,7 @@ import { imageError } from "./errors.ts";
 import { withTextPath } from "./path-alias.ts";
 import { withLease } from "./store/leases.ts";
 import type { Lease } from "./store/leases.ts";
+import type { Follow } from "./registry/following.ts";
 import type { RegistryOptions } from "./registry/pull.ts";
 import { formatPlatform, hostPlatform } from "./documents/platform.ts";
 import { formatImageSource } from "./source.ts";
@@ -28,6 +29,8 @@ export interface ResolveOptions {
   registry?: RegistryOptions;
   onProgress?: ProgressSink;
   signal?: AbortSignal;
+  /** Who wants the layers of an image while they come from a registry. */
+  follow?: Follow;
 }
 
 /** Refuse an image that names another kind of processor: its programs could not be run. */
@@ -77,6 +80,7 @@ export async function resolveImage(source: ImageSource, options: ResolveOptions)
           pull: options.pull ?? "missing",
           registry: options.registry ?? {},
           ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
+          ...(options.follow === undefined ? {} : { follow: options.follow }),
         });
       }
       case "docker-daemon": {

@@ -3,11 +3,13 @@ import { spawn, type ChildProcess } from "node:child_process";
 import { existsSync } from "node:fs";
 import { rename, rm } from "node:fs/promises";
 import { VmsanError } from "../model/errors.ts";
+import type { BuildContext } from "../model/disk.ts";
 import type { LayerBlob } from "../model/image.ts";
 import { DEFAULT_LIMITS } from "../layers/layers.ts";
 import { entryPoint } from "../util/package.ts";
 import { asidePath } from "./aside.ts";
 import type {
+  Arrived,
   BuildAnswer,
   BuildRequest,
   BuildResult,
@@ -17,13 +19,6 @@ import type {
 
 /** Characters of a broken builder's last words that are kept. */
 const LAST_WORDS = 2000;
-
-/** What a build is told besides its order. */
-export interface BuildContext {
-  signal: AbortSignal;
-  /** Compressed bytes read, and how many there are. */
-  progress?: (done: number, total: number) => void;
-}
 
 /** What {@link runBuild} takes; the rest of an order has defaults. */
 export type RunRequest = Omit<BuildRequest, "limits"> & {
@@ -67,6 +62,16 @@ function answerOf(
   });
 }
 
+/** Tell a building process what comes of its layers. @returns ends it */
+function passOn(child: ChildProcess, { coming }: BuildContext): () => void {
+  const follow = coming?.follow((layer, bytes) => {
+    const arrived: Arrived = { layer, bytes };
+    // One that has ended is seen by whoever waits for its answer.
+    if (child.connected) child.send(arrived, () => undefined);
+  });
+  return follow ?? (() => undefined);
+}
+
 /** End a building process and wait until it is gone. */
 async function end(child: ChildProcess): Promise<void> {
   if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
@@ -85,7 +90,7 @@ export async function runBuild(
   request: RunRequest,
   context: BuildContext,
 ): Promise<BuildResult> {
-  const { signal, progress } = context;
+  const { signal, progress, coming } = context;
   signal.throwIfAborted();
   if (existsSync(request.output)) {
     throw new VmsanError({
@@ -104,12 +109,21 @@ export async function runBuild(
     stdio: ["ignore", "ignore", "pipe", "ipc"],
     serialization: "advanced",
   });
+  const order: ProcessOrder = {
+    ...rest,
+    output: aside,
+    limits,
+    layers,
+    streams,
+    ...(coming && { partials: coming.partials }),
+  };
   let onAbort: (() => void) | undefined;
+  let leave: (() => void) | undefined;
   try {
+    const answered = answerOf(child, order, (done) => progress?.(Math.min(total, done), total));
+    leave = passOn(child, context);
     const answer = await Promise.race([
-      answerOf(child, { ...rest, output: aside, limits, layers, streams }, (done) =>
-        progress?.(Math.min(total, done), total),
-      ),
+      answered,
       new Promise<never>((_, reject) => {
         onAbort = () => reject(signal.reason as Error);
         signal.addEventListener("abort", onAbort, { once: true });
@@ -120,6 +134,7 @@ export async function runBuild(
     await rename(aside, request.output);
     return answer.result;
   } finally {
+    leave?.();
     if (onAbort !== undefined) signal.removeEventListener("abort", onAbort);
     await end(child);
     await rm(aside, { force: true });

@@ -1,14 +1,20 @@
 /**
  * The program that builds one image: its memory goes away with it. It takes one order from the
- * process that started it, answers, and ends; when that process ends first, so does this one, at
+ * process that started it, is told what comes of layers that are not there yet, answers, and ends; when that process ends first, so does this one, at
  * once and whatever its threads wait for.
  */
 import { writeFileSync } from "node:fs";
 import { Worker } from "node:worker_threads";
-import { startReaders, workerUrl } from "../layers/layers.ts";
+import { Arrivals, startReaders, workerUrl } from "../layers/layers.ts";
 import { asVmsanError } from "../model/errors.ts";
 import { peakBytes } from "../util/process/peak-memory.ts";
-import type { BuildAnswer, ProcessMessage, ProcessOrder, ThreadOrder } from "./protocol.ts";
+import type {
+  Arrived,
+  BuildAnswer,
+  ProcessMessage,
+  ProcessOrder,
+  ThreadOrder,
+} from "./protocol.ts";
 
 /** How often progress is told, in milliseconds. */
 const PROGRESS_MS = 100;
@@ -33,8 +39,18 @@ function offerToOomKiller(): void {
 }
 
 /** Run the threads of one build. */
-async function build({ layers, streams, ...request }: ProcessOrder): Promise<BuildAnswer> {
-  const readers = startReaders(layers, streams);
+async function build({
+  layers,
+  streams,
+  partials,
+  ...request
+}: ProcessOrder): Promise<BuildAnswer> {
+  const arrivals = partials === undefined ? undefined : Arrivals.create(partials);
+  if (arrivals !== undefined) {
+    const noted = new Arrivals(arrivals);
+    process.on("message", ({ layer, bytes }: Arrived) => noted.note(layer, bytes));
+  }
+  const readers = startReaders(layers, { streams, arrivals });
   const order: ThreadOrder = { ...request, memory: readers.memory };
   const worker = new Worker(workerUrl(import.meta.url, "build-worker"), {
     workerData: order,

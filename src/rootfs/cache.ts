@@ -6,7 +6,13 @@
  */
 import { chmod, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { BuilderName, DiskBuilder, DiskOptions, DiskSummary } from "../model/disk.ts";
+import type {
+  BuilderName,
+  ComingLayers,
+  DiskBuilder,
+  DiskOptions,
+  DiskSummary,
+} from "../model/disk.ts";
 import { errnoOf } from "../model/errors.ts";
 import type { LayerBlob } from "../model/image.ts";
 import { syncDirectory, writeFileAtomic } from "../util/atomic.ts";
@@ -41,6 +47,8 @@ export interface RootfsOptions {
   signal?: AbortSignal;
   /** Compressed bytes read, and how many there are. */
   progress?: (done: number, total: number) => void;
+  /** Where the layers are not all there yet. */
+  coming?: ComingLayers;
 }
 
 /** A base image that is there. */
@@ -141,6 +149,7 @@ async function buildEntry(
     const summary = await builder.build(layers, output, disk, {
       signal: options.signal ?? new AbortController().signal,
       ...(options.progress === undefined ? {} : { progress: options.progress }),
+      ...(options.coming === undefined ? {} : { coming: options.coming }),
     });
     const started = performance.now();
     const handle = await open(output, "r+");

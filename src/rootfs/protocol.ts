@@ -16,12 +16,20 @@ export interface BuildRequest {
   identity: { uuid: Uint8Array; hashSeed: Uint8Array };
 }
 
-/** The one message to a building process. */
+/** The first message to a building process. */
 export interface ProcessOrder extends BuildRequest {
   /** Bottom to top. */
   layers: LayerBlob[];
   /** Decompress with Node's public streams only. */
   streams: boolean;
+  /** Where each layer's bytes are until all are there; absent when all of all are. */
+  partials?: string[];
+}
+
+/** Later messages to it: so many bytes of a layer are there by now. */
+export interface Arrived {
+  layer: number;
+  bytes: number;
 }
 
 /** What its building thread is started with. */

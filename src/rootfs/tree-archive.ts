@@ -3,10 +3,10 @@ import { open } from "node:fs/promises";
 import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
+import type { BuildContext } from "../model/disk.ts";
 import type { LayerBlob } from "../model/image.ts";
 import { asidePath } from "./aside.ts";
 import { runBuild } from "./build.ts";
-import type { BuildContext } from "./build.ts";
 
 /**
  * Merge layers into an archive: `./` first, directories before what they hold.

@@ -23,7 +23,7 @@ import {
   unpin,
   withLease,
 } from "../oci/images.ts";
-import type { ContentStore, Lease, RegistryOptions } from "../oci/images.ts";
+import type { ContentStore, Follow, Lease, RegistryOptions } from "../oci/images.ts";
 import { ensureRootfs, listRootfs, sweepRootfs } from "../rootfs/cache.ts";
 import {
   configOver,
@@ -44,6 +44,7 @@ import { QemuDriver } from "../vmm/qemu/driver.ts";
 import { sweepHost } from "../vmm/sweep.ts";
 import { uidDirectory } from "../vmm/uids.ts";
 import { cloneDisk } from "./starting/clone-disk.ts";
+import { DiskAhead } from "./starting/disk-ahead.ts";
 import { PrivateNetworkStore } from "../network/private/store.ts";
 import { VolumeStore } from "../volumes/store.ts";
 import { createNetworks } from "./networks.ts";
@@ -85,6 +86,8 @@ export interface ResolveTextOptions {
   registry?: RegistryAccess;
   signal: AbortSignal;
   progress: ProgressSink;
+  /** Who wants the layers of an image while they come from a registry. */
+  follow?: Follow;
 }
 
 /** The file must be there and readable. @throws the given code */
@@ -187,6 +190,7 @@ export async function createHost(layout: Layout, log: EventLog, events: Events):
       ...(options.platform === undefined ? {} : { platform: parsePlatform(options.platform) }),
       registry: await registryOptions(options.registry),
       ...(options.lease === undefined ? {} : { lease: options.lease }),
+      ...(options.follow === undefined ? {} : { follow: options.follow }),
       onProgress: pull.progress,
       signal: options.signal,
     });
@@ -208,32 +212,37 @@ export async function createHost(layout: Layout, log: EventLog, events: Events):
       store,
       `creation of ${vmId}`,
       async (lease) => {
-        const image = await resolve(text, {
-          lease,
-          pull: request.pull,
-          runtime: request.image === undefined,
-          ...(request.platform === undefined ? {} : { platform: request.platform }),
-          ...(request.registry === undefined ? {} : { registry: request.registry }),
-          signal: work.signal,
-          progress: work.progress,
-        });
+        const flat = request.diskMode === "flat";
+        const builder = process.env["VMSAN_BUILDER"] as BuilderName | undefined;
+        const disk = new DiskAhead(work, (layers, options) =>
+          ensureRootfs(layers, {
+            cacheDir: layout.rootfs,
+            sizeBytes: flat ? request.diskSizeBytes : BASE_BYTES,
+            journal: flat,
+            ...(builder === undefined ? {} : { builder }),
+            ...options,
+          }),
+        );
+        const image = await disk.during(
+          async (follow) =>
+            await resolve(text, {
+              lease,
+              pull: request.pull,
+              runtime: request.image === undefined,
+              ...(request.platform === undefined ? {} : { platform: request.platform }),
+              ...(request.registry === undefined ? {} : { registry: request.registry }),
+              signal: work.signal,
+              progress: work.progress,
+              follow,
+            }),
+        );
         const digests = [
           image.digest,
           image.configDigest,
           ...image.layers.map(({ digest }) => digest),
         ];
         await pin(store, vmId, digests);
-        const flat = request.diskMode === "flat";
-        const builder = process.env["VMSAN_BUILDER"] as BuilderName | undefined;
-        const { path } = await ensureRootfs(image.layers, {
-          cacheDir: layout.rootfs,
-          sizeBytes: flat ? request.diskSizeBytes : BASE_BYTES,
-          journal: flat,
-          ...(builder === undefined ? {} : { builder }),
-          signal: work.signal,
-          progress: (done, total) =>
-            work.progress({ phase: "build", message: "disk image", done, total, unit: "bytes" }),
-        });
+        const { path } = await disk.of(image.layers);
         return {
           image: { name: text, digest: image.digest, config: image.config },
           ...(request.image === undefined ? { runtime: text } : {}),

@@ -40,6 +40,9 @@ function giveBlock(block: Buffer): void {
 export class BlockWriter implements BodySink {
   readonly #fd: number;
   readonly #onBytes: (bytes: Buffer) => void;
+  readonly #onWritten: (end: number) => void;
+  /** Ends when all blocks so far are written. */
+  #inOrder: Promise<unknown> = Promise.resolve();
   /** One more than expected, so that a body that goes on shows. */
   readonly #blockSize: number;
   #position: number;
@@ -54,8 +57,16 @@ export class BlockWriter implements BodySink {
    * @param position in the file where the body goes
    * @param expected bytes that the body should have; more may come, and are offered as well
    * @param onBytes sees every piece before it is written; throws to refuse it
+   * @param onWritten told up to which place in the file everything is written
    */
-  constructor(fd: number, position: number, expected: number, onBytes: (bytes: Buffer) => void) {
+  constructor(
+    fd: number,
+    position: number,
+    expected: number,
+    onBytes: (bytes: Buffer) => void,
+    onWritten: (end: number) => void = () => undefined,
+  ) {
+    this.#onWritten = onWritten;
     this.#fd = fd;
     this.#position = position;
     this.#onBytes = onBytes;
@@ -100,6 +111,9 @@ export class BlockWriter implements BodySink {
         this.#writing.delete(written);
       });
     this.#writing.add(written);
+    this.#inOrder = Promise.all([this.#inOrder, written]).then(() => {
+      if (this.#failure === undefined) this.#onWritten(position + size);
+    });
   }
 
   /** A write may take less than it is given. */
@@ -121,9 +135,11 @@ export class BlockWriter implements BodySink {
       }
     } finally {
       await Promise.all(this.#writing);
+      await this.#inOrder;
       for (const block of [this.#current, ...this.#free]) giveBlock(block);
       this.#free = [];
     }
     if (this.#failure !== undefined) throw this.#failure.error;
+    this.#onWritten(this.#position + this.#used);
   }
 }

@@ -15,7 +15,7 @@ import {
   rmSync,
 } from "node:fs";
 import { promisify } from "node:util";
-import type { Digest } from "../../model/image.ts";
+import type { Digest, LayerFollower } from "../../model/image.ts";
 import type { ProgressSink } from "../../model/progress.ts";
 import type { Descriptor } from "../../schema/oci.ts";
 import { codingsOf } from "../http/coding.ts";
@@ -52,6 +52,8 @@ export interface DownloadContext {
   limits: RetryLimits;
   onProgress?: ProgressSink;
   signal?: AbortSignal;
+  /** Told what is in the files. */
+  following?: LayerFollower;
 }
 
 /** A partial file with the state of its digest. */
@@ -61,24 +63,32 @@ interface Partial {
   hash: Hash;
   /** Bytes that are in the file and in the hash. */
   size: number;
+  /** So many bytes are in the file. */
+  onWritten: (end: number) => void;
+  /** What was in the file is thrown away. */
+  onLost: () => void;
 }
 
 /** Digest what an earlier try left, at most `limit` bytes. */
-async function rehash(fd: number, limit: number, signal?: AbortSignal): Promise<Partial> {
+async function rehash(
+  fd: number,
+  limit: number,
+  signal?: AbortSignal,
+): Promise<Pick<Partial, "hash" | "size">> {
   const hash = createHash("sha256");
   const { size: present } = fstatSync(fd);
-  if (present === 0) return { fd, hash, size: 0 };
+  if (present === 0) return { hash, size: 0 };
   if (present > limit) {
     // Longer than the blob: not its beginning.
     ftruncateSync(fd);
-    return { fd, hash, size: 0 };
+    return { hash, size: 0 };
   }
   const buffer = Buffer.allocUnsafe(1 << 20);
   let size = 0;
   for (;;) {
     signal?.throwIfAborted();
     const { bytesRead } = await readAside(fd, buffer, 0, buffer.length, size);
-    if (bytesRead === 0) return { fd, hash, size };
+    if (bytesRead === 0) return { hash, size };
     hash.update(buffer.subarray(0, bytesRead));
     size += bytesRead;
   }
@@ -86,6 +96,7 @@ async function rehash(fd: number, limit: number, signal?: AbortSignal): Promise<
 
 /** Throw away what a partial file holds. */
 function restart(partial: Partial): void {
+  partial.onLost();
   ftruncateSync(partial.fd);
   partial.hash = createHash("sha256");
   partial.size = 0;
@@ -167,7 +178,7 @@ async function receive(
   let syncedAt = partial.size;
   let syncing: Promise<void> = Promise.resolve();
   const { fd, size: position } = partial;
-  const writer = new BlockWriter(fd, position, descriptor.size - position, (bytes) => {
+  const take = (bytes: Buffer): void => {
     if (partial.size + bytes.length > descriptor.size) {
       throw wrongContent(descriptor, answer.url, "It sends more than was announced.");
     }
@@ -179,9 +190,11 @@ async function receive(
       // Its errors come again from the last datasync, which decides.
       syncing = syncing.then(async () => syncAside(fd)).catch(() => undefined);
     }
-  });
+  };
+  const expected = descriptor.size - position;
+  const writer = new BlockWriter(fd, position, expected, take, partial.onWritten);
   try {
-    const codings = codingsOfBlob(answer, descriptor.size - position);
+    const codings = codingsOfBlob(answer, expected);
     if (codings.length === 0) await answer.receive(writer, signal);
     else await answer.receiveDecoded(writer, codings, signal);
   } finally {
@@ -279,21 +292,28 @@ export async function downloadBlob(
   descriptor: Descriptor,
   context: DownloadContext,
 ): Promise<void> {
-  const { store, signal } = context;
+  const { store, signal, following } = context;
   const { digest } = descriptor;
   const report = reporter(descriptor, context.onProgress);
+  const arrived = (size: number): void => following?.arrived(digest, size);
+  const whole = (): void => {
+    arrived(descriptor.size);
+    report(descriptor.size);
+  };
   const present = async (): Promise<boolean> => {
     if ((await store.blobSize(digest)) !== descriptor.size) return false;
     return (await store.isVerified(store.blobPath(digest), digest, signal)) !== undefined;
   };
-  if (await present()) return report(descriptor.size);
+  if (await present()) return whole();
   const held = await store.lockBlob(digest, signal);
   try {
-    if (await present()) return report(descriptor.size);
+    if (await present()) return whole();
     const path = store.partialPath(digest);
     const fd = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o644);
     try {
-      const partial = await rehash(fd, descriptor.size, signal);
+      const left = await rehash(fd, descriptor.size, signal);
+      arrived(left.size);
+      const partial = { ...left, fd, onWritten: arrived, onLost: () => following?.lost() };
       await fetchWhole(descriptor, partial, context, report);
       await syncAside(fd);
     } finally {

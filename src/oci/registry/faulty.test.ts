@@ -1,10 +1,11 @@
 /** Pulls from a registry that does wrong: never a wrong image, never a hang, never from the start again. */
 import { execFile } from "node:child_process";
-import { readFileSync, rmSync } from "node:fs";
+import { existsSync, readFileSync, rmSync } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { gunzipSync } from "node:zlib";
 import { afterAll, afterEach, beforeEach, expect, test } from "vitest";
 import { startFaulty } from "../../../test/registry/faulty.ts";
 import type { Fault, FaultyRegistry, Seen } from "../../../test/registry/faulty.ts";
@@ -16,6 +17,7 @@ import { openStore, parseImageSource, resolveImage } from "../images.ts";
 import type { ResolveOptions } from "../images.ts";
 import { verifyStore } from "../store/manage.ts";
 import type { RegistryOptions } from "./pull.ts";
+import { digestOf } from "../store/store.ts";
 import type { ContentStore } from "../store/store.ts";
 
 const image = makeImage({
@@ -103,6 +105,37 @@ test("a dropped connection is resumed where it broke, at any byte", async () => 
   // Nothing was sent twice.
   expect(registry.sent.get(big.digest)).toBe(big.size);
   expect(messages()).toMatch(/closed in the middle.*Trying again/);
+});
+
+test("whoever follows is told of nothing that is not in the files, and of everything in the end", async () => {
+  const cuts = [1, 1_400_000, 77];
+  faultBig(cuts.length, (seen) => ({ kind: "drop", after: cuts[seen.earlier] ?? 0 }));
+  const told = new Map<string, number>();
+  let lost = 0;
+  await pull({
+    follow: (layers) => {
+      expect(layers.map(({ diffId }) => diffId)).toEqual(
+        image.layers.map(({ bytes }) => digestOf(gunzipSync(bytes))),
+      );
+      return {
+        arrived: (digest, bytes) => {
+          const layer = layers.find((each) => each.digest === digest);
+          const whole = image.layers.find((each) => each.digest === digest);
+          if (layer === undefined) return;
+          expect(bytes).toBeGreaterThanOrEqual(told.get(digest) ?? 0);
+          told.set(digest, bytes);
+          const file = existsSync(layer.path) ? layer.path : layer.partial;
+          const there = readFileSync(file).subarray(0, bytes);
+          expect(there.equals(whole?.bytes.subarray(0, bytes) ?? Buffer.alloc(0))).toBe(true);
+        },
+        lost: () => (lost += 1),
+      };
+    },
+  });
+  expect(Object.fromEntries(told)).toEqual(
+    Object.fromEntries(image.layers.map(({ digest, size }) => [digest, size])),
+  );
+  expect(lost).toBe(0);
 });
 
 test("a cut at the very start and at the very end of the body", async () => {

@@ -17,6 +17,8 @@ import { CONFIG_LIMIT, MANIFEST_LIMIT } from "../documents/documents.ts";
 import { MEDIA, isNonDistributable } from "../documents/media.ts";
 import { downloadBlob, shortDigest } from "./download.ts";
 import type { DownloadContext } from "./download.ts";
+import { Following } from "./following.ts";
+import type { Follow } from "./following.ts";
 import { imageError } from "../errors.ts";
 import { PullFailure, safeUrl } from "../http/failure.ts";
 import type { Lease } from "../store/leases.ts";
@@ -73,6 +75,8 @@ export interface PullContext {
   registry: RegistryOptions;
   onProgress?: ProgressSink;
   signal?: AbortSignal;
+  /** Who wants the layers while they come; not asked when the store has all. */
+  follow?: Follow;
 }
 
 /** A document of a registry, its digest verified. */
@@ -203,9 +207,10 @@ async function fetchBlobs(
   const { store, lease, onProgress, signal } = context;
   const { manifest } = remote.found;
   await lease.protect(blobsOf(remote.found));
+  const following = new Following(context.follow);
   const download = async (descriptor: Descriptor, stop: AbortSignal | undefined): Promise<void> => {
     try {
-      await downloadBlob(descriptor, downloadContext(sessions, context, stop));
+      await downloadBlob(descriptor, { ...downloadContext(sessions, context, stop), following });
     } catch (error) {
       const missing = error instanceof PullFailure && error.code === "ERR_IMAGE_NOT_FOUND";
       if (!missing || !isNonDistributable(descriptor.mediaType)) throw error;
@@ -213,8 +218,10 @@ async function fetchBlobs(
     }
   };
   const byDigest = new Map(manifest.layers.map((layer) => [layer.digest, layer]));
-  // The longest first: it decides when everything is there.
-  const layers = [...byDigest.values()].sort((a, b) => b.size - a.size);
+  // The longest first: it decides when everything is there. Disks are built from the top.
+  const layers = following.wanted
+    ? [...byDigest.values()].reverse()
+    : [...byDigest.values()].sort((a, b) => b.size - a.size);
   // All at once, so that whoever adds them up knows the sum from the start.
   for (const { digest, size } of [manifest.config, ...layers]) {
     onProgress?.({ phase: "pull", item: shortDigest(digest), done: 0, total: size, unit: "bytes" });
@@ -223,7 +230,8 @@ async function fetchBlobs(
     await download(manifest.config, stop);
     const bytes = await store.readBlob(manifest.config.digest, CONFIG_LIMIT);
     // Before gigabytes have come, not after.
-    parseConfig(bytes, manifest.layers.length, name);
+    const config = parseConfig(bytes, manifest.layers.length, name);
+    following.begin(manifest, config, store);
   };
   const tasks = layers.map(
     (layer) =>

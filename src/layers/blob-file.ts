@@ -1,0 +1,70 @@
+/** The file of a blob, read from its start to its end, also while it is still being fetched. */
+import { closeSync, openSync, readSync } from "node:fs";
+import { errnoOf } from "../model/errors.ts";
+import type { LayerBlob } from "../model/image.ts";
+import { Arrivals, type ArrivalMemory } from "./arrivals.ts";
+
+/** How much of a layer there is, and where until then. */
+interface Arriving {
+  /** Wait for more than so many bytes. @returns how many there are */
+  beyond: (bytes: number) => number;
+  partial: string;
+}
+
+/** What is to be known of a layer that may not be there yet. */
+export function arrivingLayer(memory: ArrivalMemory, layer: number): Arriving {
+  const arrivals = new Arrivals(memory);
+  return {
+    beyond: (bytes) => arrivals.beyond(layer, bytes),
+    partial: memory.partials[layer] ?? "",
+  };
+}
+
+/** Open what is renamed from `partial` to `path` at some moment. */
+function openEither(path: string, partial: string): number {
+  for (const place of [path, partial]) {
+    try {
+      return openSync(place, "r");
+    } catch (error) {
+      if (errnoOf(error) !== "ENOENT") throw error;
+    }
+  }
+  // Renamed between the two looks.
+  return openSync(path, "r");
+}
+
+/** A blob's bytes. */
+export class BlobFile {
+  private readonly blob: LayerBlob;
+  private readonly arriving: Arriving | undefined;
+  private readonly fd: number;
+  private at = 0;
+
+  /** @param arriving of a layer that may not be there yet; opening it waits for its first byte */
+  constructor(blob: LayerBlob, arriving?: Arriving) {
+    this.blob = blob;
+    this.arriving = arriving;
+    if (arriving === undefined || blob.size === 0) this.fd = openSync(blob.path, "r");
+    else {
+      arriving.beyond(0);
+      this.fd = openEither(blob.path, arriving.partial);
+    }
+  }
+
+  /** Read the next bytes into a buffer. @returns how many; 0 at the end */
+  read(into: Uint8Array): number {
+    let room = into.length;
+    if (this.arriving !== undefined) {
+      if (this.at === this.blob.size) return 0;
+      room = Math.min(room, this.arriving.beyond(this.at) - this.at);
+    }
+    const count = readSync(this.fd, into, 0, room, null);
+    this.at += count;
+    return count;
+  }
+
+  /** Close the file. */
+  close(): void {
+    closeSync(this.fd);
+  }
+}

@@ -1,0 +1,121 @@
+/** Disks begun before their image is there: built once where all goes well, once more where it does not. */
+import { expect, test } from "vitest";
+import type { ComingLayer, Digest, LayerBlob, LayerFollower } from "../../model/image.ts";
+import type { ProgressEvent } from "../../model/progress.ts";
+import type { Rootfs, RootfsOptions } from "../../rootfs/cache.ts";
+import { DiskAhead } from "./disk-ahead.ts";
+
+const digestOf = (digit: string): Digest => `sha256:${digit.repeat(64)}`;
+/** A layer as it is announced. */
+const coming = (digit: string): ComingLayer => ({
+  digest: digestOf(digit),
+  size: 100,
+  diffId: digestOf(digit),
+  compression: "gzip",
+  path: `/blobs/${digit}`,
+  partial: `/partial/${digit}`,
+});
+const layers = [coming("a"), coming("b"), coming("a")];
+
+type Guess = Pick<RootfsOptions, "signal" | "coming">;
+
+/** A cache that builds nothing, and says what it was asked for. */
+function bench(): {
+  ahead: DiskAhead;
+  builds: { layers: LayerBlob[]; options: Guess }[];
+  told: ProgressEvent[];
+  /** How guesses end; those of layers that are there always succeed. */
+  guess: { end: (options: Guess) => Promise<void> };
+} {
+  const told: ProgressEvent[] = [];
+  const builds: { layers: LayerBlob[]; options: Guess }[] = [];
+  const guess = { end: async (_: Guess): Promise<void> => await Promise.resolve() };
+  const work = {
+    signal: new AbortController().signal,
+    progress: (event: ProgressEvent) => told.push(event),
+  };
+  const ahead = new DiskAhead(work, async (wanted, options) => {
+    builds.push({ layers: wanted, options });
+    options.progress?.(1, 2);
+    if (options.coming !== undefined) await guess.end(options);
+    return { path: `/disk/${builds.length}` } as Rootfs;
+  });
+  return { ahead, builds, told, guess };
+}
+
+test("one build follows the layers, of which each may be in the image twice", async () => {
+  const { ahead, builds, told } = bench();
+  const seen: [number, number][] = [];
+  await ahead.during(async (follow) => {
+    const follower = follow(layers);
+    follower.arrived(digestOf("a"), 10);
+    builds[0]?.options.coming?.follow((layer, bytes) => seen.push([layer, bytes]));
+    follower.arrived(digestOf("b"), 100);
+    follower.arrived(digestOf("a"), 5);
+    follower.arrived(digestOf("a"), 100);
+  });
+  expect((await ahead.of(layers)).path).toBe("/disk/1");
+  expect(builds.length).toBe(1);
+  expect(builds[0]?.options.coming?.partials).toEqual(["/partial/a", "/partial/b", "/partial/a"]);
+  expect(seen).toEqual([
+    [0, 10],
+    [2, 10],
+    [1, 100],
+    [0, 100],
+    [2, 100],
+  ]);
+  // While it is pulled, that is what is told.
+  expect(told).toEqual([]);
+});
+
+test("an image that was there is built as always", async () => {
+  const { ahead, builds, told } = bench();
+  await ahead.during(async () => await Promise.resolve());
+  await ahead.of(layers);
+  expect(builds.map(({ options }) => options.coming)).toEqual([undefined]);
+  expect(told.length).toBe(1);
+});
+
+test("a guess that fails is built once more of what is there", async () => {
+  const { ahead, builds, guess } = bench();
+  guess.end = async () => await Promise.reject(new Error("not as announced"));
+  await ahead.during(async (follow) => await Promise.resolve(follow(layers)));
+  expect((await ahead.of(layers)).path).toBe("/disk/2");
+  expect(builds[1]?.options.coming).toBeUndefined();
+});
+
+test("other layers than announced, or what was thrown away, are built anew", async () => {
+  for (const spoil of [
+    (_: LayerFollower) => layers.slice(1),
+    (_: LayerFollower) => [coming("b"), coming("b"), coming("a")],
+    (follower: LayerFollower) => {
+      follower.lost();
+      return layers;
+    },
+  ]) {
+    const { ahead, builds, guess } = bench();
+    guess.end = async ({ signal }) =>
+      await new Promise((_, reject) => {
+        signal?.addEventListener("abort", () => reject(new Error("ended")), { once: true });
+      });
+    const found = await ahead.during(
+      async (follow) => await Promise.resolve(spoil(follow(layers))),
+    );
+    expect((await ahead.of(found)).path).toBe("/disk/2");
+    expect(builds[0]?.options.signal?.aborted).toBe(true);
+  }
+});
+
+test("a pull that fails ends what was begun, and is what fails", async () => {
+  const { ahead, builds, guess } = bench();
+  guess.end = async ({ signal }) =>
+    await new Promise((_, reject) => {
+      signal?.addEventListener("abort", () => reject(new Error("ended")), { once: true });
+    });
+  const pulling = ahead.during(async (follow) => {
+    follow(layers);
+    return await Promise.reject(new Error("no such layer"));
+  });
+  await expect(pulling).rejects.toThrow("no such layer");
+  expect(builds[0]?.options.signal?.aborted).toBe(true);
+});

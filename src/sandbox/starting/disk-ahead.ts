@@ -1,0 +1,113 @@
+/** The disk of an image, begun while the image is still being pulled. */
+import type { ComingLayers } from "../../model/disk.ts";
+import type { ComingLayer, Digest, LayerBlob, LayerFollower } from "../../model/image.ts";
+import type { Follow } from "../../oci/images.ts";
+import type { Rootfs, RootfsOptions } from "../../rootfs/cache.ts";
+import type { Work } from "../stages.ts";
+
+/** What of the options is decided here. */
+type Options = Pick<RootfsOptions, "signal" | "progress" | "coming">;
+/** Builds a disk unless it is there. */
+type Build = (layers: LayerBlob[], options: Options) => Promise<Rootfs>;
+
+/** Layers that come, for whoever builds of them. */
+class Coming implements ComingLayers, LayerFollower {
+  readonly partials: string[];
+  readonly layers: readonly ComingLayer[];
+  private readonly bytes: number[];
+  private readonly followers = new Set<(layer: number, bytes: number) => void>();
+  private readonly onLost: () => void;
+
+  constructor(layers: readonly ComingLayer[], onLost: () => void) {
+    this.layers = layers;
+    this.partials = layers.map(({ partial }) => partial);
+    this.bytes = layers.map(() => 0);
+    this.onLost = onLost;
+  }
+
+  arrived(digest: Digest, bytes: number): void {
+    // An image may hold the same layer more than once.
+    for (const [layer, { digest: own }] of this.layers.entries()) {
+      if (own !== digest || bytes <= (this.bytes[layer] ?? 0)) continue;
+      this.bytes[layer] = bytes;
+      for (const tell of this.followers) tell(layer, bytes);
+    }
+  }
+
+  lost(): void {
+    this.onLost();
+  }
+
+  follow(tell: (layer: number, bytes: number) => void): () => void {
+    for (const [layer, bytes] of this.bytes.entries()) if (bytes > 0) tell(layer, bytes);
+    this.followers.add(tell);
+    return () => this.followers.delete(tell);
+  }
+}
+
+/**
+ * A disk that is built while its layers come. What is begun so is a guess that they will come as they
+ * are announced: where that fails, whatever the reason, the disk is built once more when all is there,
+ * which also says what is wrong.
+ */
+export class DiskAhead {
+  private readonly work: Work;
+  private readonly build: Build;
+  private readonly stop = new AbortController();
+  private begun: { layers: readonly LayerBlob[]; disk: Promise<Rootfs | undefined> } | undefined;
+  /** The pull has ended: what is told from now on is of the disk. */
+  private pulled = false;
+
+  constructor(work: Work, build: Build) {
+    this.work = work;
+    this.build = build;
+  }
+
+  /** Pull, building meanwhile. When the pull fails, nothing is built any more. */
+  async during<T>(pull: (follow: Follow) => Promise<T>): Promise<T> {
+    try {
+      return await pull((layers) => this.begin(layers));
+    } catch (error) {
+      await this.abandon();
+      throw error;
+    } finally {
+      this.pulled = true;
+    }
+  }
+
+  /** The disk of these layers, which are all there. */
+  async of(layers: LayerBlob[]): Promise<Rootfs> {
+    const { begun, work } = this;
+    const same = begun?.layers.every(({ diffId }, index) => diffId === layers[index]?.diffId);
+    if (begun?.layers.length !== layers.length || same !== true) await this.abandon();
+    else {
+      const disk = await begun.disk;
+      if (disk !== undefined) return disk;
+      work.signal.throwIfAborted();
+    }
+    return await this.build(layers, { signal: work.signal, progress: this.progress });
+  }
+
+  private begin(layers: ComingLayer[]): LayerFollower {
+    const coming = new Coming(layers, () => this.stop.abort());
+    const signal = AbortSignal.any([this.work.signal, this.stop.signal]);
+    const plain = layers.map(({ partial: _, ...layer }): LayerBlob => layer);
+    const disk = this.build(plain, { signal, progress: this.progress, coming }).catch(
+      // It was a guess. What is wrong shows when it is built of what is there.
+      () => undefined,
+    );
+    this.begun = { layers, disk };
+    return coming;
+  }
+
+  private async abandon(): Promise<void> {
+    this.stop.abort();
+    await this.begun?.disk;
+    this.begun = undefined;
+  }
+
+  private readonly progress = (done: number, total: number): void => {
+    if (!this.pulled) return;
+    this.work.progress({ phase: "build", message: "disk image", done, total, unit: "bytes" });
+  };
+}
