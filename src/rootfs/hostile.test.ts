@@ -136,7 +136,7 @@ test("a sparse file larger than ext4 can map", async () => {
   const { image } = await build([layer(5_000_000_000)]);
   await expectClean(image);
   expect(readTree(image).get("huge")).toMatchObject({ allocated: 0 });
-});
+}, 300_000);
 
 test.each([
   ["one path", 1],

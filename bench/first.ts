@@ -1,0 +1,191 @@
+/**
+ * bench/first: an image that is not there: from its last byte to the first command in it.
+ *
+ *     node bench/first.ts [--rounds N] [--mb 500] [--rate MB/S] [--driver auto|qemu|firecracker|fake]
+ *
+ * `run`: `vmsan run IMAGE -- true`, which builds the disk while layers come. The alternative in the
+ * same run, by turns: `vmsan image pull IMAGE`, and then the same `run`, one after the other. A local
+ * registry sends at most `--rate` megabytes a second (0: as fast as it can), and tells when it has
+ * sent the last byte. `--driver fake` leaves the guest's boot out. Needs docker-registry and skopeo.
+ */
+import { execFileSync, spawn } from "node:child_process";
+import { mkdirSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import { connect, createServer } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
+import { join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { startRegistry } from "../test/registry/docker-registry.ts";
+import { makeImage, writeLayout } from "../test/registry/fixture.ts";
+import { makeTar } from "../src/layers/testing.ts";
+import { bench, measured } from "./lib/bench.ts";
+import { content } from "./lib/content.ts";
+import { daemonOf, ownHome, vmsan } from "./lib/home.ts";
+import { median, processTreeCpu, report } from "./lib/measure.ts";
+
+const { values } = parseArgs({
+  options: {
+    rounds: { type: "string", default: "3" },
+    mb: { type: "string", default: "500" },
+    rate: { type: "string", default: "100" },
+    driver: { type: "string", default: "auto" },
+  },
+});
+const prepared = process.env["VMSAN_DIR"] ?? resolve(import.meta.dirname, "../.cache/vmsan");
+
+/** Milliseconds between two looks at how much may be sent. */
+const TICK_MS = 10;
+
+/** A way to a server that lets so many bytes through in a second, whoever asks. */
+class Throttle {
+  /** When bytes last went to a client, as performance.now() tells. */
+  last = 0;
+  private readonly sockets = new Set<Socket>();
+  private readonly bytesPerTick: number;
+  private left = 0;
+  private readonly paused = new Set<Socket>();
+  private readonly timer: NodeJS.Timeout;
+  private readonly server = createServer((client) => this.join(client));
+  private readonly to: { host: string; port: number };
+
+  constructor(to: string, megabytes: number) {
+    const [host = "", port = ""] = to.split(":");
+    this.to = { host, port: Number(port) };
+    this.bytesPerTick = megabytes === 0 ? Infinity : (megabytes * 1e6 * TICK_MS) / 1000;
+    this.timer = setInterval(() => {
+      // What was sent too much in one tick is owed by the next ones.
+      this.left = Math.min(this.bytesPerTick, this.left + this.bytesPerTick);
+      if (this.left <= 0) return;
+      for (const socket of this.paused) socket.resume();
+      this.paused.clear();
+    }, TICK_MS);
+  }
+
+  /** @returns `127.0.0.1:PORT` */
+  async listen(): Promise<string> {
+    await new Promise<void>((done) => this.server.listen(0, "127.0.0.1", done));
+    return `127.0.0.1:${(this.server.address() as AddressInfo).port}`;
+  }
+
+  close(): void {
+    clearInterval(this.timer);
+    this.server.close();
+    for (const socket of this.sockets) socket.destroy();
+  }
+
+  private join(client: Socket): void {
+    const server = connect(this.to);
+    for (const socket of [client, server]) {
+      this.sockets.add(socket);
+      const other = socket === client ? server : client;
+      // Whichever end breaks, the other one learns of it.
+      socket.on("error", () => other.destroy());
+      socket.on("close", () => {
+        this.sockets.delete(socket);
+        this.paused.delete(socket);
+        other.destroy();
+      });
+    }
+    client.pipe(server);
+    server.on("data", (bytes: Buffer) => {
+      client.write(bytes);
+      this.last = performance.now();
+      this.left -= bytes.length;
+      if (this.left > 0) return;
+      server.pause();
+      this.paused.add(server);
+    });
+  }
+}
+
+/** Four gzip layers of so many megabytes, the largest at the bottom. */
+function writeImage(layout: string, megabytes: number): void {
+  const layers = [0.4, 0.3, 0.2, 0.1].map((share, layer) => {
+    // Files as in distributions: many small ones, few large. They compress to two thirds.
+    const count = Math.ceil((megabytes * 1.4e6 * share) / 25_000);
+    return makeTar(
+      Array.from({ length: count }, (_, file) => ({
+        path: `srv/layer${layer}/dir${file % 300}/file-${file}`,
+        data: content(file % 100 === 0 ? 1_500_000 : 2000 + (file % 16_000), file + layer),
+      })),
+    );
+  });
+  const image = makeImage({ layers });
+  writeLayout(layout, [{ top: image.manifest, tag: "x", images: [image] }]);
+}
+
+/** Run vmsan to its end. @returns when that was */
+async function toEnd(env: NodeJS.ProcessEnv, args: string[]): Promise<number> {
+  const child = spawn(vmsan, args, { env, stdio: ["ignore", "ignore", "pipe"] });
+  measured(child);
+  let said = "";
+  child.stderr.on("data", (text: Buffer) => (said = (said + text.toString()).slice(-2000)));
+  const code = await new Promise((done) => child.on("close", done));
+  if (code !== 0) throw new Error(`${args.join(" ")}: status ${String(code)}: ${said}`);
+  return performance.now();
+}
+
+await bench("first", async (own) => {
+  const env = { ...ownHome(own), VMSAN_WARM: "off" };
+  for (const name of ["kernels", "initramfs", "probes"]) {
+    mkdirSync(env.VMSAN_DIR, { recursive: true });
+    mkdirSync(join(prepared, name), { recursive: true });
+    symlinkSync(join(prepared, name), join(env.VMSAN_DIR, name));
+  }
+  const registry = await startRegistry();
+  own.defer(async () => await registry.stop());
+  const layout = join(own.dir, "layout");
+  writeImage(layout, Number(values.mb));
+  const push = ["copy", "-q", "--dest-tls-verify=false", `oci:${layout}:x`];
+  execFileSync("skopeo", [...push, `docker://${registry.host}/bench/first:1`]);
+  const daemon = daemonOf(env);
+  const run = (image: string): string[] => ["run", "--driver", values.driver, image, "--", "true"];
+  const ways: Record<string, (image: string) => Promise<number>> = {
+    run: async (image) => await toEnd(env, run(image)),
+    pullThenRun: async (image) => {
+      await toEnd(env, ["image", "pull", image]);
+      return await toEnd(env, run(image));
+    },
+  };
+  const found: Record<string, { wall: number[]; behind: number[]; cpu: number[] }> = {};
+  for (let round = 0; round < Number(values.rounds); round += 1) {
+    const names = Object.keys(ways);
+    for (const name of round % 2 === 0 ? names : names.reverse()) {
+      const throttle = new Throttle(registry.host, Number(values.rate));
+      const image = `${await throttle.listen()}/bench/first:1`;
+      try {
+        const start = performance.now();
+        const before = processTreeCpu(daemon);
+        const end = (await ways[name]?.(image)) ?? Number.NaN;
+        const { wall, behind, cpu } = (found[name] ??= { wall: [], behind: [], cpu: [] });
+        wall.push((end - start) / 1000);
+        behind.push((end - throttle.last) / 1000);
+        cpu.push((processTreeCpu(daemon) - before) / 1000);
+      } finally {
+        throttle.close();
+      }
+      execFileSync(vmsan, ["image", "rm", image], { env, stdio: "ignore" });
+      const disks = join(env.VMSAN_DIR, "rootfs");
+      for (const entry of readdirSync(disks)) {
+        rmSync(join(disks, entry), { recursive: true, force: true });
+      }
+      // What is still to be written burdens nobody's turn.
+      execFileSync("sync");
+      await sleep(500);
+    }
+  }
+  for (const [name, { wall, behind, cpu }] of Object.entries(found)) {
+    report({
+      bench: "first",
+      name,
+      mb: Number(values.mb),
+      rate: Number(values.rate),
+      driver: values.driver,
+      seconds: median(wall),
+      /** From the last byte that the registry sent to the end of the command. */
+      secondsBehindLastByte: median(behind),
+      daemonCpuSeconds: median(cpu),
+      all: { wall, behind },
+    });
+  }
+});
