@@ -3,13 +3,13 @@
  *
  *     node bench/first.ts [--rounds N] [--mb 500] [--rate MB/S] [--driver auto|qemu|firecracker|fake]
  *
- * `run`: `vmsan run IMAGE -- true`, which builds the disk while layers come. The alternative in the
+ * `run`: `vmsan run IMAGE -- COMMAND`, which builds the disk while layers come. The alternative in the
  * same run, by turns: `vmsan image pull IMAGE`, and then the same `run`, one after the other. A local
  * registry sends at most `--rate` megabytes a second (0: as fast as it can), and tells when it has
  * sent the last byte. `--driver fake` leaves the guest's boot out. Needs docker-registry and skopeo.
  */
 import { execFileSync, spawn } from "node:child_process";
-import { mkdirSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import { mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import type { AddressInfo, Socket } from "node:net";
 import { join, resolve } from "node:path";
@@ -18,6 +18,7 @@ import { parseArgs } from "node:util";
 import { startRegistry } from "../test/registry/docker-registry.ts";
 import { makeImage, writeLayout } from "../test/registry/fixture.ts";
 import { makeTar } from "../src/layers/testing.ts";
+import { agentBinary } from "../src/util/package.ts";
 import { bench, measured } from "./lib/bench.ts";
 import { content } from "./lib/content.ts";
 import { daemonOf, ownHome, vmsan } from "./lib/home.ts";
@@ -98,7 +99,7 @@ class Throttle {
   }
 }
 
-/** Four gzip layers of so many megabytes, the largest at the bottom. */
+/** Four gzip layers of so many megabytes, the largest at the bottom, and one with a program. */
 function writeImage(layout: string, megabytes: number): void {
   const layers = [0.4, 0.3, 0.2, 0.1].map((share, layer) => {
     // Files as in distributions: many small ones, few large. They compress to two thirds.
@@ -110,6 +111,7 @@ function writeImage(layout: string, megabytes: number): void {
       })),
     );
   });
+  layers.push(makeTar([{ path: "agent", mode: 0o755, data: readFileSync(agentBinary()) }]));
   const image = makeImage({ layers });
   writeLayout(layout, [{ top: image.manifest, tag: "x", images: [image] }]);
 }
@@ -139,7 +141,15 @@ await bench("first", async (own) => {
   const push = ["copy", "-q", "--dest-tls-verify=false", `oci:${layout}:x`];
   execFileSync("skopeo", [...push, `docker://${registry.host}/bench/first:1`]);
   const daemon = daemonOf(env);
-  const run = (image: string): string[] => ["run", "--driver", values.driver, image, "--", "true"];
+  const run = (image: string): string[] => [
+    "run",
+    "--driver",
+    values.driver,
+    image,
+    "--",
+    "/agent",
+    "version",
+  ];
   const ways: Record<string, (image: string) => Promise<number>> = {
     run: async (image) => await toEnd(env, run(image)),
     pullThenRun: async (image) => {

@@ -1,8 +1,9 @@
 /** The file of a blob, read from its start to its end, also while it is still being fetched. */
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { errnoOf } from "../model/errors.ts";
 import type { LayerBlob } from "../model/image.ts";
 import { Arrivals, type ArrivalMemory } from "./arrivals.ts";
+import { otherFile } from "./errors.ts";
 
 /** How much of a layer there is, and where until then. */
 interface Arriving {
@@ -40,15 +41,21 @@ export class BlobFile {
   private readonly fd: number;
   private at = 0;
 
-  /** @param arriving of a layer that may not be there yet; opening it waits for its first byte */
+  /**
+   * @param arriving of a layer that may not be there yet; opening it waits for its first byte
+   * Throws ERR_LAYER_DIGEST for a file of another size.
+   */
   constructor(blob: LayerBlob, arriving?: Arriving) {
     this.blob = blob;
     this.arriving = arriving;
-    if (arriving === undefined || blob.size === 0) this.fd = openSync(blob.path, "r");
-    else {
+    if (arriving !== undefined && blob.size > 0) {
       arriving.beyond(0);
       this.fd = openEither(blob.path, arriving.partial);
+      return;
     }
+    this.fd = openSync(blob.path, "r");
+    const { size } = fstatSync(this.fd);
+    if (size !== blob.size) throw otherFile(blob, `it has ${size} bytes instead of ${blob.size}`);
   }
 
   /** Read the next bytes into a buffer. @returns how many; 0 at the end */

@@ -45,6 +45,16 @@ function digestOf(path: string): string {
   }
 }
 
+/** The error for a file that is not the one that the manifest names. */
+export function otherFile(blob: LayerBlob, found: string): VmsanError {
+  return layerError(
+    "DIGEST",
+    `Cannot use the layer ${blob.digest}`,
+    `The file ${blob.path} is another one: ${found}.`,
+    "Remove the image and pull it again.",
+  );
+}
+
 /**
  * Why a layer could not be read: that its file is not the one that the manifest names, where that
  * is so; else what was found.
@@ -57,11 +67,5 @@ export function causeOf(error: unknown, blob: LayerBlob): unknown {
     // It cannot be read, or is not there yet: what has been found says it, or the reader of it will.
     return error;
   }
-  if (found === blob.digest) return error;
-  return layerError(
-    "DIGEST",
-    `Cannot use the layer ${blob.digest}`,
-    `The file ${blob.path} is another one: ${found}.`,
-    "Remove the image and pull it again.",
-  );
+  return found === blob.digest ? error : otherFile(blob, found);
 }

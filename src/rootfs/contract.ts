@@ -231,12 +231,23 @@ export function diskBuilderContract(builder: DiskBuilder, traits: BuilderTraits)
     const [layer] = store([[{ path: "a", data: "a".repeat(5000) }]]);
     if (layer === undefined) throw new Error("no layer");
     const zeros = `sha256:${"0".repeat(64)}` as const;
-    await expect(build([{ ...layer, digest: zeros }])).rejects.toMatchObject({
-      code: "ERR_LAYER_DIGEST",
-    });
-    await expect(build([{ ...layer, size: 1 }])).rejects.toMatchObject({
-      code: "ERR_LAYER_DIGEST",
-    });
+    const right = readFileSync(layer.path);
+    // In its head, where a decompressor minds; in its middle, where only digests do; and its end.
+    const flipped = (at: number): Buffer => {
+      const bytes = Buffer.from(right);
+      bytes[at] = (bytes[at] ?? 0) ^ 0x55;
+      return bytes;
+    };
+    for (const wrong of [
+      flipped(0),
+      flipped(right.length >> 1),
+      flipped(right.length - 5),
+      Buffer.concat([right, Buffer.alloc(9)]),
+    ]) {
+      writeFileSync(layer.path, wrong);
+      await expect(build([layer])).rejects.toMatchObject({ code: "ERR_LAYER_DIGEST" });
+    }
+    writeFileSync(layer.path, right);
     await expect(build([{ ...layer, diffId: zeros }])).rejects.toMatchObject({
       code: "ERR_LAYER_DIFF_ID",
     });
