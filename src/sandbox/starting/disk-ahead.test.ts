@@ -29,7 +29,9 @@ function bench(): {
 } {
   const told: ProgressEvent[] = [];
   const builds: { layers: LayerBlob[]; options: Guess }[] = [];
-  const guess = { end: async (_: Guess): Promise<void> => await Promise.resolve() };
+  const guess: { end: (options: Guess) => Promise<void> } = {
+    end: async () => await Promise.resolve(),
+  };
   const work = {
     signal: new AbortController().signal,
     progress: (event: ProgressEvent) => told.push(event),
@@ -85,14 +87,15 @@ test("a guess that fails is built once more of what is there", async () => {
 });
 
 test("other layers than announced, or what was thrown away, are built anew", async () => {
-  for (const spoil of [
-    (_: LayerFollower) => layers.slice(1),
-    (_: LayerFollower) => [coming("b"), coming("b"), coming("a")],
-    (follower: LayerFollower) => {
+  const spoils: ((follower: LayerFollower) => ComingLayer[])[] = [
+    () => layers.slice(1),
+    () => [coming("b"), coming("b"), coming("a")],
+    (follower) => {
       follower.lost();
       return layers;
     },
-  ]) {
+  ];
+  for (const spoil of spoils) {
     const { ahead, builds, guess } = bench();
     guess.end = async ({ signal }) =>
       await new Promise((_, reject) => {

@@ -91,8 +91,7 @@ export class DiskAhead {
   private begin(layers: ComingLayer[]): LayerFollower {
     const coming = new Coming(layers, () => this.stop.abort());
     const signal = AbortSignal.any([this.work.signal, this.stop.signal]);
-    const plain = layers.map(({ partial: _, ...layer }): LayerBlob => layer);
-    const disk = this.build(plain, { signal, progress: this.progress, coming }).catch(
+    const disk = this.build(layers, { signal, progress: this.progress, coming }).catch(
       // It was a guess. What is wrong shows when it is built of what is there.
       () => undefined,
     );
