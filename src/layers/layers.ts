@@ -1,5 +1,5 @@
 /** What other folders use of layers/ (see stream.ts for what it is). */
-export { Arrivals } from "./arrivals.ts";
+export { Arrivals } from "./blob-file.ts";
 export { DEFAULT_LIMITS, type LayerLimits } from "./limits.ts";
 export { LayerSources, startReaders, type ReaderMemory, type Readers } from "./readers.ts";
 export { mergeImage, type ContentStore, type MergedImage } from "./stream.ts";

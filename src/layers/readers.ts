@@ -3,7 +3,7 @@ import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import { VmsanError, type ErrorInfo } from "../model/errors.ts";
 import type { LayerBlob } from "../model/image.ts";
-import type { ArrivalMemory } from "./arrivals.ts";
+import type { ArrivalMemory } from "./blob-file.ts";
 import type { ByteSource } from "./byte-source.ts";
 import { createRing, RingConsumer, SLOT, SLOT_SIZE, type RingMemory } from "./ring.ts";
 import { Jobs, type JobMemory } from "./jobs.ts";

@@ -1,9 +1,11 @@
 /**
  * The program that builds one image: its memory goes away with it. It takes one order from the
- * process that started it, is told what comes of layers that are not there yet, answers, and ends; when that process ends first, so does this one, at
- * once and whatever its threads wait for.
+ * process that started it, is told what comes of layers that are not there yet, answers, and ends;
+ * when that process ends first, so does this one, at once and whatever its threads wait for.
  */
-import { writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
+import { open, type FileHandle } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
 import { Arrivals, startReaders, workerUrl } from "../layers/layers.ts";
 import { asVmsanError } from "../model/errors.ts";
@@ -18,6 +20,8 @@ import type {
 
 /** How often progress is told, in milliseconds. */
 const PROGRESS_MS = 100;
+/** Between two times at which what is written is brought to the disk, in milliseconds. */
+const SYNC_MS = 200;
 /**
  * MiB of the building thread's heap. What it remembers of entries lies outside, in arrays; a small
  * nursery collects early what it makes and forgets.
@@ -35,6 +39,24 @@ function offerToOomKiller(): void {
     writeFileSync("/proc/self/oom_score_adj", "500");
   } catch {
     // A kernel or container without it (EACCES, ENOENT): the kernel chooses as it likes.
+  }
+}
+
+/**
+ * Have what is written so far brought to the disk, again and again until it is over: whoever wants all
+ * of it there in the end waits for the rest alone. Throws what that meets: the kernel tells it only once.
+ */
+async function syncAlong(path: string, over: AbortSignal): Promise<void> {
+  let file: FileHandle | undefined;
+  try {
+    while (!over.aborted) {
+      // The abort of a wait is what it waits for.
+      await sleep(SYNC_MS, undefined, { signal: over }).catch(() => undefined);
+      if (file === undefined && existsSync(path)) file = await open(path, "r");
+      if (!over.aborted) await file?.datasync();
+    }
+  } finally {
+    await file?.close();
   }
 }
 
@@ -62,14 +84,20 @@ async function build({
     () => tell({ kind: "progress", done: Number(Atomics.load(read, 0)) }),
     PROGRESS_MS,
   );
+  const over = new AbortController();
+  const synced =
+    request.format === "disk" ? syncAlong(request.output, over.signal) : Promise.resolve();
   try {
     const answer = await Promise.race([
       readers.failed,
+      synced.then(async () => await new Promise<never>(() => undefined)),
       new Promise<BuildAnswer>((resolve, reject) => {
         worker.on("message", resolve);
         worker.on("error", reject);
       }),
     ]);
+    over.abort();
+    await synced;
     if (answer.kind === "done") answer.result.peakBytes = peakBytes();
     return answer;
   } catch (error) {
@@ -77,6 +105,7 @@ async function build({
     return { kind: "failed", error: asVmsanError(error, action, "ERR_DISK_BUILD").toJSON() };
   } finally {
     clearInterval(timer);
+    over.abort();
   }
 }
 

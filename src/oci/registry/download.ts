@@ -187,8 +187,9 @@ async function receive(
     onBytes(partial.size);
     if (partial.size - syncedAt >= SYNC_EVERY) {
       syncedAt = partial.size;
-      // Its errors come again from the last datasync, which decides.
-      syncing = syncing.then(async () => syncAside(fd)).catch(() => undefined);
+      // The kernel tells an error once: it must be kept until somebody waits for it.
+      syncing = syncing.then(async () => syncAside(fd));
+      syncing.catch(() => undefined);
     }
   };
   const expected = descriptor.size - position;
