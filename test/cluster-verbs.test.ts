@@ -6,81 +6,31 @@ import { randomBytes } from "node:crypto";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { Readable } from "node:stream";
-import { afterAll, afterEach, beforeAll, expect, test, vi } from "vitest";
+import { afterEach, beforeAll, expect, test, vi } from "vitest";
 import { Transport } from "../src/client/transport.ts";
 import { Vmsan } from "../src/client/vmsan.ts";
 import { tunnelTo } from "../src/cluster/tunnel.ts";
 import { KubeClient } from "../src/kube/client.ts";
 import type { Vm } from "../src/client/vm.ts";
 import { POD_ANNOTATION, VM_ID_LABEL } from "../src/kube/pod-words.ts";
-import { startNode } from "../src/node/node.ts";
-import type { RunningNode } from "../src/node/node.ts";
-import { FakeApiServer } from "./fixtures/api-server.ts";
-import { Authority } from "./fixtures/certificates.ts";
-import { installation, temporary } from "./fixtures/ladder.ts";
-import { loadSmallImage } from "./fixtures/small-image.ts";
+import { CLUSTER_IMAGE as IMAGE, fakeCluster } from "./fixtures/fake-cluster.ts";
+import { temporary } from "./fixtures/ladder.ts";
 
 // The first VM of an image waits for its disk, on a machine that has other work too.
 vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
 
 const place = temporary();
-const made = installation("nothing");
-const api = new FakeApiServer();
-const IMAGE = "docker.io/library/alpine:latest";
-let node: RunningNode;
+const cluster = fakeCluster(place);
+const { api, host: made } = cluster;
 let vmsan: Vmsan;
 
-async function startHost(): Promise<RunningNode> {
-  const authority = new Authority(join(place.path, "ca"));
-  const serving = authority.issue("node", "/CN=host-1", ["IP:127.0.0.1"]);
-  const { cert, key } = authority.issue("api", "/O=system:masters/CN=api-server");
-  const started = await startNode({
-    identity: {
-      url,
-      tls: () => ({ ca: authority.cert }),
-      headers: async () => await Promise.resolve({}),
-      refused: () => false,
-    },
-    dir: made.dir,
-    name: "host-1",
-    address: "127.0.0.1",
-    port: 0,
-    driver: "fake",
-    serving,
-    clientCa: authority.cert,
-  });
-  api.kubelet = { port: started.port, ca: authority.cert, cert, key };
-  return started;
-}
-
-let url = "";
-beforeAll(async () => {
-  await loadSmallImage(made, IMAGE, join(place.path, "image"), {
-    Cmd: ["sh", "-c", "echo $FROM"],
-  });
-  url = await api.start();
-  node = await startHost();
-  const kubeconfig = join(place.path, "kubeconfig");
-  await writeFile(
-    kubeconfig,
-    JSON.stringify({
-      "current-context": "a",
-      contexts: [{ name: "a", context: { cluster: "a" } }],
-      clusters: [{ name: "a", cluster: { server: url } }],
-    }),
-  );
-  vmsan = new Vmsan({ cluster: { kubeconfig } });
+beforeAll(() => {
+  vmsan = new Vmsan({ cluster: { kubeconfig: cluster.kubeconfig } });
 });
 
 afterEach(async () => {
   for (const { id } of await vmsan.list()) await vmsan.remove(id, { force: true });
 });
-afterAll(async () => {
-  await node?.close();
-  for (const { id } of await made.vmsan.list()) await made.vmsan.remove(id, { force: true });
-  await api.stop();
-});
-
 async function text(vm: Vm, ...argv: string[]): Promise<string> {
   const { stdout, stderr, exitCode } = await vm.exec(argv);
   expect([exitCode, stderr.toString()]).toEqual([0, ""]);
@@ -303,7 +253,7 @@ test("a session for a pod's VM reaches that VM, and of it nothing that is its au
   const other = await vmsan.create({ image: IMAGE, name: "other" });
   const pod = api.pods.get("default/mine");
   const client = new KubeClient({
-    url,
+    url: cluster.url(),
     tls: () => ({}),
     headers: async () => await Promise.resolve({}),
     refused: () => false,

@@ -189,6 +189,7 @@ export function podFor(
   }
   const hostname = Object.values(request.sysctls)[0];
   const { annotations, securityContext } = userOf(request.user);
+  const image = request.image ?? request.runtime ?? "base";
   const disk =
     request.diskSizeBytes === DEFAULT_DISK
       ? {}
@@ -202,6 +203,7 @@ export function podFor(
       annotations: {
         [POD_ANNOTATION.command]: "none",
         ...withoutNull(policyAnnotations(request.policy)),
+        ...(request.image === undefined ? { [POD_ANNOTATION.runtime]: image } : {}),
         ...(request.warm === true ? { [POD_ANNOTATION.warm]: "true" } : {}),
         ...(Object.keys(request.labels).length === 0
           ? {}
@@ -222,7 +224,7 @@ export function podFor(
         {
           name: CONTAINER,
           // Hosts know runtimes by their names, too.
-          image: request.image ?? request.runtime ?? "base",
+          image,
           imagePullPolicy: PULL[request.pull],
           env: variables(request.env),
           ...(request.workdir === undefined || request.workdir === ""

@@ -123,6 +123,7 @@ export function viewOf(pod: Pod, own?: VmView): VmView {
   const status = statusOf(pod);
   const size = sizeOf(container);
   const name = nameOf(pod);
+  const runtime = annotations[POD_ANNOTATION.runtime];
   const startedAt = containerState(pod).state?.running?.startedAt ?? own?.startedAt;
   const { [POD_ANNOTATION.endsAt]: timeoutAt, [POD_ANNOTATION.timeout]: timeout } = annotations;
   const digest = /@(sha256:[0-9a-f]{64})$/.exec(containerState(pod).imageID ?? "")?.[1] ?? "";
@@ -139,6 +140,7 @@ export function viewOf(pod: Pod, own?: VmView): VmView {
       ? {}
       : { onTimeout: annotations[POD_ANNOTATION.atEnd] === "remove" ? "remove" : "stop" }),
     ...(status === "stopped" && timeout !== undefined ? { stopReason: "time-limit" } : {}),
+    ...(runtime === undefined ? {} : { runtime }),
     labels: labelsOf(annotations[POD_ANNOTATION.labels]),
     project: annotations[POD_ANNOTATION.project] ?? "",
     policy: policyIn(pod),

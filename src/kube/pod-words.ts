@@ -31,6 +31,8 @@ export const POD_ANNOTATION = {
   user: `${POD_PREFIX}user`,
   /** What happens then: `stop` (default: the pod has succeeded) or `remove` (its object goes too). */
   atEnd: `${POD_PREFIX}at-end`,
+  /** Name of the runtime that was asked for, which is the image then. */
+  runtime: `${POD_PREFIX}runtime`,
   /** The VM's labels, JSON, and its project: kept for whoever has made the pod. */
   labels: `${POD_PREFIX}labels`,
   project: `${POD_PREFIX}project`,

@@ -7,13 +7,19 @@ import { readFile, readdir, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { Vmsan } from "../../src/client/vmsan.ts";
 import { Cluster } from "../cluster/cluster.ts";
+import type { CallOptions, Ended } from "../cluster/cluster.ts";
 import { Host } from "../cluster/host.ts";
 import { disagreement, pick, victimsOf } from "../cluster/kills.ts";
 import { REAL, pod, podSpec } from "../cluster/objects.ts";
 import type { PodList } from "../cluster/objects.ts";
 import { IMAGE, toolsArchive } from "../cluster/tools-image.ts";
+import { Program } from "../cluster/processes.ts";
+import { DockerCli, findDocker } from "../fixtures/docker-cli.ts";
+import { writeTemplate } from "../fixtures/e2b-template.ts";
 import { temporary } from "../fixtures/ladder.ts";
+import { vmsanBin } from "./support.ts";
 
 // Many pods share two cores with whatever else the machine does.
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 1_800_000 });
@@ -139,7 +145,10 @@ test("in a guest: commands, 3 MB through their input, a terminal, files, a port,
     expect(terminal.code).toBe(3);
     expect(terminal.stdout.toString()).toMatch(/\/dev\/pts\/\d+\r\n33 111\r\n[^]*got word\r\n/);
   }
-  for (const version of ["oldest", "newest"] as const) await forwarded(version);
+  for (const version of ["oldest", "newest"] as const) {
+    const words = ["port-forward", "pod/web", "18080:8080"];
+    await forwarded(async (options) => await cluster.call(words, { version, ...options }));
+  }
   type Summary = { pods: { podRef: { name: string }; memory: { workingSetBytes: number } }[] };
   const summary = JSON.parse(
     await cluster.ok(["get", "--raw", "/api/v1/nodes/host-3/proxy/stats/summary"]),
@@ -152,14 +161,10 @@ test("in a guest: commands, 3 MB through their input, a terminal, files, a port,
   );
 });
 
-/** A port of a guest, by `kubectl port-forward`. */
-async function forwarded(version: "oldest" | "newest"): Promise<void> {
+/** A port of a guest at the hub's port 18080, by a program that forwards it until it is interrupted. */
+async function forwarded(forward: (options: CallOptions) => Promise<unknown>): Promise<void> {
   const stop = Promise.withResolvers<() => void>();
-  const words = ["port-forward", "pod/web", "18080:8080"];
-  const ended = cluster.call(words, {
-    version,
-    onProcess: (child) => stop.resolve(() => child.kill("SIGINT")),
-  });
+  const ended = forward({ onProcess: (child) => stop.resolve(() => child.kill("SIGINT")) });
   const fetch =
     "fetch('http://127.0.0.1:18080/').then(r=>r.text()).then(t=>process.stdout.write(t))";
   await cluster.until("the forwarded port answers", async () => {
@@ -169,6 +174,104 @@ async function forwarded(version: "oldest" | "newest"): Promise<void> {
   (await stop.promise)();
   await ended;
 }
+
+/** Run vmsan itself where the control plane is. */
+async function own(words: readonly string[], options: CallOptions = {}): Promise<Ended> {
+  const argv = [vmsanBin, "--cluster", `--kubeconfig=${cluster.admin}`, ...words];
+  return await cluster.inHub(argv, { timeoutMs: 300_000, ...options });
+}
+
+/** As {@link own}, which must succeed. @returns its output */
+async function ownOk(words: readonly string[], options: CallOptions = {}): Promise<string> {
+  const { code, stdout, stderr } = await own(words, options);
+  if (code === 0) return stdout.toString();
+  throw new Error(`vmsan --cluster ${words.join(" ")}: ${code}\n${stderr}${stdout.toString()}`);
+}
+
+test("vmsan's own commands on the cluster: a VM on a real host, and one for a single command", async () => {
+  // Where guests boot.
+  await cluster.ok(["cordon", "host-1", "host-2"]);
+  await ownOk(["create", "--from-image", `${IMAGE}:1`, "--name", "own", "--memory", "256"]);
+  await cluster.ok(["uncordon", "host-1", "host-2"]);
+  const script = "echo out; echo err >&2; exit 7";
+  const failed = await own(["exec", "own", "--", "sh", "-c", script]);
+  expect([failed.code, failed.stdout.toString(), failed.stderr]).toEqual([7, "out\n", "err\n"]);
+  const data = randomBytes(3 << 20);
+  const sum = await ownOk(["exec", "own", "--", "sha256sum"], { input: data });
+  expect(sum).toBe(`${Host.digest(data)}  -\n`);
+  const [from, back] = [join(place.path, "own-from"), join(place.path, "own-back")];
+  await writeFile(from, data);
+  await ownOk(["cp", from, "own:/tmp/file"]);
+  await ownOk(["cp", "own:/tmp/file", back]);
+  expect(Host.digest(await readFile(back))).toBe(Host.digest(data));
+  await ownOk(["exec", "-d", "own", "--", "busybox", "httpd", "-f", "-p", "8080", "-h", "/www"]);
+  await forwarded(async (options) => await own(["port-forward", "own", "18080:8080"], options));
+  await ownOk(["network", "own", "--network-policy", "deny-all"]);
+  const { vms } = JSON.parse(await ownOk(["list", "--json"])) as {
+    vms: { id: string; name: string; status: string }[];
+  };
+  expect(vms).toContainEqual(expect.objectContaining({ name: "own", status: "running" }));
+  const fork = await own(["fork", "own", "--json"]);
+  expect(JSON.parse(fork.stdout.toString())).toMatchObject({
+    error: { code: "ERR_CLUSTER_UNSUPPORTED" },
+  });
+  await ownOk(["rm", "-f", "own"]);
+  expect((await cluster.call(["get", "pod", "own"])).code).not.toBe(0);
+  const once = await own(["run", `${IMAGE}:1`, "--", "sh", "-c", "echo once; exit 3"]);
+  expect([once.code, once.stdout.toString()]).toEqual([3, "once\n"]);
+  expect(await cluster.ok(["get", "pods", "-l", "vmsan.io/vm", "-o", "name"])).toBe("");
+});
+
+test("a gateway before the cluster: E2B's SDK and Docker's command line reach its hosts", async () => {
+  const dir = cluster.place("front");
+  const socket = join(place.path, "docker.sock");
+  const env = { VMSAN_DIR: dir };
+  const key = await cluster.inHub([vmsanBin, "key", "create", "--json", "--project", "ours"], {
+    env,
+  });
+  const { key: text } = JSON.parse(key.stdout.toString()) as { key: string };
+  await writeTemplate(join(dir, "gateway"), "small", `${IMAGE}:1`);
+  const words = [vmsanBin, "serve", "--cluster", `--kubeconfig=${cluster.admin}`];
+  const log = join(cluster.dir, "front.log");
+  const argv = [...words, "--listen=127.0.0.1:7300", `--docker=unix://${socket}`];
+  const front = new Program("gateway", cluster.network.hub, argv, log, env);
+  cluster.add({ tail: () => front.tail(), close: async () => await front.stop() });
+  front.start();
+  const docker = new DockerCli(await findDocker(), () => ({
+    DOCKER_HOST: `unix://${socket}`,
+    HOME: place.path,
+  }));
+  await cluster.until("the gateway serves", async () => (await docker.run(["info"])).code === 0);
+  await docker.ok("load", "-i", join(place.path, "tools-1.tar"));
+  const image = `${IMAGE}:1`;
+  await docker.ok("run", "-d", "--name", "one", image, "sh", "-c", "echo said; exec sleep 1000000");
+  await cluster.until("its log is there", async () => {
+    return (await docker.ok("logs", "one")) === "said\n";
+  });
+  expect((await docker.run(["exec", "-i", "one", "sh", "-c", "cat; exit 4"], "in")).code).toBe(4);
+  await docker.fails("not offered on a cluster", "pause", "one");
+  await docker.ok("rm", "-f", "one");
+  const api = "http://127.0.0.1:7300";
+  const script = `
+    const { Sandbox } = await import("e2b");
+    const options = { apiKey: "${text.replace("vmsan_", "e2b_")}", apiUrl: "${api}", sandboxUrl: "${api}" };
+    const sandbox = await Sandbox.create("small", options);
+    const { stdout } = await sandbox.commands.run("echo hi");
+    await sandbox.files.write("${place.path}/e2b-file", "content");
+    const content = await sandbox.files.read("${place.path}/e2b-file");
+    const refused = await sandbox.pause().catch(({ message }) => message);
+    await sandbox.kill();
+    console.log(JSON.stringify({ stdout, content, refused }));`;
+  const done = await cluster.inHub([process.execPath, "--input-type=module", "-e", script], {
+    timeoutMs: 300_000,
+  });
+  expect(done.stderr).toBe("");
+  expect(JSON.parse(done.stdout.toString())).toMatchObject({ stdout: "hi\n", content: "content" });
+  expect(done.stdout.toString()).toContain("do not pause");
+  expect(await cluster.ok(["get", "pods", "-l", "vmsan.io/vm", "-o", "name"])).toBe("");
+  await front.stop("SIGTERM");
+  await new Vmsan({ dir, start: false }).daemon.stop();
+});
 
 test("attached to a command's input and output", async () => {
   const words = [

@@ -88,6 +88,8 @@ export class Engine {
       if (id === undefined || view.project !== "" || damaged.includes(id)) continue;
       const container = this.byId.get(id);
       if (container === undefined) {
+        // On a cluster it may be another gateway's.
+        if (this.vmsan.cluster) continue;
         this.log.info(`removing ${view.id}: its container ${id} is no more`);
         await this.vmsan.remove(view.id, { force: true });
       } else if (container.record.vm === undefined) {

@@ -80,6 +80,8 @@ export function asE2bError(error: unknown): E2bError {
   const byErrno = errno === undefined ? undefined : BY_ERRNO[errno];
   if (byErrno !== undefined) return new E2bError(byErrno, sentence(known));
   switch (known.code) {
+    case "ERR_CLUSTER_UNSUPPORTED":
+      return new E2bError("unimplemented", sentence(known), 400);
     case "ERR_AGENT_USER":
       return new E2bError("unauthenticated", sentence(known));
     case "ERR_AGENT_STREAM_NOT_FOUND":

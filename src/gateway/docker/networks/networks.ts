@@ -86,6 +86,8 @@ export class Networks {
 
   /** All networks. Those of keys' projects are not Docker's. */
   async list(): Promise<Network[]> {
+    // Those that users make are one host's.
+    if (this.vmsan.cluster) return [...BUILT_IN];
     const own = (await this.vmsan.networks.list()).filter(({ project }) => project === "");
     return [...BUILT_IN, ...own.map(networkOf)];
   }

@@ -32,6 +32,12 @@ export async function prolong(vm: Vm, ms: number): Promise<void> {
   await vm.extendTimeout(vmLimit(vm.view.labels, ms));
 }
 
+/** Sandboxes that are pods do not pause, with their disk alone neither: it is gone with the pod. @throws unimplemented */
+export function checkPauses(vmsan: Vmsan): void {
+  if (!vmsan.cluster) return;
+  throw new E2bError("unimplemented", "sandboxes on a cluster do not pause", 400);
+}
+
 /** Pause a sandbox. @param memory false: its disk alone is kept. @throws already_exists when it is paused */
 export async function pauseSandbox(vm: Vm, memory: boolean): Promise<void> {
   if (stateOf(vm.view) === "paused")

@@ -28,7 +28,7 @@ import { networkPolicy, networkSchema, updateSchema } from "./network.ts";
 import { Builds } from "./builds.ts";
 import type { ControlContext } from "./context.ts";
 import { startInterpreter } from "./interpreter.ts";
-import { pauseSandbox, prolong, resumeSandbox, vmLimit } from "./lifecycle.ts";
+import { checkPauses, pauseSandbox, prolong, resumeSandbox, vmLimit } from "./lifecycle.ts";
 import { page } from "./pages.ts";
 import { sample } from "./metrics.ts";
 import { resolveTemplate } from "./templates.ts";
@@ -112,6 +112,7 @@ export class SandboxControl {
         "a sandbox of a snapshot, or of a template with a start command, takes no volumes";
       throw new E2bError("unimplemented", why, 400);
     }
+    if (wish.autoPause === true) checkPauses(this.context.vmsan);
     const internet = wish.allow_internet_access ?? true;
     const network = wish.network ?? {};
     const labels: Record<string, string> = {
@@ -307,6 +308,7 @@ export class SandboxControl {
   /** Put one to sleep. @throws already_exists when it is paused */
   async pause(caller: Caller, id: string, body: unknown): Promise<void> {
     const { memory } = validate(pauseSchema, body, "pause");
+    checkPauses(this.context.vmsan);
     await pauseSandbox(await this.find(caller, id), memory !== false);
   }
 

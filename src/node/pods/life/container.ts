@@ -1,6 +1,6 @@
 /** The container of a pod: a VM and the main process in it, with its log. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { endOthers, findMain, spawnMain } from "../../../containers/main.ts";
+import { POD_MAIN_LABEL, endOthers, findMain, spawnMain } from "../../../containers/main.ts";
 import { ContainerLog } from "../../../containers/logs/container-log.ts";
 import { Run } from "../../../containers/run.ts";
 import type { RunEnd, Sink } from "../../../containers/run.ts";
@@ -15,8 +15,6 @@ import { fetchImage } from "../spec/pull.ts";
 import { ensureRuns, furnish, removeVm } from "./guest.ts";
 import type { PodStore } from "./store.ts";
 
-/** Label of the main process's stream in the guest. */
-const MAIN_LABEL = "vmsan.io/main";
 /** How much is kept of one run's output: 64 MiB. */
 const LOG_LIMITS = { fileBytes: 4 << 20, files: 16 };
 /** How often a VM's removal is tried, and the pause after the first attempt, in milliseconds; later ones are longer. */
@@ -109,7 +107,7 @@ export class Container {
       const tty = this.spec.tty === true;
       const options = {
         ...(plan.idle ? IDLE.options : {}),
-        label: MAIN_LABEL,
+        label: POD_MAIN_LABEL,
         stdin: this.spec.stdin === true,
         ...(tty ? { tty: { rows: 24, cols: 80, term: "xterm" } } : {}),
       };
@@ -161,7 +159,7 @@ export class Container {
       this.context.onEnd({ exitCode: 137, oomKilled: false, error: "the microVM has ended" });
       return true;
     }
-    const id = record.run ?? (await findMain(vm, MAIN_LABEL));
+    const id = record.run ?? (await findMain(vm, POD_MAIN_LABEL));
     if (id === undefined) return false;
     const log = this.openLog();
     this.log = log;

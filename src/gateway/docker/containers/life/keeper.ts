@@ -3,6 +3,7 @@ import type { Vm } from "../../../../client/vm.ts";
 import type { Vmsan } from "../../../../client/vmsan.ts";
 import type { ContainerRecord } from "../../../../schema/docker.ts";
 import type { GatewayDriver } from "../../../native/bodies.ts";
+import { endOthers } from "../../../../containers/main.ts";
 import { haltVm, runningVm } from "./guest.ts";
 import { isLost } from "../../../../containers/main.ts";
 
@@ -43,8 +44,13 @@ export class VmKeeper {
     }
   }
 
-  /** Stop it, its disk stays. @param graceMs until it is stopped by force */
+  /** Stop it, its disk stays. @param graceMs until it is stopped by force; default: nobody is in a hurry */
   async halt(graceMs?: number): Promise<void> {
+    if (this.vmsan.cluster && graceMs === undefined) {
+      // A pod that is stopped has no disk any more: what the container has left running ends, and the VM stays.
+      if (this.vm !== undefined) await endOthers(this.vm);
+      return;
+    }
     await haltVm(this.vmsan, this.record, graceMs);
     this.vm = undefined;
   }
