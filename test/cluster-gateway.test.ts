@@ -64,6 +64,8 @@ test("E2B's SDK: a sandbox is a pod, with commands, files, metadata, time; what 
   await sandbox.setTimeout(1_200_000);
   const { endAt } = await sandbox.getInfo();
   expect(endAt.getTime() - Date.now()).toBeGreaterThan(1_000_000);
+  const [sample] = await sandbox.getMetrics();
+  expect(sample?.memTotal).toBeGreaterThan(0);
   await expect(sandbox.pause()).rejects.toThrow("do not pause");
   expect(await sandbox.isRunning()).toBe(true);
   // A connection anew, as another process would.
@@ -103,6 +105,8 @@ test("Docker's command line: run, exec, cp, logs, stop, rm; what is not there is
   await docker.ok("cp", `one:${inside}`, back ?? "");
   expect(await readFile(back ?? "", "utf8")).toBe("copied");
   expect(await docker.ok("ps", "--format", "{{.Names}}")).toBe("one\n");
+  expect(await docker.ok("top", "one")).toContain("sleep 1000");
+  expect(await docker.ok("stats", "--no-stream", "--format", "{{.Name}}", "one")).toBe("one\n");
   await docker.fails("not offered on a cluster", "pause", "one");
   await docker.fails("not offered on a cluster", "diff", "one");
   await docker.ok("kill", "one");
@@ -117,6 +121,29 @@ test("Docker's command line: run, exec, cp, logs, stop, rm; what is not there is
   await docker.fails("not offered on a cluster", "volume", "create", "data");
   await docker.fails("not offered on a cluster", "network", "create", "app");
   expect(await docker.ok("run", "--rm", "alpine")).toBe("image\n");
+  // Started again by its policy, in the pod that it has.
+  const counted = join(place.path, "counted");
+  const script = `echo x >> ${counted}; [ $(wc -l < ${counted}) -ge 2 ]`;
+  await docker.ok(
+    "run",
+    "-d",
+    "--name",
+    "two",
+    "--restart=on-failure:3",
+    "alpine",
+    "sh",
+    "-c",
+    script,
+  );
+  await expect
+    .poll(
+      async () => await docker.ok("inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "two"),
+      {
+        timeout: 120_000,
+      },
+    )
+    .toBe("exited 1\n");
+  expect(await readFile(counted, "utf8")).toBe("x\nx\n");
   const left = await docker.ok("ps", "-aq");
   if (left !== "") await docker.ok("rm", "-f", ...left.trim().split("\n"));
   await expect.poll(() => cluster.api.pods.size, { timeout: 60_000 }).toBe(0);

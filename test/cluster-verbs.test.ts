@@ -3,9 +3,13 @@
  * commands run on this host.
  */
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { createServer } from "node:net";
+import type { AddressInfo } from "node:net";
 import { Readable } from "node:stream";
+import { buffer } from "node:stream/consumers";
 import { afterEach, beforeAll, expect, test, vi } from "vitest";
 import { Transport } from "../src/client/transport.ts";
 import { Vmsan } from "../src/client/vmsan.ts";
@@ -100,9 +104,13 @@ test("files both ways, a port, and a command that outlives its connection", asyn
   expect((await readFile(join(back ?? "", "a"))).equals(bytes)).toBe(true);
   await vm.writeFile(`${inside}/b`, Readable.from([Buffer.from("b")]));
   expect(await text(vm, "cat", `${inside}/b`)).toBe("b");
-  const listener = vm.spawn(["sh", "-c", "echo up; read x; echo $x"]);
-  listener.stdin.end("word\n");
-  expect((await listener.exit).exitCode).toBe(0);
+  // What listens "in the guest" is on this host.
+  const server = createServer((socket) => socket.pipe(socket)).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const dialled = await vm.dialLocal((server.address() as AddressInfo).port);
+  dialled.end(bytes);
+  expect((await buffer(dialled)).equals(bytes)).toBe(true);
+  server.close();
   // Lines of a command while sessions are cut again and again: none is missing, none comes twice.
   const lines: Buffer[] = [];
   const stream = vm.spawn(
@@ -236,6 +244,9 @@ test("pods of others: seen and used, and ended by removal alone; one made anew i
   expect(view).toMatchObject({ name: "theirs", status: "running" });
   const vm = await vmsan.get(view?.id ?? "");
   expect(await text(vm, "echo", "hi")).toBe("hi\n");
+  expect((await buffer(await vm.console({ follow: true }))).toString()).toBe(
+    "log of theirs, ?container=c&follow=true",
+  );
   await expect(vm.stop()).rejects.toMatchObject({ code: "ERR_CLUSTER_UNSUPPORTED" });
   await expect(vmsan.get("elsewhere")).rejects.toMatchObject({ code: "ERR_VM_NOT_FOUND" });
   await vm.remove();

@@ -25,10 +25,11 @@ import { notRunning, notStopped } from "./errors.ts";
 import { Holds } from "./holds.ts";
 import { endAnnotations, policyAnnotations } from "./manifest.ts";
 import { settledPolicy } from "./policy.ts";
+import { podLog } from "./log.ts";
 import { ClusterPods } from "./pods.ts";
 import { noSuchCall, unsupported } from "./refused.ts";
 import { tunnelTo } from "./tunnel.ts";
-import { idOf, statusOf, viewOf } from "./view.ts";
+import { hasCommand, idOf, statusOf, viewOf } from "./view.ts";
 
 /** Pods whose figures are asked for at once. */
 const SAMPLED = 16;
@@ -131,6 +132,10 @@ class ClusterBackend implements Backend {
   async download(method: string, path: string, options: CallOptions = {}): Promise<Readable> {
     const [, ref = "", rest = "", query = ""] = VM.exec(path) ?? [];
     if (ref === "" || !OF_HOST.test(rest)) throw noSuchCall(method, path);
+    if (rest === "/console") {
+      const pod = await this.find(ref);
+      if (hasCommand(pod)) return await podLog(this.api, pod, query, options.signal);
+    }
     return await this.atHost(
       ref,
       async (host) => await host.download(method, `/v1/vm${rest}${query}`, options),
@@ -191,7 +196,7 @@ class ClusterBackend implements Backend {
     const pod = await this.find(ref);
     const status = statusOf(pod);
     if (status !== "running") throw notRunning(ref, status);
-    if (pod.metadata.annotations?.[POD_ANNOTATION.command] === undefined) {
+    if (hasCommand(pod)) {
       throw unsupported(
         "stop of a pod with a command of its own",
         "Kubernetes ends a pod by its removal alone, and its owner may start another.",

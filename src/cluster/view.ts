@@ -18,6 +18,11 @@ export function isOurs({ metadata, spec }: Pod): boolean {
   return selector[NODE_LABEL] !== undefined || metadata.labels?.[VM_ID_LABEL] !== undefined;
 }
 
+/** Whether a pod is there for a command of its own, and not to be a VM. */
+export function hasCommand({ metadata }: Pod): boolean {
+  return metadata.annotations?.[POD_ANNOTATION.command] === undefined;
+}
+
 /** The ID of a pod's VM: what it was made with, or one of its UID, so that one made anew has another. */
 export function idOf({ metadata }: Pod): string {
   const said = metadata.labels?.[VM_ID_LABEL] ?? "";

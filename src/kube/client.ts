@@ -2,6 +2,7 @@
 import http from "node:http";
 import type { IncomingMessage, RequestOptions } from "node:http";
 import https from "node:https";
+import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import { collect } from "../util/flow/collect.ts";
@@ -90,7 +91,7 @@ export class KubeClient implements ApiServer {
     method: string,
     path: string,
     { body, type = "application/json", signal }: ApiRequest,
-    lasting: boolean,
+    silenceMs: number,
   ): Promise<IncomingMessage> {
     const payload = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
     const url = new URL(this.url + path);
@@ -110,7 +111,7 @@ export class KubeClient implements ApiServer {
     };
     return await new Promise<IncomingMessage>((resolve, reject) => {
       const request = (url.protocol === "https:" ? https : http).request(url, options, resolve);
-      request.setTimeout(lasting ? 3 * SILENCE_MS : SILENCE_MS, () =>
+      request.setTimeout(silenceMs, () =>
         request.destroy(new Error("there was no answer in time")),
       );
       request.on("error", (error) =>
@@ -125,13 +126,13 @@ export class KubeClient implements ApiServer {
     method: string,
     path: string,
     options: ApiRequest,
-    lasting = false,
+    silenceMs = SILENCE_MS,
   ): Promise<IncomingMessage> {
     const what = `${method} ${path.replace(/\?.*$/s, "")}`;
     for (let attempt = 1; ; attempt += 1) {
       let reply: IncomingMessage;
       try {
-        reply = await this.send(method, path, options, lasting);
+        reply = await this.send(method, path, options, silenceMs);
       } catch (error) {
         options.signal?.throwIfAborted();
         if (error instanceof StaleError && attempt < 4 && REPEATABLE.has(method)) continue;
@@ -162,11 +163,16 @@ export class KubeClient implements ApiServer {
     }
   }
 
+  /** Bytes that come as they are written, for which nobody knows how long that takes. */
+  async download(path: string, signal?: AbortSignal): Promise<Readable> {
+    return await this.answered("GET", path, signal === undefined ? {} : { signal }, 0);
+  }
+
   async *watch(path: string, signal: AbortSignal): AsyncGenerator<WatchStep> {
     yield* watchList(
       {
         list: async (query) => await this.request("GET", query, { signal }),
-        open: async (query) => await this.answered("GET", query, { signal }, true),
+        open: async (query) => await this.answered("GET", query, { signal }, 3 * SILENCE_MS),
         complain: this.complain,
       },
       path,
