@@ -110,6 +110,7 @@ test("Docker's command line: run, exec, cp, logs, stop, rm; what is not there is
   await docker.fails("not offered on a cluster", "pause", "one");
   await docker.fails("not offered on a cluster", "diff", "one");
   await docker.ok("kill", "one");
+  expect(await docker.ok("wait", "one")).toBe("137\n");
   // Its pod stays with its disk until it is removed.
   await docker.ok("start", "one");
   await expect

@@ -11,6 +11,7 @@ import type { AddressInfo } from "node:net";
 import { Readable } from "node:stream";
 import { buffer } from "node:stream/consumers";
 import { afterEach, beforeAll, expect, test, vi } from "vitest";
+import { listStreams } from "../src/agent/commands.ts";
 import { Transport } from "../src/client/transport.ts";
 import { Vmsan } from "../src/client/vmsan.ts";
 import { tunnelTo } from "../src/cluster/tunnel.ts";
@@ -75,6 +76,10 @@ test("a VM is a pod: made, found, used as any other, removed", async () => {
   const bytes = randomBytes(3 << 20);
   const echoed = await vm.exec(["cat"], { input: bytes });
   expect(echoed.stdout.equals(bytes)).toBe(true);
+  // What the pod is kept by is none of its commands.
+  const detached = vm.spawn(["sleep", "1000"], { detach: true });
+  await detached.started;
+  expect((await listStreams(vm.transport)).map(({ argv }) => argv[0])).toEqual(["sleep"]);
   // By its ID, by its name, in the list.
   expect((await vmsan.get(id)).view.name).toBe("web-1");
   expect((await vmsan.get("web-1")).id).toBe(id);
@@ -231,6 +236,11 @@ test("what does not start says why, and leaves nothing", async () => {
   await expect(making).rejects.toThrow("enough");
   api.host = "host-1";
   await api.until("it is gone", () => api.pods.size === 0);
+  // Who may make pods and not watch them is told so.
+  api.watchable = false;
+  await expect(vmsan.create({ image: IMAGE })).rejects.toMatchObject({ status: 403 });
+  api.watchable = true;
+  await vi.waitFor(async () => expect(await vmsan.list()).toEqual([]), { timeout: 60_000 });
 });
 
 test("pods of others: seen and used, and ended by removal alone; one made anew is another", async () => {

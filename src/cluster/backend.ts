@@ -7,6 +7,7 @@
  * backend.ts: which call means what.
  */
 import type { Duplex, Readable } from "node:stream";
+import { isDeepStrictEqual } from "node:util";
 import type { ClusterOptions } from "./options.ts";
 import { Transport } from "../client/transport.ts";
 import type { Backend, CallOptions, StreamedCallOptions } from "../client/transport.ts";
@@ -17,7 +18,7 @@ import { readKubeconfig } from "../kube/kubeconfig.ts";
 import type { CreateRequest, VmView } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
-import { POD_ANNOTATION } from "../kube/pod-words.ts";
+import { POD_ANNOTATION, POD_MAIN_LABEL, WAIT_COMMAND } from "../kube/pod-words.ts";
 import type { VmSample } from "../model/stats.ts";
 import type { Pod } from "../schema/pod.ts";
 import { packageVersion } from "../util/package.ts";
@@ -34,11 +35,24 @@ import { hasCommand, idOf, statusOf, viewOf } from "./view.ts";
 /** Pods whose figures are asked for at once. */
 const SAMPLED = 16;
 
+/** Most pods that are remembered, to be found without a question. */
+const REMEMBERED = 10_000;
+
 /** A path of the daemon's API about one VM: its reference, and what follows. */
 const VM = /^\/v1\/vms\/([a-z0-9][a-z0-9._-]{0,62})(\/[^?]*)?(\?.*)?$/;
 
 /** Calls to a pod's host, which answers them as a daemon does. */
 const OF_HOST = /^\/(?:agent\/.*|console|decisions|ssh)$/;
+
+/** Commands of a VM without what its pod is kept by: whoever ended that would end the pod. */
+function withoutWait(reply: unknown): unknown {
+  type Stream = { label?: string; argv?: readonly string[] };
+  const { streams } = (reply ?? {}) as { streams?: Stream[] };
+  if (!Array.isArray(streams)) return reply;
+  const isWait = ({ label, argv }: Stream): boolean =>
+    label === POD_MAIN_LABEL && isDeepStrictEqual(argv, WAIT_COMMAND);
+  return { streams: streams.filter((stream) => !isWait(stream)) };
+}
 
 /** A cluster. */
 class ClusterBackend implements Backend {
@@ -49,13 +63,14 @@ class ClusterBackend implements Backend {
   /** Pods by the ID of their VM; that it is still the same one its host makes sure of. */
   private readonly known = new Map<string, Pod>();
 
-  constructor(api: KubeClient, namespace: string) {
-    this.api = api;
-    this.pods = new ClusterPods(api, namespace);
+  constructor(identity: Identity, namespace: string) {
+    this.api = new KubeClient(identity, (error) => this.pods.complain(error));
+    this.pods = new ClusterPods(this.api, namespace);
     this.holds = new Holds(this.pods);
   }
 
   private remember(pod: Pod): Pod {
+    if (this.known.size >= REMEMBERED) this.known.clear();
     if (statusOf(pod) === "running") this.known.set(idOf(pod), pod);
     return pod;
   }
@@ -108,10 +123,11 @@ class ClusterBackend implements Backend {
     const [, ref = "", rest = "", query = ""] = VM.exec(path) ?? [];
     if (ref === "") throw noSuchCall(method, path);
     if (OF_HOST.test(rest)) {
-      return await this.atHost(
+      const reply = await this.atHost(
         ref,
         async (host) => await host.call(method, `/v1/vm${rest}${query}`, options),
       );
+      return `${method} ${rest}` === "GET /agent/v1/streams" ? withoutWait(reply) : reply;
     }
     switch (`${method} ${rest}`) {
       case "GET ":
@@ -177,6 +193,7 @@ class ClusterBackend implements Backend {
       if (request.ephemeral) await this.holds.begin(now, options);
       return await this.view(this.remember(limited));
     } catch (error) {
+      this.holds.end(pod.metadata.uid);
       // What cannot be removed either ends by its own time, or is seen in the list.
       await this.pods.remove(pod).catch(() => undefined);
       throw error;
@@ -283,5 +300,5 @@ async function accessOf({
 /** A cluster's pods as VMs. @throws ERR_NODE_KUBECONFIG, ERR_VALIDATION_FLAGS */
 export async function openCluster(options: ClusterOptions): Promise<Backend> {
   const { identity, namespace } = await accessOf(options);
-  return new ClusterBackend(new KubeClient(identity), options.namespace ?? namespace);
+  return new ClusterBackend(identity, options.namespace ?? namespace);
 }

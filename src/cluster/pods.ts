@@ -53,13 +53,20 @@ function unscheduled({ status }: Pod): string | undefined {
 
 /** The pods of a namespace. */
 export class ClusterPods {
-  readonly api: ApiServer;
-  readonly namespace: string;
+  private readonly api: ApiServer;
+  private readonly namespace: string;
+  /** Whoever waits for something of a pod. */
+  private readonly waiting = new Set<AbortController>();
 
   constructor(api: ApiServer, namespace: string) {
     this.api = api;
     this.namespace = namespace;
   }
+
+  /** A watch has failed: one that may not be made is not waited for. */
+  readonly complain = (error: unknown): void => {
+    if (isStatus(error, 401, 403)) for (const wait of this.waiting) wait.abort(error);
+  };
 
   private path(...words: string[]): string {
     return apiPath("v1", "namespaces", this.namespace, "pods", ...words);
@@ -127,8 +134,9 @@ export class ClusterPods {
   ): Promise<T> {
     const selector = `fieldSelector=metadata.name%3D${encodeURIComponent(pod.metadata.name)}`;
     const over = new AbortController();
+    const both = AbortSignal.any([over.signal, signal]);
+    this.waiting.add(over);
     try {
-      const both = AbortSignal.any([over.signal, signal]);
       for await (const step of this.api.watch(`${this.path()}?${selector}`, both)) {
         const objects = step.kind === "all" ? step.objects : [step.object];
         const mine = objects.map(parse).find(({ metadata }) => metadata.uid === pod.metadata.uid);
@@ -137,11 +145,12 @@ export class ClusterPods {
         const result = look(step.kind === "gone" ? undefined : mine);
         if (result !== undefined) return result;
       }
+      both.throwIfAborted();
+      throw new TypeError("A watch that has ended by itself");
     } finally {
+      this.waiting.delete(over);
       over.abort();
     }
-    signal.throwIfAborted();
-    throw new TypeError("A watch that has ended by itself");
   }
 
   /**

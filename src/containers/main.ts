@@ -13,9 +13,6 @@ import { VmsanError } from "../model/errors.ts";
 /** Bytes of output that wait in the guest for a keeper that is away. */
 const RING_BYTES = 8 << 20;
 
-/** Label of the stream that is a pod's main process: where that is all that the pod does, the pod ends with it. */
-export const POD_MAIN_LABEL = "vmsan.io/main";
-
 /** How a main process is started. */
 export type MainOptions = Pick<ExecOptions, "env" | "workdir" | "user" | "tty" | "stdin"> & {
   /** By which {@link findMain} knows it again. */
@@ -43,10 +40,9 @@ export function isLost(error: unknown): boolean {
   return error instanceof VmsanError && error.code === "ERR_VM_NOT_FOUND";
 }
 
-/** End whatever runs in a guest besides its agent, and what a pod is kept by. */
+/** End whatever runs in a guest besides its agent. */
 export async function endOthers(vm: Vm): Promise<void> {
-  for (const { id, running, label } of await listStreams(vm.transport)) {
-    if (label === POD_MAIN_LABEL) continue;
+  for (const { id, running } of await listStreams(vm.transport)) {
     // One that has just ended needs no signal.
     if (running) await signalStream(vm.transport, id, "KILL", true).catch(() => undefined);
   }

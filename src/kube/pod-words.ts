@@ -44,6 +44,12 @@ export const NODE_LABEL = `${POD_PREFIX}node`;
 /** Label of a pod with the ID of its VM, where somebody has asked for a VM and not for a pod. */
 export const VM_ID_LABEL = `${POD_PREFIX}vm`;
 
+/** Label of the stream that is a pod's main process. */
+export const POD_MAIN_LABEL = `${POD_PREFIX}main`;
+
+/** The main process of a pod in which nothing is started: the agent's own program, which every guest has, waits. */
+export const WAIT_COMMAND: readonly string[] = ["/proc/self/exe", "pause"];
+
 /** Header of each request to the API of a pod's VM: the UID of the pod that is meant. */
 export const POD_UID_HEADER = "vmsan-pod-uid";
 

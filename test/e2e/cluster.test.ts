@@ -7,7 +7,6 @@ import { readFile, readdir, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
-import { Vmsan } from "../../src/client/vmsan.ts";
 import { Cluster } from "../cluster/cluster.ts";
 import type { CallOptions, Ended } from "../cluster/cluster.ts";
 import { Host } from "../cluster/host.ts";
@@ -15,9 +14,6 @@ import { disagreement, pick, victimsOf } from "../cluster/kills.ts";
 import { REAL, pod, podSpec } from "../cluster/objects.ts";
 import type { PodList } from "../cluster/objects.ts";
 import { IMAGE, toolsArchive } from "../cluster/tools-image.ts";
-import { Program } from "../cluster/processes.ts";
-import { DockerCli, findDocker } from "../fixtures/docker-cli.ts";
-import { writeTemplate } from "../fixtures/e2b-template.ts";
 import { temporary } from "../fixtures/ladder.ts";
 import { vmsanBin } from "./support.ts";
 
@@ -220,57 +216,6 @@ test("vmsan's own commands on the cluster: a VM on a real host, and one for a si
   const once = await own(["run", `${IMAGE}:1`, "--", "sh", "-c", "echo once; exit 3"]);
   expect([once.code, once.stdout.toString()]).toEqual([3, "once\n"]);
   expect(await cluster.ok(["get", "pods", "-l", "vmsan.io/vm", "-o", "name"])).toBe("");
-});
-
-test("a gateway before the cluster: E2B's SDK and Docker's command line reach its hosts", async () => {
-  const dir = cluster.place("front");
-  const socket = join(place.path, "docker.sock");
-  const env = { VMSAN_DIR: dir };
-  const key = await cluster.inHub([vmsanBin, "key", "create", "--json", "--project", "ours"], {
-    env,
-  });
-  const { key: text } = JSON.parse(key.stdout.toString()) as { key: string };
-  await writeTemplate(join(dir, "gateway"), "small", `${IMAGE}:1`);
-  const words = [vmsanBin, "serve", "--cluster", `--kubeconfig=${cluster.admin}`];
-  const log = join(cluster.dir, "front.log");
-  const argv = [...words, "--listen=127.0.0.1:7300", `--docker=unix://${socket}`];
-  const front = new Program("gateway", cluster.network.hub, argv, log, env);
-  cluster.add({ tail: () => front.tail(), close: async () => await front.stop() });
-  front.start();
-  const docker = new DockerCli(await findDocker(), () => ({
-    DOCKER_HOST: `unix://${socket}`,
-    HOME: place.path,
-  }));
-  await cluster.until("the gateway serves", async () => (await docker.run(["info"])).code === 0);
-  await docker.ok("load", "-i", join(place.path, "tools-1.tar"));
-  const image = `${IMAGE}:1`;
-  await docker.ok("run", "-d", "--name", "one", image, "sh", "-c", "echo said; exec sleep 1000000");
-  await cluster.until("its log is there", async () => {
-    return (await docker.ok("logs", "one")) === "said\n";
-  });
-  expect((await docker.run(["exec", "-i", "one", "sh", "-c", "cat; exit 4"], "in")).code).toBe(4);
-  await docker.fails("not offered on a cluster", "pause", "one");
-  await docker.ok("rm", "-f", "one");
-  const api = "http://127.0.0.1:7300";
-  const script = `
-    const { Sandbox } = await import("e2b");
-    const options = { apiKey: "${text.replace("vmsan_", "e2b_")}", apiUrl: "${api}", sandboxUrl: "${api}" };
-    const sandbox = await Sandbox.create("small", options);
-    const { stdout } = await sandbox.commands.run("echo hi");
-    await sandbox.files.write("${place.path}/e2b-file", "content");
-    const content = await sandbox.files.read("${place.path}/e2b-file");
-    const refused = await sandbox.pause().catch(({ message }) => message);
-    await sandbox.kill();
-    console.log(JSON.stringify({ stdout, content, refused }));`;
-  const done = await cluster.inHub([process.execPath, "--input-type=module", "-e", script], {
-    timeoutMs: 300_000,
-  });
-  expect(done.stderr).toBe("");
-  expect(JSON.parse(done.stdout.toString())).toMatchObject({ stdout: "hi\n", content: "content" });
-  expect(done.stdout.toString()).toContain("do not pause");
-  expect(await cluster.ok(["get", "pods", "-l", "vmsan.io/vm", "-o", "name"])).toBe("");
-  await front.stop("SIGTERM");
-  await new Vmsan({ dir, start: false }).daemon.stop();
 });
 
 test("attached to a command's input and output", async () => {

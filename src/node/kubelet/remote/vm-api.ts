@@ -8,6 +8,7 @@ import { createServer } from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { basename } from "node:path";
 import { Duplex, Writable } from "node:stream";
+import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Daemon } from "../../../client/daemon.ts";
 import { vmPath } from "../../../client/paths.ts";
@@ -20,7 +21,7 @@ import { collect } from "../../../util/flow/collect.ts";
 import { joined } from "../../../util/flow/joined.ts";
 import { packageVersion } from "../../../util/package.ts";
 import type { RunningPod } from "../../pods/running.ts";
-import { SUCCESS } from "./session.ts";
+import { SUCCESS, failureStatus } from "./session.ts";
 import type { RemoteSession } from "./session.ts";
 
 /** Most bytes of a request's body: calls of the agent are small. */
@@ -40,23 +41,20 @@ function kindOf(method: string, path: string): "view" | "json" | "stats" | "byte
 }
 
 /** A session's input and output as one connection. */
-function connectionOf(session: RemoteSession): Duplex {
-  const output = new Writable({
+function connectionOf(session: RemoteSession, stdin: Readable): Duplex {
+  let ending: Promise<void> | undefined;
+  // A client that has gone cannot be told of the end.
+  const end = async (): Promise<void> =>
+    await (ending ??= session.end(SUCCESS).catch(() => undefined));
+  const writable = new Writable({
     write: (bytes: Buffer, _encoding, done) => {
-      // A client that has gone is told of by the input's end.
-      void session.output(1, bytes).then(() => done());
+      session.output(1, bytes).then(() => done(), done);
     },
-    final: (done) => {
-      void session.end(SUCCESS).then(() => done());
-    },
-    destroy: (error, done) => {
-      // Without it the client would wait for the rest.
-      void session.end(SUCCESS).then(() => done(error));
-    },
+    final: (done) => void end().then(() => done()),
+    // Without it the client would wait for the rest.
+    destroy: (error, done) => void end().then(() => done(error)),
   });
-  const { stdin } = session;
-  if (stdin === undefined) throw new TypeError("A session without an input");
-  return Duplex.from({ readable: stdin, writable: output });
+  return Duplex.from({ readable: stdin, writable });
 }
 
 /** A VM as those see it who may run commands in it: without paths and processes of the host. */
@@ -184,12 +182,13 @@ export async function serveVmApi(
   pod: RunningPod,
   daemon: Daemon,
 ): Promise<void> {
-  if (session.stdin === undefined) {
-    await session.end(SUCCESS);
+  const { stdin } = session;
+  if (stdin === undefined) {
+    await session.end(failureStatus("It wants no standard input, by which requests come."));
     return;
   }
   const api = new VmApi(pod, daemon, session.gone);
-  const connection = connectionOf(session);
+  const connection = connectionOf(session, stdin);
   // Its client has gone, which ends what is under way by the session's signal.
   connection.on("error", () => connection.destroy());
   const server = createServer();

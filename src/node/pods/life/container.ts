@@ -1,11 +1,12 @@
 /** The container of a pod: a VM and the main process in it, with its log. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { POD_MAIN_LABEL, endOthers, findMain, spawnMain } from "../../../containers/main.ts";
+import { endOthers, findMain, spawnMain } from "../../../containers/main.ts";
 import { ContainerLog } from "../../../containers/logs/container-log.ts";
 import { Run } from "../../../containers/run.ts";
 import type { RunEnd, Sink } from "../../../containers/run.ts";
 import type { Vm } from "../../../client/vm.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
+import { POD_MAIN_LABEL, WAIT_COMMAND } from "../../../kube/pod-words.ts";
 import { messageOf } from "../../../model/errors.ts";
 import type { Pod, PodContainer, PodRecord } from "../../../schema/pod.ts";
 import { PodNotReadyError } from "../spec/failure.ts";
@@ -21,11 +22,11 @@ const LOG_LIMITS = { fileBytes: 4 << 20, files: 16 };
 const REMOVE_ATTEMPTS = 10;
 const REMOVE_PAUSE_MS = 500;
 
-/** The "command" of a VM in which nothing is started: the agent's own program, which every guest has, waits. */
-const IDLE = { argv: ["/proc/self/exe", "pause"], options: { user: "0", workdir: "/" } };
+/** As whom and where a VM waits in which nothing is started. */
+const WAIT_OPTIONS = { user: "0", workdir: "/" };
 
 function argvOf({ idle, command, args }: PodPlan, vm: Vm): string[] {
-  if (idle) return IDLE.argv;
+  if (idle) return [...WAIT_COMMAND];
   return command === undefined ? vm.commandLine(args) : [...command, ...args];
 }
 
@@ -106,7 +107,7 @@ export class Container {
       const argv = argvOf(plan, vm);
       const tty = this.spec.tty === true;
       const options = {
-        ...(plan.idle ? IDLE.options : {}),
+        ...(plan.idle ? WAIT_OPTIONS : {}),
         label: POD_MAIN_LABEL,
         stdin: this.spec.stdin === true,
         ...(tty ? { tty: { rows: 24, cols: 80, term: "xterm" } } : {}),
