@@ -1,12 +1,12 @@
 /**
  * What a node of a cluster costs by itself: the API server is the tests' own, in memory, and the daemon one
- * that has no VMs, so that all there is to be seen is `vmsan node`.
+ * that has no VMs, so that all there is to be seen is `vmsan node`, as it is in the package.
  *
  * node bench/cluster.ts [--pods N]
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
@@ -14,9 +14,9 @@ import { selfSigned } from "../src/node/join/certificates.ts";
 import { FakeApiServer } from "../test/fixtures/api-server.ts";
 import { bench, measured } from "./lib/bench.ts";
 import type { Bench } from "./lib/bench.ts";
-import { vmsan as program } from "./lib/home.ts";
 import { processCpu } from "./lib/measure.ts";
 import { MockDaemon } from "./lib/mock-daemon.ts";
+import { packagedVmsan } from "./lib/package.ts";
 
 const { values } = parseArgs({ options: { pods: { type: "string", default: "500" } } });
 const count = Number(values.pods);
@@ -27,7 +27,7 @@ interface Started {
   end(): Promise<void>;
 }
 
-async function node(dir: string, words: readonly string[]): Promise<Started> {
+async function node(program: string, dir: string, words: readonly string[]): Promise<Started> {
   const child = spawn(program, ["node", "run", "--json", "--driver=fake", ...words], {
     env: { ...process.env, VMSAN_DIR: dir },
     stdio: ["ignore", "pipe", "inherit"],
@@ -61,6 +61,7 @@ async function measure({ dir, defer }: Bench): Promise<void> {
   const [certFile, keyFile, config] = ["cert.pem", "key.pem", "config"].map((name) =>
     join(dir, name),
   );
+  mkdirSync(join(dir, "package"));
   writeFileSync(certFile ?? "", cert);
   writeFileSync(keyFile ?? "", key);
   const named = (name: string, what: object): object => ({ name, ...what });
@@ -81,7 +82,8 @@ async function measure({ dir, defer }: Bench): Promise<void> {
     `--tls-key=${keyFile}`,
     `--client-ca=${certFile}`,
   ];
-  const first = await node(dir, words);
+  const program = packagedVmsan(join(dir, "package"));
+  const first = await node(program, dir, words);
   await sleep(1_000);
   show("resident, no pods", `${residentMb(first.pid, "VmRSS")} MB`);
   const before = processCpu(first.pid);
@@ -102,7 +104,7 @@ async function measure({ dir, defer }: Bench): Promise<void> {
   await first.end();
   const again = performance.now();
   const attached = daemon.attached;
-  const second = await node(dir, words);
+  const second = await node(program, dir, words);
   await api.until("all adopted", () => daemon.attached - attached >= count, 600_000);
   show(`start of a node that adopts ${count} VMs`, `${(performance.now() - again).toFixed(0)} ms`);
   const leaving = performance.now();

@@ -92,6 +92,8 @@ test("a host registers, and a pod runs, is told of, and is removed with its VM",
   await api.until("another size is refused", () =>
     api.events.some(({ message }) => message.includes("resources of a pod that is bound")),
   );
+  const observed = (): unknown => api.pods.get("default/one")?.status?.["observedGeneration"];
+  await api.until("both were seen", () => observed() === 3);
   const status = api.pods.get("default/one")?.status;
   expect(status).toMatchObject({ phase: "Running", hostIP: "127.0.0.1" });
   expect(status?.["conditions"]).toContainEqual(
@@ -103,8 +105,8 @@ test("a host registers, and a pod runs, is told of, and is removed with its VM",
   api.remove("one", 1);
   await api.until("it is gone", () => !api.pods.has("default/one"));
   await vi.waitFor(async () => expect(await vms()).toEqual(new Map()), { timeout: 30_000 });
-  // Two more events than usual, for what was added and changed.
-  expect(api.writes("one").length).toBeLessThanOrEqual(7);
+  // Two more events and statuses than usual, for what was added and changed.
+  expect(api.writes("one").length).toBeLessThanOrEqual(9);
 });
 
 test("restart policies, exit codes and what a container says at its end", async () => {
@@ -379,6 +381,24 @@ test("VMs of a node that falls silent stand still, and go on when they are still
   api.forget("brief", true);
   api.silent = false;
   await vi.waitFor(async () => expect((await vms()).size).toBe(1), { timeout: 60_000 });
+  // What may change of a pod that runs: how long it stays with a silent node, and when it has to end.
+  api.change("patient", { tolerations: [] });
+  await api.until(
+    "that was seen",
+    () => api.pods.get("default/patient")?.status?.["observedGeneration"] === 2,
+  );
+  api.silent = true;
+  api.cutWatches();
+  await vi.waitFor(async () => expect(await status("patient")).toBe("paused"), { timeout: 60_000 });
+  api.silent = false;
+  await vi.waitFor(async () => expect(await status("patient")).toBe("running"), {
+    timeout: 60_000,
+  });
+  api.change("patient", { activeDeadlineSeconds: 1, terminationGracePeriodSeconds: 0 });
+  await api.until("its time is over", () => {
+    const now = api.pods.get("default/patient")?.status;
+    return now?.["phase"] === "Failed" && now["reason"] === "DeadlineExceeded";
+  });
 });
 
 test("a node that is started while nobody answers has VMs stand still whose time is over", async () => {

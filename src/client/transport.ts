@@ -12,6 +12,7 @@ import type { ReplyLine } from "../model/api.ts";
 import { VmsanError, errnoOf } from "../model/errors.ts";
 import type { ErrorInfo } from "../model/errors.ts";
 import type { ProgressSink } from "../model/progress.ts";
+import { httpModule, httpsModule } from "../util/process/http-modules.ts";
 import { packageVersion } from "../util/package.ts";
 import { collect } from "../util/flow/collect.ts";
 import { socketPath } from "../util/socket-path.ts";
@@ -62,12 +63,9 @@ export function isConnectionLost(error: unknown): boolean {
   return errno === "ECONNRESET" || errno === "EPIPE" || isNotListening(error);
 }
 
-/**
- * Loaded on first use, and not by import: that would load all that node:http exports, WebSocket
- * among it, which takes 20 ms.
- */
+/** Loaded on first use. */
 function http(secure: boolean): Pick<typeof Http, "request"> {
-  return process.getBuiltinModule(secure ? "node:https" : "node:http");
+  return secure ? httpsModule() : httpModule();
 }
 
 /** The error that the daemon reported. */

@@ -1,11 +1,10 @@
 /** The API server over HTTPS, as node:https speaks it: connections are kept, requests bounded. */
-import http from "node:http";
-import type { IncomingMessage, RequestOptions } from "node:http";
-import https from "node:https";
+import type { Agent, IncomingMessage, RequestOptions } from "node:http";
 import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import { collect } from "../util/flow/collect.ts";
+import { httpModule, httpsModule } from "../util/process/http-modules.ts";
 import type { WebSocket } from "ws";
 import { ApiError, isStatus } from "./api-server.ts";
 import type { ApiRequest, ApiServer, WatchStep } from "./api-server.ts";
@@ -61,7 +60,7 @@ export class KubeClient implements ApiServer {
   readonly url: string;
   private readonly identity: Identity;
   private tls: TlsIdentity | undefined;
-  private agent: http.Agent | undefined;
+  private agent: Agent | undefined;
 
   private readonly complain: (error: unknown) => void;
 
@@ -73,7 +72,7 @@ export class KubeClient implements ApiServer {
   }
 
   /** Connections that are made as this process is known now. */
-  private connections(): http.Agent {
+  private connections(): Agent {
     const tls = this.identity.tls();
     if (this.agent !== undefined && tls === this.tls) return this.agent;
     // Those of an old certificate serve what is under way, and close.
@@ -81,8 +80,8 @@ export class KubeClient implements ApiServer {
     this.tls = tls;
     const kept = { keepAlive: true, keepAliveMsecs: 15_000, maxSockets: CONNECTIONS };
     this.agent = this.url.startsWith("https:")
-      ? new https.Agent({ ...kept, ...tls })
-      : new http.Agent(kept);
+      ? new (httpsModule().Agent)({ ...kept, ...tls })
+      : new (httpModule().Agent)(kept);
     return this.agent;
   }
 
@@ -110,7 +109,11 @@ export class KubeClient implements ApiServer {
       ...(signal === undefined ? {} : { signal }),
     };
     return await new Promise<IncomingMessage>((resolve, reject) => {
-      const request = (url.protocol === "https:" ? https : http).request(url, options, resolve);
+      const request = (url.protocol === "https:" ? httpsModule() : httpModule()).request(
+        url,
+        options,
+        resolve,
+      );
       request.setTimeout(silenceMs, () =>
         request.destroy(new Error("there was no answer in time")),
       );

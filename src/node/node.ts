@@ -29,6 +29,7 @@ import type { Identity } from "../kube/identity.ts";
 import { serveKubelet } from "./kubelet/server.ts";
 import type { KubeletServer } from "./kubelet/server.ts";
 import { PodStore } from "./pods/life/store.ts";
+import { DEFAULT_QUOTA, PodVolumes } from "./pods/life/volumes.ts";
 import { Pods } from "./pods/pods.ts";
 import type { AllowedHostPath } from "./pods/spec/files.ts";
 
@@ -48,6 +49,8 @@ export interface NodeOptions {
   /** Pods need not tolerate that this is no ordinary node. */
   untainted?: boolean;
   hostPaths?: readonly AllowedHostPath[];
+  /** Bytes that volumes of one namespace may have on this host; default 20 GiB. */
+  volumeQuota?: number;
   driver?: DriverName | "auto";
   /** Certificates of the authority that has signed the API server's client certificate, PEM; default the cluster's. */
   clientCa?: string;
@@ -233,6 +236,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       log,
       vmsan,
       store,
+      volumes: new PodVolumes(vmsan, options.volumeQuota ?? DEFAULT_QUOTA),
       host: { address, hostPaths: options.hostPaths ?? [], driver: options.driver ?? "auto" },
     });
     const graceMs = (options.gracePeriod ?? GRACE_SECONDS) * 1000;

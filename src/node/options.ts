@@ -28,6 +28,7 @@ export interface NodeWishes {
   clientCa?: string;
   tlsCert?: string;
   tlsKey?: string;
+  volumeQuota?: string;
   gracePeriod?: string;
   driver?: DriverName | "auto";
 }
@@ -58,11 +59,22 @@ function labels(words: readonly string[]): Record<string, string> {
   );
 }
 
-/** `8Gi`, `8g`, `8192` MiB, in bytes. */
-function memoryBytes(text: string): number {
+/** `8Gi`, `8g`, `8192` MiB, in bytes; undefined: it is no size. */
+function sizeBytes(text: string): number | undefined {
   const bytes = parseQuantity(/^\d+$/.test(text) ? `${text}Mi` : text.replace(/g$/i, "Gi"));
-  if (bytes !== undefined && bytes >= 2 ** 27) return Math.floor(bytes);
+  return bytes === undefined ? undefined : Math.floor(bytes);
+}
+
+function memoryBytes(text: string): number {
+  const bytes = sizeBytes(text);
+  if (bytes !== undefined && bytes >= 2 ** 27) return bytes;
   throw invalid("FLAGS", "memory", text, "It takes at least 128 MiB.", "For example: 8Gi, 8192.");
+}
+
+function quotaBytes(text: string): number {
+  const bytes = sizeBytes(text);
+  if (bytes !== undefined && bytes >= 0) return bytes;
+  throw invalid("FLAGS", "volume quota", text, "It takes a size.", "For example: 50Gi; 0: none.");
 }
 
 /** Who this node is: what it was told, what it joined as, or the pod that it runs in. */
@@ -101,6 +113,7 @@ export async function nodeOptions(wishes: NodeWishes): Promise<NodeOptions> {
             key: await readGiven("tls-key", tlsKey),
           },
         }),
+    ...(wishes.volumeQuota === undefined ? {} : { volumeQuota: quotaBytes(wishes.volumeQuota) }),
     ...(wishes.gracePeriod === undefined
       ? {}
       : { gracePeriod: parseInteger("grace-period", wishes.gracePeriod, 8, 3600) }),

@@ -172,6 +172,8 @@ export const podSchema = z.looseObject({
     uid: text.regex(/^[0-9a-zA-Z-]{1,64}$/),
     labels: map,
     annotations: map,
+    /** Of its description; absent before Kubernetes 1.33. */
+    generation: integer.nullish(),
     creationTimestamp: text.nullish(),
     deletionTimestamp: text.nullish(),
     deletionGracePeriodSeconds: integer.nullish(),

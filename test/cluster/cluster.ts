@@ -35,6 +35,12 @@ export interface CallOptions {
   onProcess?: (child: ChildProcess) => void;
 }
 
+/** What a control plane is started with. */
+export interface ClusterOptions {
+  /** More words of the scheduler. */
+  scheduler?: readonly string[];
+}
+
 /** How long a node may be silent until it is given up, in seconds. */
 export const GRACE_SECONDS = 30;
 
@@ -44,6 +50,9 @@ export interface Tenant {
   tail: () => string;
   close: () => Promise<void>;
 }
+
+/** Where metrics-server listens. */
+const METRICS_PORT = 4443;
 
 /** How long the control plane has to come up, on a machine that has other work too. */
 const READY_MS = 180_000;
@@ -63,13 +72,18 @@ export class Cluster {
   readonly controllers: Program;
   private readonly tenants: Tenant[] = [];
 
-  private constructor(dir: string, network: Network, programs: ClusterPrograms) {
+  private constructor(
+    dir: string,
+    network: Network,
+    programs: ClusterPrograms,
+    { scheduler = [] }: ClusterOptions,
+  ) {
     this.dir = dir;
     this.network = network;
     this.programs = programs;
     this.url = `https://${network.hubAddress}:6443`;
     this.authority = new Authority(join(dir, "ca"));
-    this.admin = this.kubeconfig("admin", "/O=system:masters/CN=admin");
+    this.admin = this.kubeconfig("admin", { subject: "/O=system:masters/CN=admin" });
     const server = this.authority.issue("apiserver", "/CN=kube-apiserver", [
       `IP:${network.hubAddress}`,
       "IP:127.0.0.1",
@@ -79,6 +93,7 @@ export class Cluster {
       "to-nodes",
       "/O=system:masters/CN=kube-apiserver-kubelet-client",
     );
+    const toExtensions = this.authority.issue("to-extensions", "/CN=front-proxy");
     const accounts = join(dir, "accounts.key");
     const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
     writeFileSync(accounts, privateKey.export({ type: "pkcs8", format: "pem" }));
@@ -117,9 +132,18 @@ export class Cluster {
       "--enable-bootstrap-token-auth=true",
       "--service-cluster-ip-range=10.98.0.0/24",
       "--endpoint-reconciler-type=none",
+      // For metrics-server, which serves a part of the API.
+      "--enable-aggregator-routing=true",
+      `--proxy-client-cert-file=${toExtensions.certFile}`,
+      `--proxy-client-key-file=${toExtensions.keyFile}`,
+      `--requestheader-client-ca-file=${this.authority.certFile}`,
+      "--requestheader-allowed-names=front-proxy",
+      "--requestheader-username-headers=X-Remote-User",
+      "--requestheader-group-headers=X-Remote-Group",
+      "--requestheader-extra-headers-prefix=X-Remote-Extra-",
     ]);
     const asItself = (name: string): string[] => {
-      const config = this.kubeconfig(name, `/CN=system:kube-${name}`);
+      const config = this.kubeconfig(name, { subject: `/CN=system:kube-${name}` });
       return [
         `--kubeconfig=${config}`,
         `--authentication-kubeconfig=${config}`,
@@ -132,6 +156,7 @@ export class Cluster {
       programs.controlPlane,
       "scheduler",
       ...asItself("scheduler"),
+      ...scheduler,
     ]);
     this.controllers = program("controllers", [
       programs.controlPlane,
@@ -148,14 +173,14 @@ export class Cluster {
   }
 
   /** Start one and wait until it answers; whatever goes wrong, nothing stays. */
-  static async start(): Promise<Cluster> {
+  static async start(options: ClusterOptions = {}): Promise<Cluster> {
     const programs = await clusterPrograms();
     const dir = await mkdtemp(join(tmpdir(), "vmsan-cluster-"));
     let cluster: Cluster | undefined;
     let network: Network | undefined;
     try {
       network = new Network();
-      cluster = new Cluster(dir, network, programs);
+      cluster = new Cluster(dir, network, programs, options);
       cluster.etcd.start();
       cluster.apiServer.start();
       await cluster.answers();
@@ -194,9 +219,59 @@ export class Cluster {
       "--metrics-bind-address=127.0.0.1:18180",
       "--health-probe-bind-address=127.0.0.1:18181",
     ];
-    const log = join(this.dir, "sandboxes.log");
-    const argv = [this.programs.sandboxController, ...own];
-    const program = new Program("sandboxes", this.network.hub, argv, log);
+    this.run("sandboxes", [this.programs.sandboxController, ...own]);
+  }
+
+  /** Start metrics-server, as an administrator, and have the API server ask it. */
+  async startMetrics(): Promise<void> {
+    const metadata = { name: "metrics-server", namespace: "kube-system" };
+    const service = { name: "metrics-server", namespace: "kube-system" };
+    await this.apply(
+      {
+        apiVersion: "v1",
+        kind: "Service",
+        metadata,
+        spec: { ports: [{ port: 443, targetPort: METRICS_PORT }] },
+      },
+      {
+        apiVersion: "discovery.k8s.io/v1",
+        kind: "EndpointSlice",
+        metadata: { ...metadata, labels: { "kubernetes.io/service-name": metadata.name } },
+        addressType: "IPv4",
+        endpoints: [{ addresses: [this.network.hubAddress] }],
+        ports: [{ port: METRICS_PORT }],
+      },
+      {
+        apiVersion: "apiregistration.k8s.io/v1",
+        kind: "APIService",
+        metadata: { name: "v1beta1.metrics.k8s.io" },
+        spec: {
+          group: "metrics.k8s.io",
+          version: "v1beta1",
+          service,
+          groupPriorityMinimum: 100,
+          versionPriority: 100,
+          insecureSkipTLSVerify: true,
+        },
+      },
+    );
+    this.run("metrics-server", [
+      this.programs.metricsServer,
+      `--kubeconfig=${this.admin}`,
+      `--authentication-kubeconfig=${this.admin}`,
+      `--authorization-kubeconfig=${this.admin}`,
+      `--bind-address=${this.network.hubAddress}`,
+      `--secure-port=${METRICS_PORT}`,
+      `--cert-dir=${this.place("metrics-server")}`,
+      `--kubelet-certificate-authority=${this.authority.certFile}`,
+      "--kubelet-preferred-address-types=InternalIP",
+      "--metric-resolution=10s",
+    ]);
+  }
+
+  /** Run a program beside the control plane until the cluster ends. */
+  private run(name: string, argv: readonly string[]): void {
+    const program = new Program(name, this.network.hub, argv, join(this.dir, `${name}.log`));
     program.start();
     this.add({ tail: () => program.tail(), close: async () => await program.stop() });
   }
@@ -236,9 +311,19 @@ export class Cluster {
     }
   }
 
-  /** A kubeconfig for somebody. @returns its path */
-  kubeconfig(name: string, subject: string): string {
-    const { certFile, keyFile }: Issued = this.authority.issue(name, subject);
+  /** A token of a ServiceAccount. @param account `NAMESPACE:NAME` */
+  async token(account: string): Promise<string> {
+    const [namespace = "", name = ""] = account.split(":");
+    return (await this.ok(["-n", namespace, "create", "token", name, "--duration=24h"])).trim();
+  }
+
+  /** A kubeconfig for somebody, who is known by a certificate or a token. @returns its path */
+  kubeconfig(name: string, who: { subject: string } | { token: string }): string {
+    let user: object = who;
+    if ("subject" in who) {
+      const { certFile, keyFile }: Issued = this.authority.issue(name, who.subject);
+      user = { "client-certificate": certFile, "client-key": keyFile };
+    }
     const path = join(this.dir, `${name}.kubeconfig`);
     writeFileSync(
       path,
@@ -251,7 +336,7 @@ export class Cluster {
             cluster: { server: this.url, "certificate-authority": this.authority.certFile },
           },
         ],
-        users: [{ name, user: { "client-certificate": certFile, "client-key": keyFile } }],
+        users: [{ name, user }],
         contexts: [{ name: "test", context: { cluster: "test", user: name } }],
         "current-context": "test",
       }),

@@ -11,7 +11,10 @@ export interface PodList {
   items: {
     metadata: { name: string; uid: string; deletionTimestamp?: string };
     spec: { nodeName?: string };
-    status: { phase: string; containerStatuses?: { restartCount: number }[] };
+    status: {
+      phase: string;
+      containerStatuses?: { restartCount: number; state?: { running?: object } }[];
+    };
   }[];
 }
 
@@ -46,5 +49,27 @@ export function pod(name: string, spec: Record<string, unknown> = {}, where = FA
     kind: "Pod",
     metadata: { name, labels: { app: name } },
     spec: podSpec({ container: {}, ...spec }, where),
+  };
+}
+
+/** A deployment of pods that do nothing. */
+export function deployment(
+  name: string,
+  replicas: number,
+  spec: Record<string, unknown> = {},
+  where = FAKE,
+): object {
+  return {
+    apiVersion: "apps/v1",
+    kind: "Deployment",
+    metadata: { name },
+    spec: {
+      replicas,
+      selector: { matchLabels: { app: name } },
+      template: {
+        metadata: { labels: { app: name } },
+        spec: podSpec({ container: {}, ...spec }, where),
+      },
+    },
   };
 }

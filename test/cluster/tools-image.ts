@@ -6,7 +6,19 @@ import { busyboxLayer, put, tool, umociImage } from "../e2e/images.ts";
 /** What pods call it, without its version. */
 export const IMAGE = "docker.io/library/tools";
 
-const NAMES = ["sha256sum", "tar", "stty", "grep", "tty", "httpd", "touch", "rm", "true", "false"];
+const NAMES = [
+  "sha256sum",
+  "tar",
+  "stty",
+  "grep",
+  "wc",
+  "tty",
+  "httpd",
+  "touch",
+  "rm",
+  "true",
+  "false",
+];
 
 /**
  * An archive with the image in one version.

@@ -5,13 +5,12 @@
 import { randomBytes } from "node:crypto";
 import { readFile, readdir, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { Cluster } from "../cluster/cluster.ts";
 import type { CallOptions, Ended } from "../cluster/cluster.ts";
 import { Host } from "../cluster/host.ts";
-import { disagreement, pick, victimsOf } from "../cluster/kills.ts";
-import { REAL, pod, podSpec } from "../cluster/objects.ts";
+import { killRounds } from "../cluster/kills.ts";
+import { REAL, deployment, pod, podSpec } from "../cluster/objects.ts";
 import type { PodList } from "../cluster/objects.ts";
 import { IMAGE, toolsArchive } from "../cluster/tools-image.ts";
 import { temporary } from "../fixtures/ladder.ts";
@@ -21,6 +20,7 @@ import { vmsanBin } from "./support.ts";
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 1_800_000 });
 
 const place = temporary();
+const examples = resolve(import.meta.dirname, "../../examples/cluster");
 let cluster: Cluster;
 let hosts: Host[] = [];
 
@@ -335,16 +335,7 @@ test("a rollout to another image, and a drained host", async () => {
   await cluster.ok(["delete", "deployment", "spread", "--cascade=foreground"], {
     timeoutMs: 300_000,
   });
-  await cluster.apply({
-    apiVersion: "apps/v1",
-    kind: "Deployment",
-    metadata: { name: "moved" },
-    spec: {
-      replicas: 4,
-      selector: { matchLabels: { app: "moved" } },
-      template: { metadata: { labels: { app: "moved" } }, spec: podSpec({ container: {} }) },
-    },
-  });
+  await cluster.apply(deployment("moved", 4));
   await cluster.ok(["rollout", "status", "deployment/moved", "--timeout=300s"], {
     timeoutMs: 360_000,
   });
@@ -370,13 +361,17 @@ test("agent-sandbox, unmodified: a sandbox, suspended and back; a pool, and a cl
   await cluster.ok(["wait", "--for=condition=Established", "crd", "--all", "--timeout=120s"]);
   await cluster.ok(["create", "namespace", "agent-sandbox-system"]);
   cluster.startSandboxController();
-  const examples = resolve(import.meta.dirname, "../../examples/cluster/agent-sandbox");
+  const sandboxes = join(examples, "agent-sandbox");
   const example = async (name: string): Promise<string> =>
-    (await readFile(join(examples, name), "utf8"))
+    (await readFile(join(sandboxes, name), "utf8"))
       .replaceAll("python:3.13-slim", `${IMAGE}:1`)
       .replaceAll('"sleep", "infinity"', '"sleep", "1000000"')
       .replaceAll('vmsan.io/node: "true"', 'driver: "fake"');
-  expect((await readdir(examples)).toSorted()).toEqual(["claim.yaml", "pool.yaml", "sandbox.yaml"]);
+  expect((await readdir(sandboxes)).toSorted()).toEqual([
+    "claim.yaml",
+    "pool.yaml",
+    "sandbox.yaml",
+  ]);
   const apply = async (name: string): Promise<void> => {
     await cluster.ok(["apply", "-f", "-"], { input: await example(name) });
   };
@@ -418,35 +413,20 @@ test("agent-sandbox, unmodified: a sandbox, suspended and back; a pool, and a cl
   await cluster.ok(["delete", "sandboxclaim,sandboxwarmpool,sandboxtemplate,sandbox", "--all"]);
 });
 
-/** How often something is killed; the whole number is for long runs by hand. */
-const KILLS = Number(process.env["VMSAN_CLUSTER_KILLS"] ?? 6);
-
-test(`${KILLS} kills at random moments: every pod has its VM, every VM its pod, and commands go on`, async () => {
+test("kills at random moments: every pod has its VM, every VM its pod, and commands go on", async () => {
   const script = "i=0; while true; do echo $i; i=$((i+1)); sleep 0.1; done";
   await cluster.apply(pod("steady", { container: { command: ["sh", "-c", script] } }));
   await ready("steady");
   await cluster.ok(["rollout", "status", "deployment/moved", "--timeout=300s"], {
     timeoutMs: 360_000,
   });
-  const victims = victimsOf(cluster, hosts);
-  for (let round = 0; round < KILLS; round += 1) {
-    const [what, kill] = victims[round % victims.length] ?? pick(victims);
-    // Something changes meanwhile; it may be refused in this very moment.
-    const scale = ["scale", "deployment/moved", `--replicas=${round % 2 === 0 ? 6 : 4}`];
-    const scaled = cluster.call(scale);
-    await sleep(Math.random() * 1500);
-    await kill();
-    await scaled;
-    await cluster.ready();
-    await cluster.ok(scale);
-    await cluster.ok(["rollout", "status", "deployment/moved", "--timeout=240s"], {
-      timeoutMs: 300_000,
-    });
-    await cluster.until(`all agree after the ${what} was killed (round ${round})`, async () => {
-      // A host whose daemon is just being started cannot be asked.
-      return (await disagreement(cluster, hosts).catch(String)) === "";
-    });
-  }
+  // Many more: test/cluster/soak.ts.
+  const wish = {
+    rounds: 6,
+    deployments: [{ name: "moved", replicas: [6, 4] }],
+    order: "turns",
+  } as const;
+  for await (const { round } of killRounds(cluster, hosts, wish)) expect(round).toBeLessThan(6);
   const { status } = await cluster.json<PodList["items"][number]>(["get", "pod", "steady"]);
   expect(status.containerStatuses?.[0]?.restartCount).toBe(0);
   const lines = (await cluster.ok(["logs", "steady"])).trim().split("\n");
@@ -464,21 +444,8 @@ test("a host that is cut off: its VM stands still before another host has the po
     tolerationSeconds: 1,
   }));
   await cluster.ok(["cordon", second.name]);
-  await cluster.apply({
-    apiVersion: "apps/v1",
-    kind: "Deployment",
-    metadata: { name: "lone" },
-    spec: {
-      selector: { matchLabels: { app: "lone" } },
-      template: {
-        metadata: { labels: { app: "lone" } },
-        spec: podSpec({
-          container: {},
-          tolerations: [{ key: "vmsan.io/node", operator: "Exists" }, ...soon],
-        }),
-      },
-    },
-  });
+  const tolerations = [{ key: "vmsan.io/node", operator: "Exists" }, ...soon];
+  await cluster.apply(deployment("lone", 1, { tolerations }));
   await cluster.ok(["rollout", "status", "deployment/lone", "--timeout=240s"], {
     timeoutMs: 300_000,
   });

@@ -90,11 +90,13 @@ export class ContainerLog {
    */
   async begin(run: string): Promise<Offsets> {
     await this.close();
-    await mkdir(this.dir, { recursive: true, mode: 0o700 });
-    const last = (await segmentsOf(this.dir)).at(-1) ?? 1;
+    const isNew = (await mkdir(this.dir, { recursive: true, mode: 0o700 })) !== undefined;
+    const last = isNew ? 1 : ((await segmentsOf(this.dir)).at(-1) ?? 1);
     this.file = await open(segmentPath(this.dir, last), "a+", 0o600);
     this.segment = last;
-    const { size, known } = await this.recover(this.file, run);
+    const { size, known } = isNew
+      ? { size: 0, known: { stdout: 0, stderr: 0 } }
+      : await this.recover(this.file, run);
     this.size = size;
     this.run = run;
     this.offsets = { ...known };

@@ -5,13 +5,13 @@
  * server.ts: connections, who may come in, and what answers which request.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { createServer } from "node:https";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { setTimeout } from "node:timers/promises";
 import type { Vmsan } from "../../client/vmsan.ts";
 import { VmsanError, asVmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import { VM_API_COMMAND } from "../../kube/pod-words.ts";
+import { httpsModule } from "../../util/process/http-modules.ts";
 import type { Log } from "../../util/log.ts";
 import type { ApiServer } from "../../kube/api-server.ts";
 import type { RunningPod, RunningPods } from "../pods/running.ts";
@@ -235,7 +235,7 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
     }
   };
 
-  const server = createServer({
+  const server = httpsModule().createServer({
     // Who shows no certificate may have a token.
     ...secured(parts.certificate, clientCa),
     handshakeTimeout: HEADERS_MS,

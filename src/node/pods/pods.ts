@@ -14,29 +14,10 @@ import { NodePod } from "./life/pod.ts";
 import type { PodContext } from "./life/pod.ts";
 import type { RunningPod, RunningPods } from "./running.ts";
 import { POD_LABEL } from "./spec/plan.ts";
+import { toleratedSeconds } from "./spec/tolerations.ts";
 
 /** VMs that are being started at once. */
 const STARTING = 16;
-/** Taints of a node that has fallen silent. */
-const SILENT = ["node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"];
-
-/**
- * Seconds that a pod stays bound to a node which has fallen silent, before it is replaced elsewhere;
- * undefined: for ever.
- */
-export function toleratedSeconds({ spec }: Pod): number | undefined {
-  let shortest: number | undefined;
-  for (const taint of SILENT) {
-    const matching = (spec.tolerations ?? []).filter(
-      ({ key, effect }) => (!key || key === taint) && (!effect || effect === "NoExecute"),
-    );
-    const limits = matching.map(({ tolerationSeconds }) => tolerationSeconds ?? Infinity);
-    const seconds = limits.length === 0 ? 0 : Math.max(0, Math.min(...limits));
-    shortest = Math.min(shortest ?? Infinity, seconds);
-  }
-  return shortest === Infinity ? undefined : shortest;
-}
-
 /** The pods of this node. */
 export class Pods implements RunningPods {
   private readonly context: PodContext;
@@ -139,7 +120,8 @@ export class Pods implements RunningPods {
     const found = new Map<string, Vm>();
     for (const vm of await this.context.vmsan.vms()) {
       const uid = vm.view.labels[POD_LABEL];
-      if (uid === undefined) continue;
+      // One that was being made for a process that is gone is given up, and nothing has run in it.
+      if (uid === undefined || vm.view.status === "creating") continue;
       const recorded = this.records?.get(uid)?.vm;
       const other = found.get(uid);
       if (other === undefined || recorded === vm.id) found.set(uid, vm);

@@ -4,6 +4,7 @@
  */
 import type { ClientRequest, IncomingMessage } from "node:http";
 import { VmsanError, messageOf } from "../../model/errors.ts";
+import { httpModule } from "../../util/process/http-modules.ts";
 import { connectUnix } from "../../util/socket-path.ts";
 import { causeOf } from "./causes.ts";
 
@@ -193,8 +194,7 @@ export class FirecrackerApi {
     call: ApiCall,
     signal: AbortSignal,
   ): Promise<{ status: number; body: string }> {
-    // Loaded here because it costs a start-up of the command line some 30 ms.
-    const http = process.getBuiltinModule("node:http");
+    const http = httpModule();
     const socket = await connectUnix(this.socketPath, signal);
     try {
       return await new Promise((resolve, reject) => {

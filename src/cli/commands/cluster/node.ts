@@ -36,6 +36,7 @@ function runDefinition(): Command {
       "directories that pods may have by hostPath; :ro for reading alone",
       collectList,
     )
+    .option("--volume-quota <size>", "of volumes that the pods of one namespace name (20Gi)")
     .option("--client-ca <file>", "who has signed the API server's client certificate, PEM")
     .option("--tls-cert <file>", "certificate of the kubelet API, PEM (requested from the cluster)")
     .option("--tls-key <file>", "its private key, PEM")

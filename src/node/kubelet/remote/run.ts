@@ -14,6 +14,20 @@ const NOT_STARTED: Record<string, number> = {
   ERR_AGENT_NOT_EXECUTABLE: 126,
 };
 
+/** How long a client may take to tell its terminal's size, in milliseconds; most tell it at once. */
+const SIZE_MS = 250;
+
+/** The size that a terminal begins with: the client's, so that what runs in it draws once. */
+async function firstSize(session: RemoteSession): Promise<{ rows: number; cols: number }> {
+  return await new Promise((resolve) => {
+    const timer = setTimeout(() => resolve({ rows: 24, cols: 80 }), SIZE_MS);
+    session.onResize((rows, cols) => {
+      clearTimeout(timer);
+      resolve({ rows, cols });
+    });
+  });
+}
+
 /** Hand on what a client sends; its end is the input's, where it is to be. */
 async function feed(session: RemoteSession, input: Writable, end: boolean): Promise<void> {
   if (session.stdin === undefined) return;
@@ -42,6 +56,7 @@ export async function runCommand(
   try {
     const vm = await pod.guest();
     const { env, user, workdir } = pod.exec;
+    const tty = wish.tty ? { ...(await firstSize(session)), term: "xterm" } : undefined;
     const stream = vm.spawn(
       argv,
       {
@@ -49,7 +64,7 @@ export async function runCommand(
         stdin: wish.stdin,
         ...(user === undefined ? {} : { user }),
         ...(workdir === undefined ? {} : { workdir }),
-        ...(wish.tty ? { tty: { rows: 24, cols: 80, term: "xterm" } } : {}),
+        ...(tty === undefined ? {} : { tty }),
       },
       {
         onStdout: async (bytes) => await output(1, bytes),

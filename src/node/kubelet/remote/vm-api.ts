@@ -4,7 +4,6 @@
  * with no program in the guest to help. What it lets through does nothing that a command in the guest could not do,
  * but for looking at the VM from outside; what is the pod author's (its policy, its end) is not here.
  */
-import { createServer } from "node:http";
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { basename } from "node:path";
 import { Duplex, Writable } from "node:stream";
@@ -19,6 +18,7 @@ import { POD_UID_HEADER } from "../../../kube/pod-words.ts";
 import { VmsanError, asVmsanError } from "../../../model/errors.ts";
 import { collect } from "../../../util/flow/collect.ts";
 import { joined } from "../../../util/flow/joined.ts";
+import { httpModule } from "../../../util/process/http-modules.ts";
 import { packageVersion } from "../../../util/package.ts";
 import type { RunningPod } from "../../pods/running.ts";
 import { SUCCESS, failureStatus } from "./session.ts";
@@ -191,7 +191,7 @@ export async function serveVmApi(
   const connection = connectionOf(session, stdin);
   // Its client has gone, which ends what is under way by the session's signal.
   connection.on("error", () => connection.destroy());
-  const server = createServer();
+  const server = httpModule().createServer();
   server.requestTimeout = 0;
   server.on("request", (request, response) => {
     api.answer(request, response).catch((error: unknown) => {

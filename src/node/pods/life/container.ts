@@ -15,6 +15,7 @@ import type { PodPlan } from "../spec/plan.ts";
 import { fetchImage } from "../spec/pull.ts";
 import { ensureRuns, furnish, removeVm } from "./guest.ts";
 import type { PodStore } from "./store.ts";
+import type { PodVolumes } from "./volumes.ts";
 
 /** How much is kept of one run's output: 64 MiB. */
 const LOG_LIMITS = { fileBytes: 4 << 20, files: 16 };
@@ -37,6 +38,7 @@ const KILL_MS = 5_000;
 export interface ContainerContext {
   vmsan: Vmsan;
   store: PodStore;
+  volumes: PodVolumes;
   /** Told what goes wrong beside its life. */
   complain: (error: unknown) => void;
   /** Its main process has ended. */
@@ -71,8 +73,9 @@ export class Container {
 
   /** Make its VM. @throws PodNotReadyError, and what VMs are not made for */
   async make(pod: Pod, plan: PodPlan, signal: AbortSignal): Promise<void> {
-    const { vmsan } = this.context;
+    const { vmsan, volumes } = this.context;
     await this.remove();
+    await volumes.ensure(pod.metadata.namespace, plan.volumes);
     if (plan.vm.snapshot === undefined) {
       plan.vm.pull = await fetchImage(vmsan, pod, this.spec, plan.references);
     }
@@ -149,14 +152,16 @@ export class Container {
 
   /**
    * Take up a VM that runs this container already.
+   * @param ran whether the API server was told that it runs
    * @returns false when its command was never started in it
    */
-  async adopt(vm: Vm): Promise<boolean> {
+  async adopt(vm: Vm, ran: boolean): Promise<boolean> {
     const { record } = this;
     this.vm = vm;
     record.vm = vm.id;
     if (vm.view.status === "paused" || vm.view.status === "suspended") await vm.resume();
     else if (vm.view.status !== "running") {
+      if (!ran && record.run === undefined) return false;
       this.context.onEnd({ exitCode: 137, oomKilled: false, error: "the microVM has ended" });
       return true;
     }

@@ -12,6 +12,7 @@ import { refusedFields } from "../spec/offered.ts";
 import { containerOf, planPod } from "../spec/plan.ts";
 import type { PodHost, PodPlan } from "../spec/plan.ts";
 import { LiveWishes } from "./live-wishes.ts";
+import { toleratedSeconds } from "../spec/tolerations.ts";
 import { Container } from "./container.ts";
 import type { ContainerContext } from "./container.ts";
 import { lastWords, terminationOf } from "./ending.ts";
@@ -36,7 +37,8 @@ const LONGEST_PULL_RETRY_MS = 300_000;
 const REFURNISH_MS = 600_000;
 
 /** What pods share. */
-export interface PodContext extends ReporterContext, Pick<ContainerContext, "vmsan" | "store"> {
+export interface PodContext
+  extends ReporterContext, Pick<ContainerContext, "vmsan" | "store" | "volumes"> {
   host: PodHost;
   /** VMs that are being started at once. */
   starting: Slots;
@@ -61,6 +63,7 @@ export class NodePod implements Shown {
   private readonly ending = new AbortController();
   private readonly timers = new Timers();
   private readonly wishes: LiveWishes;
+  private readonly deadline = new Timers();
   private chain: Promise<unknown> = Promise.resolve();
   private frozen = false;
   /** The API server wants it gone, and that is under way. */
@@ -87,6 +90,7 @@ export class NodePod implements Shown {
     this.box = new Container(this.spec, record, {
       vmsan: context.vmsan,
       store: context.store,
+      volumes: context.volumes,
       complain: this.complain,
       onEnd: (end) => this.ended(end),
     });
@@ -146,16 +150,34 @@ export class NodePod implements Shown {
     const before = this.object;
     this.object = pod;
     this.wishes.take(pod);
-    if (!pod.metadata.deletionTimestamp) this.tellOfChanges(before);
+    if (!pod.metadata.deletionTimestamp) this.changed(before);
     else if (!this.terminating) this.end();
     else if (before.metadata.deletionGracePeriodSeconds !== pod.metadata.deletionGracePeriodSeconds)
       this.box.hurry();
   }
 
-  /** What may be changed of a pod that runs (`kubectl debug`, a resize) is not offered: it goes on without, and that is told. */
-  private tellOfChanges(before: Pod): void {
+  /**
+   * Something of it may have been changed. What is not offered of that (`kubectl debug`, a resize) is told: it goes on
+   * without.
+   */
+  private changed(before: Pod): void {
+    const { object, record } = this;
+    if (before.spec.activeDeadlineSeconds !== object.spec.activeDeadlineSeconds) this.setDeadline();
+    const tolerates = toleratedSeconds(object);
+    if (record.toleratesSeconds !== tolerates) {
+      record.toleratesSeconds = tolerates;
+      // Without a VM there is nothing that a later process would have stand still.
+      if (record.vm !== undefined) void this.context.store.save(record).catch(this.complain);
+    }
+    if (before.metadata.generation !== object.metadata.generation) {
+      // Somebody may wait until this node has seen it.
+      this.serial(async () => {
+        await Promise.resolve();
+        if (!this.over) this.tell();
+      });
+    }
     const refused = [...refusedFields(this.object)];
-    if (!isDeepStrictEqual(containerOf(before).resources, containerOf(this.object).resources))
+    if (!isDeepStrictEqual(containerOf(before).resources, containerOf(object).resources))
       refused.push("spec.containers[0].resources of a pod that is bound");
     if (refused.length === 0) return;
     this.reporter.event(
@@ -229,12 +251,14 @@ export class NodePod implements Shown {
   private quiet(): void {
     this.probes.end();
     this.timers.clear();
+    this.deadline.clear();
   }
 
   private setDeadline(): void {
     const limit = this.object.spec.activeDeadlineSeconds;
-    if (!limit) return;
-    this.timers.after(
+    this.deadline.clear();
+    if (!limit || this.over) return;
+    this.deadline.after(
       Math.max(0, Date.parse(this.state.startTime) + limit * 1000 - Date.now()),
       () => {
         if (this.over || this.ending.signal.aborted) return;
@@ -340,7 +364,7 @@ export class NodePod implements Shown {
     const known = this.object.status?.containerStatuses?.[0];
     this.state.phase = "Running";
     this.state.restarts = this.record.restarts;
-    if (!(await this.box.adopt(vm))) {
+    if (!(await this.box.adopt(vm, this.object.status?.phase === "Running"))) {
       this.state.phase = "Pending";
       return false;
     }

@@ -1,10 +1,10 @@
 /** One look at a container: a command in it, a request to it, a connection. */
-import http from "node:http";
 import { connect as connectTls } from "node:tls";
 import type { Duplex } from "node:stream";
 import type { Vm } from "../../../client/vm.ts";
 import { messageOf } from "../../../model/errors.ts";
 import type { PodContainer, PodProbe } from "../../../schema/pod.ts";
+import { httpModule } from "../../../util/process/http-modules.ts";
 
 /** Most of what a probe's answer is told in an event. */
 const SAID = 400;
@@ -54,7 +54,7 @@ async function request(
   };
   for (const { name, value } of httpHeaders ?? []) headers[name.toLowerCase()] = value;
   return await new Promise<ProbeFailure>((resolve, reject) => {
-    const asked = http.request(
+    const asked = httpModule().request(
       {
         createConnection: () => stream,
         path: path?.startsWith("/") === true ? path : `/${path ?? ""}`,

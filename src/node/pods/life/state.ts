@@ -95,7 +95,11 @@ export function statusOf(
   { address }: HostFacts,
 ): object {
   const [container] = pod.spec.containers;
+  const { generation } = pod.metadata;
+  // The pod's description that this is a status of.
+  const observed = generation ? { observedGeneration: generation } : {};
   return {
+    ...observed,
     phase: state.phase,
     ...(state.reason === undefined ? {} : { reason: state.reason }),
     ...(state.message === undefined ? {} : { message: state.message }),
@@ -105,7 +109,7 @@ export function statusOf(
     ...(state.running !== undefined && hasHostAddress(pod.metadata.annotations)
       ? { podIP: address, podIPs: [{ ip: address }] }
       : {}),
-    conditions: conditions.of(state),
+    conditions: conditions.of(state).map((condition) => ({ ...condition, ...observed })),
     containerStatuses: [
       {
         name: container?.name ?? "",
@@ -124,7 +128,8 @@ export function statusOf(
 
 /** What counts of a status: two that are the same here need not be told one after the other. */
 export function essenceOf(status: unknown): string {
-  const { phase, reason, containerStatuses } = (status ?? {}) as {
+  const { observedGeneration, phase, reason, containerStatuses } = (status ?? {}) as {
+    observedGeneration?: number;
     phase?: string;
     reason?: string;
     containerStatuses?: {
@@ -137,6 +142,7 @@ export function essenceOf(status: unknown): string {
   const [first] = containerStatuses ?? [];
   const [kind, details] = Object.entries(first?.state ?? {})[0] ?? [];
   return JSON.stringify([
+    observedGeneration,
     phase,
     reason,
     first?.ready,

@@ -1,6 +1,9 @@
 /** What pods may ask of a VM that no field of Kubernetes says: annotations `vmsan.io/…`. */
 import type { CreateOptions } from "../../../client/options.ts";
 import { POD_ANNOTATION as NAME } from "../../../kube/pod-words.ts";
+import type { Mount, VolumeMount } from "../../../model/mount.ts";
+import { parseVolumeWord } from "../../../util/mounts.ts";
+import { PodRefusedError } from "./failure.ts";
 
 type Annotations = Readonly<Record<string, string>> | null | undefined;
 
@@ -57,8 +60,8 @@ export interface Wishes {
   /** The user of commands, where none is given by number. */
   user: string | undefined;
   warm: boolean;
-  /** Volumes by name on the host, as words of `-v`. */
-  volumes: string[];
+  /** Volumes by name on the host. */
+  volumes: VolumeMount[];
   /** Nothing is started in it. */
   idle: boolean;
 }
@@ -73,16 +76,26 @@ export function networkWishes(annotations: Annotations): Partial<CreateOptions> 
   return network;
 }
 
-/** Read a pod's annotations; what is not right in them VM's creation says. */
+/** `NAME:/path[:ro]` as a volume of the namespace. @throws PodRefusedError, ERR_VALIDATION_MOUNT, ERR_VALIDATION_VOLUME */
+function volume(word: string, namespace: string): VolumeMount {
+  // A namespace has no dot in its name: what is another's cannot be named.
+  const mount: Mount = parseVolumeWord(`${namespace}.${word}`);
+  if (mount.kind === "volume") return mount;
+  throw new PodRefusedError("InvalidVolume", `${NAME.volumes}: ${word}`);
+}
+
+/**
+ * Read a pod's annotations; what is not right in those of the network VM's creation says.
+ * @throws PodRefusedError, ERR_VALIDATION_MOUNT, ERR_VALIDATION_VOLUME
+ */
 export function wishesOf(annotations: Readonly<Record<string, string>>, namespace: string): Wishes {
   const snapshot = annotations[NAME.snapshot];
   return {
     network: networkWishes(annotations),
-    // A namespace has no dot in its name: what is another's cannot be named.
     snapshot: snapshot === undefined ? undefined : `${namespace}.${snapshot}`,
     user: annotations[NAME.user],
     warm: annotations[NAME.warm] === "true",
-    volumes: list(annotations[NAME.volumes] ?? "").map((word) => `${namespace}.${word}`),
+    volumes: list(annotations[NAME.volumes] ?? "").map((word) => volume(word, namespace)),
     idle: annotations[NAME.command] !== undefined,
   };
 }

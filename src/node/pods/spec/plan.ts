@@ -30,6 +30,8 @@ export interface PodPlan {
   command: string[] | undefined;
   args: string[];
   entries: GuestEntry[];
+  /** Names of volumes of the host that it mounts. */
+  volumes: string[];
   renewAt: number | undefined;
   /** What it names, fetched. */
   references: References;
@@ -143,6 +145,7 @@ export async function planPod(pod: Pod, host: PodHost, api: ApiServer): Promise<
     command: command.length === 0 ? undefined : command,
     args: words(container.args),
     entries,
+    volumes: wishes.volumes.map(({ name }) => name),
     renewAt,
     references,
   };

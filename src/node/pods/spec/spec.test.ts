@@ -4,12 +4,13 @@ import type { Pod } from "../../../schema/pod.ts";
 import type { ApiServer } from "../../../kube/api-server.ts";
 import { Conditions, statusOf } from "../life/state.ts";
 import type { PodState } from "../life/state.ts";
-import { toleratedSeconds } from "../pods.ts";
+import { wishesOf } from "./annotations.ts";
 import { expand } from "./env.ts";
 import { refusedFields } from "./offered.ts";
 import { planPod } from "./plan.ts";
 import { isFor } from "./pull.ts";
 import { parseQuantity } from "./quantity.ts";
+import { toleratedSeconds } from "./tolerations.ts";
 
 const host = {
   address: "10.0.0.1",
@@ -151,10 +152,14 @@ test("sizes, names and volumes of a VM are the pod's", async () => {
     mounts: [
       { kind: "anonymous", target: "/scratch", empty: true },
       { kind: "bind", source: "/srv/data", target: "/data", readonly: true },
-      "team.db:/db",
-      "team.cache:/cache:ro",
+      { kind: "volume", name: "team.db", target: "/db", readonly: false, nocopy: false },
+      { kind: "volume", name: "team.cache", target: "/cache", readonly: true, nocopy: false },
     ],
   });
+  expect(plan.volumes).toEqual(["team.db", "team.cache"]);
+  for (const word of ["/etc:/x", "/x", "db", "a/b:/x"]) {
+    expect(() => wishesOf({ "vmsan.io/volumes": word }, "team"), word).toThrow("team.");
+  }
 });
 
 test.each([

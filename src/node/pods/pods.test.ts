@@ -1,0 +1,65 @@
+import { afterEach, expect, test } from "vitest";
+import type { Vmsan } from "../../client/vmsan.ts";
+import { temporary } from "../../../test/fixtures/ladder.ts";
+import type { Log } from "../../util/log.ts";
+import type { ApiServer } from "../../kube/api-server.ts";
+import { PodStore } from "./life/store.ts";
+import { PodVolumes } from "./life/volumes.ts";
+import { Pods } from "./pods.ts";
+import { POD_LABEL } from "./spec/plan.ts";
+
+const place = temporary();
+let pods: Pods | undefined;
+afterEach(async () => await pods?.release());
+
+/** How often a VM is made, and what is told of a pod that has one already as its node begins. */
+async function takenUp(status: string, phase: string): Promise<{ made: boolean; told: string }> {
+  const view = { id: "vm-1", status, labels: { [POD_LABEL]: "uid-1" } };
+  const acted = Promise.withResolvers<{ made: boolean }>();
+  const told: unknown[] = [];
+  const vmsan = {
+    vms: async () => await Promise.resolve([{ id: view.id, view }]),
+    list: async () => await Promise.resolve([]),
+    remove: async () => await Promise.resolve(),
+    create: async () => {
+      acted.resolve({ made: true });
+      // Never done: what is told comes of what was found.
+      await new Promise(() => undefined);
+    },
+  } as unknown as Vmsan;
+  const api: ApiServer = {
+    url: "",
+    request: async (method, _path, options) => {
+      if (method === "PATCH") told.push(options?.body);
+      if (method === "PATCH") acted.resolve({ made: false });
+      return await Promise.resolve({});
+    },
+    watch: () => ({ [Symbol.asyncIterator]: () => ({ next: async () => await Promise.reject() }) }),
+  };
+  const log = { info: () => undefined, error: () => undefined } as unknown as Log;
+  pods = new Pods({
+    api,
+    node: "host-1",
+    log,
+    vmsan,
+    store: new PodStore(place.path),
+    volumes: new PodVolumes(vmsan, 0),
+    host: { address: "10.0.0.1", hostPaths: [], driver: "fake" },
+  });
+  const pod = {
+    metadata: { name: "a", namespace: "default", uid: "uid-1" },
+    spec: { restartPolicy: "Never", containers: [{ name: "main", image: "a", command: ["b"] }] },
+    status: { phase },
+  };
+  await pods.take({ kind: "all", objects: [pod] });
+  const { made } = await acted.promise;
+  return { made, told: JSON.stringify(told) };
+}
+
+test("a VM in which nothing has run yet says nothing of its pod's end; one that has stopped does", async () => {
+  expect(await takenUp("creating", "Pending")).toEqual({ made: true, told: "[]" });
+  expect(await takenUp("stopped", "Pending")).toEqual({ made: true, told: "[]" });
+  const { made, told } = await takenUp("stopped", "Running");
+  expect(made).toBe(false);
+  expect(told).toContain('"phase":"Failed"');
+});

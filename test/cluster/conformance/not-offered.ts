@@ -1,0 +1,36 @@
+/** Kubernetes' tests that are of what vmsan's pods are not (docs/cluster.md); each pattern matches a test's whole name. */
+export const NOT_OFFERED: readonly { pattern: string; why: string }[] = [
+  { pattern: "InitContainer|init container", why: "a pod is one container: no init containers" },
+  {
+    pattern: "Ephemeral Containers",
+    why: "a pod is one container: none is added to one that runs",
+  },
+  { pattern: "InPlace Resize", why: "a VM's size does not change while it runs" },
+  { pattern: "Lifecycle Hook|PreStop", why: "`lifecycle` is not offered" },
+  { pattern: "GRPC liveness", why: "probes are commands, HTTP and TCP" },
+  { pattern: "tmpfs", why: "emptyDir lies on the VM's disk" },
+  { pattern: "hostAliases|KubeletManagedEtcHosts", why: "/etc/hosts is the VM's own" },
+  {
+    pattern: "read only busybox|readOnlyRootFilesystem.*should run the container with read",
+    why: "the root file system is the VM's own disk",
+  },
+  { pattern: "Sysctls .*should support", why: "`sysctls` are not offered" },
+  { pattern: "ImageVolume", why: "no volumes of images" },
+  {
+    pattern: "volume subpath|subpaths in container|subpath expansion",
+    why: "`subPathExpr` is not offered",
+  },
+  { pattern: "shared volumes between containers", why: "a pod is one container" },
+  { pattern: "\\\\[sig-network\\\\]", why: "pods are not on the cluster's network" },
+  {
+    pattern:
+      "optional updates|updates should be reflected|update (labels|annotations) on modification",
+    why: "files are written at each start, not while it runs",
+  },
+  { pattern: "name, namespace and IP address", why: "a pod has no IP" },
+  { pattern: "fsGroup", why: "`fsGroup` is not offered" },
+  {
+    pattern: "Update Demo|Guestbook|Kubectl expose|environment variables for services",
+    why: "Services do not select these pods",
+  },
+];
