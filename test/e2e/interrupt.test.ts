@@ -21,7 +21,7 @@ async function leftovers(): Promise<string[]> {
   return all.filter(
     (path) =>
       path.startsWith("vms/") ||
-      /(^|\/)\.?tmp|\.part|\.building|staging/.test(path) ||
+      /(^|\/)\.?tmp|\.part|\.building|\/building-|staging/.test(path) ||
       /^images\/leases\/./.test(path) ||
       path.replace("run/daemon.sock", "").endsWith(".sock"),
   );

@@ -56,7 +56,10 @@ test("one build follows the layers, of which each may be in the image twice", as
     follower.arrived(digestOf("a"), 5);
     follower.arrived(digestOf("a"), 100);
   });
+  // While it is pulled, that is what is told.
+  expect(told).toEqual([]);
   expect((await ahead.of(layers)).path).toBe("/disk/1");
+  expect(told).toMatchObject([{ phase: "build", done: 1, total: 2 }]);
   expect(builds.length).toBe(1);
   expect(builds[0]?.options.coming?.partials).toEqual(["/partial/a", "/partial/b", "/partial/a"]);
   expect(seen).toEqual([
@@ -66,8 +69,6 @@ test("one build follows the layers, of which each may be in the image twice", as
     [0, 100],
     [2, 100],
   ]);
-  // While it is pulled, that is what is told.
-  expect(told).toEqual([]);
 });
 
 test("an image that was there is built as always", async () => {

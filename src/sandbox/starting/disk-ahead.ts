@@ -57,6 +57,8 @@ export class DiskAhead {
   private begun: { layers: readonly LayerBlob[]; disk: Promise<Rootfs | undefined> } | undefined;
   /** The pull has ended: what is told from now on is of the disk. */
   private pulled = false;
+  /** Compressed bytes that the build has read, and how many there are. */
+  private read: { done: number; total: number } | undefined;
 
   constructor(work: Work, build: Build) {
     this.work = work;
@@ -78,6 +80,7 @@ export class DiskAhead {
   /** The disk of these layers, which are all there. */
   async of(layers: LayerBlob[]): Promise<Rootfs> {
     const { begun, work } = this;
+    this.tell();
     const same = begun?.layers.every(({ diffId }, index) => diffId === layers[index]?.diffId);
     if (begun?.layers.length !== layers.length || same !== true) await this.abandon();
     else {
@@ -106,7 +109,12 @@ export class DiskAhead {
   }
 
   private readonly progress = (done: number, total: number): void => {
-    if (!this.pulled) return;
-    this.work.progress({ phase: "build", message: "disk image", done, total, unit: "bytes" });
+    this.read = { done, total };
+    if (this.pulled) this.tell();
   };
+
+  private tell(): void {
+    if (this.read === undefined) return;
+    this.work.progress({ phase: "build", message: "disk image", ...this.read, unit: "bytes" });
+  }
 }
