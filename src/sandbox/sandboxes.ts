@@ -19,7 +19,10 @@ import { keepSecrets, secretRules } from "./records/secrets.ts";
 import type { SecretWishes } from "./records/secrets.ts";
 import { recover } from "./recovery.ts";
 import { interrupted, notFound, notRunning, notStopped, startInterrupted } from "./refusals.ts";
-import type { Work } from "./stages.ts";
+import { takeOver } from "./snapshots/ready.ts";
+import type { ReadyClone } from "./snapshots/ready.ts";
+import type { WarmPlan } from "./snapshots/templates.ts";
+import type { DriverChoice, Work } from "./stages.ts";
 import { viewOf } from "./records/view.ts";
 
 /** Size of a volume that is made because a VM names it. */
@@ -33,18 +36,29 @@ export interface Maker {
   secrets: SecretWishes;
   /** Its first record, status `creating`. */
   record(id: string, dir: string): VmRecord;
+  /** A clone that waits already, whose ID the VM gets. */
+  ready?: ReadyClone | undefined;
   /** On return its agent answers and knows who it is. Nothing of it is left on failure. */
   bringUp(record: VmRecord, work: Work): Promise<LiveGuest>;
 }
 
 /** Starts of VMs from templates; see snapshots/templates.ts. */
 export interface WarmStarts {
+  /** A clone that waits for such a request: the caller's from now on. */
+  take(
+    request: CreateRequest,
+    choice: DriverChoice,
+    signal: AbortSignal,
+  ): Promise<ReadyClone | undefined>;
   start(
     record: VmRecord,
-    plan: { base: string; flat: boolean },
+    plan: WarmPlan,
     work: Work,
+    ready: ReadyClone | undefined,
   ): Promise<LiveGuest | undefined>;
-  wanted(record: VmRecord, plan: { base: string; flat: boolean }): Promise<void>;
+  /** Have a clone wait for the next such request, where that is switched on. */
+  next(request: CreateRequest, choice: DriverChoice, plan: WarmPlan): void;
+  wanted(record: VmRecord, plan: WarmPlan): Promise<void>;
 }
 
 /**
@@ -83,12 +97,32 @@ export class Sandboxes extends Lives {
     requireFreeVolumes(this.entries.values(), undefined, request.mounts);
     const choice = await this.stages.chooseDriver(request.driver, request.host);
     checkIsolation(choice.driver, request.isolation, request.policy.mode !== "none");
+    const plain = request.mounts.every(({ kind }) => kind === "anonymous" || kind === "tmpfs");
+    const warm = plain && request.rootfs === undefined && isWarm(request, choice.accelerator);
+    const ready = warm ? await this.warm?.take(request, choice, work.signal) : undefined;
+    try {
+      return await this.createWith(request, choice, { warm, ready }, work, onId);
+    } catch (error) {
+      await ready?.end();
+      throw error;
+    }
+  }
+
+  /** Make a VM as it was asked for, by this driver; `warm` says whether by a template, `ready` perhaps by what clone. */
+  private async createWith(
+    request: CreateRequest,
+    choice: DriverChoice,
+    { warm, ready }: { warm: boolean; ready: ReadyClone | undefined },
+    work: Work,
+    onId: (id: string) => void,
+  ): Promise<VmView> {
     return await this.make(
       {
         name: request.name,
+        ready,
         networks: request.networks,
         secrets: { requests: request.secrets ?? [], caFile: request.registry?.caFile },
-        record: (id, dir) => newRecord(id, dir, request, choice),
+        record: (id, dir) => takeOver(newRecord(id, dir, request, choice), ready),
         bringUp: async (record, own) => {
           const since = performance.now();
           const flat = request.diskMode === "flat";
@@ -96,13 +130,12 @@ export class Sandboxes extends Lives {
           checkTargets(base, request.mounts);
           await this.makeVolumes(record);
           const plan = { base, flat };
-          const plain = request.mounts.every(
-            ({ kind }) => kind === "anonymous" || kind === "tmpfs",
-          );
-          const warm = plain && request.rootfs === undefined && isWarm(request, choice.accelerator);
           record.timings["prepare"] = Math.round(performance.now() - since);
-          const guest = warm ? await this.warm?.start(record, plan, own) : undefined;
-          if (guest !== undefined) return guest;
+          const guest = warm ? await this.warm?.start(record, plan, own, ready) : undefined;
+          if (guest !== undefined) {
+            this.warm?.next(request, choice, plan);
+            return guest;
+          }
           await makeDisks(record, base, flat, this.stages, own);
           await this.records.save(record);
           record.timings["prepare"] = Math.round(performance.now() - since);
@@ -123,7 +156,7 @@ export class Sandboxes extends Lives {
   async make(maker: Maker, work: Work, onId: (id: string) => void): Promise<VmView> {
     const { name } = maker;
     this.requireFreeName(name);
-    const id = await this.claimId();
+    const id = maker.ready?.record.id ?? (await this.claimId());
     const record = maker.record(id, this.records.dir(id));
     try {
       // Others may have come meanwhile; from here to the entry nothing waits.

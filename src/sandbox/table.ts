@@ -70,7 +70,7 @@ export class VmTable {
   }
 
   /** A new ID with its directory. */
-  protected async claimId(): Promise<string> {
+  async claimId(): Promise<string> {
     for (;;) {
       const id = newVmId();
       if (!this.entries.has(id) && (await this.records.claim(id))) return id;

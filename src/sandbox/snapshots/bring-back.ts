@@ -35,6 +35,14 @@ export interface BringBack {
   loaded?: (running: RunningVm) => Promise<void>;
 }
 
+/** What there is of a VM that is being brought back. */
+interface Attempt {
+  guest?: LiveGuest;
+  /** Ends its turn at a processor. */
+  leave?: () => void;
+  lap: ReturnType<typeof lapsOf>;
+}
+
 /**
  * Load a VM's memory, mend what is no longer true in it, let it go on. `record.mending` says why it
  * was in a file; without one nothing of the user's has ever run in it, and it is configured as
@@ -42,48 +50,103 @@ export interface BringBack {
  * On failure nothing of it runs any more.
  */
 export async function bringBack(how: BringBack): Promise<LiveGuest> {
-  const { record, token, stages, work, log } = how;
-  const driver = stages.driver(record.driver);
-  let guest: LiveGuest | undefined;
-  let leave: (() => void) | undefined;
+  return await attempt(how, async (made) => await become(how, made, await load(how, made)));
+}
+
+/**
+ * Load a VM's memory and have its agent answer; it stands still then, and has become nobody yet.
+ * On failure nothing of it runs any more.
+ */
+export async function makeReady(how: BringBack): Promise<LiveGuest> {
+  return await attempt(how, async (made) => {
+    const guest = await load(how, made);
+    await guest.running.pause();
+    return guest;
+  });
+}
+
+/** Let a VM that {@link makeReady} has made go on as the one that the record speaks of. On failure as that. */
+export async function goOn(
+  how: Omit<BringBack, "image" | "save">,
+  ready: LiveGuest,
+): Promise<LiveGuest> {
+  return await attempt(how, async (made) => {
+    const { record, stages, work } = how;
+    made.guest = ready;
+    const since = performance.now();
+    made.leave = await awaitTurn(record, stages, work);
+    const at = made.lap("queue", since);
+    work.progress({ phase: "resume", message: `${record.driver} (${record.accelerator})` });
+    await ready.running.resume();
+    made.lap("resume", at);
+    return await become(how, made, ready);
+  });
+}
+
+/** Do one of these; on failure nothing of the VM is left but its network, if that was there before. */
+async function attempt(
+  how: Omit<BringBack, "image" | "save">,
+  body: (made: Attempt) => Promise<LiveGuest>,
+): Promise<LiveGuest> {
+  const { record, stages, work } = how;
+  const made: Attempt = { lap: lapsOf(record) };
   const since = performance.now();
-  const lap = lapsOf(record);
   try {
-    const making = how.attached === true ? undefined : attachNetwork(record, stages, work);
-    const [image] = await Promise.all([how.image(), making]);
-    if (image.shares !== undefined) await stages.shares.takeUp(record, image.shares);
-    let at = lap("network", since);
-    leave = await awaitTurn(record, stages, work);
-    at = lap("queue", at);
-    work.progress({ phase: "restore", message: `${record.driver} (${record.accelerator})` });
-    const running = await driver.restore(record.spec, image.files, work.signal);
-    record.process = running.process;
-    record.isolation = running.isolation;
-    guest = { running, channel: stages.openChannel(running, image.token) };
-    at = lap("load", at);
-    await how.loaded?.(running);
-    await how.save();
-    await running.resume();
-    const limitMs = answerLimitMs(record, stages, work);
-    const { signal } = work;
-    await awaitAgent(record, driver, guest, limitMs, signal);
-    at = lap("answer", at);
-    const config = guestConfig(record);
-    const live = guest;
-    await awaitConfigured(record, driver, live, { config, limitMs, signal }, async (until) => {
-      await finishMending(record, live, { token, stages, signal: until, log });
-    });
-    lap("mend", at);
-    lap("start", since);
+    const guest = await body(made);
+    made.lap("start", since);
     return guest;
   } catch (error) {
-    if (how.attached === true) await endVmm(record, stages, guest);
-    else await tearDown(record, stages, guest);
+    if (how.attached === true) await endVmm(record, stages, made.guest);
+    else await tearDown(record, stages, made.guest);
     work.signal.throwIfAborted();
     throw asVmsanError(error, `Cannot bring ${record.id} back`, "ERR_VM_RESTORE");
   } finally {
-    leave?.();
+    made.leave?.();
   }
+}
+
+/** A VM's network, its memory, its agent's first answer. */
+async function load(how: BringBack, made: Attempt): Promise<LiveGuest> {
+  const { record, stages, work } = how;
+  const driver = stages.driver(record.driver);
+  const { lap } = made;
+  const since = performance.now();
+  const making = how.attached === true ? undefined : attachNetwork(record, stages, work);
+  const [image] = await Promise.all([how.image(), making]);
+  let at = lap("network", since);
+  made.leave = await awaitTurn(record, stages, work);
+  at = lap("queue", at);
+  work.progress({ phase: "restore", message: `${record.driver} (${record.accelerator})` });
+  const running = await driver.restore(record.spec, image.files, work.signal);
+  record.process = running.process;
+  record.isolation = running.isolation;
+  const guest = { running, channel: stages.openChannel(running, image.token) };
+  made.guest = guest;
+  at = lap("load", at);
+  await how.loaded?.(running);
+  await how.save();
+  await running.resume();
+  await awaitAgent(record, driver, guest, answerLimitMs(record, stages, work), work.signal);
+  lap("answer", at);
+  return guest;
+}
+
+/** Tell the guest of a VM who it is. */
+async function become(
+  { record, token, stages, work, log }: Omit<BringBack, "image" | "save">,
+  { lap }: Attempt,
+  guest: LiveGuest,
+): Promise<LiveGuest> {
+  const at = performance.now();
+  const config = guestConfig(record);
+  const limitMs = answerLimitMs(record, stages, work);
+  const configuring = { config, limitMs, signal: work.signal };
+  const driver = stages.driver(record.driver);
+  await awaitConfigured(record, driver, guest, configuring, async (signal) => {
+    await finishMending(record, guest, { token, stages, signal, log });
+  });
+  lap("mend", at);
+  return guest;
 }
 
 /** What {@link finishMending} needs. */

@@ -9,21 +9,26 @@ import type { AgentChannel } from "../../agent/channel.ts";
 import { forgetStream } from "../../agent/commands.ts";
 import type { GuestConfig } from "../../agent/config.ts";
 import { startStream } from "../../agent/streams.ts";
+import type { CreateRequest } from "../../model/api.ts";
 import { messageOf } from "../../model/errors.ts";
 import type { Template } from "../../model/snapshot.ts";
 import type { DiskAttachment, VmRecord } from "../../model/vm.ts";
 import { parseVmRecord } from "../../schema/state.ts";
+import { isOwn } from "../../snapshots/disks.ts";
 import { copySparse } from "../../snapshots/files.ts";
 import { memoryFiles, memoryPaths, readMemoryImage, writeToken } from "../../snapshots/store.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
 import { newVmId } from "../../util/names.ts";
 import { awaitAgent, type LiveGuest } from "../starting/await-guest.ts";
 import { attachNetwork, tearDown } from "../starting/bring-up.ts";
-import { kernelDisks } from "../starting/new-vm.ts";
+import { kernelDisks, newRecord, setBootFiles } from "../starting/new-vm.ts";
 import type { Sandboxes } from "../sandboxes.ts";
-import type { Work } from "../stages.ts";
-import { bringBack } from "./bring-back.ts";
+import type { DriverChoice, Work } from "../stages.ts";
+import { bringBack, goOn, makeReady } from "./bring-back.ts";
+import type { BringBack } from "./bring-back.ts";
 import { quiet } from "./quiet.ts";
+import { ReadyClones } from "./ready.ts";
+import type { ReadyClone } from "./ready.ts";
 import { TemplateShelf, nameOf } from "./template-shelf.ts";
 
 const DRAFT_RECORD = "vm.json";
@@ -54,11 +59,15 @@ export class Templates {
   /** Wanted, by key. */
   private readonly queue = new Map<string, { wish: Wish; record: VmRecord; plan: WarmPlan }>();
   private making: Promise<void> | undefined;
+  private readonly ready: ReadyClones;
 
   /** @param dir absolute path of the directory of templates */
   constructor(sandboxes: Sandboxes, dir: string) {
     this.sandboxes = sandboxes;
     this.shelf = new TemplateShelf(dir);
+    this.ready = new ReadyClones(sandboxes, async (request, choice, plan, signal) =>
+      this.makeClone(request, choice, plan, signal),
+    );
     sandboxes.warm = this;
   }
 
@@ -98,38 +107,130 @@ export class Templates {
    * Start a VM from a template.
    * @returns undefined when there is none; nothing has been made then
    */
-  async start(record: VmRecord, plan: WarmPlan, work: Work): Promise<LiveGuest | undefined> {
+  async start(
+    record: VmRecord,
+    plan: WarmPlan,
+    work: Work,
+    ready?: ReadyClone,
+  ): Promise<LiveGuest | undefined> {
+    const { log } = this.sandboxes;
     const wish = await this.wishOf(record, plan);
+    if (ready !== undefined) {
+      const guest = await this.goOnFrom(ready, record, wish?.key, work);
+      if (guest !== undefined) return guest;
+    }
     if (wish === undefined) return undefined;
-    const template = await this.shelf.find(wish.key);
+    const how = await this.fromTemplate(wish.key, record, plan, work);
+    if (how === undefined) return undefined;
+    const last = kernelDisks(record.spec);
+    try {
+      return await bringBack(how);
+    } catch (error) {
+      work.signal.throwIfAborted();
+      log.error(`${record.id}: cannot start from a template; booting`, error);
+      await this.forgetDisk(record, last);
+      await this.shelf.drop(wish.key);
+      return undefined;
+    }
+  }
+
+  /** How a VM is brought up from the template of a key; undefined when there is none. */
+  private async fromTemplate(
+    key: string,
+    record: VmRecord,
+    plan: WarmPlan,
+    work: Work,
+  ): Promise<BringBack | undefined> {
+    const template = await this.shelf.find(key);
     if (template === undefined) return undefined;
     const own = template.disk;
-    const place = this.shelf.place(wish.key);
+    const place = this.shelf.place(key);
     const { stages, records, log } = this.sandboxes;
     const { spec } = record;
     const path = join(spec.dir, basename(own.path));
     const last = kernelDisks(spec);
+    return {
+      record,
+      token: await records.token(record.id),
+      stages,
+      work,
+      log,
+      image: async () => {
+        await copySparse(join(place, own.path), path);
+        spec.disks = [...baseDisks(plan), { ...own, path }, ...last];
+        return await readMemoryImage(place);
+      },
+      save: () => records.save(record),
+    };
+  }
+
+  /** Remove a VM's own disk, of which nothing is used. @param left the disks that it keeps */
+  private async forgetDisk({ spec }: VmRecord, left: DiskAttachment[]): Promise<void> {
+    for (const disk of spec.disks) if (isOwn(disk)) await rm(disk.path, { force: true });
+    spec.disks = left;
+  }
+
+  /** Let a clone that waits go on as that VM; undefined when it is of another template by now, or cannot. */
+  private async goOnFrom(
+    ready: ReadyClone,
+    record: VmRecord,
+    key: string | undefined,
+    work: Work,
+  ): Promise<LiveGuest | undefined> {
+    const { stages, records, log } = this.sandboxes;
+    const last = kernelDisks(record.spec);
+    if (ready.key === key) {
+      try {
+        const token = await records.token(record.id);
+        return await goOn({ record, token, stages, work, log }, ready.guest);
+      } catch (error) {
+        work.signal.throwIfAborted();
+        log.error(`${record.id}: cannot go on from a clone that waited; taking a new one`, error);
+      }
+    } else this.sandboxes.report(record.id, await tearDown(record, stages, ready.guest));
+    await this.forgetDisk(record, last);
+    return undefined;
+  }
+
+  /** {@inheritDoc ReadyClones.take} */
+  async take(
+    request: CreateRequest,
+    choice: DriverChoice,
+    signal: AbortSignal,
+  ): Promise<ReadyClone | undefined> {
+    return await this.ready.take(request, choice, signal);
+  }
+
+  /** {@inheritDoc ReadyClones.next} */
+  next(request: CreateRequest, choice: DriverChoice, plan: WarmPlan): void {
+    this.ready.next(request, choice, plan);
+  }
+
+  /** Make a clone that waits; undefined when there is no template. On failure nothing of it is left. */
+  private async makeClone(
+    request: CreateRequest,
+    choice: DriverChoice,
+    plan: WarmPlan,
+    signal: AbortSignal,
+  ): Promise<Omit<ReadyClone, "end"> | undefined> {
+    const { stages, records } = this.sandboxes;
+    const work: Work = { signal, progress: () => undefined };
+    const id = await this.sandboxes.claimId();
+    const record = newRecord(id, records.dir(id), request, choice);
     try {
-      return await bringBack({
-        record,
-        token: await records.token(record.id),
-        stages,
-        work,
-        log,
-        image: async () => {
-          await copySparse(join(place, own.path), path);
-          spec.disks = [...baseDisks(plan), { ...own, path }, ...last];
-          return await readMemoryImage(place);
-        },
-        save: () => records.save(record),
-      });
+      setBootFiles(record.spec, await stages.bootFiles(record.kernelFile, work));
+      const wish = await this.wishOf(record, plan);
+      const how = wish && (await this.fromTemplate(wish.key, record, plan, work));
+      if (wish === undefined || how === undefined) {
+        await records.remove(id);
+        return undefined;
+      }
+      // Before anything is made: the next daemon removes what is still being created.
+      await records.save(record);
+      return { record, key: wish.key, guest: await makeReady(how) };
     } catch (error) {
-      work.signal.throwIfAborted();
-      log.error(`${record.id}: cannot start from a template; booting`, error);
-      await rm(path, { force: true });
-      await this.shelf.drop(wish.key);
-      spec.disks = last;
-      return undefined;
+      await records.remove(id);
+      throw error;
     }
   }
 
@@ -222,11 +323,12 @@ export class Templates {
     }
   }
 
-  /** End what is under way, and wait until nothing of it is left. */
+  /** End what is under way and what waits, and wait until nothing of it is left. */
   async close(): Promise<void> {
     this.queue.clear();
     this.stopping.abort(new Error("the daemon ends"));
     await this.making;
+    await this.ready.close();
   }
 }
 
