@@ -1,9 +1,10 @@
 /** Warm starts, as they are without any switch: the second VM of a kind is a clone that looks like one that booted. */
-import { readdir } from "node:fs/promises";
+import { readFile, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import type { VmRecord } from "../../src/model/vm.ts";
 import { installation } from "../fixtures/ladder.ts";
-import { strayProcesses, vmsan } from "./support.ts";
+import { strayProcesses, vmsan, vmsanOk } from "./support.ts";
 
 const LIMIT_MS = 600_000;
 const here = installation("base");
@@ -21,10 +22,19 @@ const LOOK = `mount | sort; cat /proc/cmdline /etc/hosts /etc/resolv.conf /proc/
 const OWN = `cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid /etc/machine-id /run/vmsan/generation /sys/class/net/eth0/address
   head -c 10000 /dev/urandom | sha256sum; hostname`;
 
+/** What differs from VM to VM in what programs see. */
+const NAMES = /s-[0-9a-f]{16}|vm-[0-9a-f]{8}|198\.19\.\d+\.\d+/g;
+
 /** Run a script in a VM of its own. Without a word about it, warm starts are on. */
-async function run(script: string, warm = "", flags: string[] = []): Promise<[string, string]> {
+async function run(
+  script: string,
+  warm = "",
+  flags: string[] = [],
+  clones = "",
+): Promise<[string, string]> {
   const args = ["run", "--memory", "256", "--verbose", ...flags, "base", "--", "sh", "-c", script];
-  const outcome = await vmsan(args, { dir: here.dir, env: { VMSAN_WARM: warm } });
+  const env = { VMSAN_WARM: warm, VMSAN_READY_CLONES: clones };
+  const outcome = await vmsan(args, { dir: here.dir, env });
   expect(outcome.code, outcome.stderr).toBe(0);
   return [outcome.stdout.toString(), outcome.stderr];
 }
@@ -38,7 +48,6 @@ const made = async (): Promise<string[]> => {
 test(
   "the second VM of a kind comes from a template, and no program can tell",
   async () => {
-    const own = /s-[0-9a-f]{16}|vm-[0-9a-f]{8}|198\.19\.\d+\.\d+/g;
     const [off, offSaid] = await run(LOOK, "off");
     expect(offSaid).toContain('"boot"');
     expect(await made()).toEqual([]);
@@ -49,8 +58,8 @@ test(
     await expect.poll(() => strayProcesses(here.dir), { timeout: 60_000 }).toEqual([]);
     const [warm, warmSaid] = await run(LOOK);
     expect(warmSaid).toContain('"load"');
-    expect(warm.replaceAll(own, "OWN")).toBe(cold.replaceAll(own, "OWN"));
-    expect(warm.replaceAll(own, "OWN")).toBe(off.replaceAll(own, "OWN"));
+    expect(warm.replaceAll(NAMES, "OWN")).toBe(cold.replaceAll(NAMES, "OWN"));
+    expect(warm.replaceAll(NAMES, "OWN")).toBe(off.replaceAll(NAMES, "OWN"));
 
     const from = Date.now();
     const several = await Promise.all([1, 2, 3].map(async () => await run(`${OWN}; date +%s%3N`)));
@@ -71,6 +80,81 @@ test(
     }
     expect(await made()).toHaveLength(1);
     expect(strayProcesses(here.dir)).toEqual([]);
+  },
+  LIMIT_MS,
+);
+
+/** For what is removed behind somebody's back. */
+const SOON = { timeout: 120_000, interval: 200 };
+
+/** Directories of VMs, also of such as wait. */
+const vms = async (): Promise<string[]> => await readdir(join(here.dir, "vms"));
+
+/** Run a script in a clone that has waited; the first VM of a daemon is none. */
+async function runReady(script: string): Promise<string> {
+  for (let tries = 0; tries < 20; tries += 1) {
+    const [text, said] = await run(script, "", [], "1");
+    if (said.includes('"resume"')) return text;
+  }
+  throw new Error("no VM was a clone that had waited");
+}
+
+/** The VMM of the clone that waits, or will. */
+async function waiting(): Promise<number> {
+  let pid: number | undefined;
+  await expect
+    .poll(async () => {
+      const [id = ""] = await vms();
+      // ENOENT, or half of it is there: not yet.
+      const text = await readFile(join(here.dir, "vms", id, "vm.json"), "utf8").catch(() => "{}");
+      pid = (JSON.parse(text) as Partial<VmRecord>).process?.pid;
+      return pid;
+    }, SOON)
+    .toBeDefined();
+  if (pid === undefined) throw new Error("no clone waits");
+  return pid;
+}
+
+/** Nothing runs but the daemon, and nothing is there of any VM. */
+async function nothingLeft(): Promise<void> {
+  await expect.poll(vms, SOON).toEqual([]);
+  await expect.poll(() => strayProcesses(here.dir), SOON).toEqual([]);
+  const networks = await readdir(join(here.dir, "network"));
+  expect(networks.filter((name) => name.startsWith("vm-"))).toEqual([]);
+}
+
+test(
+  "a clone that waits is like others, each is somebody else, and whatever is killed, none is left",
+  async () => {
+    await vmsanOk(["daemon", "stop"], here);
+    const [clone, said] = await run(LOOK, "", [], "1");
+    expect(said).toContain('"load"');
+    expect((await runReady(LOOK)).replaceAll(NAMES, "OWN")).toBe(clone.replaceAll(NAMES, "OWN"));
+    const from = Date.now();
+    const two = [await runReady(`${OWN}; date +%s%3N`), await runReady(`${OWN}; date +%s%3N`)];
+    const [one = [], other = []] = two.map((text) => text.trim().split("\n"));
+    expect(one.slice(0, -1).filter((line, row) => line === other[row])).toEqual([]);
+    for (const line of [one.at(-1), other.at(-1)]) {
+      expect(Number(line)).toBeGreaterThan(from - 50);
+      expect(Number(line)).toBeLessThan(Date.now() + 50);
+    }
+    // Nobody sees it, and the next daemon, which has none, ends it.
+    await waiting();
+    expect(JSON.parse(await vmsanOk(["list", "--json"], here))).toMatchObject({ vms: [] });
+    const info = await here.vmsan.daemon.info();
+    if (info === undefined) throw new Error("no daemon runs");
+    process.kill(info.pid, "SIGKILL");
+    await vmsanOk(["list"], here);
+    await nothingLeft();
+
+    await vmsanOk(["daemon", "stop"], here);
+    await run("true", "", [], "1");
+    process.kill(await waiting(), "SIGKILL");
+    await nothingLeft();
+    await run("true", "", [], "1");
+    await waiting();
+    await vmsanOk(["daemon", "stop"], here);
+    await nothingLeft();
   },
   LIMIT_MS,
 );

@@ -10,8 +10,8 @@ import (
 	"vmsan/guest/internal/wire"
 )
 
-// interrupts end a VM that is being made.
-var interrupts = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP}
+// interrupts end a VM that is being made. SIGQUIT among them, at which Go would print its stacks.
+var interrupts = []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT}
 
 // Run makes a VM, runs one command in it, joined to this process, and removes it. False: nothing is left of it, no
 // program of the image was started, and the other client is to do it.
@@ -34,7 +34,7 @@ func Run(c *RunCommand, d *Daemon, launcher string) (status int, done bool) {
 	}
 	held := &hold{d: d, id: made.vm.ID, launcher: launcher, conn: conn}
 	go held.keep()
-	status, done = d.runIn(c, made.vm, launcher, func() { signal.Stop(interrupted) })
+	status, done = d.runIn(c, made.vm, launcher, interrupted)
 	err = d.remove(made.vm.ID, launcher)
 	held.release()
 	if err != nil {
@@ -119,11 +119,11 @@ func exitAtNext(interrupted <-chan os.Signal) {
 	os.Exit(128 + int((<-interrupted).(syscall.Signal)))
 }
 
-// runIn runs the command in the VM; joined is called once signals are the command's.
-func (d *Daemon) runIn(c *RunCommand, vm *VM, launcher string, joined func()) (status int, done bool) {
+// runIn runs the command in the VM; signals are the command's from then on.
+func (d *Daemon) runIn(c *RunCommand, vm *VM, launcher string, interrupted chan os.Signal) (status int, done bool) {
 	line := commandLine(vm, c.Argv)
 	if len(line) == 0 {
-		joined()
+		signal.Stop(interrupted)
 		return 0, false
 	}
 	inputIsTerminal := isTerminal(0)
@@ -132,7 +132,14 @@ func (d *Daemon) runIn(c *RunCommand, vm *VM, launcher string, joined func()) (s
 	session := NewSession(SpecOf(&own, vm, withInput), d.opener("/v1/vms/"+vm.ID, launcher), os.Stdout, os.Stderr)
 	session.KeepsFailure = true
 	restore := join(session, withInput, c.TTY && inputIsTerminal)
-	joined()
+	signal.Stop(interrupted)
+	select {
+	case s := <-interrupted:
+		// It came before there was a command.
+		restore()
+		return 128 + int(s.(syscall.Signal)), true
+	default:
+	}
 	exit, err := session.Run(nil)
 	restore()
 	if exit == nil {

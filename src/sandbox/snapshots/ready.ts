@@ -1,10 +1,10 @@
 /**
  * Clones of templates that wait: loaded, past their agent's first answer, standing still. The next VM of their kind
  * has only to be told who it is. Off unless VMSAN_READY_CLONES says how many kinds may have one; each costs the memory of an
- * idle clone, so they go when nobody asks for long enough and when the host's memory runs short. A clone that waits is
+ * idle clone, so they go when nobody has asked for minutes and when the host's memory runs short. A clone that waits is
  * a VM whose record says that it is being created: whatever kills this process, the next one removes it.
  */
-import { freemem, totalmem } from "node:os";
+import { freemem } from "node:os";
 import type { CreateRequest } from "../../model/api.ts";
 import type { VmRecord } from "../../model/vm.ts";
 import type { LiveGuest } from "../starting/await-guest.ts";
@@ -15,11 +15,11 @@ import { nameOf } from "./template-shelf.ts";
 import type { WarmPlan } from "./templates.ts";
 
 /** How long one waits for a request. */
-const WAIT_MS = 60_000;
+const WAIT_MS = 5 * 60_000;
 const LOOK_MS = 5000;
-/** Shares of the host's memory: that must be free before one is made, and below which all go. */
-const ENOUGH = 0.25;
-const SHORT = 0.15;
+/** Bytes of the host's memory that must be available before one is made, and below which all go. */
+const ENOUGH = 2 ** 30;
+const SHORT = 2 ** 29;
 
 /** A clone that waits. */
 export interface ReadyClone {
@@ -129,7 +129,7 @@ export class ReadyClones {
     const kind = kindOf(request, choice);
     if (kind === undefined || this.limit === 0 || this.stopping.signal.aborted) return;
     if (this.kept.has(kind) || this.making.has(kind)) return;
-    if (freemem() < ENOUGH * totalmem()) return;
+    if (freemem() < ENOUGH) return;
     const making: Making = { awaited: false, done: Promise.resolve() };
     this.making.set(kind, making);
     making.done = this.makeOne(kind, request, choice, plan).finally(() => {
@@ -172,7 +172,7 @@ export class ReadyClones {
 
   /** Remove those that nobody has asked for, all when memory is short, and the oldest of too many. */
   private look(): void {
-    const isShort = freemem() < SHORT * totalmem();
+    const isShort = freemem() < SHORT;
     const stopped = this.stopping.signal.aborted;
     for (const [kind, { since }] of this.kept) {
       const isOld = Date.now() - since > WAIT_MS;
