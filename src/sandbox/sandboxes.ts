@@ -19,9 +19,8 @@ import { keepSecrets, secretRules } from "./records/secrets.ts";
 import type { SecretWishes } from "./records/secrets.ts";
 import { recover } from "./recovery.ts";
 import { interrupted, notFound, notRunning, notStopped, startInterrupted } from "./refusals.ts";
-import { takeOver } from "./snapshots/ready.ts";
-import type { ReadyClone } from "./snapshots/ready.ts";
-import type { WarmPlan } from "./snapshots/templates.ts";
+import { takeOver } from "./snapshots/warm-plan.ts";
+import type { ReadyClone, WarmPlan } from "./snapshots/warm-plan.ts";
 import type { DriverChoice, Work } from "./stages.ts";
 import { viewOf } from "./records/view.ts";
 

@@ -11,7 +11,8 @@ import type { LiveGuest } from "../starting/await-guest.ts";
 import { VmRecords } from "../records/records.ts";
 import { VmTable } from "../table.ts";
 import { fakeStages, quietLog } from "../testing.ts";
-import { ReadyClones, takeOver } from "./ready.ts";
+import { ReadyClones } from "./ready.ts";
+import { takeOver } from "./warm-plan.ts";
 
 const root = await mkdtemp(join(tmpdir(), "vmsan-ready-"));
 afterAll(async () => await rm(root, { recursive: true, force: true }));
@@ -73,13 +74,13 @@ test("none without the switch, and as many as it says", async () => {
   expect(await waits(off.ready)).toBe(false);
   process.env["VMSAN_READY_CLONES"] = "2";
   const on = clones();
-  for (const memory of [128, 256, 512]) {
-    on.ready.next(asked({ memory }), choice, plan);
-    await vi.waitFor(async () => expect((await left()).length).toBeGreaterThan(0));
-  }
+  for (const memory of [128, 256]) on.ready.next(asked({ memory }), choice, plan);
   await vi.waitFor(async () => expect(await left()).toHaveLength(2));
-  expect(await waits(on.ready, { memory: 128 })).toBe(false);
+  on.ready.next(asked({ memory: 512 }), choice, plan);
+  // Waits for the one that is being made, before which the oldest has to go.
   expect(await waits(on.ready, { memory: 512 })).toBe(true);
+  expect(await waits(on.ready, { memory: 128 })).toBe(false);
+  expect(await waits(on.ready, { memory: 256 })).toBe(true);
 });
 
 test("one is for everybody who asks for the same machine, and for nobody twice", async () => {

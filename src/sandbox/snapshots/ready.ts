@@ -6,13 +6,11 @@
  */
 import { freemem } from "node:os";
 import type { CreateRequest } from "../../model/api.ts";
-import type { VmRecord } from "../../model/vm.ts";
-import type { LiveGuest } from "../starting/await-guest.ts";
 import { tearDown } from "../starting/bring-up.ts";
 import type { DriverChoice } from "../stages.ts";
 import type { VmTable } from "../table.ts";
 import { nameOf } from "./template-shelf.ts";
-import type { WarmPlan } from "./templates.ts";
+import type { ReadyClone, WarmPlan } from "./warm-plan.ts";
 
 /** How long one waits for a request. */
 const WAIT_MS = 5 * 60_000;
@@ -20,18 +18,6 @@ const LOOK_MS = 5000;
 /** Bytes of the host's memory that must be available before one is made, and below which all go. */
 const ENOUGH = 2 ** 30;
 const SHORT = 2 ** 29;
-
-/** A clone that waits. */
-export interface ReadyClone {
-  /** What was made for it; its ID becomes the VM's. */
-  record: VmRecord;
-  /** Paused. */
-  guest: LiveGuest;
-  /** Of its template. */
-  key: string;
-  /** Leave nothing of it, and of what it may have become; may be called more than once. */
-  end(): Promise<void>;
-}
 
 /** How one is made; undefined: there is no template. */
 type MakeClone = (
@@ -56,21 +42,6 @@ function kindOf(request: CreateRequest, choice: DriverChoice): string | undefine
 function anybodys(request: CreateRequest): CreateRequest {
   const { name: _, user: _user, workdir: _workdir, timeoutMs: _limit, ...rest } = request;
   return { ...rest, env: [], labels: {}, project: "", ephemeral: true };
-}
-
-/** A new VM's record with what there is already of the clone that it becomes. */
-export function takeOver(record: VmRecord, ready: ReadyClone | undefined): VmRecord {
-  if (ready === undefined) return record;
-  const { process, isolation, spec, guestNetwork, networkReason } = ready.record;
-  const { network, disks, kernel, initramfs } = spec;
-  return {
-    ...record,
-    spec: { ...record.spec, kernel, initramfs, disks, ...(network && { network }) },
-    ...(process && { process }),
-    ...(isolation && { isolation }),
-    ...(guestNetwork && { guestNetwork }),
-    ...(networkReason !== undefined && { networkReason }),
-  };
 }
 
 /** One that is being made. */

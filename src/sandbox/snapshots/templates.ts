@@ -28,22 +28,14 @@ import { bringBack, goOn, makeReady } from "./bring-back.ts";
 import type { BringBack } from "./bring-back.ts";
 import { quiet } from "./quiet.ts";
 import { ReadyClones } from "./ready.ts";
-import type { ReadyClone } from "./ready.ts";
 import { TemplateShelf, nameOf } from "./template-shelf.ts";
+import type { ReadyClone, WarmPlan } from "./warm-plan.ts";
 
 const DRAFT_RECORD = "vm.json";
 /** How long nothing may have gone on before a template is made: the user's work comes first. */
 const QUIET_MS = 4000;
 /** How long it may go on before one is made all the same, by a VM that runs when nothing else does. */
 const PATIENCE_MS = 60_000;
-
-/** What a start needs to know of its VM besides the record. */
-export interface WarmPlan {
-  /** Absolute path of the disk image. */
-  base: string;
-  /** The writable disk is a copy of it. */
-  flat: boolean;
-}
 
 /** A template that a VM would start from. */
 interface Wish {

@@ -1,0 +1,38 @@
+/** What a start by a template is given: what is on the VM's disk, and perhaps a clone that waits already. */
+import type { VmRecord } from "../../model/vm.ts";
+import type { LiveGuest } from "../starting/await-guest.ts";
+
+/** What a start needs to know of its VM besides the record. */
+export interface WarmPlan {
+  /** Absolute path of the disk image. */
+  base: string;
+  /** The writable disk is a copy of it. */
+  flat: boolean;
+}
+
+/** A clone that waits. */
+export interface ReadyClone {
+  /** What was made for it; its ID becomes the VM's. */
+  record: VmRecord;
+  /** Paused. */
+  guest: LiveGuest;
+  /** Of its template. */
+  key: string;
+  /** Leave nothing of it, and of what it may have become; may be called more than once. */
+  end(): Promise<void>;
+}
+
+/** A new VM's record with what there is already of the clone that it becomes. */
+export function takeOver(record: VmRecord, ready: ReadyClone | undefined): VmRecord {
+  if (ready === undefined) return record;
+  const { process, isolation, spec, guestNetwork, networkReason } = ready.record;
+  const { network, disks, kernel, initramfs } = spec;
+  return {
+    ...record,
+    spec: { ...record.spec, kernel, initramfs, disks, ...(network && { network }) },
+    ...(process && { process }),
+    ...(isolation && { isolation }),
+    ...(guestNetwork && { guestNetwork }),
+    ...(networkReason !== undefined && { networkReason }),
+  };
+}
