@@ -8,7 +8,7 @@
  * the command, its daemon and the VMMs, read from /proc and from the command's own usage.
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -39,11 +39,11 @@ function report(what: string, figures: Record<string, number>): void {
   reportLine({ bench: "snapshot", what, rounds, ...figures });
 }
 
-/** Wait until a template has been made. */
-async function template(): Promise<void> {
+/** Wait until a template has been made in a directory. */
+async function template(at: string): Promise<void> {
   for (let waited = 0; waited < 600; waited += 1) {
     try {
-      if (readdirSync(join(dir, "templates")).some((name) => /^[0-9a-f]{32}$/.test(name))) return;
+      if (readdirSync(join(at, "templates")).some((name) => /^[0-9a-f]{32}$/.test(name))) return;
     } catch {
       // ENOENT: none has been begun.
     }
@@ -59,11 +59,12 @@ async function template(): Promise<void> {
 async function starts(): Promise<void> {
   const run = ["run", "base", "--", "true"];
   own.call(...run);
-  await template();
+  await template(dir);
   process.env["VMSAN_READY_CLONES"] = "1";
   const waiting = ownDirectory(mkdtempSync(join(tmpdir(), "vmsan-bench-ready-")));
   try {
-    symlinkSync(join(dir, "templates"), join(waiting.dir, "templates"));
+    waiting.call(...run);
+    await template(waiting.dir);
     waiting.call(...run);
     await sleep(BEHIND_MS);
     const sides = [

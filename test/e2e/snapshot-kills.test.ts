@@ -1,7 +1,7 @@
 /**
  * Whatever is killed at whatever moment of a snapshot, a fork, a rollback, sleep or a template's
  * making: the VM is as it was or as it was to become, and nothing is left beyond that.
- * VMSAN_TEST_SCALE (default 1) multiplies the kills; 17 makes 100. VMSAN_TEST_SEED repeats a run.
+ * VMSAN_TEST_SCALE (default 1) multiplies the kills; 17 makes 100, from 2 on also of clones that wait. VMSAN_TEST_SEED repeats a run.
  */
 import { readFileSync } from "node:fs";
 import { readdir, rm } from "node:fs/promises";
@@ -101,6 +101,20 @@ async function strikeTemplate(victim: Victim, afterMs: number): Promise<void> {
   else for (const pid of vmms(join(here.dir, "templates"))) kill(pid);
 }
 
+/** A clone that waits is made behind the answer of a warm start: strike there. */
+async function strikeReady(victim: Victim, afterMs: number): Promise<void> {
+  const run = ["run", "--warm", "--memory", "128", "--verbose", "base", "--", "true"];
+  const options = { dir: here.dir, env: { VMSAN_READY_CLONES: "1" } };
+  await vmsan(["daemon", "stop"], options);
+  // The first ones boot, until there is a template.
+  const isClone = async (): Promise<boolean> =>
+    (await vmsan(run, options)).stderr.includes('"load"');
+  await expect.poll(isClone, { timeout: 400_000, interval: 5000 }).toBe(true);
+  await sleep(afterMs);
+  if (victim === "daemon") await killDaemon();
+  else for (const pid of vmms().slice(-1)) kill(pid);
+}
+
 async function killDaemon(): Promise<void> {
   const info = await here.vmsan.daemon.info();
   if (info !== undefined) kill(info.pid);
@@ -164,6 +178,8 @@ const operations: Record<string, { args: () => string[]; may: string[]; ms: numb
   suspend: { args: () => ["suspend", vm.id], may: [], ms: 900 },
   wake: { args: () => ["resume", vm.id], may: [], ms: 1200 },
   template: { args: () => [], may: [], ms: 4000 },
+  // Beyond the default number of kills: warm.test.ts kills those that wait.
+  ready: { args: () => [], may: [], ms: 2000 },
 };
 
 test(
@@ -174,7 +190,7 @@ test(
       const name = names[round % names.length] ?? "";
       const { args, may, ms } = operations[name] as (typeof operations)[string];
       const victim: Victim =
-        name === "template"
+        name === "template" || name === "ready"
           ? pick(["daemon", "vmm"])
           : pick(["client", "daemon", "daemon", "vmm"] as const);
       const value = `n${round}`;
@@ -183,6 +199,7 @@ test(
       if (name === "wake") await vm.suspend();
       const after = Math.round(random() * ms);
       if (name === "template") await strikeTemplate(victim, after);
+      else if (name === "ready") await strikeReady(victim, after);
       else await strike(args(), victim, after);
 
       // Whoever looks next starts the daemon that repairs.
@@ -201,7 +218,7 @@ test(
       const seen = (await look(vm)).split(" ");
       expect(wanted, what).toContain(seen[0]);
       if (status !== "stopped") expect(seen, what).toEqual([seen[0], seen[0]]);
-      if (name === "template") {
+      if (name === "template" || name === "ready") {
         await vmsan(["daemon", "stop"], { dir: here.dir });
         await here.vmsan.list();
         const left = await readdir(join(here.dir, "templates"));
