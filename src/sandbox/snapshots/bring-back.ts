@@ -54,12 +54,16 @@ export async function bringBack(how: BringBack): Promise<LiveGuest> {
 }
 
 /**
- * Load a VM's memory and have its agent answer; it stands still then, and has become nobody yet.
+ * Load a VM's memory, have its agent answer and do what `rehearse` says; it stands still then, and has become nobody yet.
  * On failure nothing of it runs any more.
  */
-export async function makeReady(how: BringBack): Promise<LiveGuest> {
+export async function makeReady(
+  how: BringBack,
+  rehearse: (guest: LiveGuest) => Promise<void>,
+): Promise<LiveGuest> {
   return await attempt(how, async (made) => {
     const guest = await load(how, made);
+    await rehearse(guest);
     await guest.running.pause();
     return guest;
   });

@@ -219,7 +219,12 @@ export class Templates {
       }
       // Before anything is made: the next daemon removes what is still being created.
       await records.save(record);
-      return { record, key: wish.key, guest: await makeReady(how) };
+      const limit = AbortSignal.timeout(stages.bootLimitMs(record.accelerator));
+      // As for its template: an emulator keeps what it has translated meanwhile.
+      const guest = await makeReady(how, async ({ channel }) =>
+        rehearse(channel, record, AbortSignal.any([signal, limit])),
+      );
+      return { record, key: wish.key, guest };
     } catch (error) {
       await records.remove(id);
       throw error;
@@ -325,7 +330,7 @@ export class Templates {
 }
 
 /**
- * Have a template's guest do once what each clone is asked for: it starts the agent's own program, and
+ * Have the guest of a template, or of a clone that is to wait, do once what each VM is asked for: it starts the agent's own program, and
  * writes the files of a configuration. Of the image nothing is run.
  */
 async function rehearse(channel: AgentChannel, like: VmRecord, signal: AbortSignal): Promise<void> {
