@@ -123,7 +123,10 @@ async function nothingLeft(): Promise<void> {
   expect(networks.filter((name) => name.startsWith("vm-"))).toEqual([]);
 }
 
-test(
+const withReady = process.env["VMSAN_TEST_READY"] === "1";
+if (!withReady) console.log("clones that wait, which are off by default: VMSAN_TEST_READY=1");
+
+test.skipIf(!withReady)(
   "a clone that waits is like others, each is somebody else, and whatever is killed, none is left",
   async () => {
     await vmsanOk(["daemon", "stop"], here);
