@@ -260,6 +260,19 @@ test("pods of others: seen and used, and ended by removal alone; one made anew i
   await expect(vm.stop()).rejects.toMatchObject({ code: "ERR_CLUSTER_UNSUPPORTED" });
   await expect(vmsan.get("elsewhere")).rejects.toMatchObject({ code: "ERR_VM_NOT_FOUND" });
   await vm.remove();
+  // By this way commands could be root's: a pod whose commands are not has none of it.
+  const plain = { name: "c", image: IMAGE, command: ["sh", "-c", "exec sleep 1000"] };
+  const selected = { nodeSelector: { "vmsan.io/node": "true" } };
+  const users = { user: { runAsUser: process.getuid?.() === 0 ? 12_345 : process.getuid?.() } };
+  api.add("humble", { ...selected, containers: [plain], securityContext: users.user });
+  const none = { annotations: { [POD_ANNOTATION.command]: "none" } };
+  const ruledOut = { ...users.user, runAsNonRoot: true };
+  api.add("ruled-out", { ...selected, containers: [plain], securityContext: ruledOut }, none);
+  for (const name of ["humble", "ruled-out"]) {
+    await api.until(`${name} runs`, () => api.state(name)?.kind === "running");
+    await expect(vmsan.get(name), name).rejects.toMatchObject({ code: "ERR_CLUSTER_POD" });
+    await vmsan.remove(name, { force: true });
+  }
   api.add("theirs", {
     nodeSelector: { "vmsan.io/node": "true" },
     containers: [{ name: "c", image: IMAGE, command: ["sh", "-c", "exec sleep 1000"] }],

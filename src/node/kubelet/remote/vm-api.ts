@@ -14,13 +14,15 @@ import { vmPath } from "../../../client/paths.ts";
 import { statusOf } from "../../../http/reply.ts";
 import { VERSION_HEADER } from "../../../model/api.ts";
 import type { VmView } from "../../../model/api.ts";
-import { POD_UID_HEADER } from "../../../kube/pod-words.ts";
+import { POD_ANNOTATION, POD_UID_HEADER } from "../../../kube/pod-words.ts";
 import { VmsanError, asVmsanError } from "../../../model/errors.ts";
 import { collect } from "../../../util/flow/collect.ts";
 import { joined } from "../../../util/flow/joined.ts";
 import { httpModule } from "../../../util/process/http-modules.ts";
 import { packageVersion } from "../../../util/package.ts";
+import type { Pod } from "../../../schema/pod.ts";
 import type { RunningPod } from "../../pods/running.ts";
+import { containerOf, mustNotBeRoot } from "../../pods/spec/plan.ts";
 import { SUCCESS, failureStatus } from "./session.ts";
 import type { RemoteSession } from "./session.ts";
 
@@ -62,6 +64,28 @@ function shown({ pid: _pid, ...view }: VmView): VmView {
   return { ...view, kernel: basename(view.kernel), rootfs: basename(view.rootfs) };
 }
 
+/** Root's names; none is root, too. */
+const ROOT = /^(0+|root)?(:|$)/;
+
+/**
+ * Commands may be anybody's by this way, root's as well: it is closed where a pod's commands are not root's, but for
+ * VMs that were made to be used by it, and for those only where nobody has ruled root out.
+ */
+async function checkUsers(running: RunningPod): Promise<void> {
+  const pod = running.pod as Pod;
+  const idle = pod.metadata.annotations?.[POD_ANNOTATION.command] !== undefined;
+  const ruledOut = mustNotBeRoot(pod, containerOf(pod));
+  if (idle && !ruledOut) return;
+  const { defaults, image } = (await running.guest()).view;
+  if (!ruledOut && ROOT.test(defaults.user ?? image?.config.user ?? "")) return;
+  throw new VmsanError({
+    code: "ERR_CLUSTER_POD",
+    message: `The pod ${running.namespace}/${running.name} is not to be used as a VM`,
+    why: "Its commands are not root's, and those of a VM may be anybody's.",
+    fix: `Use kubectl exec, logs and cp; or make it with the annotation ${POD_ANNOTATION.command}: none.`,
+  });
+}
+
 /** One pod's API on one connection. */
 class VmApi {
   private readonly pod: RunningPod;
@@ -96,6 +120,7 @@ class VmApi {
 
   async answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const { method, path, query } = this.read(request);
+    await checkUsers(this.pod);
     const own = `${vmPath(this.pod.vm)}${path}${query}`;
     const { gone: signal } = this;
     switch (kindOf(method, path)) {
@@ -129,6 +154,7 @@ class VmApi {
   async upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): Promise<void> {
     const { path } = this.read(request);
     if (!STREAM.test(path)) throw notHere("Upgrade", path);
+    await checkUsers(this.pod);
     const guest = await this.daemon.upgrade(vmPath(this.pod.vm) + path, this.gone);
     socket.write(
       "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: vmsan-stream\r\n\r\n",
