@@ -40,16 +40,18 @@ interface CallOptions {
   input?: string | Uint8Array;
   env?: Record<string, string>;
   cwd?: string;
+  /** Milliseconds until it is given up. */
+  timeout?: number;
 }
 
 /** Run a program of this host to its end. */
 async function call(program: string, args: string[], options: CallOptions = {}): Promise<Called> {
-  const { input = "", env = {}, cwd = place.work } = options;
+  const { input = "", env = {}, cwd = place.work, timeout = 200_000 } = options;
   return await new Promise((resolve) => {
     const child = execFile(
       program,
       args,
-      { env: { ...process.env, ...env }, cwd, timeout: 200_000, maxBuffer: 1 << 28 },
+      { env: { ...process.env, ...env }, cwd, timeout, maxBuffer: 1 << 28 },
       (error, out, err) => {
         const code = error === null ? 0 : typeof error.code === "number" ? error.code : 255;
         resolve({ code, out, err });
@@ -162,6 +164,29 @@ async function heard(path: string): Promise<string> {
     socket.on("error", reject).on("end", () => resolve(text));
   });
 }
+
+const bulk = process.env["VMSAN_TEST_SSH_BULK"] === "1";
+if (!bulk)
+  process.stderr.write(
+    "skipped: 1 GB through ssh takes minutes in an emulated guest; VMSAN_TEST_SSH_BULK=1 adds it\n",
+  );
+test.skipIf(!bulk)(
+  "1 GB each way, and a session cut in the middle",
+  async () => {
+    const run = async (command: string): Promise<string> =>
+      await ok("sh", ["-c", command], { timeout: 3_000_000 });
+    const remote = `ssh -F ${place.config} ${place.host}`;
+    const wanted = await run("head -c 1000000000 /dev/zero | sha256sum");
+    expect(await run(`head -c 1000000000 /dev/zero | ${remote} sha256sum`)).toBe(wanted);
+    expect(await run(`${remote} head -c 1000000000 /dev/zero | sha256sum`)).toBe(wanted);
+    const endless = "yes cut-in-the-middle";
+    await run(`${remote} -o ControlPath=none ${endless} & sleep 5; kill -9 $!`).catch(() => "");
+    await expect
+      .poll(async () => await ssh(`pgrep -xc yes || true`), { timeout: 60_000 })
+      .toBe("0\n");
+  },
+  6_000_000,
+);
 
 test("ports both ways, the client's agent; nothing listens for ssh", async () => {
   const forward = async (flag: string, what: string): Promise<string> =>

@@ -3,31 +3,36 @@ import { readFileSync, readdirSync } from "node:fs";
 import type { ProcessIdentity } from "../../model/vm.ts";
 import { identityOf } from "../../util/process-identity.ts";
 
-/** Parent of a process; undefined when it is gone. */
-function parentOf(pid: number): number | undefined {
+/** What a file or directory of /proc holds; nothing for a process that has ended. */
+function read<T>(look: () => T[]): T[] {
   try {
-    const text = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return Number(text.slice(text.lastIndexOf(")") + 2).split(" ")[1]);
+    return look();
   } catch {
     // ENOENT or ESRCH: it has ended.
-    return undefined;
+    return [];
   }
 }
 
-/** All live processes whose ancestor is `root`, as of now; zombies are left out. */
+/** The children of a process: each of its threads has those that it has started. */
+function childrenOf(pid: number): number[] {
+  return read(() => readdirSync(`/proc/${pid}/task`)).flatMap((thread) =>
+    read(() => readFileSync(`/proc/${pid}/task/${thread}/children`, "utf8").split(" "))
+      .filter((word) => word !== "")
+      .map(Number),
+  );
+}
+
+/**
+ * All live processes whose ancestor is `root`, as of now; zombies are left out. Only they are looked at: a host of
+ * thousands of processes would take long to look through, for each VM that ends.
+ */
 export function descendantsOf(root: number): ProcessIdentity[] {
-  const children = new Map<number, number[]>();
-  for (const name of readdirSync("/proc")) {
-    if (!/^\d+$/.test(name)) continue;
-    const parent = parentOf(Number(name));
-    if (parent !== undefined) children.set(parent, [...(children.get(parent) ?? []), Number(name)]);
-  }
   const found: ProcessIdentity[] = [];
-  const queue = [...(children.get(root) ?? [])];
+  const queue = childrenOf(root);
   for (let pid = queue.shift(); pid !== undefined; pid = queue.shift()) {
     const identity = identityOf(pid);
     if (identity !== undefined) found.push(identity);
-    queue.push(...(children.get(pid) ?? []));
+    queue.push(...childrenOf(pid));
   }
   return found;
 }
