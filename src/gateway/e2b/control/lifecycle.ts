@@ -17,8 +17,10 @@ import {
 import type { VolumePlaces } from "../volumes/places.ts";
 import { startInterpreter } from "./interpreter.ts";
 
-/** How often ends are looked for at least, in milliseconds; one that is known is met when it comes. */
+/** How often ends are looked for, in milliseconds; one that is known is met when it comes. */
 const SWEEP_MS = 2_000;
+/** With thousands of sandboxes less often: the pauses are so many times as long as a look takes. */
+const SWEEP_SHARE = 20;
 /** Time from one look to the next at least, in milliseconds. */
 const SWEEP_PAUSE_MS = 50;
 
@@ -114,10 +116,12 @@ export class Sweeper {
 
   private async sweep(): Promise<void> {
     let next = SWEEP_MS;
+    const since = performance.now();
     try {
       const views = await this.vmsan.list();
       for (const view of views) void this.settle(view);
-      next = untilNextEnd(views);
+      const tookMs = performance.now() - since;
+      next = untilNextEnd(views, Math.max(SWEEP_MS, tookMs * SWEEP_SHARE));
     } catch (error) {
       this.log.error("cannot look for sandboxes whose time is over", error);
     } finally {
@@ -143,14 +147,14 @@ export class Sweeper {
   }
 }
 
-/** How long until the next end of a sandbox that is to pause then, between the two limits of sweeps. */
-function untilNextEnd(views: VmView[]): number {
+/** How long until the next end of a sandbox that is to pause then; at most so many milliseconds. */
+function untilNextEnd(views: VmView[], most: number): number {
   const now = Date.now();
   const ends = views
     .filter((view) => view.status === "running" && keepsMemory(view.labels))
     .map((view) => Date.parse(endOf(view) ?? "") - now)
     .filter((ms) => ms > 0);
-  return Math.max(SWEEP_PAUSE_MS, Math.min(SWEEP_MS, ...ends));
+  return Math.max(SWEEP_PAUSE_MS, Math.min(most, ...ends));
 }
 
 /** What is due for a sandbox now. */
