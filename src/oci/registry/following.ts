@@ -5,8 +5,11 @@ import { plainMediaType } from "../documents/media.ts";
 import type { ConfigDocument, Manifest } from "../../schema/oci.ts";
 import type { ContentStore } from "../store/store.ts";
 
-/** Asked to follow, once all layers are known (bottom to top) and before they are there. */
-export type Follow = (layers: ComingLayer[]) => LayerFollower;
+/**
+ * Asked to follow, once all layers are known (bottom to top) and before they are there.
+ * @returns undefined: nobody does
+ */
+export type Follow = (layers: ComingLayer[]) => LayerFollower | undefined;
 
 /** How a layer is most likely compressed: only its content tells, which has not come. */
 function announcedCompression(mediaType: string): Compression {

@@ -1,4 +1,5 @@
 /** Disks begun before their image is there: built once where all goes well, once more where it does not. */
+import { availableParallelism } from "node:os";
 import { expect, test } from "vitest";
 import type { ComingLayer, Digest, LayerBlob, LayerFollower } from "../../model/image.ts";
 import type { ProgressEvent } from "../../model/progress.ts";
@@ -50,11 +51,11 @@ test("one build follows the layers, of which each may be in the image twice", as
   const seen: [number, number][] = [];
   await ahead.during(async (follow) => {
     const follower = follow(layers);
-    follower.arrived(digestOf("a"), 10);
+    follower?.arrived(digestOf("a"), 10);
     builds[0]?.options.coming?.follow((layer, bytes) => seen.push([layer, bytes]));
-    follower.arrived(digestOf("b"), 100);
-    follower.arrived(digestOf("a"), 5);
-    follower.arrived(digestOf("a"), 100);
+    follower?.arrived(digestOf("b"), 100);
+    follower?.arrived(digestOf("a"), 5);
+    follower?.arrived(digestOf("a"), 100);
   });
   // While it is pulled, that is what is told.
   expect(told).toEqual([]);
@@ -88,11 +89,11 @@ test("a guess that fails is built once more of what is there", async () => {
 });
 
 test("other layers than announced, or what was thrown away, are built anew", async () => {
-  const spoils: ((follower: LayerFollower) => ComingLayer[])[] = [
+  const spoils: ((follower: LayerFollower | undefined) => ComingLayer[])[] = [
     () => layers.slice(1),
     () => [coming("b"), coming("b"), coming("a")],
     (follower) => {
-      follower.lost();
+      follower?.lost();
       return layers;
     },
   ];
@@ -122,4 +123,26 @@ test("a pull that fails ends what was begun, and is what fails", async () => {
   });
   await expect(pulling).rejects.toThrow("no such layer");
   expect(builds[0]?.options.signal?.aborted).toBe(true);
+});
+
+test("no more are begun at once than there are processors", async () => {
+  const ends: (() => void)[] = [];
+  const benches = Array.from({ length: availableParallelism() + 1 }, () => bench());
+  const begin = async ({ ahead, guess }: ReturnType<typeof bench>): Promise<boolean> => {
+    guess.end = async () => await new Promise((done) => ends.push(done));
+    return await ahead.during(
+      async (follow) => await Promise.resolve(follow(layers) !== undefined),
+    );
+  };
+  const begun = [];
+  for (const each of benches) begun.push(await begin(each));
+  expect(begun).toEqual(benches.map((_, index) => index < benches.length - 1));
+  // The one that was not is built when all is there, as always.
+  expect((await benches.at(-1)?.ahead.of(layers))?.path).toBe("/disk/1");
+  for (const end of ends) end();
+  for (const { ahead } of benches.slice(0, -1)) await ahead.of(layers);
+  const later = bench();
+  expect(
+    await later.ahead.during(async (follow) => await Promise.resolve(follow(layers))),
+  ).toBeDefined();
 });

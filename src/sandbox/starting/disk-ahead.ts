@@ -1,4 +1,5 @@
 /** The disk of an image, begun while the image is still being pulled. */
+import { availableParallelism } from "node:os";
 import type { ComingLayers } from "../../model/disk.ts";
 import type { ComingLayer, Digest, LayerBlob, LayerFollower } from "../../model/image.ts";
 import type { Follow } from "../../oci/images.ts";
@@ -9,6 +10,10 @@ import type { Work } from "../stages.ts";
 type Options = Pick<RootfsOptions, "signal" | "progress" | "coming">;
 /** Builds a disk unless it is there. */
 type Build = (layers: LayerBlob[], options: Options) => Promise<Rootfs>;
+
+/** Disks that are begun before their layers are there, at once: each is a process that mostly waits. */
+const MOST = availableParallelism();
+let running = 0;
 
 /** Layers that come, for whoever builds of them. */
 class Coming implements ComingLayers, LayerFollower {
@@ -91,13 +96,15 @@ export class DiskAhead {
     return await this.build(layers, { signal: work.signal, progress: this.progress });
   }
 
-  private begin(layers: ComingLayer[]): LayerFollower {
+  private begin(layers: ComingLayer[]): LayerFollower | undefined {
+    if (running === MOST) return undefined;
+    running += 1;
     const coming = new Coming(layers, () => this.stop.abort());
     const signal = AbortSignal.any([this.work.signal, this.stop.signal]);
-    const disk = this.build(layers, { signal, progress: this.progress, coming }).catch(
+    const disk = this.build(layers, { signal, progress: this.progress, coming })
       // It was a guess. What is wrong shows when it is built of what is there.
-      () => undefined,
-    );
+      .catch(() => undefined)
+      .finally(() => (running -= 1));
     this.begun = { layers, disk };
     return coming;
   }
