@@ -20,13 +20,14 @@ const layers = [coming("a"), coming("b"), coming("a")];
 
 type Guess = Pick<RootfsOptions, "signal" | "coming">;
 
-/** A cache that builds nothing, and says what it was asked for. */
+/** A cache of nothing but names, and what it was to build. */
 function bench(): {
   ahead: DiskAhead;
   builds: { layers: LayerBlob[]; options: Guess }[];
   told: ProgressEvent[];
   /** How guesses end; those of layers that are there always succeed. */
   guess: { end: (options: Guess) => Promise<void> };
+  cache: Map<string, Rootfs>;
 } {
   const told: ProgressEvent[] = [];
   const builds: { layers: LayerBlob[]; options: Guess }[] = [];
@@ -37,13 +38,19 @@ function bench(): {
     signal: new AbortController().signal,
     progress: (event: ProgressEvent) => told.push(event),
   };
+  const cache = new Map<string, Rootfs>();
   const ahead = new DiskAhead(work, async (wanted, options) => {
+    const key = wanted.map(({ diffId }) => diffId).join();
+    const present = cache.get(key);
+    if (present !== undefined) return present;
     builds.push({ layers: wanted, options });
+    const disk = { path: `/disk/${builds.length}` } as Rootfs;
     options.progress?.(1, 2);
     if (options.coming !== undefined) await guess.end(options);
-    return { path: `/disk/${builds.length}` } as Rootfs;
+    cache.set(key, disk);
+    return disk;
   });
-  return { ahead, builds, told, guess };
+  return { ahead, builds, told, guess, cache };
 }
 
 test("one build follows the layers, of which each may be in the image twice", async () => {
@@ -86,6 +93,15 @@ test("a guess that fails is built once more of what is there", async () => {
   await ahead.during(async (follow) => await Promise.resolve(follow(layers)));
   expect((await ahead.of(layers)).path).toBe("/disk/2");
   expect(builds[1]?.options.coming).toBeUndefined();
+});
+
+test("a disk that was removed meanwhile is built again", async () => {
+  const { ahead, builds, cache } = bench();
+  await ahead.during(async (follow) => await Promise.resolve(follow(layers)));
+  while (cache.size === 0) await new Promise(setImmediate);
+  expect(builds.length).toBe(1);
+  cache.clear();
+  expect((await ahead.of(layers)).path).toBe("/disk/2");
 });
 
 test("other layers than announced, or what was thrown away, are built anew", async () => {

@@ -8,7 +8,7 @@ import type { Work } from "../stages.ts";
 
 /** What of the options is decided here. */
 type Options = Pick<RootfsOptions, "signal" | "progress" | "coming">;
-/** Builds a disk unless it is there. */
+/** Gives a disk, built unless it is there. */
 type Build = (layers: LayerBlob[], options: Options) => Promise<Rootfs>;
 
 /** Disks that are begun before their layers are there, at once: each is a process that mostly waits. */
@@ -51,15 +51,15 @@ class Coming implements ComingLayers, LayerFollower {
 }
 
 /**
- * A disk that is built while its layers come. What is begun so is a guess that they will come as they
- * are announced: where that fails, whatever the reason, the disk is built once more when all is there,
- * which also says what is wrong.
+ * A disk that is built while its layers come, for a cache. What is begun so is a guess that they will come
+ * as they are announced: when all is there the cache is asked in any case, which has the disk by then, or
+ * builds it and says what is wrong.
  */
 export class DiskAhead {
   private readonly work: Work;
   private readonly build: Build;
   private readonly stop = new AbortController();
-  private begun: { layers: readonly LayerBlob[]; disk: Promise<Rootfs | undefined> } | undefined;
+  private begun: { layers: readonly LayerBlob[]; done: Promise<unknown> } | undefined;
   /** The pull has ended: what is told from now on is of the disk. */
   private pulled = false;
   /** Compressed bytes that the build has read, and how many there are. */
@@ -75,7 +75,8 @@ export class DiskAhead {
     try {
       return await pull((layers) => this.begin(layers));
     } catch (error) {
-      await this.abandon();
+      this.stop.abort();
+      await this.begun?.done;
       throw error;
     } finally {
       this.pulled = true;
@@ -87,12 +88,9 @@ export class DiskAhead {
     const { begun, work } = this;
     this.tell();
     const same = begun?.layers.every(({ diffId }, index) => diffId === layers[index]?.diffId);
-    if (begun?.layers.length !== layers.length || same !== true) await this.abandon();
-    else {
-      const disk = await begun.disk;
-      if (disk !== undefined) return disk;
-      work.signal.throwIfAborted();
-    }
+    if (begun?.layers.length !== layers.length || same !== true) this.stop.abort();
+    await begun?.done;
+    // What was begun and succeeded is there, unless it has been removed meanwhile.
     return await this.build(layers, { signal: work.signal, progress: this.progress });
   }
 
@@ -101,18 +99,12 @@ export class DiskAhead {
     running += 1;
     const coming = new Coming(layers, () => this.stop.abort());
     const signal = AbortSignal.any([this.work.signal, this.stop.signal]);
-    const disk = this.build(layers, { signal, progress: this.progress, coming })
+    const done = this.build(layers, { signal, progress: this.progress, coming })
       // It was a guess. What is wrong shows when it is built of what is there.
       .catch(() => undefined)
       .finally(() => (running -= 1));
-    this.begun = { layers, disk };
+    this.begun = { layers, done };
     return coming;
-  }
-
-  private async abandon(): Promise<void> {
-    this.stop.abort();
-    await this.begun?.disk;
-    this.begun = undefined;
   }
 
   private readonly progress = (done: number, total: number): void => {
