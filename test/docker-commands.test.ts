@@ -165,13 +165,16 @@ describe("the docker command line, command by command", () => {
       "NET_ADMIN",
       "--shm-size",
       "64m",
-      "--ulimit",
-      "nofile=100",
       "--oom-score-adj",
       "1",
       "--read-only=false",
     ];
     expect(await docker.ok(...rm, ...harmless, "alpine", "echo", "fine")).toBe("fine\n");
+    const limits = ["--ulimit", "nofile=100:200", "-u", "7:8"];
+    const looked = ["sh", "-c", "ulimit -n; ulimit -Hn; id -u; id -g"];
+    expect(await docker.ok(...rm, ...limits, "alpine", ...looked)).toBe("100\n200\n7\n8\n");
+    const absent = await docker.run([...rm, ...limits, "alpine", "no-such-program"]);
+    expect(absent.code).toBe(127);
     const warned = await docker.run([
       ...rm,
       "--cap-drop",

@@ -41,6 +41,7 @@ machine reaches a port. Web pages are refused.
   and \`docker top\` shows its own processes alone.
 - \`--tmpfs\` and \`--shm-size\` are memory of the guest, with Docker's options; anonymous volumes are directories on the VM's own
   disk, gone with the container. A stopped container keeps the latter alone.
+- \`--ulimit\` holds for all commands of a container, whoever runs them.
 - \`--read-only\` is the guest's root, but for /etc/hosts, hostname, resolv.conf and machine-id. It is kept from mistakes: root in a guest has
   all rights there, and may mount it otherwise.
 `;
@@ -48,7 +49,7 @@ machine reaches a port. Web pages are refused.
 /** Ways of `docker run` that a VM has no use for or cannot have. */
 const FLAGS: readonly (readonly [string, string])[] = [
   [
-    "--privileged, --cap-add, --init, --ulimit, --oom-score-adj",
+    "--privileged, --cap-add, --init, --oom-score-adj",
     "accepted, without effect: root in a guest has all rights there",
   ],
   ["--cap-drop, --security-opt, --dns", "accepted with a warning: they are not applied"],

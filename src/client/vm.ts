@@ -18,6 +18,7 @@ import type {
 } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
+import type { ProcessLimit } from "../model/process.ts";
 import { parseEnv } from "./options.ts";
 import type { Hold } from "./hold.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
@@ -367,6 +368,11 @@ export class Vm {
    */
   async sealRoot(): Promise<void> {
     await this.transport.request("PUT", "/v1/seal");
+  }
+
+  /** Limits (setrlimit(2)) of all commands that are started in it from now on, until it is started again. */
+  async setLimits(limits: readonly ProcessLimit[]): Promise<void> {
+    await this.transport.request("PUT", "/v1/limits", { body: { limits } });
   }
 
   /** Start it again. @throws ERR_VM_NOT_STOPPED */

@@ -30,7 +30,7 @@ const timeoutSchema = z.strictObject({
 
 /** Calls to the agent that are handed through as they are. */
 const AGENT_PATHS =
-  /^\/v1\/(hello|stats|processes|seal|streams(\/[0-9a-f]{16}(\/(wait|signal))?)?|fs\/[a-z]+)$/;
+  /^\/v1\/(hello|stats|processes|seal|limits|streams(\/[0-9a-f]{16}(\/(wait|signal))?)?|fs\/[a-z]+)$/;
 
 /**
  * A call to a VM's agent; a sleeping VM is woken, but not by who only waits for a command's end.

@@ -11,3 +11,10 @@ export interface ExecResult {
   oomKilled: boolean;
   durationMs: number;
 }
+
+/** One limit of processes, by its name for ulimit(1): `nofile`, `memlock`; -1 is none. */
+export interface ProcessLimit {
+  name: string;
+  soft: number;
+  hard: number;
+}

@@ -81,6 +81,10 @@ const hostConfig = z.looseObject({
   SecurityOpt: texts,
   ReadonlyRootfs: bool,
   ShmSize: count,
+  Ulimits: z
+    .array(z.object({ Name: text, Soft: z.int(), Hard: z.int() }))
+    .max(32)
+    .nullish(),
   Sysctls: map,
   StorageOpt: map,
   Runtime: text.nullish(),

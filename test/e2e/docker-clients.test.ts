@@ -23,6 +23,8 @@ import { root } from "./support.ts";
 
 const run = promisify(execFile);
 const PYTHON_VERSION = "4.15.0";
+/** For a whole story there, in milliseconds. */
+const LONG = 1_200_000;
 /** For an event on a machine that has other work too, in milliseconds. */
 const PATIENT = { timeout: 120_000 };
 
@@ -104,7 +106,7 @@ beforeAll(async () => {
     driver: "fake",
     docker: {},
   });
-}, 900_000);
+}, LONG);
 
 afterAll(async () => {
   await gateway?.close();
@@ -190,149 +192,168 @@ describe("docker compose", () => {
     }
   });
 
-  test("three services with a volume, networks, health, an order; a second `up` changes nothing; all of it goes again", async (context) => {
-    needs(context, "docker", "compose");
-    await ok("one", "up", "-d");
-    const before = await ids();
-    expect(before).toHaveLength(3);
-    // What was started once the service it needs was healthy has found it by its alias.
-    await expect
-      .poll(async () => await ok("one", "logs", "--no-log-prefix", "app"), PATIENT)
-      .toBe("page\n");
-    expect(await ok("one", "ps", "--format", "{{.Service}} {{.Status}}")).toMatch(
-      /^web Up .*\(healthy\)$/m,
-    );
-    const events = async (): Promise<string> =>
-      await docker.ok("events", "--since", "1", "--until", "0s", "--format", "{{.Action}}");
-    const changes = /create|start|die|destroy|connect/g;
-    const already = (await events()).match(changes)?.length;
-    await ok("one", "up", "-d");
-    expect([await ids(), (await events()).match(changes)?.length]).toEqual([before, already]);
+  test(
+    "three services with a volume, networks, health, an order; a second `up` changes nothing; all of it goes again",
+    async (context) => {
+      needs(context, "docker", "compose");
+      await ok("one", "up", "-d");
+      const before = await ids();
+      expect(before).toHaveLength(3);
+      // What was started once the service it needs was healthy has found it by its alias.
+      await expect
+        .poll(async () => await ok("one", "logs", "--no-log-prefix", "app"), PATIENT)
+        .toBe("page\n");
+      expect(await ok("one", "ps", "--format", "{{.Service}} {{.Status}}")).toMatch(
+        /^web Up .*\(healthy\)$/m,
+      );
+      const events = async (): Promise<string> =>
+        await docker.ok("events", "--since", "1", "--until", "0s", "--format", "{{.Action}}");
+      const changes = /create|start|die|destroy|connect/g;
+      const already = (await events()).match(changes)?.length;
+      await ok("one", "up", "-d");
+      expect([await ids(), (await events()).match(changes)?.length]).toEqual([before, already]);
 
-    // Names are of the networks that a service is on.
-    const asked = "wget -qO- http://web/page && nslookup db >/dev/null && exit 3";
-    const { code, out } = await docker.run(compose("one", "exec", "-T", "app", "sh", "-c", asked));
-    expect([code, out]).toEqual([3, "page\n"]);
-    const apart = await docker.run(compose("one", "exec", "-T", "db", "nslookup", "web"));
-    expect(apart.code).not.toBe(0);
+      // Names are of the networks that a service is on.
+      const asked = "wget -qO- http://web/page && nslookup db >/dev/null && exit 3";
+      const { code, out } = await docker.run(
+        compose("one", "exec", "-T", "app", "sh", "-c", asked),
+      );
+      expect([code, out]).toEqual([3, "page\n"]);
+      const apart = await docker.run(compose("one", "exec", "-T", "db", "nslookup", "web"));
+      expect(apart.code).not.toBe(0);
 
-    // What is read-only is, what is memory is, of the sizes asked for.
-    const looked = "touch /new; cat /proc/mounts; grep elsewhere /etc/hosts";
-    const inside = await docker.run(compose("one", "exec", "-T", "db", "sh", "-c", looked));
-    expect(inside.err).toContain("Read-only file system");
-    expect(inside.out).toMatch(/ \/tmp tmpfs rw,.*noexec.*size=1024k,mode=1770/);
-    expect(inside.out).toMatch(/ \/dev\/shm tmpfs rw,.*size=2048k/);
-    expect(inside.out).toContain("192.0.2.7\telsewhere");
+      // What is read-only is, what is memory is, of the sizes asked for.
+      const looked = "touch /new; cat /proc/mounts; grep elsewhere /etc/hosts";
+      const inside = await docker.run(compose("one", "exec", "-T", "db", "sh", "-c", looked));
+      expect(inside.err).toContain("Read-only file system");
+      expect(inside.out).toMatch(/ \/tmp tmpfs rw,.*noexec.*size=1024k,mode=1770/);
+      expect(inside.out).toMatch(/ \/dev\/shm tmpfs rw,.*size=2048k/);
+      expect(inside.out).toContain("192.0.2.7\telsewhere");
 
-    // A port is published on the address that was asked for, and on no other.
-    const [, text = ""] = /^127\.0\.0\.1:(\d+)$/m.exec(await ok("one", "port", "web", "80")) ?? [];
-    const port = Number(text);
-    expect(await (await fetch(`http://127.0.0.1:${port}/page`)).text()).toBe("page\n");
-    const others = Object.values(networkInterfaces())
-      .flat()
-      .flatMap((one) => (one === undefined || one.scopeid ? [] : [one.address]))
-      .filter((address) => address !== "127.0.0.1");
-    for (const address of [...others, "127.0.0.2"]) {
-      expect([address, await answers(address, port)]).toEqual([address, false]);
-    }
+      // A port is published on the address that was asked for, and on no other.
+      const [, text = ""] =
+        /^127\.0\.0\.1:(\d+)$/m.exec(await ok("one", "port", "web", "80")) ?? [];
+      const port = Number(text);
+      expect(await (await fetch(`http://127.0.0.1:${port}/page`)).text()).toBe("page\n");
+      const others = Object.values(networkInterfaces())
+        .flat()
+        .flatMap((one) => (one === undefined || one.scopeid ? [] : [one.address]))
+        .filter((address) => address !== "127.0.0.1");
+      for (const address of [...others, "127.0.0.2"]) {
+        expect([address, await answers(address, port)]).toEqual([address, false]);
+      }
 
-    // Followed until it says what it is told to.
-    const follower = spawn(
-      wanted.docker.path,
-      compose("one", "logs", "-f", "--no-log-prefix", "db"),
-      { env: { ...process.env, ...environment() }, stdio: ["ignore", "pipe", "inherit"] },
-    );
-    let said = "";
-    follower.stdout.setEncoding("utf8").on("data", (part: string) => (said += part));
-    const left = once(follower, "exit");
-    await ok("one", "exec", "-T", "db", "touch", "/tmp/go");
-    await expect.poll(() => said, PATIENT).toBe("db is up\nwent on\n");
-    follower.kill("SIGINT");
-    await left;
+      // Followed until it says what it is told to.
+      const follower = spawn(
+        wanted.docker.path,
+        compose("one", "logs", "-f", "--no-log-prefix", "db"),
+        { env: { ...process.env, ...environment() }, stdio: ["ignore", "pipe", "inherit"] },
+      );
+      let said = "";
+      follower.stdout.setEncoding("utf8").on("data", (part: string) => (said += part));
+      const left = once(follower, "exit");
+      await ok("one", "exec", "-T", "db", "touch", "/tmp/go");
+      await expect.poll(() => said, PATIENT).toBe("db is up\nwent on\n");
+      follower.kill("SIGINT");
+      await left;
 
-    // A project beside it reaches nothing of it, by no name and no address.
-    const inspected = await docker.ok(
-      "inspect",
-      "one-web-1",
-      "--format",
-      "{{json .NetworkSettings.Networks}}",
-    );
-    const { one_front: front } = JSON.parse(inspected) as Record<string, { IPAddress: string }>;
-    expect(front?.IPAddress).toMatch(/^198\.18\./);
-    await ok("two", "up", "-d");
-    const reaches = async (name: string, service: string, where: string): Promise<boolean> => {
-      const words = [
-        "timeout",
-        name === "two" ? "5" : "100",
-        "wget",
-        "-qO-",
-        `http://${where}/page`,
-      ];
-      return (await docker.run(compose(name, "exec", "-T", service, ...words))).code === 0;
-    };
-    const places = ["www", "one-web-1", front?.IPAddress ?? ""];
-    for (const where of places) {
-      expect([where, await reaches("two", "web", where)]).toEqual([where, false]);
-      // The same attempt from within gets through.
-      expect([where, await reaches("one", "app", where)]).toEqual([where, true]);
-    }
-    await ok("two", "down", "-t", "1");
+      // A project beside it reaches nothing of it, by no name and no address.
+      const inspected = await docker.ok(
+        "inspect",
+        "one-web-1",
+        "--format",
+        "{{json .NetworkSettings.Networks}}",
+      );
+      const { one_front: front } = JSON.parse(inspected) as Record<string, { IPAddress: string }>;
+      expect(front?.IPAddress).toMatch(/^198\.18\./);
+      await ok("two", "up", "-d");
+      const reaches = async (name: string, service: string, where: string): Promise<boolean> => {
+        const words = [
+          "timeout",
+          name === "two" ? "5" : "100",
+          "wget",
+          "-qO-",
+          `http://${where}/page`,
+        ];
+        return (await docker.run(compose(name, "exec", "-T", service, ...words))).code === 0;
+      };
+      const places = ["www", "one-web-1", front?.IPAddress ?? ""];
+      for (const where of places) {
+        expect([where, await reaches("two", "web", where)]).toEqual([where, false]);
+        // The same attempt from within gets through.
+        expect([where, await reaches("one", "app", where)]).toEqual([where, true]);
+      }
+      await ok("two", "down", "-t", "1");
 
-    await ok("one", "up", "-d", "--scale", "db=2");
-    expect(await ok("one", "ps", "--format", "{{.Name}}", "db")).toBe("one-db-1\none-db-2\n");
-    expect(await ids()).toEqual(expect.arrayContaining(before));
-    await ok("one", "down", "-v", "-t", "1");
-    expect(await docker.ok("ps", "-aq")).toBe("");
-    expect(await docker.ok("volume", "ls", "-q")).toBe("");
-    expect(await docker.ok("network", "ls", "--filter", "type=custom", "-q")).toBe("");
-    expect(await made.vmsan.list()).toEqual([]);
-  }, 600_000);
+      await ok("one", "up", "-d", "--scale", "db=2");
+      expect(await ok("one", "ps", "--format", "{{.Name}}", "db")).toBe("one-db-1\none-db-2\n");
+      expect(await ids()).toEqual(expect.arrayContaining(before));
+      await ok("one", "down", "-v", "-t", "1");
+      expect(await docker.ok("ps", "-aq")).toBe("");
+      expect(await docker.ok("volume", "ls", "-q")).toBe("");
+      expect(await docker.ok("network", "ls", "--filter", "type=custom", "-q")).toBe("");
+      expect(await made.vmsan.list()).toEqual([]);
+    },
+    LONG,
+  );
 });
 
 describe("testcontainers", () => {
-  test("for Node", async (context) => {
-    needs(context, "packages");
-    const file = join(root, "test/e2e/node/testcontainers_story.mjs");
-    await story(
-      process.execPath,
-      [file, join(wanted.packages.path, "package.json")],
-      environment(),
-    );
-    expect(await made.vmsan.list()).toEqual([]);
-  }, 600_000);
+  test(
+    "for Node",
+    async (context) => {
+      needs(context, "packages");
+      const file = join(root, "test/e2e/node/testcontainers_story.mjs");
+      await story(
+        process.execPath,
+        [file, join(wanted.packages.path, "package.json")],
+        environment(),
+      );
+      expect(await made.vmsan.list()).toEqual([]);
+    },
+    LONG,
+  );
 
-  test("for Python", async (context) => {
-    needs(context, "python");
-    const file = join(root, "test/e2e/python/testcontainers_story.py");
-    await story(wanted.python.path, [file], environment());
-    expect(await made.vmsan.list()).toEqual([]);
-  }, 600_000);
+  test(
+    "for Python",
+    async (context) => {
+      needs(context, "python");
+      const file = join(root, "test/e2e/python/testcontainers_story.py");
+      await story(wanted.python.path, [file], environment());
+      expect(await made.vmsan.list()).toEqual([]);
+    },
+    LONG,
+  );
 });
 
-test("dev containers: `devcontainer up` and `exec`", async (context) => {
-  needs(context, "docker", "packages");
-  const workspace = join(place.path, "work");
-  await mkdir(join(workspace, ".devcontainer"), { recursive: true });
-  const postCreateCommand = "echo created > made";
-  await writeFile(
-    join(workspace, ".devcontainer/devcontainer.json"),
-    JSON.stringify({ image: "alpine", postCreateCommand, remoteEnv: { WORD: "word" } }),
-  );
-  const program = join(wanted.packages.path, "node_modules/@devcontainers/cli/devcontainer.js");
-  const cli = new DockerCli(process.execPath, () => ({
-    ...environment(),
-    // It runs the docker command line, and asks a server for a list that nobody here needs.
-    PATH: `${join(wanted.docker.path, "..")}:${process.env["PATH"] ?? ""}`,
-  }));
-  const flags = ["--workspace-folder", workspace];
-  const { containerId } = JSON.parse(await cli.ok(program, "up", ...flags)) as {
-    containerId: string;
-  };
-  const words = ["sh", "-c", "echo $WORD; pwd; cat made; exit 3"];
-  const { code, out } = await cli.run([program, "exec", ...flags, ...words]);
-  expect([code, out]).toEqual([3, "word\n/workspaces/work\ncreated\n"]);
-  await docker.ok("rm", "-f", containerId);
-}, 600_000);
+test(
+  "dev containers: `devcontainer up` and `exec`",
+  async (context) => {
+    needs(context, "docker", "packages");
+    const workspace = join(place.path, "work");
+    await mkdir(join(workspace, ".devcontainer"), { recursive: true });
+    const postCreateCommand = "echo created > made";
+    await writeFile(
+      join(workspace, ".devcontainer/devcontainer.json"),
+      JSON.stringify({ image: "alpine", postCreateCommand, remoteEnv: { WORD: "word" } }),
+    );
+    const program = join(wanted.packages.path, "node_modules/@devcontainers/cli/devcontainer.js");
+    const cli = new DockerCli(process.execPath, () => ({
+      ...environment(),
+      // It runs the docker command line, and asks a server for a list that nobody here needs.
+      PATH: `${join(wanted.docker.path, "..")}:${process.env["PATH"] ?? ""}`,
+    }));
+    const flags = ["--workspace-folder", workspace];
+    const { containerId } = JSON.parse(await cli.ok(program, "up", ...flags)) as {
+      containerId: string;
+    };
+    const words = ["sh", "-c", "echo $WORD; pwd; cat made; exit 3"];
+    const { code, out } = await cli.run([program, "exec", ...flags, ...words]);
+    expect([code, out]).toEqual([3, "word\n/workspaces/work\ncreated\n"]);
+    await docker.ok("rm", "-f", containerId);
+  },
+  LONG,
+);
 
 test("dockerode, on the fake driver", async (context) => {
   needs(context, "packages");

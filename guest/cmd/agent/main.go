@@ -29,6 +29,9 @@ import (
 // build is set at link time; the host compares it with what it expects.
 var build = "dev"
 
+// cannotRun is the status of a command that cannot be executed.
+const cannotRun = 126
+
 func main() {
 	// New files of the agent and of what it starts: rw-r--r--.
 	syscall.Umask(0o022)
@@ -49,6 +52,10 @@ func main() {
 		err = runBeside()
 	case mode == shares.RelayMode:
 		err = relay()
+	case mode == proc.LimitsMode:
+		err = proc.RunLimited(os.Args[2:])
+		fmt.Fprintf(os.Stderr, "vmsan-agent: %v\n", err)
+		os.Exit(cannotRun)
 	case mode == "serve":
 		err = serve(os.Args[2:])
 	case mode == "pause":
@@ -113,7 +120,7 @@ func newServer(o api.Options, orphans bool, groups *proc.Cgroups) *api.Server {
 	cfg := o.Config
 	o.Build, o.Pin, cfg.Pin = build, pin, pin
 	o.Limits = stream.DefaultLimits(api.MemInfo("MemTotal"))
-	o.Host = &kinds.Host{Host: run.Host{Reaper: proc.NewReaper(orphans), Cgroups: groups, Freezer: &proc.Freezer{Cgroups: groups}, Env: cfg.Env, Etc: "/etc"}}
+	o.Host = &kinds.Host{Host: run.Host{Reaper: proc.NewReaper(orphans), Cgroups: groups, Freezer: &proc.Freezer{Cgroups: groups}, Env: cfg.Env, Limits: cfg.Limits, Etc: "/etc"}}
 	return api.New(o)
 }
 

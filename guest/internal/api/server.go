@@ -133,6 +133,7 @@ func (s *Server) routes() http.Handler {
 	m.HandleFunc("PUT /v1/config", s.config)
 	m.HandleFunc("GET /v1/clock", s.clock)
 	m.HandleFunc("PUT /v1/seal", s.seal)
+	m.HandleFunc("PUT /v1/limits", s.limits)
 	m.HandleFunc("POST /v1/freeze", s.freeze)
 	m.HandleFunc("POST /v1/thaw", s.thaw)
 	m.HandleFunc("POST /v1/grow", s.grow)
@@ -228,6 +229,21 @@ func (s *Server) config(w http.ResponseWriter, r *http.Request) {
 // seal makes the root read-only.
 func (s *Server) seal(w http.ResponseWriter, _ *http.Request) {
 	if err := s.opts.Config.Seal(); err != nil {
+		writeError(w, statusOf(err), err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// limits sets those of commands to come.
+func (s *Server) limits(w http.ResponseWriter, r *http.Request) {
+	var c struct {
+		Limits []proc.Limit `json:"limits"`
+	}
+	if !readJSON(w, r, &c) {
+		return
+	}
+	if err := s.opts.Config.SetLimits(c.Limits); err != nil {
 		writeError(w, statusOf(err), err)
 		return
 	}

@@ -17,6 +17,7 @@ import (
 	"unsafe"
 
 	"vmsan/guest/internal/channel"
+	"vmsan/guest/internal/proc"
 	"vmsan/guest/internal/restore"
 	"vmsan/guest/internal/wire"
 )
@@ -112,6 +113,7 @@ type Config struct {
 	envMu    sync.RWMutex
 	env      []string
 	trustEnv []string
+	limits   []proc.Limit
 	hostname string
 	hosts    []HostEntry
 	// written has the content of files as they were last written.
@@ -129,6 +131,24 @@ func (c *Config) Env() []string {
 	c.envMu.RLock()
 	defer c.envMu.RUnlock()
 	return append(slices.Clip(c.trustEnv), c.env...)
+}
+
+// Limits gives what limits commands have besides the agent's own.
+func (c *Config) Limits() []proc.Limit {
+	c.envMu.RLock()
+	defer c.envMu.RUnlock()
+	return c.limits
+}
+
+// SetLimits gives limits to every command that is started from now on.
+func (c *Config) SetLimits(limits []proc.Limit) error {
+	if err := proc.CheckLimits(limits); err != nil {
+		return err
+	}
+	c.envMu.Lock()
+	defer c.envMu.Unlock()
+	c.limits = limits
+	return nil
 }
 
 // maxPath is the longest path that the kernel takes.

@@ -25,6 +25,8 @@ type Command struct {
 	Files [3]*os.File
 	// TTY makes descriptor 0 the controlling terminal.
 	TTY bool
+	// Limits are over those that the agent has.
+	Limits []Limit
 	// CgroupFD is the directory of its cgroup, or -1.
 	CgroupFD int
 }
@@ -108,6 +110,9 @@ func Start(r *Reaper, c *Command) (*Process, error) {
 	}
 	if c.CgroupFD >= 0 {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, c.CgroupFD
+	}
+	if len(c.Limits) > 0 && c.Program == "" {
+		file, argv, attr = withLimits(c.Limits, file, argv, attr)
 	}
 	pid, status, err := fork(r, file, argv, attr)
 	if errors.Is(err, syscall.ENOEXEC) && isScript(workdir, file) {

@@ -29,6 +29,8 @@ type Host struct {
 	Freezer *proc.Freezer
 	// Env gives the VM's environment (PUT /v1/config).
 	Env func() []string
+	// Limits gives those of the VM's commands (PUT /v1/limits); nil: there are none.
+	Limits func() []proc.Limit
 	// Etc is where passwd and group are.
 	Etc string
 
@@ -104,6 +106,9 @@ func (h *Host) Start(r *Request, ends Ends) (*Command, error) {
 	}
 	if r.TTY != nil {
 		c.Term = r.TTY.Term
+	}
+	if h.Limits != nil {
+		c.Limits = h.Limits()
 	}
 	h.Freezer.Enter()
 	p, err := proc.Start(h.Reaper, c)

@@ -30,7 +30,7 @@ import { watchRoutes } from "./watch-routes.ts";
 
 /** Calls to the agent that are handed through as they are; as the daemon has them. */
 const AGENT_REST =
-  /^\/v1\/(?:hello|stats|processes|seal|streams(?:\/[0-9a-f]{16}(?:\/(?:wait|signal))?)?|fs\/[a-z]+)$/;
+  /^\/v1\/(?:hello|stats|processes|seal|limits|streams(?:\/[0-9a-f]{16}(?:\/(?:wait|signal))?)?|fs\/[a-z]+)$/;
 
 const stopSchema = z.strictObject({ graceMs: z.int().min(0).max(3_600_000).optional() });
 

@@ -6,7 +6,7 @@ import { text } from "node:stream/consumers";
 const require = createRequire(process.argv[2]);
 const { GenericContainer, Network, Wait } = require("testcontainers");
 
-const STARTUP_MS = 200_000;
+const STARTUP_MS = 600_000;
 // Streams of logs do not keep a process of theirs: it would end while the answer is on its way.
 const alive = setInterval(() => undefined, 60_000);
 const network = await new Network().start();
@@ -18,6 +18,7 @@ const web = await new GenericContainer("alpine")
   .withNetwork(network)
   .withNetworkAliases("web")
   .withTmpFs({ "/scratch": "rw,size=1m" })
+  .withUlimits({ nofile: { soft: 512, hard: 1024 } })
   .withLabels({ story: "node" })
   // Its ports are looked for by commands in the guest as well as from here.
   .withWaitStrategy(Wait.forAll([Wait.forLogMessage(/is up/), Wait.forListeningPorts()]))
@@ -25,10 +26,10 @@ const web = await new GenericContainer("alpine")
   .start();
 const page = await fetch(`http://${web.getHost()}:${web.getMappedPort(8080)}/page`);
 assert.equal(await page.text(), "a page\n");
-const echo = await web.exec(["sh", "-c", "echo $GREETING $MORE; echo bad >&2; exit 3"], {
+const echo = await web.exec(["sh", "-c", "echo $GREETING $MORE; ulimit -n; echo bad >&2; exit 3"], {
   env: { MORE: "more" },
 });
-assert.deepEqual([echo.exitCode, echo.stdout, echo.stderr], [3, "hello more\n", "bad\n"]);
+assert.deepEqual([echo.exitCode, echo.stdout, echo.stderr], [3, "hello more\n512\n", "bad\n"]);
 const { output } = await web.exec(["sh", "-c", "grep -c ' /scratch tmpfs ' /proc/mounts"]);
 assert.equal(output, "1\n");
 const archive = await text(await web.copyArchiveFromContainer("/tmp/www/page"));

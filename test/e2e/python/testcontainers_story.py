@@ -6,7 +6,7 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 from testcontainers.core.wait_strategies import HttpWaitStrategy, LogMessageWaitStrategy
 
-STARTUP_S = 200
+STARTUP_S = 600
 
 script = "mkdir /tmp/www; echo a page > /tmp/www/page; echo is up; exec httpd -f -p 8080 -h /tmp/www"
 with Network() as network:

@@ -76,6 +76,7 @@ export class Container extends Life {
       }
       await run.ended;
       this.tell("stop");
+      await this.save();
       if (!this.removesItself) await this.keeper.halt();
       return true;
     });

@@ -130,7 +130,13 @@ function extraHosts(record: ContainerRecord, gateway: string | undefined): strin
 /** Give a guest that has come up what is not part of its VM, and what it has not been given yet. */
 async function furnish(vm: Vm, record: ContainerRecord): Promise<void> {
   await addHosts(vm, record);
-  if ((record.hostConfig as HostConfig).ReadonlyRootfs === true) await vm.sealRoot();
+  const { ReadonlyRootfs: readonly, Ulimits: limits } = record.hostConfig as HostConfig;
+  if (readonly === true) await vm.sealRoot();
+  if (limits && limits.length > 0) {
+    await vm.setLimits(
+      limits.map(({ Name, Soft, Hard }) => ({ name: Name, soft: Soft, hard: Hard })),
+    );
+  }
 }
 
 /** Have the extra lines in a guest's /etc/hosts. */

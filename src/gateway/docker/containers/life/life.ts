@@ -285,7 +285,10 @@ export class Life {
       void this.serial(() => this.destroy()).catch(this.complain);
     } else {
       // In this order: a VM that is stopped cannot be asked any more how its main process has ended.
-      this.ending = this.saved().then(async () => await this.haltIdle());
+      this.ending = this.serial(async () => {
+        await this.saved();
+        if (!this.active && !this.gone) await this.keeper.halt();
+      }).catch(this.complain);
     }
   }
 
