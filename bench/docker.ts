@@ -29,7 +29,7 @@ const root = resolve(import.meta.dirname, "..");
 const prepared = process.env["VMSAN_DIR"] ?? join(root, ".cache/vmsan");
 
 await bench("docker", async (own) => {
-  const { dir, defer } = own;
+  const { dir } = own;
   const home = ownHome(own);
   mkdirSync(home.VMSAN_DIR, { recursive: true });
   for (const name of ["kernels", "initramfs", "probes"]) {
@@ -67,11 +67,6 @@ await bench("docker", async (own) => {
     if (status === 0) return stdout.trim();
     throw new Error(`docker ${words.join(" ")}: status ${status}: ${stderr}`);
   };
-  defer(async () => {
-    spawnSync("docker", ["rm", "-f", "bench"], { env, stdio: "ignore" });
-    server.kill("SIGTERM");
-    if (server.exitCode === null) await once(server, "exit");
-  });
 
   const runs = await byTurns(rounds, {
     docker: async () => await costOf(["docker", "run", "--rm", "alpine", "true"], { env }),

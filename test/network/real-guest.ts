@@ -13,6 +13,7 @@ import { promisify } from "node:util";
 import { planFor } from "../../src/network/kernel/address.ts";
 import { parsePolicy } from "../../src/network/policy/parse.ts";
 import { fillZone, runColumn } from "./column.ts";
+import { startContainer } from "./container.ts";
 import { attempts, order, policies } from "./table.ts";
 import { Prober, World } from "./world.ts";
 
@@ -27,6 +28,8 @@ const job = JSON.parse(process.argv[2] ?? "{}") as {
   create?: string[];
   /** The guest's root directory is its VMM's (the stand-in): there is no other way in for files. */
   jailed?: boolean;
+  /** Also from a container of Docker's API. */
+  container?: boolean;
 };
 process.env["VMSAN_DIR"] = job.vmsanDir;
 const print = (line: unknown): void => {
@@ -66,35 +69,36 @@ const made = JSON.parse(
     ...(job.create ?? []),
   ),
 ) as { vmId: string };
-const lease = JSON.parse(
-  readFileSync(join(job.vmsanDir, "network", `${made.vmId}.json`), "utf8"),
-) as {
-  slot: number;
-  prefix6: string;
+/** Where a VM is in the network. */
+const planOf = (id: string): ReturnType<typeof planFor> => {
+  const lease = JSON.parse(readFileSync(join(job.vmsanDir, "network", `${id}.json`), "utf8")) as {
+    slot: number;
+    prefix6: string;
+  };
+  return planFor(id, lease.slot, lease.prefix6);
 };
-const plan = planFor(made.vmId, lease.slot, lease.prefix6);
+/** A process that makes attempts in a VM. */
+const proberIn = (id: string, program: string): Prober =>
+  new Prober([job.vmsan, "exec", "-i", "--user", "root", id, "--", program, "probe"]);
 /** A VM as `inspect` shows it. */
 const inspect = async (): Promise<Record<string, unknown>> =>
   JSON.parse(await vmsan("inspect", "--json", made.vmId)) as Record<string, unknown>;
 if (job.jailed === true) {
   copyFileSync(job.nettool, `/proc/${String((await inspect())["pid"])}/root/tmp/nettool`);
 } else await vmsan("upload", made.vmId, job.nettool, "-d", "/tmp");
-const vm = new Prober([
-  job.vmsan,
-  "exec",
-  "-i",
-  "--user",
-  "root",
-  made.vmId,
-  "--",
-  "/tmp/nettool",
-  "probe",
-]);
+const vm = proberIn(made.vmId, "/tmp/nettool");
 const plain = (text: string | undefined): string => (text ?? "").split("/")[0] ?? "";
-const site = {
-  ...plan,
-  otherGuest4: plain(other.network.guest.ipv4),
-  otherGateway4: plain(other.network.guest.gateway4),
+/** All attempts of one policy's column in a VM. */
+const column = async (id: string, prober: Prober, letter: string): Promise<void> => {
+  const site = {
+    ...planOf(id),
+    otherGuest4: plain(other.network.guest.ipv4),
+    otherGateway4: plain(other.network.guest.gateway4),
+  };
+  const table = attempts(site);
+  const { seen } = world;
+  const context = { vm: prober, seen, netns: site.netns, site, table, print, patience: 4000 };
+  await runColumn(context, letter, true);
 };
 for (const letter of job.columns ?? order) {
   const policy = policies[letter] ?? parsePolicy({});
@@ -113,11 +117,14 @@ for (const letter of job.columns ?? order) {
     ...(policy.allowIcmp ? ["--allow-icmp"] : []),
     ...(policy.allowUdp ? ["--allow-udp"] : []),
   );
-  await runColumn(
-    { vm, seen: world.seen, netns: plan.netns, site, table: attempts(site), print, patience: 4000 },
-    letter,
-    true,
-  );
+  await column(made.vmId, vm, letter);
+}
+// A container of Docker's API with nothing said of networks is as a VM that may reach the internet.
+if (job.container === true) {
+  const serve = ["serve", "--tcp", "8080", "--udp", "5000"];
+  const container = await startContainer(job.vmsanDir, job.nettool, ...serve);
+  await column(container.vmId, proberIn(container.vmId, "/nettool"), "A");
+  await container.remove();
 }
 /** Whether the guest's port answers the internet at the host's address. */
 const outside = world.prober("internet");
