@@ -338,6 +338,8 @@ test("watches that are cut go on, and a VM that is gone is made again", async ()
   api.cutWatches();
   api.add("b", pod("exec sleep 1000"));
   await api.until("the other one runs", () => api.state("b")?.kind === "running");
+  api.overrule("b");
+  await api.until("it is ready all the same", () => api.isReady("b"));
   const uid = api.pods.get("default/a")?.metadata.uid ?? "";
   const id = (await vms()).get(uid) ?? "";
   await made.vmsan.remove(id, { force: true });

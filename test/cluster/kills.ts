@@ -6,6 +6,8 @@ import type { Cluster } from "./cluster.ts";
 import type { Host } from "./host.ts";
 import type { PodList } from "./objects.ts";
 
+/** How long pods and VMs may disagree, in milliseconds. */
+export const AGREE_MS = 10_000;
 /** Longest pause before a kill, in milliseconds: anything may be under way then. */
 const LONGEST_PAUSE_MS = 1_500;
 
@@ -114,6 +116,8 @@ export interface Round {
   agreedMs: number;
   /** The same until all deployments had what they are to have. */
   rolledOutMs: number;
+  /** What did not agree when that was due. */
+  late?: string;
 }
 
 /**
@@ -145,10 +149,13 @@ export async function* killRounds(
     await kill();
     await cluster.ready();
     const answeredAt = performance.now();
+    let late: string | undefined;
     const agreed = async (): Promise<number> => {
       await cluster.until(`all agree after the ${what} was killed (round ${round})`, async () => {
         // A host whose daemon is just being started cannot be asked.
-        return (await disagreement(cluster, hosts).catch(String)) === "";
+        const said = await disagreement(cluster, hosts).catch(String);
+        if (said !== "" && performance.now() - answeredAt > AGREE_MS) late ??= said;
+        return said === "";
       });
       return performance.now() - answeredAt;
     };
@@ -161,7 +168,7 @@ export async function* killRounds(
       });
     }
     const rolledOutMs = await agreed();
-    yield { round, what, agreedMs, rolledOutMs };
+    yield { round, what, agreedMs, rolledOutMs, ...(late === undefined ? {} : { late }) };
   }
 }
 

@@ -14,7 +14,7 @@ import { bench } from "../../bench/lib/bench.ts";
 import { POD_LABEL } from "../../src/node/pods/spec/plan.ts";
 import { Cluster } from "./cluster.ts";
 import { Host } from "./host.ts";
-import { killRounds } from "./kills.ts";
+import { AGREE_MS, killRounds } from "./kills.ts";
 import type { Round } from "./kills.ts";
 import { REAL, deployment, pod } from "./objects.ts";
 import type { PodList } from "./objects.ts";
@@ -23,8 +23,6 @@ import { toolsArchive } from "./tools-image.ts";
 const { values } = parseArgs({ options: { kills: { type: "string", default: "100" } } });
 const kills = Number(values.kills);
 
-/** How long pods and VMs may disagree, in milliseconds. */
-const AGREE_MS = 10_000;
 const COUNT = "i=0; while true; do echo $i; i=$((i+1)); sleep 0.1; done";
 const RESULTS = resolve(import.meta.dirname, "../../test-results/soak");
 

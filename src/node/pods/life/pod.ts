@@ -23,7 +23,7 @@ import type { ReporterContext } from "./reporter.ts";
 import { Backoff, restarts } from "./restarts.ts";
 import { PodView } from "./view.ts";
 import type { Shown } from "./view.ts";
-import { Conditions, seconds, statusOf } from "./state.ts";
+import { Conditions, isOverruled, seconds, statusOf } from "./state.ts";
 import type { PodState, Termination } from "./state.ts";
 import { Timers } from "./timers.ts";
 
@@ -176,6 +176,7 @@ export class NodePod implements Shown {
         if (!this.over) this.tell();
       });
     }
+    if (this.state.ready && isOverruled(object.status)) this.reporter.again(this.status());
     const refused = [...refusedFields(this.object)];
     if (!isDeepStrictEqual(containerOf(before).resources, containerOf(object).resources))
       refused.push("spec.containers[0].resources of a pod that is bound");

@@ -52,6 +52,12 @@ export class Reporter {
     this.sending ??= this.send().finally(() => (this.sending = undefined));
   }
 
+  /** Tell a status, also when it was told before. */
+  again(status: object): void {
+    this.told = "";
+    this.status(status);
+  }
+
   /** Resolves once the API server knows the last status, or the pod is no more. */
   async flush(): Promise<void> {
     await this.sending;

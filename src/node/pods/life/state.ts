@@ -126,25 +126,43 @@ export function statusOf(
   };
 }
 
+/** What is read of a status here. */
+interface ToldStatus {
+  observedGeneration?: number;
+  phase?: string;
+  reason?: string;
+  conditions?: { type?: string; status?: string }[] | null;
+  containerStatuses?: {
+    ready?: boolean;
+    started?: boolean;
+    restartCount?: number;
+    state?: Record<string, { reason?: string; startedAt?: string } | undefined>;
+  }[];
+}
+
+const readiness = ({ conditions }: ToldStatus): string | undefined =>
+  conditions?.find(({ type }) => type === "Ready")?.status;
+
+/**
+ * Whether somebody has changed what this node has told: of a node that was silent, the control plane says that its pods are
+ * not ready, and leaves it to the node to say that they are.
+ */
+export function isOverruled(status: unknown): boolean {
+  const told = (status ?? {}) as ToldStatus;
+  return told.containerStatuses?.[0]?.ready === true && readiness(told) !== "True";
+}
+
 /** What counts of a status: two that are the same here need not be told one after the other. */
 export function essenceOf(status: unknown): string {
-  const { observedGeneration, phase, reason, containerStatuses } = (status ?? {}) as {
-    observedGeneration?: number;
-    phase?: string;
-    reason?: string;
-    containerStatuses?: {
-      ready?: boolean;
-      started?: boolean;
-      restartCount?: number;
-      state?: Record<string, { reason?: string; startedAt?: string } | undefined>;
-    }[];
-  };
+  const told = (status ?? {}) as ToldStatus;
+  const { observedGeneration, phase, reason, containerStatuses } = told;
   const [first] = containerStatuses ?? [];
   const [kind, details] = Object.entries(first?.state ?? {})[0] ?? [];
   return JSON.stringify([
     observedGeneration,
     phase,
     reason,
+    readiness(told),
     first?.ready,
     first?.started,
     first?.restartCount,
