@@ -400,6 +400,14 @@ describe("commands by WebSocket", () => {
       reason: "NonZeroExitCode",
       details: { causes: [{ reason: "ExitCode", message: "7" }] },
     });
+    // The first version has words instead of a status, and none when all is well.
+    const said = async (argv: string[]): Promise<string[]> => {
+      const first = new Session(execPath(argv), "channel.k8s.io");
+      await first.closed;
+      return [first.bytes(1).toString(), first.bytes(3).toString()];
+    };
+    expect(await said(["echo", "hi"])).toEqual(["hi\n", ""]);
+    expect(await said(["false"])).toEqual(["", "command terminated with non-zero exit code: 1"]);
     const good = new Session(execPath(["true"]), "v4.channel.k8s.io");
     expect(await good.closed).toBe(1000);
     expect(good.status).toEqual({ metadata: {}, status: "Success" });

@@ -311,7 +311,7 @@ function sessionOpener(incoming: IncomingMessage, wish: SessionWish): Opener<Rem
   const version = offeredOnSpdy(incoming).find((name) => SPDY_VERSIONS.includes(name));
   if (version === undefined) {
     throw badRequest(
-      "It offers neither v5.channel.k8s.io nor v4.channel.k8s.io, by WebSocket or by SPDY/3.1.",
+      "It offers none of v5, v4 and channel.k8s.io by WebSocket, and no version of SPDY/3.1.",
     );
   }
   return async (socket, head) => await spdySession(acceptSpdy(socket, head, version), wish);

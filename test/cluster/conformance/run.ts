@@ -58,6 +58,7 @@ async function run(cluster: Cluster, tests: string): Promise<Spec[]> {
     "-ginkgo.no-color",
     "-ginkgo.timeout=3h",
     "-delete-namespace=true",
+    "-dump-logs-on-failure=false",
   ];
   const child = spawn(command, [...before, ...words], {
     stdio: ["ignore", "pipe", "pipe"],

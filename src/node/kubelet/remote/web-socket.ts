@@ -8,8 +8,11 @@ import { agreeToWebSocket, webSocketServer } from "../../../http/websocket.ts";
 import { Sizes } from "./session.ts";
 import type { RemoteSession, SessionWish } from "./session.ts";
 
+/** The first version, which tells how a command ended in words, and only when it failed. */
+const FIRST = "channel.k8s.io";
+
 /** What is spoken, the better one first: version 5 can end the input alone. */
-const PROTOCOLS = ["v5.channel.k8s.io", "v4.channel.k8s.io"] as const;
+const PROTOCOLS = ["v5.channel.k8s.io", "v4.channel.k8s.io", FIRST] as const;
 
 const Channel = { stdin: 0, status: 3, resize: 4, close: 255 } as const;
 
@@ -133,7 +136,9 @@ class WebSocketSession implements RemoteSession {
   }
 
   async end(status: object): Promise<void> {
-    await this.send(Channel.status, Buffer.from(JSON.stringify(status)));
+    const { message = "" } = status as { message?: string };
+    const said = this.socket.protocol === FIRST ? message : JSON.stringify(status);
+    if (said !== "") await this.send(Channel.status, Buffer.from(said));
     this.stdin?.destroy();
     const closed = new Promise<void>((resolve) => this.socket.once("close", () => resolve()));
     if (this.socket.readyState === this.socket.CLOSED) return;
