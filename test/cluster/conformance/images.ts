@@ -9,6 +9,7 @@ const REGISTRY = "registry.k8s.io";
 /** As the tests of this version name them. */
 const IMAGES: Record<string, ConfigFlags> = {
   [`${REGISTRY}/e2e-test-images/agnhost:2.66.1`]: { entrypoint: ["/agnhost"], cmd: ["pause"] },
+  [`${REGISTRY}/e2e-test-images/agnhost:2.55`]: { entrypoint: ["/agnhost"], cmd: ["pause"] },
   [`${REGISTRY}/e2e-test-images/busybox:1.37.0-2`]: { cmd: ["sh"] },
   [`${REGISTRY}/pause:3.10.2`]: { entrypoint: ["/agnhost"], cmd: ["pause"] },
   [`${REGISTRY}/e2e-test-images/nonroot:1.5`]: {
