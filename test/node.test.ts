@@ -348,6 +348,9 @@ test("watches that are cut go on, and a VM that is gone is made again", async ()
     return state?.kind === "running" && state.restarts === 1;
   });
   expect((await vms()).get(uid)).not.toBe(id);
+  // Meanwhile it was not said to run.
+  const states = api.writes("a").map(({ body }) => body?.status?.containerStatuses?.[0]?.state);
+  expect(states).toContainEqual({ terminated: expect.objectContaining({ exitCode: 137 }) });
 });
 
 test("VMs of a node that falls silent stand still, and go on when they are still wanted", async () => {

@@ -437,6 +437,8 @@ export class NodePod implements Shown {
     const { state } = this;
     const delay = this.backoff.next(ranMs);
     if (delay === 0) {
+      // Its VM may have to boot first: until then nothing of it runs.
+      this.tell();
       this.serial(async () => await this.again());
       return;
     }
