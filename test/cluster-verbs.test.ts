@@ -164,6 +164,14 @@ test("its time: given anew, over; stopped is stopped; an ephemeral one ends with
   expect(Date.parse(vm.view.timeoutAt ?? "") - Date.now()).toBeGreaterThan(7_000_000);
   await vm.extendTimeout(1);
   await api.until("it is gone with its time", () => api.pods.size === 0);
+  const limited = await vmsan.create({ image: IMAGE, timeout: "1h" });
+  await limited.extendTimeout(1);
+  await api.until("it has ended", () => {
+    return api.pods.get(`default/${limited.id}`)?.status?.["phase"] === "Succeeded";
+  });
+  await expect(limited.exec(["true"])).rejects.toMatchObject({ code: "ERR_VM_NOT_RUNNING" });
+  expect(await limited.refresh()).toMatchObject({ status: "stopped", stopReason: "time-limit" });
+  await limited.remove();
   const other = await vmsan.create({ image: IMAGE });
   await other.stop();
   expect((await other.refresh()).status).toBe("stopped");

@@ -11,6 +11,7 @@ import { isDeepStrictEqual } from "node:util";
 import type { ClusterOptions } from "./options.ts";
 import { Transport } from "../client/transport.ts";
 import type { Backend, CallOptions, StreamedCallOptions } from "../client/transport.ts";
+import { isStatus } from "../kube/api-server.ts";
 import { KubeClient } from "../kube/client.ts";
 import { serviceAccount } from "../kube/identity.ts";
 import type { Identity } from "../kube/identity.ts";
@@ -95,7 +96,9 @@ class ClusterBackend implements Backend {
       try {
         return await ask(this.host(known));
       } catch (error) {
-        if (!(error instanceof VmsanError) || error.code !== "ERR_VM_NOT_FOUND") throw error;
+        // Another pod has its name, or its container does not run: what it is now says more.
+        const gone = error instanceof VmsanError && error.code === "ERR_VM_NOT_FOUND";
+        if (!gone && !isStatus(error, 400)) throw error;
         this.known.delete(ref);
       }
     }
