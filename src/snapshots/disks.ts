@@ -39,8 +39,9 @@ export async function chooseMethod(
   dir: string,
   overlays: boolean,
 ): Promise<Method> {
-  if (await canReflink(dir)) return "reflink";
+  // It may lie on another file system; copying shares blocks too where it does not.
   if (isVolume(disk)) return "copy";
+  if (await canReflink(dir)) return "reflink";
   if ((await allocatedBytes(disk.path)) <= COPIED_BYTES) return "copy";
   return overlays && (disk.backing ?? []).length < MAX_LAYERS ? "overlay" : "copy";
 }

@@ -158,9 +158,9 @@ test("a fork goes on with its open files, and so does the VM that goes back; the
   const log = async (): Promise<string[]> =>
     (await readFile(join(open, "forked"), "utf8")).split("\n");
   await writeFile(join(open, "read"), "old");
-  const opens = "exec 3>>/work/forked 4</work/read; touch /work/opened";
+  const opens = "cd /work/sub; exec 3>>/work/forked 4</work/read; touch /work/opened";
   const waits = "until [ -e /tmp/on ]; do sleep 0.2; done";
-  const goes = 'echo "$(hostname) $(cat <&4 2>&1)" >&3; echo done >/tmp/done';
+  const goes = 'echo "$(hostname) $(/bin/pwd -P) $(cat <&4 2>&1)" >&3; echo done >/tmp/done';
   await guest("sh", "-c", `(${opens}; ${waits}; ${goes}) >/dev/null 2>&1 & true`);
   await until("it is open", async () => (await readdir(open)).includes("opened"));
   const before = await made.vmsan.snapshots.create(box.id);
@@ -169,7 +169,7 @@ test("a fork goes on with its open files, and so does the VM that goes back; the
   const inFork = async (script: string): Promise<string> =>
     (await fork.exec(["sh", "-c", script], { user: "root" })).stdout.toString();
   await inFork("touch /tmp/on");
-  await until("the fork has gone on", async () => (await log()).includes("fork old"));
+  await until("the fork has gone on", async () => (await log()).includes("fork /work/sub old"));
   expect(await guest("sh", "-c", "ls /tmp/done 2>/dev/null; touch /tmp/since; true")).toBe("");
   await inFork("echo of the fork >/work/of-fork");
   await until(
@@ -185,7 +185,7 @@ test("a fork goes on with its open files, and so does the VM that goes back; the
   expect(await guest("cat", "/work/of-fork", "/work/read")).toBe("of the fork\nnew");
   await guest("touch", "/tmp/on");
   await until("the VM has gone on", async () =>
-    (await log()).some((line) => line.includes("Stale file handle")),
+    (await log()).some((line) => / \/work\/sub .*Stale file handle/.test(line)),
   );
   const saved = made.vmsan.snapshots.export(before.id, join(place.work, "archive"));
   await expect(saved).rejects.toMatchObject({ code: "ERR_SNAPSHOT_SHARES" });

@@ -1,7 +1,9 @@
 package fileserver
 
 import (
+	"encoding/binary"
 	"syscall"
+	"time"
 
 	"vmsan/guest/internal/fuse"
 	"vmsan/guest/internal/sharewire"
@@ -118,4 +120,130 @@ func (s *Share) showNew(ev *raising, b []byte) ([]byte, error) {
 	}
 	e := s.entry(ev.dir, ev.Name, &st)
 	return e.Append(b), nil
+}
+
+// enqueue adds an event to be raised. The same one again, not yet raised, is one.
+func (w *watcher) enqueue(r *raising) {
+	w.pendMu.Lock()
+	defer w.pendMu.Unlock()
+	if len(w.pending) >= maxPending {
+		return
+	}
+	if last := len(w.pending) - 1; last >= 0 {
+		p := w.pending[last]
+		if p.dir == r.dir && p.Name == r.Name && p.What == r.What {
+			return
+		}
+	}
+	w.share.nodes.mu.Lock()
+	for _, n := range []*node{r.dir, r.old} {
+		if n != nil {
+			n.refs++
+		}
+	}
+	w.share.nodes.mu.Unlock()
+	w.nextID++
+	r.ID = w.nextID
+	if r.old != nil {
+		r.ino = w.share.inode(r.old.key)
+	}
+	w.pending = append(w.pending, r)
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// raise has the agent raise what somebody in the guest watches, one event after the other.
+func (w *watcher) raise() {
+	for {
+		select {
+		case <-w.wake:
+		case <-w.over:
+			return
+		}
+		time.Sleep(batch)
+		w.pendMu.Lock()
+		pending := w.pending
+		w.pending = nil
+		w.pendMu.Unlock()
+		if len(pending) == 0 {
+			continue
+		}
+		watched := w.watchers()
+		for _, r := range pending {
+			// The kernel calls a root 1 until it has looked at it.
+			root := r.dir.id == fuse.RootID && watched(fuse.RootID)
+			if root || watched(w.share.inode(r.dir.key)) || r.ino != 0 && watched(r.ino) {
+				w.raiseOne(r)
+			}
+			w.share.nodes.put(r.dir)
+			if r.old != nil {
+				w.share.nodes.put(r.old)
+			}
+		}
+	}
+}
+
+// watchers asks the agent which inodes are watched, so that a tree that is built or removed on
+// the host costs nothing in guests that watch none of it.
+func (w *watcher) watchers() func(ino uint64) bool {
+	s := w.share
+	none := func(uint64) bool { return false }
+	if s.raiser.Load() == 0 {
+		return none
+	}
+	w.nextAsk++
+	question := binary.LittleEndian.AppendUint64(nil, w.nextAsk)
+	if s.send(sharewire.Watchers, question) != nil {
+		return none
+	}
+	limit := time.NewTimer(raiseWait)
+	defer limit.Stop()
+	for {
+		select {
+		case b := <-w.asked:
+			if len(b) < 9 || binary.LittleEndian.Uint64(b) != w.nextAsk {
+				continue
+			}
+			if b[8] == 1 {
+				return func(uint64) bool { return true }
+			}
+			all := map[uint64]bool{}
+			for b = b[9:]; len(b) >= 8; b = b[8:] {
+				all[binary.LittleEndian.Uint64(b)] = true
+			}
+			return func(ino uint64) bool { return all[ino] }
+		case <-limit.C:
+			return none
+		case <-w.over:
+			return none
+		}
+	}
+}
+
+func (w *watcher) raiseOne(r *raising) {
+	s := w.share
+	if s.raiser.Load() == 0 {
+		return
+	}
+	s.raised.Store(r)
+	defer s.raised.Store(nil)
+	if s.send(sharewire.Raise, r.Append(nil)) != nil {
+		return
+	}
+	limit := time.NewTimer(raiseWait)
+	defer limit.Stop()
+	for {
+		select {
+		case id := <-w.done:
+			if id == r.ID {
+				return
+			}
+		case <-limit.C:
+			return
+		case <-w.over:
+			return
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -150,6 +151,37 @@ func TestTwoGoOn(t *testing.T) {
 	}
 	if _, err := one.read(handle); err != syscall.EBADF {
 		t.Errorf("closed, and read: %v", err)
+	}
+}
+
+// The guest forgets names that lead elsewhere by now, and no others: somebody may work in such a directory.
+func TestForgetsWhatHasMoved(t *testing.T) {
+	g := newGuest(t, Options{})
+	sub := g.find(fuse.RootID, "sub")
+	file := g.find(fuse.RootID, "file")
+	check(t, os.Rename(filepath.Join(g.inside, "file"), filepath.Join(g.inside, "sub", "file")))
+	next := g.from(Options{}, g.share.known())
+	var mu sync.Mutex
+	told := map[string]bool{}
+	next.share.send = func(kind byte, b []byte) error {
+		mu.Lock()
+		defer mu.Unlock()
+		told[string(b)] = true
+		return nil
+	}
+	next.share.watcher.forgetAll()
+	mu.Lock()
+	defer mu.Unlock()
+	for _, id := range []uint64{fuse.RootID, sub, file} {
+		if !told[string(fuse.InvalInode(id, true))] {
+			t.Errorf("the node %d is not forgotten", id)
+		}
+	}
+	if !told[string(fuse.InvalEntry(fuse.RootID, "file"))] {
+		t.Error("the name of what has moved is not forgotten")
+	}
+	if told[string(fuse.InvalEntry(fuse.RootID, "sub"))] {
+		t.Error("the name of what is where it was is forgotten")
 	}
 }
 

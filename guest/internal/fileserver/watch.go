@@ -281,149 +281,52 @@ func (w *watcher) lostTrack() {
 	w.forgetAll()
 }
 
-// forgetAll has the guest's kernel forget all that it knows.
+// place is where a node was found, with both taken hold of; dead: it is not there any more.
+type place struct {
+	n, dir *node
+	name   string
+	dead   bool
+}
+
+// forgetAll has the guest's kernel forget all that it knows of objects, and names that lead elsewhere by now.
+// Other names stay: a directory whose name is forgotten is none to those who work in it (getcwd(2)).
 func (w *watcher) forgetAll() {
-	type named struct {
-		parent uint64
-		name   string
-		id     uint64
-	}
-	var all []named
-	w.share.nodes.mu.Lock()
-	for _, n := range w.share.nodes.byID {
-		if n.parent != nil {
-			all = append(all, named{n.parent.id, n.name, n.id})
-		}
-	}
-	w.share.nodes.mu.Unlock()
-	for _, n := range all {
-		w.forget(fuse.InvalEntry(n.parent, n.name))
-		w.forget(fuse.InvalInode(n.id, true))
-	}
-}
-
-// enqueue adds an event to be raised. The same one again, not yet raised, is one.
-func (w *watcher) enqueue(r *raising) {
-	w.pendMu.Lock()
-	defer w.pendMu.Unlock()
-	if len(w.pending) >= maxPending {
-		return
-	}
-	if last := len(w.pending) - 1; last >= 0 {
-		p := w.pending[last]
-		if p.dir == r.dir && p.Name == r.Name && p.What == r.What {
-			return
-		}
-	}
-	w.share.nodes.mu.Lock()
-	for _, n := range []*node{r.dir, r.old} {
-		if n != nil {
-			n.refs++
-		}
-	}
-	w.share.nodes.mu.Unlock()
-	w.nextID++
-	r.ID = w.nextID
-	if r.old != nil {
-		r.ino = w.share.inode(r.old.key)
-	}
-	w.pending = append(w.pending, r)
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
-}
-
-// raise has the agent raise what somebody in the guest watches, one event after the other.
-func (w *watcher) raise() {
-	for {
-		select {
-		case <-w.wake:
-		case <-w.over:
-			return
-		}
-		time.Sleep(batch)
-		w.pendMu.Lock()
-		pending := w.pending
-		w.pending = nil
-		w.pendMu.Unlock()
-		if len(pending) == 0 {
+	t := w.share.nodes
+	var all []place
+	t.mu.Lock()
+	for _, n := range t.byID {
+		if n.parent == nil {
 			continue
 		}
-		watched := w.watchers()
-		for _, r := range pending {
-			// The kernel calls a root 1 until it has looked at it.
-			root := r.dir.id == fuse.RootID && watched(fuse.RootID)
-			if root || watched(w.share.inode(r.dir.key)) || r.ino != 0 && watched(r.ino) {
-				w.raiseOne(r)
-			}
-			w.share.nodes.put(r.dir)
-			if r.old != nil {
-				w.share.nodes.put(r.old)
-			}
+		name := n.name
+		if n.dead && n.parent.children[name] != nil {
+			name = "" // another's by now, which speaks for it
 		}
+		n.refs++
+		n.parent.refs++
+		all = append(all, place{n, n.parent, name, n.dead})
+	}
+	t.mu.Unlock()
+	w.forget(fuse.InvalInode(fuse.RootID, true))
+	for _, p := range all {
+		if p.name != "" && !w.share.leads(p) {
+			w.forget(fuse.InvalEntry(p.dir.id, p.name))
+		}
+		w.forget(fuse.InvalInode(p.n.id, true))
+		t.put(p.n)
+		t.put(p.dir)
 	}
 }
 
-// watchers asks the agent which inodes are watched, so that a tree that is built or removed on
-// the host costs nothing in guests that watch none of it.
-func (w *watcher) watchers() func(ino uint64) bool {
-	s := w.share
-	none := func(uint64) bool { return false }
-	if s.raiser.Load() == 0 {
-		return none
+// leads tells whether a name leads to where it did.
+func (s *Share) leads(p place) bool {
+	if p.dead {
+		return false
 	}
-	w.nextAsk++
-	question := binary.LittleEndian.AppendUint64(nil, w.nextAsk)
-	if s.send(sharewire.Watchers, question) != nil {
-		return none
+	dir, err := s.nodes.directory(p.dir)
+	if err != nil {
+		return false
 	}
-	limit := time.NewTimer(raiseWait)
-	defer limit.Stop()
-	for {
-		select {
-		case b := <-w.asked:
-			if len(b) < 9 || binary.LittleEndian.Uint64(b) != w.nextAsk {
-				continue
-			}
-			if b[8] == 1 {
-				return func(uint64) bool { return true }
-			}
-			all := map[uint64]bool{}
-			for b = b[9:]; len(b) >= 8; b = b[8:] {
-				all[binary.LittleEndian.Uint64(b)] = true
-			}
-			return func(ino uint64) bool { return all[ino] }
-		case <-limit.C:
-			return none
-		case <-w.over:
-			return none
-		}
-	}
-}
-
-func (w *watcher) raiseOne(r *raising) {
-	s := w.share
-	if s.raiser.Load() == 0 {
-		return
-	}
-	s.raised.Store(r)
-	defer s.raised.Store(nil)
-	if s.send(sharewire.Raise, r.Append(nil)) != nil {
-		return
-	}
-	limit := time.NewTimer(raiseWait)
-	defer limit.Stop()
-	for {
-		select {
-		case id := <-w.done:
-			if id == r.ID {
-				return
-			}
-		case <-limit.C:
-			return
-		case <-w.over:
-			return
-		}
-	}
+	st, err := statName(dir, p.name)
+	return err == nil && keyOf(&st) == p.n.key && st.Mode&syscall.S_IFMT == p.n.kind
 }

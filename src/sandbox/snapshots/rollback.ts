@@ -9,6 +9,7 @@ import { share } from "../../snapshots/files.ts";
 import { keepShares, memoryFiles, writeToken, type SnapshotStore } from "../../snapshots/store.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
+import { requireFreeVolumes } from "../records/volume-users.ts";
 import { viewOf } from "../records/view.ts";
 import { describeMemory, makeMemoryDir, tidy } from "./memory.ts";
 import { checkOutside, requireNoWrittenVolume } from "./outside.ts";
@@ -25,7 +26,7 @@ export interface RollBack {
 /**
  * Take a VM back to a snapshot of it: files and memory are as they were then. ID, name, labels,
  * policy and ports stay, and so do directories of the host.
- * @throws ERR_SNAPSHOT_FOREIGN, ERR_SNAPSHOT_VOLUME, ERR_MOUNT_SOURCE, ERR_SNAPSHOT_INCOMPATIBLE, ERR_SNAPSHOT_DAMAGED; nothing has changed then
+ * @throws ERR_SNAPSHOT_FOREIGN, ERR_SNAPSHOT_VOLUME, ERR_VOLUME_IN_USE, ERR_MOUNT_SOURCE, ERR_SNAPSHOT_INCOMPATIBLE, ERR_SNAPSHOT_DAMAGED; nothing has changed then
  */
 export async function rollBack(
   { sandboxes, sleep, store }: RollBack,
@@ -42,6 +43,7 @@ export async function rollBack(
     }
     if (!snapshot.memory) throw diskOnly(ref, snapshot);
     requireNoWrittenVolume(ref, record, snapshot.id);
+    requireFreeVolumes(sandboxes.entries.values(), record.id, record.mounts);
     await checkOutside(snapshot, true, sandboxes.stages);
     await store.verify(snapshot);
     const driver = stages.driver(record.driver);
