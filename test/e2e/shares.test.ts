@@ -188,7 +188,7 @@ test("a fork goes on with its open files, and so does the VM that goes back; the
     (await log()).some((line) => / \/work\/sub .*Stale file handle/.test(line)),
   );
   const saved = made.vmsan.snapshots.export(before.id, join(place.work, "archive"));
-  await expect(saved).rejects.toMatchObject({ code: "ERR_SNAPSHOT_SHARES" }, 600_000);
+  await expect(saved).rejects.toMatchObject({ code: "ERR_SNAPSHOT_SHARES" });
 }, 600_000);
 
 test("its server is started again when it is killed, and ends with the VM", async () => {
