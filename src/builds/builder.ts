@@ -42,25 +42,34 @@ const CLEAR_MS = 30_000;
 const SAY_FREE = "stat -f -c '%a %b' /var/lib";
 /** Removes the paths that it is given. */
 const REMOVE = `rm -rf "$@"; ${SAY_FREE}`;
+/** Keeps some room on the disk: to remove what has filled it, buildah has to write. */
+const BALLAST = "/var/lib/vmsan-ballast";
+const MAKE_ROOM = `rm -f ${BALLAST}`;
+const KEEP_ROOM = `fallocate -l 64M ${BALLAST}`;
 /**
  * Makes the disk ready for builds. buildah syncs the list of its layers and not their files, whose content
  * Linux would write some seconds later: after a VMM was killed, the cache would have layers of empty files.
  * Without delayed allocation, content is on the disk before the list is.
- * A directory of a build says that it did not come to its end: then there may be a container, too.
+ * A directory of a build says that it did not come to a good end: then there may be a container, too.
  */
 const MAKE_READY = `
 mount -o remount,nodelalloc /
+${MAKE_ROOM}
 if [ -n "$(ls -A ${GUEST_DIR} 2>/dev/null)" ]; then
   rm -rf ${GUEST_DIR} ${GUEST_SECRETS}
   buildah rm --all >/dev/null
   fstrim /
 fi
+mkdir -p -m 0700 ${GUEST_DIR} ${GUEST_SECRETS}
+${KEEP_ROOM}
 ${SAY_FREE}`;
 /** Empties the cache, and gives the room back to this host. */
 const EMPTY = `
+${MAKE_ROOM}
 buildah rmi --all --force >/dev/null
 find /var/tmp -mindepth 1 -delete
 fstrim /
+${KEEP_ROOM}
 ${SAY_FREE}`;
 
 /** Bytes that a file takes on the disk; 0 when it is not there. */
@@ -209,7 +218,7 @@ export class Builder {
 
   /**
    * A build has ended. What it had in the guest goes; a builder that is gone has nothing.
-   * @param whole whether the build came to its end: otherwise it may have left processes and containers
+   * @param whole whether the build came to a good end: otherwise it may have left processes and containers
    */
   async leave(id: string, dirs: { dir: string; secrets: string }, whole: boolean): Promise<void> {
     const paths = [dirs.secrets, ...(whole ? [dirs.dir] : [])];

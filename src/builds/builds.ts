@@ -163,14 +163,15 @@ export class Builds {
     const prefix = `/v2/${id}/${RESULT}/image`;
     const results = new Results(store, lease, imports, prefix, work.signal);
     builder.registry.admit(id, { imports, results });
-    let ended = false;
+    let whole = false;
     try {
       await this.#send(vm, places, request, registriesConf(hosts, builder.address, id), work);
       await this.#sendContext(vm, places.context, context, work);
       const output = new BuildOutput(work.progress);
       const exitCode = await this.#run(vm, places, wordsOf(request, places), output, work);
-      ended = true;
-      if (exitCode !== 0) throw imports.failure ?? failed(output, exitCode);
+      // On a full disk buildah does not even remove its container.
+      whole = exitCode === 0;
+      if (!whole) throw imports.failure ?? failed(output, exitCode);
       const iid = (await builder.guest.read(vm, places.iid, work.signal)).trim();
       if (origin !== undefined) this.#remembered.add(origin, iid, imports, builder.cache);
       const known = await findBuilt(store, lease, iid);
@@ -188,7 +189,7 @@ export class Builds {
       throw isGone(error) ? endedWithVm(error) : error;
     } finally {
       builder.registry.dismiss(id);
-      await builder.leave(vm, places, ended);
+      await builder.leave(vm, places, whole);
     }
   }
 
