@@ -54,8 +54,11 @@ describe.skipIf(wanted === undefined)(`builds that go wrong (${reason})`, () => 
   const other = booted(made, { memory: 128, name: "other" });
   let count = 0;
   let archive = "";
+  /** Leases that killed daemons of other tests have left in the store, which is shared. */
+  let leases: string[] = [];
 
   beforeAll(async () => {
+    leases = await readdir(join(made.dir, "images/leases"));
     archive = await baseImage(place.path, BASE);
     await vmsanOk(["image", "load", "-i", archive], { dir: made.dir });
   }, LONG);
@@ -120,7 +123,8 @@ describe.skipIf(wanted === undefined)(`builds that go wrong (${reason})`, () => 
     });
     if (cached) expect(outcome.stderr).toContain("Using cache");
     await vi.waitFor(async () => {
-      expect(await readdir(join(made.dir, "images/leases"))).toEqual([]);
+      const held = await readdir(join(made.dir, "images/leases"));
+      expect(held.filter((name) => !leases.includes(name))).toEqual([]);
     }, SOON);
     const look = "ls -A /var/lib/vmsan-builds /dev/shm/vmsan-builds; buildah containers -q";
     const exec = ["exec", "--user", "root", "vmsan-builder", "--", "sh", "-c", look];

@@ -16,6 +16,8 @@ import { vmsan, vmsanJson, vmsanOk } from "./support.ts";
 const made = installation("base");
 const place = temporary();
 let context = "";
+/** Leases that killed daemons of other tests have left in the store, which is shared. */
+let leases: string[] = [];
 
 const DOCKERFILE = `# syntax=docker/dockerfile:1
 ARG TAG=1
@@ -37,6 +39,7 @@ const build = async (...words: string[]): ReturnType<typeof vmsan> =>
   vmsan(["build", "--network", "none", ...words, context], { dir: made.dir, timeoutMs: LONG });
 
 beforeAll(async () => {
+  leases = await readdir(join(made.dir, "images/leases"));
   const source = await umociImage(join(place.path, "bb"), [
     async (root) => {
       await busyboxLayer(root);
@@ -155,7 +158,8 @@ test(
     expect(inspect.stderr).toContain("ERR_IMAGE_NOT_FOUND");
     const left = ["exec", "vmsan-builder", "--", "find", "/dev/shm/vmsan-builds", "-type", "f"];
     expect(await vmsanOk(left, { dir: made.dir })).toBe("");
-    expect(await readdir(join(made.dir, "images/leases"))).toEqual([]);
+    const held = await readdir(join(made.dir, "images/leases"));
+    expect(held.filter((name) => !leases.includes(name))).toEqual([]);
     const prune = await vmsanJson<{ removed: boolean }>(["build", "prune"], { dir: made.dir });
     expect(prune.removed).toBe(true);
     expect(await vmsanJson(["list"], { dir: made.dir })).toMatchObject({ count: 0 });
