@@ -58,9 +58,9 @@ describe.skipIf(wanted === undefined)(`builds that go wrong (${reason})`, () => 
   let leases: string[] = [];
 
   beforeAll(async () => {
-    leases = await readdir(join(made.dir, "images/leases"));
     archive = await baseImage(place.path, BASE);
     await vmsanOk(["image", "load", "-i", archive], { dir: made.dir });
+    leases = await readdir(join(made.dir, "images/leases"));
   }, LONG);
 
   /** Build what these steps make of the common ones. */

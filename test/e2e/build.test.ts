@@ -39,7 +39,6 @@ const build = async (...words: string[]): ReturnType<typeof vmsan> =>
   vmsan(["build", "--network", "none", ...words, context], { dir: made.dir, timeoutMs: LONG });
 
 beforeAll(async () => {
-  leases = await readdir(join(made.dir, "images/leases"));
   const source = await umociImage(join(place.path, "bb"), [
     async (root) => {
       await busyboxLayer(root);
@@ -51,6 +50,7 @@ beforeAll(async () => {
   const archive = join(place.path, "bb.tar");
   await tool("skopeo", "copy", "-q", source, `oci-archive:${archive}:local.test/bb:1`);
   await vmsanOk(["image", "load", "-i", archive], { dir: made.dir });
+  leases = await readdir(join(made.dir, "images/leases"));
   context = join(place.path, "context");
   await put(join(context, "Dockerfile"), DOCKERFILE);
   await put(join(context, "kept/file"), "kept");
