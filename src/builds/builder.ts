@@ -36,7 +36,7 @@ export const GUEST_SECRETS = "/dev/shm/vmsan-builds";
 /** Share of the disk that must be free before a build: below it, the cache is emptied. */
 const FREE_SHARE = 0.25;
 /** Milliseconds that what a build left is cleared away in. */
-const CLEAR_MS = 30_000;
+const CLEAR_MS = 60_000;
 
 /** Says how many blocks of the disk are free, and how many there are. */
 const SAY_FREE = "stat -f -c '%a %b' /var/lib";
@@ -55,12 +55,13 @@ const KEEP_ROOM = `fallocate -l 64M ${BALLAST}`;
 const MAKE_READY = `
 mount -o remount,nodelalloc /
 ${MAKE_ROOM}
-if [ -n "$(ls -A ${GUEST_DIR} 2>/dev/null)" ]; then
-  rm -rf ${GUEST_DIR} ${GUEST_SECRETS}
+mkdir -p -m 0700 ${GUEST_DIR} ${GUEST_SECRETS}
+if [ -n "$(ls -A ${GUEST_DIR})" ]; then
+  rm -rf ${GUEST_SECRETS}/*
   buildah rm --all >/dev/null
+  rm -rf ${GUEST_DIR}/*
   fstrim /
 fi
-mkdir -p -m 0700 ${GUEST_DIR} ${GUEST_SECRETS}
 ${KEEP_ROOM}
 ${SAY_FREE}`;
 /** Empties the cache, and gives the room back to this host. */
