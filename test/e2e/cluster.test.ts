@@ -30,9 +30,11 @@ beforeAll(async () => {
   const made = [await toolsArchive(place.path, "1"), await toolsArchive(place.path, "2")];
   const images = made.map(({ path }) => path);
   const fake = { driver: "fake", archives: images } as const;
+  // One host is known by a ServiceAccount, with no more rights than the example gives.
+  await cluster.ok(["apply", "-f", join(examples, "service-account.yaml")]);
   hosts = await Promise.all([
     Host.start(cluster, "host-1", fake),
-    Host.start(cluster, "host-2", fake),
+    Host.start(cluster, "host-2", { ...fake, account: "kube-system:vmsan-node" }),
     Host.start(cluster, "host-3", { driver: "auto", archives: images }),
   ]);
   await cluster.ok(["wait", "--for=condition=Ready", "node", "--all", "--timeout=120s"]);
