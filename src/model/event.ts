@@ -46,8 +46,8 @@ export interface EventBody {
 }
 
 /**
- * One event. Numbers go up by one, and on from a higher one under the next daemon. An event of type
- * `missed` says that others came before it which are no longer kept.
+ * One event. Numbers go up by one, under the next daemon too; after a boot of the host they go on from a higher one. An
+ * event of type `missed` says that others came before it which are no longer kept.
  */
 export interface VmsanEvent extends EventBody {
   seq: number;
