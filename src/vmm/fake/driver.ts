@@ -78,8 +78,16 @@ class FakeVm implements RunningVm {
 
   /** {@inheritDoc RunningVm.pause} Stops the agent and every process below it. */
   async pause(): Promise<void> {
-    this.signalAll("SIGSTOP");
-    while (!isStopped(this.process)) await sleep(1);
+    for (;;) {
+      this.signalAll("SIGSTOP");
+      for (let waited = 0; waited < 100; waited += 1) {
+        if (isStopped(this.process)) return;
+        await sleep(1);
+      }
+      // Caught in the middle of a fork, the agent waits for a child that was stopped as well: both go on a little.
+      this.signalAll("SIGCONT");
+      await sleep(5);
+    }
   }
 
   /** {@inheritDoc RunningVm.resume} */
