@@ -76,8 +76,8 @@ that boot (test/e2e/docker-clients.test.ts): \`docker compose\` 5.6 (a file of t
 for alone), testcontainers for Node 12.2 and for Python 4.15 (ports, logs, files, networks), \`devcontainer up\` and \`exec\` 0.89. By hand, in
 guests: the command line 28.2, \`docker build\` and \`docker compose build\` with buildx 0.38, \`docker compose run\`, configs, secrets.
 
-\`docker exec\` took 6 ms more than \`vmsan exec\` (62 and 56 ms), \`docker run --rm alpine true\` 1.05 times as long as \`vmsan run alpine -- true\`
-(6.0 and 5.7 s, cold), \`docker logs\` of 100 MB 0.6 s when the machine had little else to do.
+By \`node bench/docker.ts\`, by turns, medians, on two cores at a load of 13: \`docker run --rm alpine true\` 4.9 s and \`vmsan run alpine -- true\` 6.8 (cold; at
+a load of 25 it was 11.3 and 7.1, on a quiet machine before that 6.0 and 5.7), \`docker exec\` 143 ms and \`vmsan exec\` 107 (quiet: 62 and 56), \`docker logs\` 163 MB/s.
 `;
 
 /** Known limits, in words. */
