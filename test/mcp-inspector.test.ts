@@ -15,22 +15,25 @@ import { Keys } from "../src/gateway/access/keys.ts";
 import { startGateway } from "../src/gateway/gateway.ts";
 import type { ListeningGateway } from "../src/gateway/http/server.ts";
 import { layoutOf } from "../src/util/paths.ts";
+import { npmPackages } from "./fixtures/kept.ts";
 
 // A host with too much to do takes its time.
 vi.setConfig({ testTimeout: 600_000, hookTimeout: 240_000 });
 
 const run = promisify(execFile);
 const root = join(import.meta.dirname, "..");
-const inspector = join(
-  root,
-  "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js",
-);
 
+let inspector: string;
 let daemon: FakeDaemon;
 let gateway: ListeningGateway;
 let key: string;
 
 beforeAll(async () => {
+  const packages = await npmPackages("mcp-inspector", join(root, "test/mcp/inspector"));
+  inspector = join(
+    packages,
+    "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js",
+  );
   daemon = await fakeDaemon();
   gateway = await startGateway({ dir: daemon.dir, listen: "127.0.0.1:0", driver: "fake" });
   ({ text: key } = await new Keys(layoutOf(daemon.dir).gateway).create({ project: "inspected" }));
