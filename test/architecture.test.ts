@@ -215,6 +215,11 @@ test("no folder holds more than twenty source files", () => {
     if (count > FOLDER_LIMIT)
       wrong.push(`${name}/ holds ${count} source files, at most ${FOLDER_LIMIT}: make rooms`);
   }
+  for (const folder of folders(join(src, "../test/e2e"))) {
+    const count = readdirSync(folder).filter((file) => file.endsWith(".ts")).length;
+    if (count > FOLDER_LIMIT)
+      wrong.push(`${relative(src, folder)} holds ${count} end-to-end tests: make rooms`);
+  }
   expect(wrong).toEqual([]);
 });
 

@@ -1,7 +1,7 @@
 /**
  * The Firecracker driver against the stand-in: the driver contract, isolation as /proc shows it,
  * limits. Faults: firecracker-faults.test.ts. With VMSAN_FIRECRACKER and VMSAN_JAILER the contract
- * runs on the real ones in test/e2e/drivers.test.ts.
+ * runs on the real ones in test/e2e/host/drivers.test.ts.
  */
 import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync, readdirSync, readlinkSync, statSync } from "node:fs";

@@ -1,7 +1,7 @@
 /**
  * Odd image configurations and what Docker makes of them (image-configs/cases.json), on the real
  * agent in the image's tree as its root directory. A guest's kernel is not needed for that;
- * test/e2e/image-configs.test.ts shows a few in one.
+ * test/e2e/images/image-configs.test.ts shows a few in one.
  */
 import { spawn, spawnSync } from "node:child_process";
 import type { ChildProcess } from "node:child_process";

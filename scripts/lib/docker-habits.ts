@@ -1,6 +1,6 @@
 /**
  * What Docker users type, and what vmsan does with it. docs/docker.md is made of this table, and
- * test/e2e/docker-habits.test.ts runs every row of it: no row can say what is not so.
+ * test/e2e/faces/docker-habits.test.ts runs every row of it: no row can say what is not so.
  */
 import { CommanderError } from "commander";
 import type { Command } from "commander";

@@ -1,0 +1,93 @@
+/**
+ * The published package `@e2b/code-interpreter`, unmodified, against a gateway and a guest that really boots.
+ * Its runtime takes minutes to make (pandas, matplotlib), so that is done with VMSAN_TEST_INTERPRETER=1 alone; the
+ * server that runs in it is tried in every run by guest/interpreter/server.test.ts.
+ */
+import { Sandbox } from "@e2b/code-interpreter";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { Keys } from "../../../src/gateway/access/keys.ts";
+import { startGateway } from "../../../src/gateway/gateway.ts";
+import type { ListeningGateway } from "../../../src/gateway/http/server.ts";
+import { layoutOf } from "../../../src/util/paths.ts";
+import { preparedDir } from "../support.ts";
+
+const asked = process.env["VMSAN_TEST_INTERPRETER"] === "1";
+let gateway: ListeningGateway;
+let keys: Keys;
+let keyId = "";
+let sandbox: Sandbox;
+
+beforeAll(async () => {
+  if (!asked) {
+    process.stderr.write(
+      "skipped: the code interpreter in a guest; VMSAN_TEST_INTERPRETER=1 makes its runtime and runs it\n",
+    );
+    return;
+  }
+  gateway = await startGateway({ dir: preparedDir, listen: "127.0.0.1:0" });
+  keys = new Keys(layoutOf(preparedDir).gateway);
+  const made = await keys.create({ project: `interpreter-${process.pid}` });
+  keyId = made.key.id;
+  sandbox = await Sandbox.create({
+    apiKey: `e2b_${made.text}`,
+    apiUrl: gateway.url,
+    sandboxUrl: gateway.url,
+    envs: { FROM_CREATE: "created" },
+    timeoutMs: 900_000,
+  });
+}, 900_000);
+
+afterAll(async () => {
+  await sandbox?.kill();
+  if (keyId !== "") await keys.remove(keyId);
+  await gateway?.close();
+});
+
+test.skipIf(!asked)(
+  "code runs with state, errors, results, charts, tables and contexts",
+  async () => {
+    const timeoutMs = 600_000;
+    const first = await sandbox.runCode("x = 41; print('said'); x + 1", { timeoutMs });
+    expect(first.text).toBe("42");
+    expect(first.logs).toEqual({ stdout: ["said\n"], stderr: [] });
+    expect(first.executionCount).toBe(1);
+    expect((await sandbox.runCode("x += 1; x")).text).toBe("42");
+    const failed = await sandbox.runCode("1/0");
+    expect(failed.error).toMatchObject({ name: "ZeroDivisionError", value: "division by zero" });
+    const set = await sandbox.runCode(
+      "import os; os.environ['FROM_CREATE'] + os.environ['ONCE'] + os.getcwd()",
+      { envs: { ONCE: "it's" } },
+    );
+    expect(set.text).toBe("createdit's/home/user");
+    const lines: string[] = [];
+    await sandbox.runCode("import time\nfor i in range(3): print(i, flush=True); time.sleep(0.2)", {
+      onStdout: ({ line }) => void lines.push(line),
+    });
+    expect(lines.join("")).toBe("0\n1\n2\n");
+    const chart = await sandbox.runCode(
+      "import matplotlib.pyplot as plt\nplt.plot([1, 2]); plt.show()",
+      { timeoutMs },
+    );
+    const said = JSON.stringify(chart).slice(0, 2000);
+    expect(
+      chart.results.map(({ png }) => png?.slice(0, 8)),
+      said,
+    ).toContain("iVBORw0K");
+    const table = await sandbox.runCode("import pandas as pd; pd.DataFrame({'a': [1, 2]})", {
+      timeoutMs,
+    });
+    expect(table.results[0]).toMatchObject({ data: { a: [1, 2] } });
+    const context = await sandbox.createCodeContext({ cwd: "/tmp" });
+    expect((await sandbox.runCode("os.getcwd()", { context })).error?.name).toBe("NameError");
+    expect((await sandbox.listCodeContexts()).map(({ cwd }) => cwd)).toEqual([
+      "/home/user",
+      "/tmp",
+    ]);
+    await sandbox.removeCodeContext(context);
+    await expect(sandbox.runCode("1", { context })).rejects.toThrow(/not found/);
+    await expect(sandbox.runCode("1", { language: "r" })).rejects.toThrow();
+    await sandbox.commands.run("echo from a command >/home/user/said");
+    expect((await sandbox.runCode("open('said').read()")).text).toBe("from a command\\n");
+  },
+  1_200_000,
+);
