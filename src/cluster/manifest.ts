@@ -16,7 +16,7 @@ const CPU_REQUEST_MILLI = 100;
 const STARTING_MS = 600_000;
 
 /** The one container's name. */
-export const CONTAINER = "main";
+const CONTAINER = "main";
 
 const POD_NAME = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$/;
 

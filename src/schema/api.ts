@@ -98,7 +98,7 @@ const tmpfsSchema = z.strictObject({
 });
 
 /** Something to be mounted; places and names themselves are checked by util/mounts.ts. */
-export const mountSchema = z.discriminatedUnion("kind", [
+const mountSchema = z.discriminatedUnion("kind", [
   bindSchema,
   volumeSchema,
   anonymousSchema,

@@ -41,7 +41,7 @@ const mount = z.object({
 });
 
 /** A health check; times are nanoseconds. */
-export const healthSchema = z.object({
+const healthSchema = z.object({
   Test: texts,
   Interval: count,
   Timeout: count,

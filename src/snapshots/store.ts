@@ -59,7 +59,7 @@ export async function writeToken(dir: string, token: string): Promise<void> {
 }
 
 /** No snapshot has that ID or name. */
-export function snapshotNotFound(ref: string): VmsanError {
+function snapshotNotFound(ref: string): VmsanError {
   return new VmsanError({
     code: "ERR_VM_SNAPSHOT_NOT_FOUND",
     message: `No snapshot ${ref}`,

@@ -12,7 +12,7 @@ export const AGREE_MS = 10_000;
 const LONGEST_PAUSE_MS = 1_500;
 
 /** What does not agree: pods that say that they run and have no VM, VMs whose pod is not here; empty when all do. */
-export async function disagreement(cluster: Cluster, hosts: readonly Host[]): Promise<string> {
+async function disagreement(cluster: Cluster, hosts: readonly Host[]): Promise<string> {
   const { items } = await cluster.json<PodList>(["get", "pods", "-A"]);
   const ending = items.filter(({ metadata }) => metadata.deletionTimestamp !== undefined);
   if (ending.length > 0)

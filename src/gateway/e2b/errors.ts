@@ -11,7 +11,7 @@ import type { VmsanError } from "../../model/errors.ts";
 import { statusOf } from "../../http/reply.ts";
 
 /** Codes of the Connect protocol with the status of a unary reply. */
-export const CONNECT_STATUS = {
+const CONNECT_STATUS = {
   invalid_argument: 400,
   failed_precondition: 400,
   unauthenticated: 401,

@@ -3,7 +3,7 @@ import type { VmView } from "../../model/api.ts";
 import type { Tokens } from "../access/tokens.ts";
 
 /** The version of envd whose behaviour is offered; clients choose by it what they send. */
-export const ENVD_VERSION = "0.6.4";
+const ENVD_VERSION = "0.6.4";
 
 /** Labels of VMs that are sandboxes. */
 export const SANDBOX_LABELS = {

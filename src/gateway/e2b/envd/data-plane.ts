@@ -169,7 +169,7 @@ export class DataPlane {
 }
 
 /** The user of a sandbox whose clients name none. */
-export function defaultUser(view: VmView): string {
+function defaultUser(view: VmView): string {
   const name = view.defaults.user ?? view.image?.config.user ?? "";
   return name.split(":", 1)[0] || "root";
 }
