@@ -179,6 +179,11 @@ describe.skipIf(reason !== undefined)("networks in use", () => {
       ended: "no longer wanted",
     });
     for (const stage of stages) expect(stage["failed"] ?? []).toEqual([]);
+    expect(lines.find((line) => line["event"] === "rivals")).toMatchObject({
+      links: 2,
+      up: [true, true],
+      failed: [],
+    });
     // Some of the kills must have hit networks in the making, else nothing was tested.
     expect(stages.slice(4).some((stage) => Number(stage["removed"]) > 0)).toBe(true);
   }, 180_000);

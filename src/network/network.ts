@@ -51,6 +51,8 @@ class Manager implements NetworkManager {
   private readonly leases: Leases;
   private readonly nets: PrivateNets;
   private readonly services = new Map<string, Service>();
+  /** VMs whose link this process has made itself. */
+  private readonly linked = new Set<string>();
   private readonly warn: (message: string) => void;
   private readonly prefix6: string;
   private readonly hostState = new HostState();
@@ -326,6 +328,7 @@ class Manager implements NetworkManager {
     const plan = this.planOf(lease);
     const { ipv6, policy } = lease;
     await this.realm.ip(`netns add ${plan.netns}\n${hostLinks(plan, ipv6)}`, signal);
+    this.linked.add(lease.vmId);
     const mbit = policy.bandwidthMbit;
     const inside = guestLinks(plan, ipv6) + (mbit === undefined ? "" : shaperLink());
     await this.realm.ipIn(plan.netns, inside, signal);
@@ -462,21 +465,39 @@ class Manager implements NetworkManager {
     return report;
   }
 
-  /** Remove what leases stand for, in one launch; a lease whose things stay is kept. */
+  /**
+   * Which of these leases' links are theirs: of two installations that take the same slot in one moment, one has
+   * a namespace and the other one's link before it.
+   */
+  private async owners(leases: readonly Lease[]): Promise<ReadonlySet<Lease>> {
+    const unsure = leases.filter(({ vmId }) => !this.linked.has(vmId));
+    const addresses =
+      unsure.length === 0 ? undefined : await this.realm.hardwareAddresses().catch(() => undefined);
+    return new Set(
+      leases.filter((lease) => {
+        const { hostLink, hostMac } = this.planOf(lease);
+        return this.linked.has(lease.vmId) || addresses?.get(hostLink) === hostMac;
+      }),
+    );
+  }
+
+  /** Remove what leases stand for, in one launch or two; a lease whose things stay is kept. */
   private async remove(leases: readonly Lease[]): Promise<NetworkCleanup> {
     const report: NetworkCleanup = { removed: [], failed: [] };
+    const owners = await this.owners(leases);
     const present = (): Map<Lease, { link: boolean; netns: boolean }> => {
       const links = this.realm.links();
       return new Map(
         leases.map((lease) => {
           const { hostLink, netns } = this.planOf(lease);
-          return [lease, { link: links.has(hostLink), netns: this.realm.hasNetns(netns) }];
+          const link = owners.has(lease) && links.has(hostLink);
+          return [lease, { link, netns: this.realm.hasNetns(netns) }];
         }),
       );
     };
     const before = present();
     const batch = [...before].map(([lease, has]) =>
-      // A link of this slot without our namespace belongs to whoever made it since.
+      // What leads nowhere of ours belongs to whoever made it since.
       removeLinks(this.planOf(lease), { netns: has.netns, link: has.link && has.netns }),
     );
     const nets = this.nets.unused(leases).filter((name) => this.realm.hasNetns(name));
@@ -500,7 +521,10 @@ class Manager implements NetworkManager {
       }
       const isLeft = has.netns || (has.link && was?.netns === true);
       const keeps = lease.links.some(({ netns: net }) => left.includes(net));
-      if (!isLeft && !keeps) await this.leases.drop(lease.vmId);
+      if (!isLeft && !keeps) {
+        this.linked.delete(lease.vmId);
+        await this.leases.drop(lease.vmId);
+      }
     }
     return report;
   }

@@ -187,6 +187,35 @@ async function life(): Promise<void> {
   await networks.close();
 }
 
+/** The host, seen as it was before another installation took its first slot. */
+class LateRealm extends Realm {
+  private late = true;
+
+  override links(): Set<string> {
+    if (!this.late) return super.links();
+    this.late = false;
+    return new Set();
+  }
+}
+
+/** Two installations that take the same slot: each has its own link in the end. */
+async function rivals(): Promise<void> {
+  const first = manager();
+  await first.attach("vm-first", policy, [], signal);
+  const second = createNetworkManager(
+    { dir: `${job.dir}-second`, helper: job.helper, ipv6: true },
+    new LateRealm(),
+  );
+  await second.attach("vm-second", policy, [], signal);
+  const { links } = traces();
+  const up = [first.isUp("vm-first"), second.isUp("vm-second")];
+  await second.detach("vm-second");
+  const { failed } = await first.detach("vm-first");
+  await second.close();
+  await first.close();
+  print({ event: "rivals", links: (links as string[]).length, up, failed });
+}
+
 if (job.child === true) {
   await churn();
 } else {
@@ -206,6 +235,7 @@ if (job.child === true) {
     await loss();
   } else {
     await life();
+    await rivals();
   }
 
   // Killed at random moments; the next start finds everything.

@@ -81,13 +81,20 @@ export class Realm {
     return new Set([...text.matchAll(/^\s*([^\s:]+):/gm)].map((match) => match[1] ?? ""));
   }
 
-  /** Run a program with text as its input. Throws ERR_NETWORK_SETUP with what it said. */
+  /** Hardware addresses of all links, by their names. One launch. */
+  async hardwareAddresses(): Promise<Map<string, string>> {
+    const text = await this.feed(["ip", "-json", "link", "show"], "", undefined);
+    const links = JSON.parse(text) as { ifname: string; address?: string }[];
+    return new Map(links.map(({ ifname, address = "" }) => [ifname, address]));
+  }
+
+  /** Run a program with text as its input. @returns its output. Throws ERR_NETWORK_SETUP with what it said. */
   private async feed(
     argv: readonly string[],
     input: string,
     signal: AbortSignal | undefined,
     ok: (code: number | null) => boolean = (code) => code === 0,
-  ): Promise<void> {
+  ): Promise<string> {
     const [file = "", ...args] = [...this.prefix, ...argv];
     this.launches += 1;
     const result = await run(file, args, {
@@ -96,7 +103,7 @@ export class Realm {
       timeoutMs: 30_000,
       ...(signal === undefined ? {} : { signal }),
     });
-    if (ok(result.code)) return;
+    if (ok(result.code)) return result.stdout;
     throw new VmsanError({
       code: "ERR_NETWORK_SETUP",
       message: `Cannot set up the network: ${argv.join(" ")} failed with ${result.signal ?? `status ${result.code}`}`,
