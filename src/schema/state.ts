@@ -130,6 +130,14 @@ const machineSchema = z.looseObject({
   tscKhz: z.number().optional(),
 });
 
+/** Which volume a disk of a snapshot is of. */
+const diskVolume = z.looseObject({
+  name: z.string(),
+  label: z.string(),
+  copy: z.literal(true).optional(),
+  stamp: z.string().optional(),
+});
+
 const snapshotSchema = z.looseObject({
   schema: z.literal(1),
   id: z.string().regex(/^snap-[0-9a-f]{8}$/),
@@ -151,12 +159,16 @@ const snapshotSchema = z.looseObject({
         role: z.enum(["base", "upper", "root", "data", "modules"]),
         path: z.union([z.string().startsWith("/"), fileName]),
         readonly: z.literal(true),
+        // What is only read has one layer: others would be opened wherever they lie.
+        backing: z.undefined().optional(),
+        volume: diskVolume.optional(),
       }),
       z.looseObject({
         role: z.enum(["base", "upper", "root", "data", "modules"]),
         path: fileName,
         readonly: z.literal(false),
         backing: z.array(fileName).optional(),
+        volume: diskVolume.optional(),
       }),
     ]),
   ),

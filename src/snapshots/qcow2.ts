@@ -49,3 +49,27 @@ export async function virtualSize(path: string): Promise<number> {
     await handle.close();
   }
 }
+
+/** Of what a reader must understand the one thing that names no other file and needs no key: it was not closed. */
+const HARMLESS = 1n;
+
+/**
+ * What of a QCOW2 file from elsewhere has QEMU open other files, or is not as QEMU writes our layers; undefined when
+ * nothing is. What is below it is told to QEMU in any case, but not the file in which its data may be.
+ */
+export async function whatIsForeign(path: string): Promise<string | undefined> {
+  const handle = await open(path, "r");
+  try {
+    const header = Buffer.alloc(HEADER_BYTES);
+    const { bytesRead } = await handle.read(header, 0, header.length, 0);
+    if (bytesRead < header.length || header.toString("latin1", 0, 4) !== "QFI\u00FB")
+      return "is no QCOW2 image";
+    if (header.readUInt32BE(4) !== 3) return "is of another version";
+    if (header.readBigUInt64BE(8) !== 0n) return "names a file below it";
+    if (header.readUInt32BE(32) !== 0) return "is encrypted";
+    const features = header.readBigUInt64BE(72) & ~HARMLESS;
+    return features === 0n ? undefined : "has its data in another file, or is made otherwise";
+  } finally {
+    await handle.close();
+  }
+}

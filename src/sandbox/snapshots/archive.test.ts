@@ -1,9 +1,10 @@
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { SnapshotRecord } from "../../model/snapshot.ts";
 import { parseSnapshotRecord } from "../../schema/state.ts";
+import { emptyQcow2 } from "../../snapshots/qcow2.ts";
 import { SnapshotStore } from "../../snapshots/store.ts";
 import { packSparse } from "../../util/packing/sparse-tar.ts";
 import { importSnapshot } from "./archive.ts";
@@ -46,13 +47,16 @@ const record: SnapshotRecord = {
 };
 
 /** Take in an archive of a snapshot that says so of itself. */
-async function take(about: Partial<SnapshotRecord>): Promise<SnapshotRecord> {
+async function take(
+  about: object,
+  files: Readonly<Record<string, Buffer>> = {},
+): Promise<SnapshotRecord> {
   const from = await mkdtemp(join(dir, "from-"));
+  for (const [name, bytes] of Object.entries(files)) await writeFile(join(from, name), bytes);
   await writeFile(join(from, "snapshot.json"), JSON.stringify({ ...record, ...about }));
-  const root = join(dir, "snapshots");
-  await mkdir(root, { recursive: true });
+  const root = await mkdtemp(join(dir, "snapshots-"));
   const store = new SnapshotStore(root, parseSnapshotRecord);
-  const archive = packSparse(from, ["snapshot.json"]);
+  const archive = packSparse(from, ["snapshot.json", ...Object.keys(files)]);
   return await importSnapshot(store, archive, new AbortController().signal, (read) => read);
 }
 
@@ -76,4 +80,39 @@ test("an archive shares nothing of this host", async () => {
     copy: true,
   } as const;
   expect((await take({ mounts: [copy] })).mounts).toEqual([copy]);
+});
+
+test("disks of an archive have a VMM open nothing that is not in it", async () => {
+  const bottom = Buffer.alloc(4096);
+  const disk = { role: "upper", path: "disk0-1.qcow2", readonly: false, backing: ["disk0-0.ext4"] };
+  const layered = async (layer: Buffer): Promise<SnapshotRecord> =>
+    await take({ disks: [disk] }, { "disk0-0.ext4": bottom, "disk0-1.qcow2": layer });
+  expect((await layered(emptyQcow2(1 << 20))).disks).toEqual([disk]);
+  const changed = (change: (header: Buffer) => void): Buffer => {
+    const image = emptyQcow2(1 << 20);
+    change(image);
+    return image;
+  };
+  for (const wrong of [
+    // Its data in a file that it names.
+    changed((header) => header.writeBigUInt64BE(4n, 72)),
+    changed((header) => header.writeBigUInt64BE(512n, 8)),
+    changed((header) => header.writeUInt32BE(2, 32)),
+    changed((header) => header.writeUInt32BE(2, 4)),
+    bottom,
+    Buffer.alloc(0),
+  ]) {
+    await expect(layered(wrong)).rejects.toMatchObject({ code: "ERR_SNAPSHOT_ARCHIVE" });
+  }
+  const layer = { "disk0.qcow2": emptyQcow2(1 << 20) };
+  for (const disks of [
+    [{ role: "base", path: "disk0.qcow2", readonly: true, backing: ["/etc/shadow"] }],
+    [{ role: "base", path: "disk0.qcow2", readonly: true, backing: ["disk0.qcow2"] }],
+    [{ role: "data", path: "disk0.qcow2", readonly: true }],
+    [{ role: "data", path: "disk0.qcow2", readonly: true, volume: { name: 1, label: [] } }],
+    [{ role: "base", path: "/etc/shadow", readonly: true }],
+    [{ ...disk, path: "not-there.qcow2" }],
+  ]) {
+    await expect(take({ disks }, layer)).rejects.toMatchObject({ code: "ERR_SNAPSHOT_ARCHIVE" });
+  }
 });

@@ -6,8 +6,9 @@ import { VmsanError, messageOf } from "../../model/errors.ts";
 import type { Mount } from "../../model/mount.ts";
 import type { SnapshotRecord } from "../../model/snapshot.ts";
 import { parseSnapshotRecord } from "../../schema/state.ts";
-import { asCopy } from "../../snapshots/disks.ts";
+import { asCopy, isVolume } from "../../snapshots/disks.ts";
 import { share } from "../../snapshots/files.ts";
+import { whatIsForeign } from "../../snapshots/qcow2.ts";
 import type { SnapshotStore } from "../../snapshots/store.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
 import { bindsOf, volumesOf } from "../starting/mounts.ts";
@@ -75,6 +76,15 @@ export async function exportSnapshot(
   }
 }
 
+/** Why a layer from elsewhere is not given to a VMM. */
+async function foreignLayer(path: string): Promise<string | undefined> {
+  try {
+    return await whatIsForeign(path);
+  } catch (error) {
+    return `cannot be read: ${messageOf(error)}`;
+  }
+}
+
 /** The description in an unpacked archive; everything else in it must be a plain file that it names. */
 async function checkUnpacked(dir: string): Promise<SnapshotRecord> {
   for (const name of await readdir(dir)) {
@@ -89,11 +99,17 @@ async function checkUnpacked(dir: string): Promise<SnapshotRecord> {
     throw archiveError(messageOf(error), error);
   }
   // They would be this host's.
-  if (bindsOf(record).length + volumesOf(record).length > 0) {
+  const { disks } = record;
+  if (bindsOf(record).length + volumesOf(record).length > 0 || disks.some(isVolume)) {
     throw archiveError("It shares directories or volumes of the host that it was made on.");
   }
-  for (const disk of record.disks) {
-    if (isAbsolute(disk.path)) throw archiveError(`The disk ${disk.path} is not in it.`);
+  for (const { path, backing = [] } of disks) {
+    if (isAbsolute(path)) throw archiveError(`The disk ${path} is not in it.`);
+    // The lowest layer is raw: nothing in it means anything to a VMM.
+    for (const layer of [...backing, path].slice(1)) {
+      const why = await foreignLayer(join(dir, layer));
+      if (why !== undefined) throw archiveError(`The disk ${layer} ${why}.`);
+    }
   }
   return record;
 }
