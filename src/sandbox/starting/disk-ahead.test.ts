@@ -162,3 +162,43 @@ test("no more are begun at once than there are processors", async () => {
     await later.ahead.during(async (follow) => await Promise.resolve(follow(layers))),
   ).toBeDefined();
 });
+
+test("a disk that waits for its registry keeps nobody from the same disk whose layers are there", async () => {
+  const slow = bench();
+  slow.guess.end = async ({ signal }) =>
+    await new Promise((_, reject) => {
+      signal?.addEventListener("abort", () => reject(new Error("ended")), { once: true });
+    });
+  const { promise: pulled, resolve: pull } = Promise.withResolvers<undefined>();
+  const slowly = slow.ahead.during(async (follow) => {
+    follow(layers)?.arrived(digestOf("a"), 100);
+    return await pulled;
+  });
+  // The other's own registry has these layers; compressed otherwise, they are other files.
+  const others = layers.map((layer) => ({ ...layer, path: `/elsewhere${layer.path}` }));
+  const quick = bench();
+  const same = bench();
+  await same.ahead.of(layers);
+  expect(slow.builds[0]?.options.signal?.aborted).toBe(false);
+  await quick.ahead.of(others);
+  expect(slow.builds[0]?.options.signal?.aborted).toBe(true);
+  pull(undefined);
+  await slowly;
+  expect((await slow.ahead.of(layers)).path).toBe("/disk/2");
+});
+
+test("nothing is begun of layers of which somebody has all", async () => {
+  const begins = async (): Promise<boolean> =>
+    await bench().ahead.during(
+      async (follow) => await Promise.resolve(follow(layers) !== undefined),
+    );
+  let meanwhile: boolean | undefined;
+  const work = { signal: new AbortController().signal, progress: () => undefined };
+  const other = new DiskAhead(work, async () => {
+    meanwhile = await begins();
+    return { path: "/disk" } as Rootfs;
+  });
+  await other.of(layers);
+  expect(meanwhile).toBe(false);
+  expect(await begins()).toBe(true);
+});

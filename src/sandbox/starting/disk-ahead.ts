@@ -15,6 +15,16 @@ type Build = (layers: LayerBlob[], options: Options) => Promise<Rootfs>;
 const MOST = availableParallelism();
 let running = 0;
 
+/** Those that have begun one. */
+const guessing = new Set<DiskAhead>();
+/** Those that build of layers that are there, and of which. */
+const certain = new Map<DiskAhead, string>();
+
+/** What disks of these layers have in common. */
+function contentOf(layers: readonly LayerBlob[]): string {
+  return layers.map(({ diffId }) => diffId).join();
+}
+
 /** Layers that come, for whoever builds of them. */
 class Coming implements ComingLayers, LayerFollower {
   readonly partials: string[];
@@ -43,6 +53,13 @@ class Coming implements ComingLayers, LayerFollower {
     this.onLost();
   }
 
+  /** Whether something is missing that does not come with layers that are there. */
+  isMissing(there: readonly LayerBlob[]): boolean {
+    return this.layers.some(
+      ({ size, path }, layer) => (this.bytes[layer] ?? 0) < size && there[layer]?.path !== path,
+    );
+  }
+
   follow(tell: (layer: number, bytes: number) => void): () => void {
     for (const [layer, bytes] of this.bytes.entries()) if (bytes > 0) tell(layer, bytes);
     this.followers.add(tell);
@@ -59,7 +76,7 @@ export class DiskAhead {
   private readonly work: Work;
   private readonly build: Build;
   private readonly stop = new AbortController();
-  private begun: { layers: readonly LayerBlob[]; done: Promise<unknown> } | undefined;
+  private begun: { coming: Coming; done: Promise<unknown> } | undefined;
   /** The pull has ended: what is told from now on is of the disk. */
   private pulled = false;
   /** Compressed bytes that the build has read, and how many there are. */
@@ -87,23 +104,41 @@ export class DiskAhead {
   async of(layers: LayerBlob[]): Promise<Rootfs> {
     const { begun, work } = this;
     this.tell();
-    const same = begun?.layers.every(({ diffId }, index) => diffId === layers[index]?.diffId);
-    if (begun?.layers.length !== layers.length || same !== true) this.stop.abort();
-    await begun?.done;
-    // What was begun and succeeded is there, unless it has been removed meanwhile.
-    return await this.build(layers, { signal: work.signal, progress: this.progress });
+    const content = contentOf(layers);
+    if (begun === undefined || contentOf(begun.coming.layers) !== content) this.stop.abort();
+    certain.set(this, content);
+    try {
+      // Of one disk one is built at a time: whoever waits for a registry must not keep it from others.
+      for (const other of guessing) if (other !== this) other.giveWay(content, layers);
+      await begun?.done;
+      // What was begun and succeeded is there, unless it has been removed meanwhile.
+      return await this.build(layers, { signal: work.signal, progress: this.progress });
+    } finally {
+      certain.delete(this);
+    }
+  }
+
+  /** Give up what waits for layers though the same disk can be built of these. */
+  private giveWay(content: string, there: readonly LayerBlob[]): void {
+    const coming = this.begun?.coming;
+    if (coming === undefined || contentOf(coming.layers) !== content) return;
+    if (coming.isMissing(there)) this.stop.abort();
   }
 
   private begin(layers: ComingLayer[]): LayerFollower | undefined {
-    if (running === MOST) return undefined;
+    if (running === MOST || [...certain.values()].includes(contentOf(layers))) return undefined;
     running += 1;
+    guessing.add(this);
     const coming = new Coming(layers, () => this.stop.abort());
     const signal = AbortSignal.any([this.work.signal, this.stop.signal]);
     const done = this.build(layers, { signal, progress: this.progress, coming })
       // It was a guess. What is wrong shows when it is built of what is there.
       .catch(() => undefined)
-      .finally(() => (running -= 1));
-    this.begun = { layers, done };
+      .finally(() => {
+        running -= 1;
+        guessing.delete(this);
+      });
+    this.begun = { coming, done };
     return coming;
   }
 
