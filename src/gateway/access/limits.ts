@@ -1,6 +1,7 @@
 /** How much one key may do: requests a second, and VMs with what they occupy. */
 import { VmsanError } from "../../model/errors.ts";
 import type { Vmsan } from "../../client/vmsan.ts";
+import type { VmView } from "../../model/api.ts";
 import type { GatewayKey } from "../../model/gateway.ts";
 
 /** Seconds over which the rate is averaged: as many requests may come at once. */
@@ -22,19 +23,51 @@ export interface Occupied extends Wanted {
   labels: Record<string, string>;
 }
 
+/** What a copy of a volume counts that is not there any more, in bytes: as large as volumes are by default. */
+const COPY_BYTES = 10 * 2 ** 30;
+
+/** Bytes of a VM's disk and its copies of volumes. @param forked as one that comes out of it has them */
+function diskBytesOf(
+  { mounts, diskSizeBytes }: VmView,
+  sizes: ReadonlyMap<string, number>,
+  forked: boolean,
+): number {
+  return mounts.reduce((sum, mount) => {
+    const isCopy = mount.kind === "volume" && (mount.copy ?? (forked && !mount.readonly));
+    return isCopy ? sum + (sizes.get(mount.name) ?? COPY_BYTES) : sum;
+  }, diskSizeBytes);
+}
+
+/** What another VM that goes on where this one is will occupy: of volumes that are written to it has copies. */
+export async function forkOf(vmsan: Vmsan, { limits }: GatewayKey, vm: VmView): Promise<Wanted> {
+  const { memMib, diskSizeBytes, mounts } = vm;
+  if (limits.diskBytes === undefined || mounts.length === 0) return { memMib, diskSizeBytes };
+  const volumes = await vmsan.volumes.list();
+  const sizes = new Map(volumes.map(({ name, sizeBytes }) => [name, sizeBytes]));
+  return { memMib, diskSizeBytes: diskBytesOf(vm, sizes, true) };
+}
+
 /** All that may count against a key's limits; what no limit is about is not asked for. */
 export async function occupied(vmsan: Vmsan, { limits }: GatewayKey): Promise<Occupied[]> {
   if ([limits.vms, limits.memMib, limits.diskBytes].every((limit) => limit === undefined))
     return [];
   const vms = await vmsan.list();
   if (limits.diskBytes === undefined) return vms;
-  const volumes = (await vmsan.volumes.list()).map(({ labels, sizeBytes }) => ({
-    labels,
-    memMib: 0,
-    diskSizeBytes: sizeBytes,
-    isVolume: true,
-  }));
-  return [...vms, ...volumes];
+  const volumes = await vmsan.volumes.list();
+  const sizes = new Map(volumes.map(({ name, sizeBytes }) => [name, sizeBytes]));
+  return [
+    ...vms.map((vm) => ({
+      labels: vm.labels,
+      memMib: vm.memMib,
+      diskSizeBytes: diskBytesOf(vm, sizes, false),
+    })),
+    ...volumes.map(({ labels, sizeBytes }) => ({
+      labels,
+      memMib: 0,
+      diskSizeBytes: sizeBytes,
+      isVolume: true,
+    })),
+  ];
 }
 
 interface Bucket {

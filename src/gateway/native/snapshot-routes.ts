@@ -9,7 +9,7 @@ import { VmsanError } from "../../model/errors.ts";
 import { validate } from "../../schema/api.ts";
 import { parseName } from "../../util/names.ts";
 import type { Caller } from "../access/gate.ts";
-import { occupied } from "../access/limits.ts";
+import { forkOf, occupied } from "../access/limits.ts";
 import type { Wanted } from "../access/limits.ts";
 import { remoteCloneRequest, remoteCloneSchema, remoteSnapshotSchema } from "./bodies.ts";
 import { checkNetworks } from "./network-routes.ts";
@@ -155,7 +155,8 @@ export const snapshotRoutes: readonly Route[] = [
       const request = remoteCloneRequest(context.caller, await jsonBody(context.c));
       const names = request.networks?.map(({ network }) => network) ?? [];
       await checkNetworks(context.vmsan, context.caller, names);
-      return await makeVms(context, vmPath(id, "fork"), request, view);
+      const size = await forkOf(context.vmsan, context.caller.key, view);
+      return await makeVms(context, vmPath(id, "fork"), request, size);
     },
   },
   {

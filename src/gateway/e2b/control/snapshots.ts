@@ -4,7 +4,7 @@ import type { VmView } from "../../../model/api.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import { validate } from "../../../schema/api.ts";
 import type { Caller } from "../../access/gate.ts";
-import { KEY_LABEL, occupied } from "../../access/limits.ts";
+import { KEY_LABEL, forkOf, occupied } from "../../access/limits.ts";
 import { E2bError } from "../errors.ts";
 import { sandboxReply, stateOf } from "../sandbox.ts";
 import { vmLimit } from "./lifecycle.ts";
@@ -113,8 +113,9 @@ export async function fork(
   const count = wish.count ?? 1;
   const vm = await control.find(caller, id);
   if (stateOf(vm.view) === "paused") throw new E2bError("failed_precondition", "it is paused", 409);
-  const { labels, project, memMib, diskSizeBytes } = vm.view;
-  const wanted = Array.from({ length: count }, () => ({ memMib, diskSizeBytes }));
+  const { labels, project } = vm.view;
+  const one = await forkOf(vmsan, caller.key, vm.view);
+  const wanted = Array.from({ length: count }, () => one);
   const giveBack = gate.quotas.reserve(caller.key, wanted, await occupied(vmsan, caller.key));
   try {
     const forks = await vmsan.fork(vm.id, {
@@ -126,9 +127,9 @@ export async function fork(
       wish.timeout === undefined || wish.timeout === null ? undefined : wish.timeout * 1000;
     const limit = ms === undefined ? vm.view.timeoutMs : vmLimit(labels, ms);
     return await Promise.all(
-      forks.map(async (one) => {
-        if (limit !== undefined) await one.extendTimeout(limit);
-        const made: VmView = one.view;
+      forks.map(async (fork) => {
+        if (limit !== undefined) await fork.extendTimeout(limit);
+        const made: VmView = fork.view;
         return { sandbox: sandboxReply(made, gate.tokens, domain) };
       }),
     );

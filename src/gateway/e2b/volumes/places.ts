@@ -51,6 +51,8 @@ export class VolumePlaces {
   /** Whoever starts or ends a VM with a volume is alone with it meanwhile. */
   private readonly turns = new Map<string, Mutex>();
   private readonly helpers = new Map<string, Helper>();
+  /** Helpers that are being made. */
+  private starting = 0;
   private closed = false;
 
   constructor(vmsan: Vmsan, driver: GatewayDriver, log: Log) {
@@ -72,14 +74,7 @@ export class VolumePlaces {
    * @throws failed_precondition while somebody holds it who cannot be asked
    */
   async use<T>(volume: string, work: (place: Place) => Promise<T>): Promise<T> {
-    const place = await this.turn(volume).run(async () => {
-      const found = await this.place(volume);
-      if ("users" in found) {
-        clearTimeout(found.idle);
-        found.users += 1;
-      }
-      return found;
-    });
+    const place = await this.turn(volume).run(async () => await this.place(volume));
     try {
       return await work(place);
     } finally {
@@ -116,13 +111,20 @@ export class VolumePlaces {
     await Promise.all([...this.helpers.keys()].map(async (volume) => await this.end(volume)));
   }
 
+  /** Where a volume's content is; of a helper one more user. */
   private async place(volume: string): Promise<Place | Helper> {
     const known = this.helpers.get(volume);
     if (known !== undefined) {
+      clearTimeout(known.idle);
+      // At once: one that nobody uses makes room for another.
+      known.users += 1;
       try {
         if ((await known.vm.refresh()).status === "running") return known;
       } catch (error) {
-        if (!(error instanceof VmsanError) || error.code !== "ERR_VM_NOT_FOUND") throw error;
+        if (!(error instanceof VmsanError) || error.code !== "ERR_VM_NOT_FOUND") {
+          this.leave(volume, known);
+          throw error;
+        }
       }
       await this.end(volume);
     }
@@ -136,34 +138,50 @@ export class VolumePlaces {
   }
 
   private async start(volume: string): Promise<Helper> {
-    if (this.helpers.size >= MAX_HELPERS) {
+    const helper = await this.make(volume);
+    try {
+      if (this.closed) throw new E2bError("unavailable", "the gateway is ending");
+      await openRoot(helper);
+      return helper;
+    } catch (error) {
+      await this.end(volume);
+      throw error;
+    }
+  }
+
+  /** Make a helper, within their number. @throws resource_exhausted */
+  private async make(volume: string): Promise<Helper> {
+    let left: Promise<void> | undefined;
+    if (this.helpers.size + this.starting >= MAX_HELPERS) {
       const unused = [...this.helpers].find(([, { users }]) => users === 0);
       if (unused === undefined) {
         const why = `the content of ${MAX_HELPERS} volumes is in use already`;
         throw new E2bError("resource_exhausted", why);
       }
-      await this.end(unused[0]);
+      left = this.end(unused[0]);
     }
-    const vm = await this.vmsan.create({
-      runtime: "base",
-      memory: 256,
-      driver: this.driver,
-      user: "root",
-      labels: { [HELPER_LABEL]: volume },
-      mounts: [
-        { kind: "volume", name: volume, target: HELPER_TARGET, readonly: false, nocopy: true },
-      ],
-      networkPolicy: "none",
-      ephemeral: true,
-    });
-    const helper = { vm, root: HELPER_TARGET, users: 0 };
-    this.helpers.set(volume, helper);
-    if (this.closed) {
-      await this.end(volume);
-      throw new E2bError("unavailable", "the gateway is ending");
+    // Before anything is waited for: others that come meanwhile find the place taken.
+    this.starting += 1;
+    try {
+      await left;
+      const vm = await this.vmsan.create({
+        runtime: "base",
+        memory: 256,
+        driver: this.driver,
+        user: "root",
+        labels: { [HELPER_LABEL]: volume },
+        mounts: [
+          { kind: "volume", name: volume, target: HELPER_TARGET, readonly: false, nocopy: true },
+        ],
+        networkPolicy: "none",
+        ephemeral: true,
+      });
+      const helper = { vm, root: HELPER_TARGET, users: 1 };
+      this.helpers.set(volume, helper);
+      return helper;
+    } finally {
+      this.starting -= 1;
     }
-    await openRoot(helper);
-    return helper;
   }
 
   private leave(volume: string, helper: Helper): void {
