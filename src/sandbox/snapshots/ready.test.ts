@@ -15,6 +15,8 @@ import { ReadyClones } from "./ready.ts";
 import { takeOver } from "./warm-plan.ts";
 
 const root = await mkdtemp(join(tmpdir(), "vmsan-ready-"));
+// A machine that has other work too.
+vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
 afterAll(async () => await rm(root, { recursive: true, force: true }));
 const made: ReadyClones[] = [];
 afterEach(async () => {
@@ -27,19 +29,22 @@ const stages = fakeStages(root);
 const table = new VmTable(new VmRecords(layoutOf(root).vms), stages, quietLog);
 const choice = await stages.chooseDriver("auto");
 const plan = { base: "/base", flat: false };
+const PATIENT = { timeout: 60_000 };
 const never = new AbortController().signal;
 // ENOENT until the first one is made.
 const left = async (): Promise<string[]> => await readdir(layoutOf(root).vms).catch(() => []);
 const asked = (options: CreateOptions = {}): CreateRequest => createRequest(options);
 
-/** Clones without guests. @returns them, those who make some, and what ends the VMM of the last one */
+/** Clones without guests. @returns them, those who make some, what waits until so many are made, and what ends the VMM of the last one */
 function clones(limit?: number): {
   ready: ReadyClones;
   requests: CreateRequest[];
+  whenMade: (many: number) => Promise<void>;
   hold: (until: Promise<void>) => void;
   crash: () => void;
 } {
   const requests: CreateRequest[] = [];
+  let count = 0;
   let until = Promise.resolve();
   let crash = (): void => undefined;
   const ready = new ReadyClones(
@@ -53,12 +58,20 @@ function clones(limit?: number): {
       const exited = new Promise<void>((resolve) => (crash = resolve));
       const running = { exited, kill: async () => undefined };
       const guest = { running, channel: { close: () => undefined } } as unknown as LiveGuest;
+      count += 1;
       return { record, guest, key: "key" };
     },
     limit,
   );
   made.push(ready);
-  return { ready, requests, hold: (other) => void (until = other), crash: () => crash() };
+  return {
+    ready,
+    requests,
+    // A clone whose directory is there need not be made yet.
+    whenMade: async (many) => await vi.waitFor(() => expect(count).toBe(many), PATIENT),
+    hold: (other) => void (until = other),
+    crash: () => crash(),
+  };
 }
 
 /** Whether one waits for such a request; it is put to an end. */
@@ -74,8 +87,11 @@ test("none without the switch, and as many as it says", async () => {
   expect(await waits(off.ready)).toBe(false);
   process.env["VMSAN_READY_CLONES"] = "2";
   const on = clones();
-  for (const memory of [128, 256]) on.ready.next(asked({ memory }), choice, plan);
-  await vi.waitFor(async () => expect(await left()).toHaveLength(2));
+  for (const [before, memory] of [128, 256].entries()) {
+    on.ready.next(asked({ memory }), choice, plan);
+    await on.whenMade(before + 1);
+  }
+  expect(await left()).toHaveLength(2);
   on.ready.next(asked({ memory: 512 }), choice, plan);
   // Waits for the one that is being made, before which the oldest has to go.
   expect(await waits(on.ready, { memory: 512 })).toBe(true);
@@ -113,7 +129,7 @@ test.each<[string, CreateOptions]>([
 });
 
 test("one that is being made is waited for by one request, and not beyond its end", async () => {
-  const { ready, hold } = clones(1);
+  const { ready, hold, whenMade } = clones(1);
   let go = (): void => undefined;
   hold(new Promise((resolve) => (go = resolve)));
   ready.next(asked(), choice, plan);
@@ -123,37 +139,37 @@ test("one that is being made is waited for by one request, and not beyond its en
   gone.abort(new Error("gone"));
   await expect(one).rejects.toThrow("gone");
   go();
-  await vi.waitFor(async () => expect(await left()).toHaveLength(1));
+  await whenMade(1);
 });
 
 test("one whose VMM ends is removed", async () => {
-  const { ready, crash } = clones(1);
+  const { ready, crash, whenMade } = clones(1);
   ready.next(asked(), choice, plan);
-  await vi.waitFor(async () => expect(await left()).toHaveLength(1));
+  await whenMade(1);
   crash();
-  await vi.waitFor(async () => expect(await left()).toEqual([]));
+  await vi.waitFor(async () => expect(await left()).toEqual([]), PATIENT);
   expect(await waits(ready)).toBe(false);
 });
 
 test("one that nobody asks for goes after five minutes", async () => {
   vi.useFakeTimers({ toFake: ["setInterval", "clearInterval", "Date"] });
   try {
-    const { ready } = clones(1);
+    const { ready, whenMade } = clones(1);
     ready.next(asked(), choice, plan);
-    await vi.waitFor(async () => expect(await left()).toHaveLength(1));
+    await whenMade(1);
     await vi.advanceTimersByTimeAsync(290_000);
     expect(await left()).toHaveLength(1);
     await vi.advanceTimersByTimeAsync(20_000);
-    await vi.waitFor(async () => expect(await left()).toEqual([]));
+    await vi.waitFor(async () => expect(await left()).toEqual([]), PATIENT);
   } finally {
     vi.useRealTimers();
   }
 });
 
 test("the VM that one becomes has what was made of it, and its own of everything else", async () => {
-  const { ready } = clones(1);
+  const { ready, whenMade } = clones(1);
   ready.next(asked(), choice, plan);
-  await vi.waitFor(async () => expect(await left()).toHaveLength(1));
+  await whenMade(1);
   const one = await ready.take(asked(), choice, never);
   if (one === undefined) throw new Error("none waits");
   const { id, spec } = one.record;
