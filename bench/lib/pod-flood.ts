@@ -2,14 +2,10 @@
  * Makes many pods at once and sees them run, then has them removed: node bench/lib/pod-flood.ts KUBECONFIG COUNT
  * Prints JSON: milliseconds until all were there, ran, were gone.
  */
-import { apiPath } from "../../src/kube/api-server.ts";
-import { KubeClient } from "../../src/kube/client.ts";
-import { readKubeconfig } from "../../src/kube/kubeconfig.ts";
+import { POD_PATH, makePod, openCluster } from "./pods.ts";
 
 const [file = "", count = "0"] = process.argv.slice(2);
-const { identity } = await readKubeconfig({ file });
-const api = new KubeClient(identity);
-const pods = apiPath("v1", "namespaces", "default", "pods");
+const { api } = await openCluster(file);
 const begun = performance.now();
 const since = (): number => Math.round(performance.now() - begun);
 
@@ -25,7 +21,7 @@ async function until(holds: (running: number, all: number) => boolean): Promise<
   const phases = new Map<string, string>();
   const take = ({ metadata, status }: Seen): unknown =>
     phases.set(metadata.name, status?.phase ?? "");
-  for await (const step of api.watch(pods, over.signal)) {
+  for await (const step of api.watch(POD_PATH, over.signal)) {
     if (step.kind === "all") {
       phases.clear();
       for (const pod of step.objects) take(pod as Seen);
@@ -37,27 +33,16 @@ async function until(holds: (running: number, all: number) => boolean): Promise<
   return since();
 }
 
-const body = (name: string): object => ({
-  apiVersion: "v1",
-  kind: "Pod",
-  metadata: { name },
-  spec: {
-    tolerations: [{ key: "vmsan.io/node", operator: "Exists" }],
-    automountServiceAccountToken: false,
-    terminationGracePeriodSeconds: 1,
-    containers: [{ name: "main", image: "none", command: ["none"] }],
-  },
-});
 const running = until((now) => now === Number(count));
 await Promise.all(
   Array.from({ length: Number(count) }, async (_, index) => {
-    await api.request("POST", pods, { body: body(`pod-${index}`) });
+    await makePod(api, `pod-${index}`, 1, { image: "none", command: ["none"] });
   }),
 );
 const made = since();
 const ran = await running;
 const gone = until((_running, all) => all === 0);
 const asked = since();
-await api.request("DELETE", pods);
+await api.request("DELETE", POD_PATH);
 console.log(JSON.stringify({ made, ran, gone: (await gone) - asked }));
 api.close();

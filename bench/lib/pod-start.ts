@@ -5,21 +5,17 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { WebSocket } from "ws";
-import { apiPath } from "../../src/kube/api-server.ts";
-import { KubeClient } from "../../src/kube/client.ts";
-import { readKubeconfig } from "../../src/kube/kubeconfig.ts";
+import { POD_PATH, makePod, openCluster } from "./pods.ts";
 
 const [file = "", image = "", rounds = "1"] = process.argv.slice(2);
-const { identity } = await readKubeconfig({ file });
-const api = new KubeClient(identity);
-const pods = apiPath("v1", "namespaces", "default", "pods");
+const { api, identity } = await openCluster(file);
 
 /** Run `true` in a pod. @returns whether it was run */
 async function first(name: string): Promise<boolean> {
   const { url } = api;
   const query = "command=true&stdout=true&container=main";
   const socket = new WebSocket(
-    `${url.replace(/^http/, "ws")}${pods}/${name}/exec?${query}`,
+    `${url.replace(/^http/, "ws")}${POD_PATH}/${name}/exec?${query}`,
     "v5.channel.k8s.io",
     identity.tls(),
   );
@@ -35,21 +31,9 @@ async function first(name: string): Promise<boolean> {
 async function round(name: string): Promise<number> {
   const begun = performance.now();
   const over = new AbortController();
-  await api.request("POST", pods, {
-    body: {
-      apiVersion: "v1",
-      kind: "Pod",
-      metadata: { name },
-      spec: {
-        tolerations: [{ key: "vmsan.io/node", operator: "Exists" }],
-        automountServiceAccountToken: false,
-        terminationGracePeriodSeconds: 0,
-        containers: [{ name: "main", image, command: ["sleep", "1000000"] }],
-      },
-    },
-  });
+  await makePod(api, name, 0, { image, command: ["sleep", "1000000"] });
   for await (const step of api.watch(
-    `${pods}?fieldSelector=metadata.name%3D${name}`,
+    `${POD_PATH}?fieldSelector=metadata.name%3D${name}`,
     over.signal,
   )) {
     const objects = step.kind === "all" ? step.objects : [step.object];
@@ -58,7 +42,7 @@ async function round(name: string): Promise<number> {
   }
   if (!(await first(name))) throw new Error(`${name} has run nothing`);
   const ms = performance.now() - begun;
-  await api.request("DELETE", `${pods}/${name}`);
+  await api.request("DELETE", `${POD_PATH}/${name}`);
   return ms;
 }
 
