@@ -23,6 +23,20 @@ export interface NetworkPolicy {
   bandwidthMbit?: number;
 }
 
+/** The policy under which nothing comes in or goes out. @param mode `none`: by having no network card at all */
+export function closedPolicy(mode: "none" | "deny-all"): NetworkPolicy {
+  return {
+    mode,
+    allowedDomains: [],
+    allowedCidrs: [],
+    deniedCidrs: [],
+    allowedPorts: [],
+    allowHostPorts: [],
+    allowIcmp: false,
+    allowUdp: false,
+  };
+}
+
 /** A port of the host that reaches a port of the guest. */
 export interface PublishedPort {
   protocol: "tcp" | "udp";

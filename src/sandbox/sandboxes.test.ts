@@ -17,6 +17,7 @@ import { afterAll, beforeEach, describe, expect, test } from "vitest";
 import { AgentChannel } from "../agent/channel.ts";
 import { startStream } from "../agent/streams.ts";
 import type { CreateRequest } from "../model/api.ts";
+import { closedPolicy } from "../model/policy.ts";
 import type { ProcessIdentity, VmRecord } from "../model/vm.ts";
 import { agentBinary } from "../util/package.ts";
 import { identityOf, isAlive } from "../util/process-identity.ts";
@@ -53,16 +54,7 @@ const request: CreateRequest = {
   labels: {},
   driver: "fake",
   env: [],
-  policy: {
-    mode: "none",
-    allowedDomains: [],
-    allowedCidrs: [],
-    deniedCidrs: [],
-    allowedPorts: [],
-    allowHostPorts: [],
-    allowIcmp: false,
-    allowUdp: false,
-  },
+  policy: closedPolicy("none"),
   ports: [],
   isolation: { seccomp: true, pidNamespace: true, cgroup: true, networkNamespace: true },
   pull: "missing",

@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { closedPolicy } from "../../model/policy.ts";
 import type { SnapshotRecord } from "../../model/snapshot.ts";
 import { parseSnapshotRecord } from "../../schema/state.ts";
 import { emptyQcow2 } from "../../snapshots/qcow2.ts";
@@ -32,16 +33,7 @@ const record: SnapshotRecord = {
   disks: [],
   card: false,
   defaults: { env: [] },
-  policy: {
-    mode: "none",
-    allowedDomains: [],
-    allowedCidrs: [],
-    deniedCidrs: [],
-    allowedPorts: [],
-    allowHostPorts: [],
-    allowIcmp: false,
-    allowUdp: false,
-  },
+  policy: closedPolicy("none"),
   files: [],
   pauseMs: 0,
 };

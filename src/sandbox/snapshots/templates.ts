@@ -11,6 +11,7 @@ import type { GuestConfig } from "../../agent/config.ts";
 import { startStream } from "../../agent/streams.ts";
 import type { CreateRequest } from "../../model/api.ts";
 import { messageOf } from "../../model/errors.ts";
+import { closedPolicy } from "../../model/policy.ts";
 import type { Template } from "../../model/snapshot.ts";
 import type { DiskAttachment, VmRecord } from "../../model/vm.ts";
 import { parseVmRecord } from "../../schema/state.ts";
@@ -280,7 +281,8 @@ export class Templates {
         disks: [...baseDisks(plan), own, ...kernelDisks(like.spec)],
         background: true,
       },
-      policy: closed(like),
+      // The same card, with everything closed: nothing shall come in or out while nobody uses it.
+      policy: closedPolicy(like.policy.mode === "none" ? "none" : "deny-all"),
       ports: [],
     };
     delete record.spec.network;
@@ -364,19 +366,4 @@ function rehearsalOf({ image, guestNetwork }: VmRecord): GuestConfig {
 /** The shared disk of a VM, if it has one. */
 function baseDisks(plan: WarmPlan): DiskAttachment[] {
   return plan.flat ? [] : [{ role: "base", path: plan.base, readonly: true }];
-}
-
-/** The same card, with everything closed: nothing shall come in or out while nobody uses it. */
-function closed({ policy }: VmRecord): VmRecord["policy"] {
-  const mode = policy.mode === "none" ? "none" : "deny-all";
-  return {
-    mode,
-    allowedDomains: [],
-    allowedCidrs: [],
-    deniedCidrs: [],
-    allowedPorts: [],
-    allowHostPorts: [],
-    allowIcmp: false,
-    allowUdp: false,
-  };
 }
