@@ -1,48 +1,38 @@
 /** One pod of this node: what becomes of it from its binding to its end, and what is told of that. */
-import { setTimeout as sleep } from "node:timers/promises";
-import { isDeepStrictEqual } from "node:util";
 import type { RunEnd } from "../../../containers/run.ts";
 import { isLost } from "../../../containers/main.ts";
 import type { Vm } from "../../../client/vm.ts";
 import type { Pod, PodContainer, PodRecord } from "../../../schema/pod.ts";
-import type { Slots } from "../../../util/flow/slots.ts";
 import type { PodLogOptions } from "../running.ts";
-import { startFailure } from "../spec/failure.ts";
-import { refusedFields } from "../spec/offered.ts";
+import { refusedChanges, refusedFields } from "../spec/offered.ts";
 import { containerOf, planPod } from "../spec/plan.ts";
-import type { PodHost, PodPlan } from "../spec/plan.ts";
-import { LiveWishes } from "./live-wishes.ts";
 import { toleratedSeconds } from "../spec/tolerations.ts";
 import { Container } from "./container.ts";
 import type { ContainerContext } from "./container.ts";
 import { lastWords, terminationOf } from "./ending.ts";
 import { removeVm } from "./guest.ts";
+import { LiveWishes } from "./live-wishes.ts";
 import { Probes } from "./probes.ts";
+import { Renewal } from "./renewal.ts";
 import { Reporter } from "./reporter.ts";
 import type { ReporterContext } from "./reporter.ts";
 import { Backoff, restarts } from "./restarts.ts";
+import { Starter } from "./starter.ts";
+import type { StarterContext } from "./starter.ts";
 import { PodView } from "./view.ts";
 import type { Shown } from "./view.ts";
-import { Conditions, isOverruled, seconds, statusOf } from "./state.ts";
+import { Conditions, isOverruled, statusOf } from "./state.ts";
 import type { PodState, Termination } from "./state.ts";
+import { takenUp, toEnded, toLast, toOver, toRunning } from "./steps.ts";
+import type { Reason } from "./steps.ts";
 import { Timers } from "./timers.ts";
 
 /** Seconds between TERM and KILL, when a pod says nothing. */
 const DEFAULT_GRACE = 30;
-/** Pauses between attempts to start, in milliseconds. */
-const RETRY_MS = 2_000;
-const LONGEST_RETRY_MS = 20_000;
-const LONGEST_PULL_RETRY_MS = 300_000;
-/** Longest until the files of a pod that was found running are written anew, in milliseconds. */
-const REFURNISH_MS = 600_000;
 
 /** What pods share. */
 export interface PodContext
-  extends ReporterContext, Pick<ContainerContext, "vmsan" | "store" | "volumes"> {
-  host: PodHost;
-  /** VMs that are being started at once. */
-  starting: Slots;
-}
+  extends ReporterContext, StarterContext, Pick<ContainerContext, "vmsan" | "store" | "volumes"> {}
 
 /** A pod. */
 export class NodePod implements Shown {
@@ -61,9 +51,12 @@ export class NodePod implements Shown {
   private readonly backoff = new Backoff();
   /** Aborted when the pod is to end: whatever is being started is given up. */
   private readonly ending = new AbortController();
-  private readonly timers = new Timers();
-  private readonly wishes: LiveWishes;
+  /** Its next start. */
+  private readonly restart = new Timers();
   private readonly deadline = new Timers();
+  private readonly renewal: Renewal;
+  private readonly starter: Starter;
+  private readonly wishes: LiveWishes;
   private chain: Promise<unknown> = Promise.resolve();
   private frozen = false;
   /** The API server wants it gone, and that is under way. */
@@ -71,7 +64,7 @@ export class NodePod implements Shown {
   /** Its command is to be started again once it need not stand still. */
   private owed = false;
   /** Why it fails, when that is not its command's doing. */
-  private verdict: { reason: string; message: string } | undefined;
+  private verdict: Reason | undefined;
 
   constructor(pod: Pod, record: PodRecord, context: PodContext) {
     this.object = pod;
@@ -79,14 +72,7 @@ export class NodePod implements Shown {
     this.context = context;
     this.spec = containerOf(pod);
     this.reporter = new Reporter(context, pod);
-    this.state = {
-      phase: "Pending",
-      startTime: pod.status?.startTime ?? seconds(),
-      restarts: record.restarts,
-      started: false,
-      ready: false,
-      imageID: "",
-    };
+    this.state = takenUp(record.restarts, pod.status?.startTime);
     this.box = new Container(this.spec, record, {
       vmsan: context.vmsan,
       store: context.store,
@@ -95,6 +81,23 @@ export class NodePod implements Shown {
       onEnd: (end) => this.ended(end),
     });
     this.view = new PodView(this, context.store);
+    this.renewal = new Renewal(async () => await this.refurnish(), this.complain);
+    this.starter = new Starter({
+      pod: () => this.object,
+      context,
+      box: this.box,
+      renewal: this.renewal,
+      signal: this.ending.signal,
+      onLaunched: () => {
+        if (this.box.run !== undefined) this.started(this.probes.initially());
+      },
+      onTrouble: (why) => {
+        this.state.waiting = why;
+        this.reporter.event("Warning", "Failed", why.message);
+        this.tell();
+      },
+      onHopeless: async (why) => await this.refuse(why),
+    });
     this.wishes = new LiveWishes({
       vm: () => (this.over || this.box.run === undefined ? undefined : this.box.vm),
       atEnd: (remove) => this.timeIsOver(remove),
@@ -119,6 +122,11 @@ export class NodePod implements Shown {
     return this.state.phase === "Succeeded" || this.state.phase === "Failed";
   }
 
+  /** Seconds between TERM and KILL. */
+  private get grace(): number {
+    return this.object.spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE;
+  }
+
   /** Take it up: a new one, or one that this node has run before. @param vm the one with its label */
   begin(vm: Vm | undefined): void {
     this.setDeadline();
@@ -139,9 +147,9 @@ export class NodePod implements Shown {
       }
       const refused = refusedFields(this.object);
       if (refused.length > 0) {
-        this.refuse("FieldNotOffered", `not offered on this node: ${refused.join(", ")}`);
-        await this.finish("Failed");
-      } else if (vm === undefined || !(await this.adopt(vm))) await this.start();
+        const message = `not offered on this node: ${refused.join(", ")}`;
+        await this.refuse({ reason: "FieldNotOffered", message });
+      } else if (vm === undefined || !(await this.adopt(vm))) await this.starter.start();
     });
   }
 
@@ -177,9 +185,7 @@ export class NodePod implements Shown {
       });
     }
     if (this.state.ready && isOverruled(object.status)) this.reporter.again(this.status());
-    const refused = [...refusedFields(this.object)];
-    if (!isDeepStrictEqual(containerOf(before).resources, containerOf(object).resources))
-      refused.push("spec.containers[0].resources of a pod that is bound");
+    const refused = refusedChanges(before, object);
     if (refused.length === 0) return;
     this.reporter.event(
       "Warning",
@@ -251,7 +257,8 @@ export class NodePod implements Shown {
   /** No timer and no probe any more. */
   private quiet(): void {
     this.probes.end();
-    this.timers.clear();
+    this.restart.clear();
+    this.renewal.end();
     this.deadline.clear();
   }
 
@@ -259,20 +266,12 @@ export class NodePod implements Shown {
     const limit = this.object.spec.activeDeadlineSeconds;
     this.deadline.clear();
     if (!limit || this.over) return;
-    this.deadline.after(
-      Math.max(0, Date.parse(this.state.startTime) + limit * 1000 - Date.now()),
-      () => {
-        if (this.over || this.ending.signal.aborted) return;
-        this.verdict = {
-          reason: "DeadlineExceeded",
-          message: "Pod was active on the node longer than the specified deadline",
-        };
-        this.ending.abort();
-        this.serial(async () => {
-          await this.box.stop(this.object.spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE);
-          await this.finish("Failed");
-        });
-      },
+    const left = Date.parse(this.state.startTime) + limit * 1000 - Date.now();
+    this.deadline.after(Math.max(0, left), () =>
+      this.cutShort("Failed", {
+        reason: "DeadlineExceeded",
+        message: "Pod was active on the node longer than the specified deadline",
+      }),
     );
   }
 
@@ -280,63 +279,29 @@ export class NodePod implements Shown {
   private timeIsOver(remove: boolean): void {
     if (this.terminating) return;
     if (remove) this.reporter.askForRemoval();
-    else if (!this.over && !this.ending.signal.aborted) {
-      this.verdict = { reason: "Ended", message: "The time is over that the pod was given" };
-      this.ending.abort();
-      this.serial(async () => {
-        await this.box.stop(this.object.spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE);
-        await this.finish("Succeeded");
-      });
+    else {
+      const message = "The time is over that the pod was given";
+      this.cutShort("Succeeded", { reason: "Ended", message });
     }
   }
 
-  private refuse(reason: string, message: string): void {
-    this.verdict = { reason, message };
-    this.state.waiting = this.verdict;
-    this.reporter.event("Warning", reason, message);
+  /** It has had its time: its command is ended, and with that the pod. */
+  private cutShort(phase: "Succeeded" | "Failed", verdict: Reason): void {
+    if (this.over || this.ending.signal.aborted) return;
+    this.verdict = verdict;
+    this.ending.abort();
+    this.serial(async () => {
+      await this.box.stop(this.grace);
+      await this.finish(phase);
+    });
   }
 
-  /** Make its VM and start its command, as often as it takes. */
-  private async start(): Promise<void> {
-    const { signal } = this.ending;
-    for (let attempt = 0; !signal.aborted; attempt += 1) {
-      try {
-        await this.context.starting.run(async () => {
-          const plan = await planPod(this.object, this.context.host, this.context.api);
-          await this.box.make(this.object, plan, signal);
-          await this.launch(plan);
-        }, signal);
-        return;
-      } catch (error) {
-        if (signal.aborted) return;
-        if (!(await this.mayMend(error))) return;
-      }
-      const pulling = this.state.waiting?.reason === "ErrImagePull";
-      const longest = pulling ? LONGEST_PULL_RETRY_MS : LONGEST_RETRY_MS;
-      const ms = Math.min(longest, RETRY_MS * 2 ** Math.min(attempt, 10));
-      // AbortError: it is not wanted any more.
-      await sleep(ms, undefined, { signal, ref: false }).catch(() => undefined);
-    }
-  }
-
-  /** Say why it could not be started. @returns whether another attempt may go better */
-  private async mayMend(error: unknown): Promise<boolean> {
-    const { reason, message, lasting } = startFailure(error);
-    if (lasting) {
-      this.refuse(reason, message);
-      await this.finish("Failed");
-      return false;
-    }
-    this.state.waiting = { reason, message };
-    this.reporter.event("Warning", "Failed", message);
-    this.tell();
-    return true;
-  }
-
-  private async launch(plan: PodPlan): Promise<void> {
-    this.renewAt(plan.renewAt);
-    await this.box.launch(plan);
-    if (this.box.run !== undefined) this.started(this.probes.initially());
+  /** It cannot be had, and no other attempt goes better. */
+  private async refuse(why: Reason): Promise<void> {
+    this.verdict = why;
+    this.state.waiting = why;
+    this.reporter.event("Warning", why.reason, why.message);
+    await this.finish("Failed");
   }
 
   /** Its command runs. */
@@ -344,17 +309,11 @@ export class NodePod implements Shown {
     const { vm, run } = this.box;
     if (vm === undefined || run === undefined) return;
     const { state } = this;
-    delete state.waiting;
-    delete state.terminated;
-    state.phase = "Running";
-    state.running = { startedAt: seconds(new Date(this.record.startedAt ?? Date.now())) };
-    state.containerID = `vmsan://${vm.id}.${run.stream.id}`;
-    const { image } = vm.view;
-    state.imageID = image === undefined ? "" : `${image.name}@${image.digest}`;
+    const since = toRunning(state, vm, run.stream.id, this.record.startedAt);
     Object.assign(state, now);
     this.tell();
     this.wishes.take(this.object);
-    this.probes.begin(vm, Date.now() - Date.parse(state.running.startedAt));
+    this.probes.begin(vm, Date.now() - Date.parse(since));
     if (state.restarts === 0 && this.object.status?.phase !== "Running") {
       this.reporter.event("Normal", "Started", `Started container ${this.spec.name} in ${vm.id}`);
     }
@@ -373,35 +332,22 @@ export class NodePod implements Shown {
     this.started(
       this.probes.initially({ started: known?.started === true, ready: known?.ready === true }),
     );
-    const renews = this.object.spec.volumes?.some(({ projected }) =>
-      projected?.sources?.some((source) => source.serviceAccountToken),
-    );
-    if (renews === true) this.renewAt(Date.now() + Math.random() * REFURNISH_MS);
+    this.renewal.soon(this.object);
     return true;
   }
 
-  /** Write its files anew before a token in them ends. */
-  private renewAt(at: number | undefined): void {
-    if (at === undefined) return;
-    this.timers.after(Math.max(10_000, at - Date.now()), () => {
-      if (this.over || this.ending.signal.aborted) return;
-      planPod(this.object, this.context.host, this.context.api)
-        .then(async (plan) => {
-          if (!this.frozen) await this.box.refurnish(plan);
-          this.renewAt(plan.renewAt);
-        })
-        .catch((error: unknown) => {
-          this.complain(error);
-          this.renewAt(Date.now() + 60_000);
-        });
-    });
+  /** Write its files anew. @returns when to do it again, in milliseconds since the epoch; undefined: never */
+  private async refurnish(): Promise<number | undefined> {
+    if (this.over || this.ending.signal.aborted) return undefined;
+    const plan = await planPod(this.object, this.context.host, this.context.api);
+    if (!this.frozen) await this.box.refurnish(plan);
+    return plan.renewAt;
   }
 
   private unhealthy(message: string, grace: number | undefined): void {
     this.reporter.event("Normal", "Killing", `${message}; the container is ended`);
     this.probes.end();
-    const own = this.object.spec.terminationGracePeriodSeconds ?? DEFAULT_GRACE;
-    void this.box.stop(grace ?? own).catch(this.complain);
+    void this.box.stop(grace ?? this.grace).catch(this.complain);
   }
 
   /** Its command has ended, or could not be started, or its VM is gone. */
@@ -410,11 +356,7 @@ export class NodePod implements Shown {
     const { state } = this;
     const ranMs = Date.now() - Date.parse(this.record.startedAt ?? new Date().toISOString());
     const terminated = terminationOf(end, state, this.record.startedAt);
-    delete state.running;
-    delete state.waiting;
-    state.terminated = terminated;
-    state.ready = false;
-    state.started = false;
+    toEnded(state, terminated);
     if (this.ending.signal.aborted) return;
     this.serial(async () => {
       if (this.ending.signal.aborted) return;
@@ -442,36 +384,25 @@ export class NodePod implements Shown {
       this.serial(async () => await this.again());
       return;
     }
-    if (state.terminated !== undefined) state.last = state.terminated;
-    delete state.terminated;
+    toLast(state);
     const message = `back-off ${delay / 1000}s restarting failed container ${this.spec.name}`;
     state.waiting = { reason: "CrashLoopBackOff", message };
     this.tell();
     this.reporter.event("Warning", "BackOff", message);
-    this.timers.after(delay, () => this.serial(async () => await this.again()));
+    this.restart.after(delay, () => this.serial(async () => await this.again()));
   }
 
-  /** Start its command again: in its VM if that is there, else in a new one. */
+  /** Start its command again. */
   private async again(): Promise<void> {
     const { state, record, context } = this;
     if (this.ending.signal.aborted) return;
     this.owed = this.frozen;
     if (this.frozen) return;
-    if (state.terminated !== undefined) state.last = state.terminated;
-    delete state.terminated;
+    toLast(state);
     await context.store.forgetRun(this.uid, record.restarts - 1);
     record.restarts += 1;
     state.restarts = record.restarts;
-    try {
-      const plan = await planPod(this.object, context.host, context.api);
-      if (await this.box.again(plan)) {
-        if (this.box.run !== undefined) this.started(this.probes.initially());
-        return;
-      }
-    } catch (error) {
-      if (!(await this.mayMend(error))) return;
-    }
-    await this.start();
+    await this.starter.again();
   }
 
   /** It is to be removed: its command has its time of grace, then nothing of it is left. */
@@ -494,13 +425,7 @@ export class NodePod implements Shown {
     const { state } = this;
     const before = state.phase;
     if (!this.over) {
-      state.phase = phase;
-      Object.assign(state, this.verdict);
-      state.ready = false;
-      if (state.running !== undefined) {
-        delete state.running;
-        state.terminated = { exitCode: 137, reason: "Error", finishedAt: seconds() };
-      }
+      toOver(state, phase, this.verdict);
       // Who has never run needs no last word when it is removed.
       if (before !== "Pending" || !this.terminating) this.tell();
     }

@@ -1,9 +1,13 @@
-/** When a container that has ended is started again. Pure. */
+/** When a container that has ended, or could not be started, is started again. Pure. */
 
 const FIRST_MS = 10_000;
 const LONGEST_MS = 300_000;
 /** A run as long as that makes earlier failures forgotten. */
 const LASTING_MS = 600_000;
+/** Pauses between attempts to start. */
+const RETRY_MS = 2_000;
+const LONGEST_RETRY_MS = 20_000;
+const LONGEST_PULL_RETRY_MS = 300_000;
 
 /** Whether a container that ended so is to run again. */
 export function restarts(policy: string | null | undefined, exitCode: number): boolean {
@@ -21,4 +25,10 @@ export class Backoff {
     if (this.ends === 1) return 0;
     return Math.min(LONGEST_MS, FIRST_MS * 2 ** Math.min(this.ends - 2, 10));
   }
+}
+
+/** Milliseconds until the next attempt to start. @param failed how many have failed before the last one */
+export function retryPause(failed: number, pulling: boolean): number {
+  const longest = pulling ? LONGEST_PULL_RETRY_MS : LONGEST_RETRY_MS;
+  return Math.min(longest, RETRY_MS * 2 ** Math.min(failed, 10));
 }

@@ -2,7 +2,9 @@
  * Which fields of a pod this node heeds. What it does not know, or what is asked of a field is not offered,
  * is refused by name: nothing of a pod is passed over in silence. Pure.
  */
+import { isDeepStrictEqual } from "node:util";
 import { POD_PREFIX } from "../../../kube/pod-words.ts";
+import type { Pod } from "../../../schema/pod.ts";
 import { ANNOTATIONS, wrongValues } from "./annotations.ts";
 
 /** What is asked of one value: anything, what a test allows, or the same of each of its fields. */
@@ -239,4 +241,14 @@ export function refusedFields(pod: {
     }
   }
   return [...refused, ...wrongValues(pod.metadata.annotations)];
+}
+
+/** What of a pod that is bound is not offered as it is now; of the fields that may be changed then. */
+export function refusedChanges(before: Pod, now: Pod): string[] {
+  const resources = ({ spec }: Pod): unknown => spec.containers[0]?.resources;
+  const resized = !isDeepStrictEqual(resources(before), resources(now));
+  return [
+    ...refusedFields(now),
+    ...(resized ? ["spec.containers[0].resources of a pod that is bound"] : []),
+  ];
 }

@@ -1,0 +1,101 @@
+/** Starts the command of one pod, as often as it takes, and says why it does not come up. */
+import { setTimeout as sleep } from "node:timers/promises";
+import type { ApiServer } from "../../../kube/api-server.ts";
+import type { Pod } from "../../../schema/pod.ts";
+import { startFailure } from "../spec/failure.ts";
+import { planPod } from "../spec/plan.ts";
+import type { PodHost, PodPlan } from "../spec/plan.ts";
+import type { Slots } from "../../../util/flow/slots.ts";
+import type { Container } from "./container.ts";
+import type { Renewal } from "./renewal.ts";
+import { retryPause } from "./restarts.ts";
+import type { Reason } from "./steps.ts";
+
+/** What the starts of all pods share. */
+export interface StarterContext {
+  api: ApiServer;
+  host: PodHost;
+  /** VMs that are being started at once. */
+  starting: Slots;
+}
+
+/** What a start is made of, and who is told of it. */
+interface StarterParts {
+  /** As the API server has it now. */
+  pod: () => Pod;
+  context: StarterContext;
+  box: Container;
+  renewal: Renewal;
+  /** Aborted when it is not wanted any more. */
+  signal: AbortSignal;
+  /** Its command was started; it may have ended already. */
+  onLaunched: () => void;
+  /** It was not; another attempt follows. */
+  onTrouble: (why: Reason) => void;
+  /** It was not, and no other attempt would go better. */
+  onHopeless: (why: Reason) => Promise<void>;
+}
+
+/** The starts of one pod. */
+export class Starter {
+  private readonly parts: StarterParts;
+
+  constructor(parts: StarterParts) {
+    this.parts = parts;
+  }
+
+  /** Make its VM and start its command in it. */
+  async start(): Promise<void> {
+    const { pod, context, box, renewal, signal, onLaunched } = this.parts;
+    for (let failed = 0; !signal.aborted; failed += 1) {
+      let trouble: Reason | undefined;
+      try {
+        await context.starting.run(async () => {
+          const plan = await this.plan();
+          await box.make(pod(), plan, signal);
+          renewal.at(plan.renewAt);
+          await box.launch(plan);
+          onLaunched();
+        }, signal);
+        return;
+      } catch (error) {
+        if (signal.aborted) return;
+        trouble = await this.troubleOf(error);
+        if (trouble === undefined) return;
+      }
+      const ms = retryPause(failed, trouble.reason === "ErrImagePull");
+      // AbortError: it is not wanted any more.
+      await sleep(ms, undefined, { signal, ref: false }).catch(() => undefined);
+    }
+  }
+
+  /** Start its command again: in its VM if that is there, else in a new one. */
+  async again(): Promise<void> {
+    try {
+      if (await this.parts.box.again(await this.plan())) {
+        this.parts.onLaunched();
+        return;
+      }
+    } catch (error) {
+      if ((await this.troubleOf(error)) === undefined) return;
+    }
+    await this.start();
+  }
+
+  private async plan(): Promise<PodPlan> {
+    const { pod, context } = this.parts;
+    return await planPod(pod(), context.host, context.api);
+  }
+
+  /** Say why it was not started. @returns undefined when no other attempt would go better */
+  private async troubleOf(error: unknown): Promise<Reason | undefined> {
+    const { lasting, reason, message } = startFailure(error);
+    const why = { reason, message };
+    if (lasting) {
+      await this.parts.onHopeless(why);
+      return undefined;
+    }
+    this.parts.onTrouble(why);
+    return why;
+  }
+}
