@@ -33,7 +33,7 @@ export type ErrorStatus = 400 | 401 | 403 | 404 | 409 | 413 | 421 | 429 | 500 | 
 export function statusOf(code: string): ErrorStatus {
   const own = GATEWAY_STATUS[code];
   if (own !== undefined) return own;
-  if (code.startsWith("ERR_VALIDATION_") || code === "ERR_CLUSTER_UNSUPPORTED") return 400;
+  if (/^ERR_(?:VALIDATION_.*|CLUSTER_UNSUPPORTED|NODE_REQUEST)$/.test(code)) return 400;
   // The guest could not do what was asked of it, with the words that were sent.
   if (/^ERR_AGENT_(FILE|USER|WORKDIR|NOT_EXECUTABLE|ARGUMENTS|REQUEST|DIAL|LISTEN)$/.test(code))
     return 400;

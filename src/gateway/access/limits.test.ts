@@ -34,3 +34,14 @@ test("forks count with their copies of volumes, also of those that are gone", as
   quotas.reserve(key, [fork], there)();
   expect(() => quotas.reserve(key, [fork, fork], there)).toThrow(/limit|may/i);
 });
+
+test("on a cluster, which has no volumes, a limit of disk is about the pods", async () => {
+  const vms = [{ labels: {}, memMib: 512, diskSizeBytes: GIB, mounts: [] }];
+  const vmsan = {
+    cluster: true,
+    list: async () => await Promise.resolve(vms),
+    volumes: { list: async () => await Promise.reject(new Error("not offered on a cluster")) },
+  } as unknown as Vmsan;
+  const key = { id: "key", limits: { diskBytes: GIB } } as unknown as GatewayKey;
+  expect(await occupied(vmsan, key)).toEqual(vms);
+});

@@ -52,7 +52,8 @@ export async function occupied(vmsan: Vmsan, { limits }: GatewayKey): Promise<Oc
   if ([limits.vms, limits.memMib, limits.diskBytes].every((limit) => limit === undefined))
     return [];
   const vms = await vmsan.list();
-  if (limits.diskBytes === undefined) return vms;
+  // Pods have no volumes of their own making.
+  if (limits.diskBytes === undefined || vmsan.cluster) return vms;
   const volumes = await vmsan.volumes.list();
   const sizes = new Map(volumes.map(({ name, sizeBytes }) => [name, sizeBytes]));
   return [

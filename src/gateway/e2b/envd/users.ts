@@ -12,6 +12,8 @@ const MAX_BYTES = 256 << 10;
 /** Most guests, and most different pairs of files, that are kept. */
 const MAX_GUESTS = 10_000;
 const MAX_NAMES = 100;
+/** Of longer files, in characters, nothing is kept: a guest may write what it likes into its own. */
+const MAX_KEPT = 16 << 10;
 
 /** A user of a guest. */
 export interface GuestUser {
@@ -90,11 +92,17 @@ export class GuestUsers {
         textOf(vm, "/etc/group"),
       ]);
       const text = `${passwd}\0${group}`;
+      if (text.length > MAX_KEPT) {
+        this.known.delete(vm.id);
+        return { names: parse(passwd, group), at: Date.now() };
+      }
       const names = this.names.get(text) ?? parse(passwd, group);
       this.names.set(text, names);
       bound(this.names, MAX_NAMES);
       return { names, at: Date.now() };
     })();
+    // Anew, so that the oldest is the first.
+    this.known.delete(vm.id);
     this.known.set(vm.id, reading);
     bound(this.known, MAX_GUESTS);
     return await reading;

@@ -15,7 +15,7 @@ import { statusOf } from "../../../http/reply.ts";
 import { VERSION_HEADER } from "../../../model/api.ts";
 import type { VmView } from "../../../model/api.ts";
 import { POD_ANNOTATION, POD_UID_HEADER } from "../../../kube/pod-words.ts";
-import { VmsanError, asVmsanError } from "../../../model/errors.ts";
+import { VmsanError, asVmsanError, messageOf } from "../../../model/errors.ts";
 import { collect } from "../../../util/flow/collect.ts";
 import { joined } from "../../../util/flow/joined.ts";
 import { httpModule } from "../../../util/process/http-modules.ts";
@@ -134,7 +134,7 @@ class VmApi {
       }
       case "json": {
         const bytes = await collect(request, MAX_BODY, tooLarge);
-        const body = bytes.length === 0 ? {} : { body: JSON.parse(bytes.toString()) as unknown };
+        const body = bytes.length === 0 ? {} : { body: parsed(bytes) };
         // Whether it may be made again its client knows.
         const options = { ...body, signal, repeat: false };
         sendJson(response, await this.daemon.call<object>(method, own, options));
@@ -178,6 +178,18 @@ function tooLarge(): VmsanError {
     code: "ERR_NODE_REQUEST",
     message: `A request of more than ${MAX_BODY} bytes`,
   });
+}
+
+/** A request's body. @throws ERR_NODE_REQUEST */
+function parsed(bytes: Buffer): unknown {
+  try {
+    return JSON.parse(bytes.toString("utf8"));
+  } catch (error) {
+    throw new VmsanError(
+      { code: "ERR_NODE_REQUEST", message: "The request's body is no JSON", why: messageOf(error) },
+      error,
+    );
+  }
 }
 
 function notHere(method: string, path: string): VmsanError {
