@@ -7,8 +7,10 @@ export default defineConfig({
         test: {
           name: "unit",
           include: ["src/**/*.test.ts", "test/*.test.ts"],
-          testTimeout: 60_000,
-          hookTimeout: 60_000,
+          // For a machine that has other work too.
+          testTimeout: 240_000,
+          hookTimeout: 240_000,
+          expect: { poll: { timeout: 60_000 } },
           // Two, on two cores too: by default one of them would be left idle.
           maxWorkers: 2,
         },

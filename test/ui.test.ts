@@ -181,14 +181,14 @@ describe("streams over WebSockets", () => {
     );
     const first = open(wish);
     first.socket.write(Buffer.from("one\n"));
-    await vi.waitFor(() => expect(first.out[1]).toContain("said one"));
+    await expect.poll(() => first.out[1]).toContain("said one");
     first.socket.close();
     // As after a reload: what was printed is there again.
     const second = open({ id: wish.id });
-    await vi.waitFor(() => expect(second.out[1]).toContain("said one"));
+    await expect.poll(() => second.out[1]).toContain("said one");
     const third = open({ id: wish.id });
     second.socket.write(Buffer.from("two\n"));
-    await vi.waitFor(() => expect(third.out[1]).toContain("said two"));
+    await expect.poll(() => third.out[1]).toContain("said two");
     third.socket.write(Buffer.from("bye\n"));
     expect(await third.end).toMatchObject({ exitCode: 3 });
     expect(await second.end).toMatchObject({ exitCode: 3 });
@@ -243,8 +243,8 @@ describe("streams over WebSockets", () => {
     }
     const log = (): string => readFileSync(join(daemon.dir, "gateway", "audit.log"), "utf8");
     // Who got one, and who was refused.
-    await vi.waitFor(() => expect(log()).toMatch(/"status":101,"what":"WebSocket"/));
-    await vi.waitFor(() => expect(log().match(/"status":40[14]/g)?.length).toBeGreaterThan(9));
+    await expect.poll(() => log()).toMatch(/"status":101,"what":"WebSocket"/);
+    await expect.poll(() => log().match(/"status":40[14]/g)?.length).toBeGreaterThan(9);
     expect(log()).not.toContain(key.slice(-40));
   });
 

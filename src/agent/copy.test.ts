@@ -9,7 +9,7 @@ import { buffer, text } from "node:stream/consumers";
 import * as fc from "fast-check";
 import { connectUnix } from "../util/socket-path.ts";
 import { bytesOfText } from "../util/byte-text.ts";
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { fakeGuest } from "../../test/exec-cases/fake-guest.ts";
 import type { FakeGuest } from "../../test/exec-cases/fake-guest.ts";
 import { listStreams } from "./commands.ts";
@@ -404,8 +404,8 @@ describe("ports", () => {
     socket.resetAndDestroy();
     await ended;
     far.destroy();
-    await vi.waitFor(async () => {
-      expect((await listStreams(guest.channel)).filter(({ running }) => running)).toEqual([]);
-    });
+    const running = async (): Promise<unknown[]> =>
+      (await listStreams(guest.channel)).filter((stream) => stream.running);
+    await expect.poll(running).toEqual([]);
   });
 });

@@ -118,7 +118,7 @@ describe("streams", () => {
       stream.exit,
     ]);
     expect([out, err, exit.exitCode, stream.pid]).toEqual(["out", "err", 7, 7]);
-    await vi.waitFor(() => expect(double.streams.get(stream.id)?.acknowledgedExit).toBe(true));
+    await expect.poll(() => double.streams.get(stream.id)?.acknowledgedExit).toBe(true);
   });
 
   test("no such command", async () => {

@@ -355,7 +355,7 @@ describe("requests", () => {
       sinceTime: new Date("2026-01-01T00:00:00Z"),
     });
     asked.destroy();
-    await vi.waitFor(() => expect(options?.signal?.aborted).toBe(true));
+    await expect.poll(() => options?.signal?.aborted).toBe(true);
   });
 
   test("figures: JSON for collectors, Prometheus's text for metrics-server", async () => {
@@ -439,8 +439,8 @@ describe("commands by WebSocket", () => {
     await session.opened;
     const piece = Buffer.alloc(1 << 20);
     for (let i = 0; i < 64; i += 1) session.send(0, piece);
-    await vi.waitFor(async () => expect(await runningCommands()).toBe(1));
-    await vi.waitFor(() => expect(session.socket.bufferedAmount).toBeGreaterThan(16 << 20));
+    await expect.poll(runningCommands).toBe(1);
+    await expect.poll(() => session.socket.bufferedAmount).toBeGreaterThan(16 << 20);
     // Its client goes: so does the command, though nobody reads what it has sent.
     session.socket.terminate();
     await vi.waitFor(async () => expect(await runningCommands()).toBe(0), { timeout: 60_000 });
@@ -451,7 +451,7 @@ describe("commands by WebSocket", () => {
     const session = new Session(execPath(["sh", "-c", script], "input=1&output=1&tty=1"));
     await session.opened;
     session.send(4, JSON.stringify({ Width: 111, Height: 33 }));
-    await vi.waitFor(() => expect(session.bytes(1).toString()).toMatch(/\d+ \d+\r\n/));
+    await expect.poll(() => session.bytes(1).toString()).toMatch(/\d+ \d+\r\n/);
     for (const bad of ["{", "null", '{"Width":-1,"Height":1}', "x".repeat(5000)])
       session.send(4, bad);
     session.send(4, JSON.stringify({ Width: 120, Height: 40 }));
@@ -476,7 +476,7 @@ describe("commands by WebSocket", () => {
     await big.opened;
     big.send(0, Buffer.alloc(9 << 20));
     expect(await big.closed).toBe(1009);
-    await vi.waitFor(async () => expect(await runningCommands()).toBe(0));
+    await expect.poll(runningCommands).toBe(0);
   });
 });
 
@@ -484,17 +484,17 @@ describe("attached", () => {
   test("output from now on, input, sizes, and the end", async () => {
     const session = new Session("/attach/default/web/main?input=1&output=1&error=1");
     await session.opened;
-    await vi.waitFor(() => expect(sinks.size).toBe(1));
+    await expect.poll(() => sinks.size).toBe(1);
     const [sink] = sinks;
     await sink?.output(1, Buffer.from("out"));
     await sink?.output(2, Buffer.from("err"));
     session.send(4, JSON.stringify({ Width: 80, Height: 24 }));
     session.send(0, "in");
-    await vi.waitFor(() => expect(Buffer.concat(mainInput).toString()).toBe("in"));
+    await expect.poll(() => Buffer.concat(mainInput).toString()).toBe("in");
     expect(sizes).toEqual(["24x80"]);
     expect(mainInputEnded).toBe(false);
     session.socket.send(Buffer.of(255, 0));
-    await vi.waitFor(() => expect(mainInputEnded).toBe(true));
+    await expect.poll(() => mainInputEnded).toBe(true);
     sink?.end();
     expect(await session.closed).toBe(1000);
     expect([session.bytes(1).toString(), session.bytes(2).toString()]).toEqual(["out", "err"]);
@@ -502,9 +502,9 @@ describe("attached", () => {
     expect(sinks.size).toBe(0);
     const left = new Session("/attach/default/web/main?output=1");
     await left.opened;
-    await vi.waitFor(() => expect(sinks.size).toBe(1));
+    await expect.poll(() => sinks.size).toBe(1);
     left.socket.terminate();
-    await vi.waitFor(() => expect(sinks.size).toBe(0));
+    await expect.poll(() => sinks.size).toBe(0);
   });
 });
 
@@ -555,9 +555,9 @@ describe("SPDY/3.1", () => {
     await client.stream({ streamtype: "error" });
     await client.stream({ streamtype: "stdout" });
     expect(await (await client.stream({ streamtype: "stdout" })).ended).toBe("reset");
-    await vi.waitFor(async () => expect(await runningCommands()).toBe(1));
+    await expect.poll(runningCommands).toBe(1);
     client.destroy();
-    await vi.waitFor(async () => expect(await runningCommands()).toBe(0));
+    await expect.poll(runningCommands).toBe(0);
   });
 
   test("what is no frame ends the connection", async () => {

@@ -15,8 +15,6 @@ import { ReadyClones } from "./ready.ts";
 import { takeOver } from "./warm-plan.ts";
 
 const root = await mkdtemp(join(tmpdir(), "vmsan-ready-"));
-// A machine that has other work too.
-vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
 afterAll(async () => await rm(root, { recursive: true, force: true }));
 const made: ReadyClones[] = [];
 afterEach(async () => {
