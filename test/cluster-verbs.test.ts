@@ -21,9 +21,6 @@ import { POD_ANNOTATION, VM_ID_LABEL } from "../src/kube/pod-words.ts";
 import { CLUSTER_IMAGE as IMAGE, fakeCluster } from "./fixtures/fake-cluster.ts";
 import { temporary } from "./fixtures/ladder.ts";
 
-// The first VM of an image waits for its disk, on a machine that has other work too.
-vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
-
 const place = temporary();
 const cluster = fakeCluster(place);
 const { api, host: made } = cluster;

@@ -2,13 +2,10 @@
 import { request } from "node:http";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { beforeAll, describe, expect, test, vi } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { startGateway } from "../src/gateway/gateway.ts";
 import { fakeEngine, unframed } from "./fixtures/docker-engine.ts";
 import { tarOf } from "./registry/fixture.ts";
-
-// The first VM of an image waits for its disk, on a machine that has other work too.
-vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
 
 const engine = fakeEngine();
 const { place, made } = engine;

@@ -2,13 +2,10 @@
 import { once } from "node:events";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { beforeAll, describe, expect, test, vi } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
 import { runOk } from "../src/util/run.ts";
 import { fakeEngine } from "./fixtures/docker-engine.ts";
-
-// The first VM of an image waits for its disk, on a machine that has other work too.
-vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
 
 const engine = fakeEngine();
 

@@ -6,12 +6,9 @@ import { once } from "node:events";
 import { spawn } from "node:child_process";
 import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { beforeAll, describe, expect, test, vi } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { DockerCli, findDocker } from "./fixtures/docker-cli.ts";
 import { fakeEngine } from "./fixtures/docker-engine.ts";
-
-// A machine that has other work too.
-vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
 
 const engine = fakeEngine();
 let missing = "";

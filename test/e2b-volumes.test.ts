@@ -32,9 +32,6 @@ import { createEmptyDisk } from "../src/ext4/empty.ts";
 import type { ListeningGateway } from "../src/gateway/http/server.ts";
 import { layoutOf } from "../src/util/paths.ts";
 
-// A host with too much to do takes its time.
-vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
-
 let daemon: FakeDaemon;
 let gateway: ListeningGateway;
 let keys: Keys;

@@ -18,9 +18,6 @@ import { CLIENTS, clientOf, configurationFor, writeConfiguration } from "../src/
 import { allowedImage, allowedNetwork, loadPolicy } from "../src/mcp/policy.ts";
 import { layoutOf } from "../src/util/paths.ts";
 
-// A host with too much to do takes its time.
-vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
-
 const root = join(import.meta.dirname, "..");
 let daemon: FakeDaemon;
 let gateway: ListeningGateway;

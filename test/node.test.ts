@@ -11,9 +11,6 @@ import { FakeApiServer } from "./fixtures/api-server.ts";
 import { installation, temporary } from "./fixtures/ladder.ts";
 import { loadSmallImage } from "./fixtures/small-image.ts";
 
-// The first VM of an image waits for its disk, on a machine that has other work too.
-vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
-
 const place = temporary();
 const made = installation("nothing");
 const serving = selfSigned({ commonName: "host-1", hosts: ["127.0.0.1"] });

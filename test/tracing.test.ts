@@ -4,7 +4,7 @@ import { createServer } from "node:http";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, expect, test } from "vitest";
 import { fakeDaemon } from "../src/daemon/testing.ts";
 import type { FakeDaemon } from "../src/daemon/testing.ts";
 import { fakeStages } from "../src/sandbox/testing.ts";
@@ -19,9 +19,6 @@ interface Span {
   attributes: { key: string; value: Record<string, unknown> }[];
   status: { code?: number };
 }
-
-// A host with too much to do takes its time.
-vi.setConfig({ testTimeout: 240_000, hookTimeout: 240_000 });
 
 let daemon: FakeDaemon;
 let collector: Server;
