@@ -167,7 +167,8 @@ export class Sandboxes extends Lives {
       const rules = secretRules(maker.secrets, record);
       if (rules.length > 0) record.secrets = { rules, certificate: "", subject: "" };
     } catch (error) {
-      await this.records.remove(id);
+      // A clone that waits runs: its record goes after it.
+      if (maker.ready === undefined) await this.records.remove(id);
       throw error;
     }
     const busy = new AbortController();

@@ -117,6 +117,8 @@ async function load(how: BringBack, made: Attempt): Promise<LiveGuest> {
   const since = performance.now();
   const making = how.attached === true ? undefined : attachNetwork(record, stages, work);
   const [image] = await Promise.all([how.image(), making]);
+  // Before the guest goes on: what it has open is of that time, and numbers of another would mean other files.
+  if (image.shares !== undefined) await stages.shares.takeUp(record, image.shares);
   let at = lap("network", since);
   made.leave = await awaitTurn(record, stages, work);
   at = lap("queue", at);

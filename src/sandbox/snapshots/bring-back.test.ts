@@ -1,0 +1,71 @@
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import { createRequest } from "../../client/options.ts";
+import { layoutOf } from "../../util/paths.ts";
+import { FakeDriver } from "../../vmm/fake/driver.ts";
+import { VmRecords } from "../records/records.ts";
+import { Sandboxes } from "../sandboxes.ts";
+import { newRecord } from "../starting/new-vm.ts";
+import { fakeStages, quietLog } from "../testing.ts";
+import { bringBack } from "./bring-back.ts";
+
+const root = await mkdtemp(join(tmpdir(), "vmsan-bring-back-"));
+afterAll(async () => await rm(root, { recursive: true, force: true }));
+const work = { signal: new AbortController().signal, progress: () => undefined };
+
+test("what the file server knew of a memory is there before the memory is loaded", async () => {
+  const known: string[] = [];
+  const vm = await mkdtemp(join(root, "vm-"));
+  const driver = new FakeDriver("/no/agent");
+  driver.restore = async () => {
+    for (const name of await readdir(vm)) known.push(await readFile(join(vm, name), "utf8"));
+    throw new Error("so far");
+  };
+  const stages = fakeStages(root, { driver: () => driver });
+  const shares = join(root, "shares");
+  await writeFile(shares, "of that time");
+  const choice = await stages.chooseDriver("auto");
+  const record = newRecord(
+    "vm-00000001",
+    vm,
+    createRequest({ mounts: ["/etc:/etc/host"] }),
+    choice,
+  );
+  const image = { files: { state: "/state", memory: "/memory" }, token: "", shares };
+  await expect(
+    bringBack({
+      record,
+      token: "",
+      image: async () => await Promise.resolve(image),
+      attached: true,
+      stages,
+      work,
+      log: quietLog,
+      save: async () => await Promise.resolve(),
+    }),
+  ).rejects.toMatchObject({ code: "ERR_VM_RESTORE" });
+  expect(known).toEqual(["of that time"]);
+});
+
+test("the record of a clone that waits is there for as long as the clone runs", async () => {
+  const records = new VmRecords(layoutOf(root).vms);
+  const stages = fakeStages(root);
+  const sandboxes = new Sandboxes(records, stages, quietLog);
+  const choice = await stages.chooseDriver("auto");
+  const id = await sandboxes.claimId();
+  const request = createRequest({});
+  const record = newRecord(id, records.dir(id), request, choice);
+  await records.save(record);
+  const maker = {
+    name: undefined,
+    networks: [{ network: "nowhere", aliases: [] }],
+    secrets: { requests: [] },
+    ready: { record, key: "", guest: undefined as never, end: async () => await Promise.resolve() },
+    record: () => record,
+    bringUp: async () => await Promise.reject(new Error("not reached")),
+  };
+  await expect(sandboxes.make(maker, work, () => undefined)).rejects.toThrow(/nowhere/);
+  expect(await readdir(records.dir(id))).not.toEqual([]);
+});
