@@ -139,12 +139,16 @@ export class VolumePlaces {
 
   private async start(volume: string): Promise<Helper> {
     const helper = await this.make(volume);
+    if (this.closed) {
+      await this.end(volume);
+      throw new E2bError("unavailable", "the gateway is ending");
+    }
     try {
-      if (this.closed) throw new E2bError("unavailable", "the gateway is ending");
       await openRoot(helper);
       return helper;
     } catch (error) {
-      await this.end(volume);
+      // It may do better for the next one; when nobody comes it goes, too.
+      this.leave(volume, helper);
       throw error;
     }
   }
