@@ -240,9 +240,9 @@ describe("a container's life", () => {
 describe("commands and files", () => {
   let id: string;
   beforeAll(async () => {
-    id = await create({ Cmd: ["sleep", "300"], Env: ["OWN=1"] }, "work");
-    await ask("POST", "/containers/work/start");
-    return async () => void (await ask("DELETE", "/containers/work?force=1"));
+    id = await create({ Cmd: ["sleep", "300"], Env: ["OWN=1"] }, "task");
+    await ask("POST", "/containers/task/start");
+    return async () => void (await ask("DELETE", "/containers/task?force=1"));
   });
 
   const exec = async (body: Record<string, unknown>): Promise<string> =>
@@ -288,28 +288,28 @@ describe("commands and files", () => {
     const archive = Buffer.concat([tarOf("sub/a.txt", Buffer.from("content")), Buffer.alloc(1024)]);
     const put = await ask(
       "PUT",
-      `/containers/work/archive?path=${where}&noOverwriteDirNonDir=&copyUIDGID=`,
+      `/containers/task/archive?path=${where}&noOverwriteDirNonDir=&copyUIDGID=`,
       archive,
     );
     expect([put.status, put.text]).toEqual([200, ""]);
     expect(await readFile(join(dir, "sub/a.txt"), "utf8")).toBe("content");
-    const head = await ask("HEAD", `/containers/work/archive?path=${where}`);
+    const head = await ask("HEAD", `/containers/task/archive?path=${where}`);
     const stat = JSON.parse(
       Buffer.from(String(head.headers["x-docker-container-path-stat"]), "base64").toString(),
     ) as { name: string; mode: number };
     expect([stat.name, stat.mode]).toEqual(["files", 2 ** 31 + 0o755]);
-    const down = await ask("GET", `/containers/work/archive?path=${where}%2F.`);
+    const down = await ask("GET", `/containers/task/archive?path=${where}%2F.`);
     expect(down.text).toContain("path=./sub/a.txt\n");
     expect(down.text).not.toContain("files/");
-    const missing = await ask("GET", `/containers/work/archive?path=${where}%2Fnone`);
+    const missing = await ask("GET", `/containers/task/archive?path=${where}%2Fnone`);
     expect(missing.status).toBe(404);
     expect(missing.text).toContain("Could not find the file");
     expect(
-      (await ask("PUT", `/containers/work/archive?path=${where}%2Fnone`, archive)).status,
+      (await ask("PUT", `/containers/task/archive?path=${where}%2Fnone`, archive)).status,
     ).toBe(404);
     const bad = await ask(
       "PUT",
-      `/containers/work/archive?path=${where}`,
+      `/containers/task/archive?path=${where}`,
       Buffer.from("BZh not tar"),
     );
     expect(bad.status).toBe(400);

@@ -87,7 +87,7 @@ describe.runIf(wanted)("suites for file systems", () => {
     driver: "qemu",
     runtime: "base",
     user: "root",
-    mounts: [`${at("open")}:/work`, `${at("tools")}:/tools:ro`],
+    mounts: [`${at("open")}:/tree`, `${at("tools")}:/tools:ro`],
   }));
   const guest = async (script: string): Promise<string> => {
     const { stdout, stderr, exitCode } = await box.vm.exec(["sh", "-c", script]);
@@ -101,7 +101,7 @@ describe.runIf(wanted)("suites for file systems", () => {
       const args = ["-c", at("tools", "pjdfstest.toml"), "-p", at("host")];
       const host = verdicts((await run(at("tools", "pjdfstest"), args)).stdout);
       const share = verdicts(
-        await guest("/tools/pjdfstest -c /tools/pjdfstest.toml -p /work || true"),
+        await guest("/tools/pjdfstest -c /tools/pjdfstest.toml -p /tree || true"),
       );
       expect(share.size).toBe(host.size);
       const other = [...share].filter(
@@ -122,7 +122,7 @@ describe.runIf(wanted)("suites for file systems", () => {
     "fsx: 10,000 operations of all kinds",
     async () => {
       await guest(
-        "for seed in 1 2 3 4 5 6 7 8 9 10; do /tools/fsx -f /tools/fsx.toml -N 1000 -S $seed /work/fsx || exit 1; done",
+        "for seed in 1 2 3 4 5 6 7 8 9 10; do /tools/fsx -f /tools/fsx.toml -N 1000 -S $seed /tree/fsx || exit 1; done",
       );
     },
     LIMIT_MS,
@@ -140,13 +140,13 @@ describe.runIf(wanted)("suites for file systems", () => {
       await runOk("tar", ["-C", tree, "-cf", at("tools", "tree.tar"), "."], "ERR_TEST_TOOL");
       const git = "git -c user.name=a -c user.email=a@b -c gc.auto=0";
       await guest(
-        `mkdir /work/r && cd /work/r && tar xf /tools/tree.tar && git init -q && git add -A && ${git} commit -qm all`,
+        `mkdir /tree/r && cd /tree/r && tar xf /tools/tree.tar && git init -q && git add -A && ${git} commit -qm all`,
       );
-      expect(await guest("cd /work/r && git status --porcelain")).toBe("");
+      expect(await guest("cd /tree/r && git status --porcelain")).toBe("");
       const changed = join("node_modules", "package-7", "lib", "module-350.js");
       await writeFile(at("open", "r", changed), "// changed on the host\n");
-      expect(await guest("cd /work/r && git status --porcelain")).toBe(` M ${changed}\n`);
-      await guest("rm -rf /work/r/node_modules");
+      expect(await guest("cd /tree/r && git status --porcelain")).toBe(` M ${changed}\n`);
+      await guest("rm -rf /tree/r/node_modules");
       expect(await readdir(at("open", "r"))).toEqual([".git"]);
     },
     LIMIT_MS,
@@ -163,9 +163,9 @@ describe.runIf(wanted)("suites for file systems", () => {
       }
       await file.close();
       const hash = await sha256(at("open", "large"));
-      expect((await guest("sha256sum </work/large")).slice(0, 64)).toBe(hash);
-      await guest("cp /work/large /work/copy && sync /work/copy");
-      await guest("dd if=/work/large of=/work/piecewise bs=64k status=none");
+      expect((await guest("sha256sum </tree/large")).slice(0, 64)).toBe(hash);
+      await guest("cp /tree/large /tree/copy && sync /tree/copy");
+      await guest("dd if=/tree/large of=/tree/piecewise bs=64k status=none");
       expect(await sha256(at("open", "copy"))).toBe(hash);
       expect(await sha256(at("open", "piecewise"))).toBe(hash);
     },
