@@ -12,6 +12,7 @@ import { tellUntold } from "../sandbox/records/untold-events.ts";
 import { VmRecords } from "../sandbox/records/records.ts";
 import { Sandboxes } from "../sandbox/sandboxes.ts";
 import { createHost } from "../sandbox/host.ts";
+import { FullDiskWatch } from "../sandbox/full-disk.ts";
 import { IdleWatch } from "../sandbox/snapshots/idle.ts";
 import { Snapshots } from "../sandbox/snapshots/snapshots.ts";
 import { PrivateNetworks } from "../sandbox/private-networks.ts";
@@ -116,6 +117,7 @@ async function main(): Promise<void> {
   await sandboxes.recover();
   tellUntold(events, sandboxes.entries);
   const idle = new IdleWatch(sandboxes);
+  const fullDisk = new FullDiskWatch(sandboxes, layout.vms);
 
   let stopping = false;
   const stop = async (why: string): Promise<void> => {
@@ -123,6 +125,7 @@ async function main(): Promise<void> {
     stopping = true;
     log.info(`stopping: ${why}`);
     idle.close();
+    fullDisk.close();
     await server.close();
     await templates.close();
     await sandboxes.letGo();

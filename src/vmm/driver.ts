@@ -79,6 +79,12 @@ export interface RunningVm {
   connect(signal: AbortSignal): Promise<Duplex>;
   pause(): Promise<void>;
   resume(): Promise<void>;
+  /**
+   * Let the guest go on if the VMM holds it because a write to a disk found no room on the host; the write is made
+   * again. Absent where the guest is told of such an error instead.
+   * @returns whether it was held
+   */
+  retryWrites?(): Promise<boolean>;
   /** The VM must be paused. Disks are not included. */
   snapshot(files: SnapshotFiles, kind: "full" | "diff"): Promise<void>;
   /**

@@ -107,6 +107,16 @@ export class QemuVm implements RunningVm {
     await this.command(async (monitor) => await monitor.execute("cont"));
   }
 
+  /** By default QEMU reports all errors of disks to the guest but this one (`werror=enospc`). */
+  async retryWrites(): Promise<boolean> {
+    return await this.command(async (monitor) => {
+      const state = (await monitor.execute("query-status")) as { status?: string };
+      if (state.status !== "io-error") return false;
+      await monitor.execute("cont");
+      return true;
+    });
+  }
+
   async snapshot(files: SnapshotFiles, kind: "full" | "diff"): Promise<void> {
     if (kind === "diff") {
       throw new VmsanError({
