@@ -59,7 +59,7 @@ export class FullDiskWatch {
   /** Have all that are held try again. @returns whether all could be asked */
   private async letGo(): Promise<boolean> {
     let asked = true;
-    for (const { record, guest } of [...this.sandboxes.entries.values()]) {
+    for (const { record, guest } of this.sandboxes.entries.values()) {
       if (record.status !== "running" || guest === undefined) continue;
       try {
         const was = await guest.running.retryWrites?.();
