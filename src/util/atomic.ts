@@ -7,9 +7,12 @@ import { randomBytes } from "node:crypto";
 import { mkdir, open, rename, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 
+/** How the names of temporary siblings begin. */
+export const ASIDE = ".tmp-";
+
 /** Name of a temporary sibling: same directory, so that a rename is atomic. */
 export function temporarySibling(path: string): string {
-  return join(dirname(path), `.tmp-${randomBytes(8).toString("hex")}`);
+  return join(dirname(path), `${ASIDE}${randomBytes(8).toString("hex")}`);
 }
 
 /** Make what was renamed into `dir` survive a power cut. */

@@ -5,7 +5,7 @@ import { VmsanError } from "../../../model/errors.ts";
 import { validate } from "../../../schema/api.ts";
 import { containerRecordSchema } from "../../../schema/docker.ts";
 import type { ContainerRecord } from "../../../schema/docker.ts";
-import { writeFileAtomic } from "../../../util/atomic.ts";
+import { ASIDE, writeFileAtomic } from "../../../util/atomic.ts";
 import type { Log } from "../../../util/log.ts";
 
 /** The files of all containers of one gateway directory. */
@@ -24,13 +24,17 @@ export class ContainerStore {
     return join(this.logs, id);
   }
 
-  /** All that can be read; what cannot is said in the log, and left alone with its VM: `damaged` are their IDs. */
+  /**
+   * All that can be read; what cannot is said in the log, and left alone with its VM: `damaged` are their IDs. Whoever
+   * calls it has the directory alone: what an engine that was killed was writing is removed.
+   */
   async load(log: Log): Promise<{ records: ContainerRecord[]; damaged: string[] }> {
     await mkdir(this.records, { recursive: true, mode: 0o700 });
     await mkdir(this.logs, { recursive: true, mode: 0o700 });
     const records: ContainerRecord[] = [];
     const damaged: string[] = [];
     for (const name of (await readdir(this.records)).toSorted()) {
+      if (name.startsWith(ASIDE)) await rm(join(this.records, name), { force: true });
       if (!/^[0-9a-f]{64}\.json$/.test(name)) continue;
       const path = join(this.records, name);
       try {
