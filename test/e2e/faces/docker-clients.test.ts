@@ -206,8 +206,19 @@ describe("docker compose", () => {
       expect(await ok("one", "ps", "--format", "{{.Service}} {{.Status}}")).toMatch(
         /^web Up .*\(healthy\)$/m,
       );
-      const events = async (): Promise<string> =>
-        await docker.ok("events", "--since", "1", "--until", "0s", "--format", "{{.Action}}");
+      // A span of time, as 0s, would mean the beginning of this second.
+      const events = async (): Promise<string> => {
+        const until = (Date.now() / 1000).toFixed(3);
+        return await docker.ok(
+          "events",
+          "--since",
+          "1",
+          "--until",
+          until,
+          "--format",
+          "{{.Action}}",
+        );
+      };
       const changes = /create|start|die|destroy|connect/g;
       const already = (await events()).match(changes)?.length;
       await ok("one", "up", "-d");
