@@ -252,6 +252,8 @@ class Manager implements NetworkManager {
     const links = this.realm.links();
     const slot = this.leases.freeSlot((candidate) => links.has(`vmsan${candidate}`));
     const { netns } = planFor(vmId, slot, this.prefix6);
+    // No link of this slot has been made yet, whatever an earlier lease had.
+    this.linked.delete(vmId);
     const lease: Lease = {
       schema: 1,
       vmId,
