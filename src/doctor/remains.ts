@@ -9,6 +9,7 @@ import { basename, dirname, join } from "node:path";
 import { errnoOf } from "../model/errors.ts";
 import type { ProcessIdentity } from "../model/vm.ts";
 import { createNetworkManager } from "../network/network.ts";
+import { ASIDE } from "../util/atomic.ts";
 import { isSameDirectory, workingDirectory } from "../util/directory.ts";
 import { tryLock } from "../util/lock.ts";
 import { isVmId } from "../util/names.ts";
@@ -152,7 +153,7 @@ export async function findRemains(layout: Layout, signal: AbortSignal): Promise<
   const { kernels, runtimes, images, rootfs, initramfs, root } = layout;
   for (const dir of [root, kernels, runtimes, images, rootfs, initramfs]) {
     for (const name of await namesIn(dir)) {
-      if (!name.startsWith(".tmp-")) continue;
+      if (!name.startsWith(ASIDE)) continue;
       const path = join(dir, name);
       const at = await stat(path).catch(() => undefined); // gone meanwhile: in use
       if (at === undefined || Date.now() - at.mtimeMs < abandonedAfter) continue;

@@ -7,7 +7,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
 import type { NetworkPolicy, PolicyMode } from "../model/policy.ts";
-import { writeFileAtomic } from "../util/atomic.ts";
+import { ASIDE, writeFileAtomic } from "../util/atomic.ts";
 import { isSameDirectory } from "../util/directory.ts";
 import { slotCount } from "./kernel/address.ts";
 import { parseAddress, parseCidr } from "./policy/cidr.ts";
@@ -174,7 +174,7 @@ export class Leases {
   constructor(dir: string, onDamaged: (message: string) => void) {
     this.dir = dir;
     for (const name of this.names()) {
-      if (name.startsWith(".tmp-")) {
+      if (name.startsWith(ASIDE)) {
         // A write that its process did not live to finish; nobody else writes here.
         rmSync(join(dir, name), { force: true });
         continue;

@@ -2,6 +2,7 @@
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { errnoOf } from "../model/errors.ts";
+import { ASIDE } from "./atomic.ts";
 import { tryLock } from "./lock.ts";
 
 /**
@@ -15,7 +16,7 @@ export async function removeAbandoned(
 ): Promise<string[]> {
   const entries = await readdir(dir, { withFileTypes: true });
   const names = entries
-    .filter((entry) => entry.isDirectory() && entry.name.startsWith(".tmp-"))
+    .filter((entry) => entry.isDirectory() && entry.name.startsWith(ASIDE))
     .map(({ name }) => name);
   for (const name of names) await remove(join(dir, name));
   return names;
@@ -31,7 +32,7 @@ export async function sweepAbandoned(
   remove: (path: string) => Promise<void>,
 ): Promise<string[]> {
   try {
-    if (!(await readdir(dir)).some((name) => name.startsWith(".tmp-"))) return [];
+    if (!(await readdir(dir)).some((name) => name.startsWith(ASIDE))) return [];
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return [];
     throw error;

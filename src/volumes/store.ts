@@ -14,14 +14,12 @@ import { readState, writeLabel } from "../ext4/reading/label.ts";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
 import type { VolumeRecord, VolumeRequest } from "../model/volume.ts";
 import { parseVolumeRecord } from "../schema/state.ts";
-import { syncDirectory, writeFileAtomic } from "../util/atomic.ts";
+import { ASIDE, syncDirectory, temporarySibling, writeFileAtomic } from "../util/atomic.ts";
 import { parseVolumeName } from "../util/mounts.ts";
 import { packSparse, unpackSparse } from "../util/packing/sparse-tar.ts";
 
 const DOCUMENT = "volume.json";
 const DISK = "volume.ext4";
-/** Begins names of directories that are being made or removed: no volume's name does. */
-const DRAFT = ".tmp-";
 
 /** A new label; the guest's agent knows the beginning (guest/internal/blockdev). */
 function newLabel(): string {
@@ -89,7 +87,7 @@ export class VolumeStore {
 
   /** Remove what a killed process has left half-made. @returns what was removed */
   async sweep(): Promise<string[]> {
-    const drafts = (await this.names()).filter((name) => name.startsWith(DRAFT));
+    const drafts = (await this.names()).filter((name) => name.startsWith(ASIDE));
     for (const name of drafts) await rm(join(this.root, name), { recursive: true, force: true });
     return drafts;
   }
@@ -172,7 +170,7 @@ export class VolumeStore {
   ): Promise<VolumeRecord> {
     await mkdir(this.root, { recursive: true, mode: 0o700 });
     const place = join(this.root, record.name);
-    const draft = join(this.root, `${DRAFT}${randomBytes(8).toString("hex")}`);
+    const draft = temporarySibling(place);
     await mkdir(draft, { mode: 0o700 });
     try {
       await fill(draft);
@@ -194,8 +192,9 @@ export class VolumeStore {
     if (!(await this.has(name))) throw notFound(name);
     this.requireIdle(name, `Cannot remove the volume ${name}`);
     const { storedBytes } = await this.sizes(name);
-    const gone = join(this.root, `${DRAFT}${randomBytes(8).toString("hex")}`);
-    await rename(join(this.root, name), gone);
+    const place = join(this.root, name);
+    const gone = temporarySibling(place);
+    await rename(place, gone);
     await rm(gone, { recursive: true, force: true });
     return storedBytes;
   }

@@ -4,13 +4,10 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import type { PrivateNetworkRecord, PrivateNetworkRequest } from "../../model/private-network.ts";
-import { writeFileAtomic } from "../../util/atomic.ts";
+import { ASIDE, writeFileAtomic } from "../../util/atomic.ts";
 import { parseNetworkName } from "../../util/names.ts";
 import { parseCidr } from "../policy/cidr.ts";
 import { checkSubnet, freeSubnet } from "./subnets.ts";
-
-/** Writes that their process did not live to finish. */
-const DRAFT = /^\.tmp-/;
 
 /** No network has that name. */
 export function networkNotFound(name: string): VmsanError {
@@ -54,7 +51,8 @@ export class PrivateNetworkStore {
   constructor(dir: string) {
     this.dir = dir;
     for (const file of this.files()) {
-      if (DRAFT.test(file)) rmSync(join(dir, file), { force: true });
+      // A write that its process did not live to finish.
+      if (file.startsWith(ASIDE)) rmSync(join(dir, file), { force: true });
       else this.read(file);
     }
   }

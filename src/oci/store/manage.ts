@@ -3,6 +3,7 @@ import { readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Digest, Image, ImageConfig, Platform } from "../../model/image.ts";
 import { errnoOf } from "../../model/errors.ts";
+import { ASIDE } from "../../util/atomic.ts";
 import type { FoundManifest } from "../documents/choose.ts";
 import { parseConfig } from "../documents/config.ts";
 import { CONFIG_LIMIT, MANIFEST_LIMIT, parseDocument } from "../documents/documents.ts";
@@ -357,7 +358,7 @@ export async function pruneStore(
 async function removeStrays(store: ContentStore): Promise<void> {
   // Only the index is written at the top, and only under the lock that is held here.
   for (const name of await readdir(store.dir)) {
-    if (name.startsWith(".tmp-")) await rm(join(store.dir, name), { force: true });
+    if (name.startsWith(ASIDE)) await rm(join(store.dir, name), { force: true });
   }
   const present = new Set<string>(await digestsIn(store, "blobs/sha256"));
   for (const digest of await digestsIn(store, "verified")) {
