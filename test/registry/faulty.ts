@@ -175,6 +175,15 @@ async function sendBody(
   response.end();
 }
 
+/** Start one on loopback that has an image as library/app:latest. */
+export async function serveFaulty(image: FixtureImage): Promise<FaultyRegistry> {
+  return await startFaulty({
+    repository: "library/app",
+    tags: { latest: image.manifest },
+    images: [image],
+  });
+}
+
 /** Start a faulty registry on loopback. */
 export async function startFaulty(served: Served): Promise<FaultyRegistry> {
   const blobs = new Map<string, Blob>();

@@ -12,7 +12,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import type { CreateOptions } from "../../../src/client/options.ts";
 import { Vmsan } from "../../../src/client/vmsan.ts";
 import { booted, disk, installation, layout, temporary } from "../../fixtures/ladder.ts";
-import { startFaulty } from "../../registry/faulty.ts";
+import { serveFaulty } from "../../registry/faulty.ts";
 import type { FaultyRegistry } from "../../registry/faulty.ts";
 import { makeImage, noise, tarOf } from "../../registry/fixture.ts";
 import { tool } from "../images.ts";
@@ -37,11 +37,7 @@ const options = (): CreateOptions => ({
 });
 let registry: FaultyRegistry;
 beforeAll(async () => {
-  registry = await startFaulty({
-    repository: "library/app",
-    tags: { latest: image.manifest },
-    images: [image],
-  });
+  registry = await serveFaulty(image);
 });
 afterEach(() => {
   registry.fault = () => undefined;

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { installation, temporary } from "../../fixtures/ladder.ts";
-import { startFaulty } from "../../registry/faulty.ts";
+import { serveFaulty } from "../../registry/faulty.ts";
 import type { FaultyRegistry } from "../../registry/faulty.ts";
 import { makeImage, noise, tarOf, writeLayout } from "../../registry/fixture.ts";
 import { tool } from "../images.ts";
@@ -19,11 +19,7 @@ const here = installation("nothing");
 const work = temporary();
 let registry: FaultyRegistry;
 beforeAll(async () => {
-  registry = await startFaulty({
-    repository: "library/app",
-    tags: { latest: image.manifest },
-    images: [image],
-  });
+  registry = await serveFaulty(image);
   registry.fault = ({ kind }) =>
     kind === "blob" ? { kind: "slow", bytes: 200_000, everyMs: 20 } : undefined;
 });

@@ -11,7 +11,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { installation, temporary } from "../../fixtures/ladder.ts";
 import { startRegistry } from "../../registry/docker-registry.ts";
-import { startFaulty } from "../../registry/faulty.ts";
+import { serveFaulty } from "../../registry/faulty.ts";
 import type { FaultyRegistry } from "../../registry/faulty.ts";
 import { makeImage, noise, tarOf, writeLayout } from "../../registry/fixture.ts";
 import { tool } from "../images.ts";
@@ -29,11 +29,7 @@ const work = temporary();
 let registry: FaultyRegistry;
 
 beforeAll(async () => {
-  registry = await startFaulty({
-    repository: "library/app",
-    tags: { latest: image.manifest },
-    images: [image],
-  });
+  registry = await serveFaulty(image);
 });
 afterAll(() => registry.stop());
 beforeEach(async () => {
