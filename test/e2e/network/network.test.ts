@@ -3,29 +3,19 @@
  * attempts (see test/network/), published ports, the log, and the same for an ordinary user.
  * With VMSAN_TEST_SCALE above 1 every policy's column is run, not just the strictest.
  */
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { hasTool } from "../../../src/network/host/realm.ts";
-import { buildBench, inWorld, whyNot, type Bench } from "../../network/launch.ts";
+import { inWorld, whyNot } from "../../network/launch.ts";
 import { order } from "../../network/table.ts";
-import { freshDir, preparedDir, removeDir, root, vmsanBin } from "../support.ts";
+import { preparedDir, root, vmsanBin } from "../support.ts";
+import { guestWorld } from "./world.ts";
 
 const reason = whyNot();
 if (reason !== undefined)
   process.stderr.write(`skipped: test/e2e/network/network.test.ts ${reason}\n`);
 const columns = Number(process.env["VMSAN_TEST_SCALE"] ?? "1") > 1 ? order : "FP";
 
-let bench: Bench;
-let dir: string;
-beforeAll(async () => {
-  if (reason !== undefined) return;
-  bench = buildBench();
-  dir = await freshDir(["kernels", "runtimes", "initramfs", "probes", "rootfs", "images"]);
-});
-afterAll(async () => {
-  if (reason !== undefined) return;
-  await removeDir(dir);
-  bench.remove();
-});
+const place = guestWorld(reason);
 
 /** The one line of a stage. */
 const stage = (lines: Record<string, unknown>[], name: string): Record<string, unknown> =>
@@ -33,8 +23,8 @@ const stage = (lines: Record<string, unknown>[], name: string): Record<string, u
 
 describe.skipIf(reason !== undefined)("networks of real guests", () => {
   test("policies, log, ports and restarts through the command line", async () => {
-    const job = { vmsan: vmsanBin, vmsanDir: dir, columns, container: true };
-    const lines = await inWorld(bench, "real-guest.ts", job);
+    const job = { vmsan: vmsanBin, vmsanDir: place.dir, columns, container: true };
+    const lines = await inWorld(place.bench, "real-guest.ts", job);
     const tried = lines.filter((line) => line["policy"] !== undefined);
     expect(tried.length).toBeGreaterThan(120 * (columns.length + 1));
     expect(tried.filter((line) => line["open"] !== line["expected"])).toEqual([]);
@@ -60,7 +50,7 @@ describe.skipIf(reason !== undefined)("networks of real guests", () => {
     "a VM of an ordinary user",
     async () => {
       const job = { checkout: root, vmsanDir: preparedDir };
-      const lines = await inWorld(bench, "rootless-guest.ts", job);
+      const lines = await inWorld(place.bench, "rootless-guest.ts", job);
       expect(stage(lines, "made")["view"]).toMatchObject({
         status: "running",
         guestNetwork: { ipv4: "198.19.0.2/30" },

@@ -3,9 +3,10 @@
  * the server is told the value, and the guest never has it.
  */
 import { join } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { buildBench, inWorld, whyNot, type Bench } from "../../network/launch.ts";
-import { freshDir, removeDir, root, vmsanBin } from "../support.ts";
+import { describe, expect, test } from "vitest";
+import { inWorld, whyNot } from "../../network/launch.ts";
+import { root, vmsanBin } from "../support.ts";
+import { guestWorld } from "./world.ts";
 
 const reason = whyNot();
 if (reason !== undefined)
@@ -42,25 +43,14 @@ const commands = [
   ["everywhere", "env; grep -rI tok_Super /etc /run /home 2>/dev/null; cat /proc/*/environ"],
 ] as const;
 
-let bench: Bench;
-let dir: string;
-beforeAll(async () => {
-  if (reason !== undefined) return;
-  bench = buildBench();
-  dir = await freshDir(["kernels", "runtimes", "initramfs", "probes", "rootfs", "images"]);
-});
-afterAll(async () => {
-  if (reason !== undefined) return;
-  await removeDir(dir);
-  bench.remove();
-});
+const place = guestWorld(reason);
 
 describe.skipIf(reason !== undefined)("secrets of a real guest", () => {
   test("clients reach the domain with the value, and nothing in the guest has it", async () => {
     const node = join(root, "node_modules/node/bin");
     const create = ["--runtime", "e2b", "--memory", "768", "-v", `${node}:/opt/node:ro`];
-    const job = { vmsan: vmsanBin, vmsanDir: dir, create, commands };
-    const lines = await inWorld(bench, "secrets-guest.ts", job, { TOKEN: value });
+    const job = { vmsan: vmsanBin, vmsanDir: place.dir, create, commands };
+    const lines = await inWorld(place.bench, "secrets-guest.ts", job, { TOKEN: value });
     const stage = (name: string): Record<string, unknown> =>
       lines.find((line) => line["stage"] === name) ?? {};
     const got = (name: string): string =>
