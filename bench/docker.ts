@@ -63,7 +63,12 @@ await bench("docker", async (own) => {
     DOCKER_CONFIG: join(dir, "config"),
   };
   const docker = (...words: string[]): string => {
-    const { status, stdout, stderr } = spawnSync("docker", words, { env, encoding: "utf8" });
+    // What is printed while it is read is read, too, which can be much.
+    const { status, stdout, stderr } = spawnSync("docker", words, {
+      env,
+      encoding: "utf8",
+      maxBuffer: mib * 2 ** 21,
+    });
     if (status === 0) return stdout.trim();
     throw new Error(`docker ${words.join(" ")}: status ${status}: ${stderr}`);
   };
