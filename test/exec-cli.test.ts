@@ -1,4 +1,4 @@
-/** Both clients of `vmsan exec` and `vmsan run`, held to the same suite, the same words and the same ends. */
+/** Both clients of `vmsan exec`, `vmsan run` and `vmsan image pull`, held to the same suite, the same words and the same ends. */
 import { createHash } from "node:crypto";
 import { spawn } from "node:child_process";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -186,6 +186,36 @@ describe("one behaviour", () => {
     child.kill("SIGINT");
     expect(await ended).toBe(130);
     expect(daemon.made.removed).toBe(1);
+  });
+
+  test.each<[string, string[]]>([
+    ["an image", ["image:1"]],
+    ["a registry's image", ["localhost:5000/a/b@sha256:" + "b".repeat(64)]],
+    ["no image", ["no-such-image"]],
+    ["no image's name", ["NO IMAGE"]],
+    ["a file", ["docker-archive:missing.tar"]],
+    ["no words", []],
+    ["two words", ["image", "image"]],
+    ["an option", ["--platform", "linux/arm64", "image"]],
+    ["--json", ["--json", "image"]],
+    ["--help", ["--help"]],
+  ])("image pull: %s", async (_name, words) => {
+    const both: unknown[] = [];
+    for (const kind of kinds) {
+      daemon.pulls.length = 0;
+      both.push({ ...(await run(kind, ["pull", ...words], "", "image")), pulls: [...daemon.pulls] });
+    }
+    expect(both[0]).toEqual(both[1]);
+  });
+
+  test.each(kinds)("image pull, %s: an interrupt ends it", async (kind) => {
+    daemon.pulls.length = 0;
+    const env = clientEnvironment(kind, daemon.dir);
+    const child = spawn(launcher, ["image", "pull", "slow"], { env, stdio: "ignore" });
+    const ended = new Promise((resolve) => child.on("close", resolve));
+    await expect.poll(() => daemon.pulls.length, { timeout: 60_000 }).toBe(1);
+    child.kill("SIGINT");
+    expect(await ended).toBe(130);
   });
 
   test.each(kinds)("run, %s: a signal is the command's", async (kind) => {

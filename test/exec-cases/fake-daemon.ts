@@ -7,6 +7,7 @@ import type { Duplex } from "node:stream";
 import type { Hono } from "hono";
 import type { StreamOpener } from "../../src/agent/transport.ts";
 import { serve } from "../../src/daemon/server.ts";
+import { streamedReply } from "../../src/http/reply.ts";
 import { sshRoutes } from "../../src/daemon/ssh-routes.ts";
 import type { CreateRequest } from "../../src/model/api.ts";
 import { VmsanError } from "../../src/model/errors.ts";
@@ -24,7 +25,42 @@ export interface FakeDaemon {
   cut: () => number;
   /** Requests to make a VM, and how often one was removed. */
   made: { requests: CreateRequest[]; removed: number };
+  /** Requests to pull an image, without what is said of registries. */
+  pulls: object[];
   close: () => Promise<void>;
+}
+
+/** Pulls of images that are not there: what they say, and how they end. */
+function pullRoute(app: Hono, pulls: object[]): void {
+  app.post("/v1/images/pull", async (c) => {
+    const { registry: _registry, ...request } = (await c.req.json()) as {
+      image: string;
+      registry: object;
+    };
+    pulls.push(request);
+    return streamedReply(c, async (work) => {
+      work.progress({ phase: "resolve", message: request.image });
+      for (const [item, total] of [
+        ["sha256:1", 0],
+        ["sha256:2", 2304],
+        ["sha256:3\n", 15 * 2 ** 20],
+        ["sha256:4", 3 * 2 ** 40],
+      ] as const) {
+        for (const done of [0, total / 2, total, total]) {
+          work.progress({ phase: "pull", item, done, total, unit: "bytes" });
+        }
+      }
+      work.progress({ phase: "unpack", item: "files", done: 1, total: 7, unit: "files" });
+      work.progress({ phase: "unpack", done: 7, total: 7 });
+      if (request.image === "no-such-image") {
+        const why = "It is in no registry.";
+        throw new VmsanError({ code: "ERR_IMAGE_NOT_FOUND", message: "No such image", why });
+      }
+      // Until the caller goes away.
+      if (request.image === "slow") await once(work.signal, "abort");
+      return { digest: `sha256:${"a".repeat(64)}`, names: [request.image] };
+    });
+  });
 }
 
 /** Start it; `close` leaves nothing. @param view what the VM has besides its ID */
@@ -97,7 +133,11 @@ export async function fakeDaemon(view: object = {}): Promise<FakeDaemon> {
   const quiet = (): void => undefined;
   const log = { info: quiet, warn: quiet, error: quiet };
   const sleep = { channel: async (ref: string) => await Promise.resolve(sandboxes.channel(ref)) };
-  const extend = (app: Hono): void => sshRoutes(app, sandboxes, sleep);
+  const pulls: FakeDaemon["pulls"] = [];
+  const extend = (app: Hono): void => {
+    sshRoutes(app, sandboxes, sleep);
+    pullRoute(app, pulls);
+  };
   const service = { sandboxes, sleep, log, root: dir, shutdown: quiet, extend };
   const listening = await serve(service, layout.socket);
   return {
@@ -108,6 +148,7 @@ export async function fakeDaemon(view: object = {}): Promise<FakeDaemon> {
       return open.length;
     },
     made,
+    pulls,
     close: async () => {
       await listening.close();
       await guest.close();

@@ -1,5 +1,5 @@
-// Command client is the native client of `vmsan exec` and `vmsan run`, started by bin/vmsan: `client LAUNCHER COMMAND
-// WORD…`, where LAUNCHER is the path of bin/vmsan, which it runs again for what it leaves to the client in TypeScript.
+// Command client is the native client of `vmsan exec`, `vmsan run` and `vmsan image pull`, started by bin/vmsan:
+// `client LAUNCHER COMMAND WORD…`, where LAUNCHER is the path of bin/vmsan, which it runs again for what it leaves to the client in TypeScript.
 package main
 
 import (
@@ -40,6 +40,13 @@ func try(daemon *client.Daemon, launcher string, words []string) (status int, do
 	case "run":
 		if command, ok := client.ParseRun(words[1:]); ok && client.IsPlainEnvironment(os.Getenv) {
 			return client.Run(command, daemon, launcher)
+		}
+	case "image":
+		if len(words) < 2 || words[1] != "pull" {
+			break
+		}
+		if image, ok := client.ParsePull(words[2:]); ok && client.IsPlainEnvironment(os.Getenv) {
+			return client.Pull(image, daemon)
 		}
 	}
 	return 0, false

@@ -18,6 +18,19 @@ type progress struct {
 	Item    string `json:"item"`
 	Message string `json:"message"`
 	Done    *int64 `json:"done"`
+	Total   *int64 `json:"total"`
+	Unit    string `json:"unit"`
+}
+
+// words is the event as a line of text, without its numbers.
+func (p progress) words() string {
+	text := p.Phase
+	for _, part := range []string{p.Item, p.Message} {
+		if part != "" {
+			text += " " + part
+		}
+	}
+	return oneLine(text)
 }
 
 // line is one of a long reply.

@@ -28,11 +28,7 @@ func (l *progressLine) show(p progress) bool {
 		return true
 	}
 	l.last, l.drawn = time.Now(), true
-	text := p.Phase
-	if p.Message != "" {
-		text += " " + p.Message
-	}
-	text = oneLine(text)
+	text := p.words()
 	// Narrower than the terminal: a line that wraps could not be erased.
 	for width := max(20, columnsOf(2)-1); utf8.RuneCountInString(text) > width; {
 		_, last := utf8.DecodeLastRuneInString(text)

@@ -16,7 +16,7 @@ var (
 	places = map[string]bool{"DOCKER_CONFIG": true, "REGISTRY_AUTH_FILE": true, "HOME": true, "XDG_RUNTIME_DIR": true}
 )
 
-// IsPlainEnvironment tells whether nothing in the environment asks `run` for what the other client alone does: traces, a
+// IsPlainEnvironment tells whether nothing in the environment asks `run` or `image pull` for what the other client alone does: traces, a
 // word about KVM, another limit of boots.
 func IsPlainEnvironment(getenv func(string) string) bool {
 	for _, name := range []string{
@@ -29,12 +29,9 @@ func IsPlainEnvironment(getenv func(string) string) bool {
 	return true
 }
 
-// request is what the daemon is asked for. What the other client says for the same words and where nothing is asked for
-// is in test/command-line/requests.json, which both are tested with.
-func (c *RunCommand) request(getenv func(string) string) map[string]any {
-	type list = []any
-	none := map[string]any{}
-	registry := map[string]string{}
+// registryAccess is how this process reaches registries.
+func registryAccess(getenv func(string) string) map[string]any {
+	env := map[string]string{}
 	for _, name := range registryVariables {
 		value := getenv(name)
 		if value == "" {
@@ -45,8 +42,16 @@ func (c *RunCommand) request(getenv func(string) string) map[string]any {
 				value = absolute
 			}
 		}
-		registry[name] = value
+		env[name] = value
 	}
+	return map[string]any{"env": env}
+}
+
+// request is what the daemon is asked for. What the other client says for the same words and where nothing is asked for
+// is in test/command-line/requests.json, which both are tested with.
+func (c *RunCommand) request(getenv func(string) string) map[string]any {
+	type list = []any
+	none := map[string]any{}
 	r := map[string]any{
 		"image": c.Image, "vcpus": max(c.VCPUs, 1), "memMib": 512, "diskSizeBytes": 10 << 30, "diskMode": "overlay",
 		"project": "", "labels": none, "driver": "auto", "env": wire.Texts(callersValues(c.Env)),
@@ -56,7 +61,7 @@ func (c *RunCommand) request(getenv func(string) string) map[string]any {
 		},
 		"ports": list{}, "networks": list{},
 		"isolation": map[string]bool{"seccomp": true, "pidNamespace": true, "cgroup": true, "networkNamespace": true},
-		"pull":      "missing", "registry": map[string]any{"env": registry}, "host": none,
+		"pull":      "missing", "registry": registryAccess(getenv), "host": none,
 		"mounts": list{}, "kernelArgs": list{}, "sysctls": none, "ephemeral": true,
 	}
 	if c.Memory > 0 {

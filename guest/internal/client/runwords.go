@@ -27,6 +27,11 @@ var (
 	count = regexp.MustCompile(`^[1-9][0-9]{0,5}$`)
 )
 
+// isRegistryImage tells whether a word plainly names an image of a registry, or a runtime.
+func isRegistryImage(word string) bool {
+	return imageName.MatchString(word) && !source.MatchString(word)
+}
+
 // ParseRun reads the words behind `vmsan run`: options, the image, the command. False as with [ParseExec].
 func ParseRun(words []string) (*RunCommand, bool) {
 	if !areText(words) {
@@ -34,7 +39,7 @@ func ParseRun(words []string) (*RunCommand, bool) {
 	}
 	c := &RunCommand{}
 	rest, ok := options(c, words)
-	if !ok || len(rest) == 0 || !imageName.MatchString(rest[0]) || source.MatchString(rest[0]) {
+	if !ok || len(rest) == 0 || !isRegistryImage(rest[0]) {
 		return nil, false
 	}
 	c.Image = rest[0]

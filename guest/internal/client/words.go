@@ -1,4 +1,4 @@
-// Package client is the native client of `vmsan exec` and `vmsan run`: the two commands that scripts run so often
+// Package client is the native client of `vmsan exec`, `vmsan run` and `vmsan image pull`: commands that scripts run so often
 // that the start of Node.js is much of what they wait for. It takes the user's words, and gives the command's outputs
 // and status. Whatever it does not plainly understand, or is refused before anything was done, it hands over to the
 // command line in TypeScript, which knows all of it and has the words for it.
