@@ -33,10 +33,10 @@ export interface FakeDaemon {
 /** Pulls of images that are not there: what they say, and how they end. */
 function pullRoute(app: Hono, pulls: object[]): void {
   app.post("/v1/images/pull", async (c) => {
-    const { registry: _registry, ...request } = (await c.req.json()) as {
+    const { registry: _registry, ...request } = await c.req.json<{
       image: string;
       registry: object;
-    };
+    }>();
     pulls.push(request);
     return streamedReply(c, async (work) => {
       work.progress({ phase: "resolve", message: request.image });
@@ -50,7 +50,7 @@ function pullRoute(app: Hono, pulls: object[]): void {
           work.progress({ phase: "pull", item, done, total, unit: "bytes" });
         }
       }
-      work.progress({ phase: "unpack", item: "files", done: 1, total: 7, unit: "files" });
+      work.progress({ phase: "unpack", item: "files", done: 1, total: 7, unit: "entries" });
       work.progress({ phase: "unpack", done: 7, total: 7 });
       if (request.image === "no-such-image") {
         const why = "It is in no registry.";
