@@ -203,7 +203,10 @@ describe("one behaviour", () => {
     const both: unknown[] = [];
     for (const kind of kinds) {
       daemon.pulls.length = 0;
-      both.push({ ...(await run(kind, ["pull", ...words], "", "image")), pulls: [...daemon.pulls] });
+      both.push({
+        ...(await run(kind, ["pull", ...words], "", "image")),
+        pulls: [...daemon.pulls],
+      });
     }
     expect(both[0]).toEqual(both[1]);
   });
