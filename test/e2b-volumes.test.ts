@@ -246,6 +246,21 @@ test("a volume's token opens that volume alone", async () => {
     ["nowhere", token],
   ] as const)
     expect([id, wrong, await ask(id, wrong)]).toEqual([id, wrong, 401]);
+  // It is the key's that it was given to, and goes with it.
+  const { key: lent, text } = await keys.create({ project: "ours" });
+  const borrowed = { ...ours, apiKey: `e2b_${text}` };
+  const again = await Volume.connect(volumeId, borrowed);
+  const inside = await Sandbox.connect(sandbox.sandboxId, borrowed);
+  const address = await inside.downloadUrl("/etc/hostname");
+  expect(await ask(volumeId, again.token)).toBe(200);
+  expect(await inside.files.exists("/etc/hostname")).toBe(true);
+  expect((await fetch(address)).status).toBe(200);
+  await keys.remove(lent.id);
+  expect(await ask(volumeId, again.token)).toBe(401);
+  await expect(inside.files.exists("/etc/hostname")).rejects.toThrow(AuthenticationError);
+  expect((await fetch(address)).status).toBe(401);
+  expect(await ask(volumeId, token)).toBe(200);
+  expect(await sandbox.files.exists("/etc/hostname")).toBe(true);
   // Another project's sandbox gets none of ours.
   const asked = { ...others, volumeMounts: { "/mnt": "token" } };
   await expect(Sandbox.create("base", asked)).rejects.toThrow(/not found/);

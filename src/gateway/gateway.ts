@@ -100,9 +100,10 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
   });
   const directory = vmsan.daemon.layout.gateway;
   await mkdir(directory, { recursive: true, mode: 0o700 });
+  const keys = new Keys(directory);
   const gate = new Gate(
-    new Keys(directory),
-    await loadTokens(directory),
+    keys,
+    await loadTokens(directory, keys),
     fileLog(join(directory, "audit.log")),
   );
   const { driver = "auto" } = options;

@@ -55,6 +55,11 @@ export class Gate {
         fix: "Send `Authorization: Bearer KEY`; `vmsan key create` on the host makes one.",
       });
     }
+    return this.pass(request, key);
+  }
+
+  /** Let a request pass in the name of a key that its token, or a signature, has shown. @throws ERR_GATEWAY_RATE */
+  pass(request: IncomingMessage, key: GatewayKey): Caller {
     const caller = { key };
     this.callers.set(request, caller);
     this.rates.take(key);
@@ -85,6 +90,6 @@ export class Gate {
 }
 
 /** Whether a caller may see a VM. */
-export function sees(caller: Caller, view: VmView): boolean {
-  return caller.key.admin || view.project === caller.key.project;
+export function sees({ key }: Caller, view: VmView): boolean {
+  return key.admin || view.project === key.project;
 }

@@ -89,6 +89,11 @@ function view(stored: StoredKey): GatewayKey {
   };
 }
 
+/** Whether a key that is kept has not expired. */
+function isGood({ expiresAt }: StoredKey): boolean {
+  return expiresAt === undefined || Date.parse(expiresAt) > Date.now();
+}
+
 /** The keys of one VMSAN_DIR. */
 export class Keys {
   private readonly path: string;
@@ -204,7 +209,11 @@ export class Keys {
     const key = (await this.load()).find((candidate) => candidate.id === id);
     if (key === undefined) return undefined;
     if (!timingSafeEqual(hashOf(secret), Buffer.from(key.hash, "hex"))) return undefined;
-    if (key.expiresAt !== undefined && Date.parse(key.expiresAt) <= Date.now()) return undefined;
-    return view(key);
+    return isGood(key) ? view(key) : undefined;
+  }
+
+  /** All that are good now: neither taken away nor expired. */
+  async good(): Promise<GatewayKey[]> {
+    return (await this.load()).filter(isGood).map(view);
   }
 }

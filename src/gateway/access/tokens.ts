@@ -1,52 +1,84 @@
 /**
- * Tokens of single VMs: made from the gateway's secret and the VM's ID, so that a gateway that was
- * replaced knows them all and keeps none.
+ * Tokens by which their bearer uses one thing in the name of a key: a VM's data plane, its ports, a volume. Made from the gateway's
+ * secret, the key's ID and the thing, so that a gateway that was replaced knows them all and keeps none; each dies with
+ * its key.
  */
 import { createHmac, randomBytes, timingSafeEqual } from "node:crypto";
 import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { VmsanError, errnoOf } from "../../model/errors.ts";
+import type { GatewayKey } from "../../model/gateway.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
 import { withLock } from "../../util/lock.ts";
+import type { Keys } from "./keys.ts";
 
 /** What a token is for; another purpose is another token. */
 export type TokenPurpose = "data" | "traffic" | "upload" | "volume";
 
 const SECRET = /^[0-9a-f]{64}$/;
+/** The key's ID, and the proof that the gateway gave it. */
+const TOKEN = /^([0-9a-f]{8})([0-9a-f]{48})$/;
+/** Most tokens that are remembered, so that signatures by any of them are looked at quickly. */
+const MAX_REMEMBERED = 20_000;
 
 /** Makes and checks tokens. */
 export class Tokens {
   private readonly secret: string;
+  private readonly keys: Pick<Keys, "good">;
+  private readonly remembered = new Map<string, string>();
 
   /** @param secret 64 hex digits */
-  constructor(secret: string) {
+  constructor(secret: string, keys: Pick<Keys, "good">) {
     this.secret = secret;
+    this.keys = keys;
   }
 
-  /** The token of a VM. @param vmId as the daemon gave it; a VM made later has another */
-  of(vmId: string, purpose: TokenPurpose): string {
-    return createHmac("sha256", this.secret)
-      .update(`${purpose}\0${vmId}`)
-      .digest("hex")
-      .slice(0, 48);
+  /** The token of a key for one thing. @param subject names it for ever: a VM's ID; one made later has another */
+  of({ id }: Pick<GatewayKey, "id">, purpose: TokenPurpose, subject: string): string {
+    const proof = createHmac("sha256", this.secret).update(`${purpose}\0${id}\0${subject}`);
+    return id + proof.digest("hex").slice(0, 48);
   }
 
-  /** Whether a presented token is the VM's; takes the same time for every wrong one. */
-  matches(vmId: string, purpose: TokenPurpose, presented: string): boolean {
-    const right = Buffer.from(this.of(vmId, purpose));
-    const given = Buffer.from(presented);
-    return given.length === right.length && timingSafeEqual(given, right);
+  /** Whose token for this thing a text is; undefined for any other text, and once the key is not good any more. */
+  async bearer(
+    text: string,
+    purpose: TokenPurpose,
+    subject: string,
+  ): Promise<GatewayKey | undefined> {
+    const [, id] = TOKEN.exec(text) ?? [];
+    const key = (await this.keys.good()).find((candidate) => candidate.id === id);
+    if (key === undefined) return undefined;
+    const right = Buffer.from(this.of(key, purpose, subject));
+    return timingSafeEqual(right, Buffer.from(text)) ? key : undefined;
+  }
+
+  /**
+   * Whose token for this thing meets a condition, for proofs that were made with a token and do not show it.
+   * @param subject one that is there, since its tokens are remembered
+   */
+  async whose(
+    purpose: TokenPurpose,
+    subject: string,
+    isMeant: (token: string, key: GatewayKey) => boolean,
+  ): Promise<GatewayKey | undefined> {
+    return (await this.keys.good()).find((key) => {
+      const name = `${purpose} ${key.id} ${subject}`;
+      const token = this.remembered.get(name) ?? this.of(key, purpose, subject);
+      if (this.remembered.size >= MAX_REMEMBERED) this.remembered.clear();
+      this.remembered.set(name, token);
+      return isMeant(token, key);
+    });
   }
 }
 
 /** Read the gateway's secret, made on first use. @param directory absolute, of the gateway's files */
-export async function loadTokens(directory: string): Promise<Tokens> {
+export async function loadTokens(directory: string, keys: Keys): Promise<Tokens> {
   const path = join(directory, "secret");
   await mkdir(directory, { recursive: true, mode: 0o700 });
   return await withLock(`${path}.lock`, async () => {
     try {
       const text = (await readFile(path, "utf8")).trim();
-      if (SECRET.test(text)) return new Tokens(text);
+      if (SECRET.test(text)) return new Tokens(text, keys);
       throw new VmsanError({
         code: "ERR_GATEWAY_SECRET",
         message: `Cannot use the gateway's secret in ${path}`,
@@ -58,6 +90,6 @@ export async function loadTokens(directory: string): Promise<Tokens> {
     }
     const secret = randomBytes(32).toString("hex");
     await writeFileAtomic(path, `${secret}\n`);
-    return new Tokens(secret);
+    return new Tokens(secret, keys);
   });
 }

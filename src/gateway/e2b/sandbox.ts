@@ -1,5 +1,6 @@
 /** A VM as a sandbox: what of it is kept in labels, and how clients see it. */
 import type { VmView } from "../../model/api.ts";
+import type { GatewayKey } from "../../model/gateway.ts";
 import type { Tokens } from "../access/tokens.ts";
 
 /** The version of envd whose behaviour is offered; clients choose by it what they send. */
@@ -112,8 +113,17 @@ export function wakesOnUse({ labels }: VmView): boolean {
   return labels[SANDBOX_LABELS.autoResume] === "true";
 }
 
+/** Whom a sandbox is described to. */
+export interface SandboxReader {
+  tokens: Tokens;
+  /** The key in whose name the tokens are given. */
+  key: GatewayKey;
+  /** The domain of sandboxes' hosts, or null for the client's own. */
+  domain: string | null;
+}
+
 /** The short form: what create and connect answer. */
-export function sandboxReply(view: VmView, tokens: Tokens, domain: string | null): object {
+export function sandboxReply(view: VmView, { tokens, key, domain }: SandboxReader): object {
   const { labels, id } = view;
   return {
     templateID: labels[SANDBOX_LABELS.template],
@@ -121,20 +131,20 @@ export function sandboxReply(view: VmView, tokens: Tokens, domain: string | null
     sandboxID: id,
     clientID: "vmsan",
     envdVersion: ENVD_VERSION,
-    ...(isSecure(view) ? { envdAccessToken: tokens.of(id, "data") } : {}),
+    ...(isSecure(view) ? { envdAccessToken: tokens.of(key, "data", id) } : {}),
     ...(labels["vmsan.public-ports"] === "true"
       ? {}
-      : { trafficAccessToken: tokens.of(id, "traffic") }),
+      : { trafficAccessToken: tokens.of(key, "traffic", id) }),
     domain,
   };
 }
 
 /** The long form: what get and list answer. */
-export function sandboxDetail(view: VmView, tokens: Tokens, domain: string | null): object {
+export function sandboxDetail(view: VmView, reader: SandboxReader): object {
   const { labels } = view;
   const startedAt = view.startedAt ?? view.createdAt;
   return {
-    ...sandboxReply(view, tokens, domain),
+    ...sandboxReply(view, reader),
     startedAt,
     endAt: endOf(view) ?? startedAt,
     cpuCount: view.vcpus,

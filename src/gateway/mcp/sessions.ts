@@ -234,7 +234,7 @@ export class McpSessions {
       expose: async (vm, port) => {
         await vm.refresh();
         if (!sees(caller, vm.view)) throw new TypeError("a sandbox of another project");
-        const token = gate.tokens.of(vm.id, "traffic");
+        const token = gate.tokens.of(key, "traffic", vm.id);
         const headers = { "vmsan-traffic-token": token };
         if (domain !== null) {
           const { protocol } = new URL(origin);

@@ -100,7 +100,7 @@ beforeAll(async () => {
     keyId[name] = made.key.id;
   }
   const log = fileLog(join(directory, "audit.log"));
-  const gate = new Gate(keys, await loadTokens(directory), log);
+  const gate = new Gate(keys, await loadTokens(directory, keys), log);
   gateway = await listen({
     address: { host: "127.0.0.1", port: 0 },
     hosts: new Hosts([]),

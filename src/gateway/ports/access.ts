@@ -102,7 +102,8 @@ export async function admitToPort(
   const { headers } = request;
   const token =
     header(headers, "vmsan-traffic-token") ?? header(headers, "e2b-traffic-access-token");
-  const bearsToken = token !== undefined && gate.tokens.matches(target.vm, "traffic", token);
+  const bearer =
+    token === undefined ? undefined : await gate.tokens.bearer(token, "traffic", target.vm);
   let view: VmView;
   try {
     view = await get(target.vm);
@@ -110,7 +111,8 @@ export async function admitToPort(
     if (!(error instanceof VmsanError) || error.code !== "ERR_VM_NOT_FOUND") throw error;
     throw new PortRefusal("missing", target.vm);
   }
-  if (bearsToken || view.labels[PUBLIC_LABEL] === "true") return view;
+  if (bearer !== undefined && sees(gate.pass(request, bearer), view)) return view;
+  if (view.labels[PUBLIC_LABEL] === "true") return view;
   const key = header(headers, "x-api-key");
   if (key === undefined || presentedKey(request) === undefined)
     throw new PortRefusal("private", target.vm, view);

@@ -22,6 +22,7 @@ import {
   stateOf,
   endOf,
 } from "../sandbox.ts";
+import type { SandboxReader } from "../sandbox.ts";
 import { openRoot, settleVolumes } from "../volumes/places.ts";
 import { mountsSchema, volumeMounts } from "../volumes/volumes.ts";
 import { networkPolicy, networkSchema, updateSchema } from "./network.ts";
@@ -81,6 +82,12 @@ export class SandboxControl {
     this.builds = new Builds(context);
   }
 
+  /** Whom a caller's sandboxes are described to. */
+  reader({ key }: Caller): SandboxReader {
+    const { gate, domain } = this.context;
+    return { tokens: gate.tokens, key, domain };
+  }
+
   /** A sandbox of the caller's. @throws not_found */
   async find(caller: Caller, id: string): Promise<Vm> {
     const missing = new E2bError("not_found", `Sandbox "${id.slice(0, 80)}" not found`);
@@ -100,7 +107,7 @@ export class SandboxControl {
     body: unknown,
     defaultTimeoutS = DEFAULT_TIMEOUT_S,
   ): Promise<object> {
-    const { gate, domain, store, users } = this.context;
+    const { store, users } = this.context;
     const wish = validate(createSchema, body, "sandbox");
     const name = wish.templateID ?? "base";
     const template = await resolveTemplate(store, caller, name);
@@ -138,7 +145,7 @@ export class SandboxControl {
       labels,
     });
     users.warm(vm);
-    return sandboxReply(vm.view, gate.tokens, domain);
+    return sandboxReply(vm.view, this.reader(caller));
   }
 
   /** Make the VM of a sandbox, within the limits of the caller's key. */
@@ -212,8 +219,7 @@ export class SandboxControl {
 
   /** One, in full. */
   async get(caller: Caller, id: string): Promise<object> {
-    const { gate, domain } = this.context;
-    return sandboxDetail((await this.find(caller, id)).view, gate.tokens, domain);
+    return sandboxDetail((await this.find(caller, id)).view, this.reader(caller));
   }
 
   /** End one. @throws not_found */
@@ -231,7 +237,8 @@ export class SandboxControl {
     caller: Caller,
     query: URLSearchParams,
   ): Promise<{ sandboxes: object[]; nextToken?: string }> {
-    const { vmsan, gate, domain } = this.context;
+    const { vmsan } = this.context;
+    const reader = this.reader(caller);
     const states = new Set((query.get("state") ?? "running,paused").split(","));
     const wanted = [...new URLSearchParams(decodedTwice(query.get("metadata") ?? ""))];
     const after = Date.parse(query.get("startedAfter") ?? "");
@@ -251,7 +258,7 @@ export class SandboxControl {
     });
     const { items, nextToken } = page(own, query, key, sign);
     return {
-      sandboxes: items.map((view) => sandboxDetail(view, gate.tokens, domain)),
+      sandboxes: items.map((view) => sandboxDetail(view, reader)),
       ...(nextToken === undefined ? {} : { nextToken }),
     };
   }
@@ -269,7 +276,7 @@ export class SandboxControl {
     id: string,
     body: unknown,
   ): Promise<{ resumed: boolean; reply: object }> {
-    const { vmsan, gate, domain, places } = this.context;
+    const { vmsan, places } = this.context;
     const wish = validate(connectSchema, body, "connection");
     const { timeout: seconds = DEFAULT_TIMEOUT_S, memory } = wish;
     const vm = await this.find(caller, id);
@@ -278,7 +285,7 @@ export class SandboxControl {
       if (memory === false && vm.view.status === "suspended") await vm.stop();
       await resumeSandbox(await vmsan.get(id), seconds * 1000, places);
     }
-    return { resumed, reply: sandboxReply(await vm.refresh(), gate.tokens, domain) };
+    return { resumed, reply: sandboxReply(await vm.refresh(), this.reader(caller)) };
   }
 
   /**

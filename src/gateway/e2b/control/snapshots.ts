@@ -108,7 +108,7 @@ export async function fork(
   id: string,
   body: unknown,
 ): Promise<object[]> {
-  const { vmsan, gate, domain } = control.context;
+  const { vmsan, gate } = control.context;
   const wish = validate(forkSchema, body, "fork");
   const count = wish.count ?? 1;
   const vm = await control.find(caller, id);
@@ -130,7 +130,7 @@ export async function fork(
       forks.map(async (fork) => {
         if (limit !== undefined) await fork.extendTimeout(limit);
         const made: VmView = fork.view;
-        return { sandbox: sandboxReply(made, gate.tokens, domain) };
+        return { sandbox: sandboxReply(made, control.reader(caller)) };
       }),
     );
   } finally {

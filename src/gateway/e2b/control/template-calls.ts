@@ -118,11 +118,11 @@ export async function templateCall(
   const template = own(await context.store.load(), caller, id);
   switch (`${method} ${action} ${more}`.trim()) {
     case "GET files": {
-      const { project } = caller.key;
-      const present = await context.uploads.has(project, which);
+      const { key } = caller;
+      const present = await context.uploads.has(key.project, which);
       return {
         status: 201,
-        body: { present, url: context.uploads.url(call.origin, project, which) },
+        body: { present, url: context.uploads.url(call.origin, key, which) },
       };
     }
     case "POST builds": {

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { createServer, request } from "node:http";
 import type { Server } from "node:http";
@@ -6,11 +7,16 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import type { GatewayKey } from "../../../model/gateway.ts";
 import { Tokens } from "../../access/tokens.ts";
 import { asE2bError } from "../errors.ts";
 import { Uploads } from "./uploads.ts";
 
 const hash = "a".repeat(64);
+const keyOf = (project: string): GatewayKey =>
+  ({ id: createHash("md5").update(project).digest("hex").slice(0, 8), project }) as GatewayKey;
+const ours = keyOf("ours");
+let good = [ours, keyOf("other"), keyOf("third")];
 let directory: string;
 let uploads: Uploads;
 let server: Server;
@@ -18,7 +24,7 @@ let origin: string;
 
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), "vmsan-uploads-"));
-  uploads = new Uploads(directory, new Tokens("0".repeat(64)));
+  uploads = new Uploads(directory, new Tokens("0".repeat(64), { good: async () => await Promise.resolve(good) }));
   server = createServer((asked, response) => {
     const { searchParams } = new URL(asked.url ?? "", "http://gateway");
     uploads.receive(asked, searchParams).then(
@@ -48,7 +54,7 @@ async function textOf(project: string): Promise<string> {
 
 test("an archive is taken by its address alone, and given back unzipped, to its project", async () => {
   expect(await uploads.has("ours", hash)).toBe(false);
-  const url = uploads.url(origin, "ours", hash);
+  const url = uploads.url(origin, ours, hash);
   expect(await put(url, gzipSync("content"))).toBe(200);
   expect(await textOf("ours")).toBe("content");
   expect(await uploads.has("ours", hash)).toBe(true);
@@ -59,9 +65,9 @@ test("an archive is taken by its address alone, and given back unzipped, to its 
 });
 
 test("any other address is refused", async () => {
-  const url = uploads.url(origin, "ours", hash);
+  const url = uploads.url(origin, ours, hash);
   const name = /[0-9a-f]{64}/.exec(url)?.[0] ?? "";
-  const other = /[0-9a-f]{64}/.exec(uploads.url(origin, "other", hash))?.[0] ?? "";
+  const other = /[0-9a-f]{64}/.exec(uploads.url(origin, keyOf("other"), hash))?.[0] ?? "";
   for (const wrong of [
     url.replace(name, other),
     url.replace(/expires=\d/, "expires=9"),
@@ -71,6 +77,10 @@ test("any other address is refused", async () => {
   ])
     expect([wrong, await put(wrong, Buffer.from("x"))]).toEqual([wrong, 401]);
   expect(await put(url, Buffer.from("x"), "POST")).toBe(405);
+  const all = good;
+  good = all.filter((key) => key !== ours);
+  expect(await put(url, Buffer.from("x"))).toBe(401);
+  good = all;
   vi.useFakeTimers({ now: Date.now() + 3_600_001, toFake: ["Date"] });
   try {
     expect(await put(url, Buffer.from("x"))).toBe(401);
@@ -78,12 +88,12 @@ test("any other address is refused", async () => {
     vi.useRealTimers();
   }
   for (const bad of ["", "a", `${"a".repeat(63)}/`, "../".repeat(20), "A".repeat(64)])
-    expect(() => uploads.url(origin, "ours", bad)).toThrow("64 hex digits");
+    expect(() => uploads.url(origin, ours, bad)).toThrow("64 hex digits");
 });
 
 test("what has no size, is too large or is cut off leaves nothing", async () => {
   const before = (await readdir(join(directory, "uploads"))).toSorted();
-  const target = new URL(uploads.url(origin, "third", hash));
+  const target = new URL(uploads.url(origin, keyOf("third"), hash));
   const send = (headers: Record<string, string>, body: string): Promise<number | undefined> =>
     new Promise((resolve, reject) => {
       const asked = request(target, { method: "PUT", headers }, (reply) => {

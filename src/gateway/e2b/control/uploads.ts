@@ -1,5 +1,5 @@
 /** Archives that clients upload for the COPY steps of a build: kept by their project and hash, for a while. */
-import { createHash, timingSafeEqual } from "node:crypto";
+import { createHash } from "node:crypto";
 import { createReadStream, createWriteStream } from "node:fs";
 import { mkdir, open, readdir, rename, rm, stat, utimes } from "node:fs/promises";
 import type { IncomingMessage } from "node:http";
@@ -8,6 +8,7 @@ import { pipeline as pipe } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGunzip } from "node:zlib";
 import { errnoOf } from "../../../model/errors.ts";
+import type { GatewayKey } from "../../../model/gateway.ts";
 import { syncDirectory, temporarySibling } from "../../../util/atomic.ts";
 import type { Tokens } from "../../access/tokens.ts";
 import { E2bError } from "../errors.ts";
@@ -61,11 +62,11 @@ export class Uploads {
     }
   }
 
-  /** Where a client may put an archive for an hour, without any key. @param origin `http://HOST` of this gateway */
-  url(origin: string, project: string, hash: string): string {
-    const name = this.name(project, hash);
+  /** Where a key's client may put an archive for an hour without showing it. @param origin `http://HOST` of this gateway */
+  url(origin: string, key: Pick<GatewayKey, "id" | "project">, hash: string): string {
+    const name = this.name(key.project, hash);
     const expires = String(Date.now() + URL_MS);
-    const signature = this.tokens.of(`${name} ${expires}`, "upload");
+    const signature = this.tokens.of(key, "upload", `${name} ${expires}`);
     return `${origin}/e2b/uploads/${name}?expires=${expires}&signature=${signature}`;
   }
 
@@ -73,10 +74,9 @@ export class Uploads {
   async receive(request: IncomingMessage, query: URLSearchParams): Promise<void> {
     const [, name = ""] = PATH.exec(request.url ?? "") ?? [];
     const expires = query.get("expires") ?? "";
-    const right = Buffer.from(this.tokens.of(`${name} ${expires}`, "upload"));
-    const given = Buffer.from(query.get("signature") ?? "");
-    const genuine = right.length === given.length && timingSafeEqual(right, given);
-    if (!genuine || !(Number(expires) > Date.now()))
+    const signature = query.get("signature") ?? "";
+    const signer = await this.tokens.bearer(signature, "upload", `${name} ${expires}`);
+    if (signer === undefined || !(Number(expires) > Date.now()))
       throw new E2bError("unauthenticated", "the address is not valid, or no longer");
     if (request.method !== "PUT")
       throw new E2bError("unimplemented", "archives are put, and nothing else", 405);

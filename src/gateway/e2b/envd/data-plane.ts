@@ -5,6 +5,8 @@ import type { Vmsan } from "../../../client/vmsan.ts";
 import type { VmView } from "../../../model/api.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import { isVmId } from "../../../util/names.ts";
+import type { GatewayKey } from "../../../model/gateway.ts";
+import { sees } from "../../access/gate.ts";
 import type { Gate } from "../../access/gate.ts";
 import type { Hosts } from "../../http/hosts.ts";
 import { guestPortOf } from "../../ports/access.ts";
@@ -124,17 +126,18 @@ export class DataPlane {
     if (target === undefined) return await this.signedFor(request, query);
     const vm = await this.alive(target.vm);
     const { id, view } = vm;
+    const { tokens } = this.gate;
     const token = request.headers["x-access-token"];
-    const shown = typeof token === "string" && this.gate.tokens.matches(id, "data", token);
-    if (!isSecure(view) || shown) return vm;
-    if (urlOf(request).pathname === "/health") return vm;
-    const operation = request.method === "GET" ? "read" : "write";
+    const bearer =
+      typeof token === "string" ? await tokens.bearer(token, "data", id) : undefined;
+    if (bearer !== undefined && sees(this.gate.pass(request, bearer), view)) return vm;
+    if (!isSecure(view) || urlOf(request).pathname === "/health") return vm;
     if (isSigned(query)) {
-      if (isSignedWith(query, operation, this.gate.tokens.of(id, "data"))) {
-        checkExpiration(query);
-        return vm;
-      }
-      throw new E2bError("unauthenticated", "invalid signature");
+      const signer = await this.signerOf(request, query, view);
+      if (signer === undefined) throw new E2bError("unauthenticated", "invalid signature");
+      checkExpiration(query);
+      this.gate.pass(request, signer);
+      return vm;
     }
     throw new E2bError("unauthenticated", "the access token is missing or wrong");
   }
@@ -144,14 +147,28 @@ export class DataPlane {
     if (urlOf(request).pathname !== "/files" || !isSigned(query)) {
       throw new E2bError("unauthenticated", "the request names no sandbox");
     }
-    const operation = request.method === "GET" ? "read" : "write";
-    const found = (await this.vmsan.list()).find(
-      (view) =>
-        isSandbox(view) && isSignedWith(query, operation, this.gate.tokens.of(view.id, "data")),
+    for (const view of await this.vmsan.list()) {
+      const signer = isSandbox(view) ? await this.signerOf(request, query, view) : undefined;
+      if (signer === undefined) continue;
+      checkExpiration(query);
+      this.gate.pass(request, signer);
+      return await this.alive(view.id);
+    }
+    throw new E2bError("unauthenticated", "invalid signature");
+  }
+
+  /** The key whose token for a sandbox a request is signed with. */
+  private async signerOf(
+    { method }: IncomingMessage,
+    query: URLSearchParams,
+    view: VmView,
+  ): Promise<GatewayKey | undefined> {
+    const operation = method === "GET" ? "read" : "write";
+    return await this.gate.tokens.whose(
+      "data",
+      view.id,
+      (token, key) => sees({ key }, view) && isSignedWith(query, operation, token),
     );
-    if (found === undefined) throw new E2bError("unauthenticated", "invalid signature");
-    checkExpiration(query);
-    return await this.alive(found.id);
   }
 
   /** A sandbox that is not at its end. @throws DeadSandbox */

@@ -264,8 +264,7 @@ export async function volumeContent(
   params: URLSearchParams,
 ): Promise<Content> {
   const [, volumeId = "", what = ""] = ROUTE.exec(request.url ?? "") ?? [];
-  const token = /^bearer +(\S+)$/i.exec(request.headers.authorization ?? "")?.[1] ?? "";
-  const { name } = await volumeOfToken(context, volumeId, token);
+  const { name } = await volumeOfToken(context, request, volumeId);
   const key = `${request.method} ${what}`;
   const run = Object.hasOwn(CALLS, key) ? CALLS[key] : undefined;
   if (run === undefined)

@@ -1,10 +1,17 @@
+import type { IncomingMessage } from "node:http";
 import { expect, test } from "vitest";
 import { VmsanError } from "../../../model/errors.ts";
 import type { VolumeContext } from "./volumes.ts";
 import { volumeOfToken } from "./volumes.ts";
 
+/** A request with this token. */
+const bearing = (token: string): IncomingMessage =>
+  ({ headers: { authorization: `Bearer ${token}` } }) as unknown as IncomingMessage;
+
 test("a token is held against one volume, and says nothing of others", async () => {
   const looked: string[] = [];
+  const key = { project: "ours", admin: false };
+  const labels = { "vmsan.project": "ours" };
   const context = {
     vmsan: {
       volumes: {
@@ -12,21 +19,27 @@ test("a token is held against one volume, and says nothing of others", async () 
         get: async (name: string) => {
           looked.push(name);
           await Promise.resolve();
-          if (name === "mine") return { name, createdAt: "then" };
+          if (name === "mine") return { name, createdAt: "then", labels };
           const code = name === "../x" ? "ERR_VALIDATION_VOLUME" : "ERR_VOLUME_NOT_FOUND";
           throw new VmsanError({ code, message: "none" });
         },
       },
     },
-    gate: { tokens: { matches: (about: string, _for: string, token: string) => token === about } },
+    gate: {
+      tokens: {
+        bearer: async (token: string, _for: string, about: string) =>
+          await Promise.resolve(token === `good-${about}`.replace(" ", "-") ? key : undefined),
+      },
+      pass: (_request: IncomingMessage, passing: object) => ({ key: passing }),
+    },
   } as unknown as VolumeContext;
-  expect((await volumeOfToken(context, "mine", "mine then")).name).toBe("mine");
+  expect((await volumeOfToken(context, bearing("good-mine-then"), "mine")).name).toBe("mine");
   for (const [id, token] of [
     ["mine", "other"],
-    ["none", "mine then"],
-    ["../x", "mine then"],
+    ["none", "good-mine-then"],
+    ["../x", "good-mine-then"],
   ] as const) {
-    await expect(volumeOfToken(context, id, token)).rejects.toMatchObject({
+    await expect(volumeOfToken(context, bearing(token), id)).rejects.toMatchObject({
       code: "unauthenticated",
     });
   }

@@ -5,6 +5,7 @@
  * volumes.ts: made, found, removed; places.ts: the guest in which one is mounted; content.ts: what is in it.
  */
 import { createHash } from "node:crypto";
+import type { IncomingMessage } from "node:http";
 import { z } from "zod";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import { VmsanError } from "../../../model/errors.ts";
@@ -64,8 +65,8 @@ function hostName(project: string, name: string): string {
 }
 
 /** What clients are told of a volume, its token included. */
-function reply({ gate }: VolumeContext, volume: VolumeView): object {
-  const token = gate.tokens.of(tokenSubject(volume), "volume");
+function reply({ gate }: VolumeContext, { key }: Caller, volume: VolumeView): object {
+  const token = gate.tokens.of(key, "volume", tokenSubject(volume));
   return { volumeID: volume.name, name: nameOf(volume), token };
 }
 
@@ -102,7 +103,7 @@ export async function createVolume(
     const labels = { [PROJECT_LABEL]: key.project, [NAME_LABEL]: name, [KEY_LABEL]: key.id };
     const size = SIZE_BYTES / 2 ** 30;
     const made = await vmsan.volumes.create(hostName(key.project, name), { size, labels });
-    return reply(context, made);
+    return reply(context, caller, made);
   } catch (error) {
     if (!(error instanceof VmsanError) || error.code !== "ERR_VOLUME_NAME_TAKEN") throw error;
     throw new E2bError("invalid_argument", `Volume with name '${name}' already exists`);
@@ -123,7 +124,7 @@ export async function getVolume(
   caller: Caller,
   id: string,
 ): Promise<object> {
-  return reply(context, await find(context, caller, id));
+  return reply(context, caller, await find(context, caller, id));
 }
 
 /** Remove a volume. @throws not_found; failed_precondition while a sandbox mounts it, also one that is paused */
@@ -136,16 +137,22 @@ export async function removeVolume(
   await context.places.without([name], async () => await context.vmsan.volumes.remove(name));
 }
 
-/** The volume that a token opens. @throws unauthenticated, whether there is none or it is another's */
+/**
+ * The volume that a request's token opens.
+ * @throws unauthenticated, whether there is none or it is another's; ERR_GATEWAY_RATE
+ */
 export async function volumeOfToken(
   { vmsan, gate }: VolumeContext,
+  request: IncomingMessage,
   id: string,
-  token: string,
 ): Promise<VolumeView> {
+  const token = /^bearer +(\S+)$/i.exec(request.headers.authorization ?? "")?.[1] ?? "";
   // Whoever has no token yet makes this host look at one volume, not at all of them.
   const found = await volumeOf(vmsan, id);
-  if (found !== undefined && gate.tokens.matches(tokenSubject(found), "volume", token))
-    return found;
+  if (found !== undefined) {
+    const key = await gate.tokens.bearer(token, "volume", tokenSubject(found));
+    if (key !== undefined && sees(gate.pass(request, key), found)) return found;
+  }
   throw new E2bError("unauthenticated", "the volume's token is missing or wrong");
 }
 
