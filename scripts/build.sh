@@ -21,7 +21,8 @@ for arch in ${machines:-x86_64 aarch64}; do
   build_go "$(go_arch "$arch")" guest ./cmd/ssh "$aside/guest/vmsan-ssh-$arch"
   build_go "$(go_arch "$arch")" src/network/helper . "$aside/guest/vmsan-nethelper-$arch"
 done
-cp guest/interpreter/server.py "$aside/guest/interpreter.py"
+mkdir "$aside/guest/interpreter"
+cp guest/interpreter/*.py guest/interpreter/*.mjs "$aside/guest/interpreter"
 rm -rf "$output"
 mkdir -p "$(dirname "$output")"
 mv "$aside" "$output"

@@ -4,7 +4,7 @@ import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { freePort } from "./fixtures/ports.ts";
 import { pythonWith } from "./fixtures/venv.ts";
@@ -23,7 +23,13 @@ beforeAll(async () => {
   url = `http://127.0.0.1:${port}`;
   const program = resolve(import.meta.dirname, "../guest/interpreter/server.py");
   server = spawn(python, [program, String(port)], {
-    env: { PATH: process.env["PATH"], HOME: home },
+    env: {
+      // Node.js of its own, for JavaScript.
+      PATH: `${dirname(process.execPath)}:${process.env["PATH"]}`,
+      HOME: home,
+      PYTHONDONTWRITEBYTECODE: "1",
+      FROM_CREATE: "created",
+    },
     stdio: "ignore",
     detached: true,
   });
@@ -68,6 +74,14 @@ async function value(code: string, more: object = {}): Promise<unknown> {
   const lines = await execute({ code, ...more });
   if (typeof lines === "string") return lines;
   return lines.find((line) => line["is_main_result"] === true)?.["text"];
+}
+
+/** All of its standard output. */
+async function printed(code: string, more: object = {}): Promise<string> {
+  const lines = await execute({ code, ...more });
+  return ofType(lines, "stdout")
+    .map(({ text }) => text)
+    .join("");
 }
 
 /** Those of one kind. */
@@ -136,6 +150,74 @@ test(
 );
 
 test(
+  "bash keeps its state, tells outputs apart, is interrupted and replaced",
+  async () => {
+    const bash = { language: "bash" };
+    const first = await execute({ code: "x=5; cd /; echo out; echo err >&2; read y", ...bash });
+    expect(ofType(first, "stdout")).toMatchObject([{ text: "out\n" }]);
+    expect(ofType(first, "stderr")).toMatchObject([{ text: "err\n" }]);
+    expect(ofType(first, "error")).toMatchObject([{ name: "ExitStatus", value: "1" }]);
+    const once = { env_vars: { ONCE: "it's\n$x", FROM_CREATE: "other" }, ...bash };
+    expect(await printed("echo $x $PWD; printf '%s|' \"$ONCE\" $FROM_CREATE", once)).toBe(
+      "5 /\nit's\n$x|other|",
+    );
+    expect(await printed("echo ${ONCE-none} $FROM_CREATE", bash)).toBe("none created\n");
+    expect(await printed("seq 100000 | tail -n 1; head -c 200000 /dev/zero | wc -c", bash)).toBe(
+      "100000\n200000\n",
+    );
+    const gone = new AbortController();
+    const looping = execute({ code: "echo up; while :; do :; done", ...bash }, gone.signal);
+    looping.catch(() => undefined);
+    await new Promise((next) => setTimeout(next, 1000));
+    gone.abort();
+    expect(await printed("echo $x", bash)).toBe("5\n");
+    const ended = await execute({ code: "exit 3", ...bash });
+    expect(ofType(ended, "error")).toMatchObject([{ name: "UnexpectedEndOfExecution" }]);
+    expect(await printed("echo [$x]", bash)).toBe("[]\n");
+  },
+  LIMIT_MS,
+);
+
+test(
+  "JavaScript and TypeScript: results, imports, await, errors, an interruption",
+  async () => {
+    const js = { language: "js" };
+    expect(await printed("const a = 1; console.log('Hello')", js)).toBe("Hello\n");
+    expect(await value("let b = await Promise.resolve('it'); b + a", js)).toBe("it1");
+    expect(
+      await value(
+        "import { readFileSync as read } from 'fs'\nimport os from 'os'\ntypeof read + typeof os",
+        js,
+      ),
+    ).toBe("functionobject");
+    expect(await value("({ a, cwd: process.cwd() })", js)).toBe(`{ a: 1, cwd: '${home}' }`);
+    const once = { env_vars: { ONCE: "x" }, ...js };
+    expect(await value("process.env.ONCE", once)).toBe("x");
+    expect(await value("String(process.env.ONCE)", js)).toBe("undefined");
+    for (const code of ["throw new TypeError('no')", "await Promise.reject(new TypeError('no'))"])
+      expect(ofType(await execute({ code, ...js }), "error")).toMatchObject([
+        { name: "TypeError", value: "no", traceback: expect.stringContaining("no") },
+      ]);
+    expect(await printed("process.stdout.write('x'.repeat(300000)); 1", js)).toHaveLength(300_000);
+    for (const code of ["while (true) {}", "await new Promise(() => undefined)"]) {
+      const gone = new AbortController();
+      const endless = execute({ code: `console.log('up'); ${code}`, ...js }, gone.signal);
+      endless.catch(() => undefined);
+      await new Promise((next) => setTimeout(next, 1000));
+      gone.abort();
+      expect(await value("a", js)).toBe("1");
+    }
+    const ts = "enum E { A = 3 }\nconst n: number = E.A; n as number";
+    expect(await value(ts, { language: "typescript" })).toBe("3");
+    expect(await value("typeof a", { language: "ts" })).toBe("undefined");
+    const ended = await execute({ code: "process.exit(1)", ...js });
+    expect(ofType(ended, "error")).toMatchObject([{ name: "UnexpectedEndOfExecution" }]);
+    expect(await value("typeof a", js)).toBe("undefined");
+  },
+  LIMIT_MS,
+);
+
+test(
   "contexts are apart: made, listed, restarted, removed",
   async () => {
     const made = await fetch(`${url}/contexts`, {
@@ -147,8 +229,12 @@ test(
     const there = { context_id: id };
     expect(await value("import os; y = 1; os.getcwd()", there)).toBe("/tmp");
     expect(await value("'y' in dir()")).toBe("False");
-    const listed = (await (await fetch(`${url}/contexts`)).json()) as { cwd: string }[];
-    expect(listed.map(({ cwd }) => cwd)).toEqual([home, "/tmp"]);
+    const listed = (await (await fetch(`${url}/contexts`)).json()) as Line[];
+    expect(listed.map(({ language, cwd }) => [language, cwd])).toEqual([
+      ["python", home],
+      ["javascript", home],
+      ["python", "/tmp"],
+    ]);
     expect((await fetch(`${url}/contexts/${id}/restart`, { method: "POST" })).status).toBe(200);
     expect(await value("'y' in dir()", there)).toBe("False");
     expect((await fetch(`${url}/contexts/${id}`, { method: "DELETE" })).status).toBe(200);
@@ -161,7 +247,10 @@ test.each([
   [{ code: 1 }, /^422 /],
   [{}, /^422 code is missing/],
   [{ code: "1", env_vars: { A: 1 } }, /^422 /],
-  [{ code: "1", language: "ruby" }, /^500 Language ruby is not offered here/],
+  [
+    { code: "1", language: "ruby" },
+    /^500 Language ruby is not offered here: bash, javascript, python, typescript are$/,
+  ],
   [{ code: "1", language: "python", context_id: "x" }, /^400 /],
   [{ code: "1", context_id: "x" }, /^404 /],
 ])("%j is refused in words", async (body, words) => {

@@ -1,80 +1,33 @@
-"""Runs code in Jupyter kernels for E2B's code interpreter clients, inside a guest.
+"""Runs code for E2B's code interpreter clients, inside a guest.
 
 HTTP on a port of loopback: POST /execute (lines of JSON as things happen), /contexts (list, make, restart,
-remove), GET /health. A context is one kernel of its own, with a directory; the one that nobody names is
-there from the start. What a kernel is, is jupyter_client's business; this file turns its messages into the
-lines that those clients read.
+remove), GET /health. A context is one runner of its own, with a directory; those that nobody names, one a language, are
+there from the start or from their first use. Python is a kernel of Jupyter's (kernels.py), as any other is that the image has; bash and
+Node.js are workers (workers.py).
 """
 
 import asyncio
 import contextlib
-import importlib
 import json
 import logging
 import os
 import sys
-import time
 import uuid
 
 import tornado.httpserver
 import tornado.iostream
 import tornado.web
 
+from kernels import PYTHON, Kernel, languages
+from workers import Worker, offered
+
 PORT = int(sys.argv[1]) if len(sys.argv) > 1 else 49999
 HOME = os.path.expanduser("~")
 MAX_BODY = 64 << 20
 MAX_CONTEXTS = 32
-# How often it is looked whether a silent kernel still lives, in seconds.
-LOOK_S = 1.0
-START_S = 300.0
-LANGUAGES = {"python": "python", "python3": "python"}
 
-# What a kernel runs before anything else: tables as columns, for clients that draw them themselves, and the
-# environment of one execution (None: as it was). No name of it stays.
-PREPARE = """
-def _vmsan_prepare(shell):
-    import os
-    before = {}
-    def environment(wanted):
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        before.clear()
-        before.update((name, os.environ.get(name)) for name in wanted or {})
-        os.environ.update(wanted or {})
-    shell._vmsan_environment = environment
-    from IPython.core.formatters import JSONFormatter
-    class Data(JSONFormatter):
-        format_type = "e2b/data"
-        print_method = "_repr_e2b_data_"
-    data = Data(parent=shell.display_formatter)
-    def columns(frame):
-        import json
-        text = frame.to_json(orient="split", date_format="iso", default_handler=str)
-        split = json.loads(text)
-        return {str(name): [row[i] for row in split["data"]] for i, name in enumerate(split["columns"])}
-    data.for_type_by_name("pandas.core.frame", "DataFrame", columns)
-    shell.display_formatter.formatters["e2b/data"] = data
-_vmsan_prepare(get_ipython())
-del _vmsan_prepare
-"""
-
-NAMES = {
-    "text/plain": "text",
-    "text/html": "html",
-    "text/markdown": "markdown",
-    "image/svg+xml": "svg",
-    "image/png": "png",
-    "image/jpeg": "jpeg",
-    "application/pdf": "pdf",
-    "text/latex": "latex",
-    "application/json": "json",
-    "application/javascript": "javascript",
-    "e2b/data": "data",
-    "e2b/chart": "chart",
-}
+# Other words for languages.
+ALIASES = {"python3": "python", "js": "javascript", "node": "javascript", "ts": "typescript", "sh": "bash"}
 
 
 class Refused(Exception):
@@ -85,53 +38,39 @@ class Refused(Exception):
         self.status = status
 
 
-def result_of(content, main):
-    """A result's line, of a kernel's message with data by media type."""
-    line = {"type": "result", "is_main_result": main}
-    extra = {}
-    for kind, value in content.get("data", {}).items():
-        if kind in NAMES:
-            line[NAMES[kind]] = value
-        else:
-            extra[kind] = value
-    text = line.get("text")
-    # The value of a string is told as itself, not as it would be written in a program.
-    if isinstance(text, str) and len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        line["text"] = text[1:-1]
-    if extra:
-        line["extra"] = extra
-    return line
+def plain(language):
+    """A language's one name."""
+    name = language.lower().strip()
+    return ALIASES.get(name, name)
 
 
-def line_of(message):
-    """What clients are told of a kernel's message; None for what they are not."""
-    kind, content = message["msg_type"], message["content"]
-    if kind == "stream":
-        return {"type": content["name"], "text": content["text"], "timestamp": time.time_ns() // 1000}
-    if kind in ("execute_result", "display_data"):
-        return result_of(content, kind == "execute_result")
-    if kind == "error":
-        return {
-            "type": "error",
-            "name": content["ename"],
-            "value": content["evalue"],
-            "traceback": "\n".join(content["traceback"]),
-        }
-    if kind == "execute_input":
-        return {"type": "number_of_executions", "execution_count": content["execution_count"]}
-    return None
+def at_once():
+    """Languages that are there without a look at the image's kernels."""
+    return ["python", *offered()]
+
+
+async def runner(language):
+    """What runs a language."""
+    if language == "python":
+        return Kernel(PYTHON)
+    if language in offered():
+        return Worker(language)
+    found = await languages()
+    if language in found:
+        return Kernel(found[language])
+    known = sorted({*at_once(), *found})
+    raise Refused(500, f"Language {language[:100]} is not offered here: {', '.join(known)} are")
 
 
 class Context:
-    """One kernel. Executions in it come one after the other."""
+    """One runner. Executions in it come one after the other."""
 
     def __init__(self, language, cwd):
         self.id = str(uuid.uuid4())
         self.language = language
         self.cwd = cwd
         self.turn = asyncio.Lock()
-        self.manager = None
-        self.client = None
+        self.runner = None
         # What the execution that runs now was given as `wanted`.
         self.current = None
 
@@ -140,71 +79,26 @@ class Context:
         return {"id": self.id, "language": self.language, "cwd": self.cwd}
 
     async def start(self):
-        """Start the kernel, and wait until it answers."""
-        # Loaded here, beside the loop: it takes seconds in an emulated guest, and the port answers long before.
-        await asyncio.to_thread(importlib.import_module, "jupyter_client")
-        from jupyter_client import AsyncKernelManager
-
+        """Start the runner, and wait until it answers."""
         if not os.path.isdir(self.cwd):
             raise Refused(500, f"No directory {self.cwd}")
-        self.manager = AsyncKernelManager(kernel_name="python3")
-        await self.manager.start_kernel(cwd=self.cwd)
-        await self.connect()
-
-    async def connect(self):
-        """Talk to the kernel that runs."""
-        if self.client is not None:
-            self.client.stop_channels()
-        self.client = self.manager.client()
-        self.client.start_channels()
-        await self.client.wait_for_ready(timeout=START_S)
-        async for _ in self.run(PREPARE, silent=True):
-            pass
+        made = await runner(self.language)
+        try:
+            await made.start(self.cwd)
+        except BaseException:
+            await made.stop()
+            raise
+        self.runner = made
 
     async def restart(self):
-        """A fresh kernel in its place; what runs in it ends."""
-        await self.manager.restart_kernel(now=True)
-        await self.connect()
+        """A fresh runner in its place; what runs in it ends."""
+        if self.runner is not None:
+            await self.runner.restart()
 
     async def stop(self):
-        """End the kernel."""
-        if self.client is not None:
-            self.client.stop_channels()
-        if self.manager is not None and self.manager.has_kernel:
-            await self.manager.shutdown_kernel(now=True)
-
-    async def run(self, code, silent=False):
-        """Lines of one execution, until it is over or the kernel is."""
-        client = self.client
-        # An error must not take what is asked next with it: that is somebody else's.
-        asked = client.execute(
-            code, silent=silent, store_history=not silent, allow_stdin=False, stop_on_error=False
-        )
-        while True:
-            try:
-                message = await client.get_iopub_msg(timeout=LOOK_S)
-            except Exception as problem:
-                # queue.Empty: nothing was said for a while.
-                if type(problem).__name__ != "Empty":
-                    raise
-                if client is self.client and await self.manager.is_alive():
-                    continue
-                yield {
-                    "type": "error",
-                    "name": "UnexpectedEndOfExecution",
-                    "value": "The kernel ended before the execution was finished",
-                    "traceback": "",
-                }
-                return
-            if message["parent_header"].get("msg_id") != asked:
-                continue
-            if message["msg_type"] == "status":
-                if message["content"]["execution_state"] == "idle":
-                    return
-                continue
-            line = line_of(message)
-            if line is not None:
-                yield line
+        """End the runner."""
+        if self.runner is not None:
+            await self.runner.stop()
 
     async def execute(self, code, envs, wanted):
         """
@@ -214,28 +108,25 @@ class Context:
         async with self.turn:
             if not wanted():
                 return
-            if not await self.manager.is_alive():
-                await self.restart()
+            if self.runner is None:
+                await self.start()
+            if not await self.runner.alive():
+                await self.runner.restart()
+            if envs and not self.runner.takes_environment():
+                words = f"Variables of one execution are not offered for {self.language}"
+                yield {"type": "error", "name": "NotOffered", "value": words, "traceback": ""}
+                return
             self.current = wanted
             try:
-                if envs:
-                    await self.environment(envs)
-                async for line in self.run(code):
+                async for line in self.runner.run(code, envs):
                     yield line
             finally:
                 self.current = None
-                if envs:
-                    await self.environment(None)
-
-    async def environment(self, wanted):
-        """Set what holds during an execution, or set back what held before it."""
-        async for _ in self.run(f"get_ipython()._vmsan_environment({wanted!r})", silent=True):
-            pass
 
     async def leave(self, wanted):
         """Nobody waits for an execution any more: the next one must not wait for it either."""
         if self.current is wanted:
-            await self.manager.interrupt_kernel()
+            await self.runner.interrupt()
 
 
 class Contexts:
@@ -243,22 +134,27 @@ class Contexts:
 
     def __init__(self):
         self.all = {}
-        self.default = asyncio.ensure_future(self.make("python", HOME))
+        # Those that nobody names, by language; what is no kernel starts when it is used.
+        self.defaults = {}
+        self.defaults["python"] = asyncio.ensure_future(self.make("python", HOME))
+        if "javascript" in offered():
+            self.defaults["javascript"] = asyncio.ensure_future(self.add("javascript", HOME))
 
-    async def make(self, language, cwd):
-        """One more. Its kernel runs when this has returned."""
-        known = LANGUAGES.get(language.lower())
-        if known is None:
-            raise Refused(500, f"Language {language[:100]} is not offered here: {', '.join(sorted(LANGUAGES))} are")
+    async def add(self, language, cwd):
+        """One more, whose runner starts when it is used."""
         if len(self.all) >= MAX_CONTEXTS:
             raise Refused(500, f"There are {MAX_CONTEXTS} contexts already: remove one")
-        context = Context(known, cwd)
+        context = Context(language, cwd)
         self.all[context.id] = context
+        return context
+
+    async def make(self, language, cwd):
+        """One more. Its runner runs when this has returned."""
+        context = await self.add(plain(language), cwd)
         try:
             await context.start()
         except BaseException:
-            del self.all[context.id]
-            await context.stop()
+            self.all.pop(context.id, None)
             raise
         return context
 
@@ -268,15 +164,33 @@ class Contexts:
             raise Refused(404, f"Context {name[:100]} not found")
         return self.all[name]
 
-    def chosen(self, context_id, language):
-        """The one that an execution means, or what waits for it."""
+    async def ready(self):
+        """Wait until Python's is among them, which is there from the start."""
+        await asyncio.shield(self.defaults["python"])
+
+    async def default(self, language):
+        """The one of a language that nobody names. One that was removed, or failed to start, is made anew."""
+        known = self.defaults.get(language)
+        if known is None or (known.done() and (known.exception() or known.result().id not in self.all)):
+            known = self.defaults[language] = asyncio.ensure_future(self.make(language, HOME))
+        return await asyncio.shield(known)
+
+    async def remove(self, name):
+        """End one."""
+        context = self.get(name)
+        del self.all[name]
+        await context.stop()
+
+    async def chosen(self, context_id, language):
+        """What waits for the one that an execution means, once it is known that there is such a one."""
         if context_id is not None and language is not None:
             raise Refused(400, "Only one of context_id or language can be provided")
         if context_id is not None:
             return asyncio.sleep(0, self.get(context_id))
-        if language is not None and LANGUAGES.get(language.lower()) != "python":
-            raise Refused(500, f"Language {language[:100]} is not offered here: {', '.join(sorted(LANGUAGES))} are")
-        return asyncio.shield(self.default)
+        name = plain(language or "python")
+        if name not in at_once():
+            await runner(name)
+        return self.default(name)
 
 
 class Handler(tornado.web.RequestHandler):
@@ -335,7 +249,7 @@ class Execute(Handler):
             raise Refused(422, "code is missing")
         if not isinstance(envs, dict) or not all(isinstance(value, str) for value in envs.values()):
             raise Refused(422, "env_vars is no object of texts")
-        chosen = self.contexts.chosen(self.text(body, "context_id"), self.text(body, "language"))
+        chosen = await self.contexts.chosen(self.text(body, "context_id"), self.text(body, "language"))
         self.set_header("Content-Type", "application/x-ndjson")
         # Clients bound the time until an answer begins, and a first kernel takes long in an emulated guest.
         await self.flush()
@@ -360,7 +274,7 @@ class Collection(Handler):
 
     async def get(self):
         # So that the one that is there from the start is always among them.
-        await asyncio.shield(self.contexts.default)
+        await self.contexts.ready()
         self.set_header("Content-Type", "application/json")
         self.finish(json.dumps([context.view() for context in self.contexts.all.values()]))
 
@@ -376,9 +290,7 @@ class One(Handler):
     """DELETE /contexts/ID."""
 
     async def delete(self, name):
-        context = self.contexts.get(name)
-        del self.contexts.all[name]
-        await context.stop()
+        await self.contexts.remove(name)
 
 
 class Restart(Handler):

@@ -90,8 +90,15 @@ export const builtinRuntimes: Readonly<Record<string, Runtime>> = {
     cmd: ["/bin/bash"],
   },
   "code-interpreter": {
-    description:
-      "what E2B's code interpreter clients run code in: Python with Jupyter's kernel, pandas, matplotlib",
+    description: "what E2B's code interpreter clients run code in: `jupyter` with Node.js 24",
+    recipe: { kind: "node", from: "jupyter", version: "24", npm: "11" },
+    user: "user",
+    workdir: "/home/user",
+    env,
+    cmd: ["/bin/bash"],
+  },
+  jupyter: {
+    description: "Debian with Python, Jupyter's kernel for it, pandas and matplotlib",
     recipe: {
       kind: "debian",
       packages: [

@@ -60,12 +60,9 @@ function goBinary(name: string): string {
     : join(packageRoot, "dist", "guest", file);
 }
 
-/** Absolute path of the code interpreter's server, a Python program for guests. */
+/** Absolute path of the directory with the code interpreter's server, programs for guests. */
 export function interpreterSource(): string {
-  return join(
-    packageRoot,
-    fromSources ? "guest/interpreter/server.py" : "dist/guest/interpreter.py",
-  );
+  return join(packageRoot, fromSources ? "guest/interpreter" : "dist/guest/interpreter");
 }
 
 /** Absolute path of the guest agent, whether it has been built or not. */

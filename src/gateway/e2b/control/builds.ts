@@ -9,6 +9,7 @@ import { remoteCreateRequest } from "../../native/bodies.ts";
 import { E2bError } from "../errors.ts";
 import type { ControlContext } from "./context.ts";
 import type { KnownTemplate, TemplateBuild } from "./store.ts";
+import { startInterpreter } from "./interpreter.ts";
 import { StepError, doStep, setScene, startUp } from "./steps.ts";
 import type { Scene, Stage } from "./steps.ts";
 import { resolveTemplate } from "./templates.ts";
@@ -226,6 +227,8 @@ export class Builds {
         await doStep(stage, step, String(i));
       }
       await startUp(stage, wish.startCmd, wish.readyCmd);
+      // With what the steps have put in: a kernel more is a language more.
+      await startInterpreter(vm);
       return (await vm.snapshot()).id;
     } finally {
       await vm.remove();

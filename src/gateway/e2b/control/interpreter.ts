@@ -1,5 +1,8 @@
 /** The server that runs code for E2B's code interpreter clients: put into a sandbox, started and waited for. */
 import { createReadStream } from "node:fs";
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { makeDirectory } from "../../../agent/files.ts";
 import type { Vm } from "../../../client/vm.ts";
 import { interpreterSource } from "../../../util/package.ts";
 import { E2bError } from "../errors.ts";
@@ -8,8 +11,8 @@ import { E2bError } from "../errors.ts";
 export const INTERPRETER_RUNTIME = "code-interpreter";
 /** The port that those clients ask. */
 const PORT = 49_999;
-/** Where the server lies in the guest. */
-const PLACE = "/usr/local/lib/vmsan-interpreter.py";
+/** Where the server's files lie in the guest. */
+const PLACE = "/usr/local/lib/vmsan-interpreter";
 /** How long it may take until it answers, in seconds: emulated guests are slow. */
 const READY_S = 300;
 
@@ -20,8 +23,16 @@ const READY_S = 300;
  */
 export async function startInterpreter(vm: Vm): Promise<void> {
   if (vm.view.runtime !== INTERPRETER_RUNTIME) return;
-  await vm.writeFile(PLACE, createReadStream(interpreterSource()), { user: "root", mode: 0o644 });
-  const argv = ["/usr/bin/python3", PLACE, String(PORT)];
+  const source = interpreterSource();
+  const names = (await readdir(source)).filter((name) => /\.(?:py|mjs)$/.test(name));
+  await makeDirectory(vm.transport, PLACE, { parents: true, mode: 0o755 });
+  await Promise.all(
+    names.map(async (name) => {
+      const content = createReadStream(join(source, name));
+      await vm.writeFile(`${PLACE}/${name}`, content, { user: "root", mode: 0o644 });
+    }),
+  );
+  const argv = ["/usr/bin/python3", `${PLACE}/server.py`, String(PORT)];
   await vm.spawn(argv, { stdin: false, detach: true, label: "code-interpreter" }).started;
   const patience = ["--retry", "1000", "--retry-connrefused", "--retry-delay", "1"];
   const { exitCode } = await vm.exec(

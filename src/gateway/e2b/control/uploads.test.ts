@@ -24,7 +24,10 @@ let origin: string;
 
 beforeAll(async () => {
   directory = await mkdtemp(join(tmpdir(), "vmsan-uploads-"));
-  uploads = new Uploads(directory, new Tokens("0".repeat(64), { good: async () => await Promise.resolve(good) }));
+  uploads = new Uploads(
+    directory,
+    new Tokens("0".repeat(64), { good: async () => await Promise.resolve(good) }),
+  );
   server = createServer((asked, response) => {
     const { searchParams } = new URL(asked.url ?? "", "http://gateway");
     uploads.receive(asked, searchParams).then(

@@ -128,8 +128,7 @@ export class DataPlane {
     const { id, view } = vm;
     const { tokens } = this.gate;
     const token = request.headers["x-access-token"];
-    const bearer =
-      typeof token === "string" ? await tokens.bearer(token, "data", id) : undefined;
+    const bearer = typeof token === "string" ? await tokens.bearer(token, "data", id) : undefined;
     if (bearer !== undefined && sees(this.gate.pass(request, bearer), view)) return vm;
     if (!isSecure(view) || urlOf(request).pathname === "/health") return vm;
     if (isSigned(query)) {
