@@ -154,6 +154,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     }
   } catch (error) {
     sweeper.close();
+    gate.close();
     await Promise.all([gateway.close(), metrics?.close()]);
     throw error;
   }
@@ -165,6 +166,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     close: async () => {
       await forgetServing(directory);
       sweeper.close();
+      gate.close();
       await Promise.all([mcp.close(), places.close()]);
       await Promise.all([gateway.close(), metrics?.close(), docker?.close()]);
     },

@@ -13,6 +13,15 @@ export interface Caller {
   key: GatewayKey;
 }
 
+/** What a client has open. */
+interface Destroyable {
+  destroy(): unknown;
+  once(event: "close", listener: () => void): unknown;
+}
+
+/** How often it is looked whether keys of what is open are still good, in milliseconds. */
+const LOOK_MS = 500;
+
 /** The key that a request presents: `Authorization: Bearer KEY` or `X-API-Key: KEY`. */
 export function presentedKey(request: IncomingMessage): string | undefined {
   const { authorization } = request.headers;
@@ -30,11 +39,38 @@ export class Gate {
   private readonly rates = new Rates();
   private readonly audit: Log;
   private readonly callers = new WeakMap<IncomingMessage, Caller>();
+  /** Connections, and streams of HTTP/2, with the key of their last request. */
+  private readonly open = new Map<Destroyable, string>();
+  private readonly looking: NodeJS.Timeout;
 
   constructor(keys: Keys, tokens: Tokens, audit: Log) {
     this.keys = keys;
     this.tokens = tokens;
     this.audit = audit;
+    this.looking = setInterval(() => {
+      // A file of keys that cannot be read is told to whoever asks next.
+      this.cutOff().catch(() => undefined);
+    }, LOOK_MS);
+    this.looking.unref();
+  }
+
+  /** Look no more after keys that were taken away. */
+  close(): void {
+    clearInterval(this.looking);
+  }
+
+  /** End what is open in the name of keys that are not good any more. */
+  private async cutOff(): Promise<void> {
+    if (this.open.size === 0) return;
+    const good = new Set((await this.keys.good()).map(({ id }) => id));
+    for (const [connection, key] of this.open) if (!good.has(key)) connection.destroy();
+  }
+
+  private hold(request: IncomingMessage, { id }: GatewayKey): void {
+    const connection: Destroyable =
+      "stream" in request ? (request.stream as Destroyable) : request.socket;
+    if (!this.open.has(connection)) connection.once("close", () => this.open.delete(connection));
+    this.open.set(connection, id);
   }
 
   /**
@@ -62,6 +98,7 @@ export class Gate {
   pass(request: IncomingMessage, key: GatewayKey): Caller {
     const caller = { key };
     this.callers.set(request, caller);
+    this.hold(request, key);
     this.rates.take(key);
     return caller;
   }

@@ -54,22 +54,34 @@ export function sendError(response: ServerResponse, error: unknown, plain: boole
 export async function* requestMessages(
   request: IncomingMessage,
 ): AsyncGenerator<Record<string, unknown>> {
-  let pending = Buffer.alloc(0);
+  let parts: Buffer[] = [];
+  let size = 0;
+  /** Bytes that are needed before there is anything to look at: the parts are joined then, and not at each that comes. */
+  let needed = 5;
   for await (const chunk of request as AsyncIterable<Buffer>) {
-    pending = Buffer.concat([pending, chunk]);
+    parts.push(chunk);
+    size += chunk.length;
+    if (size < needed) continue;
+    let pending = Buffer.concat(parts);
+    needed = 5;
     while (pending.length >= 5) {
       const length = pending.readUInt32BE(1);
       if (pending[0] !== 0 && pending[0] !== END_OF_STREAM) {
         throw new E2bError("unimplemented", "compressed messages are not taken");
       }
       if (length > MAX_REQUEST) throw new E2bError("resource_exhausted", "a message is too long");
-      if (pending.length < 5 + length) break;
+      if (pending.length < 5 + length) {
+        needed = 5 + length;
+        break;
+      }
       const body = pending.subarray(5, 5 + length);
       pending = pending.subarray(5 + length);
       yield parseObject(body);
     }
+    parts = [pending];
+    size = pending.length;
   }
-  if (pending.length > 0) throw new E2bError("invalid_argument", "the last message is cut short");
+  if (size > 0) throw new E2bError("invalid_argument", "the last message is cut short");
 }
 
 /** The replies of one stream. */
