@@ -1,5 +1,6 @@
 /** The gate that every face asks: whose request is this, may it pass, and what is written down. */
 import type { IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
 import { VmsanError } from "../../model/errors.ts";
 import type { VmView } from "../../model/api.ts";
 import type { GatewayKey } from "../../model/gateway.ts";
@@ -17,6 +18,11 @@ export interface Caller {
 interface Destroyable {
   destroy(): unknown;
   once(event: "close", listener: () => void): unknown;
+}
+
+/** The connection of a request; one that was destroyed has none any more, whatever its type says. */
+function socketOf(request: IncomingMessage): Socket | undefined {
+  return (request as { socket: Socket | null }).socket ?? undefined;
 }
 
 /** How often it is looked whether keys of what is open are still good, in milliseconds. */
@@ -67,8 +73,8 @@ export class Gate {
   }
 
   private hold(request: IncomingMessage, { id }: GatewayKey): void {
-    const connection: Destroyable =
-      "stream" in request ? (request.stream as Destroyable) : request.socket;
+    const connection = "stream" in request ? (request.stream as Destroyable) : socketOf(request);
+    if (connection === undefined) return;
     if (!this.open.has(connection)) connection.once("close", () => this.open.delete(connection));
     this.open.set(connection, id);
   }
@@ -114,7 +120,7 @@ export class Gate {
     const entry = {
       key: key?.id ?? null,
       project: key?.project ?? null,
-      from: request.socket.remoteAddress ?? null,
+      from: socketOf(request)?.remoteAddress ?? null,
       face,
       method,
       // Without its query, which may hold a signature.
