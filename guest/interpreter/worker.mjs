@@ -3,8 +3,9 @@
  * are to read go by another. What code is, is the business of Node.js's own REPL: declarations stay, `await` may
  * stand anywhere.
  */
-import { createReadStream, readFileSync, writeSync } from "node:fs";
+import { readFileSync, writeSync } from "node:fs";
 import module from "node:module";
+import { Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { start } from "node:repl";
 import { PassThrough } from "node:stream";
@@ -120,7 +121,9 @@ async function run({ code, language, envs }) {
   }
 }
 
-for await (const path of createInterface({ input: createReadStream("", { fd: told }) })) {
+// A file's stream would keep a thread in a call of the kernel, and the process from ending with it.
+const input = new Socket({ fd: told, readable: true, writable: false });
+for await (const path of createInterface({ input })) {
   const lines = await run(JSON.parse(readFileSync(path, "utf8")));
   await Promise.all([flushed(process.stdout), flushed(process.stderr)]);
   const bytes = Buffer.from(`${JSON.stringify(lines)}\n`);

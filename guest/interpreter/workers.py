@@ -152,7 +152,12 @@ class Worker:
         """Lines of one execution, with variables of the environment that hold during it."""
         self.count += 1
         yield {"type": "number_of_executions", "execution_count": self.count}
-        self.ask(code, envs)
+        try:
+            self.ask(code, envs)
+        except BrokenPipeError:
+            # It has just ended.
+            yield ENDED
+            return
         loop, news = asyncio.get_running_loop(), asyncio.Event()
         decoders = {
             name: codecs.getincrementaldecoder("utf-8")(errors="replace") for name in ("stdout", "stderr")
