@@ -1,7 +1,7 @@
 /** The MCP server as its SDK's own client finds it: every tool, over stdin and stdout and over HTTP. */
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
@@ -269,6 +269,54 @@ describe.each([
   });
 });
 
+test("code in languages of interpreters and of compilers, as far as this host has them", async () => {
+  const client = await stdio("legacy");
+  const { PATH = "", HOME = "" } = process.env;
+  const temporary = await mkdtemp(join(daemon.dir, "tmp-"));
+  const sandbox = await create(client, { env: { PATH, HOME, TMPDIR: temporary } });
+  const code = async (language: string, text: string, more: object = {}): Promise<Answer> =>
+    await call(client, "run_code", {
+      sandbox,
+      language,
+      code: text,
+      timeout_seconds: 600,
+      ...more,
+    });
+  const c = '#include <stdio.h>\nint main(int n, char **a) { printf("%s\\n", a[1]); return 3; }';
+  const failed = { text: expect.stringMatching(/^a b\n+\[exit code 3\]$/), isError: true };
+  expect(await code("c", c, { args: ["a b"] })).toEqual(failed);
+  expect(await code("c", "int main() {")).toEqual({
+    text: expect.stringMatching(/error:[^]*exit code 1/),
+    isError: true,
+  });
+  const go = 'package main\nimport ("fmt"; "os")\nfunc main() { fmt.Println(os.Args[1]) }';
+  expect(await code("go", go, { args: ["it's"] })).toEqual({ text: "it's\n", isError: false });
+  const words = { args: ["$(id)"] };
+  const said = { text: "$(id)\n", isError: false };
+  expect(await code("shell", 'echo "$1"', words)).toEqual(said);
+  expect(await code("perl", 'print "$ARGV[0]\\n"', words)).toEqual(said);
+  expect(await code("python", "import sys; print(sys.argv[1])", words)).toEqual(said);
+  expect(await code("javascript", "console.log(process.argv[2])", words)).toEqual(said);
+  expect(
+    await code("typescript", "const a: string = process.argv[2]!; console.log(a)", words),
+  ).toEqual(said);
+  // No directory of a program stays.
+  expect(await readdir(temporary)).toEqual([]);
+
+  const empty = await create(client, { env: { PATH: "/nowhere" } });
+  for (const [language, program, image] of [
+    ["rust", "rustc", "rust:"],
+    ["c", "cc, gcc, clang", "gcc:"],
+    ["julia", "julia", "julia:"],
+    ["javascript", "node, bun, deno", "node:"],
+  ]) {
+    const answer = await call(client, "run_code", { sandbox: empty, language, code: "x" });
+    expect(answer.isError).toBe(true);
+    expect(answer.text).toContain(`This sandbox has no ${program} [ERR_AGENT_NOT_FOUND]`);
+    expect(answer.text).toContain(`e.g. ${image}`);
+  }
+});
+
 describe("sessions", () => {
   test("see their own sandboxes alone, and take them along when they end", async () => {
     const one = await stdio("legacy");
@@ -398,7 +446,51 @@ describe("policy", () => {
     expect(() =>
       allowedNetwork(strict, { mode: "allow-all", domains: ["a.packages.example"] }),
     ).toThrow();
-    await expect(loadPolicy("/no/such")).rejects.toMatchObject({ code: "ERR_MCP_POLICY" });
+    const fits = (pattern: string, image: string): boolean => {
+      try {
+        return allowedImage({ ...policy, images: [pattern] }, image) === image;
+      } catch {
+        // It is refused.
+        return false;
+      }
+    };
+    expect(fits("a*b*b", "axbxb")).toBe(true);
+    expect(fits("a*ab", "ab")).toBe(false);
+    expect(fits("*", "x")).toBe(true);
+    expect(fits("ghcr.io/*/app:*", "ghcr.io/me/app:1")).toBe(true);
+    expect(fits("ghcr.io/*/app:*", "ghcr.io/me/app")).toBe(false);
+    // As a regular expression this would take longer than there is time.
+    expect(fits(`${"a*".repeat(100)}b`, "a".repeat(1000))).toBe(false);
+  });
+
+  test.each([
+    ["no file", undefined],
+    ["no JSON", "{ images: [] }"],
+    ["nothing", ""],
+    ["null", "null"],
+    ["a list", "[]"],
+    ["no image", '{"images":[]}'],
+    ["an image that is no text", '{"images":[{"toString":1}]}'],
+    ["a word that is not known", '{"image":["base"]}'],
+    ["a word of every object", '{"__proto__":{"keep":true},"constructor":1}'],
+    ["a number as text", '{"maxSandboxes":"8"}'],
+    ["less than nothing", '{"maxMemoryMib":-1}'],
+    ["more than there is", '{"maxVcpus":1e9}'],
+    ["half a sandbox", '{"maxSandboxes":0.5}'],
+    ["no network mode", '{"networkModes":[]}'],
+    ["a network mode that is not known", '{"networkModes":["all"]}'],
+    ["every domain as a star", '{"networkDomains":["*"]}'],
+    ["an address as a domain", '{"networkDomains":["https://example.com"]}'],
+    ["a star within a name", '{"networkDomains":["api.*.com"]}'],
+    ["text for a switch", '{"exposePorts":"false"}'],
+  ])("a file with %s is refused in words", async (_, text) => {
+    const path = join(daemon.dir, "hostile-policy.json");
+    await rm(path, { force: true });
+    if (text !== undefined) await writeFile(path, text);
+    await expect(loadPolicy(path)).rejects.toMatchObject({
+      code: "ERR_MCP_POLICY",
+      message: expect.any(String),
+    });
   });
 });
 

@@ -1,6 +1,6 @@
 /** /metrics as Prometheus's own parser reads it, and the dashboard that shows it. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { readFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { fakeDaemon } from "../src/daemon/testing.ts";
@@ -10,6 +10,8 @@ import { startGateway } from "../src/gateway/gateway.ts";
 import { metricsText } from "../src/gateway/metrics/text.ts";
 import { Vmsan } from "../src/index.ts";
 import { layoutOf } from "../src/util/paths.ts";
+import { unpackDebian } from "./fixtures/debian.ts";
+import { kept } from "./fixtures/kept.ts";
 
 let daemon: FakeDaemon;
 let gateway: Awaited<ReturnType<typeof startGateway>>;
@@ -93,6 +95,24 @@ whenParsed("what happened is counted, and its own parser reads it", async () => 
   expect(new Set(families.map(({ name }) => name)).size).toBe(families.length);
 });
 
+/** Prometheus' own tool, on some input. */
+async function promtool(words: string[], input: string): Promise<{ status: number; said: string }> {
+  const place = await kept("promtool", async (dir) => await unpackDebian("prometheus", dir));
+  const argv = [join(place, "usr/bin/promtool"), ...words] as const;
+  const { status, stdout, stderr } = spawnSync(argv[0], argv.slice(1), { input, encoding: "utf8" });
+  return { status: status ?? -1, said: stdout + stderr };
+}
+
+test("promtool has no fault to find", async () => {
+  const text = await (await scrape(gateway.metricsUrl ?? "")).text();
+  const check = async (input: string): Promise<{ status: number; said: string }> =>
+    await promtool(["check", "metrics"], input);
+  expect(await check(text)).toEqual({ status: 0, said: "" });
+  // It would have.
+  expect((await check(`${text}vmsan_vms{status="running"} many\n`)).status).not.toBe(0);
+  expect((await check("# HELP a One.\n# TYPE a counter\na 1\n")).said).toContain("_total");
+});
+
 whenParsed("values of labels cannot forge lines", () => {
   const hostile = 'a"} 1\nforged 1\n# \\';
   const family = { name: "x", help: "One.", type: "gauge" as const };
@@ -114,9 +134,14 @@ test("an admin key is needed, but where only this machine asks", async () => {
   await expect(wide).rejects.toMatchObject({ code: "ERR_VALIDATION_FLAGS" });
 });
 
-test("the dashboard asks for figures that there are", async () => {
-  const dashboard = readFileSync(join(import.meta.dirname, "../docs/grafana.json"), "utf8");
-  const wanted = new Set(dashboard.match(/vmsan_[a-z_]+/g));
+test("the dashboard asks for figures and labels that there are, in words that Prometheus understands", async () => {
+  const file = join(import.meta.dirname, "../docs/grafana.json");
+  const { panels } = JSON.parse(readFileSync(file, "utf8")) as {
+    panels: { targets?: { expr: string; legendFormat?: string }[] }[];
+  };
+  const targets = panels.flatMap((panel) => panel.targets ?? []);
+  const source = targets.map(({ expr }) => expr).join("\n");
+  const wanted = new Set(source.match(/vmsan_[a-z_]+/g));
   const text = await (await scrape(gateway.metricsUrl ?? "")).text();
   const types = [...text.matchAll(/^# TYPE (\S+) (\S+)$/gm)];
   const known = new Set(
@@ -126,4 +151,30 @@ test("the dashboard asks for figures that there are", async () => {
   );
   expect(wanted.size).toBeGreaterThan(15);
   expect([...wanted].filter((name) => !known.has(name))).toEqual([]);
+
+  const documented = readFileSync(join(import.meta.dirname, "../docs/metrics.md"), "utf8");
+  const labels = new Set(
+    [...documented.matchAll(/\{([a-z,]+)\}/g)].flatMap(([, list = ""]) => list.split(",")),
+  );
+  const grouped = [...source.matchAll(/by \(([a-z, ]+)\)|\{([a-z]+)=/g)].flatMap(([, by, one]) =>
+    (by ?? one ?? "").split(", "),
+  );
+  const legends = targets.flatMap(({ legendFormat = "" }) =>
+    [...legendFormat.matchAll(/\{\{(\w+)\}\}/g)].map(([, label = ""]) => label),
+  );
+  expect(grouped.length).toBeGreaterThan(5);
+  for (const label of [...grouped, ...legends]) expect([...labels, "le"]).toContain(label);
+
+  const rules = targets.map(({ expr }, at) => ({
+    record: `r${at}`,
+    expr: expr.replaceAll("$__rate_interval", "5m"),
+  }));
+  const place = join(daemon.dir, "rules.yml");
+  writeFileSync(place, JSON.stringify({ groups: [{ name: "dashboard", rules }] }));
+  expect(await promtool(["check", "rules", place], "")).toMatchObject({ status: 0 });
+  writeFileSync(
+    place,
+    JSON.stringify({ groups: [{ name: "a", rules: [{ record: "r", expr: "sum(" }] }] }),
+  );
+  expect(await promtool(["check", "rules", place], "")).toMatchObject({ status: 1 });
 });

@@ -298,6 +298,7 @@ describe("the form of a new VM", () => {
     networks: "backend",
     hostPorts: "5432",
     env: "A=1\nB",
+    secrets: "TOKEN=a@b=c#d@api.example.com,*.example.org#header,body\nKEY=12345678@example.com",
     user: "1000:1000",
     workdir: "/srv",
     mounts: "data:/data:ro\n/scratch",
@@ -342,6 +343,15 @@ describe("the form of a new VM", () => {
         { kind: "anonymous", target: "/scratch" },
       ],
       networks: [{ network: "backend", aliases: [] }],
+      secrets: [
+        {
+          name: "TOKEN",
+          value: "a@b=c#d",
+          domains: ["api.example.com", "*.example.org"],
+          places: ["header", "body"],
+        },
+        { name: "KEY", value: "12345678", domains: ["example.com"] },
+      ],
       timeoutMs: 300_000,
       idle: { ms: 30_000, action: "stop" },
       sysctls: { "net.ipv4.ip_forward": "1" },
@@ -363,6 +373,9 @@ describe("the form of a new VM", () => {
   test("what cannot be read is said before anything is sent", () => {
     expect(() => requestOf({ ...samples, ports: "x" }, true)).toThrow("No port: x");
     expect(() => requestOf({ ...samples, mounts: "data" }, true)).toThrow("No mount: data");
+    const careless = (): unknown => requestOf({ ...samples, secrets: "TOKEN=sk-12345678" }, true);
+    expect(careless).toThrow("No secret: TOKEN=….");
+    expect(careless).not.toThrow("sk-");
   });
 });
 

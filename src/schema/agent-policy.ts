@@ -5,6 +5,11 @@ import { validate, withoutUndefined } from "./api.ts";
 
 const word = z.string().min(1).max(300);
 
+const domain = word.regex(
+  /^(?:\*\.)?[^\s/:@#?%\\[\]*]+$/,
+  "must be a name such as example.com, or *.example.com; leave the list out for any",
+);
+
 const policySchema = z.strictObject({
   images: z.array(word).min(1).max(1000).default(["base", "*"]),
   maxSandboxes: z.int().min(1).max(1000).default(8),
@@ -15,7 +20,7 @@ const policySchema = z.strictObject({
     .array(z.enum(["none", "deny-all", "custom", "allow-all"]))
     .min(1)
     .default(["allow-all", "custom", "deny-all", "none"]),
-  networkDomains: z.array(word).max(1000).optional(),
+  networkDomains: z.array(domain).max(1000).optional(),
   maxCommandSeconds: z.int().min(1).max(86_400).default(600),
   maxSandboxMinutes: z.int().min(1).max(10_080).default(240),
   exposePorts: z.boolean().default(true),

@@ -5,14 +5,14 @@ import (
 	"crypto/sha1"
 	"encoding/asn1"
 	"encoding/binary"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
-	"unicode/utf16"
+
+	"vmsan/guest/internal/proc"
 )
 
 // Trust is the authority that signs what stands between the guest and the servers of its secrets.
@@ -28,14 +28,12 @@ type Trust struct {
 }
 
 const (
-	trustDir   = "run/vmsan"
+	trustDir   = proc.TrustDir
 	trustName  = "vmsan-secrets.crt"
 	trustBegin = "# vmsan: the authority of this VM's secrets\n"
 	trustEnd   = "# vmsan: end\n"
 	// maxBundle bounds a bundle that is changed, in bytes.
 	maxBundle = 8 << 20
-	// storePassword protects nothing: it is the one that every Java knows.
-	storePassword = "changeit"
 )
 
 // bundles are where programs look for authorities, in one file each: Debian, Alpine and Arch; Fedora and
@@ -71,7 +69,8 @@ func (t *Trust) apply(root string) ([]string, error) {
 	}
 	at := func(path string) string { return filepath.Join(root, path) }
 	dir := at(trustDir)
-	if t.Certificate == "" && !wasTrusted(root) {
+	earlier := earlierTrust(root)
+	if t.Certificate == "" && earlier == "" {
 		return nil, nil
 	}
 	for _, a := range anchors {
@@ -86,11 +85,14 @@ func (t *Trust) apply(root string) ([]string, error) {
 	}
 	bundle := ""
 	for _, path := range append(append([]string{}, bundles...), t.Files...) {
-		there, err := addToBundle(at(path), t.Certificate)
+		there, err := addToBundle(at(path), earlier, t.Certificate)
 		note(err)
 		if there && bundle == "" {
 			bundle = path
 		}
+	}
+	for _, path := range javaStores {
+		note(addToJavaStore(at(path), t.Certificate))
 	}
 	note(t.link(at("/etc/ssl/certs")))
 	if t.Certificate == "" {
@@ -101,7 +103,7 @@ func (t *Trust) apply(root string) ([]string, error) {
 	}
 	all := t.Roots
 	if bundle == "" {
-		bundle = "/" + trustDir + "/bundle.pem"
+		bundle = trustDir + "/bundle.pem"
 		all = t.Roots + "\n" + t.Certificate
 		note(replaceFile(dir, "bundle.pem", all, 0o644))
 	} else if text, err := os.ReadFile(at(bundle)); err == nil {
@@ -113,31 +115,36 @@ func (t *Trust) apply(root string) ([]string, error) {
 	return trustVariables(bundle), errors.Join(failed...)
 }
 
-// wasTrusted tells whether an earlier authority may have left anything, here or in what the image is made of.
-func wasTrusted(root string) bool {
-	places := []string{"/" + trustDir}
+// earlierTrust gives the certificate of an authority that may have left anything, here or in what the image is
+// made of; "" when there was none.
+func earlierTrust(root string) string {
+	places := []string{trustDir}
 	for _, a := range anchors {
 		places = append(places, a.dir)
 	}
 	for _, dir := range places {
-		if _, err := os.Lstat(filepath.Join(root, dir, trustName)); err == nil {
-			return true
+		path := filepath.Join(root, dir, trustName)
+		if fi, err := os.Stat(path); err != nil || !fi.Mode().IsRegular() || fi.Size() > maxBundle {
+			continue
+		}
+		if text, err := os.ReadFile(path); err == nil && len(text) > 0 {
+			return string(text)
 		}
 	}
-	return false
+	return ""
 }
 
 // trustVariables lead programs that bring authorities of their own, or look elsewhere, to the guest's.
 func trustVariables(bundle string) []string {
-	own := "/" + trustDir + "/" + trustName
+	own := trustDir + "/" + trustName
 	vars := []string{"NODE_EXTRA_CA_CERTS=" + own, "DENO_CERT=" + own}
 	for _, name := range []string{
 		"SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO",
-		"CARGO_HTTP_CAINFO", "AWS_CA_BUNDLE",
+		"CARGO_HTTP_CAINFO", "AWS_CA_BUNDLE", "NIX_SSL_CERT_FILE",
 	} {
 		vars = append(vars, name+"="+bundle)
 	}
-	store := "/" + trustDir + "/cacerts.jks"
+	store := trustDir + "/cacerts.jks"
 	return append(vars, "JAVA_TOOL_OPTIONS=-Djavax.net.ssl.trustStore="+store+
 		" -Djavax.net.ssl.trustStoreType=JKS -Djavax.net.ssl.trustStorePassword="+storePassword)
 }
@@ -149,9 +156,27 @@ func removeIfThere(path string) error {
 	return nil
 }
 
-// addToBundle puts certificate at the end of a bundle in place of the one that is there from us; whether
-// there is such a bundle. Owner and mode stay.
-func addToBundle(path, certificate string) (bool, error) {
+// addToBundle puts certificate at the end of a bundle in place of the one that is there from us, or that the
+// distribution's own tool has put there since; whether there is such a bundle.
+func addToBundle(path, earlier, certificate string) (bool, error) {
+	return changeStore(path, func(old []byte) []byte {
+		text := withoutTrust(old)
+		if earlier != "" {
+			text = bytes.ReplaceAll(text, []byte(earlier), nil)
+		}
+		if certificate == "" {
+			return text
+		}
+		if len(text) > 0 && text[len(text)-1] != '\n' {
+			text = append(text, '\n')
+		}
+		return append(text, trustBegin+certificate+trustEnd...)
+	})
+}
+
+// changeStore replaces the content of an image's store of authorities; whether there is such a file. Owner and
+// mode stay.
+func changeStore(path string, change func(old []byte) []byte) (bool, error) {
 	path, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return false, nil // not this distribution's
@@ -164,18 +189,12 @@ func addToBundle(path, certificate string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	text := withoutTrust(old)
-	if certificate != "" {
-		if len(text) > 0 && text[len(text)-1] != '\n' {
-			text = append(text, '\n')
-		}
-		text = append(text, trustBegin+certificate+trustEnd...)
-	}
-	if bytes.Equal(old, text) {
+	content := change(old)
+	if bytes.Equal(old, content) {
 		return true, nil
 	}
 	dir, name := filepath.Split(path)
-	if err := replaceFile(filepath.Clean(dir), name, string(text), uint32(fi.Mode().Perm())); err != nil {
+	if err := replaceFile(filepath.Clean(dir), name, string(content), uint32(fi.Mode().Perm())); err != nil {
 		return true, err
 	}
 	st := fi.Sys().(*syscall.Stat_t)
@@ -203,7 +222,7 @@ func (t *Trust) link(dir string) error {
 	if _, err := os.Stat(dir); err != nil {
 		return nil
 	}
-	target := "/" + trustDir + "/" + trustName
+	target := trustDir + "/" + trustName
 	entries, err := filepath.Glob(filepath.Join(dir, "????????.[0-9]"))
 	if err != nil {
 		return err
@@ -244,42 +263,4 @@ func subjectHash(commonName string) (uint32, error) {
 	}
 	sum := sha1.Sum(set)
 	return binary.LittleEndian.Uint32(sum[:4]), nil
-}
-
-// javaStore gives a Java key store (JKS) that trusts the certificates of a bundle.
-func javaStore(bundle []byte) []byte {
-	var certificates [][]byte
-	for rest := bundle; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type == "CERTIFICATE" {
-			certificates = append(certificates, block.Bytes)
-		}
-	}
-	var b bytes.Buffer
-	number := func(n uint32) { b.Write(binary.BigEndian.AppendUint32(nil, n)) }
-	text := func(s string) {
-		b.Write(binary.BigEndian.AppendUint16(nil, uint16(len(s))))
-		b.WriteString(s)
-	}
-	number(0xfeedfeed)
-	number(2)
-	number(uint32(len(certificates)))
-	for i, der := range certificates {
-		number(2) // a trusted certificate
-		text(fmt.Sprintf("ca%d", i))
-		b.Write(make([]byte, 8)) // made in 1970
-		text("X.509")
-		number(uint32(len(der)))
-		b.Write(der)
-	}
-	sum := sha1.New()
-	for _, unit := range utf16.Encode([]rune(storePassword)) {
-		sum.Write(binary.BigEndian.AppendUint16(nil, unit))
-	}
-	sum.Write([]byte("Mighty Aphrodite"))
-	sum.Write(b.Bytes())
-	return sum.Sum(b.Bytes())
 }

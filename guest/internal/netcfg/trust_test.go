@@ -1,6 +1,8 @@
 package netcfg
 
 import (
+	"bytes"
+	"crypto/sha1"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,6 +54,11 @@ func TestTrustComesAndGoes(t *testing.T) {
 	putBelow(t, root, "/etc/debian_version", "13\n")
 	putBelow(t, root, debian, "a root\n")
 	putBelow(t, root, image, "another, without an end")
+	// Of another password than the usual one, which nobody can tell.
+	const jks, foreign = "/etc/ssl/certs/java/cacerts", "/etc/pki/ca-trust/extracted/java/cacerts"
+	store := string(javaStore([]byte(testAuthority)))
+	putBelow(t, root, jks, store)
+	putBelow(t, root, foreign, store[:len(store)-1])
 	trust := &Trust{Certificate: testAuthority, Subject: testSubject, Roots: "public", Files: []string{image, "/none"}}
 	for range 2 { // a second time changes nothing
 		vars, err := trust.apply(root)
@@ -63,6 +70,9 @@ func TestTrustComesAndGoes(t *testing.T) {
 		}
 		if got := readBelow(t, root, debian); got != "a root\n"+trustBegin+testAuthority+trustEnd {
 			t.Errorf("bundle: %s", got)
+		}
+		if aliases := storeAliases(t, root, jks); aliases != "ca0 "+storeAlias {
+			t.Errorf("Java's store: %s", aliases)
 		}
 		if got := readBelow(t, root, image); !strings.HasPrefix(got, "another, without an end\n"+trustBegin) {
 			t.Errorf("the image's bundle: %s", got)
@@ -88,8 +98,18 @@ func TestTrustComesAndGoes(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(root, trustDir)); err != nil {
 		t.Fatal(err)
 	}
+	// update-ca-certificates has been there: bundle and store are made anew, of the anchor too.
+	putBelow(t, root, debian, testAuthority+"a root\n")
+	entries := store[storeHead:len(store)-sha1.Size] + string(storeEntry("debian:vmsan-secrets.pem", []byte("ours")))
+	putBelow(t, root, jks, string(sealStore(2, []byte(entries))))
 	if _, err := (&Trust{Files: []string{image}}).apply(root); err != nil {
 		t.Fatal(err)
+	}
+	if aliases := storeAliases(t, root, jks); aliases != "ca0" {
+		t.Errorf("left in Java's store: %s", aliases)
+	}
+	if readBelow(t, root, foreign) != store[:len(store)-1] {
+		t.Error("a store that cannot be read was changed")
 	}
 	if readBelow(t, root, debian) != "a root\n" {
 		t.Errorf("left in the bundle: %s", readBelow(t, root, debian))
@@ -102,6 +122,53 @@ func TestTrustComesAndGoes(t *testing.T) {
 	})
 	if links, _ := filepath.Glob(filepath.Join(root, "/etc/ssl/certs/????????.*")); len(links) != 0 {
 		t.Errorf("left: %v", links)
+	}
+}
+
+// storeAliases gives the names in a Java key store, as keytool says where there is one.
+func storeAliases(t *testing.T, root, path string) string {
+	t.Helper()
+	store := []byte(readBelow(t, root, path))
+	end := len(store) - sha1.Size
+	if !bytes.Equal(storeDigest(store[:end]), store[end:]) {
+		t.Fatalf("the digest of %s is wrong", path)
+	}
+	var names []string
+	for rest := store[storeHead:end]; len(rest) > 0; {
+		length, alias, ok := measureEntry(rest)
+		if !ok {
+			t.Fatalf("entries of %s: %v", path, names)
+		}
+		names = append(names, alias)
+		rest = rest[length:]
+	}
+	if exec.Command("keytool", "-help").Run() != nil {
+		return strings.Join(names, " ")
+	}
+	out, err := exec.Command("keytool", "-list", "-storepass", storePassword, "-keystore", filepath.Join(root, path)).CombinedOutput()
+	for _, name := range names {
+		if !strings.Contains(string(out), name+",") {
+			t.Errorf("keytool does not see %s: %s %v", name, out, err)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+func TestJavaStoresThatAreNoneStay(t *testing.T) {
+	whole := javaStore([]byte(testAuthority))
+	for n := range whole {
+		if _, _, ok := storeWithoutTrust(whole[:n]); ok {
+			t.Errorf("%d bytes were taken for a store", n)
+		}
+	}
+	// Well sealed, and yet wrong: a key, a length beyond the end, too few entries.
+	entry := storeEntry("a", []byte("b"))
+	key := append([]byte{0, 0, 0, 1}, entry[4:]...)
+	beyond := append(entry[:len(entry)-5:len(entry)-5], 0xff, 0xff, 0xff, 0xff, 'b')
+	for name, store := range map[string][]byte{"key": sealStore(1, key), "beyond": sealStore(1, beyond), "few": sealStore(2, entry), "many": sealStore(0, entry)} {
+		if _, _, ok := storeWithoutTrust(store); ok {
+			t.Errorf("%s was taken for a store", name)
+		}
 	}
 }
 

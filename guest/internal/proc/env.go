@@ -12,7 +12,14 @@ import (
 // DefaultPath is PATH where nothing else is given.
 const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// Environment joins lists of NAME=VALUE: later lists win, order is kept, names are unique.
+// TrustDir has what leads programs to the authority of the VM's secrets.
+const TrustDir = "/run/vmsan"
+
+// javaOptions are what every Java reads; images and users have options of their own in it.
+const javaOptions = "JAVA_TOOL_OPTIONS"
+
+// Environment joins lists of NAME=VALUE: later lists win, order is kept, names are unique. A later
+// JAVA_TOOL_OPTIONS keeps what an earlier one says of the authorities below TrustDir.
 func Environment(lists ...[]string) []string {
 	at := map[string]int{}
 	var out []string
@@ -20,6 +27,9 @@ func Environment(lists ...[]string) []string {
 		for _, e := range l {
 			name, _, _ := strings.Cut(e, "=")
 			if i, ok := at[name]; ok {
+				if name == javaOptions {
+					e = name + "=" + withTrust(out[i][len(name)+1:], e[len(name)+1:])
+				}
 				out[i] = e
 				continue
 			}
@@ -28,6 +38,22 @@ func Environment(lists ...[]string) []string {
 		}
 	}
 	return out
+}
+
+// withTrust gives Java's options with those of old that name a store of ours; what says nothing, or names
+// a store itself, stays as it is.
+func withTrust(old, options string) string {
+	const store = "-Djavax.net.ssl.trustStore"
+	if strings.TrimSpace(options) == "" || strings.Contains(options, store+"=") || !strings.Contains(old, store+"="+TrustDir+"/") {
+		return options
+	}
+	var words []string
+	for _, word := range strings.Fields(old) {
+		if strings.HasPrefix(word, store) {
+			words = append(words, word)
+		}
+	}
+	return strings.Join(append(words, options), " ")
 }
 
 // Getenv gives the value of name in env.

@@ -2,25 +2,13 @@
 import type { McpServer } from "@modelcontextprotocol/server";
 import { z } from "zod";
 import type { ExecOptions, Vm } from "../../client/vm.ts";
-import { VmsanError } from "../../model/errors.ts";
 import { SHOWN_BYTES } from "../outputs.ts";
 import { within } from "../policy.ts";
 import type { Session } from "../session.ts";
+import { LANGUAGES, byFirstWay } from "./languages.ts";
+import type { Language } from "./languages.ts";
 import { addTool, sandboxRef } from "./tool.ts";
 import type { ToolAnswer, ToolWork } from "./tool.ts";
-
-/** How a program in each language is started that is given on standard input. */
-const LANGUAGES = {
-  python: { argv: ["python3", "-"], image: "python:3.13" },
-  javascript: { argv: ["node", "-"], image: "node:24" },
-  typescript: { argv: ["node", "--input-type=module-typescript", "-"], image: "node:24" },
-  shell: { argv: ["sh", "-s"], image: "debian:13" },
-  bash: { argv: ["bash", "-s"], image: "debian:13" },
-  ruby: { argv: ["ruby", "-"], image: "ruby:3.4" },
-  perl: { argv: ["perl", "-"], image: "perl:5.42" },
-  php: { argv: ["php"], image: "php:8.4-cli" },
-} as const;
-type Language = keyof typeof LANGUAGES;
 
 /**
  * Time limit of commands without one, in seconds: many clients give up on calls after a minute, and what
@@ -129,33 +117,32 @@ export function addCommandTools(server: McpServer, session: Session): void {
     "run_code",
     {
       title: "Run code",
-      description: `Run a program given as text, by the interpreter that the sandbox's image has, and return what it prints. ${shown}`,
+      description: `Run a program given as text, by the interpreter or compiler that the sandbox's image has, and return what it prints. ${shown}`,
       input: z.object({
         sandbox: sandboxRef,
         language: z.enum(Object.keys(LANGUAGES) as [Language, ...Language[]]),
-        code: z.string().min(1).max(4_000_000),
+        code: z
+          .string()
+          .min(1)
+          .max(4_000_000)
+          .describe("the whole program; of Java the first class of the file is run"),
+        args: z.array(z.string()).max(1000).optional().describe("words that the program is given"),
         workdir,
+        user,
         timeout_seconds: timeout,
       }),
     },
-    async ({ sandbox, language, code, workdir: dir, timeout_seconds: seconds }, work) => {
-      const { argv, image } = LANGUAGES[language];
-      const options = dir === undefined ? {} : { workdir: dir };
-      try {
-        const what = { argv, input: code, seconds, options };
-        return await run(session.sandbox(sandbox), what, work);
-      } catch (error) {
-        if (!(error instanceof VmsanError) || error.code !== "ERR_AGENT_NOT_FOUND") throw error;
-        throw new VmsanError(
-          {
-            code: error.code,
-            message: `This sandbox has no ${argv[0]}`,
-            why: "Its image does not bring it along.",
-            fix: `Install it with run_command, or create a sandbox of an image that has it, e.g. ${image}.`,
-          },
-          error,
-        );
-      }
+    async (input, work) => {
+      const vm = session.sandbox(input.sandbox);
+      const options = {
+        ...(input.workdir === undefined ? {} : { workdir: input.workdir }),
+        ...(input.user === undefined ? {} : { user: input.user }),
+      };
+      const seconds = input.timeout_seconds;
+      return await byFirstWay(vm, input.language, work.signal, async (start) => {
+        const argv = [...start, ...(input.args ?? [])];
+        return await run(vm, { argv, input: input.code, seconds, options }, work);
+      });
     },
   );
 

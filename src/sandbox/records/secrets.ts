@@ -45,6 +45,7 @@ const BUNDLE_VARIABLES = new Set([
   "NODE_EXTRA_CA_CERTS",
   "CARGO_HTTP_CAINFO",
   "AWS_CA_BUNDLE",
+  "NIX_SSL_CERT_FILE",
 ]);
 
 /** Secrets as a VM's request has them. */

@@ -1,4 +1,5 @@
 /** The fields of a new VM, each with what it means and what it becomes in the request. */
+import { linesOf, mount, numbers, pairs, port, secret } from "./create-lines.ts";
 
 /** What the user has written, by field. */
 export type Wishes = Record<string, string>;
@@ -43,13 +44,6 @@ export type Request = Record<string, unknown> & {
 
 const GIB = 2 ** 30;
 
-/** Lines without those that are empty. */
-export const linesOf = (text: string): string[] =>
-  text
-    .split("\n")
-    .map((line) => line.trim())
-    .filter((line) => line !== "");
-
 const asText =
   (key: string) =>
   (value: string, request: Request): void => {
@@ -62,46 +56,8 @@ const inPolicy =
     request.policy[key] = read(value);
   };
 
-const numbers = (text: string): number[] => linesOf(text.replaceAll(",", "\n")).map(Number);
-
 const listed = (wishes: Wishes): boolean => wishes["policy"] === "custom";
 const minutes = (value: string): number => Math.round(Number(value) * 60_000);
-
-/** `8080` or `8080:80`, with `/udp` and an address in front where wanted. */
-function port(line: string): object {
-  const match = /^(?:(?:\[([^\]]+)\]|(\d+(?:\.\d+){3})):)?(?:(\d+):)?(\d+)(?:\/(tcp|udp))?$/.exec(
-    line,
-  );
-  if (match === null)
-    throw new Error(`No port: ${line}. For example 8080, 8080:80, 0.0.0.0:53:53/udp.`);
-  const [, v6, v4, host, guest, protocol] = match;
-  return {
-    protocol: protocol ?? "tcp",
-    hostAddress: v6 ?? v4 ?? "127.0.0.1",
-    hostPort: Number(host ?? guest),
-    guestPort: Number(guest),
-  };
-}
-
-/** `NAME:/path`, `/path`, each with `:ro`. */
-function mount(line: string): object {
-  const match = /^(?:([^/:]+):)?(\/[^:]*)(:ro)?$/.exec(line);
-  if (match === null)
-    throw new Error(`No mount: ${line}. For example data:/srv, data:/srv:ro, /scratch.`);
-  const [, name, target, readonly] = match;
-  if (name === undefined) return { kind: "anonymous", target };
-  return { kind: "volume", name, target, readonly: readonly !== undefined };
-}
-
-/** `KEY=VALUE` lines as an object. */
-function pairs(text: string): Record<string, string> {
-  return Object.fromEntries(
-    linesOf(text).map((line) => {
-      const at = line.indexOf("=");
-      return at < 0 ? [line, ""] : [line.slice(0, at), line.slice(at + 1)];
-    }),
-  );
-}
 
 const ENDINGS = [
   { value: "suspend", label: "Sleep: memory is kept in a file" },
@@ -303,6 +259,15 @@ export const GROUPS: readonly Group[] = [
         kind: "lines",
         hint: "NODE_ENV=test",
         put: (value, request) => void (request["env"] = linesOf(value)),
+      },
+      {
+        name: "secrets",
+        label: "Secrets",
+        help: "Keys that its programs use without having them, one a line: TOKEN=value@api.example.com. The guest sees a placeholder in TOKEN; the host puts the value into requests to that domain, and to no other. With #header behind: in headers alone.",
+        kind: "lines",
+        hint: "TOKEN=value@api.example.com#header",
+        shown: (wishes) => wishes["policy"] !== "none",
+        put: (value, request) => void (request["secrets"] = linesOf(value).map(secret)),
       },
       {
         name: "user",

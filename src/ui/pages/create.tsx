@@ -12,6 +12,7 @@ import { useStore } from "../state/store.ts";
 import { refreshVms } from "../state/vms.ts";
 import { doWork } from "../state/work.ts";
 import { GROUPS, firstWishes, requestOf } from "./create-fields.ts";
+import type { Wishes } from "./create-fields.ts";
 import { Fields } from "./fields.tsx";
 
 /** Names of the images that the host has, for the form's suggestions. */
@@ -27,10 +28,15 @@ function Suggestions({ admin }: { admin: boolean }) {
   );
 }
 
+/** What was asked for and has not been made: a form that failed need not be filled in again by who has filled it in. */
+let draft: { wishes: Wishes; by: unknown } | undefined;
+
 /** The page. */
 export function Create() {
-  const admin = useStore(session)?.admin === true;
-  const [wishes, setWishes] = useState(firstWishes);
+  const who = useStore(session);
+  const admin = who?.admin === true;
+  const kept = draft?.by === who ? draft : undefined;
+  const [wishes, setWishes] = useState(() => kept?.wishes ?? firstWishes());
   const [error, setError] = useState<ErrorInfo>();
   const set = (name: string, value: string): void =>
     setWishes((old) => ({ ...old, [name]: value }));
@@ -42,12 +48,16 @@ export function Create() {
       setError(errorInfo(problem));
       return;
     }
-    const title = `Make ${wishes["name"] === "" ? "a VM" : wishes["name"]}`;
+    const title = `New VM ${wishes["name"] ?? ""}`.trim();
+    draft = { wishes, by: who };
     go(["vms"]);
-    const made = await doWork(title, (onProgress, signal) =>
-      work<VmView>("POST", "/v1/vms", { body, onProgress, signal }),
+    const made = await doWork(
+      title,
+      (onProgress, signal) => work<VmView>("POST", "/v1/vms", { body, onProgress, signal }),
+      to("create"),
     );
     if (made === undefined) return;
+    if (draft?.wishes === wishes) draft = undefined;
     await refreshVms();
     // Who has gone elsewhere meanwhile stays there.
     if (location.hash === to("vms")) go(["vms", made.id]);
@@ -84,6 +94,16 @@ export function Create() {
         <div class="actions">
           <Button kind="primary" type="submit" label="Make it" />
           <ButtonLink kind="quiet" label="Cancel" href={to("vms")} />
+          {kept !== undefined && (
+            <Button
+              kind="quiet"
+              label="Begin anew"
+              onClick={() => {
+                draft = undefined;
+                setWishes(firstWishes());
+              }}
+            />
+          )}
         </div>
       </form>
     </>

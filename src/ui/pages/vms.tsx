@@ -1,7 +1,7 @@
 /** All VMs. */
 import { useState } from "preact/hooks";
 import type { VmView } from "../../model/api.ts";
-import { ButtonLink, Empty, Failure, Foreign, PageHead, Status } from "../parts/basics.tsx";
+import { ButtonLink, Empty, Failure, Foreign, PageHead, STATUS, Status } from "../parts/basics.tsx";
 import { Graph } from "../parts/graph.tsx";
 import { Bar } from "../parts/size.tsx";
 import { Table } from "../parts/table.tsx";
@@ -88,7 +88,7 @@ export function Vms() {
   const usage = useUsage();
   const wanted = search.trim().toLowerCase();
   const shown = (list ?? []).filter((vm) =>
-    `${vm.name ?? ""} ${vm.id} ${sourceOf(vm)} ${vm.status} ${vm.project}`
+    `${vm.name ?? ""} ${vm.id} ${sourceOf(vm)} ${vm.status} ${STATUS[vm.status]} ${vm.project}`
       .toLowerCase()
       .includes(wanted),
   );
@@ -120,7 +120,10 @@ export function Vms() {
       {error !== undefined && <Failure error={error} what="This list may be old" />}
       {list?.length === 0 && (
         <Empty icon="vm" title="No VMs yet">
-          <p class="muted">A VM is made of any OCI image, or of the base image, in seconds.</p>
+          <p class="muted">
+            A VM is a computer of its own, apart from this host and from all others. It is made of
+            any container image, in seconds.
+          </p>
           <ButtonLink icon="plus" label="New VM" href={to("create")} />
         </Empty>
       )}

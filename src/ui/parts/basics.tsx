@@ -52,7 +52,8 @@ export function ButtonLink(props: {
   );
 }
 
-const STATUS: Record<VmStatus, string> = {
+/** States in words. */
+export const STATUS: Record<VmStatus, string> = {
   creating: "creating",
   running: "running",
   paused: "paused",

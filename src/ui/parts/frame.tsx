@@ -84,6 +84,13 @@ function Tray() {
           )}
           {job.state === "done" && <p class="small muted">Done</p>}
           {job.error !== undefined && <Failure error={job.error} />}
+          {job.state === "failed" && job.from !== undefined && (
+            <p class="actions end">
+              <a class="button" href={job.from} onClick={() => dismiss(job.id)}>
+                Change what was asked
+              </a>
+            </p>
+          )}
         </div>
       ))}
     </div>

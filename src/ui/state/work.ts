@@ -15,6 +15,8 @@ export interface Job {
   /** 0–1 where it is known. */
   share?: number;
   error?: ErrorInfo;
+  /** Where it was asked for, to be asked otherwise once it has failed. */
+  from?: string;
   /** Stops it; absent when it cannot be stopped. */
   stop?: () => void;
 }
@@ -53,17 +55,19 @@ class Tally {
 
 /**
  * Do something long in sight of the user.
+ * @param from address of the form that asked for it
  * @returns its result; undefined when it failed, which has been shown then
  */
 export async function doWork<T>(
   title: string,
   body: (report: (event: ProgressEvent) => void, signal: AbortSignal) => Promise<T>,
+  from?: string,
 ): Promise<T | undefined> {
   count += 1;
   const id = count;
   const abort = new AbortController();
   const stop = (): void => abort.abort(new Error("Stopped"));
-  jobs.value = [{ id, title, state: "running", step: "", stop }, ...jobs.value];
+  jobs.value = [{ id, title, state: "running", step: "", from, stop }, ...jobs.value];
   const tally = new Tally();
   try {
     const result = await body((event) => change(id, tally.take(event)), abort.signal);

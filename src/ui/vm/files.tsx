@@ -2,7 +2,7 @@
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { ErrorInfo } from "../../model/errors.ts";
 import { errorInfo } from "../api/client.ts";
-import { AskText, Button, Confirm, Empty, Failure, Foreign } from "../parts/basics.tsx";
+import { AskText, Button, Confirm, Failure, Foreign } from "../parts/basics.tsx";
 import { Icon } from "../parts/icon.tsx";
 import { ACTIONS, Table } from "../parts/table.tsx";
 import { bytes, moment, plain } from "../state/format.ts";
@@ -10,7 +10,7 @@ import { go, to } from "../state/route.ts";
 import { doWork } from "../state/work.ts";
 import { GuestFiles, below, modeText, parentOf } from "./files-api.ts";
 import type { FileEntry } from "./files-api.ts";
-import { startVm } from "./actions.tsx";
+import { Halted } from "./halted.tsx";
 import type { TabProps } from "./tab.ts";
 
 const ICONS = { dir: "folder", symlink: "link" } as const;
@@ -82,17 +82,7 @@ export function FilesTab({ vm, rest }: TabProps) {
     );
     return () => abort.abort();
   }, [files, path, round, runs]);
-  if (!runs) {
-    return (
-      <Empty icon="folder" title="The VM does not run">
-        <Button
-          icon="play"
-          label={vm.status === "suspended" ? "Wake" : "Start"}
-          onClick={() => void startVm(vm)}
-        />
-      </Empty>
-    );
-  }
+  if (!runs) return <Halted vm={vm} icon="folder" />;
   /** Something short; what goes wrong is shown. */
   const change = async (body: Promise<unknown>): Promise<void> => {
     try {

@@ -12,6 +12,7 @@ import { clock, moment } from "../state/format.ts";
 import { session } from "../state/session.ts";
 import { useStore } from "../state/store.ts";
 import { refreshVms, vmName } from "../state/vms.ts";
+import { ruleWords } from "./rules.ts";
 import type { TabProps } from "./tab.ts";
 
 /** A line of the log (docs/network.md). */
@@ -30,18 +31,6 @@ interface Decision {
 const MOST = 500;
 const AGAIN_MS = 2_000;
 const GATHER_MS = 50;
-
-/** The rules' names in words; others are shown as they are. */
-const RULES: Record<string, string> = {
-  "allow-all": "everything may be reached",
-  "deny-all": "nothing may be reached",
-  "default-deny": "it is not listed",
-  protected: "it is one of the host's own networks",
-  "allowed-domain": "the name is listed",
-  "allowed-cidr": "the network is listed",
-  "denied-cidr": "the network is refused",
-  gateway: "it is the gateway",
-};
 
 /** Decisions as they fall, the newest first. */
 function useDecisions(vm: string): { list: Decision[]; error?: ErrorInfo } {
@@ -185,7 +174,7 @@ export function NetworkTab({ vm }: TabProps) {
                 )}
               </td>
               <td class="wide">{one.protocol === "dns" ? "name asked for" : one.protocol}</td>
-              <td title={one.rule}>{RULES[one.rule] ?? one.rule}</td>
+              <td title={one.rule}>{ruleWords(one.rule)}</td>
             </tr>
           ))}
         </Table>

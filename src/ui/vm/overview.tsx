@@ -10,6 +10,7 @@ import { memoryUsed, useUsage } from "../state/stats.ts";
 import { useStore } from "../state/store.ts";
 import { events, sourceOf } from "../state/vms.ts";
 import { EventList } from "../parts/event-list.tsx";
+import { MEANS } from "./halted.tsx";
 import type { TabProps } from "./tab.ts";
 
 const POLICIES: Record<VmView["policy"]["mode"], string> = {
@@ -153,9 +154,11 @@ export function Overview({ vm }: TabProps) {
   const now = useNow();
   const happened = useStore(events).filter((event) => event.vm?.id === vm.id);
   const { timeoutAt, onTimeout = "stop", idle } = vm;
+  const { total } = vm.timings;
   return (
     <div class="overview">
       {vm.error !== undefined && <Failure error={vm.error} />}
+      {MEANS[vm.status] !== undefined && <p class="muted means">{MEANS[vm.status]}</p>}
       <Figures vm={vm} />
       <div class="columns">
         <Section title="Machine">
@@ -199,7 +202,7 @@ export function Overview({ vm }: TabProps) {
                 idle === undefined ? "" : `${ENDS[idle.action]} after ${duration(idle.ms)}`,
               ],
               ["Stopped because", vm.stopReason === undefined ? "" : "its time limit had passed"],
-              ["Last start", `${((vm.timings["total"] ?? 0) / 1000).toFixed(1)} s`],
+              ["Last start", total === undefined ? "" : `took ${(total / 1000).toFixed(1)} s`],
             ]}
           />
         </Section>
@@ -216,6 +219,16 @@ export function Overview({ vm }: TabProps) {
         <Section title="Ports">
           <Ports vm={vm} />
         </Section>
+        {vm.secrets.length > 0 && (
+          <Section title="Secrets">
+            <Facts
+              of={vm.secrets.map(({ name, domains, places }) => [
+                plain(name),
+                `for ${plain(domains.join(", "))}, in ${places.join(", ")}`,
+              ])}
+            />
+          </Section>
+        )}
         {happened.length > 0 && (
           <Section title="What happened">
             <EventList events={happened.slice(0, 12)} />

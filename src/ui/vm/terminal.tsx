@@ -3,12 +3,12 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import type { ErrorInfo } from "../../model/errors.ts";
 import type { StreamEnd } from "../api/stream.ts";
 import { errorInfo } from "../api/client.ts";
-import { AskText, Button, Empty, Failure } from "../parts/basics.tsx";
+import { AskText, Button, Failure } from "../parts/basics.tsx";
 import { go, to } from "../state/route.ts";
 import { useStore } from "../state/store.ts";
 import { isDark, theme } from "../state/theme.ts";
 import { joinSession, listSessions } from "./sessions.ts";
-import { startVm } from "./actions.tsx";
+import { Halted } from "./halted.tsx";
 import type { TabProps } from "./tab.ts";
 
 /** The session that is opened where none is named; `vmsan connect` opens the same one. */
@@ -127,17 +127,7 @@ export function TerminalTab({ vm, rest }: TabProps) {
     listSessions(vm.id, abort.signal).then(setOthers, () => undefined);
     return () => abort.abort();
   }, [vm.id, name, runs]);
-  if (!runs) {
-    return (
-      <Empty icon="terminal" title="The VM does not run">
-        <Button
-          icon="play"
-          label={vm.status === "suspended" ? "Wake" : "Start"}
-          onClick={() => void startVm(vm)}
-        />
-      </Empty>
-    );
-  }
+  if (!runs) return <Halted vm={vm} icon="terminal" />;
   const sessions = [...new Set([...others, name])];
   return (
     <div class="terminals">

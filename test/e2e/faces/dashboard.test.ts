@@ -5,14 +5,13 @@
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { createRequire } from "node:module";
 import { createInterface } from "node:readline";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { AxeResults } from "axe-core";
 import { chromium } from "playwright-core";
 import type { Browser, Page, Request } from "playwright-core";
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { violations } from "../../fixtures/axe.ts";
 import { installation } from "../../fixtures/ladder.ts";
 import { root, vmsanBin, vmsanJson } from "../support.ts";
 
@@ -31,8 +30,6 @@ const complaints: string[] = [];
 const pending = new Set<Request>();
 /** Bytes as they came over the wire until the first terminal stood. */
 let loaded = 0;
-
-const axe = await readFile(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
 beforeAll(async () => {
   ui = spawn(vmsanBin, ["ui", "--no-open", "--listen", "127.0.0.1:0"], {
@@ -129,24 +126,6 @@ async function type(command: string): Promise<void> {
   await page.keyboard.type(`${command}\n`);
 }
 
-/** What axe finds on the page as it is, light and dark. */
-async function violations(): Promise<string[]> {
-  const found: string[] = [];
-  for (const colorScheme of ["light", "dark"] as const) {
-    await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
-    // The page's policy holds for scripts that are put in, too: evaluated ones are the debugger's.
-    await page.evaluate(axe);
-    const { violations: list } = await page.evaluate<AxeResults>("axe.run(document)");
-    for (const { id, nodes } of list) {
-      found.push(
-        `${colorScheme} ${id}: ${nodes.map(({ html }) => html.slice(0, 150)).join(" | ")}`,
-      );
-    }
-  }
-  await page.emulateMedia({ colorScheme: "light" });
-  return found;
-}
-
 describe("a person", () => {
   test("is signed in by the address, which shows the key no longer", async () => {
     expect(link).toMatch(/\/ui\/#key=vmsan_[0-9a-f]{48}$/);
@@ -155,14 +134,14 @@ describe("a person", () => {
     const again = await vmsanJson<{ url: string; link: string }>(["ui", "--no-open"], made);
     expect(again.url).toBe(new URL(link).origin);
     expect(again.link).not.toBe(link);
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
   });
 
   test("makes a VM with a form that is explained", async () => {
     await page.getByRole("link", { name: "New VM" }).first().click();
     await heading("New VM");
     for (const folded of await page.locator("summary").all()) await folded.click();
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
     await page.getByLabel("Name", { exact: true }).fill("box");
     await page.getByLabel("May reach").selectOption({ label: "Nothing" });
     await button("Make it").click();
@@ -174,7 +153,7 @@ describe("a person", () => {
     await tab("Terminal");
     await type("cd /tmp && kept=$((6*7)) && echo first-$kept");
     await screenHas("first-42");
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
     await page.keyboard.press("Control+Shift+L");
     await page.locator(".sessions a:focus").waitFor();
     await page.reload();
@@ -192,12 +171,12 @@ describe("a person", () => {
     await tab("Network");
     await page.getByRole("cell", { name: "203.0.113.7:8080" }).first().waitFor();
     await page.getByRole("cell", { name: "refused" }).first().waitFor();
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
     await button("Change what it may reach").click();
     const dialog = page.getByRole("dialog");
     await dialog.getByLabel("May reach").selectOption({ label: "Only what is listed" });
     await dialog.getByLabel("Names", { exact: true }).fill("example.com");
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
     await dialog.getByRole("button", { name: "Put in force" }).click();
     await dialog.waitFor({ state: "detached" });
     await tab("Overview");
@@ -215,7 +194,7 @@ describe("a person", () => {
     });
     const row = page.getByRole("row", { name: "note.txt" });
     await row.waitFor();
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
     const download = page.waitForEvent("download");
     await button("Download note.txt").click();
     expect(await readFile(await (await download).path(), "utf8")).toBe(content);
@@ -235,24 +214,24 @@ describe("a person", () => {
       .getByRole("log")
       .filter({ hasText: /\[ +\d/ })
       .waitFor();
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
     await page.getByRole("navigation", { name: "Logs" }).getByText("shell:main").click();
     await page.getByRole("log").filter({ hasText: "second-42" }).waitFor();
     await tab("Overview");
     await page.getByRole("img", { name: /^Memory: [\d.]+ MiB of 512 MiB/ }).waitFor();
     await page.getByRole("img", { name: /^Processors: \d+ %/ }).waitFor();
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
   });
 
   test("takes a snapshot and makes a second VM of it, which goes on where the first was", async () => {
     await button("Snapshot").click();
     const dialog = page.getByRole("dialog");
     await dialog.getByLabel("Name").fill("before");
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
     await dialog.getByRole("button", { name: "Take it" }).click();
     await tab("Snapshots");
     await page.getByRole("row", { name: "before" }).waitFor();
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
     await place("Snapshots");
     await button("New VM").click();
     await dialog.getByLabel("Name").fill("second");
@@ -266,20 +245,20 @@ describe("a person", () => {
     // It hangs in the tree below the snapshot.
     await place("Snapshots");
     await page.locator(".tree li li").getByRole("link", { name: "second" }).waitFor();
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
   });
 
   test("looks at images, volumes, networks and the host", async () => {
     await place("Images");
     await heading("Images");
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
     await place("Volumes");
     await heading("Volumes");
     await button("New volume").click();
     await page.getByRole("dialog").getByLabel("Name").fill("data");
     await page.getByRole("dialog").getByRole("button", { name: "Make it" }).click();
     await page.getByRole("row", { name: "data" }).waitFor();
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
     await button("Remove data").click();
     await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
     await page.getByRole("row", { name: "data" }).waitFor({ state: "detached" });
@@ -288,14 +267,14 @@ describe("a person", () => {
     await page.getByRole("dialog").getByLabel("Name").fill("backend");
     await page.getByRole("dialog").getByRole("button", { name: "Make it" }).click();
     await page.getByRole("heading", { name: "backend" }).waitFor();
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
     await button("Remove backend").click();
     await page.getByRole("dialog").getByRole("button", { name: "Remove" }).click();
     await page.getByText("No private networks yet").waitFor();
     await place("Host");
     await button("Check").click();
     await page.locator(".checks li").first().waitFor();
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
   });
 
   test("removes all of it, by keyboard and on a phone", async () => {
@@ -305,7 +284,7 @@ describe("a person", () => {
     for (const name of ["second", "box"]) {
       const row = page.getByRole("link", { name, exact: true });
       await row.waitFor();
-      expect(await violations()).toEqual([]);
+      expect(await violations(page)).toEqual([]);
       await row.press("Enter");
       await heading(name);
       await button("Remove").press("Enter");
@@ -320,7 +299,7 @@ describe("a person", () => {
     await page.getByText("No snapshots yet").waitFor();
     // Nothing is wider than the phone.
     expect(await page.evaluate("document.documentElement.scrollWidth")).toBe(390);
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
     expect(await made.vmsan.list()).toEqual([]);
     expect(await made.vmsan.snapshots.list()).toEqual([]);
   });
@@ -332,10 +311,10 @@ describe("a person", () => {
   test("signs out, and is refused once the key is gone", async () => {
     await button("Sign out").click();
     await page.getByLabel("API key").waitFor();
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
     await page.getByLabel("API key").fill("vmsan_wrong");
     await button("Sign in").click();
     await page.getByText("ERR_GATEWAY_UNAUTHORIZED").waitFor();
-    expect(await violations()).toEqual([]);
+    expect(await violations(page)).toEqual([]);
   });
 });

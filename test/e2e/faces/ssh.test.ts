@@ -9,6 +9,7 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { booted, installation } from "../../fixtures/ladder.ts";
+import { pythonWith } from "../../fixtures/venv.ts";
 import { vmsanOk } from "../support.ts";
 
 const place = { work: "", config: "", host: "" };
@@ -168,7 +169,7 @@ async function heard(path: string): Promise<string> {
 const bulk = process.env["VMSAN_TEST_SSH_BULK"] === "1";
 if (!bulk)
   process.stderr.write(
-    "skipped: 1 GB through ssh takes minutes in an emulated guest; VMSAN_TEST_SSH_BULK=1 adds it\n",
+    "skipped: 1 GB through ssh and ansible take minutes in an emulated guest; VMSAN_TEST_SSH_BULK=1 adds them\n",
   );
 test.skipIf(!bulk)(
   "1 GB each way, and a session cut in the middle",
@@ -184,6 +185,35 @@ test.skipIf(!bulk)(
     await expect
       .poll(async () => await ssh(`pgrep -xc yes || true`), { timeout: 60_000 })
       .toBe("0\n");
+  },
+  6_000_000,
+);
+
+test.skipIf(!bulk)(
+  "ansible: ping, copy by sftp and scp, as root, facts by one process",
+  async () => {
+    const python = await pythonWith("ansible", ["ansible-core==2.19.14"]);
+    const vm = await made.vmsan.create({ runtime: "e2b", name: "managed", driver: "qemu" });
+    const block = await vmsanOk(["ssh-config", "managed"], { dir: made.dir });
+    await writeFile(join(place.work, "managed"), block);
+    await writeFile(join(place.work, "inventory"), "managed.vmsan\n");
+    const env = { HOME: place.work, ANSIBLE_SSH_ARGS: `-F ${place.work}/managed` };
+    const ansible = async (module: string, words: string[], more = {}): Promise<string> =>
+      await ok(join(python, "../ansible"), ["-i", "inventory", "all", "-m", module, ...words], {
+        env: { ...env, ...more },
+        timeout: 900_000,
+      });
+    expect(await ansible("ping", [])).toContain('"ping": "pong"');
+    await ansible("copy", ["-a", "src=managed dest=/tmp/by-sftp mode=0640"]);
+    const scp = { ANSIBLE_SSH_TRANSFER_METHOD: "scp" };
+    await ansible("copy", ["-a", "src=managed dest=/tmp/by-scp"], scp);
+    await ansible("copy", ["-b", "-a", "content=root dest=/etc/by-root mode=0600"]);
+    const facts = ["-a", "filter=ansible_distribution"];
+    expect(await ansible("setup", facts, { ANSIBLE_PIPELINING: "1" })).toContain('"Debian"');
+    const look = "stat -c '%a %U' /tmp/by-sftp /etc/by-root; cat /tmp/by-sftp /tmp/by-scp";
+    const { stdout } = await vm.exec(["sh", "-c", look]);
+    expect(stdout.toString()).toBe(`640 user\n600 root\n${block}${block}`);
+    await vm.remove();
   },
   6_000_000,
 );
