@@ -7,6 +7,7 @@ import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
 import type { SnapshotRecord, SnapshotSizes } from "../model/snapshot.ts";
 import type { StoredFile } from "../model/vm.ts";
 import { syncDirectory, writeFileAtomic } from "../util/atomic.ts";
+import { SharedMutex } from "../util/flow/shared-mutex.ts";
 import type { SnapshotFiles } from "../vmm/driver.ts";
 import { describeFile, share, syncFile, whatIsDamaged } from "./files.ts";
 
@@ -86,6 +87,7 @@ export class SnapshotStore {
   private readonly root: string;
   private readonly parse: ParseRecord;
   private readonly records = new Map<string, SnapshotRecord>();
+  private readonly locks = new Map<string, SharedMutex>();
 
   /** @param root absolute path of the directory of snapshots */
   constructor(root: string, parse: ParseRecord) {
@@ -155,6 +157,13 @@ export class SnapshotStore {
     return join(this.root, id);
   }
 
+  /** Held by whoever needs a snapshot's files to stay, alone by whoever replaces or removes them. */
+  lockOf(id: string): SharedMutex {
+    const lock = this.locks.get(id) ?? new SharedMutex();
+    this.locks.set(id, lock);
+    return lock;
+  }
+
   /**
    * A new identifier, and an empty directory for what may become that snapshot; it goes with
    * {@link discard} or by itself.
@@ -199,7 +208,7 @@ export class SnapshotStore {
   }
 
   /**
-   * Remove a snapshot. VMs that were made from it are not affected: what they share stays.
+   * Remove a snapshot, with its lock held alone. VMs that were made from it are not affected: what they share stays.
    * @param forget what else was made for it
    */
   async remove(id: string, forget: (id: string) => Promise<void>): Promise<void> {
@@ -207,6 +216,7 @@ export class SnapshotStore {
     const aside = this.asideOf(id);
     await rename(this.dir(id), aside);
     this.records.delete(id);
+    this.locks.delete(id);
     await forget(id);
     await this.discard(aside);
   }
@@ -222,6 +232,14 @@ export class SnapshotStore {
     if (why !== undefined) throw damaged(record.id, why);
   }
 
+  /** Whether a snapshot's memory is in a file that VMs can map: not that of one that is gone. */
+  isShareable(id: string): boolean {
+    const files = this.records.get(id)?.files ?? [];
+    return files.some(
+      ({ name, sizeBytes }) => sizeBytes > 0 && name.split("/").at(-1) === memoryFiles.memory,
+    );
+  }
+
   /** Files of a snapshot's memory, and the token that the guest in it answers to. */
   async memoryOf(record: SnapshotRecord): Promise<MemoryImage> {
     const dir = this.dir(record.id);
@@ -232,7 +250,7 @@ export class SnapshotStore {
 
   /**
    * Keep memory that has been written once more, now so that VMs can share it, instead of the
-   * stream that it was.
+   * stream that it was; with the snapshot's lock held alone.
    * @param draft directory with the new files
    */
   async replaceMemory(id: string, draft: string): Promise<SnapshotRecord> {

@@ -1,5 +1,5 @@
 /** VMs made of a snapshot, one or many at once. */
-import { mkdir, rm, stat } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { CloneRequest, VmView } from "../../model/api.ts";
 import type { SnapshotRecord } from "../../model/snapshot.ts";
@@ -11,7 +11,7 @@ import { checkIsolation } from "../../vmm/isolation.ts";
 import type { RunningVm } from "../../vmm/driver.ts";
 import type { LiveGuest } from "../starting/await-guest.ts";
 import { bringUp } from "../starting/bring-up.ts";
-import { Mutex } from "../../util/flow/mutex.ts";
+import type { SharedMutex } from "../../util/flow/shared-mutex.ts";
 import { attachVolumes } from "../starting/mounts.ts";
 import { setBootFiles } from "../starting/new-vm.ts";
 import type { Sandboxes } from "../sandboxes.ts";
@@ -30,8 +30,14 @@ export interface Origin {
   owner: string;
   /** Directory with its files. */
   dir: string;
+  /** Held while VMs are made of it, alone while its memory is made shareable. */
+  lock: SharedMutex;
+  /** Make sure that its files are there and whole. @param memory also those of its memory */
+  verify: (memory: boolean) => Promise<void>;
   image: () => Promise<MemoryImage>;
-  /** Take note of memory files in `draft` that VMs can share. */
+  /** Whether the memory is in a file that VMs map, rather than in a stream that each of them reads. */
+  isShareable: () => boolean;
+  /** Take note of memory files in `draft` that VMs can share; with the lock held alone. */
   shared: (draft: string) => Promise<void>;
 }
 
@@ -41,8 +47,6 @@ class Cloning {
   private readonly origin: Origin;
   private readonly request: CloneRequest;
   private readonly cold: boolean;
-  /** One at a time: making memory shareable. */
-  private readonly sharing = new Mutex();
 
   constructor(sandboxes: Sandboxes, origin: Origin, request: CloneRequest) {
     this.sandboxes = sandboxes;
@@ -52,7 +56,7 @@ class Cloning {
   }
 
   /** Refuse what cannot be, before anything is made. @returns why this driver */
-  async check(): Promise<string> {
+  private async check(): Promise<string> {
     const { record } = this.origin;
     const { stages } = this.sandboxes;
     checkFixed(record, this.request);
@@ -64,20 +68,23 @@ class Cloning {
       const fix = `Boot a VM from its disk instead: vmsan create --snapshot ${record.id} --cold.`;
       checkMachine(record.id, record.machine, await driver.machine(), fix);
     }
+    await this.origin.verify(!this.cold);
     return reason;
   }
 
   /** Make all, or none. */
-  async run(reason: string, work: Work, onId: (id: string) => void): Promise<VmView[]> {
+  async run(work: Work, onId: (id: string) => void): Promise<VmView[]> {
     const stop = new AbortController();
     const own: Work = { ...work, signal: AbortSignal.any([work.signal, stop.signal]) };
     const numbers = Array.from({ length: this.request.count }, (_, index) => index + 1);
     // By number, whichever is ready first.
     const views: (VmView | undefined)[] = [];
     const all = (): VmView[] => views.filter((view) => view !== undefined);
+    let reason = "";
     let failure: unknown;
     const worker = async (): Promise<void> => {
       for (let next = numbers.shift(); next !== undefined; next = numbers.shift()) {
+        if (failure !== undefined) return;
         try {
           views[next - 1] = await this.one(next, reason, own, onId);
         } catch (error) {
@@ -89,10 +96,20 @@ class Cloning {
         work.progress({ phase: "clone", done: all().length, total, unit: "entries" });
       }
     };
-    // The first alone: every other one would read for itself what it makes shareable.
-    const workers = this.cold || (await this.isShareable()) ? AT_ONCE : 1;
-    if (workers === 1 && numbers.length > 1) await this.onlyFirst(numbers, worker);
-    await Promise.all(Array.from({ length: Math.min(AT_ONCE, numbers.length) }, worker));
+    const makeAll = async (): Promise<void> => {
+      try {
+        reason = await this.check();
+        // The first by itself: every other one would read for itself what it makes shareable.
+        if (!this.cold && !this.origin.isShareable()) await this.onlyFirst(numbers, worker);
+        await Promise.all(Array.from({ length: Math.min(AT_ONCE, numbers.length) }, worker));
+      } catch (error) {
+        failure ??= error;
+      }
+    };
+    const { lock, isShareable } = this.origin;
+    // Alone where files are replaced that others would be reading.
+    if (this.cold || isShareable()) await lock.shared(makeAll);
+    else await lock.alone(makeAll);
     if (failure === undefined) return all();
     for (const { id } of all()) await this.sandboxes.remove(id, true);
     throw failure;
@@ -102,12 +119,6 @@ class Cloning {
     const rest = numbers.splice(1);
     await worker();
     numbers.push(...rest);
-  }
-
-  /** Whether the memory is in a file that VMs map, rather than in a stream that each of them reads. */
-  private async isShareable(): Promise<boolean> {
-    const { files } = await this.origin.image();
-    return (await stat(files.memory)).size > 0;
   }
 
   private async one(
@@ -183,14 +194,12 @@ class Cloning {
 
   /** Write memory that was a stream once more, as a file that VMs can map. */
   private async share(running: RunningVm): Promise<void> {
-    await this.sharing.run(async () => {
-      if (await this.isShareable()) return;
-      const draft = join(this.origin.dir, "sharing");
-      await rm(draft, { recursive: true, force: true });
-      await mkdir(draft, { mode: 0o700 });
-      await running.snapshot(memoryPaths(draft), "full");
-      await this.origin.shared(draft);
-    });
+    if (this.origin.isShareable()) return;
+    const draft = join(this.origin.dir, "sharing");
+    await rm(draft, { recursive: true, force: true });
+    await mkdir(draft, { mode: 0o700 });
+    await running.snapshot(memoryPaths(draft), "full");
+    await this.origin.shared(draft);
   }
 }
 
@@ -205,6 +214,5 @@ export async function makeClones(
   work: Work,
   onId: (id: string) => void,
 ): Promise<VmView[]> {
-  const cloning = new Cloning(sandboxes, origin, request);
-  return await cloning.run(await cloning.check(), work, onId);
+  return await new Cloning(sandboxes, origin, request).run(work, onId);
 }

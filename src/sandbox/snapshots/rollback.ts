@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { VmView } from "../../model/api.ts";
 import { VmsanError } from "../../model/errors.ts";
 import type { SnapshotRecord } from "../../model/snapshot.ts";
+import type { VmRecord } from "../../model/vm.ts";
 import { giveDisk, shareDisk } from "../../snapshots/disks.ts";
 import { share } from "../../snapshots/files.ts";
 import { keepShares, memoryFiles, writeToken, type SnapshotStore } from "../../snapshots/store.ts";
@@ -34,60 +35,15 @@ export async function rollBack(
   snapshotRef: string,
   work: Work,
 ): Promise<VmView> {
+  const { id } = store.get(snapshotRef);
   return await sandboxes.exclusively(ref, async (entry) => {
+    await store.lockOf(id).shared(async () => {
+      const snapshot = store.get(id);
+      await check({ sandboxes, store }, entry.record, ref, snapshot);
+      work.progress({ phase: "restore", message: id });
+      await layOut({ sandboxes, store }, entry.record, snapshot, work.signal);
+    });
     const { record } = entry;
-    const { stages, records } = sandboxes;
-    const snapshot = store.get(snapshotRef);
-    if (snapshot.vm.id !== record.id && record.snapshot !== snapshot.id) {
-      throw foreign(ref, snapshot);
-    }
-    if (!snapshot.memory) throw diskOnly(ref, snapshot);
-    requireNoWrittenVolume(ref, record, snapshot.id);
-    requireFreeVolumes(sandboxes.entries.values(), record.id, record.mounts);
-    await checkOutside(snapshot, true, sandboxes.stages);
-    await store.verify(snapshot);
-    const driver = stages.driver(record.driver);
-    const machine = await driver.machine();
-    const fix = `Make a VM of its disk instead: vmsan create --snapshot ${snapshot.id} --cold.`;
-    checkMachine(snapshot.id, snapshot.machine, machine, fix);
-    work.progress({ phase: "restore", message: snapshot.id });
-    const from = store.dir(snapshot.id);
-    const { dir } = record.spec;
-    // Beside what it has: until the record says otherwise, that is what it is.
-    const memory = await makeMemoryDir(record);
-    try {
-      const { diskLayers } = driver.capabilities;
-      const disks = await Promise.all(
-        snapshot.disks.map(async (disk) =>
-          disk.readonly
-            ? await shareDisk(disk, from, dir)
-            : await giveDisk(disk, from, dir, diskLayers),
-        ),
-      );
-      const { files, token, shares } = await store.memoryOf(snapshot);
-      for (const name of ["state", "memory"] as const) {
-        await share(files[name], join(memory, memoryFiles[name]));
-      }
-      if (shares !== undefined) await keepShares(shares, memory);
-      await writeToken(memory, token);
-      const suspended = {
-        at: new Date().toISOString(),
-        ...(await describeMemory(memory)),
-        machine,
-        reason: "restore" as const,
-      };
-      work.signal.throwIfAborted();
-      // The one step after which the VM is as it was: until it wakes, it sleeps.
-      const { memMib, vcpus, diskSizeBytes } = snapshot;
-      const spec = { ...record.spec, disks, memMib, vcpus };
-      const next = { spec, diskSizeBytes, snapshot: snapshot.id, suspended };
-      await records.save({ ...record, ...next, status: "suspended", held: false });
-      Object.assign(record, next);
-    } catch (error) {
-      await rm(memory, { recursive: true, force: true });
-      await tidy(record);
-      throw error;
-    }
     record.status = "suspended";
     delete record.held;
     clearTimeout(entry.timeout);
@@ -96,6 +52,85 @@ export async function rollBack(
     await tidy(record);
     await sleep.wakeNow(entry, work);
     return viewOf(record);
+  });
+}
+
+/** Refuse what cannot be. */
+async function check(
+  { sandboxes, store }: Omit<RollBack, "sleep">,
+  record: VmRecord,
+  ref: string,
+  snapshot: SnapshotRecord,
+): Promise<void> {
+  if (snapshot.vm.id !== record.id && record.snapshot !== snapshot.id) {
+    throw foreign(ref, snapshot);
+  }
+  if (!snapshot.memory) throw diskOnly(ref, snapshot);
+  if (snapshot.card !== (record.policy.mode !== "none")) throw anotherCard(ref, snapshot);
+  requireNoWrittenVolume(ref, record, snapshot.id);
+  requireFreeVolumes(sandboxes.entries.values(), record.id, record.mounts);
+  await checkOutside(snapshot, true, sandboxes.stages);
+  await store.verify(snapshot);
+  const fix = `Make a VM of its disk instead: vmsan create --snapshot ${snapshot.id} --cold.`;
+  const machine = await sandboxes.stages.driver(record.driver).machine();
+  checkMachine(snapshot.id, snapshot.machine, machine, fix);
+}
+
+/** Lay a snapshot's memory and disks beside what the VM has, and make the VM one that sleeps with these. */
+async function layOut(
+  { sandboxes, store }: Omit<RollBack, "sleep">,
+  record: VmRecord,
+  snapshot: SnapshotRecord,
+  signal: AbortSignal,
+): Promise<void> {
+  const driver = sandboxes.stages.driver(record.driver);
+  const from = store.dir(snapshot.id);
+  const { dir } = record.spec;
+  // Beside what it has: until the record says otherwise, that is what it is.
+  const memory = await makeMemoryDir(record);
+  try {
+    const { diskLayers } = driver.capabilities;
+    const disks = await Promise.all(
+      snapshot.disks.map(async (disk) =>
+        disk.readonly
+          ? await shareDisk(disk, from, dir)
+          : await giveDisk(disk, from, dir, diskLayers),
+      ),
+    );
+    const { files, token, shares } = await store.memoryOf(snapshot);
+    for (const name of ["state", "memory"] as const) {
+      await share(files[name], join(memory, memoryFiles[name]));
+    }
+    if (shares !== undefined) await keepShares(shares, memory);
+    await writeToken(memory, token);
+    const suspended = {
+      at: new Date().toISOString(),
+      ...(await describeMemory(memory)),
+      machine: await driver.machine(),
+      reason: "restore" as const,
+    };
+    signal.throwIfAborted();
+    // The one step after which the VM is as it was: until it wakes, it sleeps.
+    const { memMib, vcpus, diskSizeBytes } = snapshot;
+    const spec = { ...record.spec, disks, memMib, vcpus };
+    const next = { spec, diskSizeBytes, snapshot: snapshot.id, suspended };
+    await sandboxes.records.save({ ...record, ...next, status: "suspended", held: false });
+    Object.assign(record, next);
+  } catch (error) {
+    await rm(memory, { recursive: true, force: true });
+    await tidy(record);
+    throw error;
+  }
+}
+
+/** A card that a VM has got, or lost, since. */
+function anotherCard(ref: string, snapshot: SnapshotRecord): VmsanError {
+  const [then, now] = snapshot.card ? ["had a", "has none"] : ["had no", "has one"];
+  return new VmsanError({
+    code: "ERR_SNAPSHOT_FIXED",
+    message: `Cannot take ${ref} back to ${snapshot.id}`,
+    why: `It ${then} network card then and ${now} now, and cards are part of the machine.`,
+    fix: `Make a VM of it: vmsan create --snapshot ${snapshot.id}. Or give ${ref} the network that it had: vmsan stop ${ref}, then vmsan network ${ref}.`,
   });
 }
 

@@ -1,4 +1,5 @@
 /** Snapshots of the VMs of one VMSAN_DIR: taken, listed, made into VMs. */
+import { stat } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
 import type { Readable } from "node:stream";
 import type {
@@ -16,6 +17,7 @@ import { parseSnapshotRecord } from "../../schema/state.ts";
 import { capture, type Captured } from "../../snapshots/capture.ts";
 import { isOwn, isVolume, keepDisk, withLayer } from "../../snapshots/disks.ts";
 import { SnapshotStore, memoryPaths, readMemoryImage } from "../../snapshots/store.ts";
+import { SharedMutex } from "../../util/flow/shared-mutex.ts";
 import type { Entry } from "../records/entry.ts";
 import { notRunning } from "../refusals.ts";
 import type { Sandboxes } from "../sandboxes.ts";
@@ -231,8 +233,6 @@ export class Snapshots {
     onId: (id: string) => void,
   ): Promise<VmView[]> {
     const record = this.store.get(ref);
-    if (request.cold || !record.memory) await this.store.verify(withoutMemory(record));
-    else await this.store.verify(record);
     const dir = this.store.dir(record.id);
     return await makeClones(
       this.sandboxes,
@@ -240,7 +240,13 @@ export class Snapshots {
         record,
         owner: record.id,
         dir,
+        lock: this.store.lockOf(record.id),
+        verify: async (memory) => {
+          const now = this.store.get(record.id);
+          await this.store.verify(memory ? now : withoutMemory(now));
+        },
         image: () => this.store.memoryOf(this.store.get(record.id)),
+        isShareable: () => this.store.isShareable(record.id),
         shared: async (draft) => void (await this.store.replaceMemory(record.id, draft)),
       },
       request,
@@ -274,6 +280,7 @@ export class Snapshots {
       });
       const { parent, ...rest } = record;
       let image = await readMemoryImage(draft);
+      let shareable = (await stat(image.files.memory)).size > 0;
       const views = await makeClones(
         this.sandboxes,
         {
@@ -281,8 +288,12 @@ export class Snapshots {
           record: { ...rest, id: parent ?? "" },
           owner: entry.record.id,
           dir: draft,
+          lock: new SharedMutex(),
+          verify: async () => await Promise.resolve(),
           image: async () => await Promise.resolve(image),
+          isShareable: () => shareable,
           shared: async (made) => {
+            shareable = true;
             image = { ...image, files: memoryPaths(made) };
             await Promise.resolve();
           },
@@ -304,11 +315,17 @@ export class Snapshots {
    */
   async prune(all: boolean): Promise<SnapshotPrune> {
     const report: SnapshotPrune = { snapshots: [], freedBytes: 0 };
-    for (const view of await this.list()) {
-      if (view.usedBy.length > 0 || (view.name !== undefined && !all)) continue;
-      await this.remove(view.id);
-      report.snapshots.push(view.id);
-      report.freedBytes += view.sizes.stored - view.sizes.shared;
+    for (const { id } of this.store.list()) {
+      await this.store.lockOf(id).alone(async () => {
+        // Somebody else may have removed it, or made a VM of it, while this waited.
+        const record = this.store.list().find((one) => one.id === id);
+        if (record === undefined) return;
+        const { usedBy, name, sizes } = await this.view(record);
+        if (usedBy.length > 0 || (name !== undefined && !all)) return;
+        await this.forget(record);
+        report.snapshots.push(id);
+        report.freedBytes += sizes.stored - sizes.shared;
+      });
     }
     return report;
   }
@@ -319,11 +336,14 @@ export class Snapshots {
    * @throws ERR_SNAPSHOT_SHARES, ERR_SNAPSHOT_VOLUME
    */
   async export(ref: string): Promise<Readable> {
-    const record = this.store.get(ref);
-    requireNoShares(record);
-    await this.store.verify(record);
-    await checkOutside(record, record.memory, this.sandboxes.stages);
-    return await exportSnapshot(this.store, record);
+    const { id } = this.store.get(ref);
+    return await this.store.lockOf(id).shared(async () => {
+      const record = this.store.get(id);
+      requireNoShares(record);
+      await this.store.verify(record);
+      await checkOutside(record, record.memory, this.sandboxes.stages);
+      return await exportSnapshot(this.store, record);
+    });
   }
 
   /**
@@ -342,9 +362,14 @@ export class Snapshots {
     return await this.view(record);
   }
 
-  /** Remove a snapshot. VMs made from it stay as they are. */
+  /** Remove a snapshot, once no VM is being made of it any more. VMs made from it stay as they are. */
   async remove(ref: string): Promise<void> {
-    const { id, name } = this.store.get(ref);
+    const { id } = this.store.get(ref);
+    await this.store.lockOf(id).alone(async () => await this.forget(this.store.get(id)));
+  }
+
+  /** Remove a snapshot; with its lock held alone. */
+  private async forget({ id, name }: SnapshotRecord): Promise<void> {
     await this.store.remove(id, (gone) => this.sandboxes.stages.releaseBase(gone));
     this.sandboxes.events.host("snapshot.removed", { snapshot: id, name });
   }
