@@ -53,25 +53,34 @@ export async function reflink(from: string, to: string): Promise<void> {
   await cp(["--reflink=always"], from, to);
 }
 
-const reflinks = new Map<string, Promise<boolean>>();
+/** By file system: of each VM's directory the answer is the same. */
+const reflinks = new Map<number, Promise<boolean>>();
 
-/** Whether files in a directory can share blocks; asked once for each. */
+/** Whether files in a directory can share blocks; each file system is tried once. */
 export async function canReflink(dir: string): Promise<boolean> {
-  const known = reflinks.get(dir);
-  if (known !== undefined) return await known;
-  const probe = (async () => {
-    const [from, to] = [join(dir, ".reflink-a"), join(dir, ".reflink-b")];
-    try {
-      await writeFile(from, Buffer.alloc(4096, 1), { mode: 0o600 });
-      const result = await run("cp", ["--reflink=always", "--", from, to]);
-      return result.code === 0;
-    } finally {
-      await rm(from, { force: true });
-      await rm(to, { force: true });
-    }
-  })();
-  reflinks.set(dir, probe);
-  return await probe;
+  const { dev } = await stat(dir);
+  const known = reflinks.get(dev) ?? tryReflink(dir);
+  reflinks.set(dev, known);
+  try {
+    return await known;
+  } catch (error) {
+    // A full disk says nothing of it.
+    reflinks.delete(dev);
+    throw error;
+  }
+}
+
+/** Try it in a directory. */
+async function tryReflink(dir: string): Promise<boolean> {
+  const [from, to] = [join(dir, ".reflink-a"), join(dir, ".reflink-b")];
+  try {
+    await writeFile(from, Buffer.alloc(4096, 1), { mode: 0o600 });
+    const result = await run("cp", ["--reflink=always", "--", from, to]);
+    return result.code === 0;
+  } finally {
+    await rm(from, { force: true });
+    await rm(to, { force: true });
+  }
 }
 
 /** The same file under another name, for files that nobody writes; a copy on another file system. */

@@ -120,7 +120,11 @@ func newServer(o api.Options, orphans bool, groups *proc.Cgroups) *api.Server {
 	cfg := o.Config
 	o.Build, o.Pin, cfg.Pin = build, pin, pin
 	o.Limits = stream.DefaultLimits(api.MemInfo("MemTotal"))
-	o.Host = &kinds.Host{Host: run.Host{Reaper: proc.NewReaper(orphans), Cgroups: groups, Freezer: &proc.Freezer{Cgroups: groups}, Env: cfg.Env, Limits: cfg.Limits, Etc: "/etc"}}
+	freezer := &proc.Freezer{Cgroups: groups}
+	if cfg.System {
+		freezer.Lapsed = netcfg.Reseed
+	}
+	o.Host = &kinds.Host{Host: run.Host{Reaper: proc.NewReaper(orphans), Cgroups: groups, Freezer: freezer, Env: cfg.Env, Limits: cfg.Limits, Etc: "/etc"}}
 	return api.New(o)
 }
 

@@ -91,6 +91,14 @@ func (s *Server) thaw(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// heard begins the time anew after which what is held goes on by itself.
+func (s *Server) heard() {
+	s.opts.Host.Freezer.Extend(freezeLimit)
+	if timer := s.lapsing.Load(); timer != nil && timer.Stop() {
+		timer.Reset(freezeLimit)
+	}
+}
+
 // lapse sets what happens when the host is not heard of again, and takes back what was set
 // before: it would let go of what is held for another time.
 func (s *Server) lapse(timer *time.Timer) {

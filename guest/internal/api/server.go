@@ -178,6 +178,7 @@ func (s *Server) hello(w http.ResponseWriter, r *http.Request) {
 				Remedy("Stop and start the VM, so that it gets the agent of this vmsan."))
 		return
 	}
+	s.heard()
 	var u syscall.Utsname
 	// Uname cannot fail with a valid buffer.
 	_ = syscall.Uname(&u)
@@ -199,6 +200,7 @@ func (s *Server) config(w http.ResponseWriter, r *http.Request) {
 	if !readJSON(w, r, &c) {
 		return
 	}
+	s.heard()
 	reply := &netcfg.Reply{}
 	share := func() error { return s.mountShares(c.Shares, string(c.User), reply) }
 	apply := func() error {

@@ -8,13 +8,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"vmsan/guest/internal/channel"
 	"vmsan/guest/internal/proc"
@@ -115,7 +115,8 @@ type Config struct {
 	trustEnv []string
 	limits   []proc.Limit
 	hostname string
-	hosts    []HostEntry
+	// network was applied last.
+	network *Network
 	// written has the content of files as they were last written.
 	written map[string]string
 	// mounted has the targets of mounts that were made.
@@ -198,9 +199,12 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 			c.env = r.Env
 			return nil
 		}),
-		step("hostname", r.Hostname != "", func() error { return syscall.Sethostname([]byte(r.Hostname)) }),
+		// A VM that has only slept is the same one: what its user has set since it was told so stays.
+		step("hostname", r.Hostname != "" && !(r.Restored == restore.ReasonResume && r.Hostname == c.hostname), func() error { return syscall.Sethostname([]byte(r.Hostname)) }),
 		step("connections", r.Restored == restore.ReasonClone || r.Restored == restore.ReasonRestore, cutConnections),
-		step("network", r.Network != nil, func() error { return applyNetwork(r.Network) }),
+		step("network", r.Network != nil && !(r.Restored == restore.ReasonResume && reflect.DeepEqual(r.Network, c.network)), func() error {
+			return applyNetwork(r.Network)
+		}),
 		// After the network, whose cards have settings of their own.
 		step("sysctls", len(r.Sysctls) > 0, func() error { return setSysctls("/proc/sys", r.Sysctls) }),
 		step("mounts", len(r.Mounts) > 0, func() error {
@@ -216,7 +220,7 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 		c.hostname = r.Hostname
 	}
 	if r.Network != nil {
-		c.hosts = r.Network.Hosts
+		c.network = r.Network
 	}
 	soft("directories", len(r.Directories) > 0, func() error { return makeDirectories(r.Directories) })
 	soft("trust", r.Trust != nil, func() error {
@@ -226,32 +230,31 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 		c.trustEnv = vars
 		return err
 	})
-	put := replaceFile
-	if c.sealed || c.rehearsed && r.Restored == "" {
+	put := putFile(replaceFile)
+	switch {
+	case c.sealed || c.rehearsed && r.Restored == "":
 		put = overwriteFile
+	case r.Restored != "":
+		put = overwriteUnused
 	}
-	soft("generation", r.Generation != "", func() error {
-		return put(filepath.Dir(restore.GenerationFile), filepath.Base(restore.GenerationFile), r.Generation+"\n", 0o444)
+	write := func(step string, wanted bool, file func() text) {
+		soft(step, wanted, func() error { return c.write(file(), put) })
+	}
+	write("generation", r.Generation != "", func() text {
+		return text{dir: filepath.Dir(restore.GenerationFile), name: filepath.Base(restore.GenerationFile), content: r.Generation + "\n", mode: 0o444}
 	})
-	soft("machineId", r.MachineID != "", func() error { return put("/etc", "machine-id", r.MachineID+"\n", 0o444) })
-	soft("hostnameFile", r.Hostname != "", func() error { return put("/etc", "hostname", r.Hostname+"\n", 0o644) })
-	// Addresses may change while programs run: what a user has made of these files since stays.
-	write := func(name, content string) error {
-		if r.Restored == "" && c.written[name] == content {
-			return nil
-		}
-		if err := put("/etc", name, content, 0o644); err != nil {
-			return err
-		}
-		if c.written == nil {
-			c.written = map[string]string{}
-		}
-		c.written[name] = content
-		return nil
-	}
-	soft("hosts", r.Hostname != "" || r.Network != nil, func() error { return write("hosts", hostsFile(c.hostname, c.hosts)) })
-	soft("dns", r.Network != nil && (len(r.Network.DNS) > 0 || len(r.Network.Search) > 0),
-		func() error { return write("resolv.conf", resolvFile(r.Network)) })
+	write("machineId", r.MachineID != "", func() text {
+		return text{dir: "/etc", name: "machine-id", content: r.MachineID + "\n", mode: 0o444}
+	})
+	write("hostnameFile", r.Hostname != "", func() text {
+		return text{dir: "/etc", name: "hostname", content: r.Hostname + "\n", mode: 0o644}
+	})
+	write("hosts", r.Hostname != "" || r.Network != nil, func() text {
+		return text{dir: "/etc", name: "hosts", content: hostsFile(c.hostname, c.network), mode: 0o644, lines: true}
+	})
+	write("dns", r.Network != nil && (len(r.Network.DNS) > 0 || len(r.Network.Search) > 0), func() text {
+		return text{dir: "/etc", name: "resolv.conf", content: resolvFile(r.Network), mode: 0o644, lines: true}
+	})
 	c.rehearsed = r.Rehearsal != nil
 	if c.rehearsed {
 		soft("rehearsal", true, func() error { rehearse(r.Rehearsal); return nil })
@@ -421,33 +424,3 @@ func setClock(ns int64) error {
 
 // AdjustClock moves the wall clock by delta nanoseconds.
 func AdjustClock(delta int64) error { return setClock(time.Now().UnixNano() + delta) }
-
-const (
-	rndAddEntropy  = 0x40085203
-	rndReseedCrng  = 0x5207
-	maxEntropySize = 4096
-)
-
-// addEntropy credits seed to the kernel's generator and makes it reseed now:
-// clones of one snapshot would otherwise draw the same numbers.
-func addEntropy(seed []byte) error {
-	f, err := os.OpenFile("/dev/urandom", os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var pool struct {
-		bits int32
-		size int32
-		buf  [maxEntropySize]byte
-	}
-	pool.size = int32(copy(pool.buf[:], seed))
-	pool.bits = pool.size * 8
-	if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), rndAddEntropy, uintptr(unsafe.Pointer(&pool))); e != 0 {
-		return os.NewSyscallError("RNDADDENTROPY", e)
-	}
-	if _, _, e := syscall.Syscall(syscall.SYS_IOCTL, f.Fd(), rndReseedCrng, 0); e != 0 {
-		return os.NewSyscallError("RNDRESEEDCRNG", e)
-	}
-	return nil
-}

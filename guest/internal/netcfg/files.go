@@ -1,10 +1,12 @@
 package netcfg
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"strings"
 	"syscall"
+	"unsafe"
 )
 
 // replaceFile writes dir/name by renaming a temporary file over it: a symlink
@@ -51,6 +53,17 @@ func replaceFile(dir, name, content string, mode uint32) error {
 // can be cut off by nothing but the end of the VM, whose next start writes it anew. A new file and a rename cost
 // an emulated guest ten times as much.
 func overwriteFile(dir, name, content string, mode uint32) error {
+	return inPlace(dir, name, content, mode, func(int) bool { return true })
+}
+
+// overwriteUnused is overwriteFile for files that work which stands still may have seen: one that anybody has open or
+// mapped, or has mounted something over, is replaced.
+func overwriteUnused(dir, name, content string, mode uint32) error {
+	return inPlace(dir, name, content, mode, func(fd int) bool { return isOurs(fd) && !isMountPoint(fd) })
+}
+
+// inPlace writes dir/name over what is there if that is a file as the agent writes them and may is true of it.
+func inPlace(dir, name, content string, mode uint32, may func(fd int) bool) error {
 	dfd, err := syscall.Open(dir, syscall.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return replaceFile(dir, name, content, mode)
@@ -60,9 +73,10 @@ func overwriteFile(dir, name, content string, mode uint32) error {
 	if err != nil {
 		return replaceFile(dir, name, content, mode)
 	}
+	// Closing it ends a lease as well.
 	defer syscall.Close(fd)
 	var st syscall.Stat_t
-	if err := syscall.Fstat(fd, &st); err != nil || st.Mode != syscall.S_IFREG|mode || st.Nlink != 1 {
+	if err := syscall.Fstat(fd, &st); err != nil || st.Mode != syscall.S_IFREG|mode || st.Nlink != 1 || !may(fd) {
 		return replaceFile(dir, name, content, mode)
 	}
 	if n, err := syscall.Pwrite(fd, []byte(content), 0); err != nil || n != len(content) {
@@ -74,8 +88,33 @@ func overwriteFile(dir, name, content string, mode uint32) error {
 	return nil
 }
 
+const (
+	// Of linux/fcntl.h and linux/stat.h, where package syscall has no name.
+	fSetLease          = 1024
+	atEmptyPath        = 0x1000
+	statxAttrMountRoot = 0x2000
+	sizeofStatx        = 256
+)
+
+// isOurs tells whether nobody else has the file open or mapped: only then the kernel gives a lease for writing, for as
+// long as fd is open.
+func isOurs(fd int) bool {
+	_, _, e := syscall.Syscall(syscall.SYS_FCNTL, uintptr(fd), fSetLease, syscall.F_WRLCK)
+	return e == 0
+}
+
+// isMountPoint tells whether the file is mounted there by itself, also when the kernel does not say.
+func isMountPoint(fd int) bool {
+	var st [sizeofStatx]byte
+	empty := [1]byte{}
+	_, _, e := syscall.Syscall6(sysStatx, uintptr(fd), uintptr(unsafe.Pointer(&empty)), atEmptyPath, 0, uintptr(unsafe.Pointer(&st)), 0)
+	// stx_attributes, and stx_attributes_mask for what this kernel tells at all.
+	attributes, told := binary.NativeEndian.Uint64(st[8:]), binary.NativeEndian.Uint64(st[56:])
+	return e != 0 || told&statxAttrMountRoot == 0 || attributes&statxAttrMountRoot != 0
+}
+
 // hostsFile gives /etc/hosts.
-func hostsFile(hostname string, extra []HostEntry) string {
+func hostsFile(hostname string, network *Network) string {
 	var b strings.Builder
 	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
 	if hostname != "" && hostname != "localhost" {
@@ -86,9 +125,11 @@ func hostsFile(hostname string, extra []HostEntry) string {
 		}
 		b.WriteString("\n")
 	}
-	for _, h := range extra {
-		if len(h.Names) > 0 {
-			b.WriteString(h.Address + "\t" + strings.Join(h.Names, " ") + "\n")
+	if network != nil {
+		for _, h := range network.Hosts {
+			if len(h.Names) > 0 {
+				b.WriteString(h.Address + "\t" + strings.Join(h.Names, " ") + "\n")
+			}
 		}
 	}
 	return b.String()

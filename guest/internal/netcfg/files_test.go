@@ -67,3 +67,78 @@ func TestOverwriteFileReplacesWhatIsNoPlaceholder(t *testing.T) {
 		})
 	}
 }
+
+// TestOverwriteUnused: only a file that nobody has open or mapped and that is no mount keeps its place.
+func TestOverwriteUnused(t *testing.T) {
+	for name, c := range map[string]struct {
+		use  func(t *testing.T, path string)
+		same bool
+	}{
+		"nobody": {func(*testing.T, string) {}, true},
+		"a reader": {func(t *testing.T, path string) {
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { f.Close() })
+		}, false},
+		"a writer": {func(t *testing.T, path string) {
+			f, err := os.OpenFile(path, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { f.Close() })
+		}, false},
+		"a mapping": {func(t *testing.T, path string) {
+			f, err := os.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			b, err := syscall.Mmap(int(f.Fd()), 0, 4, syscall.PROT_READ, syscall.MAP_PRIVATE)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = syscall.Munmap(b) })
+		}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "hosts")
+			if err := replaceFile(dir, "hosts", "the parent's, which is longer\n", 0o644); err != nil {
+				t.Fatal(err)
+			}
+			before := inode(t, path)
+			c.use(t, path)
+			if err := overwriteUnused(dir, "hosts", "own\n", 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if got, _ := os.ReadFile(path); string(got) != "own\n" {
+				t.Errorf("%q", got)
+			}
+			if (inode(t, path) == before) != c.same {
+				t.Errorf("the same file: %v", !c.same)
+			}
+			// It is free for others at once.
+			if err := os.WriteFile(path, []byte("more\n"), 0o644); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestIsMountPoint(t *testing.T) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	root, err := os.Open("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if isMountPoint(int(f.Fd())) || !isMountPoint(int(root.Fd())) {
+		t.Error(isMountPoint(int(f.Fd())), isMountPoint(int(root.Fd())))
+	}
+}

@@ -1,3 +1,6 @@
 package netcfg
 
-const sysSyncfs = 306
+const (
+	sysSyncfs = 306
+	sysStatx  = 332
+)

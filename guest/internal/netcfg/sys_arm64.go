@@ -1,3 +1,6 @@
 package netcfg
 
-const sysSyncfs = 267
+const (
+	sysSyncfs = 267
+	sysStatx  = 291
+)

@@ -20,6 +20,9 @@ const (
 // commands from starting.
 type Freezer struct {
 	Cgroups *Cgroups
+	// Lapsed is called before work goes on because nobody has said anything for so long; may be nil. Its memory may have
+	// come out of a file meanwhile, and its host have died before it could mend anything.
+	Lapsed func()
 
 	mu     sync.Mutex
 	frozen bool
@@ -48,7 +51,7 @@ func (f *Freezer) Freeze(settle, limit time.Duration) bool {
 	if f.timer != nil {
 		f.timer.Stop()
 	}
-	f.timer = time.AfterFunc(limit, f.Thaw)
+	f.timer = time.AfterFunc(limit, f.lapse)
 	groups := f.groups()
 	set(groups, "1")
 	for deadline := time.Now().Add(settle); ; time.Sleep(500 * time.Microsecond) {
@@ -59,6 +62,22 @@ func (f *Freezer) Freeze(settle, limit time.Duration) bool {
 			return false
 		}
 	}
+}
+
+// Extend begins the limit of what is frozen anew: whoever is to let it go on has been heard of.
+func (f *Freezer) Extend(limit time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.frozen && f.timer.Stop() {
+		f.timer.Reset(limit)
+	}
+}
+
+func (f *Freezer) lapse() {
+	if f.Lapsed != nil {
+		f.Lapsed()
+	}
+	f.Thaw()
 }
 
 // Thaw lets the work go on; nothing happens when it does already.
