@@ -26,7 +26,9 @@ type Freezer struct {
 
 	mu     sync.Mutex
 	frozen bool
-	timer  *time.Timer
+	// held are the groups that are frozen: while they are, there are no others.
+	held  []string
+	timer *time.Timer
 	// gate is held for writing while the work is frozen.
 	gate sync.RWMutex
 }
@@ -53,6 +55,7 @@ func (f *Freezer) Freeze(settle, limit time.Duration) bool {
 	}
 	f.timer = time.AfterFunc(limit, f.lapse)
 	groups := f.groups()
+	f.held = groups
 	set(groups, "1")
 	for deadline := time.Now().Add(settle); ; time.Sleep(500 * time.Microsecond) {
 		if still(groups) {
@@ -88,8 +91,8 @@ func (f *Freezer) Thaw() {
 		return
 	}
 	f.timer.Stop()
-	set(f.groups(), "0")
-	f.frozen = false
+	set(f.held, "0")
+	f.held, f.frozen = nil, false
 	f.gate.Unlock()
 }
 
