@@ -121,6 +121,7 @@ func newServer(o api.Options, orphans bool, groups *proc.Cgroups) *api.Server {
 	o.Build, o.Pin, cfg.Pin = build, pin, pin
 	o.Limits = stream.DefaultLimits(api.MemInfo("MemTotal"))
 	freezer := &proc.Freezer{Cgroups: groups}
+	cfg.Idle = freezer.Idle
 	if cfg.System {
 		freezer.Lapsed = netcfg.Reseed
 	}

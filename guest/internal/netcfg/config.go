@@ -106,6 +106,8 @@ type Config struct {
 	Pin     *channel.Pin
 	// Own is the root of the VM's own file system below an overlay; nil if there is none.
 	Own *os.File
+	// Idle tells whether the guest's work is held and consists of no process; may be nil.
+	Idle func() bool
 	// Configured is called after each request that was applied; may be nil.
 	Configured func()
 
@@ -201,7 +203,12 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 		}),
 		// A VM that has only slept is the same one: what its user has set since it was told so stays.
 		step("hostname", r.Hostname != "" && !(r.Restored == restore.ReasonResume && r.Hostname == c.hostname), func() error { return syscall.Sethostname([]byte(r.Hostname)) }),
-		step("connections", r.Restored == restore.ReasonClone || r.Restored == restore.ReasonRestore, cutConnections),
+		step("connections", r.Restored == restore.ReasonClone || r.Restored == restore.ReasonRestore, func() error {
+			if c.Idle != nil && c.Idle() {
+				return nil
+			}
+			return cutConnections()
+		}),
 		step("network", r.Network != nil && !(r.Restored == restore.ReasonResume && reflect.DeepEqual(r.Network, c.network)), func() error {
 			return applyNetwork(r.Network)
 		}),

@@ -3,6 +3,7 @@ package proc
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,7 +28,9 @@ type Freezer struct {
 	mu     sync.Mutex
 	frozen bool
 	// held are the groups that are frozen: while they are, there are no others.
-	held  []string
+	held []string
+	// idle: no process is in any of these.
+	idle  bool
 	timer *time.Timer
 	// gate is held for writing while the work is frozen.
 	gate sync.RWMutex
@@ -57,6 +60,8 @@ func (f *Freezer) Freeze(settle, limit time.Duration) bool {
 	groups := f.groups()
 	f.held = groups
 	set(groups, "1")
+	// Learned now: whoever comes out of a file has it at hand.
+	f.idle = f.Cgroups != nil && !some(groups, func(events string) bool { return strings.Contains(events, populated) })
 	for deadline := time.Now().Add(settle); ; time.Sleep(500 * time.Microsecond) {
 		if still(groups) {
 			return true
@@ -127,13 +132,27 @@ func set(groups []string, value string) {
 
 // still tells whether every group that has processes is frozen.
 func still(groups []string) bool {
-	for _, g := range groups {
+	return !some(groups, func(events string) bool {
+		return strings.Contains(events, populated) && !strings.Contains(events, "frozen 1")
+	})
+}
+
+// populated is what the kernel says of a group that has processes, in it or below it.
+const populated = "populated 1"
+
+// some tells whether it is true of what the kernel says of any of the groups.
+func some(groups []string, is func(events string) bool) bool {
+	return slices.ContainsFunc(groups, func(g string) bool {
 		b, err := os.ReadFile(filepath.Join(g, "cgroup.events"))
-		if err == nil && strings.Contains(string(b), "populated 1") && !strings.Contains(string(b), "frozen 1") {
-			return false
-		}
-	}
-	return true
+		return err == nil && is(string(b))
+	})
+}
+
+// Idle tells whether the work is frozen and consists of no process.
+func (f *Freezer) Idle() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.frozen && f.idle
 }
 
 // HookGroup gives the cgroup of hooks, made if it is missing; nil if that fails.
