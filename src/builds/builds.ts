@@ -16,6 +16,7 @@ import { endedWithVm, isGone } from "./guest.ts";
 import { hostsIn, registriesConf, resultName } from "./hosts.ts";
 import { Imports } from "./imports.ts";
 import { findBuilt } from "./known.ts";
+import { linesOf } from "./lines.ts";
 import { BuildOutput } from "./output.ts";
 import { RESULT } from "./registry.ts";
 import { Remembered, lookAt, originOf } from "./remembered.ts";
@@ -171,7 +172,7 @@ export class Builds {
       const exitCode = await this.#run(vm, places, wordsOf(request, places), output, work);
       // On a full disk buildah does not even remove its container.
       whole = exitCode === 0;
-      if (!whole) throw imports.failure ?? failed(output, exitCode);
+      if (!whole) throw imports.failure ?? failed(output, exitCode, request.dockerfile);
       const iid = (await builder.guest.read(vm, places.iid, work.signal)).trim();
       if (origin !== undefined) this.#remembered.add(origin, iid, imports, builder.cache);
       const known = await findBuilt(store, lease, iid);
@@ -316,13 +317,15 @@ function valueOf(pair: string): string {
 }
 
 /** The error for a build that buildah has given up. */
-function failed(output: BuildOutput, exitCode: number): VmsanError {
+function failed(output: BuildOutput, exitCode: number, dockerfile = ""): VmsanError {
   const { step, tail } = output;
+  const lines = linesOf(dockerfile, step);
+  const place = lines.length === 0 ? "" : `line ${lines.join(" or ")}, `;
   return new VmsanError({
     code: "ERR_BUILD_FAILED",
-    message: step === "" ? "The build failed" : `The build failed at ${step}`,
+    message: step === "" ? "The build failed" : `The build failed at ${place}${step}`,
     why: tail === "" ? `buildah ended with status ${exitCode}.` : tail,
     fix: "Correct the Dockerfile or what it runs; steps before that one are kept.",
-    details: { exitCode },
+    details: { exitCode, ...(lines.length === 0 ? {} : { lines }) },
   });
 }

@@ -1,7 +1,13 @@
 /** When a build is the same as one before, and when that cannot be told. */
+import { execFileSync } from "node:child_process";
+import { chmodSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Readable } from "node:stream";
-import { describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
 import type { BuildRequest } from "../model/api.ts";
+import { pack } from "../agent/archive/pack.ts";
+import { contentDigest } from "./content.ts";
 import type { Asked, Imports } from "./imports.ts";
 import { Remembered, lookAt, originOf } from "./remembered.ts";
 
@@ -68,6 +74,55 @@ describe("what a build is made from", () => {
     const large = await lookAt(Readable.from(pieces));
     expect(large.few).toBeUndefined();
     expect(Buffer.concat(await large.all.toArray()).equals(Buffer.concat(pieces))).toBe(true);
+  });
+});
+
+describe("a context's files", () => {
+  const dir = mkdtempSync(join(tmpdir(), "vmsan-content-"));
+  afterAll(() => rmSync(dir, { recursive: true, force: true }));
+  const packed = async (): Promise<Buffer> => {
+    const parts: Buffer[] = [];
+    const attributesOf = async (paths: readonly Buffer[]): Promise<Map<string, Buffer>[]> =>
+      await Promise.resolve(paths.map(() => new Map(attributes)));
+    for await (const part of pack([{ path: dir, name: Buffer.from(".") }], { attributesOf }))
+      parts.push(part);
+    return Buffer.concat(parts);
+  };
+  const gnu = async (): Promise<Buffer> =>
+    await Promise.resolve(execFileSync("tar", ["-C", dir, "-c", "."]));
+  const posix = async (): Promise<Buffer> =>
+    await Promise.resolve(execFileSync("tar", ["-C", dir, "--format=posix", "-c", "."]));
+  const attributes: [string, Buffer][] = [["user.a", Buffer.from("1")]];
+
+  test.each([
+    ["our archive", packed],
+    ["GNU tar's", gnu],
+    ["GNU tar's with records", posix],
+  ])(
+    "%s: are the same whenever they were made, and others when anything else is",
+    async (_, of) => {
+      const file = join(dir, "f".repeat(120));
+      writeFileSync(file, "content");
+      chmodSync(file, 0o644);
+      const before = contentDigest(await of());
+      utimesSync(file, 1.25, 123_456.789);
+      utimesSync(dir, 1, 2);
+      expect(contentDigest(await of())).toBe(before);
+      writeFileSync(file, "Content");
+      const changed = contentDigest(await of());
+      expect(changed).not.toBe(before);
+      chmodSync(file, 0o755);
+      expect(contentDigest(await of())).not.toBe(changed);
+    },
+  );
+
+  test("their attributes count, and what is no archive counts as it is", async () => {
+    const before = contentDigest(await packed());
+    attributes[0] = ["user.a", Buffer.from("2")];
+    expect(contentDigest(await packed())).not.toBe(before);
+    const [a, b] = [Buffer.alloc(2000, "a"), Buffer.alloc(2000, "b")];
+    expect(contentDigest(a)).not.toBe(contentDigest(b));
+    expect(contentDigest(a)).toBe(contentDigest(Buffer.from(a)));
   });
 });
 

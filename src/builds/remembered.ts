@@ -2,13 +2,14 @@
  * Builds that need not be done again. buildah tells within its cache, step by step, that nothing has changed;
  * when nothing at all has, which is told here without it, the result is the one that there is.
  *
- * What counts is everything that buildah is given: the Dockerfile, the context's bytes, arguments, secrets, the
+ * What counts is everything that buildah is given: the Dockerfile, the context's files, arguments, secrets, the
  * policy, and what each image that it asked for is by now. What may depend on more is never remembered: an ADD (of an
  * address, whose content is asked for anew), and images with ONBUILD, which may have one.
  */
 import { createHash } from "node:crypto";
 import { Readable } from "node:stream";
 import type { BuildRequest } from "../model/api.ts";
+import { contentDigest } from "./content.ts";
 import type { Asked, Imports } from "./imports.ts";
 
 /** Largest context that is looked at before it is sent, in bytes: it is kept in memory. */
@@ -62,7 +63,7 @@ export function originOf(request: BuildRequest, context: Buffer): string | undef
   const given = { dockerfile, ignore, buildArgs, labels, target, platform, secrets, policy };
   return createHash("sha256")
     .update(`${JSON.stringify(given)}\n`)
-    .update(context)
+    .update(contentDigest(context))
     .digest("hex");
 }
 

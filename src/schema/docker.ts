@@ -314,6 +314,9 @@ export type HostConfig = z.infer<typeof hostConfig>;
 /** A map of strings, as queries have it in JSON. */
 export const stringMapSchema = z.record(text, z.string().max(65_536));
 
+/** Values of a build's ARGs: null for one that is named and has no value at the client. */
+export const buildArgsSchema = z.record(text, z.string().max(65_536).nullable());
+
 /** What is kept of a network's request that a private network has no place for. */
 export const networkExtraSchema = z.object({
   Internal: z.boolean(),

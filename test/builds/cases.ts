@@ -31,8 +31,10 @@ interface CaseFile {
   fails?: string;
   /** Name of the result, for cases further on. */
   tag?: string;
-  /** It has heredocs: an old buildah is no judge of it. */
-  heredoc?: boolean;
+  /** It has what an old buildah knows nothing of (heredocs): that is no judge of it. */
+  newer?: boolean;
+  /** The Dockerfile is found in the context, by its name. */
+  found?: boolean;
   /** Where an older buildah does otherwise, which docs/build.md explains. */
   differs?: string[];
   /** It is given a secret `s`. */
@@ -170,6 +172,17 @@ const MAKE: Record<string, (context: string) => Promise<void>> = {
       "star*",
     ];
     for (const name of names) await put(join(dir, name), `${name.length}\n`);
+  },
+  "copy-special-files": async (dir) => {
+    await tool("mkfifo", "-m", "640", join(dir, "fifo"));
+    await tool("truncate", "-s", "3M", join(dir, "holes"));
+    await tool("sh", "-c", 'printf end >>"$1"', "sh", join(dir, "holes"));
+  },
+  "copy-deep": async (dir) => {
+    const deep = Array.from({ length: 40 }, (_, index) => `directory-${index}`).join("/");
+    await put(join(dir, deep, "n".repeat(200), "end"), "deep\n");
+    await tool("ln", "-s", "t".repeat(300), join(dir, "dangling"));
+    for (let i = 0; i < 300; i += 1) await put(join(dir, `many/${"m".repeat(90)}-${i}`), "");
   },
   "hard-links": async (dir) => {
     await put(join(dir, "a"), "linked\n");

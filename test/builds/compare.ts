@@ -97,7 +97,7 @@ export async function openBench(dir: string, place: string): Promise<Bench> {
 /** Build a case both ways and compare. */
 export async function compareCase(given: Case, bench: Bench): Promise<Found> {
   const { dir, place } = bench;
-  const judge = given.heredoc === true ? (bench.newer ?? bench.judge) : bench.judge;
+  const judge = given.newer === true ? (bench.newer ?? bench.judge) : bench.judge;
   const context = await makeContext(given, place);
   const dockerfile = `${context}.Dockerfile`;
   const secret = join(place, "secret");
@@ -111,25 +111,19 @@ export async function compareCase(given: Case, bench: Bench): Promise<Found> {
   const network =
     given.server === true ? ["--allow-host-port", String(bench.port)] : ["--network", "none"];
   const none = given.context === "none";
-  const outcome = await vmsan(
-    [
-      "build",
-      ...network,
-      "-t",
-      name,
-      ...flags,
-      ...server("host.vmsan.internal"),
-      ...(none ? ["-"] : ["-f", dockerfile, context]),
-    ],
-    {
-      dir,
-      timeoutMs: LONG,
-      ...(none ? { input: await readFile(dockerfile) } : {}),
-    },
-  );
-  const ours = { code: outcome.code ?? -1, output: outcome.stderr };
+  const from = none ? ["-"] : given.found === true ? [context] : ["-f", dockerfile, context];
+  const words = ["build", ...network, "-t", name, ...flags, ...server("host.vmsan.internal")];
+  const input = none ? { input: await readFile(dockerfile) } : {};
   const tag = given.tag === undefined ? [] : ["-t", given.tag];
-  const judged = await judge.build(dockerfile, context, [...tag, ...flags, ...server("127.0.0.1")]);
+  const [outcome, judged] = await Promise.all([
+    vmsan([...words, ...from], { dir, timeoutMs: LONG, ...input }),
+    judge.build(given.found === true ? undefined : dockerfile, context, [
+      ...tag,
+      ...flags,
+      ...server("127.0.0.1"),
+    ]),
+  ]);
+  const ours = { code: outcome.code ?? -1, output: outcome.stderr };
   await rm(context, { recursive: true, force: true });
   if (ours.code !== 0 || judged.code !== 0) return { ours, judged, differences: [] };
   const archive = join(place, "saved.tar");

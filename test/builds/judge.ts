@@ -140,9 +140,12 @@ export class Buildah {
     return output.trim().split("\n").at(-1) ?? "";
   }
 
-  /** Build as vmsan does. @returns how it ended, and the image's identifier */
+  /**
+   * Build as vmsan does. @returns how it ended, and the image's identifier
+   * @param dockerfile its path; undefined: to be found in the context
+   */
   async build(
-    dockerfile: string,
+    dockerfile: string | undefined,
     context: string,
     flags: readonly string[],
   ): Promise<Built & { id: string }> {
@@ -153,7 +156,7 @@ export class Buildah {
       "--layers",
       "--format=docker",
       `--iidfile=${iid}`,
-      `--file=${dockerfile}`,
+      ...(dockerfile === undefined ? [] : [`--file=${dockerfile}`]),
     ];
     const built = await this.run([...words, ...flags, context]);
     const id = built.code === 0 ? (await readFile(iid, "utf8")).trim() : "";

@@ -69,6 +69,14 @@ describe("a context", () => {
     expect(await namesIn(sources.open())).not.toContain("a");
   });
 
+  test("a symlink to a directory is that directory; patterns may begin with a byte order mark", async () => {
+    const dir = context({ Dockerfile: "FROM x", a: "", b: "", ".dockerignore": "\uFEFFa\n" });
+    const link = join(root, "link-to-context");
+    symlinkSync(dir, link);
+    const { open } = await sourcesOf(link, undefined);
+    expect(await namesIn(open())).toEqual([".dockerignore", "Dockerfile", "b"]);
+  });
+
   test("what cannot be used is refused", async () => {
     await expect(sourcesOf(context({ a: "" }), undefined)).rejects.toMatchObject({
       code: "ERR_BUILD_CONTEXT",
@@ -299,6 +307,31 @@ describe("a template", () => {
     expect(command).toBe(`FROM x\nCMD ${JSON.stringify(["/bin/sh", "-ec", script])}\n`);
   });
 
+  test("text that a Dockerfile would find variables, quotes, flags or lists in stays what it is", () => {
+    const text = ImageTemplate.from("x")
+      .copy(["$HOME/a b", 'quo"te', "it's"], "/back\\slash/")
+      .workdir("/$a \"b\" 'c'")
+      .run('["rm", "-rf"]')
+      .run("--mount=type=secret,id=s true")
+      .run("echo $HOME # stays")
+      .toDockerfile();
+    expect(text.split("\n")).toEqual([
+      "FROM x",
+      String.raw`COPY ["\\$HOME/a b","quo\\\"te","it\\'s","/back\\\\slash/"]`,
+      String.raw`WORKDIR /\$a \"b\" \'c\'`,
+      "RUN <<'END'",
+      "set -e",
+      '["rm", "-rf"]',
+      "END",
+      "RUN <<'END'",
+      "set -e",
+      "--mount=type=secret,id=s true",
+      "END",
+      "RUN echo $HOME # stays",
+      "",
+    ]);
+  });
+
   test("cannot be made to say more than it is told", () => {
     const base = ImageTemplate.from("x");
     expect(() => base.workdir("/a\\")).toThrow(/into a Dockerfile/);
@@ -308,5 +341,10 @@ describe("a template", () => {
     expect(() => base.env({ "A=1\nRUN x": "" })).toThrow(refusal);
     expect(() => base.env({ A: "1\nRUN x" })).toThrow(refusal);
     expect(() => ImageTemplate.from("x\nRUN y")).toThrow(refusal);
+    expect(() => ImageTemplate.from("x AS y")).toThrow(refusal);
+    expect(() => ImageTemplate.from("x", { platform: "a b" })).toThrow(refusal);
+    expect(() => base.copy("a", "b", { owner: "1 --from=other" })).toThrow(refusal);
+    expect(() => base.copy("a\0", "b")).toThrow(refusal);
+    expect(() => base.user("$USER")).toThrow(refusal);
   });
 });

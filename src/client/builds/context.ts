@@ -1,6 +1,6 @@
 /** What a build sends: the Dockerfile, and the files around it that are not ignored, as an archive. */
 import { createReadStream } from "node:fs";
-import { readFile, stat } from "node:fs/promises";
+import { readFile, realpath, stat } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { Readable } from "node:stream";
 import { pack } from "../../agent/archive/pack.ts";
@@ -69,7 +69,10 @@ async function filterOf(patterns: string | undefined): Promise<Skip | undefined>
   const { default: module } = await import("@balena/dockerignore");
   // Its types describe a module of today; what Node.js loads is the function itself.
   const dockerignore = module as unknown as typeof module.default;
-  const lines = patterns.split(/\r?\n/).filter((line) => !line.startsWith("#"));
+  const lines = patterns
+    .replace(/^\uFEFF/, "")
+    .split(/\r?\n/)
+    .filter((line) => !line.startsWith("#"));
   const ignore = dockerignore({ ignorecase: false }).add(lines);
   const exceptions = lines.some((line) => line.trim().startsWith("!"));
   // What is in an ignored directory may be wanted after all.
@@ -115,10 +118,12 @@ export async function sourcesOf(
   let patterns = ignore;
   for (const name of IGNORES) patterns ??= await textOf(join(dir, name));
   const skip = await filterOf(patterns);
+  // A symlink to a directory would be packed as what it is.
+  const real = await realpath(dir);
   return {
     dockerfile,
     ...(ignore === undefined ? {} : { ignore }),
-    open: () => Readable.from(packContext(dir, skip), { objectMode: false }),
+    open: () => Readable.from(packContext(real, skip), { objectMode: false }),
   };
 }
 

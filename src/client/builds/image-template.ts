@@ -22,9 +22,23 @@ function line(what: string, text: string): string {
   return text;
 }
 
-/** Whether a command for the shell can stand in a line, where the builder sees neither line's end nor heredoc in it. */
+/** One word of a line: a blank or a quote would make it several, or another one. */
+function word(what: string, text: string): string {
+  if (/[\s"'\\$]/.test(line(what, text))) throw refused(what, "It has blanks, quotes or signs.");
+  return text;
+}
+
+/** A text that the builder takes as it is, which would find variables, quotes and escapes in it. */
+function literal(text: string): string {
+  return text.replaceAll(/[\\"'$]/g, "\\$&");
+}
+
+/**
+ * Whether a command for the shell can stand in a line, where the builder sees neither line's end nor heredoc in it,
+ * and takes its beginning for neither a flag nor a list of words.
+ */
 function isPlain(text: string): boolean {
-  return !/[\r\n]|<<|\\[ \t]*$/.test(text);
+  return !/[\r\n]|<<|\\[ \t]*$|^\s*(?:--|\[)/.test(text);
 }
 
 /** What the shell is told, if it is anything. */
@@ -76,8 +90,9 @@ export class ImageTemplate {
 
   /** Begin with an image; `scratch` is an empty one. */
   static from(image: string, options: { platform?: string } = {}): ImageTemplate {
-    const platform = options.platform === undefined ? "" : `--platform=${options.platform} `;
-    return new ImageTemplate([`FROM ${line("an image", platform + image)}`]);
+    const { platform } = options;
+    const flag = platform === undefined ? "" : `--platform=${word("a platform", platform)} `;
+    return new ImageTemplate([`FROM ${flag}${word("an image", image)}`]);
   }
 
   private with(instruction: string): ImageTemplate {
@@ -89,7 +104,7 @@ export class ImageTemplate {
     return this.with(`RUN ${runOf(command)}`);
   }
 
-  /** Copy files of the context. */
+  /** Copy files of the context, or of another image; `*`, `?` and `[…]` of what is copied are patterns. */
   copy(
     from: string | readonly string[],
     to: string,
@@ -99,9 +114,11 @@ export class ImageTemplate {
       ...(options.image === undefined ? [] : [`--from=${options.image}`]),
       ...(options.owner === undefined ? [] : [`--chown=${options.owner}`]),
       ...(options.mode === undefined ? [] : [`--chmod=${options.mode}`]),
-    ].map((flag) => line("a flag", flag));
-    const paths = JSON.stringify([...(typeof from === "string" ? [from] : from), to]);
-    return this.with(["COPY", ...flags, paths].join(" "));
+    ].map((flag) => word("a flag", flag));
+    const paths = [...(typeof from === "string" ? [from] : from), to];
+    for (const path of paths)
+      if (path.includes("\0")) throw refused("a path", "It has a NUL byte.");
+    return this.with(["COPY", ...flags, JSON.stringify(paths.map(literal))].join(" "));
   }
 
   /** Set variables. */
@@ -122,12 +139,12 @@ export class ImageTemplate {
 
   /** The working directory, of what follows and of the image's command. */
   workdir(path: string): ImageTemplate {
-    return this.with(`WORKDIR ${line("a directory", path)}`);
+    return this.with(`WORKDIR ${literal(line("a directory", path))}`);
   }
 
   /** The user, likewise. */
   user(name: string): ImageTemplate {
-    return this.with(`USER ${line("a user", name)}`);
+    return this.with(`USER ${word("a user", name)}`);
   }
 
   /** Name a port that the image's command listens on. */

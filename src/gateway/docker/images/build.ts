@@ -3,7 +3,7 @@ import { keepArchive, textIn } from "../../../client/builds/archive.ts";
 import type { BuildOptions } from "../../../client/builds/builds.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import { validate } from "../../../schema/api.ts";
-import { stringMapSchema } from "../../../schema/docker.ts";
+import { buildArgsSchema, stringMapSchema } from "../../../schema/docker.ts";
 import { DockerError, asDockerError, badCompression } from "../errors.ts";
 import { Lines, signalOf } from "../http/lines.ts";
 import { reply } from "../http/route.ts";
@@ -17,6 +17,16 @@ function mapOf(call: Call, name: string): Record<string, string> {
   return text === "" ? {} : validate(stringMapSchema, parseJson(text), name);
 }
 
+/** Values of ARGs; those without one have what the Dockerfile says. */
+function argsOf(call: Call): Record<string, string> {
+  const text = call.query.text("buildargs");
+  const given = text === "" ? {} : validate(buildArgsSchema, parseJson(text), "buildargs");
+  const pairs = Object.entries(given).flatMap(([name, value]) =>
+    value === null ? [] : [[name, value] as const],
+  );
+  return Object.fromEntries(pairs);
+}
+
 /** What a call says of its build besides the files. */
 function optionsOf(call: Call): Omit<BuildOptions, "archive" | "dockerfile"> {
   const { query } = call;
@@ -24,7 +34,7 @@ function optionsOf(call: Call): Omit<BuildOptions, "archive" | "dockerfile"> {
   const platform = query.text("platform");
   return {
     tags: query.all("t").filter((tag) => tag !== ""),
-    buildArgs: mapOf(call, "buildargs"),
+    buildArgs: argsOf(call),
     labels: mapOf(call, "labels"),
     noCache: query.flag("nocache"),
     pull: query.flag("pull") ? "always" : "missing",

@@ -1,0 +1,1 @@
+sub/z_test.go
