@@ -169,7 +169,15 @@ export class Builds {
       await this.#send(vm, places, request, registriesConf(hosts, builder.address, id), work);
       await this.#sendContext(vm, places.context, context, work);
       const output = new BuildOutput(work.progress);
-      const exitCode = await this.#run(vm, places, wordsOf(request, places), output, work);
+      const words = wordsOf(request, places);
+      let exitCode = await this.#run(vm, places, words, output, work);
+      const more = hostsOf(request, imports.triggers);
+      if (exitCode !== 0 && more.length > hosts.length && /\bfrom=/.test(output.step)) {
+        work.progress({ phase: "build", message: "again, with registries that ONBUILD names" });
+        imports.know(more);
+        await this.#put(vm, places.registries, registriesConf(more, builder.address, id), work);
+        exitCode = await this.#run(vm, places, words, output, work);
+      }
       // On a full disk buildah does not even remove its container.
       whole = exitCode === 0;
       if (!whole) throw imports.failure ?? failed(output, exitCode, request.dockerfile);
@@ -200,22 +208,13 @@ export class Builds {
     places: Places,
     request: BuildRequest,
     registries: string,
-    { signal }: Work,
+    work: Work,
   ): Promise<void> {
-    const { builder } = this;
-    const transport = builder.guest.transport(vm);
-    await builder.guest.must(
-      vm,
-      ["mkdir", "-p", "-m", "0700", places.context, places.secrets],
-      signal,
-    );
-    const put = async (path: string, content: string | Buffer, mode = 0o600): Promise<void> => {
-      const bytes = (async function* once() {
-        yield Buffer.from(content);
-        await Promise.resolve();
-      })();
-      await writeFile(transport, path, bytes, { mode, signal, user: "0" });
-    };
+    const { guest } = this.builder;
+    const { signal } = work;
+    await guest.must(vm, ["mkdir", "-p", "-m", "0700", places.context, places.secrets], signal);
+    const put = async (path: string, content: string | Buffer): Promise<void> =>
+      this.#put(vm, path, content, work);
     await Promise.all([
       put(places.dockerfile, request.dockerfile),
       put(places.registries, registries),
@@ -224,6 +223,16 @@ export class Builds {
         put(`${places.secrets}/${name}`, Buffer.from(content, "base64")),
       ),
     ]);
+  }
+
+  /** Write a file of a build in the builder. */
+  async #put(vm: string, path: string, content: string | Buffer, { signal }: Work): Promise<void> {
+    const bytes = (async function* once() {
+      yield Buffer.from(content);
+      await Promise.resolve();
+    })();
+    const options = { mode: 0o600, signal, user: "0" };
+    await writeFile(this.builder.guest.transport(vm), path, bytes, options);
   }
 
   /** Unpack the context in the builder, as it comes. */
@@ -306,9 +315,9 @@ export class Builds {
   }
 }
 
-/** Registries that a build may ask for. */
-function hostsOf({ dockerfile, buildArgs }: BuildRequest): string[] {
-  return hostsIn([dockerfile, ...buildArgs.map(valueOf)]);
+/** Registries that a build may ask for. @param triggers what base images have of ONBUILD */
+function hostsOf({ dockerfile, buildArgs }: BuildRequest, triggers: string[] = []): string[] {
+  return hostsIn([dockerfile, ...buildArgs.map(valueOf), ...triggers]);
 }
 
 /** The value of `KEY=VALUE`. */

@@ -31,13 +31,13 @@ export interface Asked {
   digest: Digest;
 }
 
-/** Whether a configuration has steps for builds upon it. */
-function hasTriggers(config: Buffer): boolean {
+/** Steps that a configuration has for builds upon it. */
+function triggersOf(config: Buffer): string[] {
   const { config: settings } = JSON.parse(config.toString("utf8")) as {
     config?: Record<string, unknown> | null;
   };
   const triggers = settings?.["OnBuild"];
-  return Array.isArray(triggers) && triggers.length > 0;
+  return Array.isArray(triggers) ? triggers.map(String) : [];
 }
 
 /**
@@ -77,13 +77,13 @@ export class Imports {
   readonly #lease: Lease;
   readonly #request: Pick<BuildRequest, "pull" | "platform" | "registry">;
   readonly #work: Work;
-  readonly #hosts: readonly string[];
+  #hosts: readonly string[];
   readonly #blobs = new Map<Digest, string>();
   readonly #documents = new Map<Digest, Served>();
   readonly #named = new Map<string, Promise<Served>>();
   readonly #asked: Asked[] = [];
-  /** Whether one of the images has ONBUILD. */
-  triggers = false;
+  /** What the images have of ONBUILD. */
+  readonly triggers: string[] = [];
   /** Why an image could not be had: buildah repeats it in its own words only. */
   failure: VmsanError | undefined;
 
@@ -100,6 +100,12 @@ export class Imports {
     this.#request = request;
     this.#hosts = hosts;
     this.#work = work;
+  }
+
+  /** Registries by number have become more; those before keep theirs. */
+  know(hosts: readonly string[]): void {
+    this.#hosts = hosts;
+    this.failure = undefined;
   }
 
   /** Where a blob of an image is that was asked for. */
@@ -166,7 +172,7 @@ export class Imports {
     for (const { digest, path } of image.layers) this.#blobs.set(digest, path);
     const bytes = await readVerified(where(image.digest), image.digest, MANIFEST_LIMIT);
     const config = await readVerified(where(image.configDigest), image.configDigest, CONFIG_LIMIT);
-    this.triggers ||= hasTriggers(config);
+    this.triggers.push(...triggersOf(config));
     const told = withHistory(bytes, config, image.layers.length);
     if (told === undefined) return this.#keep(bytes, MEDIA.manifest);
     const digest = await protectBytes(told.config, store, this.#lease);

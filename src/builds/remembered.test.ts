@@ -128,7 +128,7 @@ describe("a context's files", () => {
 
 describe("results", () => {
   /** What a build asks for; an image that is not there is `digest: undefined`. */
-  function importsOf(now: Record<string, string>, triggers = false): Imports {
+  function importsOf(now: Record<string, string>, triggers: string[] = []): Imports {
     const asked = Object.entries(now).map(([repository, digest]) => ({
       place: "h0",
       repository,
@@ -156,7 +156,7 @@ describe("results", () => {
 
   test("of images with triggers are not remembered, nor too many", async () => {
     const results = new Remembered();
-    results.add("t", "config", importsOf({}, true), "vm 0");
+    results.add("t", "config", importsOf({}, ["RUN true"]), "vm 0");
     expect(await results.find("t", importsOf({}), "vm 0")).toBeUndefined();
     for (let i = 0; i < 1001; i += 1) results.add(`o${i}`, "config", importsOf({}), "vm 0");
     expect(await results.find("o0", importsOf({}), "vm 0")).toBeUndefined();

@@ -82,7 +82,7 @@ export class Remembered {
 
   /** Remember the result of a build that came to its end. */
   add(origin: string, config: string, imports: Imports, cache: string): void {
-    if (imports.triggers) return;
+    if (imports.triggers.length > 0) return;
     this.#results.delete(origin);
     this.#results.set(origin, { config: config, asked: imports.asked, cache });
     const [oldest] = this.#results.keys();
