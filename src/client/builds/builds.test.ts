@@ -87,7 +87,9 @@ describe("a context", () => {
     });
     const long = Readable.from([Buffer.alloc(5 << 20)]);
     await expect(sourcesOfStream(long)).rejects.toMatchObject({ code: "ERR_BUILD_CONTEXT" });
-    await expect(secretOf("s", join(root, "none"))).rejects.toThrow(/the secret s/);
+    await expect(secretOf("s", join(root, "none"))).rejects.toThrow(/the secret s from/);
+    await expect(secretOf("s", Buffer.alloc(600 << 10))).rejects.toThrow(/the secret s$/);
+    expect(await secretOf("s", Buffer.from("a\0b"))).toBe("YQBi");
   });
 });
 

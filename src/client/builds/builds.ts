@@ -35,8 +35,8 @@ export interface BuildOptions extends NetworkOptions {
   target?: string;
   /** `os/architecture`; commands of other ones than this host's cannot be run. */
   platform?: string;
-  /** Identifier → path of a file, for `RUN --mount=type=secret`; never part of a layer. */
-  secrets?: Record<string, string>;
+  /** Identifier → path of a file, or the content in bytes, for `RUN --mount=type=secret`; never part of a layer. */
+  secrets?: Record<string, string | Uint8Array>;
   /** Run every step, also those that have been run before. */
   noCache?: boolean;
   /** When registries are asked for base images; default `missing`. */
@@ -136,8 +136,8 @@ export class Builds {
    */
   async build(options: BuildOptions, work: WorkOptions = {}): Promise<BuildReport> {
     const secrets: Record<string, string> = {};
-    for (const [id, path] of Object.entries(options.secrets ?? {})) {
-      secrets[id] = await secretOf(id, path);
+    for (const [id, given] of Object.entries(options.secrets ?? {})) {
+      secrets[id] = await secretOf(id, given);
     }
     const sources = await findSources(options);
     try {

@@ -231,18 +231,25 @@ export function emptyContext(): Readable {
   return Readable.from([Buffer.alloc(1024)], { objectMode: false });
 }
 
-/** The content of a secret's file, in base64. @throws ERR_BUILD_CONTEXT */
-export async function secretOf(id: string, path: string): Promise<string> {
+/**
+ * The content of a secret, in base64.
+ * @param given path of its file, or its bytes
+ * @throws ERR_BUILD_CONTEXT
+ */
+export async function secretOf(id: string, given: string | Uint8Array): Promise<string> {
   const parts: Buffer[] = [];
   let size = 0;
   try {
-    for await (const part of createReadStream(absolutePath(path)) as AsyncIterable<Buffer>) {
+    const source =
+      typeof given === "string" ? createReadStream(absolutePath(given)) : [Buffer.from(given)];
+    for await (const part of source as AsyncIterable<Buffer> | Buffer[]) {
       size += part.length;
       if (size > 500 << 10) throw new Error("it is longer than 500 KiB");
       parts.push(part);
     }
   } catch (error) {
-    const message = `Cannot read the secret ${id} from ${path}`;
+    const from = typeof given === "string" ? ` from ${given}` : "";
+    const message = `Cannot read the secret ${id}${from}`;
     throw contextError(message, `${messageOf(error)}.`, "Check its path and mode.", error);
   }
   return Buffer.concat(parts).toString("base64");

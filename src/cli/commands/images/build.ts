@@ -40,8 +40,14 @@ function mapOf(words: readonly string[] = []): Record<string, string> {
   );
 }
 
-/** `id=NAME,src=FILE` words as a map. */
-function secretsOf(words: readonly string[] = []): Record<string, string> {
+/** A secret's content from a variable; undefined when there is none of that name. */
+function variableOf(name: string | undefined): Buffer | undefined {
+  const value = name === undefined ? undefined : process.env[name];
+  return value === undefined ? undefined : Buffer.from(value);
+}
+
+/** `id=NAME,src=FILE` and `id=NAME,env=VARIABLE` words as a map; without either, the variable has the secret's name. */
+function secretsOf(words: readonly string[] = []): Record<string, string | Buffer> {
   return Object.fromEntries(
     words.map((word) => {
       const fields = new Map(
@@ -50,9 +56,12 @@ function secretsOf(words: readonly string[] = []): Record<string, string> {
           return [key, value.join("=")];
         }),
       );
-      const [id, path] = [fields.get("id"), fields.get("src") ?? fields.get("source")];
-      if (id !== undefined && path !== undefined && id !== "" && path !== "") return [id, path];
-      throw new InvalidArgumentError(`--secret takes id=NAME,src=FILE, not ${word}`);
+      const [id = "", path] = [fields.get("id"), fields.get("src") ?? fields.get("source")];
+      const given = path ?? variableOf(fields.get("env") ?? id);
+      if (id !== "" && given !== undefined && given !== "") return [id, given];
+      throw new InvalidArgumentError(
+        `--secret takes id=NAME,src=FILE or id=NAME,env=VARIABLE (of one that is set), not ${word}`,
+      );
     }),
   );
 }
@@ -198,7 +207,7 @@ export function buildCommand(): Command {
     .option("--label <pair>", "label of the image; repeatable", collect)
     .option("--target <stage>", "stage to stop at")
     .option("--platform <os/arch>", "platform of the image")
-    .option("--secret <spec>", "id=NAME,src=FILE for RUN --mount=type=secret; repeatable", collect)
+    .option("--secret <spec>", "id=NAME,src=FILE|env=VARIABLE for RUN --mount=type=secret; repeatable", collect)
     .option("--no-cache", "run every step again")
     .option("--pull", "ask registries for newer base images")
     .addOption(

@@ -1,5 +1,5 @@
 /** One build that buildx asks for: its files fetched over the session, then built like any other. */
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { BuildOptions } from "../../../client/builds/builds.ts";
@@ -84,26 +84,21 @@ export function secretsIn(dockerfile: string): string[] {
   return [...new Set(ids)].filter((id) => /^[A-Za-z0-9_.-]{1,128}$/.test(id));
 }
 
-/** The secrets that the client has of those, each in a file of its own. */
+/** The secrets that the client has of those. */
 async function fetchSecrets(
   peer: GrpcPeer,
   ids: readonly string[],
-  dir: string,
   signal: AbortSignal,
-): Promise<Record<string, string>> {
-  const secrets: Record<string, string> = {};
-  for (const [index, id] of ids.entries()) {
-    let data: Buffer;
+): Promise<Record<string, Buffer>> {
+  const secrets: Record<string, Buffer> = {};
+  for (const id of ids) {
     try {
-      data = new Message(await peer.ask(SECRETS, encode([1, id]), signal)).bytes(1);
+      secrets[id] = new Message(await peer.ask(SECRETS, encode([1, id]), signal)).bytes(1);
     } catch (error) {
       // The client has none of that name: a step that must have it says so.
       if (error instanceof DockerError && error.status === 400) continue;
       throw error;
     }
-    const path = join(dir, `secret-${index}`);
-    await writeFile(path, data, { mode: 0o600 });
-    secrets[id] = path;
   }
   return secrets;
 }
@@ -160,7 +155,7 @@ export async function buildFor(
     const exclude = [...ignorePatterns(ignore), ...(texts.has(own) ? [general] : [])];
     const sent = await writeArchive(peer, { directory: contextkey, exclude }, archive, signal);
     progress.log(`transferred ${sent.files} files, ${sent.bytes} bytes\n`);
-    const secrets = await fetchSecrets(peer, secretsIn(dockerfile), dir, signal);
+    const secrets = await fetchSecrets(peer, secretsIn(dockerfile), signal);
     progress.begin("[internal] prepare the builder");
     let last = "";
     const report = await builder.vmsan.build(
