@@ -18,6 +18,7 @@ import { Imports } from "./imports.ts";
 import { findBuilt } from "./known.ts";
 import { linesOf } from "./lines.ts";
 import { BuildOutput } from "./output.ts";
+import { Phases } from "./phases.ts";
 import { RESULT } from "./registry.ts";
 import { Remembered, lookAt, originOf } from "./remembered.ts";
 import { Results } from "./results.ts";
@@ -97,7 +98,11 @@ interface Task {
   origin: string | undefined;
   /** The names that the result gets, spelt out. */
   names: readonly string[];
+  phases: Phases;
 }
+
+/** What {@link Builds} knows of an image that it has named. */
+type Named = Omit<BuildReport, "timings">;
 
 /** Builds of one VMSAN_DIR. */
 export class Builds {
@@ -117,20 +122,28 @@ export class Builds {
    */
   async build(request: BuildRequest, context: Readable, work: Work): Promise<BuildReport> {
     const names = namesOf(request.tags);
+    const phases = new Phases();
     const { few, all } = await lookAt(context);
     const origin = few === undefined ? undefined : originOf(request, few);
-    return await withLease(
+    phases.end("context, its beginning");
+    const named = await withLease(
       this.#host.store,
       `build of ${names[0] ?? "an image"}`,
       async (lease) => {
         const known = await this.#unchanged(request, origin, lease, work);
+        phases.end("what is known");
         if (known !== undefined) return await this.#name(known, names, work);
         return await withRoom(this.#host.layout.root, work.signal, async (signal) =>
-          this.#withBuilder({ request, context: all, origin, names }, lease, { ...work, signal }),
+          this.#withBuilder({ request, context: all, origin, names, phases }, lease, {
+            ...work,
+            signal,
+          }),
         );
       },
       work.signal,
     );
+    phases.end("names");
+    return { ...named, timings: phases.timings };
   }
 
   /** The result of the same build before, if it is there. */
@@ -150,13 +163,14 @@ export class Builds {
   }
 
   async #withBuilder(
-    { request, context, origin, names }: Task,
+    { request, context, origin, names, phases }: Task,
     lease: Lease,
     work: Work,
-  ): Promise<BuildReport> {
+  ): Promise<Named> {
     const { builder } = this;
     const { store } = this.#host;
     const vm = await builder.enter(request.policy, work);
+    phases.end("builder");
     const id = builder.newId();
     const places = placesOf(id);
     const hosts = hostsOf(request);
@@ -168,6 +182,7 @@ export class Builds {
     try {
       await this.#send(vm, places, request, registriesConf(hosts, builder.address, id), work);
       await this.#sendContext(vm, places.context, context, work);
+      phases.end("context");
       const output = new BuildOutput(work.progress);
       const words = wordsOf(request, places);
       let exitCode = await this.#run(vm, places, words, output, work);
@@ -181,6 +196,7 @@ export class Builds {
       // On a full disk buildah does not even remove its container.
       whole = exitCode === 0;
       if (!whole) throw imports.failure ?? failed(output, exitCode, request.dockerfile);
+      phases.end("steps");
       const iid = (await builder.guest.read(vm, places.iid, work.signal)).trim();
       if (origin !== undefined) this.#remembered.add(origin, iid, imports, builder.cache);
       const known = await findBuilt(store, lease, iid);
@@ -190,6 +206,7 @@ export class Builds {
       const to = resultName(builder.address, id);
       const push = ["buildah", "push", "--tls-verify=false", iid, to];
       const pushed = await this.#run(vm, places, push, quiet, work);
+      phases.end("result");
       if (results.failure !== undefined) throw results.failure;
       const { manifest } = results;
       if (pushed !== 0 || manifest === undefined) throw failed(quiet, pushed);
@@ -299,11 +316,7 @@ export class Builds {
   }
 
   /** Verify the result and give it its names. */
-  async #name(
-    manifest: SentManifest,
-    names: readonly string[],
-    { signal }: Work,
-  ): Promise<BuildReport> {
+  async #name(manifest: SentManifest, names: readonly string[], { signal }: Work): Promise<Named> {
     const { store } = this.#host;
     const pathOf = (digest: `sha256:${string}`): string => store.blobPath(digest);
     const given = names.length > 0 ? names : [`localhost/built:${manifest.digest.slice(7, 19)}`];

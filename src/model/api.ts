@@ -372,6 +372,8 @@ export interface BuildReport {
   /** Of the manifest. */
   digest: string;
   configDigest: string;
+  /** Where the daemon's time went. */
+  timings: Timings;
 }
 
 /** What was freed by the removal of a builder. */

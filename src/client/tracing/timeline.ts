@@ -51,7 +51,7 @@ export async function asStep<T>(name: string, body: () => Promise<T>): Promise<T
 }
 
 /**
- * Note what the daemon says of a VM's start that has ended just now.
+ * Note what the daemon says of a VM's start, or of a build, that has ended just now.
  * @param timings milliseconds by phase, in their order
  */
 export function noteStart(timings: Readonly<Record<string, number>>): void {

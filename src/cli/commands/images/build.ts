@@ -207,7 +207,11 @@ export function buildCommand(): Command {
     .option("--label <pair>", "label of the image; repeatable", collect)
     .option("--target <stage>", "stage to stop at")
     .option("--platform <os/arch>", "platform of the image")
-    .option("--secret <spec>", "id=NAME,src=FILE|env=VARIABLE for RUN --mount=type=secret; repeatable", collect)
+    .option(
+      "--secret <spec>",
+      "id=NAME,src=FILE|env=VARIABLE for RUN --mount=type=secret; repeatable",
+      collect,
+    )
     .option("--no-cache", "run every step again")
     .option("--pull", "ask registries for newer base images")
     .addOption(
