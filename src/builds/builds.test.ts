@@ -6,8 +6,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { makeImage, noise, tarOf, writeLayout } from "../../test/registry/fixture.ts";
+import type { BuildRequest } from "../model/api.ts";
+import { VmsanError } from "../model/errors.ts";
 import type { ProgressEvent } from "../model/progress.ts";
-import { openStore, resolveImage, takeLease } from "../oci/images.ts";
+import { openStore, parsePlatform, resolveImage, takeLease } from "../oci/images.ts";
 import type { ContentStore, Lease } from "../oci/images.ts";
 import { setName } from "../oci/store/names.ts";
 import { digestOf } from "../oci/store/store.ts";
@@ -17,6 +19,7 @@ import { hostsIn, registriesConf } from "./hosts.ts";
 import { Imports } from "./imports.ts";
 import { findBuilt } from "./known.ts";
 import { BuildOutput } from "./output.ts";
+import { platformsIn } from "./platforms.ts";
 import { BuildRegistry } from "./registry.ts";
 import { Results } from "./results.ts";
 
@@ -165,6 +168,48 @@ describe("the registry of a build", () => {
     expect(history).toHaveLength(1);
     const blob = await call("GET", `/v2/${id}/h1/lib/x/blobs/${layers[0]?.digest}`);
     expect(blob.bytes.equals(image.layers[0]?.bytes ?? Buffer.alloc(0))).toBe(true);
+  });
+
+  test("where stages want several platforms, a name is an index of what there is", async () => {
+    const arm = makeImage({ layers: [tarOf("arm", noise(1000, 4))], architecture: "arm64" });
+    const layout = join(root, "layout-arm");
+    writeLayout(layout, [{ top: arm.manifest, tag: "x", images: [arm] }]);
+    const { signal } = new AbortController();
+    const host = {
+      store,
+      resolve: async (text: string, { platform }: { platform?: string }) => {
+        const isArm = platform === "linux/arm64";
+        if (isArm && text.includes("amd-only")) throw new VmsanError(absent);
+        const path = isArm ? layout : join(root, "layout");
+        const asked = isArm ? { platform: parsePlatform("linux/arm64") } : {};
+        return resolveImage({ kind: "oci", path, tag: "x" }, { store, ...asked });
+      },
+    } as unknown as Host;
+    const absent = { code: "ERR_IMAGE_PLATFORM", message: "no", why: "none", fix: "none" } as const;
+    const wish = { pull: "missing", platforms: ["linux/amd64", "linux/arm64"] } as const;
+    const work = { signal, progress: () => undefined };
+    const imports = new Imports(host, lease, wish, ["docker.io"], work);
+    const served = await imports.manifest("h0", "lib/both", "1");
+    const { manifests } = JSON.parse(served.bytes.toString()) as {
+      manifests: { digest: `sha256:${string}`; platform: { architecture: string } }[];
+    };
+    expect(manifests.map(({ platform }) => platform.architecture)).toEqual(["amd64", "arm64"]);
+    for (const { digest } of manifests) {
+      expect((await imports.manifest("h0", "lib/both", digest)).digest).toBe(digest);
+    }
+    const single = await imports.manifest("h0", "lib/amd-only", "1");
+    expect(JSON.parse(single.bytes.toString())).toHaveProperty("layers");
+  });
+
+  test.each([
+    ["FROM x", undefined, ["linux/amd64"]],
+    ["FROM x", "linux/arm64", ["linux/arm64"]],
+    ["FROM --platform=$BUILDPLATFORM x", "linux/arm64", ["linux/arm64", "linux/amd64"]],
+    ["from --platform=linux/arm/v7 x AS a\nFROM y", undefined, ["linux/amd64", "linux/arm/v7"]],
+    ["FROM --platform=a/b/c/d x", undefined, ["linux/amd64"]],
+  ])("platforms of %j for %s", (dockerfile, platform, wanted) => {
+    const given = { dockerfile, ...(platform === undefined ? {} : { platform }) };
+    expect(platformsIn(given as BuildRequest)).toEqual(wanted);
   });
 
   test("nothing is served to who does not know the build, and nothing may be written but the result", async () => {

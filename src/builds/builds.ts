@@ -19,6 +19,7 @@ import { findBuilt } from "./known.ts";
 import { linesOf } from "./lines.ts";
 import { BuildOutput } from "./output.ts";
 import { Phases } from "./phases.ts";
+import { platformsIn } from "./platforms.ts";
 import { RESULT } from "./registry.ts";
 import { Remembered, lookAt, originOf } from "./remembered.ts";
 import { Results } from "./results.ts";
@@ -146,6 +147,12 @@ export class Builds {
     return { ...named, timings: phases.timings };
   }
 
+  /** The images that a build may ask for. */
+  #importsOf(request: BuildRequest, hosts: string[], lease: Lease, work: Work): Imports {
+    const wish = { ...request, platforms: platformsIn(request) };
+    return new Imports(this.#host, lease, wish, hosts, work);
+  }
+
   /** The result of the same build before, if it is there. */
   async #unchanged(
     request: BuildRequest,
@@ -154,7 +161,7 @@ export class Builds {
     work: Work,
   ): Promise<SentManifest | undefined> {
     if (origin === undefined) return undefined;
-    const imports = new Imports(this.#host, lease, request, hostsOf(request), work);
+    const imports = this.#importsOf(request, hostsOf(request), lease, work);
     const config = await this.#remembered.find(origin, imports, this.builder.cache);
     if (config === undefined) return undefined;
     const known = await findBuilt(this.#host.store, lease, config);
@@ -174,7 +181,7 @@ export class Builds {
     const id = builder.newId();
     const places = placesOf(id);
     const hosts = hostsOf(request);
-    const imports = new Imports(this.#host, lease, request, hosts, work);
+    const imports = this.#importsOf(request, hosts, lease, work);
     const prefix = `/v2/${id}/${RESULT}/image`;
     const results = new Results(store, lease, imports, prefix, work.signal);
     builder.registry.admit(id, { imports, results });

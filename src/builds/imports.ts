@@ -1,7 +1,6 @@
 /** Images that a build asks for: from the store, pulled if it lacks them, as the caller may. */
 import type { BuildRequest } from "../model/api.ts";
-import { asVmsanError } from "../model/errors.ts";
-import type { VmsanError } from "../model/errors.ts";
+import { VmsanError, asVmsanError } from "../model/errors.ts";
 import type { Digest, Image } from "../model/image.ts";
 import type { Lease } from "../oci/images.ts";
 import { protectBytes } from "../oci/archives/archive-file.ts";
@@ -30,6 +29,9 @@ export interface Asked {
   reference: string;
   digest: Digest;
 }
+
+/** Codes of errors that say that there is no image of a platform. */
+const ABSENT = new Set(["ERR_IMAGE_PLATFORM", "ERR_IMAGE_NOT_CACHED"]);
 
 /** Steps that a configuration has for builds upon it. */
 function triggersOf(config: Buffer): string[] {
@@ -71,11 +73,17 @@ function withHistory(
   };
 }
 
+/** What of a request says which images are meant. */
+type Wish = Pick<BuildRequest, "pull" | "platform" | "registry"> & {
+  /** Platforms that stages want, when they are several. */
+  platforms?: readonly string[];
+};
+
 /** What one build has asked for. */
 export class Imports {
   readonly #host: Host;
   readonly #lease: Lease;
-  readonly #request: Pick<BuildRequest, "pull" | "platform" | "registry">;
+  readonly #request: Wish;
   readonly #work: Work;
   #hosts: readonly string[];
   readonly #blobs = new Map<Digest, string>();
@@ -88,13 +96,7 @@ export class Imports {
   failure: VmsanError | undefined;
 
   /** @param hosts registries by number: `h0` is the first one */
-  constructor(
-    host: Host,
-    lease: Lease,
-    request: Pick<BuildRequest, "pull" | "platform" | "registry">,
-    hosts: readonly string[],
-    work: Work,
-  ) {
+  constructor(host: Host, lease: Lease, request: Wish, hosts: readonly string[], work: Work) {
     this.#host = host;
     this.#lease = lease;
     this.#request = request;
@@ -142,17 +144,49 @@ export class Imports {
     }
   }
 
-  async #resolve(name: string, reference: string): Promise<Served> {
-    const { pull, platform, registry } = this.#request;
-    const { store } = this.#host;
+  /** The image of a name. */
+  async #image(name: string, platform: string | undefined): Promise<Image> {
+    const { pull, registry } = this.#request;
     // A Dockerfile's `docker-daemon:1/x` is no engine of this host, nor `oci:1/x` a directory.
-    const image = await this.#host.resolve(`docker://${name}`, {
+    return await this.#host.resolve(`docker://${name}`, {
       pull,
       lease: this.#lease,
       ...(platform === undefined ? {} : { platform }),
       ...(registry === undefined ? {} : { registry }),
       ...this.#work,
     });
+  }
+
+  /** An index of the image for each platform that a stage may want; the one image when it is the only one. */
+  async #several(name: string, platforms: readonly string[]): Promise<Served> {
+    const found: { image: Image; served: Served }[] = [];
+    let missing: unknown;
+    for (const platform of platforms) {
+      try {
+        const image = await this.#image(name, platform);
+        found.push({ image, served: await this.#take(image) });
+      } catch (error) {
+        // Not for that one: perhaps no stage wants it of this image.
+        if (!(error instanceof VmsanError) || !ABSENT.has(error.code)) throw error;
+        missing ??= error;
+      }
+    }
+    const [first, ...others] = found;
+    if (first === undefined) throw missing;
+    if (others.length === 0) return first.served;
+    const manifests = found.map(({ image: { platform }, served }) => {
+      const { mediaType, digest, bytes } = served;
+      return { mediaType, digest, size: bytes.length, platform };
+    });
+    const index = { schemaVersion: 2, mediaType: MEDIA.index, manifests };
+    return this.#keep(Buffer.from(JSON.stringify(index)), MEDIA.index);
+  }
+
+  async #resolve(name: string, reference: string): Promise<Served> {
+    const { platform, registry, platforms = [] } = this.#request;
+    const { store } = this.#host;
+    if (platforms.length > 1 && !isDigest(reference)) return await this.#several(name, platforms);
+    const image = await this.#image(name, platform);
     const served = await this.#take(image);
     if (!isDigest(reference) || reference === served.digest) return served;
     // It names an index, whose bytes must be those that have this digest.
