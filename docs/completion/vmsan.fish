@@ -709,7 +709,7 @@ complete -c vmsan -n '__fish_seen_subcommand_from build' -l build-arg -r -d 'val
 complete -c vmsan -n '__fish_seen_subcommand_from build' -l label -r -d 'label of the image; repeatable'
 complete -c vmsan -n '__fish_seen_subcommand_from build' -l target -r -d 'stage to stop at'
 complete -c vmsan -n '__fish_seen_subcommand_from build' -l platform -r -d 'platform of the image'
-complete -c vmsan -n '__fish_seen_subcommand_from build' -l secret -r -d 'id=NAME,src=FILE for RUN --mount=type=secret; repeatable'
+complete -c vmsan -n '__fish_seen_subcommand_from build' -l secret -r -d 'id=NAME,src=FILE|env=VARIABLE for RUN --mount=type=secret; repeatable'
 complete -c vmsan -n '__fish_seen_subcommand_from build' -l no-cache -d 'run every step again'
 complete -c vmsan -n '__fish_seen_subcommand_from build' -l pull -d 'ask registries for newer base images'
 complete -c vmsan -n '__fish_seen_subcommand_from build' -l progress -r -a 'auto plain json' -d 'how progress is shown'
