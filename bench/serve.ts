@@ -151,6 +151,19 @@ function sizeOf(pid: number): { mib: number; descriptors: number } {
   return { mib: Number(kib) / 1024, descriptors: readdirSync(`/proc/${pid}/fd`).length };
 }
 
+/** What the agents of all VMs take, which stand for guests: memory that is theirs alone, in MiB, and threads. */
+async function agentsOf(vmsan: Vmsan): Promise<{ agents: number; mib: number; threads: number }> {
+  const sum = { agents: 0, mib: 0, threads: 0 };
+  for (const { pid } of await vmsan.list()) {
+    if (pid === undefined) continue;
+    const rollup = readFileSync(`/proc/${pid}/smaps_rollup`, "utf8");
+    sum.agents += 1;
+    sum.mib += Number(/^Pss:\s+(\d+)/m.exec(rollup)?.[1]) / 1024;
+    sum.threads += readdirSync(`/proc/${pid}/task`).length;
+  }
+  return sum;
+}
+
 /** Do something with each of a list, so many at once. */
 async function each<T>(
   list: readonly T[],
@@ -235,6 +248,8 @@ async function fake(made: Bench): Promise<void> {
     });
   });
   report({ what: "commands, 50 at once", count, lost, ...commands });
+
+  report({ what: "agents in place of guests", ...(await agentsOf(vmsan)) });
 
   const before = sizeOf(pid);
   const streams = Number(values.streams);
