@@ -361,6 +361,25 @@ test("bodies of any bytes are refused in words by every face, and by the guest's
   expect(await sandbox.isRunning()).toBe(true);
 });
 
+test("what is not offered, or would write a header of its own into a request, is refused", async () => {
+  for (const [wish, words] of [
+    [{ iam: { tokens: { a: { audience: "b" } } } }, /not offered/],
+    [{ network: { maskRequestHost: "a\r\nx: y" } }, /maskRequestHost/],
+    [{ network: { egressProxy: { address: "127.0.0.1:1" } } }, /not offered/],
+    [
+      { network: { rules: { "a.example": [{ transform: { headers: { a: "b" } } }] } } },
+      /not offered/,
+    ],
+  ] as const) {
+    const answer = await fetch(`${gateway.url}/v2/sandboxes`, {
+      method: "POST",
+      headers: { "x-api-key": key["ours"] ?? "" },
+      body: JSON.stringify({ templateID: "base", ...wish }),
+    });
+    expect([answer.status, await answer.text()]).toEqual([400, expect.stringMatching(words)]);
+  }
+});
+
 test("a client that sends byte by byte, or reads nothing, keeps nobody from being served", async () => {
   const slow = connect(gateway.port, "127.0.0.1");
   slow.on("error", () => undefined);

@@ -10,7 +10,11 @@ export const networkSchema = z.object({
   allowOut: list.nullish(),
   denyOut: list.nullish(),
   allowPublicTraffic: z.boolean().nullish(),
-  maskRequestHost: z.string().max(255).nullish(),
+  // It becomes a header as it is.
+  maskRequestHost: z
+    .string()
+    .regex(/^[\x21-\x7e]{1,255}$/)
+    .nullish(),
   rules: z.record(z.string(), z.unknown()).nullish(),
   egressProxy: z.unknown().optional(),
 });

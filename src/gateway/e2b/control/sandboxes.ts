@@ -56,6 +56,7 @@ const createSchema = z.object({
   autoResume: z.object({ enabled: z.boolean() }).nullish(),
   volumeMounts: mountsSchema.nullish(),
   mcp: z.record(z.string(), z.unknown()).nullish(),
+  iam: z.unknown().optional(),
 });
 const timeoutSchema = z.object({ timeout });
 const connectSchema = z.object({ timeout: timeout.optional(), memory: z.boolean().optional() });
@@ -109,6 +110,8 @@ export class SandboxControl {
   ): Promise<object> {
     const { store, users } = this.context;
     const wish = validate(createSchema, body, "sandbox");
+    if (wish.iam !== undefined && wish.iam !== null)
+      throw new E2bError("unimplemented", "identity tokens (iam) are not offered", 400);
     const name = wish.templateID ?? "base";
     const template = await resolveTemplate(store, caller, name);
     const volumes = wish.volumeMounts ?? [];
