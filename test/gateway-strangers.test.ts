@@ -3,7 +3,9 @@
  * and token, and bytes that are no request, or two. Guests are processes of this host.
  */
 import { once } from "node:events";
+import { connect as connectHttp2, createServer as createHttp2Server } from "node:http2";
 import { connect } from "node:net";
+import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Sandbox, Volume } from "e2b";
 import { fakeDaemon } from "../src/daemon/testing.ts";
@@ -377,6 +379,47 @@ test("what is not offered, or would write a header of its own into a request, is
       body: JSON.stringify({ templateID: "base", ...wish }),
     });
     expect([answer.status, await answer.text()]).toEqual([400, expect.stringMatching(words)]);
+  }
+});
+
+test("a server that speaks HTTP/2 alone is reached by it, and others are told why not", async () => {
+  const server = createHttp2Server().on("stream", (stream, headers) => {
+    stream.respond({ ":status": 200, "x-authority": String(headers[":authority"]) });
+    stream.pipe(stream);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address() as AddressInfo;
+  const authority = `${port}-${sandbox.sandboxId}.localhost`;
+  const client = connectHttp2(gateway.url);
+  const ask = async (method: string, body?: string): Promise<unknown[]> => {
+    const request = client.request({
+      ":method": method,
+      ":path": "/",
+      ":authority": authority,
+      "x-api-key": key["ours"] ?? "",
+    });
+    const [headers] = (await once(request.end(body), "response")) as [Record<string, unknown>];
+    let text = "";
+    for await (const part of request.setEncoding("utf8")) text += String(part);
+    return [headers[":status"], headers["x-authority"], text];
+  };
+  try {
+    const older = await fetch(gateway.url, {
+      headers: {
+        "vmsan-vm": sandbox.sandboxId,
+        "vmsan-port": String(port),
+        "x-api-key": key["ours"] ?? "",
+      },
+    });
+    expect([older.status, await older.text()]).toEqual([
+      502,
+      expect.stringContaining("HTTP/2 alone"),
+    ]);
+    expect(await ask("GET")).toEqual([200, authority, ""]);
+    expect(await ask("POST", "a body")).toEqual([200, authority, "a body"]);
+  } finally {
+    client.close();
+    server.close();
   }
 });
 

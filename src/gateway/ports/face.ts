@@ -42,6 +42,9 @@ function onward(
   return headers;
 }
 
+/** Most ports of which it is remembered that they speak HTTP/2 alone. */
+const MAX_REMEMBERED = 1_000;
+
 const FOR_GATEWAY_AND_HOST = new Set([...GATEWAY_HEADERS, "host"]);
 const NOTHING: ReadonlySet<string> = new Set();
 
@@ -84,14 +87,41 @@ function forwarded(request: IncomingMessage): OutgoingHttpHeaders {
   };
 }
 
-/** A request's headers for the guest. @param host instead of the one that was asked for */
-function requestHeaders(request: IncomingMessage, host: string | undefined): OutgoingHttpHeaders {
+/** A request's headers for the guest; its host apart, which HTTP/2 has elsewhere. */
+function requestHeaders(request: IncomingMessage): OutgoingHttpHeaders {
   return {
     ...onward(request.rawHeaders, request.headers.connection, FOR_GATEWAY_AND_HOST),
-    // HTTP/2 has an authority instead.
-    ...(needsHttp2(request) ? {} : { Host: host ?? request.headers.host ?? "" }),
     ...forwarded(request),
   };
+}
+
+/** The Host header that the guest sees. @param host instead of the one that was asked for */
+function hostFor(request: IncomingMessage, host: string | undefined): string {
+  return host ?? request.headers.host ?? "";
+}
+
+/** A port that did not answer a request as it was asked. */
+function unanswered(why: string, fix: string, cause?: unknown): VmsanError {
+  return new VmsanError(
+    { code: "ERR_GATEWAY_UPSTREAM", message: "The port did not answer by HTTP/1.1", why, fix },
+    cause,
+  );
+}
+
+/** Types of the frames that servers of HTTP/2 begin, or refuse a connection, with: SETTINGS and GOAWAY. */
+const FIRST_FRAMES = new Set([4, 7]);
+
+/** Whether what was answered to a request of HTTP/1.1, and could not be read, are frames of HTTP/2. */
+function isHttp2Answer(error: unknown): boolean {
+  const bytes = error instanceof Error && "rawPacket" in error ? error.rawPacket : undefined;
+  if (!Buffer.isBuffer(bytes) || bytes.length < 9) return false;
+  return FIRST_FRAMES.has(bytes.readUInt8(3)) && bytes.readUInt32BE(5) === 0;
+}
+
+/** Whether a request has no body, so that it can be sent once more. */
+function isBodiless(request: IncomingMessage): boolean {
+  const { stream } = request as { stream?: { endAfterHeaders?: boolean } };
+  return stream?.endAfterHeaders === true;
 }
 
 /** Hand one request to a connection into a guest and its answer back. */
@@ -105,7 +135,11 @@ export async function proxyRequest(
     createConnection: () => connection,
     method: method ?? "GET",
     path: url ?? "/",
-    headers: { ...requestHeaders(request, host), connection: "close" },
+    headers: {
+      ...requestHeaders(request),
+      Host: hostFor(request, host),
+      connection: "close",
+    },
     setHost: false,
   });
   // A client that leaves takes the connection into the guest with it.
@@ -134,7 +168,8 @@ export async function proxyUpgrade(
   { connection, host }: OpenPort,
 ): Promise<void> {
   const headers = {
-    ...requestHeaders(request, host),
+    ...requestHeaders(request),
+    Host: hostFor(request, host),
     connection: "Upgrade",
     upgrade: request.headers.upgrade ?? "",
   };
@@ -177,19 +212,49 @@ export function portsFace(vmsan: Vmsan, gate: Gate, hosts: Hosts, rules: PortRul
     connection: await dial(vm, port),
     host,
   });
+  /** Ports whose servers speak HTTP/2 and nothing else, by VM and port. */
+  const onlyHttp2 = new Set<string>();
+  /** Hand a request on as HTTP/1.1. @returns false: it is to be sent by HTTP/2, the server understood nothing of it */
+  const byHttp1 = async (
+    request: IncomingMessage,
+    response: ServerResponse,
+    name: string,
+    port: OpenPort,
+  ): Promise<boolean> => {
+    try {
+      await proxyRequest(request, response, port);
+      return true;
+    } catch (error) {
+      if (response.headersSent) throw error;
+      if (!isHttp2Answer(error))
+        throw unanswered(messageOf(error), "Check what listens there.", error);
+      if (onlyHttp2.size >= MAX_REMEMBERED) onlyHttp2.clear();
+      onlyHttp2.add(name);
+      if (request.httpVersionMajor === 2 && isBodiless(request)) return false;
+      const why = "What listens there speaks HTTP/2 alone.";
+      if (request.httpVersionMajor === 2)
+        throw unanswered(why, "Send it again: from now on it goes by HTTP/2.");
+      throw unanswered(why, "Let the client speak HTTP/2, by prior knowledge or TLS.");
+    }
+  };
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
     const admitted = await admit(request);
-    if (!needsHttp2(request)) {
-      await proxyRequest(request, response, await open(admitted));
-      return;
-    }
     const { vm, port, host } = admitted;
-    await proxyHttp2(request, response, {
-      name: `${vm.id}:${port}`,
-      headers: requestHeaders(request, host),
-      authority: host ?? request.headers.host ?? "",
-      dial: async () => await dial(vm, port),
-    });
+    const name = `${vm.id}:${port}`;
+    const http2 = needsHttp2(request) || (request.httpVersionMajor === 2 && onlyHttp2.has(name));
+    if (!http2 && (await byHttp1(request, response, name, await open(admitted)))) return;
+    try {
+      await proxyHttp2(request, response, {
+        name,
+        headers: requestHeaders(request),
+        authority: hostFor(request, host),
+        dial: async () => await dial(vm, port),
+      });
+    } catch (error) {
+      // Another server may listen there by now.
+      onlyHttp2.delete(name);
+      throw error;
+    }
   };
   return {
     name: "ports",
