@@ -21,7 +21,8 @@ import {
 import { decisionOf } from "./log.ts";
 import { checkPortsAgainstPolicy } from "./policy/parse.ts";
 import { mayAdministrate, probeHost } from "./host/probe.ts";
-import { Realm, hostAddresses } from "./host/realm.ts";
+import { hostAddresses } from "./host/addresses.ts";
+import { Realm } from "./host/realm.ts";
 import { RootlessRealm } from "./host/rootless.ts";
 import { proxyMark } from "./kernel/rule-input.ts";
 import { hostRuleset } from "./kernel/rules.ts";

@@ -16,7 +16,7 @@ export function isSameDirectory(one: string, other: string): boolean {
 }
 
 /** A path without links; as it is when there is no such file. */
-function withoutLinks(path: string): string {
+export function withoutLinks(path: string): string {
   try {
     return realpathSync(path);
   } catch {
@@ -38,12 +38,15 @@ export function workingDirectory(pid: number): string | undefined {
   }
 }
 
-/** Whether a process works in a directory or below it. */
-export function worksIn(pid: number, dir: string): boolean {
+/**
+ * Whether a process works in a directory or below it.
+ * @param real the directory's path without links, for those who ask about many processes
+ */
+export function worksIn(pid: number, dir: string, real = withoutLinks(dir)): boolean {
   const cwd = workingDirectory(pid);
   if (cwd === undefined) return false;
   const inside = (of: string): boolean => cwd === of || cwd.startsWith(`${of}/`);
-  return inside(dir) || inside(withoutLinks(dir));
+  return inside(dir) || inside(real);
 }
 
 /**

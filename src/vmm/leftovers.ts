@@ -5,7 +5,7 @@
  */
 import { readFileSync, readdirSync } from "node:fs";
 import type { ProcessIdentity } from "../model/vm.ts";
-import { worksIn } from "../util/directory.ts";
+import { withoutLinks, worksIn } from "../util/directory.ts";
 import { identityOf } from "../util/process-identity.ts";
 import { killAndWait } from "./exit.ts";
 
@@ -26,11 +26,12 @@ function commandLine(pid: number): string {
 /** Processes that have `argument` and work in `dir` or below it. */
 export async function findLeftovers(dir: string, argument: string): Promise<ProcessIdentity[]> {
   const found: ProcessIdentity[] = [];
+  const real = withoutLinks(dir);
   for (const [index, name] of readdirSync("/proc").entries()) {
     if (!/^\d+$/.test(name)) continue;
     if (index % AT_A_TIME === 0) await new Promise(setImmediate);
     const pid = Number(name);
-    if (!commandLine(pid).split("\0").includes(argument) || !worksIn(pid, dir)) continue;
+    if (!commandLine(pid).split("\0").includes(argument) || !worksIn(pid, dir, real)) continue;
     const identity = identityOf(pid);
     if (identity !== undefined) found.push(identity);
   }

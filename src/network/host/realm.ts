@@ -4,7 +4,6 @@
  * kernel goes through here, as few process launches as it takes.
  */
 import { accessSync, existsSync, readFileSync } from "node:fs";
-import { networkInterfaces } from "node:os";
 import { VmsanError, errnoOf } from "../../model/errors.ts";
 import { run } from "../../util/run.ts";
 
@@ -157,13 +156,6 @@ export class Realm {
       .split("\n")
       .some((line) => /^0{32} 00 /.test(line) && !/\slo$/.test(line.trimEnd()));
   }
-}
-
-/** The host's own addresses as /32 and /128, as they are now. */
-export function hostAddresses(): string[] {
-  const list = Object.values(networkInterfaces()).flatMap((entries) => entries ?? []);
-  const plain = list.map((entry) => `${entry.address}/${entry.family === "IPv4" ? 32 : 128}`);
-  return [...new Set(plain)].sort();
 }
 
 /** Whether a file can be opened for reading and writing. */
