@@ -4,6 +4,7 @@ import { mkdir, realpath } from "node:fs/promises";
 import type { Readable, Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type {
+  BlobPeers,
   DiskRequest,
   HistoryEntry,
   ImageList,
@@ -49,6 +50,8 @@ export interface PullOptions extends WorkOptions {
   platform?: string;
   /** Path of certificates of authorities to trust besides the system's. */
   caFile?: string;
+  /** Other hosts that may have the image's layers. */
+  peers?: BlobPeers;
 }
 
 /** How to push. */
@@ -110,9 +113,10 @@ export class Images {
 
   /** Make an image available: fetched if needed, every blob verified. @throws ERR_IMAGE_* */
   async pull(source: string, options: PullOptions = {}): Promise<ImageDetails> {
-    const { pull = "always", platform, caFile, credentials, ...work } = options;
+    const { pull = "always", platform, caFile, peers, credentials, ...work } = options;
     const wanted = await this.source(source, pull, work);
-    return await withCredentials(source, credentials, registryAccess(caFile), async (registry) =>
+    const access = registryAccess(caFile, peers);
+    return await withCredentials(source, credentials, access, async (registry) =>
       traced("vmsan.pull", { "vmsan.image": source }, async (phases) =>
         this.daemon.streamed<ImageDetails>("POST", "/v1/images/pull", {
           body: { ...wanted, registry, ...(platform === undefined ? {} : { platform }) },

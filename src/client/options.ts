@@ -1,5 +1,11 @@
 /** What SDK users may write, made into the daemon's request: human units, defaults, checks. */
-import type { CreateRequest, PullPolicy, HostWishes, RegistryAccess } from "../model/api.ts";
+import type {
+  BlobPeers,
+  CreateRequest,
+  PullPolicy,
+  HostWishes,
+  RegistryAccess,
+} from "../model/api.ts";
 import type { Mount } from "../model/mount.ts";
 import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import type { DriverName, EndAction } from "../model/vm.ts";
@@ -89,6 +95,8 @@ export interface CreateOptions extends NetworkOptions {
   platform?: string;
   /** Path of certificates of authorities, of registries and of secrets' domains, besides the system's. */
   caFile?: string;
+  /** Other hosts that may have the image's layers. */
+  peers?: BlobPeers;
   /** Boot the image's own init: true for /sbin/init, or its path in the guest. */
   init?: boolean | string;
   /** Volumes and directories: `NAME:/path`, `./dir:/path`, both with `:ro`, `/path`, or in full. */
@@ -105,11 +113,12 @@ export interface CreateOptions extends NetworkOptions {
   ephemeral?: boolean;
 }
 
-/** How this process reaches registries: its variables, and authorities if any are named. */
-export function registryAccess(caFile?: string): RegistryAccess {
+/** How this process reaches registries: its variables, authorities if any are named, hosts that may have layers. */
+export function registryAccess(caFile?: string, peers?: BlobPeers): RegistryAccess {
   return {
     env: registryVariables(process.env),
     ...(caFile === undefined ? {} : { caFile: textPath(caFile) }),
+    ...(peers === undefined ? {} : { peers }),
   };
 }
 
@@ -252,7 +261,7 @@ export function createRequest(options: CreateOptions): CreateRequest {
     isolation: isolationOf(options),
     pull: options.pull ?? "missing",
     ...(options.platform === undefined ? {} : { platform: options.platform }),
-    registry: registryAccess(options.caFile),
+    registry: registryAccess(options.caFile, options.peers),
     host: hostWishes(),
     ...(init === undefined || init === false ? {} : { init }),
     mounts: mountsOf(options.mounts ?? []),

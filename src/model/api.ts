@@ -37,6 +37,21 @@ export interface RegistryAccess {
    * util/registry-env.ts). They may hold secrets: never logged, never kept.
    */
   env?: Record<string, string>;
+  /** Hosts that may have layers already. */
+  peers?: BlobPeers;
+}
+
+/**
+ * Other hosts that may have an image's layers, which are asked before the registry. The registry alone says which
+ * layers an image has, and whether the caller may have them.
+ */
+export interface BlobPeers {
+  /** `HOST:PORT` of each. */
+  hosts: string[];
+  /** PEM: who has signed their certificates, and what is shown to them. The key is never logged, never kept. */
+  ca: string;
+  cert: string;
+  key: string;
 }
 
 /** What the caller knows of the host for one request; what is absent the daemon's environment says. */

@@ -18,6 +18,7 @@ import { Fence } from "./host/fence.ts";
 import type { Capacity } from "./host/capacity.ts";
 import { ownCapacity } from "./host/capacity.ts";
 import { renewLease } from "./host/lease.ts";
+import { Peers } from "./host/peers.ts";
 import { Registration, hostNodeName } from "./host/registration.ts";
 import { ServingCertificates } from "./join/serving.ts";
 import { rotate } from "./join/rotation.ts";
@@ -52,6 +53,8 @@ export interface NodeOptions {
   /** Bytes that volumes of one namespace may have on this host; default 20 GiB. */
   volumeQuota?: number;
   driver?: DriverName | "auto";
+  /** Have layers of images from other nodes that have them, and let those have this host's. */
+  peers?: boolean;
   /** Certificates of the authority that has signed the API server's client certificate, PEM; default the cluster's. */
   clientCa?: string;
   /** Of the kubelet API; default: requested from the cluster. */
@@ -238,6 +241,9 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       store,
       volumes: new PodVolumes(vmsan, options.volumeQuota ?? DEFAULT_QUOTA),
       host: { address, hostPaths: options.hostPaths ?? [], driver: options.driver ?? "auto" },
+      ...(options.peers === true
+        ? { peers: new Peers({ api, identity: options.identity, node: name, log }) }
+        : {}),
     });
     const graceMs = (options.gracePeriod ?? GRACE_SECONDS) * 1000;
     fence = new Fence({
@@ -259,6 +265,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       address: { host: address, port: options.port ?? KUBELET_PORT },
       certificate: serving.current,
       clientCa: (ca ?? "") as string,
+      peers: options.peers === true,
       log,
     });
     const registration = new Registration(api, vmsan, {

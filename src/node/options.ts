@@ -30,6 +30,7 @@ export interface NodeWishes {
   tlsKey?: string;
   volumeQuota?: string;
   gracePeriod?: string;
+  peers?: boolean;
   driver?: DriverName | "auto";
 }
 
@@ -117,6 +118,7 @@ export async function nodeOptions(wishes: NodeWishes): Promise<NodeOptions> {
     ...(wishes.gracePeriod === undefined
       ? {}
       : { gracePeriod: parseInteger("grace-period", wishes.gracePeriod, 8, 3600) }),
+    peers: wishes.peers === true,
     driver: wishes.driver ?? "auto",
   };
 }

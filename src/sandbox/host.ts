@@ -166,6 +166,7 @@ export async function createHost(layout: Layout, log: EventLog, events: Events):
     registries: await loadRegistries(layout.registriesFile),
     env: withRegistryVariables(process.env, access?.env),
     ...(access?.caFile === undefined ? {} : { caFile: access.caFile }),
+    ...(access?.peers === undefined ? {} : { peers: access.peers }),
   });
 
   const resolve = async (text: string, options: ResolveTextOptions): Promise<Image> => {

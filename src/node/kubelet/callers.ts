@@ -21,6 +21,8 @@ export interface Action {
   verb: string;
   /** Of this node, e.g. `proxy`. */
   subresources: readonly string[];
+  /** Other nodes may alone, by their certificates. */
+  nodesOnly?: boolean;
 }
 
 /** How long an answer of the API server holds, in milliseconds. */
@@ -74,14 +76,22 @@ export class Callers {
 
   /** Let a request through. @throws ERR_NODE_UNAUTHORIZED, ERR_NODE_FORBIDDEN */
   async admit(request: IncomingMessage, action: Action): Promise<void> {
-    const caller = certified(request.socket as TLSSocket) ?? (await this.byToken(request));
+    const shown = certified(request.socket as TLSSocket);
+    const caller = shown ?? (await this.byToken(request));
+    if (action.nodesOnly === true && (shown === undefined || !isNode(shown))) {
+      throw this.forbidden(caller, action, "Other nodes of the cluster may alone.");
+    }
     for (const subresource of action.subresources) {
       if (await this.may(caller, action.verb, subresource)) return;
     }
-    throw new VmsanError({
+    throw this.forbidden(caller, action, "The API server's rules do not allow it.");
+  }
+
+  private forbidden({ username }: Caller, { verb, subresources }: Action, why: string): VmsanError {
+    return new VmsanError({
       code: "ERR_NODE_FORBIDDEN",
-      message: `${caller.username.slice(0, 200)} may not ${action.verb} nodes/${action.subresources.join(" or nodes/")} of ${this.node}`,
-      why: "The API server's rules do not allow it.",
+      message: `${username.slice(0, 200)} may not ${verb} nodes/${subresources.join(" or nodes/")} of ${this.node}`,
+      why,
       fix: "Bind a role with that verb and resource to the caller.",
     });
   }
@@ -172,4 +182,9 @@ function certified(socket: TLSSocket): Caller | undefined {
   const username = [subject?.["CN"] ?? []].flat()[0];
   if (username === undefined || username === "") return undefined;
   return { username, groups: [...[subject?.["O"] ?? []].flat(), "system:authenticated"] };
+}
+
+/** Whether a certificate is a node's. */
+function isNode({ username, groups }: Caller): boolean {
+  return username.startsWith("system:node:") && groups.includes("system:nodes");
 }

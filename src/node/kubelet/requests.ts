@@ -16,7 +16,8 @@ export interface Target {
 /** One request. */
 export type KubeletRequest =
   | { kind: "exec" | "attach" | "portForward" | "containerLogs"; target: Target }
-  | { kind: "pods" | "healthz" | "summary" | "resource" };
+  | { kind: "pods" | "healthz" | "summary" | "resource" }
+  | { kind: "blob"; digest: string };
 
 /** Requests that do something in a pod, whatever their method is: looking at a node must not be enough for them. */
 const ACTING = new Set(["exec", "attach", "portForward"]);
@@ -31,6 +32,8 @@ const WORDS: Record<string, { request: KubeletRequest; subresources: string[] }>
 
 const VERBS: Record<string, string> = { GET: "get", HEAD: "get", POST: "create" };
 
+const BLOB = "/v2/node/blobs/";
+
 /** What a request's method and path mean, and what its caller has to be allowed; undefined: nothing. */
 export function readRequest(
   method: string,
@@ -43,6 +46,12 @@ export function readRequest(
     const { request, subresources } = WORDS[path] ?? {};
     if (request === undefined || subresources === undefined || verb !== "get") return undefined;
     return { request, action: { verb, subresources } };
+  }
+  if (path.startsWith(BLOB) && verb === "get") {
+    return {
+      request: { kind: "blob", digest: path.slice(BLOB.length) },
+      action: { verb, subresources: ["blobs"], nodesOnly: true },
+    };
   }
   const [kind = "", ...parts] = path.slice(1).split("/").map(decoded);
   if (parts.includes("")) return undefined;

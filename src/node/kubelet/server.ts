@@ -15,6 +15,7 @@ import { httpsModule } from "../../util/process/http-modules.ts";
 import type { Log } from "../../util/log.ts";
 import type { ApiServer } from "../../kube/api-server.ts";
 import type { RunningPod, RunningPods } from "../pods/running.ts";
+import { Blobs } from "./blobs.ts";
 import { Callers } from "./callers.ts";
 import { resourceMetrics, summary } from "./figures/summary.ts";
 import { Uses } from "./figures/use.ts";
@@ -51,6 +52,8 @@ export interface KubeletParts {
    * alone count.
    */
   clientCa: string | Buffer;
+  /** Other nodes may have this host's blobs. */
+  peers?: boolean;
   log: Log;
 }
 
@@ -81,6 +84,8 @@ const STATUS: Record<string, number> = {
   ERR_NODE_REQUEST: 400,
   ERR_NODE_ROUTE_NOT_FOUND: 404,
   ERR_NODE_POD_NOT_FOUND: 404,
+  ERR_NODE_BLOB_NOT_FOUND: 404,
+  ERR_NODE_BUSY: 503,
   ERR_NODE_LOG: 400,
   ERR_NODE_API: 503,
 };
@@ -107,6 +112,7 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
   const startedAt = new Date();
   const callers = new Callers(api, node);
   const uses = new Uses(vmsan, pods);
+  const blobs = parts.peers === true ? new Blobs(vmsan.daemon.layout.images) : undefined;
   const open = new Set<Duplex>();
 
   const admit = async (incoming: IncomingMessage): Promise<Admitted> => {
@@ -164,6 +170,10 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
       case "resource":
         send(response, "text/plain; version=0.0.4", resourceMetrics(await uses.now()));
         break;
+      case "blob":
+        if (blobs === undefined) throw noRoute(incoming, request.digest);
+        await blobs.send(incoming, response, request.digest);
+        break;
       case "containerLogs":
         await sendLogs(response, await find(request.target), logOptionsOf(query));
         break;
@@ -200,6 +210,7 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
         const open = forwardOpener(incoming);
         return async (...by) => await forwardPorts(await open(...by), pod);
       }
+      case "blob":
       case "containerLogs":
       case "healthz":
       case "pods":

@@ -26,6 +26,13 @@ export const IDLE_TIMEOUT_MS = 30_000;
 /** Bytes that must come within a window. */
 const IDLE_BYTES = 1024;
 
+/** Whom to believe, and who this process is; PEM. */
+export interface Identity {
+  ca: string;
+  cert: string;
+  key: string;
+}
+
 /** What {@link Transport} may be told. */
 export interface TransportOptions {
   /** File of PEM certificates trusted besides the system's. */
@@ -34,6 +41,8 @@ export interface TransportOptions {
   certDirs?: readonly string[];
   /** Hosts (with port) whose certificate is not checked. */
   insecure?: (host: string) => boolean;
+  /** Instead of all authorities and certs.d: who has signed the servers' certificates, and what they are shown; PEM. */
+  identity?: Identity;
   /** For the proxy variables; default the process's. */
   env?: NodeJS.ProcessEnv;
   /** Default {@link IDLE_TIMEOUT_MS}. */
@@ -281,6 +290,8 @@ export class Transport {
 
   /** TLS settings of a host, read once. */
   async #secureFor(url: URL): Promise<Tls.ConnectionOptions> {
+    const { identity } = this.#options;
+    if (identity !== undefined) return identity;
     let secure = this.#secure.get(url.host);
     if (secure === undefined) {
       secure = secureOptions(

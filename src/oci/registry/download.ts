@@ -24,7 +24,7 @@ import { storeError } from "../errors.ts";
 import { PullFailure, safeUrl } from "../http/failure.ts";
 import { Retry } from "./retry.ts";
 import type { RetryLimits } from "./retry.ts";
-import type { Session } from "./session.ts";
+import type { BlobServer } from "./session.ts";
 import { hexOf } from "../store/store.ts";
 import type { ContentStore } from "../store/store.ts";
 import type { Answer } from "../http/transport.ts";
@@ -48,7 +48,7 @@ export function shortDigest(digest: Digest): string {
 export interface DownloadContext {
   store: ContentStore;
   /** Servers that have the blob, asked in turn. */
-  sessions: readonly Session[];
+  sessions: readonly BlobServer[];
   limits: RetryLimits;
   onProgress?: ProgressSink;
   signal?: AbortSignal;
@@ -133,7 +133,7 @@ function codingsOfBlob(answer: Answer, size: number): string[] {
 
 /** Ask for the rest of a blob; a server that does not know ranges sends all of it again. */
 async function requestRest(
-  session: Session,
+  session: BlobServer,
   descriptor: Descriptor,
   partial: Partial,
   signal?: AbortSignal,
@@ -168,7 +168,7 @@ async function requestRest(
 
 /** Receive one answer's body into the partial file; what came stays there if it breaks off. */
 async function receive(
-  session: Session,
+  session: BlobServer,
   descriptor: Descriptor,
   partial: Partial,
   onBytes: (size: number) => void,

@@ -4,6 +4,7 @@
  *
  * pull.ts: one image: manifest, configuration and layers.
  */
+import type { BlobPeers } from "../../model/api.ts";
 import type { Digest, Image, ImageReference, Platform } from "../../model/image.ts";
 import { VmsanError } from "../../model/errors.ts";
 import type { ProgressSink } from "../../model/progress.ts";
@@ -28,9 +29,11 @@ import { formatReference } from "../reference.ts";
 import { endpointsFor } from "./registries.ts";
 import type { RegistriesConfig } from "./registries.ts";
 import { inParallel } from "./parallel.ts";
+import { Peers } from "./peers.ts";
 import { RETRY_LIMITS, Retry } from "./retry.ts";
 import type { RetryLimits } from "./retry.ts";
 import { Session } from "./session.ts";
+import type { BlobServer } from "./session.ts";
 import { digestOf } from "../store/store.ts";
 import type { ContentStore } from "../store/store.ts";
 import { Transport } from "../http/transport.ts";
@@ -42,6 +45,8 @@ export interface RegistryOptions extends TransportOptions {
   /** Instead of those in the user's credential files; for the reference's registry only. */
   credentials?: Credentials;
   retry?: RetryLimits;
+  /** Asked for layers before the registry and its mirrors. */
+  peers?: BlobPeers;
 }
 
 /** Connections with these options; close them when done. */
@@ -183,7 +188,7 @@ async function fetchManifest(
 
 /** What a download needs of a pull. */
 function downloadContext(
-  sessions: readonly Session[],
+  sessions: readonly BlobServer[],
   context: PullContext,
   signal: AbortSignal | undefined = context.signal,
 ): DownloadContext {
@@ -202,15 +207,21 @@ async function fetchBlobs(
   remote: RemoteManifest,
   name: string,
   sessions: readonly Session[],
+  peers: Peers | undefined,
   context: PullContext,
 ): Promise<void> {
   const { store, lease, onProgress, signal } = context;
   const { manifest } = remote.found;
   await lease.protect(blobsOf(remote.found));
   const following = new Following(context.follow);
-  const download = async (descriptor: Descriptor, stop: AbortSignal | undefined): Promise<void> => {
+  const download = async (
+    descriptor: Descriptor,
+    stop: AbortSignal | undefined,
+    peer?: BlobServer,
+  ): Promise<void> => {
+    const servers = peer === undefined ? sessions : [peer, ...sessions];
     try {
-      await downloadBlob(descriptor, { ...downloadContext(sessions, context, stop), following });
+      await downloadBlob(descriptor, { ...downloadContext(servers, context, stop), following });
     } catch (error) {
       const missing = error instanceof PullFailure && error.code === "ERR_IMAGE_NOT_FOUND";
       if (!missing || !isNonDistributable(descriptor.mediaType)) throw error;
@@ -236,7 +247,7 @@ async function fetchBlobs(
   const tasks = layers.map(
     (layer) =>
       async (stop: AbortSignal): Promise<void> =>
-        download(layer, stop),
+        download(layer, stop, await peers?.having(layer, store, stop)),
   );
   await inParallel([configFirst, ...tasks], signal);
   await store.putBytes(Buffer.from(remote.bytes));
@@ -302,6 +313,7 @@ export async function pullImage(reference: ImageReference, context: PullContext)
   const { registry, store, signal } = context;
   const transport = transportFor(registry);
   const sessions = sessionsFor(reference, transport, registry);
+  const peers = registry.peers === undefined ? undefined : new Peers(registry.peers);
   try {
     for (const [index, session] of sessions.entries()) {
       let remote: RemoteManifest;
@@ -317,7 +329,7 @@ export async function pullImage(reference: ImageReference, context: PullContext)
         });
         continue;
       }
-      await fetchBlobs(remote, name, sessions.slice(index), context);
+      await fetchBlobs(remote, name, sessions.slice(index), peers, context);
       const { found, sourceDigest } = remote;
       const pathOf = (digest: Digest): string => store.blobPath(digest);
       const image = await assembleImage(found, pathOf, name, store, signal);
@@ -326,6 +338,7 @@ export async function pullImage(reference: ImageReference, context: PullContext)
     }
     throw new TypeError("A reference without a server");
   } finally {
+    peers?.close();
     transport.close();
   }
 }

@@ -38,8 +38,18 @@ export interface SessionOptions {
   readFrom?: string;
 }
 
+/** Who sends blobs. */
+export interface BlobServer {
+  readonly endpoint: Pick<Endpoint, "host" | "bases">;
+  /**
+   * @param rest e.g. `blobs/sha256:…`
+   * @throws PullFailure for any status but 200 and 206
+   */
+  get(rest: string, options?: GetOptions): Promise<Answer>;
+}
+
 /** Talks to one endpoint about one repository. */
-export class Session {
+export class Session implements BlobServer {
   readonly endpoint: Endpoint;
   readonly transport: Transport;
   readonly #auth: Authenticator;

@@ -7,6 +7,7 @@ import type { RunEnd, Sink } from "../../../containers/run.ts";
 import type { Vm } from "../../../client/vm.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import { POD_MAIN_LABEL, WAIT_COMMAND } from "../../../kube/pod-words.ts";
+import type { BlobPeers } from "../../../model/api.ts";
 import { messageOf } from "../../../model/errors.ts";
 import type { Pod, PodContainer, PodRecord } from "../../../schema/pod.ts";
 import { PodNotReadyError } from "../spec/failure.ts";
@@ -39,6 +40,8 @@ export interface ContainerContext {
   vmsan: Vmsan;
   store: PodStore;
   volumes: PodVolumes;
+  /** Finds other nodes that have an image; absent: the registry alone is asked. */
+  peers?: { having(image: string): Promise<BlobPeers | undefined> };
   /** Told what goes wrong beside its life. */
   complain: (error: unknown) => void;
   /** Its main process has ended. */
@@ -73,11 +76,13 @@ export class Container {
 
   /** Make its VM. @throws PodNotReadyError, and what VMs are not made for */
   async make(pod: Pod, plan: PodPlan, signal: AbortSignal): Promise<void> {
-    const { vmsan, volumes } = this.context;
+    const { vmsan, volumes, peers } = this.context;
     await this.remove();
     await volumes.ensure(pod.metadata.namespace, plan.volumes);
     if (plan.vm.snapshot === undefined) {
-      plan.vm.pull = await fetchImage(vmsan, pod, this.spec, plan.references);
+      const found = await peers?.having(this.spec.image);
+      if (found !== undefined) plan.vm.peers = found;
+      plan.vm.pull = await fetchImage(vmsan, pod, this.spec, plan.references, found);
     }
     const vm = await vmsan.create(plan.vm, { signal });
     // Written down once its command runs: until then its label tells whose it is.

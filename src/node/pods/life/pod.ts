@@ -32,7 +32,10 @@ const DEFAULT_GRACE = 30;
 
 /** What pods share. */
 export interface PodContext
-  extends ReporterContext, StarterContext, Pick<ContainerContext, "vmsan" | "store" | "volumes"> {}
+  extends
+    ReporterContext,
+    StarterContext,
+    Pick<ContainerContext, "vmsan" | "store" | "volumes" | "peers"> {}
 
 /** A pod. */
 export class NodePod implements Shown {
@@ -77,6 +80,7 @@ export class NodePod implements Shown {
       vmsan: context.vmsan,
       store: context.store,
       volumes: context.volumes,
+      ...(context.peers === undefined ? {} : { peers: context.peers }),
       complain: this.complain,
       onEnd: (end) => this.ended(end),
     });

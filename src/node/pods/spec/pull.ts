@@ -1,6 +1,6 @@
 /** Images of pods, with the credentials that their Secrets hold. */
 import type { Vmsan } from "../../../client/vmsan.ts";
-import type { PullPolicy } from "../../../model/api.ts";
+import type { BlobPeers, PullPolicy } from "../../../model/api.ts";
 import { VmsanError, messageOf } from "../../../model/errors.ts";
 import { registryAuthsSchema } from "../../../schema/pod.ts";
 import type { Pod, PodContainer } from "../../../schema/pod.ts";
@@ -72,6 +72,7 @@ function credentialsIn(content: Content, image: string): Credentials[] {
 
 /**
  * Have a pod's image in the store, if it needs credentials of its own for that.
+ * @param peers other nodes that may have its layers
  * @returns how the VM is to get it
  * @throws PodNotReadyError with `ErrImagePull`
  */
@@ -80,6 +81,7 @@ export async function fetchImage(
   pod: Pod,
   container: PodContainer,
   references: References,
+  peers: BlobPeers | undefined,
 ): Promise<PullPolicy> {
   const policy = pullPolicyOf(container);
   const secrets = (pod.spec.imagePullSecrets ?? []).flatMap(({ name }) => (name ? [name] : []));
@@ -94,7 +96,8 @@ export async function fetchImage(
   let failure: unknown;
   for (const credentials of all) {
     try {
-      await vmsan.images.pull(container.image, { pull: policy, credentials });
+      const from = peers === undefined ? {} : { peers };
+      await vmsan.images.pull(container.image, { pull: policy, credentials, ...from });
       return "never";
     } catch (error) {
       failure = error;
