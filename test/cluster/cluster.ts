@@ -39,6 +39,8 @@ export interface CallOptions {
 export interface ClusterOptions {
   /** More words of the scheduler. */
   scheduler?: readonly string[];
+  /** The API server hands requests for groups of APIs on to other servers. */
+  aggregation?: boolean;
 }
 
 /** How long a node may be silent until it is given up, in seconds. */
@@ -73,7 +75,7 @@ export class Cluster {
     dir: string,
     network: Network,
     programs: ClusterPrograms,
-    { scheduler = [] }: ClusterOptions,
+    { scheduler = [], aggregation = false }: ClusterOptions,
   ) {
     this.dir = dir;
     this.network = network;
@@ -128,6 +130,7 @@ export class Cluster {
       "--enable-bootstrap-token-auth=true",
       "--service-cluster-ip-range=10.98.0.0/24",
       "--endpoint-reconciler-type=none",
+      ...(aggregation ? this.aggregation() : []),
     ]);
     const asItself = (name: string): string[] => {
       const config = this.kubeconfig(name, { subject: `/CN=system:kube-${name}` });
@@ -157,6 +160,21 @@ export class Cluster {
       `--cluster-signing-cert-file=${this.authority.certFile}`,
       `--cluster-signing-key-file=${this.authority.keyFile}`,
     ]);
+  }
+
+  /** Words by which other servers know the API server, and are reached without what leads to Services. */
+  private aggregation(): string[] {
+    const front = this.authority.issue("front-proxy", "/CN=front-proxy");
+    return [
+      "--enable-aggregator-routing=true",
+      `--proxy-client-cert-file=${front.certFile}`,
+      `--proxy-client-key-file=${front.keyFile}`,
+      `--requestheader-client-ca-file=${this.authority.certFile}`,
+      "--requestheader-allowed-names=front-proxy",
+      "--requestheader-username-headers=X-Remote-User",
+      "--requestheader-group-headers=X-Remote-Group",
+      "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+    ];
   }
 
   /** Start one and wait until it answers; whatever goes wrong, nothing stays. */
@@ -197,6 +215,13 @@ export class Cluster {
     if (names.length > 0) await this.ok(["certificate", "approve", ...names]);
   }
 
+  /** Run a program beside the control plane until the cluster ends. */
+  startBeside(name: string, argv: readonly string[]): void {
+    const program = new Program(name, this.network.hub, argv, join(this.dir, `${name}.log`));
+    program.start();
+    this.add({ tail: () => program.tail(), close: async () => await program.stop() });
+  }
+
   /** Start agent-sandbox's own controller, as an administrator; its definitions have to be there. */
   startSandboxController(): void {
     const own = [
@@ -206,11 +231,7 @@ export class Cluster {
       "--metrics-bind-address=127.0.0.1:18180",
       "--health-probe-bind-address=127.0.0.1:18181",
     ];
-    const log = join(this.dir, "sandboxes.log");
-    const argv = [this.programs.sandboxController, ...own];
-    const program = new Program("sandboxes", this.network.hub, argv, log);
-    program.start();
-    this.add({ tail: () => program.tail(), close: async () => await program.stop() });
+    this.startBeside("sandboxes", [this.programs.sandboxController, ...own]);
   }
 
   private get all(): Program[] {

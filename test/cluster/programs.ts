@@ -18,6 +18,7 @@ const source = resolve(import.meta.dirname, "control-plane");
 /** As in control-plane/go.mod; what `kubectl version` says. */
 const KUBERNETES = "v1.37.2";
 const SANDBOX_MODULE = "sigs.k8s.io/agent-sandbox";
+const METRICS_SERVER = "sigs.k8s.io/metrics-server/cmd/metrics-server";
 const NEW_KUBECTL = "1.37.1";
 
 /** Absolute paths. */
@@ -88,6 +89,16 @@ export async function conformancePrograms(): Promise<{ tests: string; agnhost: s
     );
   });
   return { tests: join(dir, "tests"), agnhost: join(dir, "agnhost") };
+}
+
+/** The server behind `kubectl top`. It is a module of its own: with libraries newer than it names it ends at its start. */
+export async function metricsServer(): Promise<string> {
+  const module = resolve(import.meta.dirname, "metrics");
+  const dir = await builtOnce("metrics", module, async (into, go) => {
+    say("go build: metrics-server, some minutes the first time");
+    await go("build", ...COMPILE, ...link(), "-o", `${into}/`, METRICS_SERVER);
+  });
+  return join(dir, "metrics-server");
 }
 
 /** A Debian package's files. */

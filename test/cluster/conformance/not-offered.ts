@@ -21,7 +21,7 @@ export const NOT_OFFERED: readonly { pattern: string; why: string }[] = [
     why: "`subPathExpr` is not offered",
   },
   { pattern: "shared volumes between containers", why: "a pod is one container" },
-  { pattern: "\\\\[sig-network\\\\]", why: "pods are not on the cluster's network" },
+  { pattern: "\\[sig-network\\]", why: "pods are not on the cluster's network" },
   {
     pattern:
       "optional updates|updates should be reflected|update (labels|annotations) on modification",
@@ -34,3 +34,11 @@ export const NOT_OFFERED: readonly { pattern: string; why: string }[] = [
     why: "Services do not select these pods",
   },
 ];
+
+/** Why a test is not run; undefined: it is. */
+export function reasonFor(name: string): string | undefined {
+  return NOT_OFFERED.find(({ pattern }) => new RegExp(pattern).test(name))?.why;
+}
+
+/** Why tests fail that are run, as far as that is known. */
+export const FAILING: readonly { pattern: string; why: string }[] = [];
