@@ -71,24 +71,33 @@ async function built(): Promise<string> {
   });
 }
 
-/** Kubernetes' own tests, and the program in their images. */
-export async function conformancePrograms(): Promise<{ tests: string; agnhost: string }> {
+/** Kubernetes' own tests, and the programs in their images. */
+export async function conformancePrograms(): Promise<{
+  tests: string;
+  agnhost: string;
+  nnp: string;
+}> {
   const module = resolve(import.meta.dirname, "conformance");
   const dir = await builtOnce("conformance", module, async (into, go) => {
     say(`go build: the tests of Kubernetes ${KUBERNETES}, some minutes the first time`);
     await go("test", "-c", ...COMPILE, ...link(), "-o", join(into, "tests"), ".");
     // Static, for an image without a C library; without cgo everything would be compiled a second time.
-    const agnhost = "k8s.io/kubernetes/test/images/agnhost";
+    const images = "k8s.io/kubernetes/test/images";
+    const made = [`${images}/agnhost`, `${images}/nonewprivs`];
     await go(
       "build",
       ...COMPILE,
       ...link("-linkmode external -extldflags -static"),
       "-o",
-      join(into, "agnhost"),
-      agnhost,
+      `${into}/`,
+      ...made,
     );
   });
-  return { tests: join(dir, "tests"), agnhost: join(dir, "agnhost") };
+  return {
+    tests: join(dir, "tests"),
+    agnhost: join(dir, "agnhost"),
+    nnp: join(dir, "nonewprivs"),
+  };
 }
 
 /** The server behind `kubectl top`. It is a module of its own: with libraries newer than it names it ends at its start. */

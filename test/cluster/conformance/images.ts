@@ -5,6 +5,8 @@ import { put, tool, umociImage } from "../../e2e/images.ts";
 import type { ConfigFlags, LayerStep } from "../../e2e/images.ts";
 
 const REGISTRY = "registry.k8s.io";
+/** Who only wants a web server that runs gets busybox's. */
+const WEB: ConfigFlags = { cmd: ["busybox", "httpd", "-f", "-p", "80"] };
 
 /** As the tests of this version name them. */
 const IMAGES: Record<string, ConfigFlags> = {
@@ -17,10 +19,19 @@ const IMAGES: Record<string, ConfigFlags> = {
     cmd: ["pause"],
     user: "1234",
   },
+  [`${REGISTRY}/e2e-test-images/nonewprivs:1.4`]: { cmd: ["nnp"] },
+  [`${REGISTRY}/e2e-test-images/nginx:1.27.0-2`]: WEB,
+  [`${REGISTRY}/e2e-test-images/nginx:1.28.0-2`]: WEB,
 };
 
+/** Programs that Kubernetes has for its tests, built. */
+export interface Made {
+  agnhost: string;
+  nnp: string;
+}
+
 /** Busybox under all its names, and agnhost under its two. */
-function userland(agnhost: string): LayerStep {
+function userland({ agnhost, nnp }: Made): LayerStep {
   return async (rootfs) => {
     const bin = join(rootfs, "bin");
     for (const name of ["bin", "etc", "tmp", "uploads", "var", "root", "home"]) {
@@ -32,19 +43,21 @@ function userland(agnhost: string): LayerStep {
     for (const name of names) if (name !== "busybox") await symlink("busybox", join(bin, name));
     await put(
       join(rootfs, "etc/passwd"),
-      "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
+      "root:x:0:0:root:/root:/bin/sh\nuser-defined-in-image:x:1000:1000::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
     );
     await put(join(rootfs, "etc/group"), "root:x:0:\nnogroup:x:65534:\n");
     await copyFile(agnhost, join(rootfs, "agnhost"));
     await symlink("agnhost", join(rootfs, "agnhost-2"));
+    await copyFile(nnp, join(bin, "nnp"));
+    await chmod(join(bin, "nnp"), 0o6755);
   };
 }
 
 /** Archives of all of them. @param dir for what they are made of */
-export async function conformanceImages(dir: string, agnhost: string): Promise<string[]> {
+export async function conformanceImages(dir: string, made: Made): Promise<string[]> {
   const archives: string[] = [];
   for (const [index, [name, config]] of Object.entries(IMAGES).entries()) {
-    const source = await umociImage(join(dir, String(index)), [userland(agnhost)], config);
+    const source = await umociImage(join(dir, String(index)), [userland(made)], config);
     const path = join(dir, `${index}.tar`);
     await tool("skopeo", "copy", source, `docker-archive:${path}:${name}`);
     archives.push(path);

@@ -35,8 +35,8 @@ const RESULTS = join(ROOT, "test-results/conformance");
 await bench("conformance", async ({ dir, defer }) => {
   await rm(RESULTS, { recursive: true, force: true });
   await mkdir(RESULTS, { recursive: true });
-  const { tests, agnhost } = await conformancePrograms();
-  const archives = await conformanceImages(dir, agnhost);
+  const { tests, ...made } = await conformancePrograms();
+  const archives = await conformanceImages(dir, made);
   const cluster = await Cluster.start();
   defer(async () => await cluster.close());
   const own = { driver: "auto", archives, words: ["--untainted"] } as const;
@@ -47,7 +47,12 @@ await bench("conformance", async ({ dir, defer }) => {
   const wanted = names.filter((name) => reasonFor(name) === undefined);
   console.error(`${wanted.length} of ${names.length} tests are run`);
   const begun = performance.now();
-  const ran = await suite.each(wanted, Number(values.together), values.limit);
+  const alone = wanted.filter((name) => name.includes("[Serial]"));
+  const others = wanted.filter((name) => !alone.includes(name));
+  const ran = [
+    ...(await suite.each("part", others, Number(values.together), values.limit)),
+    ...(await suite.each("serial", alone, 1, values.limit)),
+  ];
   await host.keepLogs(join(RESULTS, host.name));
   const outcomes = names.map((name): Outcome => {
     const why = reasonFor(name);

@@ -78,15 +78,25 @@ export class Suite {
     return all.filter(({ State }) => State !== "skipped");
   }
 
-  /** Run tests by their names, so many at a time. @param limit as ginkgo has it, e.g. `3h` */
-  async each(names: readonly string[], together: number, limit: string): Promise<Spec[]> {
+  /**
+   * Run tests by their names.
+   * @param what for the names of logs
+   * @param together how many at a time
+   * @param limit as ginkgo has it, e.g. `3h`
+   */
+  async each(
+    what: string,
+    names: readonly string[],
+    together: number,
+    limit: string,
+  ): Promise<Spec[]> {
     const parts = Array.from({ length: together }, (_, part) =>
       names.filter((_name, index) => index % together === part),
     ).filter((part) => part.length > 0);
     const ran = await Promise.all(
       parts.map(async (part, index) => {
         const focus = `^.*(${part.map(literally).join("|")})$`;
-        return await this.run(`part-${index}`, focus, [`-ginkgo.timeout=${limit}`]);
+        return await this.run(`${what}-${index}`, focus, [`-ginkgo.timeout=${limit}`]);
       }),
     );
     return ran.flat().filter((spec) => names.includes(nameOf(spec)) && spec.State !== "skipped");
