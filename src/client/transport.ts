@@ -17,6 +17,7 @@ import { packageVersion } from "../util/package.ts";
 import { collect } from "../util/flow/collect.ts";
 import { socketPath } from "../util/socket-path.ts";
 import { asStep } from "./tracing/timeline.ts";
+import { switchUnix } from "./upgrade.ts";
 import { watchRequest } from "./watchdog.ts";
 
 const MAX_REPLY = 64 << 20;
@@ -94,6 +95,9 @@ function errorFrom(status: number, text: string): VmsanError {
  * Host header is an IP address, which takes 4 ms the first time.
  */
 const NO_SERVER_NAME = { servername: "" };
+
+/** A path that can be written into a request as it is. */
+const PLAIN_PATH = /^\/[\x21-\x7e]*$/;
 
 /** A gateway on another machine (`vmsan serve`), and the key that it is shown. */
 export interface RemoteServer {
@@ -198,10 +202,16 @@ export class Transport implements Backend {
 
   /** See {@link watchRequest}. */
   private watch(request: ClientRequest): void {
+    const settle = this.watched(request);
+    for (const event of ["response", "upgrade", "close"]) request.once(event, settle);
+  }
+
+  private watched(request: Parameters<typeof watchRequest>[0]): () => void {
     const { server } = this;
     // A tunnel looks by itself whether its end is there.
-    if (typeof server !== "string" && "open" in server) return;
-    watchRequest(request, typeof server === "string" ? server : server.url, (timeout) => {
+    if (typeof server !== "string" && "open" in server) return () => undefined;
+    const name = typeof server === "string" ? server : server.url;
+    return watchRequest(request, name, (timeout) => {
       using route = this.route();
       const { options, headers, secure } = route;
       return http(secure).request({
@@ -331,6 +341,12 @@ export class Transport implements Backend {
 
   /** Switch a connection to raw bytes (HTTP/1.1 Upgrade, protocol `vmsan-stream`). */
   async upgrade(path: string, signal?: AbortSignal): Promise<Duplex> {
+    const { server } = this;
+    if (typeof server === "string" && PLAIN_PATH.test(path)) {
+      const head = `POST ${path} HTTP/1.1\r\nhost: vmsan\r\n${VERSION_HEADER}: ${packageVersion()}\r\nconnection: Upgrade\r\nupgrade: vmsan-stream\r\n\r\n`;
+      const socket = await switchUnix(server, head, (one) => this.watched(one), signal);
+      if (socket !== undefined) return socket;
+    }
     using route = this.route();
     const requestOptions: RequestOptions = {
       agent: false,

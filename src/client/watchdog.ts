@@ -23,13 +23,15 @@ function silent(server: string): VmsanError {
 /**
  * End a request that has no answer with ERR_DAEMON_SILENT, once its server does not even say its
  * version.
+ * @param request the request, or its connection
  * @param probe makes a request for the version that gives up after so many milliseconds
+ * @returns to be called once there is an answer
  */
 export function watchRequest(
-  request: ClientRequest,
+  request: { readonly destroyed: boolean; destroy: (error: Error) => unknown },
   server: string,
   probe: (limitMs: number) => ClientRequest,
-): void {
+): () => void {
   const limit = patienceMs();
   let timer: NodeJS.Timeout;
   let asked: ClientRequest | undefined;
@@ -51,10 +53,9 @@ export function watchRequest(
     });
     asked.end();
   };
-  const settle = (): void => {
+  wait();
+  return () => {
     clearTimeout(timer);
     asked?.destroy();
   };
-  for (const event of ["response", "upgrade", "close"]) request.once(event, settle);
-  wait();
 }
