@@ -1,10 +1,11 @@
 /** One container's log: entries are added at the end of numbered files, the oldest of which go. */
-import { mkdir, open, readdir, rm, stat } from "node:fs/promises";
-import type { FileHandle } from "node:fs/promises";
+import { mkdirSync, readdirSync } from "node:fs";
+import { readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { errnoOf } from "../../model/errors.ts";
 import { HEADER, decodeHeader, encodeHeader } from "./entry.ts";
 import type { EntryKind, Offsets } from "./entry.ts";
+import { LogFile } from "./log-file.ts";
 
 /** How much is kept. */
 export interface LogLimits {
@@ -34,12 +35,15 @@ function nowNs(): bigint {
   return lastNs;
 }
 
+function numbersIn(names: readonly string[]): number[] {
+  const numbers = names.filter((name) => /^\d+$/.test(name)).map(Number);
+  return numbers.toSorted((a, b) => a - b);
+}
+
 /** Numbers of a log's files, oldest first; none when there is no log. */
 export async function segmentsOf(dir: string): Promise<number[]> {
   try {
-    const names = await readdir(dir);
-    const numbers = names.filter((name) => /^\d+$/.test(name)).map(Number);
-    return numbers.toSorted((a, b) => a - b);
+    return numbersIn(await readdir(dir));
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return [];
     throw error;
@@ -57,7 +61,7 @@ export class ContainerLog {
   private readonly limits: LogLimits;
   private readonly complain: (error: unknown) => void;
   private failing = false;
-  private file: FileHandle | undefined;
+  private file: LogFile | undefined;
   private segment = 0;
   private size = 0;
   private run = "0".repeat(16);
@@ -90,32 +94,27 @@ export class ContainerLog {
    */
   async begin(run: string): Promise<Offsets> {
     await this.close();
-    const isNew = (await mkdir(this.dir, { recursive: true, mode: 0o700 })) !== undefined;
-    const last = isNew ? 1 : ((await segmentsOf(this.dir)).at(-1) ?? 1);
-    this.file = await open(segmentPath(this.dir, last), "a+", 0o600);
+    const isNew = mkdirSync(this.dir, { recursive: true, mode: 0o700 }) !== undefined;
+    const last = isNew ? 1 : (numbersIn(readdirSync(this.dir)).at(-1) ?? 1);
+    const file = new LogFile(segmentPath(this.dir, last));
+    this.file = file;
     this.segment = last;
     const { size, known } = isNew
       ? { size: 0, known: { stdout: 0, stderr: 0 } }
-      : await this.recover(this.file, run);
+      : this.recover(file, run);
     this.size = size;
     this.run = run;
     this.offsets = { ...known };
     this.written = { ...known };
-    if (known.stdout === 0 && known.stderr === 0) await this.mark();
+    if (known.stdout === 0 && known.stderr === 0) this.mark(file);
     return { ...known };
   }
 
   /** What a file holds of a command; what a killed writer has left half is cut off. */
-  private async recover(file: FileHandle, run: string): Promise<{ size: number; known: Offsets }> {
+  private recover(file: LogFile, run: string): { size: number; known: Offsets } {
     const known: Offsets = { stdout: 0, stderr: 0 };
-    const total = (await file.stat()).size;
-    const bytes = Buffer.alloc(total);
-    let read = 0;
-    while (read < total) {
-      const { bytesRead } = await file.read(bytes, read, total - read, read);
-      if (bytesRead === 0) break;
-      read += bytesRead;
-    }
+    const bytes = file.read();
+    const total = bytes.length;
     let at = 0;
     while (at + HEADER <= total) {
       const header = decodeHeader(bytes, at);
@@ -129,12 +128,12 @@ export class ContainerLog {
       }
       at += HEADER + length;
     }
-    if (at < total) await file.truncate(at);
+    if (at < total) file.truncate(at);
     return { size: at, known };
   }
 
   /** What the file that begins here needs to know of those before it. */
-  private async mark(): Promise<void> {
+  private mark(file: LogFile): void {
     const before = Buffer.alloc(8);
     before.writeBigUInt64BE(BigInt(this.written.stderr));
     const header = encodeHeader({
@@ -144,8 +143,9 @@ export class ContainerLog {
       offset: this.written.stdout,
       run: this.run,
     });
-    await this.file?.appendFile(Buffer.concat([header, before]));
-    this.size += HEADER + before.length;
+    const bytes = Buffer.concat([header, before]);
+    file.begin(bytes);
+    this.size += bytes.length;
   }
 
   /** Take what was printed; resolves once it is in the file, or cannot be. */
@@ -179,7 +179,7 @@ export class ContainerLog {
       this.queue = [];
       try {
         if (this.size >= this.limits.fileBytes) await this.turn();
-        await this.file?.appendFile(Buffer.concat(batch.flatMap(({ buffers }) => buffers)));
+        await this.file?.append(Buffer.concat(batch.flatMap(({ buffers }) => buffers)));
         this.size += batch.reduce((sum, { bytes }) => sum + bytes, 0);
         for (const { kind, end } of batch) this.written[kind] = end;
         this.failing = false;
@@ -197,7 +197,7 @@ export class ContainerLog {
     if (!this.failing) this.complain(error);
     this.failing = true;
     try {
-      await this.file?.truncate(this.size);
+      this.file?.truncate(this.size);
     } catch (again) {
       this.complain(again);
     }
@@ -205,12 +205,12 @@ export class ContainerLog {
 
   /** Begin the next file; the oldest goes. */
   private async turn(): Promise<void> {
-    const next = await open(segmentPath(this.dir, this.segment + 1), "a+", 0o600);
+    const next = new LogFile(segmentPath(this.dir, this.segment + 1));
     await this.file?.close();
     this.file = next;
     this.segment += 1;
     this.size = 0;
-    await this.mark();
+    this.mark(next);
     const oldest = this.segment - this.limits.files;
     for (const number of await segmentsOf(this.dir)) {
       if (number <= oldest) await rm(segmentPath(this.dir, number), { force: true });

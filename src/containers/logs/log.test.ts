@@ -86,16 +86,16 @@ test("a log that cannot be written ends nothing, is said once, and goes on when 
   const log = new ContainerLog(dir, { fileBytes: 1 << 20, files: 3 }, (error) => said.push(error));
   await log.begin(RUN);
   await log.append("stdout", Buffer.from("before\n"));
-  const file = (log as unknown as { file: { appendFile: (bytes: Buffer) => Promise<void> } }).file;
-  const { appendFile: real } = file;
-  file.appendFile = async (bytes) => {
+  const file = (log as unknown as { file: { append: (bytes: Buffer) => Promise<void> } }).file;
+  const { append: real } = file;
+  file.append = async (bytes) => {
     // As a full disk does: a part of it, then no more.
     await real.call(file, bytes.subarray(0, 10));
     throw new Error("ENOSPC");
   };
   await log.append("stdout", Buffer.from("lost\n"));
   await log.append("stderr", Buffer.from("lost\n"));
-  file.appendFile = real;
+  file.append = real;
   await log.append("stdout", Buffer.from("after\n"));
   await log.close();
   expect(said).toHaveLength(1);

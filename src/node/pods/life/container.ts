@@ -136,7 +136,7 @@ export class Container {
     record.run = run.stream.id;
     record.startedAt = new Date().toISOString();
     this.tookUp(run);
-    await context.store.save(record);
+    context.store.save(record);
   }
 
   private openLog(): ContainerLog {

@@ -179,7 +179,13 @@ export class NodePod implements Shown {
     if (record.toleratesSeconds !== tolerates) {
       record.toleratesSeconds = tolerates;
       // Without a VM there is nothing that a later process would have stand still.
-      if (record.vm !== undefined) void this.context.store.save(record).catch(this.complain);
+      if (record.vm !== undefined) {
+        try {
+          this.context.store.save(record);
+        } catch (error) {
+          this.complain(error);
+        }
+      }
     }
     if (before.metadata.generation !== object.metadata.generation) {
       // Somebody may wait until this node has seen it.
@@ -435,6 +441,6 @@ export class NodePod implements Shown {
     }
     this.frozen = false;
     await this.box.remove();
-    if (!this.terminating) await this.context.store.save(this.record);
+    if (!this.terminating) this.context.store.save(this.record);
   }
 }
