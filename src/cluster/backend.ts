@@ -108,7 +108,13 @@ class ClusterBackend implements Backend {
   /** A pod as a VM, with what its host says of it while it runs. */
   private async view(pod: Pod): Promise<VmView> {
     if (statusOf(pod) !== "running") return viewOf(pod);
-    return viewOf(pod, await this.host(pod).call<VmView>("GET", "/v1/vm"));
+    try {
+      return viewOf(pod, await this.host(pod).call<VmView>("GET", "/v1/vm"));
+    } catch (error) {
+      // Its container has ended since.
+      if (!isStatus(error, 400)) throw error;
+      return viewOf(await this.pods.find(idOf(pod)));
+    }
   }
 
   async call<T>(method: string, path: string, options: CallOptions = {}): Promise<T> {
