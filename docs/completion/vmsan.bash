@@ -98,7 +98,7 @@ _vmsan() {
     'mcp') words='install' flags='--json --verbose --timing --trace --policy --project --driver --help -h' kind='' ;;
     'mcp install') words='' flags='--json --verbose --timing --trace --policy --write --help -h' kind=file ;;
     'node') words='run join' flags='--json --verbose --timing --trace --help -h' kind='' ;;
-    'node run') words='' flags='--json --verbose --timing --trace --kubeconfig --context --name --address --port --cpus --memory --max-pods --label --untainted --allow-host-path --volume-quota --client-ca --tls-cert --tls-key --grace-period --driver --help -h' kind='' ;;
+    'node run') words='' flags='--json --verbose --timing --trace --kubeconfig --context --name --address --port --cpus --memory --max-pods --label --untainted --allow-host-path --volume-quota --peers --client-ca --tls-cert --tls-key --grace-period --driver --help -h' kind='' ;;
     'node join') words='' flags='--json --verbose --timing --trace --token --ca --ca-cert-hash --name --help -h' kind=file ;;
     'setup') words='' flags='--json --verbose --timing --trace --runtime --plan --offline --mirror --suite --from --bundle --firecracker --firecracker-version --refresh --help -h' kind='' ;;
     'doctor') words='' flags='--json --verbose --timing --trace --fix --help -h' kind='' ;;
