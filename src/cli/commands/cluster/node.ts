@@ -37,7 +37,10 @@ function runDefinition(): Command {
       collectList,
     )
     .option("--volume-quota <size>", "of volumes that the pods of one namespace name (20Gi)")
-    .option("--peers", "have layers of images from other nodes that have them, and let those have this one's")
+    .option(
+      "--peers",
+      "have layers of images from other nodes that have them, and let those have this one's",
+    )
     .option("--client-ca <file>", "who has signed the API server's client certificate, PEM")
     .option("--tls-cert <file>", "certificate of the kubelet API, PEM (requested from the cluster)")
     .option("--tls-key <file>", "its private key, PEM")
