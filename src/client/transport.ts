@@ -17,8 +17,8 @@ import { packageVersion } from "../util/package.ts";
 import { collect } from "../util/flow/collect.ts";
 import { socketPath } from "../util/socket-path.ts";
 import { asStep } from "./tracing/timeline.ts";
-import { switchUnix } from "./upgrade.ts";
-import { watchRequest } from "./watchdog.ts";
+import { switchUnix } from "./connection/upgrade.ts";
+import { watchRequest } from "./connection/watchdog.ts";
 
 const MAX_REPLY = 64 << 20;
 const MAX_LINE = 16 << 20;

@@ -16,8 +16,9 @@ import type { RunningPod, RunningPods } from "./running.ts";
 import { POD_LABEL } from "./spec/plan.ts";
 import { toleratedSeconds } from "./spec/tolerations.ts";
 
-/** VMs that are being started at once. */
-const STARTING = 16;
+/** VMs that are being started at once, and taken away. */
+const AT_ONCE = 16;
+
 /** The pods of this node. */
 export class Pods implements RunningPods {
   private readonly context: PodContext;
@@ -27,8 +28,8 @@ export class Pods implements RunningPods {
   /** Resolves once all that ran here before has been taken up. */
   readonly adopted = new Promise<void>((resolve) => (this.ready = resolve));
 
-  constructor(context: Omit<PodContext, "starting">) {
-    this.context = { ...context, starting: new Slots(STARTING) };
+  constructor(context: Omit<PodContext, "starting" | "removing">) {
+    this.context = { ...context, starting: new Slots(AT_ONCE), removing: new Slots(AT_ONCE) };
   }
 
   find(namespace: string, name: string, container = ""): RunningPod | undefined {

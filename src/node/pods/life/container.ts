@@ -10,6 +10,7 @@ import { POD_MAIN_LABEL, WAIT_COMMAND } from "../../../kube/pod-words.ts";
 import type { BlobPeers } from "../../../model/api.ts";
 import { messageOf } from "../../../model/errors.ts";
 import type { Pod, PodContainer, PodRecord } from "../../../schema/pod.ts";
+import type { Slots } from "../../../util/flow/slots.ts";
 import { PodNotReadyError } from "../spec/failure.ts";
 import { mustNotBeRoot } from "../spec/plan.ts";
 import type { PodPlan } from "../spec/plan.ts";
@@ -40,6 +41,8 @@ export interface ContainerContext {
   vmsan: Vmsan;
   store: PodStore;
   volumes: PodVolumes;
+  /** VMs that are being taken away at once. */
+  removing: Slots;
   /** Finds other nodes that have an image; absent: the registry alone is asked. */
   peers?: { having(image: string): Promise<BlobPeers | undefined> };
   /** Told what goes wrong beside its life. */
@@ -254,7 +257,7 @@ export class Container {
   private async removeSurely(id: string): Promise<void> {
     for (let attempt = 1; ; attempt += 1) {
       try {
-        await removeVm(this.context.vmsan, id);
+        await this.context.removing.run(async () => await removeVm(this.context.vmsan, id));
         return;
       } catch (error) {
         if (attempt === REMOVE_ATTEMPTS) throw error;

@@ -35,7 +35,7 @@ export interface PodContext
   extends
     ReporterContext,
     StarterContext,
-    Pick<ContainerContext, "vmsan" | "store" | "volumes" | "peers"> {}
+    Pick<ContainerContext, "vmsan" | "store" | "volumes" | "removing" | "peers"> {}
 
 /** A pod. */
 export class NodePod implements Shown {
@@ -80,6 +80,7 @@ export class NodePod implements Shown {
       vmsan: context.vmsan,
       store: context.store,
       volumes: context.volumes,
+      removing: context.removing,
       ...(context.peers === undefined ? {} : { peers: context.peers }),
       complain: this.complain,
       onEnd: (end) => this.ended(end),

@@ -1,6 +1,6 @@
 /** A daemon that takes connections and says nothing must not be waited for in silence. */
 import type { ClientRequest } from "node:http";
-import { VmsanError } from "../model/errors.ts";
+import { VmsanError } from "../../model/errors.ts";
 
 /**
  * Milliseconds without an answer after which the server is asked whether it is there at all, and

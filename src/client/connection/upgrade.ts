@@ -1,9 +1,11 @@
 /**
- * A connection to the daemon that becomes a stream's, asked for without node:http: who holds hundreds of streams has each for a
+ * client/connection/: what a single connection to the daemon takes besides requests.
+ *
+ * upgrade.ts: a connection to the daemon that becomes a stream's, asked for without node:http: who holds hundreds of streams has each for a
  * part of the time and the memory.
  */
 import type { Socket } from "node:net";
-import { connectUnix } from "../util/socket-path.ts";
+import { connectUnix } from "../../util/socket-path.ts";
 
 /** Longest head of a reply, in bytes. */
 const HEAD_LIMIT = 16 << 10;
