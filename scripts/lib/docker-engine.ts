@@ -2,6 +2,7 @@
  * What docs/docker.md says of Docker's Engine API: the endpoints come from the routes that are served, so that none
  * can be left out or be there in vain.
  */
+import { runFlags } from "./docker-flags.ts";
 import { dockerRoutes } from "../../src/gateway/docker/routes/all.ts";
 import { API_VERSION, MIN_API_VERSION } from "../../src/gateway/docker/http/wire.ts";
 
@@ -46,24 +47,10 @@ machine reaches a port. Web pages are refused.
   all rights there, and may mount it otherwise.
 `;
 
-/** Ways of `docker run` that a VM has no use for or cannot have. */
-const FLAGS: readonly (readonly [string, string])[] = [
-  [
-    "--privileged, --cap-add, --init, --oom-score-adj",
-    "accepted, without effect: root in a guest has all rights there",
-  ],
-  ["--cap-drop, --security-opt, --dns", "accepted with a warning: they are not applied"],
-  [
-    "--pid, --ipc, --uts, --network host or container:…",
-    "refused: a microVM has a kernel of its own",
-  ],
-  ["--device, --gpus", "refused: a guest does not see the host's devices"],
-  ["--volumes-from, --link", "refused: name volumes, use networks"],
-  ["--cgroup-parent", "refused"],
-  ["--log-driver", "json-file, local and none"],
-  ["--memory below 128m", "128 MiB, with a warning"],
-  ["--cpus, --memory of a running container (`docker update`)", "refused: stop it first"],
-];
+/** How to read the flags. */
+const FLAGS = `*No effect*: taken, since there is nothing for it to do; *warns*: taken with a warning that it is not applied; *the client's*: the
+engine never sees it. \`docker update\` of \`--cpus\` and \`--memory\` is refused while a container runs.
+`;
 
 /** What was shown, with which clients; figures are of emulated guests on two processors. */
 const SHOWN = `## Shown with
@@ -99,8 +86,9 @@ export function engineLines(): string[] {
       lines.push(`| \`${method} ${where}\` | ${says} | ${note ?? ""} |`);
     }
   }
-  lines.push("", "## Flags of `docker run` that differ", "", "| | |", "|---|---|");
-  for (const [flags, what] of FLAGS) lines.push(`| ${flags} | ${what} |`);
+  lines.push("", "## Flags of `docker run`", "", FLAGS.trimEnd(), "", "| | | |", "|---|---|---|");
+  for (const { flag, says, note } of runFlags)
+    lines.push(`| \`${flag}\` | ${says} | ${note ?? ""} |`);
   lines.push("", NOT_YET.trimEnd(), "", SHOWN.trimEnd(), "");
   return lines;
 }

@@ -67,11 +67,15 @@ const hostConfig = z.looseObject({
   CpuPeriod: count,
   CpuQuota: count,
   Dns: texts,
+  DnsSearch: texts,
+  DnsOptions: texts,
   ExtraHosts: texts,
   PidMode: text.nullish(),
   IpcMode: text.nullish(),
   UTSMode: text.nullish(),
   UsernsMode: text.nullish(),
+  CgroupnsMode: text.nullish(),
+  Isolation: text.nullish(),
   CgroupParent: text.nullish(),
   Devices: z.array(z.unknown()).nullish(),
   DeviceRequests: z.array(z.unknown()).nullish(),
@@ -97,7 +101,8 @@ const hostConfig = z.looseObject({
 export const endpointSchema = z.looseObject({
   Aliases: texts,
   NetworkID: text.nullish(),
-  IPAMConfig: z.looseObject({ IPv4Address: text.nullish() }).nullish(),
+  MacAddress: text.nullish(),
+  IPAMConfig: z.looseObject({ IPv4Address: text.nullish(), IPv6Address: text.nullish() }).nullish(),
 });
 
 /** The body of `POST /containers/create`. */
@@ -119,6 +124,7 @@ export const containerSchema = z.looseObject({
   Volumes: keys,
   WorkingDir: text.nullish(),
   NetworkDisabled: bool,
+  MacAddress: text.nullish(),
   ExposedPorts: keys,
   StopSignal: text.nullish(),
   StopTimeout: count,

@@ -35,6 +35,14 @@ function credentialsOf({ request }: Call): { username: string; password: string 
   return username && password ? { username, password } : undefined;
 }
 
+/** Instructions that a client gives with an image: one an argument, or a piece of a Dockerfile with one a line. */
+export function changesOf(query: Call["query"]): string[] {
+  return query
+    .all("changes")
+    .flatMap((text) => text.split(/(?<!\\)\n/))
+    .filter((line) => line.trim() !== "");
+}
+
 /** `docker import`: a file system that the client sends becomes an image. @throws 400 for one at an address */
 async function importFiles(call: Call): Promise<void> {
   const { query, engine, request } = call;
@@ -50,7 +58,7 @@ async function importFiles(call: Call): Promise<void> {
   const lines = new Lines(call);
   try {
     const image = await engine.vmsan.images.import(request, {
-      changes: query.all("changes"),
+      changes: changesOf(query),
       signal: signalOf(call),
       ...(name === "" ? {} : { name }),
       ...(message === "" ? {} : { message }),

@@ -1,6 +1,7 @@
 /** All routes: what is served, and what docs/docker.md says of it. */
 import { compile } from "../http/route.ts";
 import type { CompiledRoute, Route } from "../http/route.ts";
+import { checkpointRoutes, pluginRoutes, swarmRoutes } from "./absent.ts";
 import { containerRoutes } from "./containers.ts";
 import { execRoutes } from "./execs.ts";
 import { imageRoutes } from "./images.ts";
@@ -10,12 +11,14 @@ import { volumeRoutes } from "./volumes.ts";
 
 /** By what they are about. */
 export const dockerRoutes: Record<string, readonly Route[]> = {
-  Containers: containerRoutes,
+  Containers: [...containerRoutes, ...checkpointRoutes],
   Commands: execRoutes,
   Images: imageRoutes,
   Volumes: volumeRoutes,
   Networks: networkRoutes,
   System: systemRoutes,
+  Plugins: pluginRoutes,
+  Swarm: swarmRoutes,
 };
 
 const compiled: readonly CompiledRoute[] = Object.values(dockerRoutes).flat().map(compile);

@@ -112,8 +112,13 @@ export const containerRoutes: readonly Route[] = [
     says: "differs",
     note: "a document, no VM yet; `--privileged` is accepted, what a VM cannot do is refused (below); ports without an address are on 127.0.0.1",
     run: async (call) => {
-      const name = call.query.text("name");
-      const { container, warnings } = await createContainer(call.engine, await bodyOf(call), name);
+      const { engine, query } = call;
+      const { container, warnings } = await createContainer(
+        engine,
+        await bodyOf(call),
+        query.text("name"),
+        query.text("platform"),
+      );
       reply(call, { Id: container.id, Warnings: warnings }, 201);
     },
   },

@@ -5,9 +5,10 @@ import { DockerError } from "../errors.ts";
 import { done, reply } from "../http/route.ts";
 import type { Call, Route } from "../http/route.ts";
 import type { KnownImage } from "../images/catalogue.ts";
-import { familiar, joinName, repositoryOf, shortId, withTag } from "../images/names.ts";
+import { joinName, shortId, withTag } from "../images/names.ts";
 import { buildImage, pruneBuilds } from "../images/build.ts";
-import { createImage, load, pushImage, save } from "../images/transfer.ts";
+import { changesOf, createImage, load, pushImage, save } from "../images/transfer.ts";
+import { absent } from "./absent.ts";
 import { imageView, isWantedImage, summaryOf, withWantedNames } from "../images/view.ts";
 
 const imageOf = async ({ engine, params }: Call): Promise<KnownImage> =>
@@ -91,21 +92,29 @@ async function prune(call: Call): Promise<void> {
   });
 }
 
+/** A text as an instruction takes it whole. */
+const quoted = (text: string): string => `"${text.replaceAll(/["\\$]/g, "\\$&")}"`;
+
+/** A list as an instruction takes it; none stands for one without words. */
+const listed = (words: readonly string[] | null): string => JSON.stringify(words ?? []);
+
 /** Instructions that give an image the configuration of a container. */
 function instructionsOf({ record }: Container): string[] {
   const { config } = record;
-  const quoted = (words: readonly string[]): string => JSON.stringify(words);
+  const variables = record.env.filter((entry) => entry.includes("="));
   return [
-    ...record.env
-      .filter((entry) => entry.includes("="))
-      .map((entry) => {
-        const at = entry.indexOf("=");
-        return `ENV ${entry.slice(0, at)}=${JSON.stringify(entry.slice(at + 1))}`;
-      }),
-    ...(config.Entrypoint === null ? [] : [`ENTRYPOINT ${quoted(config.Entrypoint)}`]),
-    ...(config.Cmd === null ? [] : [`CMD ${quoted(config.Cmd)}`]),
+    ...variables.map((entry) => {
+      const at = entry.indexOf("=");
+      return `ENV ${entry.slice(0, at)}=${quoted(entry.slice(at + 1))}`;
+    }),
+    ...Object.entries(config.Labels).map(([key, value]) => `LABEL ${quoted(key)}=${quoted(value)}`),
+    ...Object.keys(config.ExposedPorts).map((port) => `EXPOSE ${port}`),
+    ...Object.keys(config.Volumes ?? {}).map((path) => `VOLUME ${listed([path])}`),
+    `ENTRYPOINT ${listed(config.Entrypoint)}`,
+    `CMD ${listed(config.Cmd)}`,
     ...(config.WorkingDir === "" ? [] : [`WORKDIR ${config.WorkingDir}`]),
     ...(config.User === "" ? [] : [`USER ${config.User}`]),
+    ...(config.StopSignal === undefined ? [] : [`STOPSIGNAL ${config.StopSignal}`]),
   ];
 }
 
@@ -119,7 +128,7 @@ async function commit(call: Call): Promise<void> {
     repository === ""
       ? `localhost/committed:${shortId(container.id)}-${Date.now()}`
       : joinName(repository, query.text("tag"));
-  const changes = [...instructionsOf(container), ...query.all("changes")];
+  const changes = [...instructionsOf(container), ...changesOf(query)];
   const report = await container.withFiles(
     async (vm) =>
       await vm.commit(name, {
@@ -179,19 +188,9 @@ export const imageRoutes: readonly Route[] = [
   { method: "POST", path: "/images/load", says: "works", run: load },
   { method: "POST", path: "/images/prune", says: "works", run: prune },
   { method: "GET", path: "/images/get", says: "works", run: save },
-  {
-    method: "GET",
-    path: "/images/search",
-    says: "refused",
-    note: "vmsan asks registries for images by name alone",
-    run: async () =>
-      await Promise.reject(
-        new DockerError(
-          501,
-          "searching a registry is not offered: vmsan asks registries for images by name alone",
-        ),
-      ),
-  },
+  absent("GET", "/images/search", "vmsan asks registries for images by name alone", {
+    said: "searching a registry is not offered: vmsan asks registries for images by name alone",
+  }),
   { method: "GET", path: "/images/:name/get", says: "works", run: save },
   {
     method: "GET",
@@ -245,17 +244,7 @@ export const imageRoutes: readonly Route[] = [
   },
   { method: "DELETE", path: "/images/:name", says: "works", run: remove },
   { method: "POST", path: "/commit", says: "works", run: commit },
-  {
-    method: "GET",
-    path: "/distribution/:name/json",
-    says: "refused",
-    note: "pull it, and look at it here",
-    run: async (call) =>
-      await Promise.reject(
-        new DockerError(
-          501,
-          `${repositoryOf(familiar(call.params["name"] ?? ""))} is not looked at in its registry: pull it`,
-        ),
-      ),
-  },
+  absent("GET", "/distribution/:name/json", "pull it, and look at it here", {
+    said: "an image is not looked at in its registry: pull it, and look at it here",
+  }),
 ];

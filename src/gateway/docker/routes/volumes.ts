@@ -8,6 +8,7 @@ import type { Engine } from "../engine.ts";
 import { DockerError } from "../errors.ts";
 import { bodyOf, done, reply } from "../http/route.ts";
 import type { Call, Route } from "../http/route.ts";
+import { absent } from "./absent.ts";
 
 /** A volume as clients see it. */
 export function volumeView({ name, createdAt, labels, storedBytes, usedBy }: VolumeView): object {
@@ -146,4 +147,5 @@ export const volumeRoutes: readonly Route[] = [
     run: async (call) => reply(call, volumeView(await volumeOf(call))),
   },
   { method: "DELETE", path: "/volumes/:id", says: "works", run: remove },
+  absent("PUT", "/volumes/:id", "volumes of a cluster are Swarm's"),
 ];

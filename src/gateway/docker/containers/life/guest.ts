@@ -2,7 +2,8 @@
 import type { CreateOptions } from "../../../../client/options.ts";
 import type { Vm } from "../../../../client/vm.ts";
 import type { Vmsan } from "../../../../client/vmsan.ts";
-import { VmsanError } from "../../../../model/errors.ts";
+import { guestErrno } from "../../../../agent/transport.ts";
+import { VmsanError, asVmsanError } from "../../../../model/errors.ts";
 import type { ContainerRecord, HostConfig } from "../../../../schema/docker.ts";
 import type { GatewayDriver } from "../../../native/bodies.ts";
 import { DockerError } from "../../errors.ts";
@@ -127,9 +128,19 @@ function extraHosts(record: ContainerRecord, gateway: string | undefined): strin
   });
 }
 
+/** Lines of /etc/resolv.conf besides those of the network's own server. A dot alone: no domains are tried. */
+function resolverLines(record: ContainerRecord): string[] {
+  const { DnsSearch: search, DnsOptions: options } = record.hostConfig as HostConfig;
+  const line = (word: string, words: readonly string[]): string[] =>
+    words.length === 0 ? [] : [`${word} ${words.join(" ")}`];
+  return [...line("search", search ?? []), ...line("options", options ?? [])];
+}
+
 /** Give a guest that has come up what is not part of its VM, and what it has not been given yet. */
 async function furnish(vm: Vm, record: ContainerRecord): Promise<void> {
-  await addHosts(vm, record);
+  const gateway = vm.view.guestNetwork?.gateway4;
+  await addLines(vm, record, "/etc/hosts", extraHosts(record, gateway));
+  await addLines(vm, record, "/etc/resolv.conf", resolverLines(record));
   const { ReadonlyRootfs: readonly, Ulimits: limits } = record.hostConfig as HostConfig;
   if (readonly === true) await vm.sealRoot();
   if (limits && limits.length > 0) {
@@ -139,15 +150,23 @@ async function furnish(vm: Vm, record: ContainerRecord): Promise<void> {
   }
 }
 
-/** Have the extra lines in a guest's /etc/hosts. */
-async function addHosts(vm: Vm, record: ContainerRecord): Promise<void> {
-  const gateway = vm.view.guestNetwork?.gateway4;
-  const lines = extraHosts(record, gateway);
-  // A file of the user's own stays as it is.
-  const own = record.mounts.some(({ Destination }) => Destination === "/etc/hosts");
+/** Have lines at the end of a file that the guest's agent has written; one of the user's own stays as it is. */
+async function addLines(
+  vm: Vm,
+  record: ContainerRecord,
+  path: string,
+  lines: readonly string[],
+): Promise<void> {
+  const own = record.mounts.some(({ Destination }) => Destination === path);
   if (lines.length === 0 || own) return;
   const now: Buffer[] = [];
-  await vm.readFile("/etc/hosts", (bytes) => void now.push(Buffer.from(bytes)), { user: "root" });
+  try {
+    await vm.readFile(path, (bytes) => void now.push(Buffer.from(bytes)), { user: "root" });
+  } catch (error) {
+    // Without a network there is no name server, and no file for it.
+    if (guestErrno(asVmsanError(error, "")) === "ENOENT") return;
+    throw error;
+  }
   const text = Buffer.concat(now).toString("latin1");
   const missing = lines.filter((line) => !text.split("\n").includes(line));
   if (missing.length === 0) return;
@@ -159,7 +178,7 @@ async function addHosts(vm: Vm, record: ContainerRecord): Promise<void> {
     await Promise.resolve();
     yield whole;
   })();
-  await vm.writeFile("/etc/hosts", source, { user: "root", inPlace: true });
+  await vm.writeFile(path, source, { user: "root", inPlace: true });
 }
 
 /** A container's VM, running: made, started or woken as needed. */

@@ -6,7 +6,8 @@ import type { z } from "zod";
 import { containerSchema } from "../../../../schema/docker.ts";
 import type { ContainerBody, ContainerRecord, endpointSchema } from "../../../../schema/docker.ts";
 import type { Engine } from "../../engine.ts";
-import { DockerError } from "../../errors.ts";
+import { DockerError, refused } from "../../errors.ts";
+import type { KnownImage } from "../../images/catalogue.ts";
 import { isReference } from "../../images/names.ts";
 import type { Network } from "../../networks/networks.ts";
 import { logLimitsOf } from "../../logs/limits.ts";
@@ -58,7 +59,7 @@ export function checkName(engine: Engine, text: string): string {
 
 type Endpoint = z.infer<typeof endpointSchema> | null | undefined;
 
-/** What is recorded of a container's place in a network. */
+/** What is recorded of a container's place in a network. @throws 400 */
 export function placeIn(
   network: Network,
   wish: Endpoint,
@@ -66,7 +67,8 @@ export function placeIn(
 ): ContainerRecord["networks"][string] {
   const { Id, builtIn, Internal: internal } = network;
   const aliases = builtIn ? [] : [...new Set([...(wish?.Aliases ?? []), id.slice(0, 12)])];
-  const address = wish?.IPAMConfig?.IPv4Address;
+  const { IPv4Address: address, IPv6Address: address6 } = wish?.IPAMConfig ?? {};
+  if (address6) throw refused("--ip6", "networks that users make are IPv4.");
   return { aliases, id: Id, internal, ...(address ? { address } : {}) };
 }
 
@@ -107,16 +109,40 @@ async function makeVolumes(engine: Engine, planned: readonly PlannedMount[]): Pr
   }
 }
 
+/** What else two architectures are called. */
+const ARCHITECTURES: Record<string, string> = {
+  x86_64: "amd64",
+  "x86-64": "amd64",
+  aarch64: "arm64",
+};
+
+/** Refuse an image of another platform than the one asked for. @throws 404, at which clients pull the right one */
+function checkPlatform({ view }: KnownImage, ref: string, wished: string): void {
+  const [os = "linux", architecture = "", variant] = view.platform.split("/");
+  const parts = wished.toLowerCase().split("/");
+  const [wantOs, called, wantVariant] =
+    parts.length === 1 && parts[0] !== "linux" ? ["linux", ...parts] : parts;
+  const want = ARCHITECTURES[called ?? ""] ?? called ?? architecture;
+  const other = wantVariant !== undefined && variant !== undefined && wantVariant !== variant;
+  if (wantOs === os && want === architecture && !other) return;
+  throw new DockerError(
+    404,
+    `image with reference ${ref.slice(0, 200)} was found but its platform (${view.platform}) does not match the specified platform (${wished.slice(0, 100)})`,
+  );
+}
+
 /** Make a container. @throws 400, 404, 409 */
 export async function createContainer(
   engine: Engine,
   given: unknown,
   wishedName: string,
+  platform: string,
 ): Promise<{ container: Container; warnings: string[] }> {
   const body = validate(containerSchema, given, "request to create a container");
   const host = body.HostConfig ?? {};
   if (wishedName !== "") checkName(engine, wishedName);
   const image = await engine.catalogue.find(body.Image);
+  if (platform !== "") checkPlatform(image, body.Image, platform);
   const config = configOf(body, image.details.config);
   const machine = machineOf(body);
   checkRestartPolicy(host);

@@ -25,6 +25,7 @@ function refuseImpossible(host: HostConfig): void {
     ["--ipc", host.IpcMode],
     ["--uts", host.UTSMode],
     ["--network", host.NetworkMode],
+    ["--cgroupns", host.CgroupnsMode],
   ];
   for (const [flag, mode] of shared) {
     if (isShared(mode)) throw refused(`${flag} ${mode}`, `${OWN_KERNEL}, and shares none of it.`);
@@ -48,6 +49,77 @@ function refuseImpossible(host: HostConfig): void {
   if (!LOG_DRIVERS.has(host.LogConfig?.Type ?? "") && host.LogConfig?.Type !== "none") {
     throw refused(`--log-driver ${host.LogConfig?.Type}`, "there are json-file, local and none.");
   }
+  refuseOthers(host);
+}
+
+/** Refuse kinds of things of which there is one. @throws 400 */
+function refuseOthers(host: HostConfig): void {
+  const { Runtime: runtime, Isolation: isolation, VolumeDriver: driver } = host;
+  // What Docker calls its own runtime is in many files, and asks for nothing else than a container.
+  if (runtime && !["vmsan", "runc", "io.containerd.runc.v2"].includes(runtime)) {
+    throw new DockerError(400, `unknown or invalid runtime name: ${runtime.slice(0, 60)}`);
+  }
+  if (isolation && isolation !== "default") {
+    throw refused(`--isolation ${isolation.slice(0, 60)}`, "there is the default one.");
+  }
+  const drivers = (host.Mounts ?? []).map((mount) => mount.VolumeOptions?.DriverConfig?.Name);
+  for (const name of [driver, ...drivers]) {
+    if (name && name !== "local") {
+      throw refused(`--volume-driver ${name.slice(0, 60)}`, "volumes are local.");
+    }
+  }
+  for (const option of Object.keys(host.StorageOpt ?? {})) {
+    if (option !== "size") throw refused(`--storage-opt ${option.slice(0, 60)}`, "there is size.");
+  }
+}
+
+/** Fields of a request that do nothing, by the flags that they come from and by the reason. */
+const UNAPPLIED: readonly (readonly [why: string, fields: Readonly<Record<string, string>>])[] = [
+  [
+    "what keeps a microVM in is its hardware, not its kernel",
+    { CapDrop: "--cap-drop", SecurityOpt: "--security-opt" },
+  ],
+  ["names are resolved by the network policy's own server", { Dns: "--dns" }],
+  [
+    "a microVM is bounded by its memory and its processors (-m, --cpus)",
+    {
+      BlkioWeight: "--blkio-weight",
+      BlkioWeightDevice: "--blkio-weight-device",
+      BlkioDeviceReadBps: "--device-read-bps",
+      BlkioDeviceReadIOps: "--device-read-iops",
+      BlkioDeviceWriteBps: "--device-write-bps",
+      BlkioDeviceWriteIOps: "--device-write-iops",
+      CpuRealtimePeriod: "--cpu-rt-period",
+      CpuRealtimeRuntime: "--cpu-rt-runtime",
+      CpuShares: "--cpu-shares",
+      CpusetCpus: "--cpuset-cpus",
+      CpusetMems: "--cpuset-mems",
+      MemoryReservation: "--memory-reservation",
+      OomKillDisable: "--oom-kill-disable",
+      PidsLimit: "--pids-limit",
+    },
+  ],
+  ["a guest does not see the host's devices", { DeviceCgroupRules: "--device-cgroup-rule" }],
+  ["groups are those of the user (-u USER:GROUP)", { GroupAdd: "--group-add" }],
+];
+
+/** Whether a field says something; clients send defaults for all that they know. */
+function isSet(value: unknown): boolean {
+  return Array.isArray(value) ? value.length > 0 : Boolean(value) && value !== -1;
+}
+
+/** Words about what is asked for and does nothing. */
+function unapplied(body: ContainerBody): string[] {
+  const host = body.HostConfig ?? {};
+  const places = Object.values(body.NetworkingConfig?.EndpointsConfig ?? {});
+  const mac = body.MacAddress || places.some((place) => place?.MacAddress);
+  const card = mac ? ["Not applied: --mac-address: a VM's network card has vmsan's."] : [];
+  const others = UNAPPLIED.flatMap(([why, fields]) => {
+    const flags = Object.entries(fields).filter(([field]) => isSet(host[field]));
+    const names = flags.map(([, flag]) => flag).join(", ");
+    return names === "" ? [] : [`Not applied: ${names}: ${why}.`];
+  });
+  return [...others, ...card];
 }
 
 /** Sizes of the VM, and what is said about them. */
@@ -81,17 +153,8 @@ export function processorsOf(
 export function machineOf(body: ContainerBody): Machine {
   const host = body.HostConfig ?? {};
   refuseImpossible(host);
-  const warnings: string[] = [];
   const { memMib, warning } = memoryOf(host.Memory);
-  if (warning !== undefined) warnings.push(warning);
-  if ((host.CapDrop ?? []).length > 0 || (host.SecurityOpt ?? []).length > 0) {
-    warnings.push(
-      "Capabilities and security options are not applied: what keeps a microVM in is its hardware, not its kernel.",
-    );
-  }
-  if ((host.Dns ?? []).length > 0) {
-    warnings.push("--dns is not applied: names are resolved by the network policy's own server.");
-  }
+  const warnings = [...(warning === undefined ? [] : [warning]), ...unapplied(body)];
   return { vcpus: processorsOf(host), memMib, warnings };
 }
 
