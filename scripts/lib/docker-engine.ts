@@ -13,7 +13,7 @@ built on them work unmodified, and each container is a microVM.
 
 \`\`\`sh
 vmsan serve --docker &                 # a socket in VMSAN_DIR, mode 0600
-eval "$(vmsan docker-env)"             # DOCKER_HOST; TESTCONTAINERS_RYUK_DISABLED, since Ryuk needs the engine's socket
+eval "$(vmsan docker-env)"             # DOCKER_HOST; TESTCONTAINERS_RYUK_DISABLED, which spares a VM (below)
 docker run --rm -it alpine sh
 \`\`\`
 
@@ -33,7 +33,11 @@ machine reaches a port. Web pages are refused.
   of which only what is written is taken up.
 - A volume is a file system that one microVM may write to at a time; directories and single files (\`-v ./app.conf:/etc/app.conf:ro\`,
   configs and secrets of compose) are shared. A file is the one that was there when the VM started, as with Docker: one that an editor
-  puts in its place is seen after the next start. The engine's socket is refused, as are all sockets and devices of the host.
+  puts in its place is seen after the next start. Sockets and devices of the host are refused.
+- The engine's own socket (\`-v $SOCKET:/var/run/docker.sock\`) is refused too: a container that had it would be the master of whoever runs
+  the engine. One with the label \`org.testcontainers\`, as testcontainers' reaper Ryuk has it, gets a socket in its place through which it
+  lists and removes what testcontainers has made (that label, or compose projects \`testcontainers-…\`), and does nothing else. Ryuk
+  works so; \`vmsan docker-env\` disables it all the same, since it is one more VM (\`unset TESTCONTAINERS_RYUK_DISABLED\`).
 - \`-p 8080:80\` listens on 127.0.0.1; give an address to listen elsewhere.
 - The network is that of every VM: out to the world, not to the host and its private networks (docs/network.md). Networks that users
   make are vmsan's private networks: members reach each other by name, alias and address over IPv4, and nobody else does;

@@ -32,6 +32,8 @@ export interface Forwarding {
 export interface ForwardOptions {
   /** A connection that could not be made on the far side. */
   onError?: (error: unknown) => void;
+  /** Guest to host: what the streams in the guest are known by. */
+  label?: string;
 }
 
 /** The agent's way to write an endpoint: host and port, or a path. */
@@ -215,7 +217,13 @@ export async function forwardToHost(
     }
   };
   const { network } = remote;
-  const spec = { kind: "listen" as const, network, address: addressOf(remote) };
+  const { label } = options;
+  const spec = {
+    kind: "listen" as const,
+    network,
+    address: addressOf(remote),
+    ...(label === undefined ? {} : { label }),
+  };
   let pending = "";
   let bound: (address: Endpoint) => void = () => undefined;
   const address = new Promise<Endpoint>((resolve) => {

@@ -242,6 +242,8 @@ const mountPoint = z.object({
   RW: z.boolean(),
   Propagation: text,
   NoCopy: z.boolean().optional(),
+  /** It is the engine's socket: the container is given a narrower one (reaper/). */
+  Engine: z.boolean().optional(),
 });
 
 /** One container as it is stored. */

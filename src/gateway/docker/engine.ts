@@ -13,6 +13,7 @@ import { ContainerStore } from "./containers/store.ts";
 import { DockerError } from "./errors.ts";
 import { Events } from "./events.ts";
 import { Catalogue } from "./images/catalogue.ts";
+import { Reapers } from "./reaper/relay.ts";
 import { Networks } from "./networks/networks.ts";
 
 /** What an engine is made of. */
@@ -22,6 +23,8 @@ export interface EngineParts {
   directory: string;
   log: Log;
   driver: GatewayDriver;
+  /** Path of the socket that it is served on, where it is one. */
+  socket?: string;
 }
 
 /** An engine of one VMSAN_DIR. */
@@ -34,11 +37,15 @@ export class Engine {
   readonly execs = new Execs();
   readonly buildkit: BuildKit;
   readonly log: Log;
+  /** See {@link EngineParts.socket}. */
+  readonly socket: string | undefined;
+  private readonly reapers: Reapers;
   private readonly store: ContainerStore;
   private readonly byId = new Map<string, Container>();
   private readonly context: ContainerContext;
 
-  constructor({ vmsan, directory, log, driver }: EngineParts) {
+  constructor({ vmsan, directory, log, driver, socket }: EngineParts) {
+    this.socket = socket;
     this.vmsan = vmsan;
     this.directory = directory;
     this.log = log;
@@ -46,12 +53,14 @@ export class Engine {
     this.buildkit = new BuildKit(this);
     this.networks = new Networks(vmsan, this.events);
     this.store = new ContainerStore(directory);
+    this.reapers = new Reapers(this, log);
     this.context = {
       vmsan,
       store: this.store,
       events: this.events,
       log,
       driver,
+      lead: async (vm, path) => await this.reapers.lead(vm, path),
       forget: (container) => void this.byId.delete(container.id),
     };
   }
@@ -78,6 +87,7 @@ export class Engine {
   /** Let go of all containers; they go on. */
   async close(): Promise<void> {
     await Promise.all(this.containers.map(async (container) => await container.release()));
+    await this.reapers.close();
   }
 
   /** VMs whose container does not know of them, or is no more: a gateway was killed in the middle. */

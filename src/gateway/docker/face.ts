@@ -8,18 +8,9 @@ import { DockerError, asDockerError } from "./errors.ts";
 import { acceptSocket, isSocketRequest } from "../http/websocket.ts";
 import { Query } from "./http/route.ts";
 import type { Call } from "./http/route.ts";
-import { acceptHttp2, plainHijack, refuseUpgrade, sendError, upgradeHijack } from "./http/wire.ts";
+import { acceptHttp2, decoded, plainHijack, refuseUpgrade, sendError, upgradeHijack } from "./http/wire.ts";
 import type { Hijack } from "./http/wire.ts";
 import { routeFor } from "./routes/all.ts";
-
-/** Decode one part of a path. @throws 400 */
-function decoded(text: string): string {
-  try {
-    return decodeURIComponent(text);
-  } catch (error) {
-    throw new DockerError(400, "the path is not percent-encoded UTF-8", error);
-  }
-}
 
 /** Pages of browsers send where they are from; the engine's clients do not. */
 function refusePages(request: IncomingMessage): void {

@@ -115,7 +115,13 @@ export class DockerServer {
       });
     }
     try {
-      const engine = new Engine({ vmsan, directory, log, driver });
+      const engine = new Engine({
+        vmsan,
+        directory,
+        log,
+        driver,
+        ...("path" in address ? { socket: address.path } : {}),
+      });
       await engine.open();
       if ("path" in address) await clearSocket(address.path);
       const server = await listen({

@@ -165,6 +165,7 @@ export class Container extends Life {
     this.run = undefined;
     run?.stream.detach();
     await run?.ended;
+    await this.sockets.end().catch(this.complain);
     await this.ending;
   }
 
@@ -181,6 +182,7 @@ export class Container extends Life {
       if (found === undefined) return await this.lost();
       const { vm, stream, paused } = found;
       this.keeper.vm = vm;
+      if (!paused) await this.sockets.begin(vm);
       const from = (await this.log?.begin(stream)) ?? { stdout: 0, stderr: 0 };
       const run = new Run(
         vm,

@@ -32,6 +32,12 @@ export class Filters {
     );
   }
 
+  /** In the form of a query, with one more label that must be there. */
+  withLabel(label: string): string {
+    const labels = [...(this.of("label") ?? []), label];
+    return JSON.stringify({ ...Object.fromEntries(this.values), label: labels });
+  }
+
   /** @throws 400 for a filter that is none of these */
   only(known: readonly string[]): this {
     for (const name of this.values.keys()) {

@@ -20,6 +20,15 @@ export const ENGINE_HEADERS: Record<string, string> = {
   Server: "vmsan (linux)",
 };
 
+/** Decode one part of a path. @throws 400 */
+export function decoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch (error) {
+    throw new DockerError(400, "the path is not percent-encoded UTF-8", error);
+  }
+}
+
 /** Send a value as the engine does. */
 export function sendJson(response: ServerResponse, status: number, value: unknown): void {
   const body = `${JSON.stringify(value)}\n`;

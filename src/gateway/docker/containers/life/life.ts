@@ -19,6 +19,8 @@ import { restartDelay } from "./restart.ts";
 import { Run } from "../../../../containers/run.ts";
 import type { RunEnd, Sink } from "../../../../containers/run.ts";
 import type { ContainerStore } from "../store.ts";
+import { EngineSockets } from "./sockets.ts";
+import type { LeadToEngine } from "./sockets.ts";
 import { Waiters } from "./waiters.ts";
 
 /** A date that has not come. */
@@ -33,6 +35,7 @@ export interface ContainerContext {
   driver: GatewayDriver;
   /** It has been removed. */
   forget(container: Life): void;
+  lead: LeadToEngine;
 }
 
 /** A container's life; what may be done to it besides is its heir's (container.ts). */
@@ -46,6 +49,7 @@ export class Life {
   protected readonly context: ContainerContext;
   protected run: Run | undefined;
   protected readonly keeper: VmKeeper;
+  protected readonly sockets: EngineSockets;
   protected readonly waiters = new Waiters();
   private chain: Promise<unknown> = Promise.resolve();
   protected restartTimer: NodeJS.Timeout | undefined;
@@ -65,6 +69,7 @@ export class Life {
         : new ContainerLog(dir, limits, (error) => this.complain(error));
     this.health = new Health(this);
     this.keeper = new VmKeeper(record, context.vmsan, context.driver);
+    this.sockets = new EngineSockets(record, context.lead);
     const size = (record.hostConfig as HostConfig).ConsoleSize;
     if (size?.[0] && size[1]) this.ttySize = { rows: size[0], cols: size[1] };
   }
@@ -210,6 +215,7 @@ export class Life {
   /** Start its main process. @throws 400 with `executable file not found` and the like */
   private async startProcess(vm: Vm): Promise<void> {
     const { record } = this;
+    await this.sockets.begin(vm);
     const run = new Run(
       vm,
       (io) => startMain(vm, record, this.ttySize, io),

@@ -11,6 +11,7 @@ import type { KnownImage } from "../../images/catalogue.ts";
 import { isReference } from "../../images/names.ts";
 import type { Network } from "../../networks/networks.ts";
 import { logLimitsOf } from "../../logs/limits.ts";
+import { TESTCONTAINERS } from "../../reaper/scope.ts";
 import { configOf } from "./config.ts";
 import { NEVER } from "../life/life.ts";
 import type { Container } from "../container.ts";
@@ -151,7 +152,8 @@ export async function createContainer(
   const planned = plannedMounts(body);
   const id = randomBytes(32).toString("hex");
   const networks = await networksOf(engine, body, id);
-  await makeDirectories(planned);
+  const reaper = Object.hasOwn(config.Labels, TESTCONTAINERS);
+  await makeDirectories(planned, engine.socket, reaper);
   await makeVolumes(engine, planned);
   // Asked again: others may have come meanwhile, and nothing is awaited from here on.
   const name = wishedName === "" ? inventName(engine) : checkName(engine, wishedName);

@@ -1,4 +1,5 @@
 /** What is mounted in a container: the words of `-v`, of `--mount` and of `--tmpfs`, made into mounts of a VM. */
+import { existsSync } from "node:fs";
 import { mkdir, realpath, stat } from "node:fs/promises";
 import { errnoOf } from "../../../../model/errors.ts";
 import type { Mount } from "../../../../model/mount.ts";
@@ -157,15 +158,39 @@ function noFile(source: string, socket: boolean): DockerError {
   }
   return refused(
     `mounting ${source}`,
-    "it is a socket, and what listens behind it is the host's: with this engine's own a container could do all that you may. Reach services by a port instead; for testcontainers set TESTCONTAINERS_RYUK_DISABLED=true.",
+    "it is a socket, and what listens behind it is the host's: with this engine's own a container could do all that you may. Reach services by a port instead; the reaper of testcontainers gets a socket of its own (docs/docker.md).",
   );
 }
 
-/** Make the directories of the host that are to be made. @throws 400 for what cannot be shared, or is not there */
-export async function makeDirectories(planned: readonly PlannedMount[]): Promise<void> {
+/** Where clients look for an engine's socket that are told of none. */
+const USUAL_SOCKETS = new Set(["/var/run/docker.sock", "/run/docker.sock"]);
+
+/** Whether a path of the host is the engine's socket; where there is no engine at the usual place, this one is meant. */
+async function isEngine(source: string, socket: string | undefined): Promise<boolean> {
+  const [path, own] = await Promise.all([withoutLinks(source), socket && withoutLinks(socket)]);
+  if (path === own) return true;
+  return USUAL_SOCKETS.has(source) && !existsSync(source);
+}
+
+/**
+ * Make the directories of the host that are to be made, and mark what is the engine's socket.
+ * @param socket path of that, where it has one
+ * @param reaper whether the container may have one of its own for it
+ * @throws 400 for what cannot be shared, or is not there
+ */
+export async function makeDirectories(
+  planned: readonly PlannedMount[],
+  socket: string | undefined,
+  reaper: boolean,
+): Promise<void> {
   for (const { make, point } of planned) {
     if (point.Type !== "bind") continue;
     const { Source: source } = point;
+    if (await isEngine(source, socket)) {
+      if (!reaper) throw noFile(source, true);
+      point.Engine = true;
+      continue;
+    }
     try {
       const found = await stat(source);
       if (found.isDirectory() || found.isFile()) continue;
@@ -203,6 +228,7 @@ export async function vmMounts({ mounts: points, hostConfig }: ContainerRecord):
   for (const point of points) {
     const { Type: type, Source, Name, Destination: target, RW: writable, NoCopy } = point;
     const readonly = !writable;
+    if (point.Engine === true) continue;
     if (type === "bind") {
       // Docker follows links of the host; a VM takes none, since they may lead elsewhere later.
       mounts.push({ kind: "bind", source: await withoutLinks(Source), target, readonly });
