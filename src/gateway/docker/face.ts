@@ -8,7 +8,14 @@ import { DockerError, asDockerError } from "./errors.ts";
 import { acceptSocket, isSocketRequest } from "../http/websocket.ts";
 import { Query } from "./http/route.ts";
 import type { Call } from "./http/route.ts";
-import { acceptHttp2, decoded, plainHijack, refuseUpgrade, sendError, upgradeHijack } from "./http/wire.ts";
+import {
+  acceptHttp2,
+  decoded,
+  plainHijack,
+  refuseUpgrade,
+  sendError,
+  upgradeHijack,
+} from "./http/wire.ts";
 import type { Hijack } from "./http/wire.ts";
 import { routeFor } from "./routes/all.ts";
 

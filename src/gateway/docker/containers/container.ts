@@ -1,6 +1,7 @@
 /** One container, and what may be done to it: signals, an end, a pause, another size, removal; and how it is taken up. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { DockerError } from "../errors.ts";
+import { answerToName, placeAgain } from "./life/guest.ts";
 import { mainBefore } from "./life/main-process.ts";
 import { Run } from "../../../containers/run.ts";
 import { Life } from "./life/life.ts";
@@ -113,6 +114,24 @@ export class Container extends Life {
     await this.save();
   }
 
+  /** Give it another name, by which its networks know it too. @param checked gives it, or says why not, just before */
+  async rename(checked: () => string): Promise<void> {
+    await this.serial(async () => {
+      this.check();
+      const { record } = this;
+      const before = record.name;
+      if (record.state.status === "paused") {
+        throw new DockerError(409, `Container ${before} is paused, unpause it before it is renamed`);
+      }
+      record.name = checked();
+      // The name is nobody else's from here on, and the next gateway goes on with it.
+      await this.save();
+      await answerToName(this.context.vmsan, record);
+      this.tell("rename", { oldName: `/${before}` });
+    });
+    await this.refresh();
+  }
+
   /** Look at its VM again, which has been changed. */
   async refresh(): Promise<void> {
     if (this.running) await this.keeper.vm?.refresh();
@@ -182,7 +201,10 @@ export class Container extends Life {
       if (found === undefined) return await this.lost();
       const { vm, stream, paused } = found;
       this.keeper.vm = vm;
-      if (!paused) await this.sockets.begin(vm);
+      if (!paused) {
+        await placeAgain(this.context.vmsan, vm, this.record);
+        await this.sockets.begin(vm);
+      }
       const from = (await this.log?.begin(stream)) ?? { stdout: 0, stderr: 0 };
       const run = new Run(
         vm,

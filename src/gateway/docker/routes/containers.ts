@@ -23,11 +23,7 @@ const containerOf = ({ engine, params }: Call): Container => engine.find(params[
 async function rename(call: Call): Promise<void> {
   const container = containerOf(call);
   const wished = call.query.text("name");
-  const name = checkName(call.engine, wished);
-  const oldName = container.record.name;
-  container.record.name = name;
-  await container.save();
-  container.tell("rename", { oldName: `/${oldName}` });
+  await container.rename(() => checkName(call.engine, wished));
   done(call);
 }
 

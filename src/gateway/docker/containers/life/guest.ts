@@ -1,5 +1,6 @@
 /** A container's VM: made with the first use, started again, stopped with its disk kept. */
 import type { CreateOptions } from "../../../../client/options.ts";
+import type { PlaceOptions } from "../../../../client/private-networks.ts";
 import type { Vm } from "../../../../client/vm.ts";
 import type { Vmsan } from "../../../../client/vmsan.ts";
 import { guestErrno } from "../../../../agent/transport.ts";
@@ -35,7 +36,7 @@ const HOST_NAME =
 /** Networks that are the host's own, and nobody's to join. */
 const BUILT_IN = new Set(["bridge", "host", "none"]);
 
-function placesOf(record: ContainerRecord): NonNullable<CreateOptions["networks"]> {
+function placesOf(record: ContainerRecord): (PlaceOptions & { network: string })[] {
   return Object.entries(record.networks)
     .filter(([name]) => !BUILT_IN.has(name))
     .map(([network, { aliases, address }]) => ({
@@ -204,8 +205,35 @@ export async function runningVm(
     }
   }
   // Also one that runs: a gateway may have been killed before it came so far.
+  await placeAgain(vmsan, vm, record);
   await furnish(vm, record);
   return vm;
+}
+
+/** Have a container's VM on the networks of its record: a gateway may have been killed while it was moved. */
+export async function placeAgain(vmsan: Vmsan, vm: Vm, record: ContainerRecord): Promise<void> {
+  const missing = placesOf(record).filter(
+    ({ network }) => !vm.view.networks.some((one) => one.network === network),
+  );
+  for (const { network, ...place } of missing) await vmsan.networks.connect(network, vm.id, place);
+  if (missing.length > 0) await vm.refresh();
+}
+
+/** Have a container's VM answer to its record's name on its networks, at the addresses that it has. */
+export async function answerToName(vmsan: Vmsan, record: ContainerRecord): Promise<void> {
+  const { vm: id } = record;
+  const places = id === undefined ? [] : placesOf(record);
+  if (id === undefined || places.length === 0) return;
+  const { view } = await vmsan.get(id);
+  for (const { network, ...place } of places) {
+    const address = view.networks.find((one) => one.network === network)?.address;
+    // Its names there are those that it came with: it comes once more.
+    await vmsan.networks.disconnect(network, id);
+    await vmsan.networks.connect(network, id, {
+      ...place,
+      ...(address === undefined ? {} : { address }),
+    });
+  }
 }
 
 /** Stop a container's VM, if it runs; its disk stays. */
