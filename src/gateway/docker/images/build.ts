@@ -67,13 +67,14 @@ export async function buildImage(call: Call): Promise<void> {
       throw new DockerError(400, `Cannot locate specified Dockerfile: ${file.slice(0, 200)}`);
     }
     lines.send({ stream: "" });
+    const quiet = query.flag("q");
     let last = "";
     const report = await engine.vmsan.build(
       { ...optionsOf(call), archive: kept.path, dockerfile },
       {
         signal,
         onProgress: ({ phase, message }) => {
-          if (phase !== "build" || message === undefined || message === last) return;
+          if (quiet || phase !== "build" || message === undefined || message === last) return;
           last = message;
           lines.send({ stream: `${message}\n` });
         },
@@ -81,9 +82,10 @@ export async function buildImage(call: Call): Promise<void> {
     );
     const id = report.configDigest;
     lines.send({ aux: { ID: id } });
-    lines.send({ stream: `Successfully built ${shortId(id)}\n` });
+    // All that a client prints which wants to be told the ID alone.
+    lines.send({ stream: quiet ? `${id}\n` : `Successfully built ${shortId(id)}\n` });
     for (const tag of query.all("t").filter((one) => one !== "")) {
-      lines.send({ stream: `Successfully tagged ${withTag(tag)}\n` });
+      if (!quiet) lines.send({ stream: `Successfully tagged ${withTag(tag)}\n` });
       engine.events.emit("image", "tag", id, { name: withTag(tag) });
     }
     lines.end();
