@@ -102,6 +102,7 @@ export const endpointSchema = z.looseObject({
   Aliases: texts,
   NetworkID: text.nullish(),
   MacAddress: text.nullish(),
+  Links: texts,
   IPAMConfig: z.looseObject({ IPv4Address: text.nullish(), IPv6Address: text.nullish() }).nullish(),
 });
 

@@ -114,6 +114,9 @@ function unapplied(body: ContainerBody): string[] {
   const places = Object.values(body.NetworkingConfig?.EndpointsConfig ?? {});
   const mac = body.MacAddress || places.some((place) => place?.MacAddress);
   const card = mac ? ["Not applied: --mac-address: a VM's network card has vmsan's."] : [];
+  if (places.some((place) => isSet(place?.Links))) {
+    card.push("Not applied: --link: give the other container that name (--network-alias).");
+  }
   const others = UNAPPLIED.flatMap(([why, fields]) => {
     const flags = Object.entries(fields).filter(([field]) => isSet(host[field]));
     const names = flags.map(([, flag]) => flag).join(", ");
