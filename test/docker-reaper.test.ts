@@ -4,6 +4,7 @@
  */
 import { mkdir, rm, symlink } from "node:fs/promises";
 import { request } from "node:http";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { fakeEngine } from "./fixtures/docker-engine.ts";
@@ -99,6 +100,11 @@ test("the reaper removes what testcontainers has made, through a socket that doe
   ] as const) {
     expect([path, (await ask(method, path)).status]).toEqual([path, 403]);
   }
+  const upgraded = connect(socket);
+  upgraded.end(
+    `POST /containers/${theirs}/attach?stream=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n`,
+  );
+  expect((await upgraded.setEncoding("utf8").toArray()).join("")).toMatch(/^HTTP\/1\.1 403 /);
   expect((await ask("DELETE", "/containers/%zz")).status).toBe(400);
   expect((await ask("DELETE", "/containers/nobody")).status).toBe(404);
 

@@ -121,7 +121,10 @@ export class Container extends Life {
       const { record } = this;
       const before = record.name;
       if (record.state.status === "paused") {
-        throw new DockerError(409, `Container ${before} is paused, unpause it before it is renamed`);
+        throw new DockerError(
+          409,
+          `Container ${before} is paused, unpause it before it is renamed`,
+        );
       }
       record.name = checked();
       // The name is nobody else's from here on, and the next gateway goes on with it.
@@ -202,8 +205,8 @@ export class Container extends Life {
       const { vm, stream, paused } = found;
       this.keeper.vm = vm;
       if (!paused) {
-        await placeAgain(this.context.vmsan, vm, this.record);
-        await this.sockets.begin(vm);
+        await placeAgain(this.context.vmsan, vm, this.record).catch(this.complain);
+        await this.sockets.begin(vm).catch(this.complain);
       }
       const from = (await this.log?.begin(stream)) ?? { stdout: 0, stderr: 0 };
       const run = new Run(

@@ -14,10 +14,9 @@ import { Hosts } from "../../http/hosts.ts";
 import { listen } from "../../http/server.ts";
 import type { Face, ListeningGateway } from "../../http/server.ts";
 import type { Engine } from "../engine.ts";
-import { asDockerError } from "../errors.ts";
 import { dockerFace } from "../face.ts";
 import { refuseUpgrade, sendError } from "../http/wire.ts";
-import { scoped } from "./scope.ts";
+import { NOTHING_ELSE, scoped } from "./scope.ts";
 
 /** The engine's face, narrowed. */
 function reaperFace(engine: Engine, log: Log): Face {
@@ -35,12 +34,8 @@ function reaperFace(engine: Engine, log: Log): Face {
       }
       await whole.handle(request, response);
     },
-    upgrade: async (request, socket) => {
-      // Nothing that is passed on takes a connection over.
-      const { status, message } = asDockerError(
-        await scoped(engine, request).catch((error: unknown) => error),
-      );
-      refuseUpgrade(socket, status, { message });
+    upgrade: async (_request, socket) => {
+      await Promise.resolve(refuseUpgrade(socket, 403, { message: NOTHING_ELSE }));
     },
   };
 }

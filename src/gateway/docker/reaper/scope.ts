@@ -14,6 +14,10 @@ import { decoded } from "../http/wire.ts";
 /** On all that testcontainers makes, in every language. */
 export const TESTCONTAINERS = "org.testcontainers";
 
+/** What is said of all else. */
+export const NOTHING_ELSE =
+  "through this socket a container lists and removes what testcontainers has made, and nothing else";
+
 /** How the compose projects of testcontainers begin, whose things have compose's labels alone. */
 const PROJECT_LABEL = "com.docker.compose.project";
 const PROJECT = /^testcontainers-/;
@@ -61,8 +65,5 @@ export async function scoped(engine: Engine, { method, url }: IncomingMessage): 
     const labels = await labelsOf(engine, decoded(name));
     if (isTheirs(labels)) return `${path}?${searchParams.toString()}`;
   }
-  throw new DockerError(
-    403,
-    "through this socket a container lists and removes what testcontainers has made, and nothing else",
-  );
+  throw new DockerError(403, NOTHING_ELSE);
 }
