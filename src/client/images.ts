@@ -30,6 +30,10 @@ import { writeWhole } from "./write-whole.ts";
 /** What an image is, in full. */
 export interface ImageDetails extends ImageView {
   configDigest: string;
+  /** Who made it, if that is told. */
+  author?: string;
+  /** What is told of its last step. */
+  comment?: string;
   config: ImageConfig;
   layers: { digest: string; diffId: string; size: number; compression: string }[];
 }

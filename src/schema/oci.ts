@@ -141,6 +141,7 @@ export const configSchema = z.object({
   os: optional(z.string().max(64)),
   variant: descriptive(z.string().max(64)),
   created: descriptive(z.string()),
+  author: descriptive(z.string()),
   rootfs: optional(z.object({ diff_ids: optional(z.array(digest).max(4096)) })),
   history: descriptive(
     z

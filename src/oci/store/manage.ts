@@ -45,6 +45,10 @@ export interface ImageDetails extends ImageSummary {
   sourceDigest: Digest;
   configDigest: Digest;
   created: string | undefined;
+  /** Who made it, if that is told. */
+  author: string | undefined;
+  /** What is told of its last step. */
+  comment: string | undefined;
   config: ImageConfig;
   layers: { digest: Digest; diffId: Digest; mediaType: string; size: number }[];
 }
@@ -164,6 +168,8 @@ export async function inspectImage(
     sourceDigest: entry.sourceDigest,
     configDigest: image.configDigest,
     created: document.created,
+    author: document.author,
+    comment: document.history?.at(-1)?.comment,
     config: image.config,
     layers: found.manifest.layers.map(({ digest, mediaType, size }, index) => ({
       digest,

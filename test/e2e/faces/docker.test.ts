@@ -252,10 +252,10 @@ describe("the docker command line", () => {
     expect(vms.map(({ status }) => status)).toEqual(["stopped"]);
     // What it has changed, and an image of that, which begins as the container does.
     expect(await ok("diff", "web")).toMatch(/^A \/tmp\/tree\/sub\/a$/m);
-    await ok("commit", "-m", "kept", "-c", "ENV A=$B", "web", "mine/web:1");
-    const shape = "{{json .Config.Labels}} {{json .Config.ExposedPorts}} {{json .Config.Env}}";
+    await ok("commit", "-m", "kept", "-a", "me", "-c", "ENV A=$B", "web", "mine/web:1");
+    const shape = "{{.Author}} {{.Comment}} {{json .Config.Labels}} {{json .Config.ExposedPorts}} {{json .Config.Env}}";
     expect(await ok("image", "inspect", "mine/web:1", "--format", shape)).toBe(
-      '{"k":"v"} {"80/tcp":{}} ["FROM=image","PATH=/bin","A=$B"]\n',
+      'me kept {"k":"v"} {"80/tcp":{}} ["FROM=image","PATH=/bin","A=$B"]\n',
     );
     await ok("start", "web");
     expect(await ok("exec", "web", "cat", "/tmp/tree/sub/a", "/v/page")).toBe("contentpage\n");

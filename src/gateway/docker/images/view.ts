@@ -47,10 +47,10 @@ export function imageView(image: KnownImage): object {
     RepoTags: tagsOf(image),
     RepoDigests: digestsOf(image),
     Parent: "",
-    Comment: "",
+    Comment: details.comment ?? "",
     Created: details.created ?? view.created ?? "1970-01-01T00:00:00Z",
     DockerVersion: "",
-    Author: "",
+    Author: details.author ?? "",
     Config: {
       User: config.user,
       ExposedPorts: keysOf(config.exposedPorts),
