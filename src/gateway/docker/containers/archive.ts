@@ -249,16 +249,14 @@ export async function putArchive(call: Call, container: Container): Promise<void
       call.request.resume();
       throw error;
     }
-    const { User: user } = container.record.config;
-    const owners = !call.query.flag("copyUIDGID");
-    await vm.unpack(
-      uncompressed(call.request as AsyncIterable<Buffer>, badCompression),
-      wanted.path,
-      {
-        user: owners || user === "" ? "root" : user,
-        owners,
-      },
-    );
+    // Either what the archive says of owners, or all of it is the container's user's, who may not write there.
+    const theirs = call.query.flag("copyUIDGID");
+    const archive = uncompressed(call.request as AsyncIterable<Buffer>, badCompression);
+    await vm.unpack(archive, wanted.path, {
+      user: (theirs ? container.record.config.User : "") || "root",
+      owners: !theirs,
+      override: true,
+    });
     container.tell("extract-to-dir");
     sendStatus(call.response, 200);
   });

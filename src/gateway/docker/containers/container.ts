@@ -36,7 +36,8 @@ export class Container extends Life {
     this.tell("kill", { signal: name });
     if (!killing) return;
     if (this.record.state.status === "paused") await this.keeper.vm?.resume();
-    void this.makeSure(run);
+    // As with Docker, whoever looks after a KILL sees it ended.
+    await this.makeSure(run);
   }
 
   /** End a VM whose main process does not end although it was killed. */

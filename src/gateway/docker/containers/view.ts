@@ -1,6 +1,7 @@
 /** Containers as clients see them: in full, and as one of a list. */
 import type { ContainerRecord, HostConfig } from "../../../schema/docker.ts";
 import { argvOf } from "./request/config.ts";
+import { hostnameOf } from "./life/guest.ts";
 import { NEVER } from "./life/life.ts";
 import type { Container } from "./container.ts";
 import { networkModeOf } from "./request/host-config.ts";
@@ -179,7 +180,7 @@ export function inspection(container: Container): object {
     Mounts: mountsOf(record),
     Config: {
       ...config,
-      Hostname: config.Hostname === "" ? record.id.slice(0, 12) : config.Hostname,
+      Hostname: hostnameOf(record),
       OnBuild: null,
     },
     NetworkSettings: {
@@ -198,6 +199,12 @@ export function inspection(container: Container): object {
   };
 }
 
+/** A command line in one text: arguments with blanks in quotes. */
+function commandOf(config: ContainerRecord["config"]): string {
+  const [path = "", ...args] = argvOf(config);
+  return [path, ...args.map((word) => (word.includes(" ") ? `'${word}'` : word))].join(" ");
+}
+
 /** A container as one of a list. */
 export function summary(container: Container): object {
   const { record } = container;
@@ -207,7 +214,7 @@ export function summary(container: Container): object {
     Names: [`/${record.name}`],
     Image: record.config.Image,
     ImageID: record.image.id,
-    Command: argvOf(record.config).join(" "),
+    Command: commandOf(record.config),
     Created: Math.floor(Date.parse(record.createdAt) / 1000),
     Ports: portList(container),
     Labels: record.config.Labels,

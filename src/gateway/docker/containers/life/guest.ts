@@ -20,6 +20,11 @@ const HALT_MS = 5_000;
 /** How often a start is tried again with other ports. */
 const PORT_ATTEMPTS = 3;
 
+/** What a container calls itself. */
+export function hostnameOf({ id, config }: ContainerRecord): string {
+  return config.Hostname === "" ? id.slice(0, 12) : config.Hostname;
+}
+
 /** Names by which a container is found on the networks that users have made. */
 export function aliasesOf(record: ContainerRecord, aliases: readonly string[]): string[] {
   // Its first 12 digits are the VM's own name.
@@ -74,7 +79,7 @@ async function vmOptions(
     driver,
     vcpus: record.vcpus,
     memory: record.memMib,
-    env: record.env,
+    env: [`HOSTNAME=${hostnameOf(record)}`, ...record.env],
     ...(config.User === "" ? {} : { user: config.User }),
     ...(config.WorkingDir === "" ? {} : { workdir: config.WorkingDir }),
     ports: record.ports.map(portWord),
@@ -119,6 +124,15 @@ async function makeVm(vmsan: Vmsan, record: ContainerRecord, driver: GatewayDriv
   }
 }
 
+/** Lines of /etc/hosts with a name of its user's own choice; the VM's own name is there already. */
+function ownHost({ config }: ContainerRecord, { guestNetwork, networks }: Vm["view"]): string[] {
+  const { Hostname: name, Domainname: domain } = config;
+  if (name === "") return [];
+  const address = networks[0]?.address ?? guestNetwork?.ipv4?.split("/", 1)[0] ?? "127.0.1.1";
+  const names = domain === "" ? [name] : [`${name}.${domain}`, name];
+  return [`${address}\t${names.join(" ")}`];
+}
+
 /** Lines of /etc/hosts that a container is to have besides its own. */
 function extraHosts(record: ContainerRecord, gateway: string | undefined): string[] {
   const { ExtraHosts: extra } = record.hostConfig as HostConfig;
@@ -140,7 +154,8 @@ function resolverLines(record: ContainerRecord): string[] {
 /** Give a guest that has come up what is not part of its VM, and what it has not been given yet. */
 async function furnish(vm: Vm, record: ContainerRecord): Promise<void> {
   const gateway = vm.view.guestNetwork?.gateway4;
-  await addLines(vm, record, "/etc/hosts", extraHosts(record, gateway));
+  const hosts = [...ownHost(record, vm.view), ...extraHosts(record, gateway)];
+  await addLines(vm, record, "/etc/hosts", hosts);
   await addLines(vm, record, "/etc/resolv.conf", resolverLines(record));
   const { ReadonlyRootfs: readonly, Ulimits: limits } = record.hostConfig as HostConfig;
   if (readonly === true) await vm.sealRoot();
