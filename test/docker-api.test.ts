@@ -204,7 +204,10 @@ describe("a container's life", () => {
       [{ DeviceRequests: [{ Count: -1 }] }, "--gpus"],
       [{ LogConfig: { Type: "syslog" } }, "--log-driver syslog"],
       [{ Binds: ["/etc"] }, "invalid volume specification"],
-      [{ Binds: [`${engine.socketPath}:/var/run/docker.sock`] }, "the reaper of testcontainers gets a socket of its own"],
+      [
+        { Binds: [`${engine.socketPath}:/var/run/docker.sock`] },
+        "the reaper of testcontainers gets a socket of its own",
+      ],
       [{ Binds: ["/dev/null:/x"] }, "neither a directory nor a regular file"],
       [
         { Mounts: [{ Type: "bind", Source: join(place.path, "none"), Target: "/x" }] },
