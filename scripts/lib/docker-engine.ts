@@ -65,7 +65,11 @@ killed gateway and daemon; on the fake driver over a hundred of its commands wit
 that boot (test/e2e/faces/docker-clients.test.ts): \`docker compose\` 5.6 (a file of three services with volume, networks, health check, \`depends_on\`, \`scale\`,
 \`logs -f\`, \`exec\`, \`down -v\`; a second \`up\` changes nothing; a second project reaches nothing of the first, and a port is on the address asked
 for alone), testcontainers for Node 12.2 and for Python 4.15 (ports, logs, files, networks), \`devcontainer up\` and \`exec\` 0.89. By hand, in
-guests: the command line 28.2, \`docker build\` and \`docker compose build\` with buildx 0.38, \`docker compose run\`, configs, secrets.
+guests: the command line 28.2, \`docker build\` and \`docker compose build\` with buildx 0.38, the real Ryuk 0.14 (it removed a container and a
+network of its session, and itself), Go's own client (github.com/docker/docker/client 28.5, fifty calls), and compose files with profiles,
+\`extends\`, \`include\`, anchors, \`env_file\`, configs and secrets (files, \`content\`, \`environment\`), all conditions of \`depends_on\`, health checks of every form,
+restart policies, \`scale\`, \`deploy\`, networks with aliases and fixed addresses, external ones, volumes, tmpfs, ulimits, sysctls, with
+\`run\`, \`exec\`, \`cp\`, \`top\`, \`ps\`, \`port\`, \`pause\`, \`kill\`, \`events\`, \`down -v\`.
 
 By \`node bench/docker.ts\`, by turns, medians, on two cores at a load of 13: \`docker run --rm alpine true\` 4.9 s and \`vmsan run alpine -- true\` 6.8 (cold; at
 a load of 25 it was 11.3 and 7.1, on a quiet machine before that 6.0 and 5.7), \`docker exec\` 143 ms and \`vmsan exec\` 107 (quiet: 62 and 56), \`docker logs\` 163 MB/s.
@@ -78,6 +82,12 @@ const NOT_YET = `## What does not hold yet
   are Dockerfiles with contexts of files, arguments, labels, targets, \`--secret\`, \`RUN --mount=type=cache\`; \`--output\` to files, \`--push\`,
   \`--build-context\`, \`--ssh\`, \`--check\`, several platforms at once, caches elsewhere and \`# syntax\` of one's own are refused or ignored.
 - \`docker search\` is refused, and \`docker import\` of an address.
+- A container in another's network (\`network_mode: service:web\`, as sidecars have it) is refused: two microVMs share no network card. So is
+  \`network_mode: host\`, for which tools that ask for it unasked have a setting.
+- Without the buildx plugin \`docker build\` says that it is deprecated and sends the same build to the classic builder, as
+  \`DOCKER_BUILDKIT=0\` does; \`docker compose build\` likewise, but for \`dockerfile_inline\`, secrets and the like, which compose gives to buildx alone.
+- What containers on one machine's Docker share and microVMs do not: a volume in two running containers at once, IPC, process numbers.
+- podman's remote client speaks another API (libpod).
 `;
 
 /** Lines of the document. */

@@ -9,11 +9,11 @@ import type { ContainerContext } from "./containers/life/life.ts";
 import { Execs } from "./containers/execs.ts";
 import { CONTAINER_LABEL } from "./containers/life/guest.ts";
 import { startsByItself } from "./containers/life/restart.ts";
+import type { EngineRelay } from "./containers/life/sockets.ts";
 import { ContainerStore } from "./containers/store.ts";
 import { DockerError } from "./errors.ts";
 import { Events } from "./events.ts";
 import { Catalogue } from "./images/catalogue.ts";
-import { Reapers } from "./reaper/relay.ts";
 import { Networks } from "./networks/networks.ts";
 
 /** What an engine is made of. */
@@ -25,6 +25,8 @@ export interface EngineParts {
   driver: GatewayDriver;
   /** Path of the socket that it is served on, where it is one. */
   socket?: string;
+  /** What containers reach of it that mount that socket. */
+  relay: (engine: Engine) => EngineRelay;
 }
 
 /** An engine of one VMSAN_DIR. */
@@ -39,12 +41,12 @@ export class Engine {
   readonly log: Log;
   /** See {@link EngineParts.socket}. */
   readonly socket: string | undefined;
-  private readonly reapers: Reapers;
+  private readonly relay: EngineRelay;
   private readonly store: ContainerStore;
   private readonly byId = new Map<string, Container>();
   private readonly context: ContainerContext;
 
-  constructor({ vmsan, directory, log, driver, socket }: EngineParts) {
+  constructor({ vmsan, directory, log, driver, socket, relay }: EngineParts) {
     this.socket = socket;
     this.vmsan = vmsan;
     this.directory = directory;
@@ -53,14 +55,14 @@ export class Engine {
     this.buildkit = new BuildKit(this);
     this.networks = new Networks(vmsan, this.events);
     this.store = new ContainerStore(directory);
-    this.reapers = new Reapers(this, log);
+    this.relay = relay(this);
     this.context = {
       vmsan,
       store: this.store,
       events: this.events,
       log,
       driver,
-      lead: async (vm, path) => await this.reapers.lead(vm, path),
+      lead: async (vm, path) => await this.relay.lead(vm, path),
       forget: (container) => void this.byId.delete(container.id),
     };
   }
@@ -87,7 +89,7 @@ export class Engine {
   /** Let go of all containers; they go on. */
   async close(): Promise<void> {
     await Promise.all(this.containers.map(async (container) => await container.release()));
-    await this.reapers.close();
+    await this.relay.close();
   }
 
   /** VMs whose container does not know of them, or is no more: a gateway was killed in the middle. */

@@ -17,6 +17,7 @@ import type { ListeningGateway } from "../http/server.ts";
 import type { GatewayDriver } from "../native/bodies.ts";
 import { Engine } from "./engine.ts";
 import { dockerFace } from "./face.ts";
+import { Reapers } from "./reaper/relay.ts";
 
 /** What an engine's server is made of. */
 export interface DockerParts {
@@ -120,6 +121,7 @@ export class DockerServer {
         directory,
         log,
         driver,
+        relay: (made) => new Reapers(made, log),
         ...("path" in address ? { socket: address.path } : {}),
       });
       await engine.open();

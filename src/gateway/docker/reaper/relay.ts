@@ -13,6 +13,7 @@ import type { Log } from "../../../util/log.ts";
 import { Hosts } from "../../http/hosts.ts";
 import { listen } from "../../http/server.ts";
 import type { Face, ListeningGateway } from "../../http/server.ts";
+import type { EngineRelay } from "../containers/life/sockets.ts";
 import type { Engine } from "../engine.ts";
 import { dockerFace } from "../face.ts";
 import { refuseUpgrade, sendError } from "../http/wire.ts";
@@ -70,7 +71,7 @@ async function removeIfThere(vm: Vm, path: string): Promise<void> {
 }
 
 /** The server behind such sockets: one for all containers, there once one of them asks for it. */
-export class Reapers {
+export class Reapers implements EngineRelay {
   private readonly engine: Engine;
   private readonly log: Log;
   private readonly path: string;

@@ -6,6 +6,13 @@ import type { ContainerRecord } from "../../../../schema/docker.ts";
 /** How a guest is led to the engine by a socket at a path there. */
 export type LeadToEngine = (vm: Vm, path: string) => Promise<Forwarding>;
 
+/** What such sockets lead to. */
+export interface EngineRelay {
+  lead: LeadToEngine;
+  /** Serve them no more. */
+  close(): Promise<void>;
+}
+
 /** Such sockets of one container. */
 export class EngineSockets {
   private readonly record: ContainerRecord;
