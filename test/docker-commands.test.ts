@@ -45,6 +45,15 @@ describe("the docker command line, command by command", () => {
       ["Images 1", "Containers 0", "Local Volumes 0", "Build Cache 0"],
     );
     await docker.fails("asks registries for images by name alone", "search", "alpine");
+    await docker.fails("This node is not a swarm manager", "service", "ls");
+    await docker.fails(
+      "plugins run on the host",
+      "plugin",
+      "install",
+      "--grant-all-permissions",
+      "x",
+    );
+    expect(await docker.ok("plugin", "ls", "-q")).toBe("");
   });
 
   test("images", async (context) => {
@@ -155,6 +164,18 @@ describe("the docker command line, command by command", () => {
       "from there\n",
     );
     expect(await docker.ok(...rm, "-w", "/tmp", "alpine", "pwd")).toBe("/tmp\n");
+    const named = ["--hostname", "db", "--name", "quoted"];
+    const words = ["alpine", "sh", "-c", "echo $HOSTNAME; exec sleep 300"];
+    await docker.ok("run", "-d", ...named, ...words);
+    await expect
+      .poll(async () => await docker.ok("logs", "quoted"), { timeout: 60_000 })
+      .toBe("db\n");
+    const listed = await docker.ok("ps", "--no-trunc", "--format", "{{.Command}}");
+    expect(listed).toBe(`"sh -c 'echo $HOSTNAME; exec sleep 300'"\n`);
+    // Whoever looks after a KILL sees it ended.
+    await docker.ok("kill", "quoted");
+    expect(await docker.ok("ps", "-a", "--format", "{{.Status}}")).toMatch(/^Exited \(137\)/);
+    await docker.ok("rm", "quoted");
     const harmless = [
       "--init",
       "--privileged",
@@ -190,6 +211,16 @@ describe("the docker command line, command by command", () => {
       [["-v", `${engine.socketPath}:/s`], "it is a socket"],
       [["--volumes-from", "x"], "--volumes-from"],
     ];
+    await docker.fails(
+      "does not match the specified platform",
+      "create",
+      "--pull",
+      "never",
+      "--platform",
+      "linux/s390x",
+      "alpine",
+      "true",
+    );
     for (const [flags, words] of refused) {
       const { code, err } = await docker.run([...rm, ...flags, "alpine", "true"]);
       expect([flags, code, err]).toEqual([flags, 125, expect.stringContaining(words)]);

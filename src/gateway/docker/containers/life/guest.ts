@@ -174,7 +174,8 @@ async function addLines(
   lines: readonly string[],
 ): Promise<void> {
   const own = record.mounts.some(({ Destination }) => Destination === path);
-  if (lines.length === 0 || own) return;
+  // Of the fake driver's guests it is this host's file.
+  if (lines.length === 0 || own || vm.view.driver === "fake") return;
   const now: Buffer[] = [];
   try {
     await vm.readFile(path, (bytes) => void now.push(Buffer.from(bytes)), { user: "root" });
