@@ -15,7 +15,7 @@ export type { ParseOptions } from "./source.ts";
 export { formatReference, parseReference } from "./reference.ts";
 export { formatPlatform, hostPlatform, parsePlatform } from "./documents/platform.ts";
 export { ContentStore, openStore } from "./store/store.ts";
-export { pin, sharePin, takeLease, unpin, withLease } from "./store/leases.ts";
+export { pin, sharePin, sweepLeases, takeLease, unpin, withLease } from "./store/leases.ts";
 export type { Lease } from "./store/leases.ts";
 export { importArchive, resolveImage } from "./resolve.ts";
 export type { PullPolicy, ResolveOptions } from "./resolve.ts";

@@ -20,6 +20,7 @@ import {
   pin,
   resolveImage,
   sharePin,
+  sweepLeases,
   unpin,
   withLease,
 } from "../oci/images.ts";
@@ -298,6 +299,12 @@ export async function createHost(layout: Layout, log: EventLog, events: Events):
         ["kernel", sweepKernels, layout.kernels],
         ["runtime", sweepRuntimes, layout.runtimes],
         ["volume", async () => await volumes.sweep(), layout.volumes],
+        // Whoever holds the store's lock for longer keeps no daemon from starting.
+        [
+          "lease",
+          async () => await sweepLeases(store, AbortSignal.timeout(10_000)),
+          `${store.dir}/leases`,
+        ],
       ] as const) {
         try {
           report.removed.push(...(await sweep(dir)).map((name) => `${what} ${name}`));

@@ -18,7 +18,7 @@ import type { ContentStore } from "./store.ts";
 
 /** Blobs held for as long as this process works with them. */
 export interface Lease {
-  /** For temporary files; removed on release, or after the process's death by a later prune. */
+  /** For temporary files; removed on release, or after the process's death by the next daemon or prune. */
   readonly dir: string;
   /** Hold these blobs as well, whether they exist yet or not. */
   protect(digests: Iterable<Digest>): Promise<void>;
@@ -151,19 +151,43 @@ async function readHolder(path: string, fallback: string): Promise<Holder> {
 }
 
 /**
+ * Remove the leases of dead processes, with their temporary files. The caller holds the store's lock.
+ * @returns the directories of those that live, and the names of what was removed
+ */
+async function partLeases(store: ContentStore): Promise<{ alive: string[]; removed: string[] }> {
+  const alive: string[] = [];
+  const removed: string[] = [];
+  for (const id of await readdir(join(store.dir, "leases"))) {
+    const dir = join(store.dir, "leases", id);
+    const dead = tryLock(join(dir, "lock"));
+    if (dead === undefined) {
+      alive.push(dir);
+      continue;
+    }
+    await rm(dir, { recursive: true, force: true });
+    dead.release();
+    removed.push(id);
+  }
+  return { alive, removed };
+}
+
+/** Remove what processes that were killed have left: leases and their temporary files. @returns their names */
+export async function sweepLeases(store: ContentStore, signal: AbortSignal): Promise<string[]> {
+  const guard = await store.lock(signal);
+  try {
+    return (await partLeases(store)).removed;
+  } finally {
+    guard.release();
+  }
+}
+
+/**
  * Everything that holds blobs now. The caller holds the store's lock. Leases of dead
  * processes are removed, with their temporary files.
  */
 export async function listHolders(store: ContentStore): Promise<Holder[]> {
   const holders: Holder[] = [];
-  for (const id of await readdir(join(store.dir, "leases"))) {
-    const dir = join(store.dir, "leases", id);
-    const dead = tryLock(join(dir, "lock"));
-    if (dead !== undefined) {
-      await rm(dir, { recursive: true, force: true });
-      dead.release();
-      continue;
-    }
+  for (const dir of (await partLeases(store)).alive) {
     holders.push(await readHolder(join(dir, "digests.json"), "another process"));
   }
   for (const file of await readdir(join(store.dir, "pins"))) {

@@ -37,6 +37,7 @@ import {
   parseImageSource,
   pin,
   resolveImage,
+  sweepLeases,
   takeLease,
   unpin,
 } from "../images.ts";
@@ -334,7 +335,10 @@ test("what a VM or a running process uses is neither removed nor pruned", async 
   await expect(pin(store, "../x", [])).rejects.toThrow(code("ERR_VALIDATION_PIN"));
 });
 
-test("a killed process's lease and temporary files go with the next prune", async () => {
+test.each([
+  ["prune", async () => await pruneStore(store)],
+  ["daemon", async () => await sweepLeases(store, AbortSignal.timeout(60_000))],
+])("a killed process's lease and temporary files go with the next %s", async (_, sweep) => {
   const source = `import { openStore, takeLease } from ${JSON.stringify(join(import.meta.dirname, "../images.ts"))};
     import { writeFileSync } from "node:fs";
     const store = await openStore(${JSON.stringify(store.dir)});
@@ -344,12 +348,12 @@ test("a killed process's lease and temporary files go with the next prune", asyn
     stdio: ["ignore", "pipe", "inherit"],
   });
   await new Promise((done) => child.stdout.once("data", done));
-  await pruneStore(store);
+  await sweep();
   expect(readdirSync(join(store.dir, "leases"))).toHaveLength(1);
   const gone = new Promise((done) => child.once("close", done));
   child.kill("SIGKILL");
   await gone;
-  await pruneStore(store);
+  await sweep();
   expect(readdirSync(join(store.dir, "leases"))).toEqual([]);
 });
 

@@ -16,7 +16,7 @@ import { E2bError } from "../errors.ts";
 import { parseObject, readBody } from "../envd/connect.ts";
 import { sendContent } from "../envd/files.ts";
 import type { Place } from "./places.ts";
-import { volumeOfToken } from "./volumes.ts";
+import { PROJECT_LABEL, volumeOfToken } from "./volumes.ts";
 import type { VolumeContext } from "./volumes.ts";
 
 const ROUTE = /^\/volumecontent\/([^/?]{1,128})\/(file|dir|path)(?:\?|$)/;
@@ -264,7 +264,9 @@ export async function volumeContent(
   params: URLSearchParams,
 ): Promise<Content> {
   const [, volumeId = "", what = ""] = ROUTE.exec(request.url ?? "") ?? [];
-  const { name } = await volumeOfToken(context, request, volumeId);
+  const { name, labels } = await volumeOfToken(context, request, volumeId);
+  const project = labels[PROJECT_LABEL];
+  const wanted = { name, ...(project === undefined ? {} : { project }) };
   const key = `${request.method} ${what}`;
   const run = Object.hasOwn(CALLS, key) ? CALLS[key] : undefined;
   if (run === undefined)
@@ -273,5 +275,5 @@ export async function volumeContent(
   const work = async (place: Place): Promise<Content> =>
     await run({ place, query, request, response });
   const { places } = context;
-  return await (request.method === "GET" ? places.use(name, work) : places.change(name, work));
+  return await (request.method === "GET" ? places.use(wanted, work) : places.change(wanted, work));
 }

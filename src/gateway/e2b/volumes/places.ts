@@ -18,8 +18,9 @@ import { E2bError } from "../errors.ts";
 const HELPER_LABEL = "vmsan.e2b.volume";
 /** Where it is mounted in them. */
 const HELPER_TARGET = "/mnt/volume";
-/** Most of them at once. */
+/** Most of them at once, and of those for one project's volumes, so that none keeps others from theirs. */
 const MAX_HELPERS = 16;
+const MAX_OF_PROJECT = 4;
 /** How long one is kept that nobody uses, in milliseconds. */
 const IDLE_MS = 60_000;
 
@@ -30,7 +31,15 @@ export interface Place {
   root: string;
 }
 
+/** A volume whose content is asked for. */
+export interface Wanted {
+  name: string;
+  /** Whose it is; those of no project count together. */
+  project?: string;
+}
+
 interface Helper extends Place {
+  project: string | undefined;
   users: number;
   idle?: NodeJS.Timeout;
 }
@@ -51,8 +60,8 @@ export class VolumePlaces {
   /** Whoever starts or ends a VM with a volume is alone with it meanwhile. */
   private readonly turns = new Map<string, Mutex>();
   private readonly helpers = new Map<string, Helper>();
-  /** Helpers that are being made. */
-  private starting = 0;
+  /** Projects of helpers that are being made, one each. */
+  private readonly starting: (string | undefined)[] = [];
   private closed = false;
 
   constructor(vmsan: Vmsan, driver: GatewayDriver, log: Log) {
@@ -73,17 +82,17 @@ export class VolumePlaces {
    * Work where a volume's content is.
    * @throws failed_precondition while somebody holds it who cannot be asked
    */
-  async use<T>(volume: string, work: (place: Place) => Promise<T>): Promise<T> {
-    const place = await this.turn(volume).run(async () => await this.place(volume));
+  async use<T>(volume: Wanted, work: (place: Place) => Promise<T>): Promise<T> {
+    const place = await this.turn(volume.name).run(async () => await this.place(volume));
     try {
       return await work(place);
     } finally {
-      if ("users" in place) this.leave(volume, place);
+      if ("users" in place) this.leave(volume.name, place);
     }
   }
 
   /** As {@link use}, for work that changes something: all of it is on the volume's disk when this resolves. */
-  async change<T>(volume: string, work: (place: Place) => Promise<T>): Promise<T> {
+  async change<T>(volume: Wanted, work: (place: Place) => Promise<T>): Promise<T> {
     return await this.use(volume, async (place) => {
       const result = await work(place);
       await syncFiles(place.vm.transport, place.root);
@@ -112,7 +121,8 @@ export class VolumePlaces {
   }
 
   /** Where a volume's content is; of a helper one more user. */
-  private async place(volume: string): Promise<Place | Helper> {
+  private async place(wanted: Wanted): Promise<Place | Helper> {
+    const volume = wanted.name;
     const known = this.helpers.get(volume);
     if (known !== undefined) {
       clearTimeout(known.idle);
@@ -134,13 +144,13 @@ export class VolumePlaces {
       if (view.status !== "running" || mount.readonly) throw held(view);
       return { vm: await this.vmsan.get(view.id), root: mount.target };
     }
-    return await this.start(volume);
+    return await this.start(wanted);
   }
 
-  private async start(volume: string): Promise<Helper> {
-    const helper = await this.make(volume);
+  private async start(wanted: Wanted): Promise<Helper> {
+    const helper = await this.make(wanted);
     if (this.closed) {
-      await this.end(volume);
+      await this.end(wanted.name);
       throw new E2bError("unavailable", "the gateway is ending");
     }
     try {
@@ -148,24 +158,35 @@ export class VolumePlaces {
       return helper;
     } catch (error) {
       // It may do better for the next one; when nobody comes it goes, too.
-      this.leave(volume, helper);
+      this.leave(wanted.name, helper);
       throw error;
     }
   }
 
+  /**
+   * Have one that nobody uses make room, if there are as many as there may be of those that count.
+   * @throws resource_exhausted when all of them are in use
+   */
+  private makeRoom(
+    most: number,
+    counts: (project: string | undefined) => boolean,
+    whose = "",
+  ): Promise<void> | undefined {
+    const counted = [...this.helpers].filter(([, { project }]) => counts(project));
+    if (counted.length + this.starting.filter(counts).length < most) return undefined;
+    const unused = counted.find(([, { users }]) => users === 0);
+    if (unused !== undefined) return this.end(unused[0]);
+    const why = `the content of ${most} volumes${whose} is in use already`;
+    throw new E2bError("resource_exhausted", why);
+  }
+
   /** Make a helper, within their number. @throws resource_exhausted */
-  private async make(volume: string): Promise<Helper> {
-    let left: Promise<void> | undefined;
-    if (this.helpers.size + this.starting >= MAX_HELPERS) {
-      const unused = [...this.helpers].find(([, { users }]) => users === 0);
-      if (unused === undefined) {
-        const why = `the content of ${MAX_HELPERS} volumes is in use already`;
-        throw new E2bError("resource_exhausted", why);
-      }
-      left = this.end(unused[0]);
-    }
+  private async make({ name: volume, project }: Wanted): Promise<Helper> {
+    const left =
+      this.makeRoom(MAX_OF_PROJECT, (other) => other === project, " of this project") ??
+      this.makeRoom(MAX_HELPERS, () => true);
     // Before anything is waited for: others that come meanwhile find the place taken.
-    this.starting += 1;
+    this.starting.push(project);
     try {
       await left;
       const vm = await this.vmsan.create({
@@ -180,11 +201,11 @@ export class VolumePlaces {
         networkPolicy: "none",
         ephemeral: true,
       });
-      const helper = { vm, root: HELPER_TARGET, users: 1 };
+      const helper = { vm, root: HELPER_TARGET, project, users: 1 };
       this.helpers.set(volume, helper);
       return helper;
     } finally {
-      this.starting -= 1;
+      this.starting.splice(this.starting.indexOf(project), 1);
     }
   }
 

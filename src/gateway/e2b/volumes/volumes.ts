@@ -19,7 +19,7 @@ import { E2bError } from "../errors.ts";
 import type { VolumePlaces } from "./places.ts";
 
 /** Label of volumes: the project whose keys may use it. */
-const PROJECT_LABEL = "vmsan.project";
+export const PROJECT_LABEL = "vmsan.project";
 /** Label of volumes that clients of E2B have made: the name there. */
 const NAME_LABEL = "vmsan.e2b.name";
 
