@@ -148,7 +148,7 @@ func hold(c *sharewire.Conn, state string, number []byte, shares []*Share) error
 func (s *Share) serve(c *sharewire.Conn, r *fuse.Request, b []byte) {
 	const room = sharewire.HeaderLen + fuse.OutHeaderLen
 	reply, err, quiet := s.answer(r, b[:room])
-	if quiet {
+	if quiet || r.Unique == fuse.NoReply {
 		return
 	}
 	errno := 0

@@ -65,7 +65,6 @@ const (
 	CapBigWrites       = 1 << 5
 	CapAutoInvalData   = 1 << 12
 	CapDoReaddirplus   = 1 << 13
-	CapReaddirplusAuto = 1 << 14
 	CapAsyncDio        = 1 << 15
 	CapParallelDirops  = 1 << 18
 	CapMaxPages        = 1 << 22
@@ -135,9 +134,9 @@ func ParseRequest(b []byte) (Request, bool) {
 	}, true
 }
 
-// Answered tells whether the kernel waits for an answer to a message of its.
+// Answered tells whether an answer to a message is to come.
 func Answered(b []byte) bool {
-	if len(b) < InHeaderLen {
+	if len(b) < InHeaderLen || le.Uint64(b[uniqueAt:]) == NoReply {
 		return false
 	}
 	switch le.Uint32(b[4:]) {
@@ -146,6 +145,45 @@ func Answered(b []byte) bool {
 	}
 	return true
 }
+
+// uniqueAt is where a message has its number; NoReply instead of that means that nobody wants an answer.
+const (
+	uniqueAt = 8
+	NoReply  = 0
+)
+
+// Closing gives the number of a message by which a file or directory that was closed is given back. Nobody in the
+// guest waits for that, but the kernel wants an answer. Whoever gives it one puts NoReply for the number.
+func Closing(b []byte) (unique uint64, closing bool) {
+	if len(b) < InHeaderLen {
+		return NoReply, false
+	}
+	op := le.Uint32(b[4:])
+	return le.Uint64(b[uniqueAt:]), op == OpRelease || op == OpReleasedir
+}
+
+// CanWait tells whether nobody notices when a message is carried out a little later: nodes that are forgotten, and
+// what was closed without having been open for writing, which others on the host may look at or execute at once.
+func CanWait(b []byte) bool {
+	if len(b) < InHeaderLen {
+		return false
+	}
+	switch le.Uint32(b[4:]) {
+	case OpForget, OpBatchForget, OpReleasedir:
+		return true
+	case OpRelease:
+		in := NewReader(b[InHeaderLen:])
+		in.U64()
+		return in.U32()&oAccmode == 0 && !in.Bad()
+	}
+	return false
+}
+
+// oAccmode are open's flags of which none is set in those that only read.
+const oAccmode = 3
+
+// WantNoReply puts NoReply for a message's number.
+func WantNoReply(b []byte) { le.PutUint64(b[uniqueAt:], NoReply) }
 
 // Reader takes a body apart. Past its end everything is zero and Bad is true.
 type Reader struct {
@@ -304,6 +342,11 @@ func InvalEntry(parent uint64, name string) []byte {
 func header(b []byte, size int, code int32, unique uint64) []byte {
 	b = le.AppendUint32(le.AppendUint32(b, uint32(size)), uint32(code))
 	return le.AppendUint64(b, unique)
+}
+
+// EmptyReply is the message that says no more than that it was done.
+func EmptyReply(unique uint64) []byte {
+	return header(make([]byte, 0, OutHeaderLen), OutHeaderLen, 0, unique)
 }
 
 // FinishReply fills in the header that begins the reply b.

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"vmsan/guest/internal/fuse"
 	"vmsan/guest/internal/sharewire"
 )
 
@@ -70,14 +69,14 @@ func (l *link) done(raises bool) {
 	}
 }
 
-// forward sends a request of the kernel's, which lies behind room for a frame's header.
-func (l *link) forward(share byte, b []byte) bool {
+// forward sends whole frames, of which one at most has a request that is answered.
+func (l *link) forward(frames []byte, answered bool) bool {
 	conn := l.begin(false)
 	if conn == nil {
 		return false
 	}
-	err := conn.WriteRoom(share, sharewire.Message, b)
-	if err != nil || !fuse.Answered(b[sharewire.HeaderLen:]) {
+	err := conn.WriteFrames(frames)
+	if err != nil || !answered {
 		l.done(false)
 	}
 	return err == nil

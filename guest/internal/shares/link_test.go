@@ -10,11 +10,18 @@ import (
 	"vmsan/guest/internal/sharewire"
 )
 
-// request is a message of the kernel's behind room for a frame's header.
-func request(op uint32) []byte {
-	b := make([]byte, sharewire.HeaderLen+fuse.InHeaderLen)
+// request is a message of the kernel's behind room for a frame's header; body follows the message's header.
+func request(op uint32, unique uint64, body ...byte) []byte {
+	b := make([]byte, sharewire.HeaderLen+fuse.InHeaderLen, sharewire.HeaderLen+fuse.InHeaderLen+len(body))
 	binary.LittleEndian.PutUint32(b[sharewire.HeaderLen+4:], op)
-	return b
+	binary.LittleEndian.PutUint64(b[sharewire.HeaderLen+8:], unique)
+	return append(b, body...)
+}
+
+// forward sends one as its mount does.
+func forward(l *link, op uint32) bool {
+	g := &gatherer{link: l}
+	return g.take(request(op, 1)) && (len(g.frames) == 0 || g.flush())
 }
 
 // host is a link's other end: frames as they come.
@@ -41,7 +48,7 @@ func host(t *testing.T) (*sharewire.Conn, *sharewire.Conn, <-chan sharewire.Fram
 func TestHold(t *testing.T) {
 	conn, _, frames := host(t)
 	l := newLink(conn)
-	if !l.forward(0, request(fuse.OpLookup)) || !l.forward(0, request(fuse.OpForget)) {
+	if !forward(l, fuse.OpLookup) || !forward(l, fuse.OpForget) {
 		t.Fatal("not forwarded")
 	}
 	<-frames
@@ -67,7 +74,7 @@ func TestHold(t *testing.T) {
 		t.Error("held under another number")
 	}
 	sent := make(chan bool)
-	go func() { sent <- l.forward(0, request(fuse.OpRead)) }()
+	go func() { sent <- forward(l, fuse.OpRead) }()
 	l.move()
 	l.goOn() // not by the session that it was
 	select {
@@ -99,7 +106,7 @@ func TestHoldFails(t *testing.T) {
 		t.Error("held though the host could not keep it")
 	}
 	l.goOn()
-	if !l.forward(0, request(fuse.OpForget)) {
+	if !forward(l, fuse.OpForget) {
 		t.Error("it does not go on")
 	}
 	l.begin(false)
@@ -107,7 +114,7 @@ func TestHoldFails(t *testing.T) {
 		t.Error("held with a request under way")
 	}
 	l.end()
-	if l.forward(0, request(fuse.OpForget)) {
+	if forward(l, fuse.OpForget) {
 		t.Error("it goes on behind its end")
 	}
 }

@@ -131,6 +131,7 @@ func (m *mount) answer(b []byte) {
 // read takes the kernel's requests to the host until the mount is over.
 func (m *mount) read(dev *device) {
 	b := make([]byte, readRoom)
+	to := &gatherer{link: m.link, share: m.index, answer: m.answer}
 	defer func() { _ = dev.file.Close() }() // the mount is over, or has been aborted
 	for {
 		n := 0
@@ -148,7 +149,7 @@ func (m *mount) read(dev *device) {
 		case err != nil || n == 0:
 			return // ENODEV: unmounted
 		}
-		if !m.link.forward(m.index, b[:sharewire.HeaderLen+n]) {
+		if !to.take(b[:sharewire.HeaderLen+n]) {
 			return
 		}
 	}

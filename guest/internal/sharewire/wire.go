@@ -174,10 +174,20 @@ func (c *Conn) Read(buffer func(size int) []byte) (Frame, error) {
 	return f, err
 }
 
-// WriteRoom writes a frame whose payload lies behind HeaderLen bytes of room in b.
-func (c *Conn) WriteRoom(share, kind byte, b []byte) error {
+// PutHeader makes a frame of b, whose payload lies behind HeaderLen bytes of room.
+func PutHeader(share, kind byte, b []byte) {
 	binary.LittleEndian.PutUint32(b, uint32(len(b)-HeaderLen))
 	b[4], b[5], b[6], b[7] = share, kind, 0, 0
+}
+
+// WriteRoom writes a frame whose payload lies behind HeaderLen bytes of room in b.
+func (c *Conn) WriteRoom(share, kind byte, b []byte) error {
+	PutHeader(share, kind, b)
+	return c.WriteFrames(b)
+}
+
+// WriteFrames writes whole frames.
+func (c *Conn) WriteFrames(b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, err := c.conn.Write(b)

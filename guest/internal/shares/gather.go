@@ -1,0 +1,86 @@
+package shares
+
+import (
+	"sync"
+	"time"
+
+	"vmsan/guest/internal/fuse"
+	"vmsan/guest/internal/sharewire"
+)
+
+const (
+	// gatherWait is how long what nobody waits for may wait for a request to go along with.
+	gatherWait = 10 * time.Millisecond
+	// gatherMax is how many bytes of it may, and of the request.
+	gatherMax = 16 << 10
+)
+
+// gatherer takes one mount's requests to the host. A message of its own costs the guest and the host
+// as much for a forgotten node or a closed file as for a request that somebody waits for. So
+// those go along with the next one, in order.
+type gatherer struct {
+	link  *link
+	share byte
+	// answer gives the kernel a reply.
+	answer func(b []byte)
+
+	mu sync.Mutex
+	// frames have not been sent.
+	frames []byte
+	// timer is running: it sends what is left.
+	timing bool
+}
+
+// take has a request, which lies behind room for a frame's header, sent; false: the mount is over.
+func (g *gatherer) take(b []byte) bool {
+	message := b[sharewire.HeaderLen:]
+	if unique, closing := fuse.Closing(message); closing {
+		g.answer(fuse.EmptyReply(unique))
+		fuse.WantNoReply(message)
+	}
+	sharewire.PutHeader(g.share, sharewire.Message, b)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !fuse.CanWait(message) {
+		return g.send(b, fuse.Answered(message))
+	}
+	g.frames = append(g.frames, b...)
+	if len(g.frames) > gatherMax {
+		return g.flush()
+	}
+	if !g.timing {
+		g.timing = true
+		time.AfterFunc(gatherWait, func() {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.timing = false
+			g.flush()
+		})
+	}
+	return true
+}
+
+// send sends a frame behind those that have been gathered. The lock is held.
+func (g *gatherer) send(b []byte, answered bool) bool {
+	switch {
+	case len(g.frames) == 0:
+	case len(b) > gatherMax: // to be copied
+		if !g.flush() {
+			return false
+		}
+	default:
+		b = append(g.frames, b...)
+		g.frames = b[:0]
+	}
+	return g.link.forward(b, answered)
+}
+
+// flush sends what has been gathered. The lock is held.
+func (g *gatherer) flush() bool {
+	if len(g.frames) == 0 {
+		return true
+	}
+	sent := g.link.forward(g.frames, false)
+	g.frames = g.frames[:0]
+	return sent
+}

@@ -1,0 +1,69 @@
+package shares
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+
+	"vmsan/guest/internal/fuse"
+	"vmsan/guest/internal/sharewire"
+)
+
+// What nobody waits for goes along with the next request, in order; without one it goes by itself.
+func TestGather(t *testing.T) {
+	conn, _, frames := host(t)
+	var answers [][]byte
+	g := &gatherer{link: newLink(conn), answer: func(b []byte) { answers = append(answers, bytes.Clone(b)) }}
+	reading, writing := make([]byte, 24), make([]byte, 24)
+	writing[8] = 2 // O_RDWR
+	opcode := func(f sharewire.Frame) uint32 { return binary.LittleEndian.Uint32(f.Payload[4:]) }
+	unique := func(f sharewire.Frame) uint64 { return binary.LittleEndian.Uint64(f.Payload[8:]) }
+
+	for _, b := range [][]byte{
+		request(fuse.OpForget, 2, make([]byte, 8)...), request(fuse.OpRelease, 4, reading...), request(fuse.OpReleasedir, 6, reading...),
+	} {
+		if !g.take(b) {
+			t.Fatal("over")
+		}
+	}
+	g.mu.Lock()
+	waiting := len(g.frames)
+	g.mu.Unlock()
+	if waiting == 0 && len(frames) == 0 {
+		t.Error("it is lost")
+	}
+	if len(answers) != 2 || binary.LittleEndian.Uint64(answers[1][8:]) != 6 || len(answers[1]) != fuse.OutHeaderLen {
+		t.Errorf("answers %v", answers)
+	}
+	if !g.take(request(fuse.OpLookup, 8, 'a', 0)) {
+		t.Fatal("over")
+	}
+	for i, want := range []struct {
+		op     uint32
+		unique uint64
+	}{{fuse.OpForget, 2}, {fuse.OpRelease, fuse.NoReply}, {fuse.OpReleasedir, fuse.NoReply}, {fuse.OpLookup, 8}} {
+		if f := <-frames; opcode(f) != want.op || unique(f) != want.unique {
+			t.Errorf("%d: opcode %d, unique %d", i, opcode(f), unique(f))
+		}
+	}
+	g.link.mu.Lock()
+	if g.link.busy != 1 {
+		t.Errorf("%d answers are waited for", g.link.busy)
+	}
+	g.link.mu.Unlock()
+
+	// Closed behind a writer: at once, and large ones behind what waits.
+	g.take(request(fuse.OpRelease, 10, writing...))
+	if f := <-frames; opcode(f) != fuse.OpRelease || unique(f) != fuse.NoReply {
+		t.Errorf("opcode %d, unique %d", opcode(f), unique(f))
+	}
+	g.take(request(fuse.OpForget, 12, make([]byte, 8)...))
+	g.take(request(fuse.OpWrite, 14, make([]byte, gatherMax)...))
+	if first, second := <-frames, <-frames; opcode(first) != fuse.OpForget || opcode(second) != fuse.OpWrite {
+		t.Errorf("opcodes %d, %d", opcode(first), opcode(second))
+	}
+	g.take(request(fuse.OpForget, 16, make([]byte, 8)...))
+	if f := <-frames; opcode(f) != fuse.OpForget {
+		t.Errorf("opcode %d", opcode(f))
+	}
+}
