@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"vmsan/guest/internal/fuse"
+	"vmsan/guest/internal/sharewire"
 )
 
 func (s *Share) getattr(n *node, _ *fuse.Request, in *fuse.Reader, b []byte) ([]byte, error) {
@@ -190,10 +191,6 @@ func (s *Share) statfs(n *node, _ *fuse.Request, _ *fuse.Reader, b []byte) ([]by
 	return append(b, make([]byte, 7*4)...), nil
 }
 
-// Extended attributes: the user's own (user.*) alone pass. What else there is (capabilities
-// of programs, labels, overlays' marks) is the business of the kernel that it lies under.
-const userXattr = "user."
-
 func (s *Share) setxattr(n *node, _ *fuse.Request, in *fuse.Reader, b []byte) ([]byte, error) {
 	size, flags := in.U32(), in.U32()
 	name := in.Text()
@@ -211,7 +208,7 @@ func (s *Share) removexattr(n *node, _ *fuse.Request, in *fuse.Reader, b []byte)
 
 // onXattr changes an attribute.
 func (s *Share) onXattr(n *node, name string, do func(path string) error) error {
-	if !strings.HasPrefix(name, userXattr) {
+	if !strings.HasPrefix(name, sharewire.UserXattr) {
 		return syscall.EOPNOTSUPP
 	}
 	fd, release, err := s.nodes.descriptor(n)
@@ -233,7 +230,7 @@ func (s *Share) onXattr(n *node, name string, do func(path string) error) error 
 func (s *Share) getxattr(n *node, _ *fuse.Request, in *fuse.Reader, b []byte) ([]byte, error) {
 	size, _ := in.U32(), in.U32()
 	name := in.Text()
-	if !strings.HasPrefix(name, userXattr) {
+	if !strings.HasPrefix(name, sharewire.UserXattr) {
 		return b, syscall.EOPNOTSUPP
 	}
 	return s.readXattr(n, size, b, func(path string, to []byte) (int, error) { return syscall.Getxattr(path, name, to) })
@@ -248,7 +245,7 @@ func (s *Share) listxattr(n *node, _ *fuse.Request, in *fuse.Reader, b []byte) (
 		}
 		total := 0
 		for _, name := range strings.SplitAfter(string(all[:got]), "\x00") {
-			if !strings.HasPrefix(name, userXattr) {
+			if !strings.HasPrefix(name, sharewire.UserXattr) {
 				continue
 			}
 			if to != nil {

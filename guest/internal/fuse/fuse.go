@@ -4,7 +4,10 @@
 // their own machine; here the kernel is a guest's, at the far end of a byte stream.
 package fuse
 
-import "encoding/binary"
+import (
+	"bytes"
+	"encoding/binary"
+)
 
 // le is the byte order of both of our architectures; a guest has its host's.
 var le = binary.LittleEndian
@@ -182,6 +185,15 @@ func CanWait(b []byte) bool {
 // oAccmode are open's flags of which none is set in those that only read.
 const oAccmode = 3
 
+// AsksForXattr gives the number of a message that asks for an extended attribute whose name does not begin so.
+func AsksForXattr(b []byte, butFor string) (unique uint64, asks bool) {
+	const nameAt = InHeaderLen + 8 // size(4) padding(4)
+	if len(b) < nameAt || le.Uint32(b[4:]) != OpGetxattr {
+		return NoReply, false
+	}
+	return le.Uint64(b[uniqueAt:]), !bytes.HasPrefix(b[nameAt:], []byte(butFor))
+}
+
 // WantNoReply puts NoReply for a message's number.
 func WantNoReply(b []byte) { le.PutUint64(b[uniqueAt:], NoReply) }
 
@@ -344,9 +356,9 @@ func header(b []byte, size int, code int32, unique uint64) []byte {
 	return le.AppendUint64(b, unique)
 }
 
-// EmptyReply is the message that says no more than that it was done.
-func EmptyReply(unique uint64) []byte {
-	return header(make([]byte, 0, OutHeaderLen), OutHeaderLen, 0, unique)
+// EmptyReply is the message that says no more than that something was done, or why not.
+func EmptyReply(unique uint64, errno int) []byte {
+	return header(make([]byte, 0, OutHeaderLen), OutHeaderLen, int32(-errno), unique)
 }
 
 // FinishReply fills in the header that begins the reply b.

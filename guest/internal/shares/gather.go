@@ -2,6 +2,7 @@ package shares
 
 import (
 	"sync"
+	"syscall"
 	"time"
 
 	"vmsan/guest/internal/fuse"
@@ -34,8 +35,13 @@ type gatherer struct {
 // take has a request, which lies behind room for a frame's header, sent; false: the mount is over.
 func (g *gatherer) take(b []byte) bool {
 	message := b[sharewire.HeaderLen:]
+	if unique, asks := fuse.AsksForXattr(message, sharewire.UserXattr); asks {
+		// As the host would say. The kernel asks for a capability before the first write to each file.
+		g.answer(fuse.EmptyReply(unique, int(syscall.EOPNOTSUPP)))
+		return true
+	}
 	if unique, closing := fuse.Closing(message); closing {
-		g.answer(fuse.EmptyReply(unique))
+		g.answer(fuse.EmptyReply(unique, 0))
 		fuse.WantNoReply(message)
 	}
 	sharewire.PutHeader(g.share, sharewire.Message, b)

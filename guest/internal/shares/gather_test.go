@@ -52,6 +52,17 @@ func TestGather(t *testing.T) {
 	}
 	g.link.mu.Unlock()
 
+	// Attributes that no share has are asked for in vain, here already.
+	answers = nil
+	g.take(request(fuse.OpGetxattr, 9, append(make([]byte, 8), "security.capability\x00"...)...))
+	if len(answers) != 1 || binary.LittleEndian.Uint64(answers[0][8:]) != 9 || int32(binary.LittleEndian.Uint32(answers[0][4:])) != -95 {
+		t.Errorf("answers %v", answers)
+	}
+	g.take(request(fuse.OpGetxattr, 10, append(make([]byte, 8), "user.mine\x00"...)...))
+	if f := <-frames; unique(f) != 10 || len(answers) != 1 {
+		t.Errorf("unique %d, answers %v", unique(f), answers)
+	}
+
 	// Closed behind a writer: at once, and large ones behind what waits.
 	g.take(request(fuse.OpRelease, 10, writing...))
 	if f := <-frames; opcode(f) != fuse.OpRelease || unique(f) != fuse.NoReply {

@@ -26,6 +26,10 @@ const (
 	MaxFrame = MaxData + 8<<10
 )
 
+// UserXattr begins the names of the extended attributes that pass, which are the user's own. What else there is
+// (capabilities of programs, labels, overlays' marks) is the business of the kernel that it lies under: EOPNOTSUPP.
+const UserXattr = "user."
+
 // HeaderLen is the length of a frame's header: length(4) share(1) kind(1) zero(2).
 const HeaderLen = 8
 
