@@ -161,8 +161,35 @@ func (s *Share) serve(c *sharewire.Conn, r *fuse.Request, b []byte) {
 		reply = b[:room]
 	}
 	fuse.FinishReply(reply[sharewire.HeaderLen:], errno, r.Unique)
+	sharewire.PutHeader(s.index, sharewire.Message, reply)
+	if errno == 0 && changesDirectory[r.Opcode] {
+		reply = append(s.ahead(r.Node), reply...)
+	}
 	// An error here is the end of the connection, which its reader sees.
-	_ = c.WriteRoom(s.index, sharewire.Message, reply)
+	_ = c.WriteFrames(reply)
+}
+
+// changesDirectory are the requests behind which the guest's kernel asks for their directory's attributes.
+var changesDirectory = map[uint32]bool{
+	fuse.OpCreate: true, fuse.OpMknod: true, fuse.OpMkdir: true, fuse.OpSymlink: true, fuse.OpLink: true,
+	fuse.OpUnlink: true, fuse.OpRmdir: true, fuse.OpRename: true, fuse.OpRename2: true,
+}
+
+// ahead is a frame with what the kernel will ask of a directory; empty when that cannot be told.
+func (s *Share) ahead(node uint64) []byte {
+	n, err := s.nodes.get(node)
+	if err != nil {
+		return nil
+	}
+	defer s.nodes.put(n)
+	const room = sharewire.HeaderLen
+	b := binary.LittleEndian.AppendUint64(make([]byte, room, room+8+fuse.AttrOutLen+fuse.OutHeaderLen+fuse.EntryLen), node)
+	b, err = s.statNode(n, b)
+	if err != nil {
+		return nil
+	}
+	sharewire.PutHeader(s.index, sharewire.DirAttributes, b)
+	return b
 }
 
 // control takes what the agent says besides requests.

@@ -320,12 +320,14 @@ func init() {
 // init agrees on what both sides can do. Pages are written through: with a write-back cache
 // the guest's kernel would own sizes and times of files that the host changes as well. Directories are always listed
 // with attributes: left to choose, the kernel asks for them in every other piece of a listing, and name by name for the rest.
+// O_TRUNC is a request of its own (but for kernels of VMs that have slept since it was not): within OPEN and CREATE it makes the
+// kernel ask for the attributes of each file that is made.
 func (s *Share) init(in *fuse.Reader, b []byte) ([]byte, error) {
 	major, minor, readahead, offered := in.U32(), in.U32(), in.U32(), in.U32()
 	if major != fuse.Major || minor < 31 {
 		return b, syscall.EPROTO // kernels before 5.4
 	}
-	const wanted = fuse.CapAsyncRead | fuse.CapAtomicOTrunc | fuse.CapBigWrites | fuse.CapAutoInvalData |
+	const wanted = fuse.CapAsyncRead | fuse.CapBigWrites | fuse.CapAutoInvalData |
 		fuse.CapDoReaddirplus | fuse.CapAsyncDio | fuse.CapParallelDirops |
 		fuse.CapMaxPages | fuse.CapCacheSymlinks | fuse.CapHandleKillpriv2
 	reply := fuse.InitReply{

@@ -64,7 +64,6 @@ const (
 // Capabilities of INIT.
 const (
 	CapAsyncRead       = 1 << 0
-	CapAtomicOTrunc    = 1 << 3
 	CapBigWrites       = 1 << 5
 	CapAutoInvalData   = 1 << 12
 	CapDoReaddirplus   = 1 << 13
@@ -139,14 +138,11 @@ func ParseRequest(b []byte) (Request, bool) {
 
 // Answered tells whether an answer to a message is to come.
 func Answered(b []byte) bool {
-	if len(b) < InHeaderLen || le.Uint64(b[uniqueAt:]) == NoReply {
+	switch OpcodeOf(b) {
+	case 0, OpForget, OpBatchForget, OpInterrupt:
 		return false
 	}
-	switch le.Uint32(b[4:]) {
-	case OpForget, OpBatchForget, OpInterrupt:
-		return false
-	}
-	return true
+	return UniqueOf(b) != NoReply
 }
 
 // uniqueAt is where a message has its number; NoReply instead of that means that nobody wants an answer.
@@ -155,31 +151,55 @@ const (
 	NoReply  = 0
 )
 
+// OpcodeOf gives what a message asks for, 0 if it is none; NodeOf of which node.
+func OpcodeOf(b []byte) uint32 {
+	if len(b) < InHeaderLen {
+		return 0
+	}
+	return le.Uint32(b[4:])
+}
+
+// NodeOf gives the node that a whole message is about.
+func NodeOf(b []byte) uint64 { return le.Uint64(b[16:]) }
+
+// UniqueOf gives a whole message's number.
+func UniqueOf(b []byte) uint64 { return le.Uint64(b[uniqueAt:]) }
+
+// AsksForAttr tells whether a message asks for a node's attributes, and not for those of an open file.
+func AsksForAttr(b []byte) bool {
+	return OpcodeOf(b) == OpGetattr && len(b) >= InHeaderLen+4 && le.Uint32(b[InHeaderLen:])&GetattrFh == 0
+}
+
+// Forgets gives the node that a notification is about; false when it is about none.
+func Forgets(b []byte) (node uint64, ok bool) {
+	if len(b) < OutHeaderLen+8 {
+		return 0, false
+	}
+	return le.Uint64(b[OutHeaderLen:]), true
+}
+
 // Closing gives the number of a message by which a file or directory that was closed is given back. Nobody in the
 // guest waits for that, but the kernel wants an answer. Whoever gives it one puts NoReply for the number.
 func Closing(b []byte) (unique uint64, closing bool) {
-	if len(b) < InHeaderLen {
+	op := OpcodeOf(b)
+	if op != OpRelease && op != OpReleasedir {
 		return NoReply, false
 	}
-	op := le.Uint32(b[4:])
-	return le.Uint64(b[uniqueAt:]), op == OpRelease || op == OpReleasedir
+	return UniqueOf(b), true
 }
 
-// CanWait tells whether nobody notices when a message is carried out a little later: nodes that are forgotten, and
-// what was closed without having been open for writing, which others on the host may look at or execute at once.
-func CanWait(b []byte) bool {
-	if len(b) < InHeaderLen {
-		return false
-	}
-	switch le.Uint32(b[4:]) {
+// CanWait tells whether nobody waits for what a message does: nodes are forgotten, what was closed is given back.
+// written: it was open for writing.
+func CanWait(b []byte) (canWait, written bool) {
+	switch OpcodeOf(b) {
 	case OpForget, OpBatchForget, OpReleasedir:
-		return true
+		return true, false
 	case OpRelease:
 		in := NewReader(b[InHeaderLen:])
 		in.U64()
-		return in.U32()&oAccmode == 0 && !in.Bad()
+		return true, in.U32()&oAccmode != 0
 	}
-	return false
+	return false, false
 }
 
 // oAccmode are open's flags of which none is set in those that only read.
@@ -188,10 +208,10 @@ const oAccmode = 3
 // AsksForXattr gives the number of a message that asks for an extended attribute whose name does not begin so.
 func AsksForXattr(b []byte, butFor string) (unique uint64, asks bool) {
 	const nameAt = InHeaderLen + 8 // size(4) padding(4)
-	if len(b) < nameAt || le.Uint32(b[4:]) != OpGetxattr {
+	if len(b) < nameAt || OpcodeOf(b) != OpGetxattr {
 		return NoReply, false
 	}
-	return le.Uint64(b[uniqueAt:]), !bytes.HasPrefix(b[nameAt:], []byte(butFor))
+	return UniqueOf(b), !bytes.HasPrefix(b[nameAt:], []byte(butFor))
 }
 
 // WantNoReply puts NoReply for a message's number.
@@ -359,6 +379,12 @@ func header(b []byte, size int, code int32, unique uint64) []byte {
 // EmptyReply is the message that says no more than that something was done, or why not.
 func EmptyReply(unique uint64, errno int) []byte {
 	return header(make([]byte, 0, OutHeaderLen), OutHeaderLen, int32(-errno), unique)
+}
+
+// Reply is the message that answers with a body.
+func Reply(unique uint64, body []byte) []byte {
+	size := OutHeaderLen + len(body)
+	return append(header(make([]byte, 0, size), size, 0, unique), body...)
 }
 
 // FinishReply fills in the header that begins the reply b.

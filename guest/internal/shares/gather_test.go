@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"testing"
+	"time"
 
 	"vmsan/guest/internal/fuse"
 	"vmsan/guest/internal/sharewire"
@@ -63,7 +64,7 @@ func TestGather(t *testing.T) {
 		t.Errorf("unique %d, answers %v", unique(f), answers)
 	}
 
-	// Closed behind a writer: at once, and large ones behind what waits.
+	// Behind a writer soon, with nothing to go along with; large ones behind what waits.
 	g.take(request(fuse.OpRelease, 10, writing...))
 	if f := <-frames; opcode(f) != fuse.OpRelease || unique(f) != fuse.NoReply {
 		t.Errorf("opcode %d, unique %d", opcode(f), unique(f))
@@ -77,4 +78,52 @@ func TestGather(t *testing.T) {
 	if f := <-frames; opcode(f) != fuse.OpForget {
 		t.Errorf("opcode %d", opcode(f))
 	}
+}
+
+// What the host has said of a directory ahead is the answer once, until something may have changed it.
+func TestAhead(t *testing.T) {
+	conn, _, frames := host(t)
+	var answers [][]byte
+	g := &gatherer{link: newLink(conn), answer: func(b []byte) { answers = append(answers, bytes.Clone(b)) }}
+	said := append(binary.LittleEndian.AppendUint64(nil, 0), make([]byte, fuse.AttrOutLen)...)
+	said[8] = 77
+	asks := func(unique uint64, flags byte) []byte {
+		return request(fuse.OpGetattr, unique, append([]byte{flags}, make([]byte, 15)...)...)
+	}
+	here := func(what string, want bool) {
+		t.Helper()
+		answers = nil
+		if !g.take(asks(9, 0)) {
+			t.Fatal("over")
+		}
+		if got := len(answers) == 1 && answers[0][fuse.OutHeaderLen] == 77 && binary.LittleEndian.Uint64(answers[0][8:]) == 9; got != want {
+			t.Errorf("%s: answers %v", what, answers)
+		}
+		if !want {
+			<-frames
+		}
+	}
+	here("nothing was said", false)
+	g.ahead.put(said)
+	here("said", true)
+	here("a second time", false)
+	for name, change := range map[string]func(){
+		"forgotten":       func() { g.ahead.drop(0) },
+		"another session": func() { g.ahead.clear() },
+		"changed":         func() { g.take(request(fuse.OpSetattr, 3, make([]byte, 88)...)); <-frames },
+		"moved into":      func() { g.take(request(fuse.OpRename2, 3, make([]byte, 20)...)); <-frames },
+		"of an open file": func() { g.take(asks(3, 1)); <-frames },
+		"long ago": func() {
+			g.ahead.byNode[0] = attributes{said[8:], time.Now().Add(-2 * aheadLife)}
+		},
+		"cut off": func() { g.ahead.clear(); g.ahead.put(said[:50]) },
+	} {
+		g.ahead.put(said)
+		change()
+		here(name, false)
+	}
+	g.ahead.put(said)
+	g.take(request(fuse.OpLookup, 3, 'a', 0))
+	<-frames
+	here("after a look", true)
 }

@@ -30,6 +30,7 @@ type mount struct {
 	// layers counts the mounts at its place, one over the other.
 	layers int
 	queue  *queue
+	toHost *gatherer
 	// thread is the one that raises events.
 	thread int
 }
@@ -46,7 +47,9 @@ func newMount(index byte, s Share, l *link) (*mount, error) {
 		return nil, wire.Errorf(wire.CodeConfig, "The guest's kernel offers no FUSE.").Because(err).
 			Remedy("Give it its modules: vmsan setup, or kernel add --modules.")
 	}
-	return &mount{index: index, share: s, link: l, fd: fd, root: -1, queue: newQueue()}, nil
+	m := &mount{index: index, share: s, link: l, fd: fd, root: -1, queue: newQueue()}
+	m.toHost = &gatherer{link: l, share: index, answer: m.answer}
+	return m, nil
 }
 
 // attach mounts it. The mount that is seen may be read-only; the agent's own handle of it
@@ -131,7 +134,6 @@ func (m *mount) answer(b []byte) {
 // read takes the kernel's requests to the host until the mount is over.
 func (m *mount) read(dev *device) {
 	b := make([]byte, readRoom)
-	to := &gatherer{link: m.link, share: m.index, answer: m.answer}
 	defer func() { _ = dev.file.Close() }() // the mount is over, or has been aborted
 	for {
 		n := 0
@@ -149,7 +151,7 @@ func (m *mount) read(dev *device) {
 		case err != nil || n == 0:
 			return // ENODEV: unmounted
 		}
-		if !to.take(b[:sharewire.HeaderLen+n]) {
+		if !m.toHost.take(b[:sharewire.HeaderLen+n]) {
 			return
 		}
 	}
@@ -161,6 +163,7 @@ func (m *mount) later(f sharewire.Frame) { m.queue.put(f) }
 
 // hello tells the host by which thread events are raised, and whose the share is.
 func (m *mount) hello(conn *sharewire.Conn) error {
+	m.toHost.ahead.clear() // another session's
 	b := binary.LittleEndian.AppendUint32(nil, uint32(m.thread))
 	b = binary.LittleEndian.AppendUint32(b, m.share.UID)
 	b = binary.LittleEndian.AppendUint32(b, m.share.GID)

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"vmsan/guest/internal/channel"
+	"vmsan/guest/internal/fuse"
 	"vmsan/guest/internal/sharewire"
 	"vmsan/guest/internal/wire"
 )
@@ -155,13 +156,21 @@ func (s *session) frame(f sharewire.Frame) {
 		return
 	}
 	to := set.mounts[f.Share]
-	if f.Kind == sharewire.Message {
+	switch f.Kind {
+	case sharewire.Message:
 		to.answer(f.Payload)
 		set.link.replied()
-	} else {
-		f.Payload = bytes.Clone(f.Payload)
-		to.later(f)
+		return
+	case sharewire.DirAttributes:
+		to.toHost.ahead.put(f.Payload)
+		return
+	case sharewire.Notify:
+		if node, ok := fuse.Forgets(f.Payload); ok {
+			to.toHost.ahead.drop(node)
+		}
 	}
+	f.Payload = bytes.Clone(f.Payload)
+	to.later(f)
 }
 
 // Lost implements channel.Taker: the session's end is the file server's.

@@ -56,6 +56,9 @@ const (
 	// Begin is the host's first frame: the number(8) under which it knows of nodes and handles, 0 for
 	// none. The answer to another is goesOn(1): 0 when the agent begins anew all the same.
 	Begin = 7
+	// DirAttributes, to the agent ahead of the reply to what has changed a directory: its node(8) and what a
+	// GETATTR of it would be answered, which the kernel asks for next.
+	DirAttributes = 8
 )
 
 // Frame is one frame.
