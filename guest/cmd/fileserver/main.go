@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -63,6 +64,9 @@ func run() error {
 	if err != nil || len(token) != channel.TokenLen {
 		return errors.New("the token is not 32 hexadecimal digits")
 	}
+	// One request follows the other: with more than one processor Go wakes a thread for each that finds nothing to
+	// do. What waits for a disk keeps nobody: that thread's place is given away.
+	runtime.GOMAXPROCS(1)
 	// Modes are the guest's, which has its own mask.
 	syscall.Umask(0)
 	if err := fileserver.Confine(); err != nil {

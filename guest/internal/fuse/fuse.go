@@ -188,18 +188,18 @@ func Closing(b []byte) (unique uint64, closing bool) {
 	return UniqueOf(b), true
 }
 
-// CanWait tells whether nobody waits for what a message does: nodes are forgotten, what was closed is given back.
-// written: it was open for writing.
-func CanWait(b []byte) (canWait, written bool) {
+// CanWait tells whether nobody notices when a message is carried out a little later: nodes that are forgotten, and
+// what was closed without having been open for writing, which others on the host may be about to execute (ETXTBSY).
+func CanWait(b []byte) bool {
 	switch OpcodeOf(b) {
 	case OpForget, OpBatchForget, OpReleasedir:
-		return true, false
+		return true
 	case OpRelease:
 		in := NewReader(b[InHeaderLen:])
 		in.U64()
-		return true, in.U32()&oAccmode != 0
+		return in.U32()&oAccmode == 0 && !in.Bad()
 	}
-	return false, false
+	return false
 }
 
 // oAccmode are open's flags of which none is set in those that only read.

@@ -10,10 +10,8 @@ import (
 )
 
 const (
-	// gatherWait is how long what nobody waits for may wait for a request to go along with; closedWait is it for
-	// a file that was written, since somebody on the host may be about to execute it (ETXTBSY).
-	gatherWait = 10 * time.Millisecond
-	closedWait = time.Millisecond
+	// gatherWait is how long what nobody waits for may wait for a request to go along with.
+	gatherWait = 20 * time.Millisecond
 	// gatherMax is how many bytes of it may, and of the request.
 	gatherMax = 16 << 10
 )
@@ -31,9 +29,8 @@ type gatherer struct {
 	mu sync.Mutex
 	// frames have not been sent.
 	frames []byte
-	// timer sends what is left, at due; nil before the first time.
-	timer *time.Timer
-	due   time.Time
+	// timing: what is left will be sent.
+	timing bool
 }
 
 // take has a request, which lies behind room for a frame's header, sent; false: the mount is over.
@@ -55,37 +52,24 @@ func (g *gatherer) take(b []byte) bool {
 	sharewire.PutHeader(g.share, sharewire.Message, b)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	canWait, written := fuse.CanWait(message)
-	if !canWait {
+	if !fuse.CanWait(message) {
 		return g.send(b, fuse.Answered(message))
 	}
-	alone := len(g.frames) == 0
 	g.frames = append(g.frames, b...)
 	if len(g.frames) > gatherMax {
 		return g.flush()
 	}
-	wait := gatherWait
-	if written {
-		wait = closedWait
-	}
-	if due := time.Now().Add(wait); alone || due.Before(g.due) {
-		g.due = due
-		g.flushAfter(wait)
+	if !g.timing {
+		// Not stopped by what goes before: a timer for each message would cost more than it saves.
+		g.timing = true
+		time.AfterFunc(gatherWait, func() {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.timing = false
+			g.flush()
+		})
 	}
 	return true
-}
-
-// flushAfter has what has been gathered sent after a while. The lock is held.
-func (g *gatherer) flushAfter(wait time.Duration) {
-	if g.timer != nil {
-		g.timer.Reset(wait)
-		return
-	}
-	g.timer = time.AfterFunc(wait, func() {
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		g.flush()
-	})
 }
 
 // send sends a frame behind those that have been gathered. The lock is held.
@@ -99,7 +83,6 @@ func (g *gatherer) send(b []byte, answered bool) bool {
 	default:
 		b = append(g.frames, b...)
 		g.frames = b[:0]
-		g.timer.Stop()
 	}
 	return g.link.forward(b, answered)
 }

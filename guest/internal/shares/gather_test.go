@@ -64,7 +64,7 @@ func TestGather(t *testing.T) {
 		t.Errorf("unique %d, answers %v", unique(f), answers)
 	}
 
-	// Behind a writer soon, with nothing to go along with; large ones behind what waits.
+	// Closed behind a writer: at once; large ones behind what waits.
 	g.take(request(fuse.OpRelease, 10, writing...))
 	if f := <-frames; opcode(f) != fuse.OpRelease || unique(f) != fuse.NoReply {
 		t.Errorf("opcode %d, unique %d", opcode(f), unique(f))

@@ -22,7 +22,7 @@ const (
 // MaxData is the most content of a file in one message, in bytes; MaxFrame what a frame
 // may hold with everything around it.
 const (
-	MaxData  = 256 << 10
+	MaxData  = 1 << 20
 	MaxFrame = MaxData + 8<<10
 )
 
