@@ -4,7 +4,11 @@ import type { Vmsan } from "../../../client/vmsan.ts";
 import { VolumePlaces } from "./places.ts";
 
 /** Places whose VMs are all being made until `end` settles. */
-function placesBeingMade(): { places: VolumePlaces; made: string[]; end: PromiseWithResolvers<Vm> } {
+function placesBeingMade(): {
+  places: VolumePlaces;
+  made: string[];
+  end: PromiseWithResolvers<Vm>;
+} {
   const made: string[] = [];
   const end = Promise.withResolvers<Vm>();
   const vmsan = {
@@ -36,7 +40,9 @@ test("who asks for many volumes at once has no more VMs made than there may be, 
   expect(["greedy", "b", "c", "d"].map(ofProject)).toEqual([4, 4, 4, 4]);
   end.reject(new Error("not made"));
   const said = (await Promise.all(asked)).flat();
-  expect(said.filter((why) => why.includes("4 volumes of this project is in use"))).toHaveLength(16);
+  expect(said.filter((why) => why.includes("4 volumes of this project is in use"))).toHaveLength(
+    16,
+  );
   expect(said.filter((why) => why.includes("16 volumes is in use"))).toHaveLength(8);
   // Those that were not made leave their places to others.
   await expect(places.use({ name: "another", project: "greedy" }, nothing)).rejects.toThrow(
