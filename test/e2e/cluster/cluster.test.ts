@@ -31,11 +31,13 @@ beforeAll(async () => {
   const images = made.map(({ path }) => path);
   const fake = { driver: "fake", archives: images } as const;
   // One host is known by a ServiceAccount, with no more rights than the example gives.
-  await cluster.ok(["apply", "-f", join(examples, "service-account.yaml")]);
+  for (const file of ["service-account.yaml", "peers.yaml"]) {
+    await cluster.ok(["apply", "-f", join(examples, file)]);
+  }
   hosts = await Promise.all([
-    Host.start(cluster, "host-1", fake),
+    Host.start(cluster, "host-1", { ...fake, words: ["--peers"] }),
     Host.start(cluster, "host-2", { ...fake, account: "kube-system:vmsan-node" }),
-    Host.start(cluster, "host-3", { driver: "auto", archives: images }),
+    Host.start(cluster, "host-3", { driver: "auto", archives: images, words: ["--peers"] }),
   ]);
   await cluster.ok(["wait", "--for=condition=Ready", "node", "--all", "--timeout=120s"]);
 });
@@ -57,6 +59,29 @@ test("the hosts are nodes, to the oldest kubectl and the newest", async () => {
   for (const { name } of hosts) {
     expect(await cluster.ok(["get", "--raw", `/api/v1/nodes/${name}/proxy/healthz`])).toBe("ok");
   }
+});
+
+test("layers of images: for other nodes alone, who see which others there are", async () => {
+  const [host] = hosts;
+  const [layer] = (await host?.vmsan.images.inspect(`${IMAGE}:1`))?.layers ?? [];
+  const { newest } = cluster.programs.kubectl;
+  const as = async (who: string, ...words: string[]): Promise<Ended> =>
+    await cluster.inHub([
+      newest,
+      `--kubeconfig=${join(cluster.dir, `${who}.kubeconfig`)}`,
+      ...words,
+    ]);
+  const nodes = JSON.parse(
+    (
+      await as("host-3", "get", "nodes", "-l", "vmsan.io/node=true", "-o", "json")
+    ).stdout.toString(),
+  ) as { items: { metadata: { name: string }; status: { addresses: { address: string }[] } }[] };
+  const found = nodes.items.find(({ metadata }) => metadata.name === "host-1");
+  const raw = ["get", "--raw", `/v2/node/blobs/${layer?.digest}`];
+  const server = `--server=https://${found?.status.addresses[0]?.address}:10250`;
+  const got = await as("host-3", server, ...raw);
+  expect(`sha256:${Host.digest(got.stdout)}`).toBe(layer?.digest);
+  expect((await as("admin", server, ...raw)).stderr).toContain("may not get nodes/blobs");
 });
 
 test("a deployment is spread over the hosts; logs of each", async () => {
