@@ -117,8 +117,10 @@ type Config struct {
 	trustEnv []string
 	limits   []proc.Limit
 	hostname string
-	// network was applied last.
-	network *Network
+	// network was applied last; nil: none was.
+	network *applied
+	// hosts are those of /etc/hosts, but for the guest's own.
+	hosts []HostEntry
 	// written has the content of files as they were last written.
 	written map[string]string
 	// mounted has the targets of mounts that were made.
@@ -209,8 +211,16 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 			}
 			return cutConnections()
 		}),
-		step("network", r.Network != nil && !(r.Restored == restore.ReasonResume && reflect.DeepEqual(r.Network, c.network)), func() error {
-			return applyNetwork(r.Network)
+		step("network", r.Network != nil && !(r.Restored == restore.ReasonResume && c.network != nil && reflect.DeepEqual(r.Network, c.network.network)), func() error {
+			last := c.network
+			if r.Restored == "" {
+				last = nil
+			}
+			now, err := applyNetwork(r.Network, last)
+			if err == nil {
+				c.network = now
+			}
+			return err
 		}),
 		// After the network, whose cards have settings of their own.
 		step("sysctls", len(r.Sysctls) > 0, func() error { return setSysctls("/proc/sys", r.Sysctls) }),
@@ -227,7 +237,7 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 		c.hostname = r.Hostname
 	}
 	if r.Network != nil {
-		c.network = r.Network
+		c.hosts = r.Network.Hosts
 	}
 	soft("directories", len(r.Directories) > 0, func() error { return makeDirectories(r.Directories) })
 	soft("trust", r.Trust != nil, func() error {
@@ -257,7 +267,7 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 		return text{dir: "/etc", name: "hostname", content: r.Hostname + "\n", mode: 0o644}
 	})
 	write("hosts", r.Hostname != "" || r.Network != nil, func() text {
-		return text{dir: "/etc", name: "hosts", content: hostsFile(c.hostname, c.network), mode: 0o644, lines: true}
+		return text{dir: "/etc", name: "hosts", content: hostsFile(c.hostname, c.hosts), mode: 0o644, lines: true}
 	})
 	write("dns", r.Network != nil && (len(r.Network.DNS) > 0 || len(r.Network.Search) > 0), func() text {
 		return text{dir: "/etc", name: "resolv.conf", content: resolvFile(r.Network), mode: 0o644, lines: true}

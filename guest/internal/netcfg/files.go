@@ -114,7 +114,7 @@ func isMountPoint(fd int) bool {
 }
 
 // hostsFile gives /etc/hosts.
-func hostsFile(hostname string, network *Network) string {
+func hostsFile(hostname string, extra []HostEntry) string {
 	var b strings.Builder
 	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\nff02::1\tip6-allnodes\nff02::2\tip6-allrouters\n")
 	if hostname != "" && hostname != "localhost" {
@@ -125,11 +125,9 @@ func hostsFile(hostname string, network *Network) string {
 		}
 		b.WriteString("\n")
 	}
-	if network != nil {
-		for _, h := range network.Hosts {
-			if len(h.Names) > 0 {
-				b.WriteString(h.Address + "\t" + strings.Join(h.Names, " ") + "\n")
-			}
+	for _, h := range extra {
+		if len(h.Names) > 0 {
+			b.WriteString(h.Address + "\t" + strings.Join(h.Names, " ") + "\n")
 		}
 	}
 	return b.String()

@@ -241,30 +241,78 @@ func cutConnections() error {
 	return nil
 }
 
-// applyNetwork makes each interface have exactly the addresses given.
-func applyNetwork(cfg *Network) error {
-	n, err := openNetlink()
-	if err != nil {
-		return err
-	}
-	defer n.close()
-	for i := range cfg.Interfaces {
-		if err := n.applyInterface(&cfg.Interfaces[i], len(cfg.Interfaces) == 1); err != nil {
-			return wire.Errorf(wire.CodeConfig, "The network interface %s could not be set up.", cfg.Interfaces[i].MAC).Because(err)
-		}
-	}
-	return nil
+// applied is what a network was made of: whoever comes out of a file with it need not ask the kernel, which in an
+// emulated guest is half of the work.
+type applied struct {
+	network *Network
+	// card is the index of its only card, 0 if it has none or several.
+	card int
 }
 
-func (n *netlink) applyInterface(want *Interface, only bool) error {
+// applyNetwork makes each interface have exactly the addresses given.
+// last is what was applied before, if nobody but the agent can have changed cards since; else nil.
+func applyNetwork(cfg *Network, last *applied) (*applied, error) {
+	n, err := openNetlink()
+	if err != nil {
+		return nil, err
+	}
+	defer n.close()
+	now := &applied{network: cfg}
+	only := len(cfg.Interfaces) == 1
+	for i := range cfg.Interfaces {
+		want := &cfg.Interfaces[i]
+		index := 0
+		if only && last != nil && last.card != 0 {
+			// A card that is not there under its number any more is looked for.
+			if err := n.applyRemembered(want, last); err == nil {
+				index = last.card
+			}
+		}
+		if index == 0 {
+			index, err = n.applyInterface(want, only)
+		}
+		if err != nil {
+			return nil, wire.Errorf(wire.CodeConfig, "The network interface %s could not be set up.", want.MAC).Because(err)
+		}
+		if only {
+			now.card = index
+		}
+	}
+	return now, nil
+}
+
+// applyRemembered sets up the only card as it was left by last.
+func (n *netlink) applyRemembered(want *Interface, last *applied) error {
 	mac, err := parseMAC(want.MAC)
 	if err != nil {
 		return err
 	}
+	var old []netip.Prefix
+	for _, a := range last.network.Interfaces[0].Addresses {
+		old = append(old, netip.MustParsePrefix(a))
+	}
+	return n.setUp(net.Interface{Index: last.card, Flags: net.FlagUp}, mac, want, old)
+}
+
+// applyInterface finds a card and sets it up. It gives its index.
+func (n *netlink) applyInterface(want *Interface, only bool) (int, error) {
+	mac, err := parseMAC(want.MAC)
+	if err != nil {
+		return 0, err
+	}
 	link, err := findLink(mac, only)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	old, err := n.addressesOf(link.Index)
+	if err != nil {
+		return 0, fmt.Errorf("list addresses: %w", err)
+	}
+	return link.Index, n.setUp(*link, mac, want, old)
+}
+
+// setUp gives a card its address, MTU, routes, and of the addresses that it has only those that it is to have.
+func (n *netlink) setUp(link net.Interface, mac net.HardwareAddr, want *Interface, old []netip.Prefix) error {
 	wasUp := link.Flags&net.FlagUp != 0
 	if link.HardwareAddr.String() != mac.String() {
 		// Taking down one that is down is work for the kernel all the same.
@@ -283,10 +331,6 @@ func (n *netlink) applyInterface(want *Interface, only bool) error {
 	keep := map[netip.Prefix]bool{}
 	for _, a := range want.Addresses {
 		keep[netip.MustParsePrefix(a)] = true
-	}
-	old, err := n.addressesOf(link.Index)
-	if err != nil {
-		return fmt.Errorf("list addresses: %w", err)
 	}
 	for _, p := range old {
 		if !keep[p] {
