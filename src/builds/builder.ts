@@ -346,6 +346,7 @@ export class Builder {
       );
       const freedBytes = sizes.reduce((sum, size) => sum + size, 0);
       await this.#sandboxes.remove(found.id, true);
+      this.registry.had.clear();
       return { removed: true, freedBytes };
     });
   }

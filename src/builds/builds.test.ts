@@ -119,8 +119,9 @@ describe("the registry of a build", () => {
     const { signal } = new AbortController();
     const work = { signal, progress: () => undefined };
     const imports = new Imports(host, lease, { pull: "missing" }, ["docker.io", "r.test:5"], work);
-    results = new Results(store, lease, imports, `/v2/${id}/result/image`, signal);
     registry = new BuildRegistry(store, join(root, "sock"));
+    const prefix = `/v2/${id}/result/image`;
+    results = new Results(store, lease, imports, prefix, signal, registry.had);
     registry.admit(id, { imports, results });
     await registry.open();
     return async () => {
@@ -258,6 +259,35 @@ describe("the registry of a build", () => {
     const put = await call("PUT", `${prefix}/manifests/latest`, result.manifest.bytes, type);
     expect(put.status).toBe(201);
     expect(results.manifest?.digest).toBe(result.manifest.digest);
+    expect(results.sent).toMatchObject({ blobs: 2 });
+    // The next build asks where this one had its layers, and has them taken over; what is no layer of theirs is not.
+    registry.dismiss(id);
+    const next = "2".repeat(32);
+    const { signal } = new AbortController();
+    const work = { signal, progress: () => undefined };
+    const imports = new Imports({ store } as unknown as Host, lease, { pull: "missing" }, [], work);
+    const again = new Results(
+      store,
+      lease,
+      imports,
+      `/v2/${next}/result/image`,
+      signal,
+      registry.had,
+    );
+    registry.admit(next, { imports, results: again });
+    const layer = result.layers[0]?.digest ?? "";
+    const known = await call("HEAD", `${prefix}/blobs/${layer}`);
+    expect([known.status, known.headers["content-length"]]).toEqual([
+      200,
+      String(result.layers[0]?.size),
+    ]);
+    const taken = `/v2/${next}/result/image/blobs/uploads/?from=${id}/result/image&mount=`;
+    expect((await call("POST", `${taken}${layer}`)).status).toBe(201);
+    const secret = await store.putBytes(Buffer.from("of another image"));
+    expect((await call("HEAD", `${prefix}/blobs/${secret}`)).status).toBe(404);
+    expect((await call("GET", `${prefix}/blobs/${layer}`)).status).toBe(404);
+    expect((await call("POST", `${taken}${secret}`)).status).toBe(202);
+    registry.admit(id, { imports, results });
     // A layer of the base is taken over without being sent.
     const base = image.layers[0]?.digest ?? "";
     const mounted = await call("POST", `${prefix}/blobs/uploads/?mount=${base}&from=x`);

@@ -18,6 +18,7 @@ import { Imports } from "./imports.ts";
 import { findBuilt } from "./known.ts";
 import { linesOf } from "./lines.ts";
 import { BuildOutput } from "./output.ts";
+import { formatBytes } from "../util/units.ts";
 import { Phases } from "./phases.ts";
 import { platformsIn } from "./platforms.ts";
 import { RESULT } from "./registry.ts";
@@ -183,7 +184,8 @@ export class Builds {
     const hosts = hostsOf(request);
     const imports = this.#importsOf(request, hosts, lease, work);
     const prefix = `/v2/${id}/${RESULT}/image`;
-    const results = new Results(store, lease, imports, prefix, work.signal);
+    const { had } = builder.registry;
+    const results = new Results(store, lease, imports, prefix, work.signal, had);
     builder.registry.admit(id, { imports, results });
     let whole = false;
     try {
@@ -214,6 +216,9 @@ export class Builds {
       const push = ["buildah", "push", "--tls-verify=false", iid, to];
       const pushed = await this.#run(vm, places, push, quiet, work);
       phases.end("result");
+      const { blobs, bytes } = results.sent;
+      const told = `${blobs} blobs, ${formatBytes(bytes)}, were sent`;
+      work.progress({ phase: "build", message: told });
       if (results.failure !== undefined) throw results.failure;
       const { manifest } = results;
       if (pushed !== 0 || manifest === undefined) throw failed(quiet, pushed);

@@ -47,6 +47,11 @@ function refuse(response: ServerResponse, status: number, code: string, message:
 /** The server for all builds of a builder. */
 export class BuildRegistry {
   readonly #builds = new Map<string, BuildAccess>();
+  /**
+   * Layers that the builder has had from here or has sent: those that it knows need not be sent again. It asks for
+   * them where it had them, by the identifiers of builds that have ended.
+   */
+  readonly had = new Set<Digest>();
   readonly #store: ContentStore;
   readonly #path: string;
   #server: Server | undefined;
@@ -121,6 +126,14 @@ export class BuildRegistry {
       return;
     }
     const target = this.#target(url.pathname);
+    if (target === undefined && request.method === "HEAD") {
+      const [, name = ""] = /^\/v2\/[0-9a-f]{32}\/.+\/blobs\/([^/]+)$/.exec(url.pathname) ?? [];
+      const size = isDigest(name) && this.had.has(name) && (await this.#store.blobSize(name));
+      if (typeof size === "number") {
+        response.writeHead(200, { "content-length": size, "docker-content-digest": name }).end();
+        return;
+      }
+    }
     if (target === undefined) {
       refuse(response, 404, "NAME_UNKNOWN", "no such build");
       return;
@@ -163,6 +176,7 @@ export class BuildRegistry {
       "content-length": size,
       "docker-content-digest": digest,
     });
+    this.had.add(digest);
     if (method === "HEAD") response.end();
     else await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), response);
   }

@@ -32,28 +32,35 @@ export class Results {
   readonly #imports: Imports;
   readonly #prefix: string;
   readonly #signal: AbortSignal;
+  readonly #had: Set<Digest>;
   readonly #blobs = new Set<Digest>();
   /** What has come of each upload; undefined before anything has. */
   readonly #uploads = new Map<string, { digest: Digest; size: number } | undefined>();
   #received = 0;
+  #sent = 0;
   /** The last manifest. */
   manifest: SentManifest | undefined;
   /** Why something could not be stored (a full disk …). */
   failure: unknown;
 
-  /** @param prefix path of the result's repository */
+  /**
+   * @param prefix path of the result's repository
+   * @param had what the builder has had or sent before; what it sends now is added
+   */
   constructor(
     store: ContentStore,
     lease: Lease,
     imports: Imports,
     prefix: string,
     signal: AbortSignal,
+    had = new Set<Digest>(),
   ) {
     this.#store = store;
     this.#lease = lease;
     this.#imports = imports;
     this.#prefix = prefix;
     this.#signal = signal;
+    this.#had = had;
   }
 
   /** Where a blob is that was sent. */
@@ -61,13 +68,20 @@ export class Results {
     return this.#blobs.has(digest) ? this.#store.blobPath(digest) : undefined;
   }
 
+  /** What had to be sent: the rest was here, or known to be. */
+  get sent(): { blobs: number; bytes: number } {
+    return { blobs: this.#sent, bytes: this.#received };
+  }
+
   /** Have a blob in the store that is there or used from elsewhere. @returns whether it is known */
   async #adopt(digest: Digest): Promise<boolean> {
     if (this.#blobs.has(digest)) return true;
     await this.#lease.protect([digest]);
     const path = this.#imports.blob(digest);
-    if (path === undefined) return false;
+    if (path === undefined && !this.#had.has(digest)) return false;
     if ((await this.#store.blobSize(digest)) === undefined) {
+      // It was removed since.
+      if (path === undefined) return false;
       const source = createReadStream(path, { highWaterMark: 1 << 20 });
       const what = `layer ${digest}`;
       await ingest(this.#store, this.#lease, source, { digest }, what, this.#signal);
@@ -161,6 +175,8 @@ export class Results {
     }
     this.#uploads.delete(id);
     this.#blobs.add(come.digest);
+    this.#had.add(come.digest);
+    this.#sent += 1;
     answer(201, { location: `${this.#prefix}/blobs/${digest}`, "docker-content-digest": digest });
   }
 
