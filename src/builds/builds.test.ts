@@ -21,6 +21,7 @@ import { findBuilt } from "./known.ts";
 import { BuildOutput } from "./output.ts";
 import { platformsIn } from "./platforms.ts";
 import { BuildRegistry } from "./registry.ts";
+import type { BuildAccess } from "./registry.ts";
 import { Results } from "./results.ts";
 
 const root = mkdtempSync(join(tmpdir(), "vmsan-builds-"));
@@ -101,6 +102,7 @@ describe("the registry of a build", () => {
   let lease: Lease;
   let registry: BuildRegistry;
   let results: Results;
+  let before: BuildAccess;
   const asked: string[] = [];
 
   beforeAll(async () => {
@@ -122,7 +124,8 @@ describe("the registry of a build", () => {
     registry = new BuildRegistry(store, join(root, "sock"));
     const prefix = `/v2/${id}/result/image`;
     results = new Results(store, lease, imports, prefix, signal, registry.had);
-    registry.admit(id, { imports, results });
+    before = { imports, results };
+    registry.admit(id, before);
     await registry.open();
     return async () => {
       await registry.close();
@@ -287,7 +290,12 @@ describe("the registry of a build", () => {
     expect((await call("HEAD", `${prefix}/blobs/${secret}`)).status).toBe(404);
     expect((await call("GET", `${prefix}/blobs/${layer}`)).status).toBe(404);
     expect((await call("POST", `${taken}${secret}`)).status).toBe(202);
-    registry.admit(id, { imports, results });
+    // Of a base image, too, that a build has asked for: the builder knows it from builds before.
+    const gone = `/v2/${"3".repeat(32)}/h0/x/blobs/${image.layers[0]?.digest}`;
+    registry.had.clear();
+    expect((await call("HEAD", gone)).status).toBe(404);
+    registry.admit(id, before);
+    expect((await call("HEAD", gone)).status).toBe(200);
     // A layer of the base is taken over without being sent.
     const base = image.layers[0]?.digest ?? "";
     const mounted = await call("POST", `${prefix}/blobs/uploads/?mount=${base}&from=x`);

@@ -7,7 +7,7 @@
  * the result goes back the same way, verified. A build sees what lies below its own identifier.
  */
 import { createReadStream } from "node:fs";
-import { rm } from "node:fs/promises";
+import { rm, stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
@@ -119,6 +119,15 @@ export class BuildRegistry {
     return { access, place, repository, kind: what, name };
   }
 
+  /** Where a blob is that the builder knows: of a base image that a build has asked for, or had before. */
+  #known(digest: Digest): string | undefined {
+    for (const { imports } of this.#builds.values()) {
+      const path = imports.blob(digest);
+      if (path !== undefined) return path;
+    }
+    return this.had.has(digest) ? this.#store.blobPath(digest) : undefined;
+  }
+
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const url = new URL(request.url ?? "/", "http://registry");
     if (url.pathname === "/v2/" || url.pathname === "/v2") {
@@ -128,9 +137,11 @@ export class BuildRegistry {
     const target = this.#target(url.pathname);
     if (target === undefined && request.method === "HEAD") {
       const [, name = ""] = /^\/v2\/[0-9a-f]{32}\/.+\/blobs\/([^/]+)$/.exec(url.pathname) ?? [];
-      const size = isDigest(name) && this.had.has(name) && (await this.#store.blobSize(name));
-      if (typeof size === "number") {
-        response.writeHead(200, { "content-length": size, "docker-content-digest": name }).end();
+      const path = isDigest(name) ? this.#known(name) : undefined;
+      const found = path === undefined ? undefined : await stat(path).catch(() => undefined); // ENOENT: removed since
+      if (found !== undefined) {
+        const headers = { "content-length": found.size, "docker-content-digest": name };
+        response.writeHead(200, headers).end();
         return;
       }
     }
@@ -170,7 +181,7 @@ export class BuildRegistry {
       refuse(response, 404, "BLOB_UNKNOWN", "no such blob");
       return;
     }
-    const { size } = await import("node:fs/promises").then(async ({ stat }) => stat(path));
+    const { size } = await stat(path);
     response.writeHead(200, {
       "content-type": "application/octet-stream",
       "content-length": size,
