@@ -16,8 +16,8 @@ export interface Caller {
 
 /** What a client has open. */
 interface Destroyable {
+  readonly destroyed: boolean;
   destroy(): unknown;
-  once(event: "close", listener: () => void): unknown;
 }
 
 /** The connection of a request; one that was destroyed has none any more, whatever its type says. */
@@ -45,8 +45,8 @@ export class Gate {
   private readonly rates = new Rates();
   private readonly audit: Log;
   private readonly callers = new WeakMap<IncomingMessage, Caller>();
-  /** Connections, and streams of HTTP/2, with the key of their last request. */
-  private readonly open = new Map<Destroyable, string>();
+  /** Requests that are not answered whole, with their keys and connections, or streams of HTTP/2. */
+  private readonly open = new Map<IncomingMessage, { connection: Destroyable; key: string }>();
   private readonly looking: NodeJS.Timeout;
 
   constructor(keys: Keys, tokens: Tokens, audit: Log) {
@@ -69,14 +69,10 @@ export class Gate {
   private async cutOff(): Promise<void> {
     if (this.open.size === 0) return;
     const good = new Set((await this.keys.good()).map(({ id }) => id));
-    for (const [connection, key] of this.open) if (!good.has(key)) connection.destroy();
-  }
-
-  private hold(request: IncomingMessage, { id }: GatewayKey): void {
-    const connection = "stream" in request ? (request.stream as Destroyable) : socketOf(request);
-    if (connection === undefined) return;
-    if (!this.open.has(connection)) connection.once("close", () => this.open.delete(connection));
-    this.open.set(connection, id);
+    for (const [request, { connection, key }] of this.open) {
+      if (!good.has(key)) connection.destroy();
+      if (connection.destroyed) this.open.delete(request);
+    }
   }
 
   /**
@@ -104,7 +100,8 @@ export class Gate {
   pass(request: IncomingMessage, key: GatewayKey): Caller {
     const caller = { key };
     this.callers.set(request, caller);
-    this.hold(request, key);
+    const connection = "stream" in request ? (request.stream as Destroyable) : socketOf(request);
+    if (connection !== undefined) this.open.set(request, { connection, key: key.id });
     this.rates.take(key);
     return caller;
   }
@@ -115,6 +112,8 @@ export class Gate {
    */
   note(request: IncomingMessage, face: string, status: number, what = ""): void {
     const { method = "", url = "" } = request;
+    // A connection that was switched is open from now on.
+    if (status !== 101) this.open.delete(request);
     if (status < 400 && what === "" && (method === "GET" || method === "HEAD")) return;
     const key = this.callers.get(request)?.key;
     const entry = {

@@ -79,13 +79,33 @@ test.skipIf(!asked)(
     expect(table.results[0]).toMatchObject({ data: { a: [1, 2] } });
     const context = await sandbox.createCodeContext({ cwd: "/tmp" });
     expect((await sandbox.runCode("os.getcwd()", { context })).error?.name).toBe("NameError");
-    expect((await sandbox.listCodeContexts()).map(({ cwd }) => cwd)).toEqual([
-      "/home/user",
-      "/tmp",
+    expect((await sandbox.listCodeContexts()).map(({ language, cwd }) => [language, cwd])).toEqual([
+      ["python", "/home/user"],
+      ["javascript", "/home/user"],
+      ["python", "/tmp"],
     ]);
     await sandbox.removeCodeContext(context);
     await expect(sandbox.runCode("1", { context })).rejects.toThrow(/not found/);
-    await expect(sandbox.runCode("1", { language: "r" })).rejects.toThrow();
+    await expect(sandbox.runCode("1", { language: "r" })).rejects.toThrow(
+      /bash, javascript, python, typescript/,
+    );
+    const shell = await sandbox.runCode("x=5; cd /tmp; echo $FROM_CREATE $ONCE; false", {
+      language: "bash",
+      envs: { ONCE: "it's" },
+    });
+    expect(shell.logs.stdout).toEqual(["created it's\n"]);
+    expect(shell.error?.value).toBe("1");
+    const again = await sandbox.runCode("echo $x $PWD ${ONCE-none}", { language: "bash" });
+    expect(again.logs.stdout.join("")).toBe("5 /tmp none\n");
+    const js = { language: "javascript", timeoutMs };
+    const script = "import os from 'os'; const n = await Promise.resolve(41); n + 1";
+    expect((await sandbox.runCode(script, js)).text).toBe("42");
+    expect((await sandbox.runCode("n + os.EOL.length", js)).text).toBe("42");
+    const ts = await sandbox.runCode("const said: string = 'typed'; said", {
+      language: "ts",
+      timeoutMs,
+    });
+    expect(ts.text).toBe("typed");
     await sandbox.commands.run("echo from a command >/home/user/said");
     expect((await sandbox.runCode("open('said').read()")).text).toBe("from a command\\n");
   },
