@@ -71,7 +71,8 @@ func Getenv(env []string, name string) string {
 // executable file wins; one that is there but not executable is remembered.
 func Lookup(name, path, workdir string) (string, error) {
 	if name == "" {
-		return "", wire.Errorf(wire.CodeNotFound, "The command's name is empty.")
+		return "", wire.Errorf(wire.CodeNotFound, "The command's name is empty.").
+			Remedy("Say what to run; run --entrypoint leaves out an image's own.")
 	}
 	if strings.Contains(name, "/") {
 		full := name

@@ -140,7 +140,7 @@ func ParseSpec(b []byte) (*Spec, error) {
 		}
 	}
 	if s.Workdir != "" && s.Workdir[0] != '/' {
-		return bad("The working directory %.64q is not absolute.", s.Workdir)
+		return nil, Errorf(CodeRequest, "The working directory %.64q is not absolute.", s.Workdir).Remedy("Begin it with a slash.")
 	}
 	if len(s.Label) > maxLabel || s.TTY != nil && (len(s.TTY.Term) > 64 || strings.ContainsAny(s.TTY.Term, "\x00=")) {
 		return bad("The label or the terminal's name is too long.")

@@ -146,3 +146,12 @@ func FuzzSpec(f *testing.F) {
 		}
 	})
 }
+
+// What people get wrong is answered with what to do about it.
+func TestSpecRemedies(t *testing.T) {
+	_, err := ParseSpec([]byte(`{"id":"0123456789abcdef","client":"0123456789abcdef","kind":"exec","argv":["true"],"workdir":"tmp"}`))
+	var info *ErrorInfo
+	if !errors.As(err, &info) || info.Code != CodeRequest || info.Fix != "Begin it with a slash." {
+		t.Errorf("%v", err)
+	}
+}
