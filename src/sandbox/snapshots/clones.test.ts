@@ -133,3 +133,13 @@ test("a VM that has lost its card since does not go back to where it had one, an
   await sandboxes.remove(id, true);
   expect(await readdir(dir)).toEqual([record.id]);
 }, 120_000);
+
+test("a VM whose host offers no networks goes back to where it had no card either", async () => {
+  const { sandboxes, snapshots } = await stored(loading([]));
+  const id = (await snapshots.clone(record.id, request(1), work, () => undefined))[0]?.id ?? "";
+  const { record: own } = sandboxes.find(id);
+  own.policy = { ...own.policy, mode: "allow-all" };
+  expect(own.spec.network).toBeUndefined();
+  expect((await snapshots.restore(id, record.id, work)).status).toBe("running");
+  await sandboxes.remove(id, true);
+}, 120_000);

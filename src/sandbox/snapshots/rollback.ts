@@ -66,7 +66,7 @@ async function check(
     throw foreign(ref, snapshot);
   }
   if (!snapshot.memory) throw diskOnly(ref, snapshot);
-  if (snapshot.card !== (record.policy.mode !== "none")) throw anotherCard(ref, snapshot);
+  if (snapshot.card !== hasCard(record)) throw anotherCard(ref, snapshot);
   requireNoWrittenVolume(ref, record, snapshot.id);
   requireFreeVolumes(sandboxes.entries.values(), record.id, record.mounts);
   await checkOutside(snapshot, true, sandboxes.stages);
@@ -121,6 +121,12 @@ async function layOut(
     await tidy(record);
     throw error;
   }
+}
+
+/** Whether a VM has a network card: one whose policy asks for it has none where its host offers no networks. */
+function hasCard({ status, spec, policy }: VmRecord): boolean {
+  if (status === "running" || status === "paused") return spec.network !== undefined;
+  return policy.mode !== "none";
 }
 
 /** A card that a VM has got, or lost, since. */
