@@ -1,5 +1,5 @@
 /** A node of a cluster, on the fake driver: commands "in a pod" run on this host. The API server is one of our own. */
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir, readFile, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { startNode } from "../src/node/node.ts";
@@ -199,6 +199,7 @@ test("variables, files and tokens come from the cluster", async () => {
   await start();
   const dir = join(place.path, "files");
   await mkdir(dir);
+  await symlink(dir, `${dir}-link`);
   const out = join(place.path, "out");
   api.objects.set("/api/v1/namespaces/default/configmaps/settings", {
     data: { colour: "blue", "app.conf": "a=1\n" },
@@ -225,7 +226,8 @@ test("variables, files and tokens come from the cluster", async () => {
         volumeMounts: [
           { name: "conf", mountPath: `${dir}/conf` },
           { name: "conf", mountPath: `${dir}/one`, subPath: "app.conf" },
-          { name: "token", mountPath: `${dir}/token` },
+          // By a link, as /var/run of most images is one.
+          { name: "token", mountPath: `${dir}-link/token` },
         ],
       },
       {
@@ -417,4 +419,53 @@ test("a node that is started while nobody answers has VMs stand still whose time
   await starting;
   await vi.waitFor(async () => expect(await status()).toBe("running"), { timeout: 60_000 });
   expect(api.state("brief")).toMatchObject({ kind: "running", restarts: 0 });
+});
+
+test("what is to be done after the start and before the end is done, in time; a failure ends the command", async () => {
+  await start();
+  const said = join(place.path, "hooks");
+  const does = (text: string): object => ({
+    exec: { command: ["sh", "-c", `echo ${text} >> ${said}`] },
+  });
+  const script = `trap 'echo term >> ${said}; exit 0' TERM; touch ${said}-set; while :; do sleep 0.1; done`;
+  const lifecycle = { postStart: does("started"), preStop: does("stopping") };
+  api.add("hooked", pod(script, { lifecycle }));
+  await api.until("it runs", () => api.state("hooked")?.kind === "running");
+  expect(await readFile(said, "utf8")).toBe("started\n");
+  await vi.waitFor(async () => await readFile(`${said}-set`), { timeout: 60_000 });
+  api.remove("hooked", 60);
+  await api.until("it is gone", () => !api.pods.has("default/hooked"));
+  expect(await readFile(said, "utf8")).toBe("started\nstopping\nterm\n");
+  // One that never ends has no more time than the pod.
+  const endless = { preStop: { sleep: { seconds: 1000 } } };
+  api.add("endless", pod(script, { lifecycle: endless }));
+  await api.until("it runs", () => api.state("endless")?.kind === "running");
+  api.remove("endless", 1);
+  await api.until("it is gone", () => !api.pods.has("default/endless"));
+  const failing = { postStart: { exec: { command: ["sh", "-c", "echo broken >&2; exit 3"] } } };
+  api.add("failing", pod(script, { lifecycle: failing }, { restartPolicy: "Never" }));
+  // Its end may be the command's own, or that of a shell that was not that far.
+  const over = (): boolean =>
+    /^(Succeeded|Failed)$/.test(String(api.pods.get("default/failing")?.status?.["phase"]));
+  await api.until("it is over", over);
+  await api.until("why is told", () =>
+    api.events.some(
+      ({ pod: of, reason, message }) =>
+        of === "failing" && reason === "FailedPostStartHook" && message.includes("broken"),
+    ),
+  );
+});
+
+test("memory that cannot be kept is told, and the pod ends as ever", async () => {
+  await start();
+  const annotations = { "vmsan.io/suspend": "memory" };
+  api.add("awake", pod("exec sleep 1000"), { annotations });
+  await api.until("it runs", () => api.state("awake")?.kind === "running");
+  api.remove("awake", 1);
+  await api.until("it is gone", () => !api.pods.has("default/awake"));
+  // The fake driver keeps no memory.
+  await api.until("that is told", () =>
+    api.events.some(({ reason, message }) => reason === "NotSuspended" && message.includes("fake")),
+  );
+  await vi.waitFor(async () => expect(await vms()).toEqual(new Map()), { timeout: 30_000 });
 });

@@ -96,7 +96,9 @@ export class MockDaemon {
     if (url === "/v1/version") {
       reply(200, { version: packageVersion(), pid: process.pid, root: this.dir, protocol: 1 });
     } else if (url === "/v1/images") reply(200, { images: [] });
-    else if (method === "POST" && url === "/v1/vms") {
+    else if (url === "/v1/images/pull") {
+      response.end(`${JSON.stringify({ event: "result", result: {} })}\n`);
+    } else if (method === "POST" && url === "/v1/vms") {
       const made = `vm-${randomBytes(4).toString("hex")}`;
       const body = JSON.parse(Buffer.concat(parts).toString("utf8")) as CreateRequest;
       const view = viewOf(made, body);

@@ -112,7 +112,7 @@ export async function startVm(
   }
 }
 
-/** Another size for a VM; what is left out stays. */
+/** Another size for a VM, or other labels; what is left out stays. */
 export interface UpdateOptions {
   /** GiB, larger than it is. */
   disk?: number | string;
@@ -120,18 +120,21 @@ export interface UpdateOptions {
   memory?: number | string;
   /** 1–32; of a stopped VM. */
   vcpus?: number | string;
+  /** In place of all that it has; also of one that sleeps. */
+  labels?: Record<string, string>;
 }
 
-/** Change a VM's size. @throws ERR_VALIDATION_*, ERR_VM_NOT_STOPPED, ERR_DRIVER_UNSUPPORTED, ERR_DISK_GROW */
+/** Change a VM's size or labels. @throws ERR_VALIDATION_*, ERR_VM_NOT_STOPPED, ERR_DRIVER_UNSUPPORTED, ERR_DISK_GROW */
 export async function updateVm(
   daemon: Daemon,
   ref: string,
-  { disk, memory, vcpus }: UpdateOptions,
+  { disk, memory, vcpus, labels }: UpdateOptions,
 ): Promise<VmView> {
   const body: UpdateRequest = {
     ...(disk === undefined ? {} : { diskSizeBytes: parseDiskSize(disk) }),
     ...(memory === undefined ? {} : { memMib: parseMemory(memory) }),
     ...(vcpus === undefined ? {} : { vcpus: parseInteger("vcpus", vcpus, 1, 32) }),
+    ...(labels === undefined ? {} : { labels }),
   };
   if (Object.keys(body).length === 0) {
     throw invalid(

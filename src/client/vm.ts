@@ -380,7 +380,7 @@ export class Vm {
     this.view = await startVm(this.daemon, this.id, work);
   }
 
-  /** Change its size: the disk also while it runs. @throws ERR_VM_NOT_STOPPED, ERR_DRIVER_UNSUPPORTED */
+  /** Change its size (the disk also while it runs) or its labels. @throws ERR_VM_NOT_STOPPED, ERR_DRIVER_UNSUPPORTED */
   async update(options: UpdateOptions): Promise<void> {
     this.view = await updateVm(this.daemon, this.id, options);
   }

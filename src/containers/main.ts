@@ -6,6 +6,7 @@
  * main.ts: started, found again, and what else runs there ended.
  */
 import { listStreams, signalStream } from "../agent/commands.ts";
+import type { StreamInfo } from "../agent/spec.ts";
 import type { GuestStream, StreamOptions } from "../agent/streams.ts";
 import type { ExecOptions, Vm } from "../client/vm.ts";
 import { VmsanError } from "../model/errors.ts";
@@ -29,10 +30,17 @@ export function spawnMain(
   return vm.spawn(argv, { ...options, detach: true, hold: true, ringBytes: RING_BYTES }, io);
 }
 
-/** The stream of the main process that was started last with a label in a running VM; undefined: it is no more. */
-export async function findMain(vm: Vm, label: string): Promise<string | undefined> {
-  const mine = (await listStreams(vm.transport)).filter((stream) => stream.label === label);
-  return mine.toSorted((a, b) => (a.startedAt < b.startedAt ? -1 : 1)).at(-1)?.id;
+/**
+ * The stream of the main process that was started last with a label in a running VM.
+ * @returns undefined when it is no more
+ */
+export async function findMain(
+  vm: Vm,
+  label: string,
+  signal?: AbortSignal,
+): Promise<StreamInfo | undefined> {
+  const mine = (await listStreams(vm.transport, signal)).filter((stream) => stream.label === label);
+  return mine.toSorted((a, b) => (a.startedAt < b.startedAt ? -1 : 1)).at(-1);
 }
 
 /** Whether there is no such VM. */
@@ -40,9 +48,9 @@ export function isLost(error: unknown): boolean {
   return error instanceof VmsanError && error.code === "ERR_VM_NOT_FOUND";
 }
 
-/** End whatever runs in a guest besides its agent. */
-export async function endOthers(vm: Vm): Promise<void> {
-  for (const { id, running } of await listStreams(vm.transport)) {
+/** End whatever runs in a guest besides its agent. @param signal gives up waiting for the agent */
+export async function endOthers(vm: Vm, signal?: AbortSignal): Promise<void> {
+  for (const { id, running } of await listStreams(vm.transport, signal)) {
     // One that has just ended needs no signal.
     if (running) await signalStream(vm.transport, id, "KILL", true).catch(() => undefined);
   }

@@ -15,6 +15,8 @@ export const POD_ANNOTATION = {
   bandwidth: `${POD_PREFIX}bandwidth`,
   /** A snapshot of the host's, without the namespace that is before its name there. */
   snapshot: `${POD_PREFIX}snapshot`,
+  /** `memory`: its VM falls asleep when the pod is removed, and the next pod of its name goes on in it. */
+  suspend: `${POD_PREFIX}suspend`,
   /** `true`: may start from a template of its image. */
   warm: `${POD_PREFIX}warm-start`,
   /** Volumes of the host, as words of `-v`, with commas. */

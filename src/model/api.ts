@@ -165,6 +165,8 @@ export interface UpdateRequest {
   diskSizeBytes?: number;
   memMib?: number;
   vcpus?: number;
+  /** In place of those that it has; whatever the VM does meanwhile. */
+  labels?: Record<string, string>;
 }
 
 /** A snapshot to be made. */

@@ -29,8 +29,9 @@ import { apiPath, isStatus } from "../kube/api-server.ts";
 import type { Identity } from "../kube/identity.ts";
 import { serveKubelet } from "./kubelet/server.ts";
 import type { KubeletServer } from "./kubelet/server.ts";
+import { DEFAULT_KEPT, KeptMemory } from "./pods/kept/kept-memory.ts";
 import { PodStore } from "./pods/life/store.ts";
-import { DEFAULT_QUOTA, PodVolumes } from "./pods/life/volumes.ts";
+import { DEFAULT_QUOTA, PodVolumes } from "./pods/starting/volumes.ts";
 import { Pods } from "./pods/pods.ts";
 import type { AllowedHostPath } from "./pods/spec/files.ts";
 
@@ -52,6 +53,8 @@ export interface NodeOptions {
   hostPaths?: readonly AllowedHostPath[];
   /** Bytes that volumes of one namespace may have on this host; default 20 GiB. */
   volumeQuota?: number;
+  /** How many pods' memory may be kept after their removal; default 16, 0: none's. */
+  suspended?: number;
   driver?: DriverName | "auto";
   /** Have layers of images from other nodes that have them, and let those have this host's. */
   peers?: boolean;
@@ -106,6 +109,26 @@ async function ownAddress(url: string): Promise<string> {
   } finally {
     socket.close();
   }
+}
+
+/** Whether an object is surely no more, or another one of its name is there. */
+async function isGone(api: KubeClient, path: string, uid: string): Promise<boolean> {
+  try {
+    const found = (await api.request("GET", path)) as { metadata?: { uid?: string } };
+    return found.metadata?.uid !== uid;
+  } catch (error) {
+    // An API server that has just been started says 404 of kinds that it does not know yet, and names no object then. 403:
+    // this node may not ask.
+    const name = path.slice(path.lastIndexOf("/") + 1);
+    return (
+      isStatus(error, 404) && error instanceof VmsanError && !!error.why?.includes(`"${name}"`)
+    );
+  }
+}
+
+/** Whether an address is one that means another host to whoever else has it. */
+function isLoopback(url: string): boolean {
+  return /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(new URL(url).hostname);
 }
 
 function claim(directory: string): Lock {
@@ -240,7 +263,18 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       vmsan,
       store,
       volumes: new PodVolumes(vmsan, options.volumeQuota ?? DEFAULT_QUOTA),
-      host: { address, hostPaths: options.hostPaths ?? [], driver: options.driver ?? "auto" },
+      kept: new KeptMemory({
+        vmsan,
+        most: options.suspended ?? DEFAULT_KEPT,
+        log,
+        isGone: async (path, uid) => await isGone(api, path, uid),
+      }),
+      host: {
+        address,
+        ...(isLoopback(api.url) ? {} : { apiServer: api.url }),
+        hostPaths: options.hostPaths ?? [],
+        driver: options.driver ?? "auto",
+      },
       ...(options.peers === true
         ? { peers: new Peers({ api, identity: options.identity, node: name, log }) }
         : {}),

@@ -31,6 +31,7 @@ export interface NodeWishes {
   volumeQuota?: string;
   gracePeriod?: string;
   peers?: boolean;
+  suspended?: string;
   driver?: DriverName | "auto";
 }
 
@@ -119,6 +120,9 @@ export async function nodeOptions(wishes: NodeWishes): Promise<NodeOptions> {
       ? {}
       : { gracePeriod: parseInteger("grace-period", wishes.gracePeriod, 8, 3600) }),
     peers: wishes.peers === true,
+    ...(wishes.suspended === undefined
+      ? {}
+      : { suspended: parseInteger("suspended", wishes.suspended, 0, 10_000) }),
     driver: wishes.driver ?? "auto",
   };
 }

@@ -1,4 +1,4 @@
-/** More room, memory or processors for a VM that is there. */
+/** More room, memory or processors for a VM that is there, or other labels. */
 import type { UpdateRequest, VmView } from "../model/api.ts";
 import { growDisk } from "../ext4/grow.ts";
 import { VmsanError } from "../model/errors.ts";
@@ -10,7 +10,8 @@ import type { Sandboxes } from "./sandboxes.ts";
 import type { Work } from "./stages.ts";
 
 /**
- * Change a VM's size: of a running one the disk, where its driver can; of a stopped one everything.
+ * Change a VM's size: of a running one the disk, where its driver can; of a stopped one everything. Its labels
+ * may always be changed.
  * @throws ERR_VM_NOT_STOPPED, ERR_DRIVER_UNSUPPORTED, ERR_VALIDATION_DISK_SIZE, ERR_DISK_GROW
  */
 export async function updateVm(
@@ -21,7 +22,7 @@ export async function updateVm(
 ): Promise<VmView> {
   return await sandboxes.exclusively(ref, async (entry) => {
     const { record } = entry;
-    const { diskSizeBytes, memMib, vcpus } = request;
+    const { diskSizeBytes, memMib, vcpus, labels } = request;
     const { status } = viewOf(record);
     const stopped = status === "stopped" || status === "error";
     if (!stopped && (memMib !== undefined || vcpus !== undefined)) {
@@ -44,6 +45,7 @@ export async function updateVm(
     }
     if (memMib !== undefined) record.spec.memMib = memMib;
     if (vcpus !== undefined) record.spec.vcpus = vcpus;
+    if (labels !== undefined) record.labels = labels;
     await sandboxes.records.save(record);
     sandboxes.events.vm("vm.updated", record, { diskSizeBytes, memMib, vcpus });
     return viewOf(record);

@@ -214,19 +214,27 @@ export const snapshotSchema = z.strictObject({
   resume: z.boolean(),
 });
 
-/** The body of `POST /v1/vms/ID/update`. */
-export const updateSchema = z
-  .strictObject({
-    diskSizeBytes: createSchema.shape.diskSizeBytes,
-    memMib: createSchema.shape.memMib,
-    vcpus: createSchema.shape.vcpus,
-  })
-  .partial()
-  .refine((sizes) => Object.keys(sizes).length > 0, "says nothing to change");
+const sizes = {
+  diskSizeBytes: createSchema.shape.diskSizeBytes,
+  memMib: createSchema.shape.memMib,
+  vcpus: createSchema.shape.vcpus,
+};
 
-/** Another size for a VM. */
+const saysSomething = (wishes: object): boolean => Object.keys(wishes).length > 0;
+const SAYS_NOTHING = "says nothing to change";
+
+/** The body of `POST /v1/vms/ID/update` of a gateway, whose labels are its own. */
+export const sizesSchema = z.strictObject(sizes).partial().refine(saysSomething, SAYS_NOTHING);
+
+/** The same of the daemon. */
+const updateSchema = z
+  .strictObject({ ...sizes, labels: createSchema.shape.labels })
+  .partial()
+  .refine(saysSomething, SAYS_NOTHING);
+
+/** Another size, or other labels, for a VM. */
 export function parseUpdateRequest(body: unknown): UpdateRequest {
-  return withoutUndefined(validate(updateSchema, body, "new size of a VM")) as UpdateRequest;
+  return withoutUndefined(validate(updateSchema, body, "change of a VM")) as UpdateRequest;
 }
 
 const volumeBytes = createSchema.shape.diskSizeBytes;

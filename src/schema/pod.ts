@@ -59,13 +59,16 @@ const volume = z.looseObject({
   projected: z
     .object({ sources: z.array(projectedSource).nullish(), defaultMode: integer.nullish() })
     .nullish(),
-  emptyDir: z.looseObject({}).nullish(),
+  emptyDir: z
+    .looseObject({ medium: text.nullish(), sizeLimit: z.union([text, z.number()]).nullish() })
+    .nullish(),
   hostPath: z.object({ path: text, type: text.nullish() }).nullish(),
 });
 
 const port = z.union([integer, text]);
 
-const probe = z.looseObject({
+/** What is done to a container: a command in it, a request to it, a connection. */
+const act = {
   exec: z.object({ command: texts }).nullish(),
   httpGet: z
     .looseObject({
@@ -76,6 +79,12 @@ const probe = z.looseObject({
     })
     .nullish(),
   tcpSocket: z.looseObject({ port }).nullish(),
+};
+
+const hook = z.looseObject({ ...act, sleep: z.object({ seconds: integer }).nullish() });
+
+const probe = z.looseObject({
+  ...act,
   initialDelaySeconds: integer.nullish(),
   timeoutSeconds: integer.nullish(),
   periodSeconds: integer.nullish(),
@@ -146,6 +155,7 @@ const container = z.looseObject({
       }),
     )
     .nullish(),
+  lifecycle: z.looseObject({ postStart: hook.nullish(), preStop: hook.nullish() }).nullish(),
   livenessProbe: probe.nullish(),
   readinessProbe: probe.nullish(),
   startupProbe: probe.nullish(),
@@ -217,6 +227,8 @@ export type PodContainer = Pod["spec"]["containers"][number];
 export type PodVolume = NonNullable<Pod["spec"]["volumes"]>[number];
 /** One of a container's probes. */
 export type PodProbe = NonNullable<PodContainer["livenessProbe"]>;
+/** What is done right after its start, or right before its end. */
+export type PodHook = NonNullable<NonNullable<PodContainer["lifecycle"]>["preStop"]>;
 /** A ConfigMap's or Secret's content as a volume. */
 export type ContentSource = z.infer<typeof configMapSource>;
 /** One file of the downward API. */

@@ -1,5 +1,5 @@
 /** The image of pods in tests of clusters: busybox under some of its names. */
-import { symlink } from "node:fs/promises";
+import { mkdir, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { busyboxLayer, put, tool, umociImage } from "../e2e/images.ts";
 
@@ -33,6 +33,10 @@ export async function toolsArchive(
     busyboxLayer,
     async (rootfs) => {
       for (const name of NAMES) await symlink("busybox", join(rootfs, "bin", name));
+      // As most images have it: tokens of ServiceAccounts are below.
+      await mkdir(join(rootfs, "var"), { recursive: true });
+      await mkdir(join(rootfs, "root"), { recursive: true });
+      await symlink("/run", join(rootfs, "var/run"));
       await put(join(rootfs, "www/index.html"), "from the guest\n");
       await put(join(rootfs, "version"), tag);
     },

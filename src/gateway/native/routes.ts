@@ -7,7 +7,7 @@ import { jsonBody, streamedReply } from "../../http/reply.ts";
 import type { VmView } from "../../model/api.ts";
 import { VmsanError } from "../../model/errors.ts";
 import { vmPath } from "../../client/paths.ts";
-import { parseUpdateRequest, updateSchema, validate, withoutUndefined } from "../../schema/api.ts";
+import { sizesSchema, validate, withoutUndefined } from "../../schema/api.ts";
 import { packageVersion } from "../../util/package.ts";
 import { sees } from "../access/gate.ts";
 import { occupied } from "../access/limits.ts";
@@ -163,10 +163,11 @@ export const routes: readonly Route[] = [
     summary: "Change the size of a VM: the disk also while it runs",
     // A key's limits are looked at when a VM is made.
     admin: true,
-    body: updateSchema,
+    body: sizesSchema,
     answers: "json",
     run: async (context) => {
-      const { diskSizeBytes, memMib, vcpus } = parseUpdateRequest(await jsonBody(context.c));
+      const body = validate(sizesSchema, await jsonBody(context.c), "new size of a VM");
+      const { diskSizeBytes, memMib, vcpus } = body;
       const vm = await vmOf(context);
       await vm.update({
         ...(diskSizeBytes === undefined ? {} : { disk: diskSizeBytes / 2 ** 30 }),

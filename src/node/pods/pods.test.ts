@@ -3,8 +3,9 @@ import type { Vmsan } from "../../client/vmsan.ts";
 import { temporary } from "../../../test/fixtures/ladder.ts";
 import type { Log } from "../../util/log.ts";
 import type { ApiServer } from "../../kube/api-server.ts";
+import { KeptMemory } from "./kept/kept-memory.ts";
 import { PodStore } from "./life/store.ts";
-import { PodVolumes } from "./life/volumes.ts";
+import { PodVolumes } from "./starting/volumes.ts";
 import { Pods } from "./pods.ts";
 import { POD_LABEL } from "./spec/plan.ts";
 
@@ -44,11 +45,13 @@ async function takenUp(status: string, phase: string): Promise<{ made: boolean; 
     vmsan,
     store: new PodStore(place.path),
     volumes: new PodVolumes(vmsan, 0),
+    kept: new KeptMemory({ vmsan, most: 0, log, isGone: async () => await Promise.resolve(false) }),
     host: { address: "10.0.0.1", hostPaths: [], driver: "fake" },
   });
+  const container = { name: "main", image: "a", imagePullPolicy: "Never", command: ["b"] };
   const pod = {
     metadata: { name: "a", namespace: "default", uid: "uid-1" },
-    spec: { restartPolicy: "Never", containers: [{ name: "main", image: "a", command: ["b"] }] },
+    spec: { restartPolicy: "Never", containers: [container] },
     status: { phase },
   };
   await pods.take({ kind: "all", objects: [pod] });

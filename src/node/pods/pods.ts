@@ -1,6 +1,7 @@
 /**
  * pods/: keeps the pods that the API server has bound to this node and the VMs of this host the same.
- * spec/ makes a VM's options of a pod, life/ leads one pod from its start to its end.
+ * spec/ makes a VM's options of a pod, starting/ has it come up or finds it, life/ leads it from there to its end, kept/ has
+ * its memory outlive it.
  *
  * pods.ts: all of them: which are to run, which run, and what is there that nobody wants.
  */
@@ -9,6 +10,9 @@ import { podSchema } from "../../schema/pod.ts";
 import type { Pod, PodRecord } from "../../schema/pod.ts";
 import { Slots } from "../../util/flow/slots.ts";
 import type { WatchStep } from "../../kube/api-server.ts";
+import { PodImages } from "./starting/images.ts";
+import type { ImagePeers } from "./starting/images.ts";
+import { isKept } from "./kept/kept-memory.ts";
 import { removeVm } from "./life/guest.ts";
 import { NodePod } from "./life/pod.ts";
 import type { PodContext } from "./life/pod.ts";
@@ -19,6 +23,9 @@ import { toleratedSeconds } from "./spec/tolerations.ts";
 /** VMs that are being started at once, and taken away. */
 const AT_ONCE = 16;
 
+/** What the pods of a node share, and make for themselves. */
+type Own = "starting" | "removing" | "images";
+
 /** The pods of this node. */
 export class Pods implements RunningPods {
   private readonly context: PodContext;
@@ -28,8 +35,10 @@ export class Pods implements RunningPods {
   /** Resolves once all that ran here before has been taken up. */
   readonly adopted = new Promise<void>((resolve) => (this.ready = resolve));
 
-  constructor(context: Omit<PodContext, "starting" | "removing">) {
-    this.context = { ...context, starting: new Slots(AT_ONCE), removing: new Slots(AT_ONCE) };
+  constructor({ peers, ...context }: Omit<PodContext, Own> & { peers?: ImagePeers }) {
+    const images = new PodImages(context.vmsan, peers);
+    const [starting, removing] = [new Slots(AT_ONCE), new Slots(AT_ONCE)];
+    this.context = { ...context, starting, removing, images };
   }
 
   find(namespace: string, name: string, container = ""): RunningPod | undefined {
@@ -132,7 +141,9 @@ export class Pods implements RunningPods {
 
   /** Remove VMs that no pod has: what an attempt that was cut off has left, or a pod that is gone. */
   async sweep(): Promise<void> {
-    for (const view of await this.context.vmsan.list()) {
+    const views = await this.context.vmsan.list();
+    if (views.some(isKept)) await this.context.kept.sweep();
+    for (const view of views) {
       const uid = view.labels[POD_LABEL];
       if (uid === undefined) continue;
       const pod = this.pods.get(uid);

@@ -8,6 +8,7 @@ import { join, resolve } from "node:path";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { Cluster } from "../../cluster/cluster.ts";
 import type { CallOptions, Ended } from "../../cluster/cluster.ts";
+import { ClusterGateway } from "../../cluster/gateway.ts";
 import { Host } from "../../cluster/host.ts";
 import { killRounds } from "../../cluster/kills.ts";
 import { REAL, deployment, pod, podSpec } from "../../cluster/objects.ts";
@@ -23,12 +24,14 @@ const place = temporary();
 const examples = resolve(import.meta.dirname, "../../../examples/cluster");
 let cluster: Cluster;
 let hosts: Host[] = [];
+/** Archives of the hosts' images. */
+let images: string[] = [];
 
 beforeAll(async () => {
   // Without the control plane this fails: there is nothing to be skipped.
   cluster = await Cluster.start();
   const made = [await toolsArchive(place.path, "1"), await toolsArchive(place.path, "2")];
-  const images = made.map(({ path }) => path);
+  images = made.map(({ path }) => path);
   const fake = { driver: "fake", archives: images } as const;
   // One host is known by a ServiceAccount, with no more rights than the example gives.
   for (const file of ["service-account.yaml", "peers.yaml"]) {
@@ -438,6 +441,101 @@ test("agent-sandbox, unmodified: a sandbox, suspended and back; a pool, and a cl
     "claimed\n",
   );
   await cluster.ok(["delete", "sandboxclaim,sandboxwarmpool,sandboxtemplate,sandbox", "--all"]);
+});
+
+test("a sandbox whose memory is kept: suspended in a guest, it goes on where it was, on its host", async () => {
+  // A word by chance, in the shell's memory alone.
+  const script =
+    "word=$(cat /proc/sys/kernel/random/uuid); while true; do echo $word > /word; sleep 0.1; done";
+  const annotations = { "vmsan.io/pod-ip": "host", "vmsan.io/suspend": "memory" };
+  const template = {
+    metadata: { annotations },
+    spec: podSpec(
+      { container: { command: ["sh", "-c", script] }, automountServiceAccountToken: true },
+      REAL,
+    ),
+  };
+  await cluster.apply({
+    apiVersion: "agents.x-k8s.io/v1beta1",
+    kind: "Sandbox",
+    metadata: { name: "thinker" },
+    spec: { podTemplate: template },
+  });
+  const settled = async (): Promise<void> => {
+    await cluster.ok(["wait", "--for=condition=Ready", "sandbox/thinker", "--timeout=240s"], {
+      timeoutMs: 300_000,
+    });
+  };
+  const mode = async (operatingMode: string): Promise<void> => {
+    const patch = JSON.stringify({ spec: { operatingMode } });
+    await cluster.ok(["patch", "sandbox", "thinker", "--type=merge", "-p", patch]);
+  };
+  const token = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+  const look = async (path: string): Promise<string> => {
+    return await cluster.ok(["exec", "thinker", "--", "cat", path]);
+  };
+  await settled();
+  const said = async (): Promise<string> => {
+    // It may not have begun, or have cut its file this moment.
+    const { stdout } = await cluster.call(["exec", "thinker", "--", "cat", "/word"]);
+    return stdout.toString().trim();
+  };
+  let word = "";
+  await cluster.until("it says its word", async () => (word = await said()).length === 36);
+  const before = await look(token);
+  await mode("Suspended");
+  await cluster.ok(["wait", "--for=delete", "pod/thinker", "--timeout=120s"]);
+  expect((await hosts[2]?.vms())?.map(({ status }) => status)).toContain("suspended");
+  await mode("Running");
+  await settled();
+  await cluster.ok(["exec", "thinker", "--", "rm", "/word"]);
+  await cluster.until("it says the same", async () => (await said()) === word);
+  // What is a pod's own is the new pod's.
+  await cluster.until("it has a token of its own", async () => (await look(token)) !== before);
+  const selector = "--field-selector=involvedObject.name=thinker";
+  await cluster.until("both are told", async () => {
+    const events = await cluster.ok(["get", "events", selector]);
+    return / Suspended /.test(events) && / Resumed /.test(events);
+  });
+  await cluster.ok(["delete", "sandbox", "thinker"]);
+});
+
+test("a gateway before the cluster: E2B's SDK and Docker's command line have pods for VMs", async () => {
+  // With the variable in guests; otherwise commands "in a pod" run on this machine.
+  const guests = process.env["VMSAN_TEST_CLUSTER_GUESTS"] !== undefined;
+  const away = guests ? ["host-1", "host-2"] : ["host-3"];
+  await cluster.ok(["cordon", ...away]);
+  try {
+    const gateway = await ClusterGateway.start(cluster, `${IMAGE}:1`);
+    const session = await gateway.e2b(guests ? "/tmp/of-e2b" : join(place.path, "of-e2b"));
+    expect(session).toMatchObject({ exitCode: 3, same: true, ids: [true], gone: true });
+    expect(session.stdout).toMatch(/^set\n\d+\n$/);
+    expect(session.counted).toBe(String(1 << 20));
+    expect(session.pause).toContain("do not pause");
+    const { docker } = gateway;
+    await docker.ok("load", "-i", images[0] ?? "");
+    const script = "echo said; exec sleep 1000000";
+    const image = `${IMAGE}:1`;
+    const id = await docker.ok("run", "-d", "--name", "one", image, "sh", "-c", script);
+    const object = `pod/${id.slice(0, 12)}`;
+    await cluster.ok(["get", object]);
+    await cluster.until(
+      "it has printed",
+      async () => (await docker.ok("logs", "one")) === "said\n",
+    );
+    expect((await docker.run(["exec", "one", "sh", "-c", "exit 4"])).code).toBe(4);
+    const [from, back] = [join(place.path, "docker-from"), join(place.path, "docker-back")];
+    const inside = guests ? "/tmp/file" : join(place.path, "docker-inside");
+    await writeFile(from, "copied");
+    await docker.ok("cp", from, `one:${inside}`);
+    await docker.ok("cp", `one:${inside}`, back);
+    expect(await readFile(back, "utf8")).toBe("copied");
+    await docker.fails("not offered on a cluster", "pause", "one");
+    await docker.ok("rm", "-f", "one");
+    expect((await cluster.call(["get", object])).code).not.toBe(0);
+  } finally {
+    await cluster.ok(["uncordon", ...away]);
+  }
 });
 
 test("kills at random moments: every pod has its VM, every VM its pod, and commands go on", async () => {

@@ -41,6 +41,7 @@ function runDefinition(): Command {
       "--peers",
       "have layers of images from other nodes that have them, and let those have this one's",
     )
+    .option("--suspended <number>", "pods whose memory is kept after their removal (16)")
     .option("--client-ca <file>", "who has signed the API server's client certificate, PEM")
     .option("--tls-cert <file>", "certificate of the kubelet API, PEM (requested from the cluster)")
     .option("--tls-key <file>", "its private key, PEM")

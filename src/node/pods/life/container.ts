@@ -4,20 +4,21 @@ import { endOthers, findMain, spawnMain } from "../../../containers/main.ts";
 import { ContainerLog } from "../../../containers/logs/container-log.ts";
 import { Run } from "../../../containers/run.ts";
 import type { RunEnd, Sink } from "../../../containers/run.ts";
+import type { WorkOptions } from "../../../client/daemon.ts";
 import type { Vm } from "../../../client/vm.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import { POD_MAIN_LABEL, WAIT_COMMAND } from "../../../kube/pod-words.ts";
-import type { BlobPeers } from "../../../model/api.ts";
 import { messageOf } from "../../../model/errors.ts";
 import type { Pod, PodContainer, PodRecord } from "../../../schema/pod.ts";
 import type { Slots } from "../../../util/flow/slots.ts";
 import { PodNotReadyError } from "../spec/failure.ts";
 import { mustNotBeRoot } from "../spec/plan.ts";
 import type { PodPlan } from "../spec/plan.ts";
-import { fetchImage } from "../spec/pull.ts";
+import type { PodImages } from "../starting/images.ts";
 import { ensureRuns, furnish, removeVm } from "./guest.ts";
+import { runHook } from "./hooks.ts";
 import type { PodStore } from "./store.ts";
-import type { PodVolumes } from "./volumes.ts";
+import type { PodVolumes } from "../starting/volumes.ts";
 
 /** How much is kept of one run's output: 64 MiB. */
 const LOG_LIMITS = { fileBytes: 4 << 20, files: 16 };
@@ -33,22 +34,30 @@ function argvOf({ idle, command, args }: PodPlan, vm: Vm): string[] {
   return command === undefined ? vm.commandLine(args) : [...command, ...args];
 }
 
+/** How long the agent of a VM that is found may take with its answer, in milliseconds. */
+const ANSWER_MS = 60_000;
+/** How long a command has after TERM at least, in milliseconds, whatever was done before. */
+const SHORTEST_GRACE_MS = 1_000;
 /** How long what was killed may take to end, in milliseconds, before its VM is taken away. */
 const KILL_MS = 5_000;
+
+/** What a start is given. */
+export type StartWork = Required<WorkOptions>;
 
 /** What a container needs of its node. */
 export interface ContainerContext {
   vmsan: Vmsan;
   store: PodStore;
   volumes: PodVolumes;
+  images: PodImages;
   /** VMs that are being taken away at once. */
   removing: Slots;
-  /** Finds other nodes that have an image; absent: the registry alone is asked. */
-  peers?: { having(image: string): Promise<BlobPeers | undefined> };
   /** Told what goes wrong beside its life. */
   complain: (error: unknown) => void;
   /** Its main process has ended. */
   onEnd: (end: RunEnd) => void;
+  /** What it wants done has failed. */
+  onHookFailed: (message: string) => void;
 }
 
 /** A command that could not be started, as an end of it. */
@@ -56,6 +65,22 @@ function notStarted(error: unknown): RunEnd {
   const message = messageOf(error);
   const exitCode = /no such file|not found/i.test(message) ? 127 : 128;
   return { exitCode, oomKilled: false, error: message };
+}
+
+/** Do something beside a command: no longer than that runs, and than it is wanted. */
+async function whileItRuns(
+  run: Run,
+  wanted: AbortSignal,
+  act: (signal: AbortSignal) => Promise<string | undefined>,
+): Promise<string | undefined> {
+  const over = new AbortController();
+  void run.ended.then(() => over.abort());
+  try {
+    return await act(AbortSignal.any([over.signal, wanted]));
+  } catch (error) {
+    if (over.signal.aborted || wanted.aborted) return undefined;
+    throw error;
+  }
 }
 
 /** One container. */
@@ -77,23 +102,32 @@ export class Container {
     this.context = context;
   }
 
-  /** Make its VM. @throws PodNotReadyError, and what VMs are not made for */
-  async make(pod: Pod, plan: PodPlan, signal: AbortSignal): Promise<void> {
-    const { vmsan, volumes, peers } = this.context;
+  /** Have what its VM is made of be there. @throws PodNotReadyError, ERR_IMAGE_*, ERR_VOLUME_* */
+  async prepare(pod: Pod, plan: PodPlan, work: StartWork): Promise<void> {
+    const { volumes, images } = this.context;
     await this.remove();
-    await volumes.ensure(pod.metadata.namespace, plan.volumes);
-    if (plan.vm.snapshot === undefined) {
-      const found = await peers?.having(this.spec.image);
-      if (found !== undefined) plan.vm.peers = found;
-      plan.vm.pull = await fetchImage(vmsan, pod, this.spec, plan.references, found);
+    await volumes.ensure(pod.metadata.namespace, plan.volumes, work.signal);
+    if (plan.vm.snapshot !== undefined) return;
+    plan.vm.pull = await images.fetch(pod, this.spec, plan.references, work);
+  }
+
+  /** Make its VM. @throws PodNotReadyError, and what VMs are not made for */
+  async make(pod: Pod, plan: PodPlan, work: StartWork): Promise<void> {
+    const { vmsan, images } = this.context;
+    let vm: Vm;
+    try {
+      vm = await vmsan.create(plan.vm, work);
+    } catch (error) {
+      images.forget(this.spec);
+      throw error;
     }
-    const vm = await vmsan.create(plan.vm, { signal });
     // Written down once its command runs: until then its label tells whose it is.
     this.record.vm = vm.id;
     this.vm = vm;
     this.checkUser(pod, vm);
-    await furnish(vm, plan.entries);
-    signal.throwIfAborted();
+    work.onProgress({ phase: "files" });
+    await furnish(vm, plan.entries, work.signal);
+    work.signal.throwIfAborted();
   }
 
   /** @throws PodNotReadyError when it must not be root, and is, or may be */
@@ -173,11 +207,18 @@ export class Container {
       this.context.onEnd({ exitCode: 137, oomKilled: false, error: "the microVM has ended" });
       return true;
     }
-    const id = record.run ?? (await findMain(vm, POD_MAIN_LABEL));
+    const limit = AbortSignal.timeout(ANSWER_MS);
+    const found = record.run === undefined ? await findMain(vm, POD_MAIN_LABEL, limit) : undefined;
+    const id = record.run ?? found?.id;
     if (id === undefined) return false;
     const log = this.openLog();
     this.log = log;
     const from = await log.begin(id);
+    // What is not in this log and was taken from the guest is an earlier pod's.
+    for (const kind of ["stdout", "stderr"] as const) {
+      from[kind] = Math.max(from[kind], found?.[kind].start ?? 0);
+      log.skip(kind, from[kind]);
+    }
     record.run = id;
     this.tookUp(
       new Run(
@@ -200,7 +241,7 @@ export class Container {
     const { vm, record } = this;
     if (vm === undefined) return false;
     try {
-      if (!(await ensureRuns(vm))) await endOthers(vm);
+      if (!(await ensureRuns(vm))) await endOthers(vm, AbortSignal.timeout(ANSWER_MS));
     } catch (error) {
       this.context.complain(error);
       return false;
@@ -216,18 +257,48 @@ export class Container {
     if (this.vm !== undefined) await furnish(this.vm, entries);
   }
 
-  /** End its command: TERM, and KILL when it does not end in time. Resolves once it has ended. */
+  /** Do what it wants done right after its start. @returns why that has failed; undefined: it has not */
+  async afterStart(signal: AbortSignal): Promise<string | undefined> {
+    const { vm, run } = this;
+    const hook = this.spec.lifecycle?.postStart;
+    if (!hook || vm === undefined || run === undefined) return undefined;
+    return await whileItRuns(run, signal, async (both) => await runHook(vm, this.spec, hook, both));
+  }
+
+  /** Do what it wants done right before its end; what goes wrong with that is told. */
+  private async beforeEnd(run: Run, graceSeconds: number, hurry: AbortSignal): Promise<void> {
+    const { vm, context } = this;
+    const hook = this.spec.lifecycle?.preStop;
+    if (!hook || vm === undefined) return;
+    const failed = await whileItRuns(
+      run,
+      hurry,
+      async (signal) => await runHook(vm, this.spec, hook, signal, graceSeconds),
+    );
+    if (failed !== undefined) context.onHookFailed(failed);
+  }
+
+  /**
+   * End its command: TERM, and KILL when it does not end in time; what it wants done before is done within that time.
+   * Resolves once it has ended.
+   */
   async stop(graceSeconds: number): Promise<void> {
     const { run } = this;
     if (run === undefined) return;
     const ended = run.ended.then(() => true);
     if (graceSeconds > 0) {
-      const hurry = new Promise<boolean>((resolve) => {
-        this.hurryUp = () => resolve(false);
-      });
+      const hurry = new AbortController();
+      this.hurryUp = () => hurry.abort();
+      const since = performance.now();
+      await this.beforeEnd(run, graceSeconds, hurry.signal);
+      const left = graceSeconds * 1000 - (performance.now() - since);
       run.stream.signal("TERM");
-      const late = sleep(graceSeconds * 1000, false, { ref: false });
-      if (await Promise.race([ended, late, hurry])) return;
+      // Aborted: nobody waits for it any more.
+      const late = sleep(Math.max(left, SHORTEST_GRACE_MS), false, {
+        ref: false,
+        signal: hurry.signal,
+      }).catch(() => false);
+      if (await Promise.race([ended, late])) return;
     }
     run.stream.signal("KILL", true);
     if (await Promise.race([ended, sleep(KILL_MS, false, { ref: false })])) return;
@@ -265,6 +336,14 @@ export class Container {
       }
       await sleep(REMOVE_PAUSE_MS * attempt, undefined, { ref: false });
     }
+  }
+
+  /** Its VM is kept for another pod: this one has none any more. */
+  async leave(): Promise<void> {
+    await this.release();
+    this.vm = undefined;
+    delete this.record.vm;
+    delete this.record.run;
   }
 
   /** This process ends: the container goes on, and the next one takes it up. */

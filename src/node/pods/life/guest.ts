@@ -1,5 +1,4 @@
 /** A pod's VM: made, found again, given its files, taken away. */
-import { posix } from "node:path";
 import { Readable } from "node:stream";
 import { encodeEnd, encodeEntry, padding } from "../../../agent/archive/pax.ts";
 import type { Vm } from "../../../client/vm.ts";
@@ -12,34 +11,35 @@ import type { GuestEntry } from "../spec/files.ts";
 const MAX_MESSAGE = 4096;
 /** How long it is waited for, in milliseconds. */
 const MESSAGE_MS = 10_000;
+/** How long a guest may take with a pod's files, in milliseconds. */
+const FILES_MS = 120_000;
 
-/** Entries of one file system, as an archive. @param root where it is unpacked */
-function* archive(root: string, entries: readonly GuestEntry[]): Generator<Buffer> {
+/** Files of one directory, as an archive. */
+function* archive(entries: readonly GuestEntry[]): Generator<Buffer> {
   const mtimeNs = BigInt(Date.now()) * 1_000_000n;
   for (const { path, mode, bytes } of entries) {
-    yield encodeEntry({
-      name: Buffer.from(posix.relative(root, path)),
-      type: bytes === undefined ? "dir" : "file",
-      mode,
-      uid: 0,
-      gid: 0,
-      size: bytes?.length ?? 0,
-      mtimeNs,
-    });
-    if (bytes === undefined) continue;
+    if (path === "") continue;
+    const name = Buffer.from(path);
+    yield encodeEntry({ name, type: "file", mode, uid: 0, gid: 0, size: bytes.length, mtimeNs });
     yield bytes;
     yield Buffer.alloc(padding(bytes.length));
   }
   yield encodeEnd();
 }
 
-/** Write what a pod's volumes hold into its guest. What lies in something that is mounted is put into place there. */
-export async function furnish(vm: Vm, entries: readonly GuestEntry[]): Promise<void> {
-  const mounts = vm.view.mounts.map(({ target }) => target).toSorted((a, b) => b.length - a.length);
-  const rootOf = ({ path }: GuestEntry): string =>
-    mounts.find((target) => path.startsWith(`${target}/`)) ?? "/";
-  for (const [root, inside] of Map.groupBy(entries, rootOf)) {
-    await vm.unpack(Readable.from(archive(root, inside)), root, { user: "root" });
+/**
+ * Write what a pod's volumes hold into its guest: each directory for itself, wherever the image's links (as /var/run of
+ * most) and what is mounted lead.
+ */
+export async function furnish(
+  vm: Vm,
+  entries: readonly GuestEntry[],
+  wanted?: AbortSignal,
+): Promise<void> {
+  const limit = AbortSignal.timeout(FILES_MS);
+  const signal = wanted === undefined ? limit : AbortSignal.any([wanted, limit]);
+  for (const [root, inside] of Map.groupBy(entries, (entry) => entry.root)) {
+    await vm.unpack(Readable.from(archive(inside)), root, { user: "root", parents: true, signal });
   }
 }
 

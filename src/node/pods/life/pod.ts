@@ -11,20 +11,23 @@ import { Container } from "./container.ts";
 import type { ContainerContext } from "./container.ts";
 import { lastWords, terminationOf } from "./ending.ts";
 import { removeVm } from "./guest.ts";
+import { PodMemory } from "../kept/memory.ts";
+import type { KeptMemory } from "../kept/kept-memory.ts";
 import { LiveWishes } from "./live-wishes.ts";
 import { Probes } from "./probes.ts";
 import { Renewal } from "./renewal.ts";
 import { Reporter } from "./reporter.ts";
 import type { ReporterContext } from "./reporter.ts";
-import { Backoff, restarts } from "./restarts.ts";
-import { Starter } from "./starter.ts";
-import type { StarterContext } from "./starter.ts";
+import { Backoff, restarts } from "../starting/restarts.ts";
+import { Starter } from "../starting/starter.ts";
+import type { StarterContext } from "../starting/starter.ts";
 import { PodView } from "./view.ts";
 import type { Shown } from "./view.ts";
 import { Conditions, isOverruled, statusOf } from "./state.ts";
 import type { PodState, Termination } from "./state.ts";
 import { takenUp, toEnded, toLast, toOver, toRunning } from "./steps.ts";
 import type { Reason } from "./steps.ts";
+import { TakingUp } from "../starting/taking-up.ts";
 import { Timers } from "./timers.ts";
 
 /** Seconds between TERM and KILL, when a pod says nothing. */
@@ -35,7 +38,9 @@ export interface PodContext
   extends
     ReporterContext,
     StarterContext,
-    Pick<ContainerContext, "vmsan" | "store" | "volumes" | "removing" | "peers"> {}
+    Pick<ContainerContext, "vmsan" | "store" | "volumes" | "images" | "removing"> {
+  kept: KeptMemory;
+}
 
 /** A pod. */
 export class NodePod implements Shown {
@@ -60,6 +65,8 @@ export class NodePod implements Shown {
   private readonly renewal: Renewal;
   private readonly starter: Starter;
   private readonly wishes: LiveWishes;
+  private readonly memory: PodMemory;
+  private readonly takingUp: TakingUp;
   private chain: Promise<unknown> = Promise.resolve();
   private frozen = false;
   /** The API server wants it gone, and that is under way. */
@@ -80,10 +87,11 @@ export class NodePod implements Shown {
       vmsan: context.vmsan,
       store: context.store,
       volumes: context.volumes,
+      images: context.images,
       removing: context.removing,
-      ...(context.peers === undefined ? {} : { peers: context.peers }),
       complain: this.complain,
       onEnd: (end) => this.ended(end),
+      onHookFailed: (message) => this.reporter.event("Warning", "FailedPreStopHook", message),
     });
     this.view = new PodView(this, context.store);
     this.renewal = new Renewal(async () => await this.refurnish(), this.complain);
@@ -96,12 +104,34 @@ export class NodePod implements Shown {
       onLaunched: () => {
         if (this.box.run !== undefined) this.started(this.probes.initially());
       },
+      onHookFailed: (message) => {
+        this.reporter.event("Warning", "FailedPostStartHook", message);
+        this.unhealthy("FailedPostStartHook", undefined);
+      },
       onTrouble: (why) => {
         this.state.waiting = why;
         this.reporter.event("Warning", "Failed", why.message);
         this.tell();
       },
+      onLate: (message) => this.reporter.event("Warning", "SlowStart", message),
       onHopeless: async (why) => await this.refuse(why),
+    });
+    this.memory = new PodMemory({
+      kept: context.kept,
+      vmsan: context.vmsan,
+      pod: () => this.object,
+      event: (type, reason, message) => this.reporter.event(type, reason, message),
+    });
+    this.takingUp = new TakingUp({
+      memory: this.memory,
+      adopt: async (vm) => await this.adopt(vm),
+      onResumed: async () => await this.resumed(),
+      onLost: (error) => {
+        this.state.phase = "Running";
+        this.ended({ exitCode: 137, oomKilled: false, error });
+      },
+      onTrouble: (message) => this.reporter.event("Warning", "Failed", message),
+      signal: this.ending.signal,
     });
     this.wishes = new LiveWishes({
       vm: () => (this.over || this.box.run === undefined ? undefined : this.box.vm),
@@ -154,7 +184,7 @@ export class NodePod implements Shown {
       if (refused.length > 0) {
         const message = `not offered on this node: ${refused.join(", ")}`;
         await this.refuse({ reason: "FieldNotOffered", message });
-      } else if (vm === undefined || !(await this.adopt(vm))) await this.starter.start();
+      } else if (!(await this.takingUp.run(vm))) await this.starter.start();
     });
   }
 
@@ -330,15 +360,25 @@ export class NodePod implements Shown {
     }
   }
 
+  /** It goes on with an earlier pod's memory: files of that one are old, its tokens are not valid any more. */
+  private async resumed(): Promise<void> {
+    const { running } = this.state;
+    if (running !== undefined) this.record.startedAt = running.startedAt;
+    try {
+      await this.context.store.save(this.record);
+      this.renewal.at(await this.refurnish());
+    } catch (error) {
+      // Its files are written anew within ten minutes.
+      this.complain(error);
+    }
+  }
+
   /** Take up a VM that is there. @returns false when nothing was ever started in it */
   private async adopt(vm: Vm): Promise<boolean> {
     const known = this.object.status?.containerStatuses?.[0];
-    this.state.phase = "Running";
     this.state.restarts = this.record.restarts;
-    if (!(await this.box.adopt(vm, this.object.status?.phase === "Running"))) {
-      this.state.phase = "Pending";
-      return false;
-    }
+    if (!(await this.box.adopt(vm, this.object.status?.phase === "Running"))) return false;
+    this.state.phase = "Running";
     if (this.box.run === undefined) return true;
     this.started(
       this.probes.initially({ started: known?.started === true, ready: known?.ready === true }),
@@ -423,11 +463,23 @@ export class NodePod implements Shown {
     this.serial(async () => {
       const { deletionGracePeriodSeconds: grace } = this.object.metadata;
       // One that stands still has been replaced elsewhere: it runs no instruction any more.
-      if (!this.frozen) await this.box.stop(grace ?? DEFAULT_GRACE);
-      await this.finish(this.state.terminated?.exitCode === 0 ? "Succeeded" : "Failed");
+      if (!this.frozen) await this.leave(grace ?? DEFAULT_GRACE);
+      const well = this.state.terminated?.exitCode === 0 || this.verdict?.reason === "Suspended";
+      await this.finish(well ? "Succeeded" : "Failed");
       await this.reporter.flush();
       await this.reporter.remove();
     });
+  }
+
+  /** End its command, or have it sleep where its memory is to be kept. */
+  private async leave(graceSeconds: number): Promise<void> {
+    const { box } = this;
+    if (!(await this.memory.keep(box.run && box.vm, graceSeconds))) {
+      await box.stop(graceSeconds);
+      return;
+    }
+    this.verdict = { reason: "Suspended", message: "its memory is kept on this host" };
+    await box.leave();
   }
 
   /** It has ended for good: its VM goes, its log stays until its object goes. */

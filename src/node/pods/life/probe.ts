@@ -9,6 +9,9 @@ import { httpModule } from "../../../util/process/http-modules.ts";
 /** Most of what a probe's answer is told in an event. */
 const SAID = 400;
 
+/** How much longer than a command's own limit its guest is waited for, in milliseconds. */
+const DEAF_MS = 20_000;
+
 /** A look's outcome; undefined: all is well. */
 export type ProbeFailure = string | undefined;
 
@@ -25,7 +28,9 @@ async function runCommand(
   timeoutMs: number,
   signal: AbortSignal,
 ): Promise<ProbeFailure> {
-  const done = await vm.exec(argv, { timeoutMs, graceMs: 0, signal });
+  // The guest ends it in time; one that does not even do that has failed as well.
+  const limit = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs + DEAF_MS)]);
+  const done = await vm.exec(argv, { timeoutMs, graceMs: 0, signal: limit });
   if (done.timedOut) return `command timed out after ${timeoutMs / 1000}s`;
   if (done.exitCode === 0) return undefined;
   const said = Buffer.concat([done.stdout, done.stderr]).toString("utf8").slice(0, SAID).trim();

@@ -30,6 +30,8 @@ export class Probes {
   private stop: AbortController | undefined;
   private started = false;
   private ready = false;
+  /** When the container was started, by performance.now(). */
+  private since = 0;
 
   constructor(container: PodContainer, events: ProbeEvents) {
     this.container = container;
@@ -48,6 +50,7 @@ export class Probes {
   begin(vm: Vm, ranMs: number): void {
     this.end();
     this.stop = new AbortController();
+    this.since = performance.now() - ranMs;
     const { startupProbe } = this.container;
     if (startupProbe && !this.started) this.watch(vm, "startup", startupProbe, ranMs);
     else this.watchRest(vm, ranMs);
@@ -116,7 +119,8 @@ export class Probes {
       return false;
     }
     this.change({ started: true, ready: !this.container.readinessProbe });
-    this.watchRest(vm, Infinity);
+    // As the kubelet counts: from the container's start, not from now.
+    this.watchRest(vm, performance.now() - this.since);
     return true;
   }
 

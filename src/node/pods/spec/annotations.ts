@@ -34,6 +34,7 @@ const VALUES: Record<string, { words: string; allows: (text: string) => boolean 
   // that has none (agent-sandbox).
   [NAME.podIp]: { words: "host is the one value", allows: (text) => text === "host" },
   [NAME.command]: { words: "none is the one value", allows: (text) => text === "none" },
+  [NAME.suspend]: { words: "memory is the one value", allows: (text) => text === "memory" },
   [NAME.endsAt]: {
     words: "it takes a date and time, RFC 3339",
     allows: (text) => /^\d{4}-\d\d-\d\dT/.test(text) && !Number.isNaN(Date.parse(text)),

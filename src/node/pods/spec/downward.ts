@@ -1,5 +1,6 @@
 /** What a pod tells its container of itself: the downward API. */
 import type { Pod, ResourceRef } from "../../../schema/pod.ts";
+import { hasHostAddress } from "./annotations.ts";
 import { PodRefusedError } from "./failure.ts";
 import { parseQuantity } from "./quantity.ts";
 import { resourceOf, sizesOf } from "./sizes.ts";
@@ -9,6 +10,8 @@ import type { ResourceName } from "./sizes.ts";
 export interface HostFacts {
   /** The address by which it is known to the cluster. */
   address: string;
+  /** The API server as this node reaches it, `https://HOST:PORT`; absent: nobody else reaches it there. */
+  apiServer?: string;
 }
 
 function refused(path: string): PodRefusedError {
@@ -45,6 +48,10 @@ export function fieldOf(pod: Pod, path: string, host: HostFacts): string {
       return spec.nodeName ?? "";
     case "spec.serviceAccountName":
       return spec.serviceAccountName ?? "default";
+    case "status.podIP":
+    case "status.podIPs":
+      if (!hasHostAddress(metadata.annotations)) throw refused(path);
+      return host.address;
     case "status.hostIP":
     case "status.hostIPs":
       return host.address;

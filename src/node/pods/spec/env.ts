@@ -40,6 +40,27 @@ async function fromReference(
   );
 }
 
+/** Where who has a token of its ServiceAccount finds the API server; by its own address, as there are no Services. */
+function apiServerOf(
+  pod: Pod,
+  container: PodContainer,
+  { apiServer }: HostFacts,
+): [string, string][] {
+  const hasToken = (container.volumeMounts ?? []).some(({ name }) =>
+    pod.spec.volumes
+      ?.find((volume) => volume.name === name)
+      ?.projected?.sources?.some((source) => source.serviceAccountToken),
+  );
+  if (!hasToken || apiServer === undefined) return [];
+  const { hostname, port } = new URL(apiServer);
+  const number = port === "" ? "443" : port;
+  return [
+    ["KUBERNETES_SERVICE_HOST", hostname.replace(/^\[(.*)\]$/, "$1")],
+    ["KUBERNETES_SERVICE_PORT", number],
+    ["KUBERNETES_SERVICE_PORT_HTTPS", number],
+  ];
+}
+
 /**
  * The variables that a container is started with, in order.
  * @throws PodNotReadyError for what is not there yet, PodRefusedError for fields that are not offered
@@ -50,7 +71,7 @@ export async function variablesOf(
   references: References,
   host: HostFacts,
 ): Promise<Map<string, string>> {
-  const variables = new Map<string, string>();
+  const variables = new Map<string, string>(apiServerOf(pod, container, host));
   for (const { prefix, configMapRef, secretRef } of container.envFrom ?? []) {
     const ref = configMapRef ?? secretRef;
     if (!ref) continue;

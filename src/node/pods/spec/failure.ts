@@ -29,6 +29,12 @@ export class PodNotReadyError extends VmsanError {
   }
 }
 
+/** An error in one line, with its reason; bounded. */
+export function whyOf(error: unknown): string {
+  const why = error instanceof VmsanError && error.why !== undefined ? `: ${error.why}` : "";
+  return `${messageOf(error)}${why}`.slice(0, MAX_MESSAGE);
+}
+
 /** Why a pod could not be started, in the words of its status; a lasting failure is not tried again. */
 export function startFailure(error: unknown): {
   reason: string;
@@ -36,8 +42,7 @@ export function startFailure(error: unknown): {
   lasting: boolean;
 } {
   const code = error instanceof VmsanError ? error.code : "";
-  const why = error instanceof VmsanError && error.why !== undefined ? `: ${error.why}` : "";
-  const message = `${messageOf(error)}${why}`.slice(0, MAX_MESSAGE);
+  const message = whyOf(error);
   if (error instanceof PodRefusedError) return { reason: error.reason, message, lasting: true };
   // A port is free again when whoever has it ends.
   if (code.startsWith("ERR_VALIDATION") && code !== "ERR_VALIDATION_PORT_CONFLICT")

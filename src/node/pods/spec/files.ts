@@ -12,6 +12,7 @@ import { parseTarget } from "../../../util/mounts.ts";
 import { fieldOf, resourceText } from "./downward.ts";
 import type { HostFacts } from "./downward.ts";
 import { PodNotReadyError, PodRefusedError } from "./failure.ts";
+import { parseQuantity } from "./quantity.ts";
 import type { Content, References } from "./references.ts";
 
 /** A file in a volume. */
@@ -24,11 +25,12 @@ export interface VolumeFile {
 
 /** Something that is written into a guest before its command starts. */
 export interface GuestEntry {
-  /** Absolute. */
+  /** The directory that it is written into, absolute: made if it is missing; links on the way to it are followed. */
+  root: string;
+  /** Below that; empty: there is only the directory. */
   path: string;
   mode: number;
-  /** Undefined: a directory. */
-  bytes: Buffer | undefined;
+  bytes: Buffer;
 }
 
 /** All that a pod has of volumes. */
@@ -47,6 +49,9 @@ export interface AllowedHostPath {
 }
 
 const FILE_MODE = 0o644;
+const EMPTY = Buffer.alloc(0);
+/** Of directories that begin empty: everybody's. */
+const EMPTY_MODE = 0o777;
 /** A token is renewed when a fifth of its time is left. */
 const TOKEN_SHARE = 0.8;
 
@@ -182,6 +187,19 @@ function hostMount(
   return { kind: "bind", source: place.path, target, readonly: readonly || place.readonly };
 }
 
+/** An emptyDir: on the VM's disk, or in its memory. @throws PodRefusedError for a size that is none */
+function emptyMount({ name, emptyDir }: PodVolume, target: string): Mount {
+  if (emptyDir?.medium !== "Memory") return { kind: "anonymous", target, empty: true };
+  const { sizeLimit } = emptyDir;
+  if (!sizeLimit) return { kind: "tmpfs", target, mode: EMPTY_MODE };
+  const sizeBytes = Math.floor(parseQuantity(sizeLimit) ?? 0);
+  if (sizeBytes > 0) return { kind: "tmpfs", target, mode: EMPTY_MODE, sizeBytes };
+  throw new PodRefusedError(
+    "InvalidVolume",
+    `spec.volumes[${name}].emptyDir.sizeLimit: ${sizeLimit}`,
+  );
+}
+
 /**
  * What a pod's volumes are in its VM.
  * @throws PodRefusedError, PodNotReadyError
@@ -202,14 +220,13 @@ export async function volumesOf(
     const files = await maker.files(volume);
     if (files === undefined) {
       const shared = hostMount(volume, target, mount.readOnly === true, host.hostPaths);
-      mounts.push(shared ?? { kind: "anonymous", target, empty: true });
+      mounts.push(shared ?? emptyMount(volume, target));
     } else if (mount.subPath) {
       entries.push(...partOf(files, inside(mount.subPath), target));
     } else {
-      entries.push({ path: target, mode: 0o755, bytes: undefined });
-      for (const { path, mode, bytes } of files) {
-        entries.push({ path: posix.join(target, path), mode, bytes });
-      }
+      // Also without a file there is a directory.
+      if (files.length === 0) entries.push({ root: target, path: "", mode: 0, bytes: EMPTY });
+      for (const file of files) entries.push({ root: target, ...file });
     }
   }
   return { mounts, entries, renewAt: maker.renewAt };
@@ -218,8 +235,10 @@ export async function volumesOf(
 /** One file of a volume, or those below one of its directories, at a place in the guest. */
 function partOf(files: readonly VolumeFile[], part: string, target: string): GuestEntry[] {
   return files.flatMap(({ path, mode, bytes }) => {
-    if (path === part) return [{ path: target, mode, bytes }];
+    if (path === part) {
+      return [{ root: posix.dirname(target), path: posix.basename(target), mode, bytes }];
+    }
     if (!path.startsWith(`${part}/`)) return [];
-    return [{ path: posix.join(target, path.slice(part.length + 1)), mode, bytes }];
+    return [{ root: target, path: path.slice(part.length + 1), mode, bytes }];
   });
 }

@@ -50,10 +50,16 @@ const secret = fields({
   defaultMode: true,
 });
 
-const probe = fields({
+const act = {
   exec: fields({ command: true }),
   httpGet: fields({ path: true, port: true, scheme: true, httpHeaders: true }),
   tcpSocket: fields({ port: true }),
+};
+
+const hook = fields({ ...act, sleep: fields({ seconds: true }) });
+
+const probe = fields({
+  ...act,
   initialDelaySeconds: true,
   timeoutSeconds: true,
   periodSeconds: true,
@@ -104,6 +110,7 @@ const container = fields({
       recursiveReadOnly: oneOf("Disabled"),
     }),
   ),
+  lifecycle: fields({ postStart: hook, preStop: hook }),
   livenessProbe: probe,
   readinessProbe: probe,
   startupProbe: probe,
@@ -141,7 +148,7 @@ const volume = fields({
       }),
     ),
   }),
-  emptyDir: fields({ medium: oneOf("") }),
+  emptyDir: fields({ medium: oneOf("", "Memory"), sizeLimit: true }),
   hostPath: fields({ path: true, type: oneOf("", "Directory") }),
 });
 
@@ -154,6 +161,8 @@ const spec = fields({
   activeDeadlineSeconds: true,
   imagePullSecrets: true,
   hostname: true,
+  // A part of the name that a headless Service gives: Services do not select these pods.
+  subdomain: true,
   serviceAccountName: true,
   serviceAccount: true,
   automountServiceAccountToken: true,
@@ -223,6 +232,15 @@ function subPaths(pod: { containers?: unknown; volumes?: unknown }, refused: str
   }
 }
 
+/** A directory on the VM's disk has what room that has; one in memory may be bounded. */
+function sizeLimits({ volumes }: { volumes?: unknown }, refused: string[]): void {
+  type EmptyDir = { emptyDir?: { medium?: string; sizeLimit?: unknown } | null };
+  for (const [index, { emptyDir }] of ((volumes ?? []) as EmptyDir[]).entries()) {
+    if (isEmpty(emptyDir?.sizeLimit) || emptyDir?.medium === "Memory") continue;
+    refused.push(`spec.volumes[${index}].emptyDir.sizeLimit`);
+  }
+}
+
 /** Fields of a pod that are not offered, by their paths; none: all of it is. */
 export function refusedFields(pod: {
   metadata: { annotations?: Record<string, string> | null | undefined };
@@ -235,6 +253,7 @@ export function refusedFields(pod: {
     refused.push(`spec.containers[${index}]`);
   }
   subPaths(pod.spec, refused);
+  sizeLimits(pod.spec, refused);
   for (const name of Object.keys(pod.metadata.annotations ?? {})) {
     if (name.startsWith(POD_PREFIX) && !ANNOTATIONS.has(name)) {
       refused.push(`metadata.annotations[${name}]`);

@@ -1,6 +1,7 @@
 /** A pod as a VM and the command in it. */
 import { isHostSource } from "../../../client/options.ts";
 import type { CreateOptions } from "../../../client/options.ts";
+import { POD_PREFIX } from "../../../kube/pod-words.ts";
 import type { Pod, PodContainer } from "../../../schema/pod.ts";
 import type { ApiServer } from "../../../kube/api-server.ts";
 import { wishesOf } from "./annotations.ts";
@@ -13,7 +14,16 @@ import { References } from "./references.ts";
 import { sizesOf } from "./sizes.ts";
 
 /** Label of a VM with the UID of its pod: what belongs together is found by it. */
-export const POD_LABEL = "vmsan.io/pod-uid";
+export const POD_LABEL = `${POD_PREFIX}pod-uid`;
+/** Labels of a VM with its pod's namespace and name. */
+export const POD_NAMESPACE_LABEL = `${POD_PREFIX}pod-namespace`;
+export const POD_NAME_LABEL = `${POD_PREFIX}pod-name`;
+
+/** Labels of the VM of a pod. */
+export function podLabels({ metadata }: Pod): Record<string, string> {
+  const { uid, namespace, name } = metadata;
+  return { [POD_LABEL]: uid, [POD_NAMESPACE_LABEL]: namespace, [POD_NAME_LABEL]: name };
+}
 
 /** What pods' VMs are made with on this node. */
 export interface PodHost extends HostFacts {
@@ -88,7 +98,7 @@ function hostnameOf({ metadata, spec }: Pod): string {
  */
 export async function planPod(pod: Pod, host: PodHost, api: ApiServer): Promise<PodPlan> {
   const container = containerOf(pod);
-  const { namespace, name, uid, annotations } = pod.metadata;
+  const { namespace, annotations } = pod.metadata;
   const references = new References(api, pod);
   const sizes = sizesOf(container);
   if (isHostSource(container.image)) {
@@ -102,11 +112,7 @@ export async function planPod(pod: Pod, host: PodHost, api: ApiServer): Promise<
   const wishes = wishesOf(annotations ?? {}, namespace);
   const user = userOf(pod, container) ?? wishes.user;
   const common: CreateOptions = {
-    labels: {
-      [POD_LABEL]: uid,
-      "vmsan.io/pod-namespace": namespace,
-      "vmsan.io/pod-name": name,
-    },
+    labels: podLabels(pod),
     env: [...variables].map(([key, value]) => `${key}=${value}`),
     ...(user === undefined ? {} : { user }),
     ...(container.workingDir ? { workdir: container.workingDir } : {}),

@@ -1,4 +1,5 @@
 /** Images of pods, with the credentials that their Secrets hold. */
+import type { WorkOptions } from "../../../client/daemon.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import type { BlobPeers, PullPolicy } from "../../../model/api.ts";
 import { VmsanError, messageOf } from "../../../model/errors.ts";
@@ -14,7 +15,7 @@ interface Credentials {
 }
 
 /** As the kubelet names the policies. */
-function pullPolicyOf({ imagePullPolicy: policy }: PodContainer): PullPolicy {
+export function pullPolicyOf({ imagePullPolicy: policy }: PodContainer): PullPolicy {
   if (policy === "Always") return "always";
   return policy === "Never" ? "never" : "missing";
 }
@@ -71,35 +72,40 @@ function credentialsIn(content: Content, image: string): Credentials[] {
 }
 
 /**
- * Have a pod's image in the store, if it needs credentials of its own for that.
- * @param peers other nodes that may have its layers
+ * Have a pod's image in the store, with the credentials of its own if it names any.
+ * @param work `known`: it was there, and whoever needs no credentials need not ask; `peers`: other nodes that may have its
+ *   layers
  * @returns how the VM is to get it
- * @throws PodNotReadyError with `ErrImagePull`
+ * @throws PodNotReadyError with `ErrImagePull`, ERR_IMAGE_*
  */
 export async function fetchImage(
   vmsan: Vmsan,
   pod: Pod,
   container: PodContainer,
   references: References,
-  peers: BlobPeers | undefined,
+  { known = false, ...work }: WorkOptions & { known?: boolean; peers?: BlobPeers } = {},
 ): Promise<PullPolicy> {
   const policy = pullPolicyOf(container);
   const secrets = (pod.spec.imagePullSecrets ?? []).flatMap(({ name }) => (name ? [name] : []));
-  if (policy === "never" || secrets.length === 0) return policy;
+  if (policy === "never") return policy;
   const all: Credentials[] = [];
   for (const name of secrets) {
     // As the kubelet does: one that is missing is told by the registry, if it was needed.
     const content = await references.content("secrets", name, true);
     if (content !== undefined) all.push(...credentialsIn(content, container.image));
   }
-  if (all.length === 0) return policy;
+  if (all.length === 0) {
+    if (known) return policy;
+    await vmsan.images.pull(container.image, { pull: policy, ...work });
+    return "never";
+  }
   let failure: unknown;
   for (const credentials of all) {
     try {
-      const from = peers === undefined ? {} : { peers };
-      await vmsan.images.pull(container.image, { pull: policy, credentials, ...from });
+      await vmsan.images.pull(container.image, { pull: policy, credentials, ...work });
       return "never";
     } catch (error) {
+      work.signal?.throwIfAborted();
       failure = error;
       const code = error instanceof VmsanError ? error.code : "";
       if (code !== "ERR_IMAGE_UNAUTHORIZED" && code !== "ERR_IMAGE_DENIED") break;

@@ -84,14 +84,14 @@ test("each field that is not offered is named", () => {
       fieldOfTomorrow: { a: 1 },
       dnsPolicy: "None",
       volumes: [
-        { name: "m", emptyDir: { medium: "Memory" } },
+        { name: "m", emptyDir: { medium: "HugePages" } },
         { name: "s", emptyDir: { sizeLimit: "1Gi" } },
         { name: "n", nfs: { server: "a", path: "/" } },
       ],
       securityContext: { fsGroup: 1 },
     },
     {
-      lifecycle: { preStop: { exec: { command: ["a"] } } },
+      lifecycle: { preStop: { exec: { command: ["a"] } }, stopSignal: "SIGUSR1" },
       securityContext: { privileged: true, capabilities: { add: ["NET_ADMIN"], drop: ["ALL"] } },
       resources: { limits: { "nvidia.com/gpu": "1" } },
       livenessProbe: { grpc: { port: 1 } },
@@ -105,11 +105,11 @@ test("each field that is not offered is named", () => {
       "spec.hostPID",
       "spec.fieldOfTomorrow",
       'spec.dnsPolicy: "None"',
-      'spec.volumes[0].emptyDir.medium: "Memory"',
+      'spec.volumes[0].emptyDir.medium: "HugePages"',
       "spec.volumes[1].emptyDir.sizeLimit",
       "spec.volumes[2].nfs",
       "spec.securityContext.fsGroup",
-      "spec.containers[0].lifecycle",
+      "spec.containers[0].lifecycle.stopSignal",
       "spec.containers[0].securityContext.privileged",
       "spec.containers[0].securityContext.capabilities.add",
       "spec.containers[0].resources.limits.nvidia.com/gpu",
@@ -120,12 +120,32 @@ test("each field that is not offered is named", () => {
   );
 });
 
+test("who has a token is told where the API server is", async () => {
+  const token = { projected: { sources: [{ serviceAccountToken: { path: "token" } }] } };
+  const spec = { volumes: [{ name: "t", ...token }] };
+  const known = { ...host, apiServer: "https://[fd00::1]:6443" };
+  const status = { token: "x", expirationTimestamp: new Date().toISOString() };
+  const tokens = { ...api, request: async () => await Promise.resolve({ status }) };
+  const mounted = { volumeMounts: [{ name: "t", mountPath: "/t" }] };
+  const variables = async (container: object, of = known): Promise<unknown> =>
+    (await planPod(pod(spec, container), of, tokens)).vm.env;
+  expect(await variables(mounted)).toEqual([
+    "KUBERNETES_SERVICE_HOST=fd00::1",
+    "KUBERNETES_SERVICE_PORT=6443",
+    "KUBERNETES_SERVICE_PORT_HTTPS=6443",
+  ]);
+  expect(await variables({})).toEqual([]);
+  const own = { ...mounted, env: [{ name: "KUBERNETES_SERVICE_HOST", value: "mine" }] };
+  expect(await variables(own)).toContain("KUBERNETES_SERVICE_HOST=mine");
+});
+
 test("sizes, names and volumes of a VM are the pod's", async () => {
   const plan = await planPod(
     pod(
       {
         volumes: [
           { name: "e", emptyDir: {} },
+          { name: "m", emptyDir: { medium: "Memory", sizeLimit: "64Mi" } },
           { name: "h", hostPath: { path: "/srv/data/" } },
         ],
         securityContext: { runAsUser: 1000, runAsGroup: 100 },
@@ -134,6 +154,7 @@ test("sizes, names and volumes of a VM are the pod's", async () => {
         resources: { limits: { cpu: "1500m", memory: "100Mi", "ephemeral-storage": "3G" } },
         volumeMounts: [
           { name: "e", mountPath: "/scratch" },
+          { name: "m", mountPath: "/memory" },
           { name: "h", mountPath: "/data" },
         ],
         ports: [{ containerPort: 80, hostPort: 8080 }, { containerPort: 81 }],
@@ -151,6 +172,7 @@ test("sizes, names and volumes of a VM are the pod's", async () => {
     ports: ["0.0.0.0:8080:80"],
     mounts: [
       { kind: "anonymous", target: "/scratch", empty: true },
+      { kind: "tmpfs", target: "/memory", mode: 0o777, sizeBytes: 64 * 2 ** 20 },
       { kind: "bind", source: "/srv/data", target: "/data", readonly: true },
       { kind: "volume", name: "team.db", target: "/db", readonly: false, nocopy: false },
       { kind: "volume", name: "team.cache", target: "/cache", readonly: true, nocopy: false },

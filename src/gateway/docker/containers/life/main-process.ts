@@ -37,7 +37,7 @@ export async function mainBefore(
     // A guest whose processors are halted cannot be asked.
     if (status === "paused" && run !== undefined) return { vm, stream: run, paused: true };
     if (status !== "running") return undefined;
-    const stream = await findMain(vm, MAIN_LABEL);
+    const stream = (await findMain(vm, MAIN_LABEL))?.id;
     return stream === undefined ? undefined : { vm, stream, paused: false };
   } catch (error) {
     if (isLost(error)) return undefined;

@@ -6,10 +6,11 @@ import { startFailure } from "../spec/failure.ts";
 import { planPod } from "../spec/plan.ts";
 import type { PodHost, PodPlan } from "../spec/plan.ts";
 import type { Slots } from "../../../util/flow/slots.ts";
-import type { Container } from "./container.ts";
-import type { Renewal } from "./renewal.ts";
+import type { Container } from "../life/container.ts";
+import type { Renewal } from "../life/renewal.ts";
 import { retryPause } from "./restarts.ts";
-import type { Reason } from "./steps.ts";
+import { StartWatch } from "./start-watch.ts";
+import type { Reason } from "../life/steps.ts";
 
 /** What the starts of all pods share. */
 export interface StarterContext {
@@ -30,8 +31,12 @@ interface StarterParts {
   signal: AbortSignal;
   /** Its command was started; it may have ended already. */
   onLaunched: () => void;
+  /** What it wants done right after its start has failed. */
+  onHookFailed: (message: string) => void;
   /** It was not; another attempt follows. */
   onTrouble: (why: Reason) => void;
+  /** It takes long, and what it is at. */
+  onLate: (message: string) => void;
   /** It was not, and no other attempt would go better. */
   onHopeless: (why: Reason) => Promise<void>;
 }
@@ -39,29 +44,40 @@ interface StarterParts {
 /** The starts of one pod. */
 export class Starter {
   private readonly parts: StarterParts;
+  private readonly watch: StartWatch;
 
   constructor(parts: StarterParts) {
     this.parts = parts;
+    this.watch = new StartWatch(parts.onLate);
   }
 
   /** Make its VM and start its command in it. */
   async start(): Promise<void> {
-    const { pod, context, box, renewal, signal, onLaunched } = this.parts;
+    const { pod, context, box, renewal, signal } = this.parts;
     for (let failed = 0; !signal.aborted; failed += 1) {
       let trouble: Reason | undefined;
+      this.watch.begin();
       try {
+        this.watch.at("what it names in the cluster is read");
+        const plan = await this.plan();
+        const work = { signal, onProgress: this.watch.onProgress };
+        this.watch.at("its volumes are made");
+        await box.prepare(pod(), plan, work);
+        this.watch.at("other pods are being started");
         await context.starting.run(async () => {
-          const plan = await this.plan();
-          await box.make(pod(), plan, signal);
+          this.watch.at("its VM is made");
+          await box.make(pod(), plan, work);
           renewal.at(plan.renewAt);
           await box.launch(plan);
-          onLaunched();
         }, signal);
+        await this.launched();
         return;
       } catch (error) {
         if (signal.aborted) return;
         trouble = await this.troubleOf(error);
         if (trouble === undefined) return;
+      } finally {
+        this.watch.end();
       }
       const ms = retryPause(failed, trouble.reason === "ErrImagePull");
       // AbortError: it is not wanted any more.
@@ -71,15 +87,27 @@ export class Starter {
 
   /** Start its command again: in its VM if that is there, else in a new one. */
   async again(): Promise<void> {
+    this.watch.begin();
+    this.watch.at("its VM is started again");
     try {
       if (await this.parts.box.again(await this.plan())) {
-        this.parts.onLaunched();
+        await this.launched();
         return;
       }
     } catch (error) {
       if ((await this.troubleOf(error)) === undefined) return;
+    } finally {
+      this.watch.end();
     }
     await this.start();
+  }
+
+  /** Its command was started: it runs once that is done which it wants done then. */
+  private async launched(): Promise<void> {
+    const { box, signal, onLaunched, onHookFailed } = this.parts;
+    const failed = await box.afterStart(signal);
+    onLaunched();
+    if (failed !== undefined) onHookFailed(failed);
   }
 
   private async plan(): Promise<PodPlan> {

@@ -3,14 +3,12 @@ import type { Vmsan } from "../../../client/vmsan.ts";
 import { Slots } from "../../../util/flow/slots.ts";
 import { formatBytes } from "../../../util/units.ts";
 import { PodNotReadyError } from "../spec/failure.ts";
+import { POD_NAMESPACE_LABEL } from "../spec/plan.ts";
 
 /** Size of one that is made, in bytes. */
 const VOLUME_BYTES = 10 * 2 ** 30;
 /** What a namespace may have when nothing is said, in bytes. */
 export const DEFAULT_QUOTA = 2 * VOLUME_BYTES;
-
-/** Label of a volume with the namespace whose pods it was made for. */
-const NAMESPACE_LABEL = "vmsan.io/pod-namespace";
 
 /** The volumes of pods on this host. They outlive pods, so their number is bounded and not only those at work. */
 export class PodVolumes {
@@ -30,7 +28,7 @@ export class PodVolumes {
    * @param names on the host, `NAMESPACE.NAME`
    * @throws PodNotReadyError when they are not, and there is no room for them
    */
-  async ensure(namespace: string, names: readonly string[]): Promise<void> {
+  async ensure(namespace: string, names: readonly string[], signal?: AbortSignal): Promise<void> {
     if (names.length === 0) return;
     await this.turn.run(async () => {
       const all = await this.vmsan.volumes.list();
@@ -45,10 +43,10 @@ export class PodVolumes {
           `no room for ${missing.join(", ")}: volumes of namespace ${namespace} have ${formatBytes(used)} of ${formatBytes(this.quotaBytes)} on this host, and a new one takes ${formatBytes(VOLUME_BYTES)}`,
         );
       }
-      const labels = { [NAMESPACE_LABEL]: namespace };
+      const labels = { [POD_NAMESPACE_LABEL]: namespace };
       for (const name of missing) {
         await this.vmsan.volumes.create(name, { size: VOLUME_BYTES / 2 ** 30, labels });
       }
-    });
+    }, signal);
   }
 }
