@@ -864,6 +864,7 @@ complete -c vmsan -n '__fish_seen_subcommand_from run' -l untainted -d 'let pods
 complete -c vmsan -n '__fish_seen_subcommand_from run' -l allow-host-path -r -d 'directories that pods may have by hostPath; :ro for reading alone'
 complete -c vmsan -n '__fish_seen_subcommand_from run' -l volume-quota -r -d 'of volumes that the pods of one namespace name (20Gi)'
 complete -c vmsan -n '__fish_seen_subcommand_from run' -l peers -d 'have layers of images from other nodes that have them, and let those have this one'\''s'
+complete -c vmsan -n '__fish_seen_subcommand_from run' -l suspended -r -d 'pods whose memory is kept after their removal (16)'
 complete -c vmsan -n '__fish_seen_subcommand_from run' -l client-ca -r -d 'who has signed the API server'\''s client certificate, PEM'
 complete -c vmsan -n '__fish_seen_subcommand_from run' -l tls-cert -r -d 'certificate of the kubelet API, PEM (requested from the cluster)'
 complete -c vmsan -n '__fish_seen_subcommand_from run' -l tls-key -r -d 'its private key, PEM'
