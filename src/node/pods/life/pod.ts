@@ -365,7 +365,7 @@ export class NodePod implements Shown {
     const { running } = this.state;
     if (running !== undefined) this.record.startedAt = running.startedAt;
     try {
-      await this.context.store.save(this.record);
+      this.context.store.save(this.record);
       this.renewal.at(await this.refurnish());
     } catch (error) {
       // Its files are written anew within ten minutes.

@@ -26,7 +26,7 @@ test("a container that has started is given the time that its other probes leave
       startupProbe: { ...probe("startup"), initialDelaySeconds: 2 },
       livenessProbe: { ...probe("liveness"), initialDelaySeconds: 30, periodSeconds: 100 },
       readinessProbe: { ...probe("readiness"), periodSeconds: 100 },
-    } as never,
+    },
     { onChange: (now) => told.push(now), onDead: () => undefined, onUnhealthy: () => undefined },
   );
   expect(probes.initially()).toEqual({ started: false, ready: false });
