@@ -62,6 +62,22 @@ test("what is not applied is said", async (context) => {
   expect(tried.filter(({ flag }) => !said.has(flag))).toEqual([]);
 });
 
+test("a link on a network that users have made is taken; another name is warned of", async (context) => {
+  context.skip(missing !== "", missing);
+  // As compose sends them, which has them for the container, not for the network.
+  const linked = async (link: string): Promise<object> =>
+    await engine.json(
+      "POST",
+      "/containers/create",
+      { Image: "alpine", HostConfig: { NetworkMode: "net", Links: [link] } },
+      201,
+    );
+  expect(await linked("other:other")).toMatchObject({ Warnings: [] });
+  expect(await linked("other:o")).toMatchObject({
+    Warnings: [expect.stringContaining("Not applied: --link")],
+  });
+});
+
 test("what is refused is, with its name", async (context) => {
   context.skip(missing !== "", missing);
   for (const { flag, example } of examples("refused")) {

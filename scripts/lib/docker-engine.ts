@@ -89,7 +89,7 @@ const NOT_YET = `## What does not hold yet
 - What containers on one machine's Docker share and microVMs do not: a volume in two running containers at once, IPC, process numbers.
 - podman's remote client speaks another API (libpod).
 - testcontainers' own suites were begun by hand, with images of our own under the names that they ask for: with Ryuk on, tests of generic
-  containers pass; most have not been run, and those that pull from a registry (\`mendhak/udp-listener\`) cannot be. testcontainers for Python 4.15
+  containers begin to pass; most have not been run, and those that pull from a registry (\`mendhak/udp-listener\`) cannot be. testcontainers for Python 4.15
   connects to Ryuk without waiting until that listens: where a guest is slow its session is never told, and Ryuk removes nothing.
 - \`docker diff\` lists the mount points that the guest's agent has made (\`/lib/modules/…\`; \`/proc\` and the like where the image has none).
 - \`docker ps --size\` says 0.

@@ -108,7 +108,12 @@ export const runFlags: readonly RunFlag[] = [
   idle("--kernel-memory", "Docker has given it up"),
   works("--label", "", "--label", "a=b"),
   client("--label-file"),
-  refused("--link", "use a network and its names", "--link", "other:o"),
+  refused(
+    "--link",
+    "on the default network; on others names lead to each other, and another name is warned of",
+    "--link",
+    "other:o",
+  ),
   idle("--link-local-ip"),
   differs("--log-driver", "json-file, local and none", "--log-driver", "local"),
   works("--log-opt", "max-size, max-file", "--log-opt", "max-size=1m"),

@@ -42,7 +42,10 @@ function refuseImpossible(host: HostConfig): void {
       "name the volumes: two microVMs cannot write to one at a time.",
     );
   }
-  if ((host.Links ?? []).length > 0) throw refused("--link", "use a network and its names.");
+  // On networks that users have made, where compose sends them, names lead to each other anyway.
+  if ((host.Links ?? []).length > 0 && networkModeOf(host.NetworkMode) === "bridge") {
+    throw refused("--link", "use a network and its names.");
+  }
   if ((host.CgroupParent ?? "") !== "") {
     throw refused("--cgroup-parent", "vmsan keeps each VM in a control group of its own.");
   }
@@ -114,7 +117,9 @@ function unapplied(body: ContainerBody): string[] {
   const places = Object.values(body.NetworkingConfig?.EndpointsConfig ?? {});
   const mac = body.MacAddress || places.some((place) => place?.MacAddress);
   const card = mac ? ["Not applied: --mac-address: a VM's network card has vmsan's."] : [];
-  if (places.some((place) => isSet(place?.Links))) {
+  const links = [...(host.Links ?? []), ...places.flatMap((place) => place?.Links ?? [])];
+  // `web:web` and `web` ask for no other name than the one that there is.
+  if (links.some((link) => new Set(link.split(":")).size > 1)) {
     card.push("Not applied: --link: give the other container that name (--network-alias).");
   }
   const others = UNAPPLIED.flatMap(([why, fields]) => {
