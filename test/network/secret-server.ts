@@ -1,14 +1,19 @@
 /**
  * Servers that real guests' secrets are for, on the internet of a world: `api.test` asks for the value
- * as Basic credentials, a bearer token or in the query, and gives a page, a package or a repository; it
- * sends back what it was sent. Argument: a directory with NAME.pem and NAME.key for each server; the
- * value is TOKEN in the environment. Prints what it is asked, one JSON object a line.
+ * in any field, Basic credentials, the query or a body, and gives a page, a package or a repository; it
+ * sends back what it was sent, and the value in many forms. Arguments: a directory with NAME.pem and NAME.key for each
+ * server, and `packages` where it is to have some; the value is TOKEN in the environment. Prints what it is asked, one JSON object a
+ * line.
  */
 import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
-import { createServer as createHttp, type RequestListener } from "node:http";
+import { createServer as createHttp } from "node:http";
+import type { IncomingMessage, RequestListener, ServerResponse } from "node:http";
 import { createServer as createHttps } from "node:https";
 import { join } from "node:path";
+import { brotliCompressSync, gzipSync } from "node:zlib";
+import { WebSocketServer } from "ws";
+import { makePackages } from "./secret-packages.ts";
 
 const dir = process.argv[2] ?? "";
 const value = process.env["TOKEN"] ?? "";
@@ -24,32 +29,68 @@ git("commit", "-q", "--allow-empty", "-m", "the first");
 execFileSync("git", ["clone", "-q", "--bare", join(dir, "work"), repository]);
 execFileSync("git", ["-C", repository, "update-server-info"]);
 
+if (process.argv[3] === "packages") makePackages(dir);
+
+/** What this server knows, in some form. */
+function sendAs(response: ServerResponse, form: string): void {
+  const page = Buffer.from(`known: [${value}]`);
+  const texts: Record<string, string> = {
+    json: JSON.stringify({ value }),
+    base64: Buffer.from(`user:${value}`).toString("base64"),
+    hex: Buffer.from(value).toString("hex"),
+    percent: encodeURIComponent(value),
+    html: value.replaceAll("/", "&#x2F;"),
+  };
+  const coded = { gzip: gzipSync, br: brotliCompressSync }[form];
+  if (coded !== undefined) response.setHeader("Content-Encoding", form).end(coded(page));
+  else if (form === "fields") {
+    response.writeHead(200, `Fine ${value}`, { "X-Echo": value, Location: `/?${value}` }).end();
+  } else if (form === "pieces") {
+    for (const byte of page) response.write(Buffer.from([byte]));
+    response.end();
+  } else response.end(`known: ${texts[form]}`);
+}
+
+/** Say what was asked; whether the value was in it. */
+function note(
+  host: string,
+  { method, url = "", rawHeaders }: IncomingMessage,
+  body: string,
+): boolean {
+  const fields = rawHeaders.join("\n");
+  const basic = /^basic (.*)$/im.exec(fields)?.[1] ?? "";
+  const told = [fields, Buffer.from(basic, "base64").toString(), url, body];
+  const forms = [value, encodeURIComponent(value)];
+  const knows = told.some((text) => forms.some((form) => text.includes(form)));
+  process.stdout.write(`${JSON.stringify({ host, method, url, knows })}\n`);
+  return knows;
+}
+
 const listener =
   (host: string): RequestListener =>
   (request, response) => {
-    const { method, url = "", headers, rawHeaders } = request;
+    const { url = "", rawHeaders } = request;
     let body = "";
     request.setEncoding("latin1").on("data", (text: string) => (body += text));
     request.on("end", () => {
-      const [, credentials = ""] = (headers.authorization ?? "").split(" ");
-      const basic = Buffer.from(credentials, "base64").toString();
-      const sent = decodeURIComponent(url + body);
-      const told = [credentials, basic, sent, headers["x-key"]?.toString()];
-      const knows = told.some((text) => text?.includes(value) === true);
-      process.stdout.write(`${JSON.stringify({ host, method, url, knows })}\n`);
+      const knows = note(host, request, body);
+      const { pathname } = new URL(url, "http://a");
       if (url.startsWith("/moved")) {
         response.writeHead(302, { Location: `https://other.test/?${url.slice(6)}` }).end();
       } else if (!knows && host === "api.test") {
-        response.writeHead(401, { "WWW-Authenticate": 'Basic realm="api"' }).end(`not ${value}`);
-      } else if (url.startsWith("/repository/")) {
-        const path = new URL(url, "http://a").pathname;
+        response.writeHead(401, { "WWW-Authenticate": 'Basic realm="api"' }).end("not known");
+      } else if (/^\/(repository|npm|simple)\//.test(pathname)) {
         try {
-          response.end(readFileSync(join(dir, path)));
+          const file = readFileSync(join(dir, pathname.replace(/\/$/, "/index.html")));
+          // An index is read by its type.
+          if (pathname.endsWith("/")) response.setHeader("Content-Type", "text/html");
+          response.end(file);
         } catch {
-          // ENOENT: clients of git ask for more than there is.
+          // ENOENT, EISDIR: clients ask for more than there is.
           response.writeHead(404).end();
         }
-      } else {
+      } else if (pathname.startsWith("/as/")) sendAs(response, pathname.slice(4));
+      else {
         // What this server knows it sends back, on top.
         const own = host === "api.test" ? value : "nothing";
         response.end(`known: ${rawHeaders.join(" ")} ${url} ${body} ${own}
@@ -58,11 +99,22 @@ const listener =
     });
   };
 
+const sockets = new WebSocketServer({ noServer: true });
 for (const host of ["api.test", "other.test"]) {
   const [address] = host === "api.test" ? ["203.0.113.10"] : ["203.0.113.20"];
   const cert = readFileSync(join(dir, `${host}.pem`));
   const key = readFileSync(join(dir, `${host}.key`));
-  createHttps({ cert, key }, listener(host)).listen(443, address);
+  for (const port of [443, 8443]) {
+    const server = createHttps({ cert, key }, listener(host));
+    server.on("upgrade", (request, socket, head) => {
+      note(host, request, "");
+      sockets.handleUpgrade(request, socket, head, (ws) => {
+        ws.on("message", (data, binary) => ws.send(data, { binary }));
+        ws.send(value);
+      });
+    });
+    server.listen(port, address);
+  }
   createHttp(listener(`${host} unencrypted`)).listen(80, address);
 }
 process.stdout.write(`${JSON.stringify({ ready: true })}\n`);

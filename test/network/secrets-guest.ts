@@ -3,14 +3,11 @@
  * the guest never has it. The job names bin/vmsan, a VMSAN_DIR with kernel and runtimes, the runtime,
  * and commands by name. Prints JSON lines: what each gave, and what the server was asked.
  */
-import { execFile, execFileSync, spawn, spawnSync } from "node:child_process";
-import { once } from "node:events";
-import { mkdirSync, statSync, writeFileSync } from "node:fs";
+import { execFile, execFileSync, spawnSync } from "node:child_process";
+import { statSync } from "node:fs";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { promisify } from "node:util";
-import { issue, makeAuthority } from "../../src/network/secrets/authority.ts";
-import { World, name } from "./world.ts";
+import { secretWorld } from "./secret-world.ts";
 
 const job = JSON.parse(process.argv[2] ?? "{}") as {
   nettool: string;
@@ -20,6 +17,8 @@ const job = JSON.parse(process.argv[2] ?? "{}") as {
   vmsanDir: string;
   /** Further flags of `create`. */
   create: string[];
+  /** Whether the server is to have packages. */
+  packages?: boolean;
   /** Scripts for the guest's shell, in order. */
   commands: [name: string, script: string][];
 };
@@ -40,37 +39,7 @@ const vmsan = async (...args: string[]): Promise<string> => {
   }
 };
 
-name("api.test", ["203.0.113.10"]);
-name("other.test", ["203.0.113.20"]);
-const world = new World({ ...job, upstreamPort: 53, bare: true });
-await world.start();
-const resolv = join(job.dir, "resolv.conf");
-writeFileSync(resolv, "nameserver 127.0.0.1\n");
-execFileSync("mount", ["--bind", resolv, "/etc/resolv.conf"]);
-
-const servers = join(job.dir, "servers");
-mkdirSync(servers);
-const domains = ["api.test", "other.test"].map((host) => ({
-  scheme: "https" as const,
-  host,
-  port: 443,
-}));
-const authority = await makeAuthority(job.helper, "the world", [
-  { name: "X", places: [], domains },
-]);
-const caFile = join(servers, "ca.pem");
-writeFileSync(caFile, authority.certificate);
-for (const { host } of domains) {
-  const { certificate, key } = await issue(job.helper, authority, host);
-  writeFileSync(join(servers, `${host}.pem`), certificate);
-  writeFileSync(join(servers, `${host}.key`), key);
-}
-const script = join(import.meta.dirname, "secret-server.ts");
-const inside = ["netns", "exec", "internet", process.execPath, script, servers];
-const server = spawn("ip", inside, { stdio: ["ignore", "pipe", "inherit"] });
-const lines = createInterface({ input: server.stdout });
-await once(lines, "line");
-lines.on("line", (line) => print({ seen: JSON.parse(line) as unknown }));
+const { caFile, end } = await secretWorld(job, (seen) => print({ seen }));
 
 const wanted = ["--ca-file", caFile, "--secret", "TOKEN=env@api.test", ...job.create];
 const made = await promisify(execFile)(job.vmsan, ["create", "--json", ...wanted]);
@@ -107,8 +76,7 @@ print({ stage: "processes", got: execFileSync("sh", words, { encoding: "utf8" })
 await vmsan("rm", "-f", vmId, "copy");
 await vmsan("snapshot", "rm", "kept");
 print({ stage: "files, removed", files: holders() });
-await world.stop();
 await vmsan("daemon", "stop");
-server.kill("SIGKILL");
+await end();
 print({ done: true });
 process.exit(0);

@@ -198,6 +198,8 @@ export class World {
       switching?: boolean;
       /** The internet has no servers but those that are started there. */
       bare?: boolean;
+      /** Secrets of VMs. */
+      secrets?: NetworkOptions["secrets"];
     },
     realm: Realm = new Realm(),
   ) {
@@ -212,6 +214,7 @@ export class World {
       upstreams: [`127.0.0.1#${this.upstreamPort}`],
       ipv6: true,
       peers: (vmId) => this.peers(vmId),
+      ...(paths.secrets === undefined ? {} : { secrets: paths.secrets }),
       onWarning: (message) => process.stderr.write(`warning: ${message}\n`),
     };
     this.manager = createNetworkManager(this.options, realm);

@@ -15,6 +15,11 @@ test.each([
   ["Go's JSON", String.raw`k/+='\u0026\u003c\u003e\"~*é z9`],
   ["Python's JSON", String.raw`k/+='&<>\"~*\u00e9 z9`],
   ["PHP's JSON", String.raw`k\/+='&<>\"~*\u00e9 z9`],
+  ["mustache", "k&#x2F;+&#x3D;&#39;&amp;&lt;&gt;&quot;~*é z9"],
+  ["OWASP", "k&#x2f;+=&#x27;&amp;&lt;&gt;&quot;~*é z9"],
+  ["Go's templates", "k/&#43;=&#39;&amp;&lt;&gt;&#34;~*é z9"],
+  [".NET's HTML", "k/&#x2B;=&#x27;&amp;&lt;&gt;&quot;~*&#xE9; z9"],
+  ["React", "k/+=&#x27;&amp;&lt;&gt;&quot;~*é z9"],
   [".NET's JSON", String.raw`k/\u002B=\u0027\u0026\u003C\u003E\u0022~*\u00E9 z9`],
 ])("a value as %s writes it", (_, written) => {
   const bytes = Buffer.from(`[${written}]`).toString("latin1");

@@ -105,16 +105,43 @@ const htmlEscapes: [char: string, escapes: string[]][] = [
   ["'", ["&#39;", "&#x27;", "&apos;"]],
 ];
 
+/** What everybody escapes but quotes. */
+const tags = { "&": "&amp;", "<": "&lt;", ">": "&gt;" };
+
+/**
+ * Escapes of those who write more marks by their number: mustache, as OWASP wishes, underscore, Go's templates, .NET (other letters
+ * besides).
+ */
+const moreEscapes: readonly Readonly<Record<string, string>>[] = [
+  { ...tags, '"': "&quot;", "'": "&#39;", "/": "&#x2F;", "`": "&#x60;", "=": "&#x3D;" },
+  { ...tags, '"': "&quot;", "'": "&#x27;", "/": "&#x2F;" },
+  { ...tags, '"': "&quot;", "'": "&#x27;", "`": "&#x60;" },
+  { ...tags, '"': "&#34;", "'": "&#39;", "+": "&#43;" },
+  { ...tags, '"': "&quot;", "'": "&#x27;", "+": "&#x2B;", "`": "&#x60;", other: "&#x" },
+];
+
 /** The text as HTML may have it. */
 function inHtml(text: string): string[] {
-  return htmlEscapes.reduce(
-    (forms, [char, escapes], index) =>
-      forms.flatMap((form) => [
+  const forms = htmlEscapes.reduce(
+    (before, [char, escapes], index) =>
+      before.flatMap((form) => [
         ...(index < 2 ? [] : [form]),
         ...escapes.map((escape) => form.replaceAll(char, escape)),
       ]),
     [text],
   );
+  const numbered = moreEscapes.map(({ other, ...escapes }) =>
+    Array.from(text, (char) => {
+      const code = char.codePointAt(0) ?? 0;
+      if (other !== undefined && code > 0x7e) return `${other}${code.toString(16).toUpperCase()};`;
+      return escapes[char] ?? char;
+    }).join(""),
+  );
+  // Numbers have two cases where they are hexadecimal.
+  const lower = numbered.map((form) =>
+    form.replaceAll(/&#x[0-9A-F]+;/g, (escape) => escape.toLowerCase()),
+  );
+  return [...forms, ...numbered, ...lower];
 }
 
 /** Of a length, repeated or cut. */

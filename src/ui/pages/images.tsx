@@ -53,8 +53,8 @@ export function ImagesPage() {
       {data !== undefined && images.length === 0 && (
         <Empty icon="image" title="No images of registries yet">
           <p class="muted">
-            They are pulled when a VM needs them, or ahead of time. Runtimes such as base are no
-            images of registries.
+            They are pulled when a VM needs them, or ahead of time. The base image, which vmsan
+            makes by itself, is not among them.
           </p>
         </Empty>
       )}

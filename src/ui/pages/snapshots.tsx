@@ -207,7 +207,7 @@ export function SnapshotsPage() {
         <Empty icon="snapshot" title="No snapshots yet">
           <p class="muted">
             A snapshot of a VM has its memory and disk at one moment; VMs made of it go on from
-            there.
+            there. One is taken on the page of a VM.
           </p>
         </Empty>
       )}

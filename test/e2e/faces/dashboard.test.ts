@@ -277,6 +277,31 @@ describe("a person", () => {
     expect(await violations(page)).toEqual([]);
   });
 
+  test("pauses a VM, puts it to sleep, and is told what that means; its terminal goes on", async () => {
+    const state = async (of: string): Promise<void> =>
+      await page.locator(`header .status.${of}`).waitFor();
+    const note = page.locator(".empty");
+    await place("VMs");
+    await page.getByRole("link", { name: "second", exact: true }).click();
+    await heading("second");
+    await tab("Terminal");
+    await screenHas("third-42 at second");
+    for (const [does, is, back] of [
+      ["Pause", "paused", "Resume"],
+      ["Sleep", "suspended", "Wake"],
+    ] as const) {
+      await button(does).click();
+      await state(is);
+      await note.getByText("The VM is").waitFor();
+      expect(await violations(page)).toEqual([]);
+      await note.getByRole("button", { name: back, exact: true }).click();
+      await state("running");
+      await screenHas("third-42 at second");
+      await type(`echo after-${is}-$kept`);
+      await screenHas(`after-${is}-42`);
+    }
+  });
+
   test("removes all of it, by keyboard and on a phone", async () => {
     await page.setViewportSize({ width: 390, height: 844 });
     await place("VMs");

@@ -1,7 +1,7 @@
 // Command nettool is the test bench of vmsan's network policies: what tries to get out of a
 // guest (probe), the world it tries to reach (serve), a wire between a tap and a namespace that
-// stands in for a guest (bridge), and an observer of what passes (watch). One static binary, so
-// that it can be copied into a real guest.
+// stands in for a guest (bridge), an observer of what passes (watch), and a client of HTTP (get). One
+// static binary, so that it can be copied into a real guest.
 package main
 
 import (
@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -36,10 +37,10 @@ func fail(err error) {
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: nettool probe | serve | bridge | watch | say | repeat …")
+		fmt.Fprintln(os.Stderr, "usage: nettool probe | serve | bridge | watch | get | say | repeat …")
 		os.Exit(2)
 	}
-	if !slices.Contains([]string{"probe", "say", "repeat"}, os.Args[1]) {
+	if !slices.Contains([]string{"probe", "get", "say", "repeat"}, os.Args[1]) {
 		// The one that started us holds the other end: end with it, however it ends.
 		go func() {
 			io.Copy(io.Discard, os.Stdin)
@@ -55,6 +56,15 @@ func main() {
 		bridge(os.Args[2:])
 	case "watch":
 		watch()
+	case "get":
+		// As a program of Go's asks a server for whom it has a key in its environment.
+		request, err := http.NewRequest("GET", strings.Join(os.Args[2:], ""), nil)
+		fail(err)
+		request.Header.Set("X-Key", os.Getenv("TOKEN"))
+		reply, err := http.DefaultClient.Do(request)
+		fail(err)
+		_, err = io.Copy(os.Stdout, reply.Body)
+		fail(err)
 	case "say":
 		fmt.Println(strings.Join(os.Args[2:], " "))
 	case "repeat":
