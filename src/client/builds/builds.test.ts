@@ -57,8 +57,10 @@ describe("a context", () => {
   ])("%s", async (_what, ignore, wanted) => {
     const files = { Dockerfile: "FROM x", a: "", "d/e/x.log": "", "d/f": "" };
     const dir = context(ignore === "" ? files : { ...files, ".dockerignore": ignore });
-    const { open, dockerfile } = await sourcesOf(dir, undefined);
+    const { open, dockerfile, ignore: sent } = await sourcesOf(dir, undefined);
     expect(dockerfile).toBe("FROM x");
+    // The builder is told, though the patterns may leave out their own file.
+    expect(sent).toBe(ignore === "" ? undefined : ignore);
     expect((await namesIn(open())).filter((name) => name !== ".dockerignore")).toEqual(wanted);
   });
 

@@ -32,7 +32,7 @@ async function textOf(path: string): Promise<string | undefined> {
 /** What is built from. */
 export interface Sources {
   dockerfile: string;
-  /** Patterns from a file beside the Dockerfile; those in the context travel with it. */
+  /** Patterns of what is left out; of a context that is an archive only those beside the Dockerfile, others travel in it. */
   ignore?: string;
   /** Opens the context as an archive. */
   open: () => Readable;
@@ -122,7 +122,8 @@ export async function sourcesOf(
   const real = await realpath(dir);
   return {
     dockerfile,
-    ...(ignore === undefined ? {} : { ignore }),
+    // Also those of the context: they may leave out their own file, and what they mean is for buildah to say.
+    ...(patterns === undefined ? {} : { ignore: patterns }),
     open: () => Readable.from(packContext(real, skip), { objectMode: false }),
   };
 }
