@@ -125,6 +125,8 @@ const container = fields({
     capabilities: fields({ drop: true }),
     seccompProfile: fields({ type: oneOf("RuntimeDefault", "Unconfined") }),
     appArmorProfile: fields({ type: oneOf("RuntimeDefault", "Unconfined") }),
+    // As on every host without SELinux.
+    seLinuxOptions: true,
     procMount: oneOf("Default"),
   }),
   stdin: true,
@@ -170,6 +172,7 @@ const spec = fields({
     runAsUser: true,
     runAsGroup: true,
     runAsNonRoot: true,
+    seLinuxOptions: true,
     seccompProfile: fields({ type: oneOf("RuntimeDefault", "Unconfined") }),
     appArmorProfile: fields({ type: oneOf("RuntimeDefault", "Unconfined") }),
   }),

@@ -56,7 +56,7 @@ test("what the API server writes by itself is offered", () => {
       priority: 0,
       restartPolicy: "Always",
       schedulerName: "default-scheduler",
-      securityContext: {},
+      securityContext: { seLinuxOptions: { level: "s0" } },
       serviceAccount: "default",
       serviceAccountName: "default",
       terminationGracePeriodSeconds: 30,
