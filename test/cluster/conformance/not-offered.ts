@@ -20,7 +20,10 @@ export const NOT_OFFERED: readonly { pattern: string; why: string }[] = [
     pattern: "volume subpath|subpaths in container|subpath expansion",
     why: "`subPathExpr` is not offered",
   },
-  { pattern: "shared volumes between containers", why: "a pod is one container" },
+  {
+    pattern: "shared volumes between containers|binary data should be reflected",
+    why: "a pod is one container",
+  },
   { pattern: "\\[sig-network\\]", why: "pods are not on the cluster's network" },
   {
     pattern:
