@@ -6,9 +6,7 @@ export const NOT_OFFERED: readonly { pattern: string; why: string }[] = [
     why: "a pod is one container: none is added to one that runs",
   },
   { pattern: "InPlace Resize", why: "a VM's size does not change while it runs" },
-  { pattern: "Lifecycle Hook|PreStop", why: "`lifecycle` is not offered" },
   { pattern: "GRPC liveness", why: "probes are commands, HTTP and TCP" },
-  { pattern: "tmpfs", why: "emptyDir lies on the VM's disk" },
   { pattern: "hostAliases|KubeletManagedEtcHosts", why: "/etc/hosts is the VM's own" },
   {
     pattern: "read only busybox|readOnlyRootFilesystem.*should run the container with read",
