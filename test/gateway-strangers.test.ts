@@ -15,6 +15,7 @@ import type { NewKey } from "../src/gateway/access/keys.ts";
 import { startGateway } from "../src/gateway/gateway.ts";
 import type { ListeningGateway } from "../src/gateway/http/server.ts";
 import { layoutOf } from "../src/util/paths.ts";
+import { rawExchange } from "./fixtures/raw-exchange.ts";
 
 let daemon: FakeDaemon;
 let gateway: ListeningGateway;
@@ -83,16 +84,6 @@ afterAll(async () => {
   await gateway?.close();
   await daemon?.close();
 });
-
-/** Bytes as they are, and what comes back until the connection ends. */
-async function raw(bytes: string): Promise<string> {
-  const socket = connect(gateway.port, "127.0.0.1");
-  socket.on("error", () => undefined);
-  socket.end(bytes);
-  let seen = "";
-  for await (const chunk of socket) seen += String(chunk);
-  return seen;
-}
 
 /** The status of a request's answer, 0 for a connection that was closed without any. */
 async function status(line: string, headers: Record<string, string | undefined>): Promise<number> {
@@ -279,7 +270,7 @@ test("what is no request, or two, is refused, and others are served on", async (
   ];
   const served: string[] = [];
   for (const bytes of refused) {
-    const seen = await raw(bytes);
+    const seen = await rawExchange(gateway.port, bytes);
     if (/HTTP\/1\.1 [23]/.test(seen.replaceAll("HTTP/1.1 401", "")) || seen.includes('"vms"'))
       served.push(bytes, seen);
   }

@@ -106,7 +106,6 @@ def line_of(message):
     return None
 
 
-
 async def languages():
     """The kernels that this image has, by their language in small letters."""
     # Loaded here, beside the loop: it takes seconds in an emulated guest, and the port answers long before.

@@ -71,8 +71,8 @@ network of its session, and itself), Go's own client (github.com/docker/docker/c
 restart policies, \`scale\`, \`deploy\`, networks with aliases and fixed addresses, external ones, volumes, tmpfs, ulimits, sysctls, with
 \`run\`, \`exec\`, \`cp\`, \`top\`, \`ps\`, \`port\`, \`pause\`, \`kill\`, \`events\`, \`down -v\`.
 
-By \`node bench/docker.ts\`, by turns, medians, on two cores at a load of 13: \`docker run --rm alpine true\` 4.9 s and \`vmsan run alpine -- true\` 6.8 (cold; at
-a load of 25 it was 11.3 and 7.1, on a quiet machine before that 6.0 and 5.7), \`docker exec\` 143 ms and \`vmsan exec\` 107 (quiet: 62 and 56), \`docker logs\` 163 MB/s.
+By \`node bench/docker.ts\`, by turns, medians, on two cores at a load of 2.6: \`docker run --rm alpine true\` 2.2 s and \`vmsan run alpine -- true\` 2.5 (cold),
+\`docker exec\` 68 ms and \`vmsan exec\` 57. \`docker logs\` at a load of 13: 163 MB/s.
 `;
 
 /** Known limits, in words. */

@@ -95,8 +95,6 @@ export interface CreateOptions extends NetworkOptions {
   platform?: string;
   /** Path of certificates of authorities, of registries and of secrets' domains, besides the system's. */
   caFile?: string;
-  /** Other hosts that may have the image's layers. */
-  peers?: BlobPeers;
   /** Boot the image's own init: true for /sbin/init, or its path in the guest. */
   init?: boolean | string;
   /** Volumes and directories: `NAME:/path`, `./dir:/path`, both with `:ro`, `/path`, or in full. */
@@ -261,7 +259,7 @@ export function createRequest(options: CreateOptions): CreateRequest {
     isolation: isolationOf(options),
     pull: options.pull ?? "missing",
     ...(options.platform === undefined ? {} : { platform: options.platform }),
-    registry: registryAccess(options.caFile, options.peers),
+    registry: registryAccess(options.caFile),
     host: hostWishes(),
     ...(init === undefined || init === false ? {} : { init }),
     mounts: mountsOf(options.mounts ?? []),

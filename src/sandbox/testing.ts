@@ -2,6 +2,8 @@
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { AgentChannel } from "../agent/channel.ts";
+import { closedPolicy } from "../model/policy.ts";
+import type { SnapshotRecord } from "../model/snapshot.ts";
 import { agentBinary } from "../util/package.ts";
 import { layoutOf } from "../util/paths.ts";
 import { FakeDriver } from "../vmm/fake/driver.ts";
@@ -10,6 +12,29 @@ import { VolumeStore } from "../volumes/store.ts";
 import { createShares } from "./shares.ts";
 import type { Stages } from "./stages.ts";
 import { Admission } from "./starting/admission.ts";
+
+/** A snapshot with memory, without files, of a VM without anything. */
+export const bareSnapshot: SnapshotRecord = {
+  schema: 1,
+  id: "snap-00000001",
+  createdAt: "2026-01-01T00:00:00.000Z",
+  vm: { id: "vm-00000001" },
+  memory: true,
+  driver: "qemu",
+  machine: { vmm: "QEMU 7.2.22", accelerator: "tcg", cpu: "max" },
+  kernel: { path: "/kernel" },
+  initramfs: "/initramfs",
+  kernelArgs: [],
+  vcpus: 1,
+  memMib: 128,
+  diskSizeBytes: 2 ** 30,
+  disks: [],
+  card: false,
+  defaults: { env: [] },
+  policy: closedPolicy("none"),
+  files: [],
+  pauseMs: 0,
+};
 
 /** A log that nobody reads. */
 export const quietLog = { info: (): void => undefined, error: (): void => undefined };

@@ -2,12 +2,12 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { closedPolicy } from "../../model/policy.ts";
 import type { SnapshotRecord } from "../../model/snapshot.ts";
 import { parseSnapshotRecord } from "../../schema/state.ts";
 import { emptyQcow2 } from "../../snapshots/qcow2.ts";
 import { SnapshotStore } from "../../snapshots/store.ts";
 import { packSparse } from "../../util/packing/sparse-tar.ts";
+import { bareSnapshot } from "../testing.ts";
 import { importSnapshot } from "./archive.ts";
 
 let dir = "";
@@ -16,28 +16,6 @@ beforeAll(async () => {
 });
 afterAll(async () => await rm(dir, { recursive: true, force: true }));
 
-const record: SnapshotRecord = {
-  schema: 1,
-  id: "snap-00000001",
-  createdAt: "2026-01-01T00:00:00.000Z",
-  vm: { id: "vm-00000001" },
-  memory: true,
-  driver: "qemu",
-  machine: { vmm: "QEMU 7.2.22", accelerator: "tcg", cpu: "max" },
-  kernel: { path: "/kernel" },
-  initramfs: "/initramfs",
-  kernelArgs: [],
-  vcpus: 1,
-  memMib: 128,
-  diskSizeBytes: 2 ** 30,
-  disks: [],
-  card: false,
-  defaults: { env: [] },
-  policy: closedPolicy("none"),
-  files: [],
-  pauseMs: 0,
-};
-
 /** Take in an archive of a snapshot that says so of itself. */
 async function take(
   about: object,
@@ -45,7 +23,7 @@ async function take(
 ): Promise<SnapshotRecord> {
   const from = await mkdtemp(join(dir, "from-"));
   for (const [name, bytes] of Object.entries(files)) await writeFile(join(from, name), bytes);
-  await writeFile(join(from, "snapshot.json"), JSON.stringify({ ...record, ...about }));
+  await writeFile(join(from, "snapshot.json"), JSON.stringify({ ...bareSnapshot, ...about }));
   const root = await mkdtemp(join(dir, "snapshots-"));
   const store = new SnapshotStore(root, parseSnapshotRecord);
   const archive = packSparse(from, ["snapshot.json", ...Object.keys(files)]);

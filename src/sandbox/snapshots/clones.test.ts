@@ -3,7 +3,6 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import type { CloneRequest } from "../../model/api.ts";
-import { closedPolicy } from "../../model/policy.ts";
 import type { SnapshotRecord } from "../../model/snapshot.ts";
 import { parseSnapshotRecord } from "../../schema/state.ts";
 import { SnapshotStore, memoryPaths, writeToken } from "../../snapshots/store.ts";
@@ -13,7 +12,7 @@ import { FakeDriver } from "../../vmm/fake/driver.ts";
 import type { Driver, RunningVm } from "../../vmm/driver.ts";
 import { VmRecords } from "../records/records.ts";
 import { Sandboxes } from "../sandboxes.ts";
-import { fakeStages, quietLog } from "../testing.ts";
+import { bareSnapshot, fakeStages, quietLog } from "../testing.ts";
 import { Snapshots } from "./snapshots.ts";
 
 const root = await mkdtemp(join(tmpdir(), "vmsan-clones-"));
@@ -21,26 +20,7 @@ afterAll(async () => await rm(root, { recursive: true, force: true }));
 const work = { signal: new AbortController().signal, progress: () => undefined };
 const machine = { vmm: "fake", accelerator: "none", cpu: "none" } as const;
 
-const record: Omit<SnapshotRecord, "files"> = {
-  schema: 1,
-  id: "snap-00000001",
-  createdAt: "2026-01-01T00:00:00.000Z",
-  vm: { id: "vm-00000001" },
-  memory: true,
-  driver: "qemu",
-  machine,
-  kernel: { path: "/kernel" },
-  initramfs: "/initramfs",
-  kernelArgs: [],
-  vcpus: 1,
-  memMib: 128,
-  diskSizeBytes: 2 ** 30,
-  disks: [],
-  card: false,
-  defaults: { env: [] },
-  policy: closedPolicy("none"),
-  pauseMs: 0,
-};
+const record: SnapshotRecord = { ...bareSnapshot, machine };
 
 /** A driver that "loads" memory by starting an agent, and notes what it was given. */
 function loading(loaded: string[]): Driver {

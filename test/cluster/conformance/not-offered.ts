@@ -1,5 +1,5 @@
 /** Kubernetes' tests that are of what vmsan's pods are not (docs/cluster.md); each pattern matches a test's whole name. */
-export const NOT_OFFERED: readonly { pattern: string; why: string }[] = [
+const NOT_OFFERED: readonly { pattern: string; why: string }[] = [
   { pattern: "InitContainer|init container", why: "a pod is one container: no init containers" },
   {
     pattern: "Ephemeral Containers",

@@ -15,6 +15,7 @@ import { routes } from "../../../src/gateway/native/routes.ts";
 import { Vmsan } from "../../../src/client/vmsan.ts";
 import type { Vm } from "../../../src/client/vm.ts";
 import { layoutOf } from "../../../src/util/paths.ts";
+import { rawExchange } from "../../fixtures/raw-exchange.ts";
 import { errorCode, preparedDir, vmsan } from "../support.ts";
 
 let gateway: ListeningGateway;
@@ -464,16 +465,6 @@ describe("ports", () => {
 });
 
 describe("hostile clients", () => {
-  /** Bytes as they are, and what comes back until the connection ends. */
-  async function raw(bytes: string): Promise<string> {
-    const socket = connect(gateway.port, "127.0.0.1");
-    socket.on("error", () => undefined);
-    socket.end(bytes);
-    let seen = "";
-    for await (const chunk of socket) seen += String(chunk);
-    return seen;
-  }
-
   test("are answered with 400 or less, and the gateway goes on", async () => {
     const attacks: [string, RegExp][] = [
       ["GET / HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n", /^HTTP\/1\.1 421/],
@@ -496,7 +487,8 @@ describe("hostile clients", () => {
       ],
       ["\u0016\u0003\u0001", /^HTTP\/1\.1 400/],
     ];
-    for (const [bytes, answer] of attacks) expect(await raw(bytes)).toMatch(answer);
+    for (const [bytes, answer] of attacks)
+      expect(await rawExchange(gateway.port, bytes)).toMatch(answer);
     expect((await ask("GET", "/healthz")).status).toBe(200);
   });
 });

@@ -11,7 +11,7 @@ import { Container } from "./container.ts";
 import type { ContainerContext } from "./container.ts";
 import { lastWords, terminationOf } from "./ending.ts";
 import { removeVm } from "./guest.ts";
-import { PodMemory } from "../kept/memory.ts";
+import { PodMemory } from "../kept/pod-memory.ts";
 import type { KeptMemory } from "../kept/kept-memory.ts";
 import { LiveWishes } from "./live-wishes.ts";
 import { Probes } from "./probes.ts";

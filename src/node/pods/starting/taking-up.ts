@@ -1,7 +1,7 @@
 /** How a pod finds a VM that is there already: its own, or the one that an earlier pod of its name has left asleep. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Vm } from "../../../client/vm.ts";
-import type { PodMemory } from "../kept/memory.ts";
+import type { PodMemory } from "../kept/pod-memory.ts";
 import { whyOf } from "../spec/failure.ts";
 import { retryPause } from "./restarts.ts";
 
