@@ -64,6 +64,7 @@ export type { Endpoint, ForwardOptions, Forwarding } from "./agent/ports.ts";
 export { VmsanError } from "./model/errors.ts";
 export type { ErrorInfo } from "./model/errors.ts";
 export type {
+  BlobPeers,
   BuildPrune,
   BuildReport,
   CommitReport,

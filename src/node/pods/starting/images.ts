@@ -18,7 +18,7 @@ export interface ImagePeers {
 /** Most names that are remembered. */
 const REMEMBERED = 1_000;
 
-/** Wait for something for as long as one is wanted. @throws the signal's reason */
+/** Wait for what goes on whether this is aborted or not. @throws the signal's reason */
 async function unless<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return await promise;
   signal.throwIfAborted();
