@@ -28,15 +28,19 @@ status() {
   (cd all && busybox cpio -i <../archive 2>/dev/null)
   echo "BusyBox -i: $(find all -type f -printf '%f\n' | sort | line)"
   echo "BusyBox -t a: $(status busybox cpio -t a <archive | grep -v blocks | line)"
-  echo "BusyBox -i a: $(cd one && status busybox cpio -i a <../archive | grep -v blocks | line), made: $(find one -type f | grep . || echo nothing)"
-  echo "GNU -i a: $(cd gnu && status cpio --quiet -i a <../archive | line), made: $(find gnu -type f)"
+  echo "BusyBox -i a: $(cd one && status busybox cpio -i a <../archive | grep -v blocks | line)"
+  echo "made: $(find one -type f | grep . || echo nothing)"
+  echo "GNU -i a: $(cd gnu && status cpio --quiet -i a <../archive | line)"
+  echo "made: $(find gnu -type f)"
 } | tee seen
 cat >expected <<'END'
 GNU -t: a b z
 BusyBox -t: z
 BusyBox -i: a b z
 BusyBox -t a: status 0
-BusyBox -i a: cpio: can't create hardlink 'a' to 'z' status 1, made: nothing
-GNU -i a: status 0, made: gnu/a
+BusyBox -i a: cpio: can't create hardlink 'a' to 'z' status 1
+made: nothing
+GNU -i a: status 0
+made: gnu/a
 END
 cmp seen expected || { echo "changed" >&2 && exit 1; }

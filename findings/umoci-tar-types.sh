@@ -1,8 +1,8 @@
 #!/bin/sh
 # Which: umoci 0.4.7 (Debian 12, 0.4.7+ds-3+b7), against GNU tar 1.34 (1.34+dfsg-1.2+deb12u1) and BusyBox 1.35 (1:1.35.0-4+deb12u1+b1).
 # Does: two kinds of entry of POSIX's tar stop it: the global header (type g), which `git archive` puts before every archive of a commit, and
-#   the contiguous file (type 7), which by POSIX is unpacked as a regular one where there is no such thing. Go's reader, on which it is built, hands both on;
-#   umoci knows neither and unpacks nothing of the image. So the output of `git archive` is a layer, but not for umoci.
+#   the contiguous file (type 7), which is unpacked as a regular one where there is no such thing. Go's reader, on which umoci is
+#   built, hands both on; umoci knows neither and unpacks nothing of the image. So what `git archive` writes is a layer, but not for it.
 # Seen: GNU tar and BusyBox unpack both; umoci ends with 1 and "unknown typeflag '\x67'", "unknown typeflag '\x37'".
 set -eu
 dir=$(mktemp -d)
