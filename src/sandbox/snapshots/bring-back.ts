@@ -13,6 +13,7 @@ import {
   tearDown,
 } from "../starting/bring-up.ts";
 import { awaitAgent, awaitConfigured } from "../starting/await-guest.ts";
+import { consoleLength } from "../starting/boot-failure.ts";
 import type { LiveGuest } from "../starting/await-guest.ts";
 import type { EventLog } from "../records/entry.ts";
 import type { Stages, Work } from "../stages.ts";
@@ -123,10 +124,11 @@ async function load(how: BringBack, made: Attempt): Promise<LiveGuest> {
   made.leave = await awaitTurn(record, stages, work);
   at = lap("queue", at);
   work.progress({ phase: "restore", message: `${record.driver} (${record.accelerator})` });
+  const consoleFrom = await consoleLength(driver.consolePath(record.spec));
   const running = await driver.restore(record.spec, image.files, work.signal);
   record.process = running.process;
   record.isolation = running.isolation;
-  const guest = { running, channel: stages.openChannel(running, image.token) };
+  const guest = { running, channel: stages.openChannel(running, image.token), consoleFrom };
   made.guest = guest;
   at = lap("load", at);
   await how.loaded?.(running);

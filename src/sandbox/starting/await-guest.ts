@@ -15,6 +15,8 @@ const FILL_MS = 10 * 60_000;
 export interface LiveGuest {
   running: RunningVm;
   channel: AgentChannel;
+  /** Where its boot, or its way back, begins in the console log ({@link consoleLength}); default: at the beginning. */
+  consoleFrom?: number;
 }
 
 /** How a wait has ended: with what was waited for, with an error of it, or with the guest. */
@@ -25,16 +27,16 @@ type Ended =
   | { how: "fatal" };
 
 /** Ends when the agent says on the console that it cannot go on; it powers off afterwards. */
-async function watchConsole(path: string, signal: AbortSignal): Promise<void> {
+async function watchConsole(path: string, from: number, signal: AbortSignal): Promise<void> {
   for (;;) {
     await sleep(CONSOLE_POLL_MS, undefined, { signal });
-    if (agentFatal(await consoleTail(path)) !== undefined) return;
+    if (agentFatal(await consoleTail(path, from)) !== undefined) return;
   }
 }
 
 /** Do something with a guest for as long as that guest lives. */
 async function whileItLives(
-  { running }: LiveGuest,
+  { running, consoleFrom = 0 }: LiveGuest,
   console: string,
   signal: AbortSignal,
   act: (signal: AbortSignal) => Promise<unknown>,
@@ -48,7 +50,7 @@ async function whileItLives(
         (cause: unknown): Ended => ({ how: "failed", cause }),
       ),
       running.exited.then((exit): Ended => ({ how: "exited", exit })),
-      watchConsole(console, waiting).then(
+      watchConsole(console, consoleFrom, waiting).then(
         (): Ended => ({ how: "fatal" }),
         // Aborted because another contender has won.
         async () => await new Promise<never>(() => undefined),
@@ -77,7 +79,11 @@ export async function awaitAgent(
   // A version mismatch and the like say more than a console does.
   if (cause instanceof VmsanError && cause.code === "ERR_AGENT_VERSION") throw cause;
   const exit = ended.how === "exited" ? ended.exit : undefined;
-  const missing = { late: "did not answer", early: "before the guest agent answered" };
+  const missing = {
+    from: guest.consoleFrom ?? 0,
+    late: "did not answer",
+    early: "before the guest agent answered",
+  };
   throw await bootFailure(record.id, console, { ...missing, exit, waitedMs: limitMs, cause });
 }
 
@@ -135,6 +141,7 @@ export async function awaitConfigured(
   if (ended.how === "failed" && !limit.aborted) throw cause;
   const exit = ended.how === "exited" ? ended.exit : undefined;
   const missing = {
+    from: guest.consoleFrom ?? 0,
     late: `answered, but was not done with its configuration${contents(config)}`,
     early: "before the guest was configured",
   };

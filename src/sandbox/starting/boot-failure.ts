@@ -1,5 +1,5 @@
 /** Why a guest did not come up: its console's last lines, in an error. */
-import { open } from "node:fs/promises";
+import { open, stat } from "node:fs/promises";
 import { VmsanError, errnoOf } from "../../model/errors.ts";
 import type { VmmExit } from "../../vmm/driver.ts";
 
@@ -16,8 +16,21 @@ function printable(text: string): string {
   );
 }
 
-/** The last lines of a console log; empty when there is none. */
-export async function consoleTail(path: string): Promise<string[]> {
+/** How long a console log is: what comes behind it is of the boot that begins now. 0 when there is none. */
+export async function consoleLength(path: string): Promise<number> {
+  try {
+    return (await stat(path)).size;
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return 0;
+    throw error;
+  }
+}
+
+/**
+ * The last lines of a console log; empty when there is none.
+ * @param from what lies before this offset is left out, as of an earlier boot; one behind the end: the log was cut
+ */
+export async function consoleTail(path: string, from = 0): Promise<string[]> {
   let handle;
   try {
     handle = await open(path, "r");
@@ -27,7 +40,7 @@ export async function consoleTail(path: string): Promise<string[]> {
   }
   try {
     const { size } = await handle.stat();
-    const start = Math.max(0, size - TAIL_BYTES);
+    const start = Math.max(from > size ? 0 : from, size - TAIL_BYTES);
     const { buffer, bytesRead } = await handle.read(Buffer.alloc(TAIL_BYTES), 0, TAIL_BYTES, start);
     return printable(buffer.toString("utf8", 0, bytesRead))
       .split("\n")
@@ -55,6 +68,8 @@ const DISK_FIX =
 
 /** What was waited for, and how it ended. */
 export interface Unanswered {
+  /** Where its boot begins in the console log. */
+  from: number;
   /** Behind "The guest agent": what it did not do in time. */
   late: string;
   /** Behind "The VMM ended": before what. */
@@ -70,9 +85,9 @@ export interface Unanswered {
 export async function bootFailure(
   vmId: string,
   consolePath: string,
-  { late, early, exit, waitedMs, cause }: Unanswered,
+  { from, late, early, exit, waitedMs, cause }: Unanswered,
 ): Promise<VmsanError> {
-  const lines = await consoleTail(consolePath);
+  const lines = await consoleTail(consolePath, from);
   const fatal = agentFatal(lines);
   const tail =
     lines.length === 0 ? "The console is empty." : `Console, last lines:\n  ${lines.join("\n  ")}`;

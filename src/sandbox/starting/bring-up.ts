@@ -6,6 +6,7 @@ import type { VmRecord } from "../../model/vm.ts";
 import { secretConfig } from "../records/secrets.ts";
 import { bindsOf, guestMounts } from "./mounts.ts";
 import { awaitAgent, awaitConfigured } from "./await-guest.ts";
+import { consoleLength } from "./boot-failure.ts";
 import type { LiveGuest } from "./await-guest.ts";
 import type { Stages, Work } from "../stages.ts";
 
@@ -152,10 +153,11 @@ export async function bringUp(
     at = lap("queue", at);
     work.progress({ phase: "boot", message: `${record.driver} (${record.accelerator})` });
     for (let attempt = 1; ; attempt += 1) {
+      const consoleFrom = await consoleLength(driver.consolePath(record.spec));
       const running = await driver.start(record.spec, work.signal);
       record.process = running.process;
       record.isolation = running.isolation;
-      guest = { running, channel: stages.openChannel(running, token) };
+      guest = { running, channel: stages.openChannel(running, token), consoleFrom };
       await save();
       try {
         await awaitAgent(record, driver, guest, limitMs, work.signal);

@@ -282,6 +282,7 @@ describe("a person", () => {
       await page.locator(`header .status.${of}`).waitFor();
     const note = page.locator(".empty");
     await place("VMs");
+    await heading("VMs");
     await page.getByRole("link", { name: "second", exact: true }).click();
     await heading("second");
     await tab("Terminal");
