@@ -1,7 +1,8 @@
 /** Layers from one node for another: who gets them, that they are used, and that nothing wrong comes of one that does wrong. */
 import { mkdirSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { request } from "node:https";
+import { createServer, request } from "node:https";
 import type { RequestOptions } from "node:https";
+import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { Authority } from "../../../test/fixtures/certificates.ts";
@@ -132,10 +133,10 @@ function peers(own: Partial<Issued> = node): Peers {
 }
 
 /** Pull as a pod's start does. @returns bytes that the registry has sent of the two large layers */
-async function pulled(): Promise<(number | undefined)[]> {
+async function pulled(port = server.port): Promise<(number | undefined)[]> {
   const source = `${registry.host}/a/b`;
   const found = await peers().having(source);
-  expect(found?.hosts).toEqual([`127.0.0.1:${server.port}`]);
+  expect(found?.hosts).toEqual([`127.0.0.1:${port}`]);
   const got = await here.vmsan.images.pull(source, found === undefined ? {} : { peers: found });
   expect(got.digest).toBe(image.manifest.digest);
   const { images } = here.vmsan.daemon.layout;
@@ -170,6 +171,37 @@ describe("pulls", () => {
     // Too short: it says so by its length, and is not asked for.
     writeFileSync(blobFile(middle.digest), middle.bytes.subarray(1));
     expect(await pulled()).toEqual([big.size, middle.size]);
+  });
+
+  test("one that breaks off in the middle of something else spoils no pull", async () => {
+    const asked: string[] = [];
+    const { cert, key } = authority.issue("host-2", "/O=system:nodes/CN=system:node:host-2", [
+      "IP:127.0.0.1",
+    ]);
+    const liar = createServer({ cert, key }, (incoming, response) => {
+      const size = String(incoming.url).endsWith(big.digest) ? big.size : middle.size;
+      response.writeHead(200, { "content-length": size });
+      if (incoming.method === "HEAD") {
+        response.end();
+        return;
+      }
+      asked.push(String(incoming.url));
+      response.write(Buffer.alloc(size / 2, 7), () => response.destroy());
+    });
+    await new Promise<void>((resolve) => void liar.listen(0, "127.0.0.1", resolve));
+    try {
+      const { port } = liar.address() as AddressInfo;
+      listed = { items: [listedNode({ port })] };
+      const sent = await pulled(port);
+      // The rest of what is none, and then all of it.
+      expect(sent.every((bytes, index) => (bytes ?? 0) > (image.layers[index]?.size ?? 0))).toBe(
+        true,
+      );
+      expect(asked).toHaveLength(2);
+    } finally {
+      liar.closeAllConnections();
+      liar.close();
+    }
   });
 
   test("one that refuses, or is not there, is done without", async () => {

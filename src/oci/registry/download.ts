@@ -49,6 +49,8 @@ export interface DownloadContext {
   store: ContentStore;
   /** Servers that have the blob, asked in turn. */
   sessions: readonly BlobServer[];
+  /** One that is asked before them, and once alone: whatever it does, they make it good. */
+  peer?: BlobServer;
   limits: RetryLimits;
   onProgress?: ProgressSink;
   signal?: AbortSignal;
@@ -217,7 +219,9 @@ async function fetchWhole(
   context: DownloadContext,
   report: (size: number) => void,
 ): Promise<void> {
-  const { sessions, limits, signal, onProgress } = context;
+  const { sessions, peer, limits, signal, onProgress } = context;
+  const once = peer === undefined ? [] : [peer];
+  const servers = once.length + sessions.length;
   const retry = new Retry(limits, signal);
   let credited = partial.size;
   let mismatches = 0;
@@ -229,7 +233,7 @@ async function fetchWhole(
     report(size);
   };
   for (let turn = 0; ; turn += 1) {
-    const session = sessions[turn % sessions.length];
+    const session = once[turn] ?? sessions[(turn - once.length) % sessions.length];
     if (session === undefined) throw new TypeError("No server to fetch from");
     try {
       let url = session.endpoint.bases[0] ?? new URL("https://localhost");
@@ -258,7 +262,7 @@ async function fetchWhole(
       throw new PullFailure(wrong.toJSON(), true);
     } catch (error) {
       credited = Math.min(credited, partial.size);
-      const elsewhere = sessions.length > 1 && turn + 1 < sessions.length;
+      const elsewhere = turn + 1 < servers;
       const mayMove = error instanceof PullFailure && !error.retry && elsewhere;
       const known = mayMove ? new PullFailure(error.toJSON(), true, undefined, error) : error;
       await retry.wait(known, (why, ms) => {

@@ -188,7 +188,7 @@ async function fetchManifest(
 
 /** What a download needs of a pull. */
 function downloadContext(
-  sessions: readonly BlobServer[],
+  sessions: readonly Session[],
   context: PullContext,
   signal: AbortSignal | undefined = context.signal,
 ): DownloadContext {
@@ -219,9 +219,9 @@ async function fetchBlobs(
     stop: AbortSignal | undefined,
     peer?: BlobServer,
   ): Promise<void> => {
-    const servers = peer === undefined ? sessions : [peer, ...sessions];
+    const asked = { ...downloadContext(sessions, context, stop), following };
     try {
-      await downloadBlob(descriptor, { ...downloadContext(servers, context, stop), following });
+      await downloadBlob(descriptor, peer === undefined ? asked : { ...asked, peer });
     } catch (error) {
       const missing = error instanceof PullFailure && error.code === "ERR_IMAGE_NOT_FOUND";
       if (!missing || !isNonDistributable(descriptor.mediaType)) throw error;
