@@ -19,6 +19,7 @@ const appendAside = promisify(appendFile);
 export class LogFile {
   private readonly fd: number;
   private adding: Promise<void> = Promise.resolve();
+  private closing: Promise<void> | undefined;
 
   /** @param path made when it is not there */
   constructor(path: string) {
@@ -55,9 +56,9 @@ export class LogFile {
     ftruncateSync(this.fd, size);
   }
 
-  /** Close it, behind what is being added. */
+  /** Close it, behind what is being added; once, as its number may be another file's from then on. */
   async close(): Promise<void> {
-    await this.adding;
-    closeSync(this.fd);
+    this.closing ??= this.adding.then(() => closeSync(this.fd));
+    await this.closing;
   }
 }

@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { ContainerLog, segmentPath, segmentsOf } from "./container-log.ts";
+import { LogFile } from "./log-file.ts";
 import { findTail, readLines, readPieces } from "./reader.ts";
 import { stamp } from "./lines.ts";
 
@@ -152,4 +153,11 @@ test("lines: put together from pieces, by output; the last one without an end; l
 
 test("the moment before a line has nine digits", () => {
   expect(stamp(1_700_000_000_123_456_789n)).toBe("2023-11-14T22:13:20.123456789Z");
+});
+
+test("a file that is closed by two, as when a log ends while the next file begins, is closed once", async () => {
+  const file = new LogFile(join(dir, "1"));
+  const added = file.append(Buffer.from("x"));
+  await Promise.all([file.close(), file.close(), added]);
+  await file.close();
 });

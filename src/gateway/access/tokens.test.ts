@@ -25,10 +25,16 @@ test("a token is a key's, for one thing and one purpose, and dies with the key",
     `${one.id}${"é".repeat(48)}`,
   ])
     expect(await tokens.bearer(text, "data", "vm-1")).toBeUndefined();
-  const isIts = (text: string): boolean => text === token;
-  expect(await tokens.whose("data", "vm-1", isIts)).toBe(one);
-  expect(await tokens.whose("data", "vm-2", isIts)).toBeUndefined();
+  const tried: string[] = [];
+  const isIts = (text: string): boolean => tried.push(text) > 0 && text === token;
+  const may = (): boolean => true;
+  expect(await tokens.whose("data", "vm-1", may, isIts)).toBe(one);
+  expect(await tokens.whose("data", "vm-2", may, isIts)).toBeUndefined();
+  // A stranger's text is compared with those of keys that may, and no other.
+  tried.length = 0;
+  expect(await tokens.whose("data", "vm-1", (key) => key !== one, isIts)).toBeUndefined();
+  expect(tried).toEqual([tokens.of(two, "data", "vm-1")]);
   good = [two];
   expect(await tokens.bearer(token, "data", "vm-1")).toBeUndefined();
-  expect(await tokens.whose("data", "vm-1", isIts)).toBeUndefined();
+  expect(await tokens.whose("data", "vm-1", may, isIts)).toBeUndefined();
 });

@@ -55,18 +55,20 @@ export class Tokens {
   /**
    * Whose token for this thing meets a condition, for proofs that were made with a token and do not show it.
    * @param subject one that is there, since its tokens are remembered
+   * @param may whether a key may use it: only of those is it tried, as anybody may send what is no proof
    */
   async whose(
     purpose: TokenPurpose,
     subject: string,
-    isMeant: (token: string, key: GatewayKey) => boolean,
+    may: (key: GatewayKey) => boolean,
+    isMeant: (token: string) => boolean,
   ): Promise<GatewayKey | undefined> {
-    return (await this.keys.good()).find((key) => {
+    return (await this.keys.good()).filter(may).find((key) => {
       const name = `${purpose} ${key.id} ${subject}`;
       const token = this.remembered.get(name) ?? this.of(key, purpose, subject);
       if (this.remembered.size >= MAX_REMEMBERED) this.remembered.clear();
       this.remembered.set(name, token);
-      return isMeant(token, key);
+      return isMeant(token);
     });
   }
 }

@@ -166,7 +166,8 @@ export class DataPlane {
     return await this.gate.tokens.whose(
       "data",
       view.id,
-      (token, key) => sees({ key }, view) && isSignedWith(query, operation, token),
+      (key) => sees({ key }, view),
+      (token) => isSignedWith(query, operation, token),
     );
   }
 

@@ -14,6 +14,7 @@ import { Slots } from "../../../util/flow/slots.ts";
 import type { Log } from "../../../util/log.ts";
 import { pressureOf } from "../../host/capacity.ts";
 import { removeVm } from "../life/guest.ts";
+import { LONGEST_MS } from "../life/timers.ts";
 import { POD_NAME_LABEL, POD_NAMESPACE_LABEL, podLabels } from "../spec/plan.ts";
 import { controllerOf, memoryKey } from "./key.ts";
 
@@ -117,7 +118,8 @@ export class KeptMemory {
       this.falling.push(namespace);
     });
     try {
-      const signal = AbortSignal.timeout(Math.max(SHORTEST_MS, graceSeconds * 1000));
+      const ms = Math.min(Math.max(SHORTEST_MS, graceSeconds * 1000), LONGEST_MS);
+      const signal = AbortSignal.timeout(ms);
       await vm.suspend({ signal });
       await vm.update({
         labels: {

@@ -18,6 +18,7 @@ import type { PodImages } from "../starting/images.ts";
 import { ensureRuns, furnish, removeVm } from "./guest.ts";
 import { runHook } from "./hooks.ts";
 import type { PodStore } from "./store.ts";
+import { LONGEST_MS } from "./timers.ts";
 import type { PodVolumes } from "../starting/volumes.ts";
 
 /** How much is kept of one run's output: 64 MiB. */
@@ -291,7 +292,7 @@ export class Container {
       this.hurryUp = () => hurry.abort();
       const since = performance.now();
       await this.beforeEnd(run, graceSeconds, hurry.signal);
-      const left = graceSeconds * 1000 - (performance.now() - since);
+      const left = Math.min(graceSeconds * 1000 - (performance.now() - since), LONGEST_MS);
       run.stream.signal("TERM");
       // Aborted: nobody waits for it any more.
       const late = sleep(Math.max(left, SHORTEST_GRACE_MS), false, {

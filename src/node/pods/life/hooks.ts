@@ -4,6 +4,7 @@ import type { Vm } from "../../../client/vm.ts";
 import type { PodContainer, PodHook } from "../../../schema/pod.ts";
 import { lookAt } from "./probe.ts";
 import type { ProbeFailure } from "./probe.ts";
+import { LONGEST_MS } from "./timers.ts";
 
 /** Longest that a hook may take which nothing else ends, in seconds. */
 const LONGEST_SECONDS = 86_400;
@@ -22,7 +23,8 @@ export async function runHook(
   seconds = LONGEST_SECONDS,
 ): Promise<ProbeFailure> {
   if (hook.sleep) {
-    await sleep(Math.min(hook.sleep.seconds, seconds) * 1000, undefined, { signal, ref: false });
+    const ms = Math.min(Math.min(hook.sleep.seconds, seconds) * 1000, LONGEST_MS);
+    await sleep(ms, undefined, { signal, ref: false });
     return undefined;
   }
   return await lookAt(vm, container, { ...hook, timeoutSeconds: seconds }, signal);

@@ -5,6 +5,7 @@ import type { Vm } from "../../../client/vm.ts";
 import { messageOf } from "../../../model/errors.ts";
 import type { PodContainer, PodProbe } from "../../../schema/pod.ts";
 import { httpModule } from "../../../util/process/http-modules.ts";
+import { LONGEST_MS } from "./timers.ts";
 
 /** Most of what a probe's answer is told in an event. */
 const SAID = 400;
@@ -85,7 +86,7 @@ export async function lookAt(
   probe: PodProbe,
   signal: AbortSignal,
 ): Promise<ProbeFailure> {
-  const timeoutMs = (probe.timeoutSeconds ?? 1) * 1000;
+  const timeoutMs = Math.min((probe.timeoutSeconds ?? 1) * 1000, LONGEST_MS - DEAF_MS);
   const limited = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
   let socket: Duplex | undefined;
   try {

@@ -1,7 +1,7 @@
 /** Things to be done later. */
 
-/** Longest time that a timer of Node.js can have, in milliseconds. */
-const LONGEST_MS = 2 ** 31 - 1;
+/** Longest time that a timer of Node.js can have, in milliseconds; a longer one ends at once. */
+export const LONGEST_MS = 2 ** 31 - 1;
 
 /** Timers that are given up together; none keeps the process. */
 export class Timers {
