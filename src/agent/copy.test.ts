@@ -391,6 +391,26 @@ describe("ports", () => {
     );
   });
 
+  test("guest to host, no more at once than is said", async () => {
+    let open = 0;
+    const server = createServer(() => (open += 1));
+    servers.push(server);
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as AddressInfo;
+    const forwarding = await forwardToHost(guest.channel, local(), local(port), { most: 2 });
+    forwardings.push(forwarding);
+    if (forwarding.address.network !== "tcp") throw new Error("not tcp");
+    const there = { port: forwarding.address.port, host: "127.0.0.1" };
+    let ended = 0;
+    const all = Array.from({ length: 5 }, () => createConnection(there));
+    for (const socket of all) {
+      socket.on("error", () => undefined).on("close", () => (ended += 1));
+      socket.resume();
+    }
+    await expect.poll(() => [open, ended], { timeout: 60_000 }).toEqual([2, 3]);
+    for (const socket of all) socket.destroy();
+  });
+
   test("a connection that is reset on one side ends on the other", async () => {
     const port = await serve(() => undefined);
     const forwarding = await forwardToGuest(guest.channel, local(), local(port));

@@ -34,6 +34,8 @@ export interface ForwardOptions {
   onError?: (error: unknown) => void;
   /** Guest to host: what the streams in the guest are known by. */
   label?: string;
+  /** Guest to host: most connections at once; default as many as the guest makes. More are ended. */
+  most?: number;
 }
 
 /** The agent's way to write an endpoint: host and port, or a path. */
@@ -205,8 +207,15 @@ export async function forwardToHost(
 ): Promise<Forwarding> {
   const connections = new Connections();
   const report = options.onError ?? ((): void => undefined);
+  const { label, most = Infinity } = options;
+  let dialling = 0;
   const accept = async (id: string): Promise<void> => {
     const stream = attachStream(transport, id);
+    if (connections.open.size + dialling >= most) {
+      stream.signal("SIGKILL", true);
+      return;
+    }
+    dialling += 1;
     try {
       const socket = await dialHost(local);
       connections.add(socket);
@@ -214,10 +223,11 @@ export async function forwardToHost(
     } catch (error) {
       stream.signal("SIGKILL", true);
       report(error);
+    } finally {
+      dialling -= 1;
     }
   };
   const { network } = remote;
-  const { label } = options;
   const spec = {
     kind: "listen" as const,
     network,

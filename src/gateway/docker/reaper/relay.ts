@@ -44,6 +44,9 @@ function reaperFace(engine: Engine, log: Log): Face {
 /** Label of the streams in a guest that listen on such a socket. */
 const LABEL = "vmsan.docker.socket";
 
+/** Most connections of one container: the reaper has one or two, and what runs there must not take all that this process has. */
+const MOST = 32;
+
 /** How long a listener of an earlier gateway may take to end, in milliseconds. */
 const END_MS = 10_000;
 
@@ -104,6 +107,7 @@ export class Reapers implements EngineRelay {
     const here = { network: "unix" as const, path: this.path };
     return await forwardToHost(vm.transport, { network: "unix", path }, here, {
       label: LABEL,
+      most: MOST,
       onError: (error) => this.log.error(`the socket ${path} of a container`, error),
     });
   }
