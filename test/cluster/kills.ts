@@ -1,6 +1,7 @@
 /** What is killed in a cluster, and what has to hold afterwards. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { VmView } from "../../src/model/api.ts";
+import { isKept } from "../../src/node/pods/kept/kept-memory.ts";
 import { POD_LABEL } from "../../src/node/pods/spec/plan.ts";
 import type { Cluster } from "./cluster.ts";
 import type { Host } from "./host.ts";
@@ -29,6 +30,8 @@ async function disagreement(cluster: Cluster, hosts: readonly Host[]): Promise<s
       );
       // One that does not run is still a VM of a pod that is about to run again, or is nobody's.
       return (await host.vms())
+        // Memory that is kept belongs to a pod that is yet to come.
+        .filter((view) => !isKept(view))
         .filter(({ status, labels }) => status === "running" || !own.has(labels[POD_LABEL] ?? ""))
         .map(({ labels }) => `${host.name} ${labels[POD_LABEL]}`);
     }),
