@@ -29,11 +29,13 @@ async function disagreement(cluster: Cluster, hosts: readonly Host[]): Promise<s
           .map(({ metadata }) => metadata.uid),
       );
       // One that does not run is still a VM of a pod that is about to run again, or is nobody's.
-      return (await host.vms())
-        // Memory that is kept belongs to a pod that is yet to come.
-        .filter((view) => !isKept(view))
-        .filter(({ status, labels }) => status === "running" || !own.has(labels[POD_LABEL] ?? ""))
-        .map(({ labels }) => `${host.name} ${labels[POD_LABEL]}`);
+      return (
+        (await host.vms())
+          // Memory that is kept belongs to a pod that is yet to come.
+          .filter((view) => !isKept(view))
+          .filter(({ status, labels }) => status === "running" || !own.has(labels[POD_LABEL] ?? ""))
+          .map(({ labels }) => `${host.name} ${labels[POD_LABEL]}`)
+      );
     }),
   );
   const found = views.flat();
