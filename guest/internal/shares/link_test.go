@@ -21,7 +21,13 @@ func request(op uint32, unique uint64, body ...byte) []byte {
 // forward sends one as its mount does.
 func forward(l *link, op uint32) bool {
 	g := &gatherer{link: l}
-	return g.take(request(op, 1)) && (len(g.frames) == 0 || g.flush())
+	if !g.take(request(op, 1)) {
+		return false
+	}
+	// Its timer may be about to do the same.
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.flush()
 }
 
 // host is a link's other end: frames as they come.
