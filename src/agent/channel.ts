@@ -9,6 +9,7 @@ import type { ClientHttp2Session, ClientHttp2Stream, OutgoingHttpHeaders } from 
 import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { VmsanError, messageOf } from "../model/errors.ts";
+import { abortable } from "../util/flow/abortable.ts";
 import type { ConfigReply, GuestConfig, Hello } from "./config.ts";
 import { parseConfigReply, parseHello } from "./config.ts";
 import { handshake, isToken } from "./handshake.ts";
@@ -352,19 +353,4 @@ async function readReply(
       } else reject(new Error("the connection broke before the reply had come"));
     });
   });
-}
-
-/** A promise that can be given up without ending what it stands for. */
-async function abortable<T>(promise: Promise<T>, signal?: AbortSignal): Promise<T> {
-  if (signal === undefined) return await promise;
-  let abort = (): void => undefined;
-  const aborted = new Promise<never>((_resolve, reject) => {
-    abort = (): void => reject(signal.reason as Error);
-    signal.addEventListener("abort", abort, { once: true });
-  });
-  try {
-    return await Promise.race([promise, aborted]);
-  } finally {
-    signal.removeEventListener("abort", abort);
-  }
 }

@@ -5,6 +5,7 @@
  */
 import type { CheckResult, DoctorReport } from "../model/doctor.ts";
 import { messageOf } from "../model/errors.ts";
+import { abortable } from "../util/flow/abortable.ts";
 import type { Layout } from "../util/paths.ts";
 import type { Check, DoctorContext } from "./check.ts";
 import { artefactChecks } from "./checks-artefacts.ts";
@@ -35,16 +36,6 @@ export const allChecks: readonly Check[] = [
   ...artefactChecks,
 ];
 
-/** Resolves with the promise, or rejects when the signal aborts. */
-async function orAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted();
-  return await new Promise<T>((resolve, reject) => {
-    const stop = (): void => reject(signal.reason as Error);
-    signal.addEventListener("abort", stop, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
-  });
-}
-
 /** Run one check to a result, whatever it does. */
 async function runCheck(check: Check, options: DoctorOptions): Promise<CheckResult> {
   const start = performance.now();
@@ -58,10 +49,10 @@ async function runCheck(check: Check, options: DoctorOptions): Promise<CheckResu
       signal,
       ...(options.daemon === undefined ? {} : { daemon: options.daemon }),
     };
-    const { repair, ...finding } = await orAborted(check.run(context), signal);
+    const { repair, ...finding } = await abortable(check.run(context), signal);
     result = { name: check.name, ...finding };
     if (options.fix === true && repair !== undefined) {
-      result.fixed = await orAborted(repair(signal), signal);
+      result.fixed = await abortable(repair(signal), signal);
       result.status = "ok";
     }
   } catch (error) {

@@ -6,6 +6,7 @@ import type { Vmsan } from "../../../client/vmsan.ts";
 import type { WorkOptions } from "../../../client/daemon.ts";
 import type { BlobPeers, PullPolicy } from "../../../model/api.ts";
 import type { Pod, PodContainer } from "../../../schema/pod.ts";
+import { abortable } from "../../../util/flow/abortable.ts";
 import { fetchImage, pullPolicyOf } from "../spec/pull.ts";
 import type { References } from "../spec/references.ts";
 
@@ -17,20 +18,6 @@ export interface ImagePeers {
 
 /** Most names that are remembered. */
 const REMEMBERED = 1_000;
-
-/** Wait for what goes on whether this is aborted or not. @throws the signal's reason */
-async function unless<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return await promise;
-  signal.throwIfAborted();
-  const gone = Promise.withResolvers<never>();
-  const leave = (): void => gone.reject(signal.reason as Error);
-  signal.addEventListener("abort", leave, { once: true });
-  try {
-    return await Promise.race([promise, gone.promise]);
-  } finally {
-    signal.removeEventListener("abort", leave);
-  }
-}
 
 /** The images of this host as pods name them. */
 export class PodImages {
@@ -73,7 +60,7 @@ export class PodImages {
     if (always || (pod.spec.imagePullSecrets ?? []).length > 0) return await fetch();
     // Of many that begin at once with one image, one asks for it.
     for (let other; (other = this.coming.get(image)) !== undefined;) {
-      const { error, aborted } = await unless(other, work.signal);
+      const { error, aborted } = await abortable(other, work.signal);
       if (error !== undefined && !aborted) throw error;
     }
     if (this.here.has(image)) return await fetch();
