@@ -55,6 +55,12 @@ function isStale(error: unknown, reused: boolean): boolean {
   return reused && (code === "ECONNRESET" || code === "EPIPE");
 }
 
+/** Have an agent's connections end: those that nobody uses now, the others once what is under way on them is over. */
+function retire(agent: Agent): void {
+  agent.maxFreeSockets = 0;
+  for (const idle of Object.values(agent.freeSockets)) idle?.forEach((socket) => socket.destroy());
+}
+
 /** A cluster's API server, as one identity. */
 export class KubeClient implements ApiServer {
   readonly url: string;
@@ -75,8 +81,7 @@ export class KubeClient implements ApiServer {
   private connections(): Agent {
     const tls = this.identity.tls();
     if (this.agent !== undefined && tls === this.tls) return this.agent;
-    // Those of an old certificate serve what is under way, and close.
-    this.agent?.destroy();
+    if (this.agent !== undefined) retire(this.agent);
     this.tls = tls;
     const kept = { keepAlive: true, keepAliveMsecs: 15_000, maxSockets: CONNECTIONS };
     this.agent = this.url.startsWith("https:")
@@ -138,7 +143,8 @@ export class KubeClient implements ApiServer {
         reply = await this.send(method, path, options, silenceMs);
       } catch (error) {
         options.signal?.throwIfAborted();
-        if (error instanceof StaleError && attempt < 4 && REPEATABLE.has(method)) continue;
+        const repeatable = options.repeat ?? REPEATABLE.has(method);
+        if (error instanceof StaleError && attempt < 4 && repeatable) continue;
         throw unreachable(this.url, what, error instanceof StaleError ? error.cause : error);
       }
       const status = reply.statusCode ?? 0;

@@ -3,7 +3,7 @@ import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Pod } from "../../../schema/pod.ts";
 import type { Log } from "../../../util/log.ts";
-import { ApiError, PATCH_TYPE, apiPath, isStatus } from "../../../kube/api-server.ts";
+import { PATCH_TYPE, apiPath, isStatus } from "../../../kube/api-server.ts";
 import type { ApiServer } from "../../../kube/api-server.ts";
 import { essenceOf, seconds } from "./state.ts";
 
@@ -137,18 +137,11 @@ export class Reporter {
       reportingComponent: "vmsan",
       reportingInstance: node,
     };
-    const post = async (): Promise<unknown> =>
-      await api.request("POST", apiPath("v1", "namespaces", this.namespace, "events"), { body });
-    // A kept connection may have been closed by the other end just now: once more, under the same name. An event that is
-    // lost is only not read; a namespace that is being removed takes none.
-    void post()
-      .catch(async (error: unknown) => {
-        if (error instanceof ApiError) throw error;
-        await post();
-      })
-      .catch((error: unknown) => {
-        if (!isStatus(error, 409)) this.complain(`cannot tell of ${reason}`, error);
-      });
+    const path = apiPath("v1", "namespaces", this.namespace, "events");
+    // An event that is lost is only not read; a namespace that is being removed takes none. 409: it was told the first time.
+    void api.request("POST", path, { body, repeat: true }).catch((error: unknown) => {
+      if (!isStatus(error, 409)) this.complain(`cannot tell of ${reason}`, error);
+    });
   }
 
   /** Have the API server remove the pod as a user does, which this node then hears of; tried until that is so. */
