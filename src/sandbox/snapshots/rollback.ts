@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { VmView } from "../../model/api.ts";
 import { VmsanError } from "../../model/errors.ts";
 import type { SnapshotRecord } from "../../model/snapshot.ts";
-import type { VmRecord } from "../../model/vm.ts";
+import type { MachineIdentity, VmRecord } from "../../model/vm.ts";
 import { giveDisk, shareDisk } from "../../snapshots/disks.ts";
 import { share } from "../../snapshots/files.ts";
 import { keepShares, memoryFiles, writeToken, type SnapshotStore } from "../../snapshots/store.ts";
@@ -39,9 +39,9 @@ export async function rollBack(
   return await sandboxes.exclusively(ref, async (entry) => {
     await store.lockOf(id).shared(async () => {
       const snapshot = store.get(id);
-      await check({ sandboxes, store }, entry.record, ref, snapshot);
+      const machine = await check({ sandboxes, store }, entry.record, ref, snapshot);
       work.progress({ phase: "restore", message: id });
-      await layOut({ sandboxes, store }, entry.record, snapshot, work.signal);
+      await layOut({ sandboxes, store }, entry.record, { snapshot, machine }, work.signal);
     });
     const { record } = entry;
     record.status = "suspended";
@@ -55,13 +55,13 @@ export async function rollBack(
   });
 }
 
-/** Refuse what cannot be. */
+/** Refuse what cannot be. @returns the machine that the VM comes back on */
 async function check(
   { sandboxes, store }: Omit<RollBack, "sleep">,
   record: VmRecord,
   ref: string,
   snapshot: SnapshotRecord,
-): Promise<void> {
+): Promise<MachineIdentity> {
   if (snapshot.vm.id !== record.id && record.snapshot !== snapshot.id) {
     throw foreign(ref, snapshot);
   }
@@ -74,13 +74,14 @@ async function check(
   const fix = `Make a VM of its disk instead: vmsan create --snapshot ${snapshot.id} --cold.`;
   const machine = await sandboxes.stages.driver(record.driver).machine();
   checkMachine(snapshot.id, snapshot.machine, machine, fix);
+  return machine;
 }
 
 /** Lay a snapshot's memory and disks beside what the VM has, and make the VM one that sleeps with these. */
 async function layOut(
   { sandboxes, store }: Omit<RollBack, "sleep">,
   record: VmRecord,
-  snapshot: SnapshotRecord,
+  { snapshot, machine }: { snapshot: SnapshotRecord; machine: MachineIdentity },
   signal: AbortSignal,
 ): Promise<void> {
   const driver = sandboxes.stages.driver(record.driver);
@@ -106,7 +107,7 @@ async function layOut(
     const suspended = {
       at: new Date().toISOString(),
       ...(await describeMemory(memory)),
-      machine: await driver.machine(),
+      machine,
       reason: "restore" as const,
     };
     signal.throwIfAborted();

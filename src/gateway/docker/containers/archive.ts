@@ -9,7 +9,6 @@ import type { FileEntry } from "../../../agent/files.ts";
 import { startStream } from "../../../agent/streams.ts";
 import { guestErrno } from "../../../agent/transport.ts";
 import type { Vm } from "../../../client/vm.ts";
-import { asVmsanError } from "../../../model/errors.ts";
 import { uncompressed } from "../../../util/flow/uncompressed.ts";
 import { DockerError, badCompression } from "../errors.ts";
 import type { Call } from "../http/route.ts";
@@ -58,7 +57,7 @@ function wantedPath(call: Call): WantedPath {
 
 /** An error about a path, in the engine's words. */
 function fileError(error: unknown, container: Container, path: string): unknown {
-  const errno = guestErrno(asVmsanError(error, ""));
+  const errno = guestErrno(error);
   if (errno !== "ENOENT" && errno !== "ENOTDIR") return error;
   return new DockerError(
     404,

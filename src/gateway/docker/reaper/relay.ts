@@ -8,7 +8,6 @@ import { forwardToHost } from "../../../agent/ports.ts";
 import type { Forwarding } from "../../../agent/ports.ts";
 import { guestErrno } from "../../../agent/transport.ts";
 import type { Vm } from "../../../client/vm.ts";
-import { asVmsanError } from "../../../model/errors.ts";
 import type { Log } from "../../../util/log.ts";
 import { Hosts } from "../../http/hosts.ts";
 import { listen } from "../../http/server.ts";
@@ -69,7 +68,7 @@ async function removeIfThere(vm: Vm, path: string): Promise<void> {
   try {
     await removeFile(vm.transport, path, { user: "root" });
   } catch (error) {
-    if (guestErrno(asVmsanError(error, "")) !== "ENOENT") throw error;
+    if (guestErrno(error) !== "ENOENT") throw error;
   }
 }
 

@@ -10,7 +10,7 @@ import { POD_ANNOTATION, POD_PREFIX } from "../../../kube/pod-words.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import type { VmView } from "../../../model/api.ts";
 import type { Pod } from "../../../schema/pod.ts";
-import { Slots } from "../../../util/flow/slots.ts";
+import { Mutex } from "../../../util/flow/mutex.ts";
 import type { Log } from "../../../util/log.ts";
 import { pressureOf } from "../../host/capacity.ts";
 import { removeVm } from "../life/guest.ts";
@@ -81,7 +81,7 @@ export class KeptMemory {
   private readonly isGone: (path: string, uid: string) => Promise<boolean>;
   private readonly hasRoom: () => Promise<boolean>;
   /** Two at once must not both find the last place. */
-  private readonly turn = new Slots(1);
+  private readonly turn = new Mutex();
   /** Namespaces of those that are falling asleep. */
   private readonly falling: string[] = [];
 

@@ -4,7 +4,7 @@ import type { PlaceOptions } from "../../../../client/private-networks.ts";
 import type { Vm } from "../../../../client/vm.ts";
 import type { Vmsan } from "../../../../client/vmsan.ts";
 import { guestErrno } from "../../../../agent/transport.ts";
-import { VmsanError, asVmsanError } from "../../../../model/errors.ts";
+import { VmsanError } from "../../../../model/errors.ts";
 import type { ContainerRecord, HostConfig } from "../../../../schema/docker.ts";
 import type { GatewayDriver } from "../../../native/bodies.ts";
 import { DockerError } from "../../errors.ts";
@@ -181,7 +181,7 @@ async function addLines(
     await vm.readFile(path, (bytes) => void now.push(Buffer.from(bytes)), { user: "root" });
   } catch (error) {
     // Without a network there is no name server, and no file for it.
-    if (guestErrno(asVmsanError(error, "")) === "ENOENT") return;
+    if (guestErrno(error) === "ENOENT") return;
     throw error;
   }
   const text = Buffer.concat(now).toString("latin1");
