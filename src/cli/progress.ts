@@ -1,6 +1,6 @@
 /** Progress on a terminal (bars, redrawn), in a log (two lines an item), or as JSON lines. */
 import type { ProgressEvent, ProgressSink } from "../model/progress.ts";
-import { formatBytes } from "../util/units.ts";
+import { formatAmount, formatBytes, formatProgress } from "../util/units.ts";
 import { oneLine } from "./output.ts";
 import type { Output } from "./output.ts";
 
@@ -15,17 +15,9 @@ export interface ProgressView {
   close(): void;
 }
 
-/** How much of how much, as far as the event says. */
-function amount({ done, total, unit }: ProgressEvent): string {
-  if (done === undefined) return "";
-  const show = (n: number): string => (unit === "bytes" ? formatBytes(n) : String(n));
-  return total !== undefined && total > 0 ? `${show(done)} of ${show(total)}` : show(done);
-}
-
 /** One event as a line of text. */
 function describe(event: ProgressEvent): string {
-  const parts = [event.phase, event.item, event.message, amount(event)];
-  return oneLine(parts.filter((part) => part !== undefined && part !== "").join(" "));
+  return oneLine(formatProgress(event));
 }
 
 /**
@@ -99,7 +91,7 @@ function itemLines({ phase, byName, message }: Items, rows: number): string[] {
     `${phase} ${share}`,
     ...active
       .slice(0, rows)
-      .map(([name, item]) => `  ${bar(name, item.done, item.total, amount(item.event))}`),
+      .map(([name, item]) => `  ${bar(name, item.done, item.total, formatAmount(item.event))}`),
     ...(message === "" ? [] : [`  ${message}`]),
   ];
 }
@@ -136,7 +128,7 @@ function terminal(): ProgressView {
       const rows = Math.max(1, (process.stderr.rows ?? 24) - 3);
       if (items !== undefined) draw(itemLines(items, rows));
       else if (done !== undefined && total !== undefined && total > 0) {
-        draw([bar(describe({ phase, ...messageOf(event) }), done, total, amount(event))]);
+        draw([bar(describe({ phase, ...messageOf(event) }), done, total, formatAmount(event))]);
       } else draw([describe(event)]);
     },
     close: clear,

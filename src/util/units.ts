@@ -1,5 +1,6 @@
 /** What people type for sizes, times and numbers, and nothing else: garbage is an error. */
 import { VmsanError } from "../model/errors.ts";
+import type { ProgressEvent } from "../model/progress.ts";
 
 const MIB = 1024 * 1024;
 
@@ -141,4 +142,17 @@ export function formatBytes(bytes: number): string {
     unit += 1;
   }
   return `${unit === 0 ? value : value.toFixed(value < 10 ? 1 : 0)} ${units[unit]}`;
+}
+
+/** How much of how much, as far as a step of long work says. */
+export function formatAmount({ done, total, unit }: ProgressEvent): string {
+  if (done === undefined) return "";
+  const show = (n: number): string => (unit === "bytes" ? formatBytes(n) : String(n));
+  return total !== undefined && total > 0 ? `${show(done)} of ${show(total)}` : show(done);
+}
+
+/** A step of long work as people read it. */
+export function formatProgress(event: ProgressEvent): string {
+  const parts = [event.phase, event.item, event.message, formatAmount(event)];
+  return parts.filter((part) => part !== undefined && part !== "").join(" ");
 }

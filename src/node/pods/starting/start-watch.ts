@@ -1,19 +1,11 @@
 /** What a start that takes long is at, said by events: nobody has to guess why a pod does not come up. */
 import type { ProgressEvent } from "../../../model/progress.ts";
-import { formatBytes } from "../../../util/units.ts";
+import { formatProgress } from "../../../util/units.ts";
 import { Timers } from "../life/timers.ts";
 
 /** After how long that is said first, in milliseconds; then after twice that, and so on. */
 const FIRST_MS = 60_000;
 const LONGEST_MS = 600_000;
-
-/** One step of the daemon's work in words. */
-function inWords({ phase, item, message, done, total, unit }: ProgressEvent): string {
-  const amount = (value: number): string => (unit === "bytes" ? formatBytes(value) : String(value));
-  const count =
-    done === undefined ? "" : `${amount(done)}${total === undefined ? "" : ` of ${amount(total)}`}`;
-  return [phase, item, message, count].filter((word) => word).join(" ");
-}
 
 /** Watches the starts of one pod. */
 export class StartWatch {
@@ -48,7 +40,7 @@ export class StartWatch {
   }
 
   /** The same, as the daemon says it. */
-  readonly onProgress = (event: ProgressEvent): void => this.at(inWords(event));
+  readonly onProgress = (event: ProgressEvent): void => this.at(formatProgress(event));
 
   /** It is over, however it went. */
   end(): void {
