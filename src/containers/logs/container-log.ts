@@ -106,7 +106,7 @@ export class ContainerLog {
     this.run = run;
     this.offsets = { ...known };
     this.written = { ...known };
-    if (known.stdout === 0 && known.stderr === 0) this.mark(file);
+    if (known.stdout === 0 && known.stderr === 0) this.size += this.mark(file);
     return { ...known };
   }
 
@@ -132,8 +132,8 @@ export class ContainerLog {
     return { size: at, known };
   }
 
-  /** What the file that begins here needs to know of those before it. */
-  private mark(file: LogFile): void {
+  /** What the file that begins here needs to know of those before it. @returns its bytes */
+  private mark(file: LogFile): number {
     const before = Buffer.alloc(8);
     before.writeBigUInt64BE(BigInt(this.written.stderr));
     const header = encodeHeader({
@@ -145,7 +145,7 @@ export class ContainerLog {
     });
     const bytes = Buffer.concat([header, before]);
     file.begin(bytes);
-    this.size += bytes.length;
+    return bytes.length;
   }
 
   /** Take what was printed; resolves once it is in the file, or cannot be. */
@@ -203,14 +203,23 @@ export class ContainerLog {
     }
   }
 
-  /** Begin the next file; the oldest goes. */
+  /** Begin the next file; the oldest goes. One that is closed begins none, and who closes it meanwhile closes the new one. */
   private async turn(): Promise<void> {
-    const next = new LogFile(segmentPath(this.dir, this.segment + 1));
-    await this.file?.close();
+    const { file } = this;
+    if (file === undefined) return;
+    const path = segmentPath(this.dir, this.segment + 1);
+    const next = new LogFile(path);
+    try {
+      this.size = this.mark(next);
+    } catch (error) {
+      // What comes next tries it again.
+      await next.close();
+      await rm(path, { force: true });
+      throw error;
+    }
     this.file = next;
     this.segment += 1;
-    this.size = 0;
-    this.mark(next);
+    await file.close();
     const oldest = this.segment - this.limits.files;
     for (const number of await segmentsOf(this.dir)) {
       if (number <= oldest) await rm(segmentPath(this.dir, number), { force: true });

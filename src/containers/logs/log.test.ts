@@ -1,7 +1,8 @@
+import { readdirSync, readlinkSync } from "node:fs";
 import { appendFile, mkdtemp, rm, stat, truncate } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { ContainerLog, segmentPath, segmentsOf } from "./container-log.ts";
 import { LogFile } from "./log-file.ts";
 import { findTail, readLines, readPieces } from "./reader.ts";
@@ -80,6 +81,45 @@ test("old files go, and the offsets outlive them", async () => {
   );
   expect(await again.begin(RUN)).toEqual({ stdout: length, stderr: 6 });
   await again.close();
+});
+
+test("a log that is closed while the next file begins leaves no file open", async () => {
+  const open = (): string[] =>
+    readdirSync("/proc/self/fd").flatMap((fd) => {
+      try {
+        return [readlinkSync(`/proc/self/fd/${fd}`)].filter((path) => path.startsWith(dir));
+      } catch {
+        // ENOENT: of this very look.
+        return [];
+      }
+    });
+  const log = new ContainerLog(dir, { fileBytes: 100, files: 3 });
+  await log.begin(RUN);
+  await log.append("stdout", Buffer.alloc(100, "x"));
+  expect(open()).toHaveLength(1);
+  const added = log.append("stdout", Buffer.from("y"));
+  await Promise.all([log.close(), added]);
+  // Nor does what comes too late open one.
+  await log.append("stdout", Buffer.from("z"));
+  expect(open()).toEqual([]);
+});
+
+test("a next file that cannot be begun is tried again, and nothing of it stays", async () => {
+  const said: unknown[] = [];
+  const log = new ContainerLog(dir, { fileBytes: 100, files: 3 }, (error) => said.push(error));
+  await log.begin(RUN);
+  await log.append("stdout", Buffer.from(`${"a".repeat(100)}\n`));
+  const begin = vi.spyOn(LogFile.prototype, "begin").mockImplementationOnce(() => {
+    throw new Error("ENOSPC");
+  });
+  await log.append("stdout", Buffer.from("lost\n"));
+  expect(await segmentsOf(dir)).toEqual([1]);
+  await log.append("stdout", Buffer.from("after\n"));
+  begin.mockRestore();
+  await log.close();
+  expect(said).toHaveLength(1);
+  expect(await segmentsOf(dir)).toEqual([1, 2]);
+  expect((await all()).stdout).toBe(`${"a".repeat(100)}\nafter\n`);
 });
 
 test("a log that cannot be written ends nothing, is said once, and goes on when it can", async () => {

@@ -1,6 +1,7 @@
 /** Failures of talking to a registry: what to say, and whether trying again can help. */
 import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import type { ErrorInfo } from "../../model/errors.ts";
+import { formatBytes } from "../../util/units.ts";
 
 /** An error that knows whether to try again. */
 export class PullFailure extends VmsanError {
@@ -130,13 +131,13 @@ export function statusFailure(
   }
 }
 
-/** The error for a server that stops sending. */
-export function stalledFailure(url: URL, idleMs: number): PullFailure {
+/** The error for a server that stops sending. @param bytes that should have come within that time */
+export function stalledFailure(url: URL, bytes: number, idleMs: number): PullFailure {
   return new PullFailure(
     {
       code: "ERR_IMAGE_STALLED",
       message: `Cannot get ${safeUrl(url)}`,
-      why: `Less than 1 KiB came in ${idleMs / 1000} seconds.`,
+      why: `Less than ${formatBytes(bytes)} came in ${idleMs / 1000} seconds.`,
       fix: "Check the network; what came so far is kept, and the next pull continues.",
     },
     true,

@@ -47,6 +47,8 @@ export interface TransportOptions {
   env?: NodeJS.ProcessEnv;
   /** Default {@link IDLE_TIMEOUT_MS}. */
   idleTimeoutMs?: number;
+  /** Bytes of a body that must come within that time; default 1 KiB. */
+  idleBytes?: number;
 }
 
 /** A body that is not in memory. */
@@ -130,7 +132,7 @@ export class Transport {
       const abort = (): void => end(() => reject(signal?.reason as Error));
       signal?.addEventListener("abort", abort, { once: true });
       socket.setTimeout(this.idleTimeoutMs, () =>
-        end(() => reject(stalledFailure(url, this.idleTimeoutMs))),
+        end(() => reject(stalledFailure(url, 1, this.idleTimeoutMs))),
       );
       socket.on("secureConnect", () => end(() => resolve(true)));
       // Refused or not TLS: the plain address is tried, and its error is the one to show.
@@ -180,7 +182,8 @@ export class Transport {
   #answer(head: Head, connection: Connection, url: URL): Answer {
     const receive = async (sink: BodySink, signal?: AbortSignal): Promise<void> => {
       try {
-        await this.#watched(connection, url, IDLE_BYTES, signal, async () =>
+        const least = this.#options.idleBytes ?? IDLE_BYTES;
+        await this.#watched(connection, url, least, signal, async () =>
           connection.receive(head.framing, sink),
         );
       } catch (error) {
@@ -239,7 +242,9 @@ export class Transport {
     const moved = (): number => connection.received + connection.sent;
     let before = moved();
     const watch = setInterval(() => {
-      if (moved() - before < bytes) connection.destroy(stalledFailure(url, this.idleTimeoutMs));
+      if (moved() - before < bytes) {
+        connection.destroy(stalledFailure(url, bytes, this.idleTimeoutMs));
+      }
       before = moved();
     }, this.idleTimeoutMs);
     const abort = (): void => connection.destroy(new Error("aborted"));
@@ -372,7 +377,9 @@ export class Transport {
         resolve(socket);
       };
       signal?.addEventListener("abort", abort, { once: true });
-      socket.setTimeout(this.idleTimeoutMs, () => fail(stalledFailure(proxy, this.idleTimeoutMs)));
+      socket.setTimeout(this.idleTimeoutMs, () => 
+        fail(stalledFailure(proxy, 1, this.idleTimeoutMs)),
+      );
       socket.on("data", onData).on("error", fail);
       socket.on("end", () => fail(new Error("The proxy closed the connection")));
       socket.write(encodeRequest("CONNECT", authority, headers));

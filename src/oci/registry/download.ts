@@ -44,13 +44,19 @@ export function shortDigest(digest: Digest): string {
   return hexOf(digest).slice(0, 12);
 }
 
+/** A server that may not have a blob, or send it wrong, or hardly at all. */
+export interface BlobPeer extends BlobServer {
+  /** It has done so: it is not asked for others. */
+  leave(): void;
+}
+
 /** What a download needs. */
 export interface DownloadContext {
   store: ContentStore;
   /** Servers that have the blob, asked in turn. */
   sessions: readonly BlobServer[];
   /** One that is asked before them, and once alone: whatever it does, they make it good. */
-  peer?: BlobServer;
+  peer?: BlobPeer;
   limits: RetryLimits;
   onProgress?: ProgressSink;
   signal?: AbortSignal;
@@ -262,6 +268,12 @@ async function fetchWhole(
       throw new PullFailure(wrong.toJSON(), true);
     } catch (error) {
       credited = Math.min(credited, partial.size);
+      if (session === peer && error instanceof PullFailure) {
+        // Not the registry's failure: it is asked at once, and has all its tries.
+        signal?.throwIfAborted();
+        peer.leave();
+        continue;
+      }
       const elsewhere = turn + 1 < servers;
       const mayMove = error instanceof PullFailure && !error.retry && elsewhere;
       const known = mayMove ? new PullFailure(error.toJSON(), true, undefined, error) : error;

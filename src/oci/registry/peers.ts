@@ -5,23 +5,33 @@ import type { ContentStore } from "../store/store.ts";
 import { PullFailure, statusFailure } from "../http/failure.ts";
 import { Transport } from "../http/transport.ts";
 import type { Answer, TransportRequest } from "../http/transport.ts";
+import type { BlobPeer } from "./download.ts";
 import type { BlobServer, GetOptions } from "./session.ts";
 
 /** How long hosts may take to say that they have a layer, in milliseconds. */
 const ASK_MS = 1_000;
 /** Smaller layers come from the registry in the time that asking takes. */
 const WORTH_BYTES = 64 << 10;
-/** A host that sends next to nothing for so long is left for the registry, in milliseconds. */
-const IDLE_MS = 5_000;
+/** A host that sends less than so many bytes within so many milliseconds is left for the registry: none holds a layer for long. */
+const SLOW_MS = 5_000;
+const SLOW_BYTES = 5 << 20;
 
 /** One host. It gets no credentials, and leads nowhere else. */
-class Peer implements BlobServer {
+class Peer implements BlobPeer {
   readonly endpoint: BlobServer["endpoint"];
   readonly #transport: Transport;
+  readonly #others: Set<Peer>;
 
-  constructor(host: string, transport: Transport) {
+  /** @param others with it those that are worth asking */
+  constructor(host: string, transport: Transport, others: Set<Peer>) {
     this.endpoint = { host, bases: [new URL(`https://${host}`)] };
     this.#transport = transport;
+    this.#others = others;
+    others.add(this);
+  }
+
+  leave(): void {
+    this.#others.delete(this);
   }
 
   async #send(rest: string, request: TransportRequest): Promise<Answer> {
@@ -51,12 +61,12 @@ class Peer implements BlobServer {
 export class Peers {
   readonly #transport: Transport;
   /** Those that are worth asking. */
-  readonly #peers: Set<Peer>;
+  readonly #peers = new Set<Peer>();
 
   constructor({ hosts, ...identity }: BlobPeers) {
     // Hosts of one cluster reach each other without a proxy.
-    this.#transport = new Transport({ identity, env: {}, idleTimeoutMs: IDLE_MS });
-    this.#peers = new Set(hosts.map((host) => new Peer(host, this.#transport)));
+    this.#transport = new Transport({ identity, env: {}, idleTimeoutMs: SLOW_MS, idleBytes: SLOW_BYTES });
+    for (const host of hosts) new Peer(host, this.#transport, this.#peers);
   }
 
   async #ask(
@@ -70,7 +80,7 @@ export class Peers {
     } catch (error) {
       // One that does not answer, or refuses, does so for the next layer, too.
       const lacks = error instanceof PullFailure && error.code === "ERR_IMAGE_NOT_FOUND";
-      if (!lacks && !enough.aborted) this.#peers.delete(peer);
+      if (!lacks && !enough.aborted) peer.leave();
       throw error;
     }
   }
@@ -80,7 +90,7 @@ export class Peers {
     layer: Descriptor,
     store: ContentStore,
     signal: AbortSignal,
-  ): Promise<BlobServer | undefined> {
+  ): Promise<BlobPeer | undefined> {
     if (layer.size < WORTH_BYTES || (await store.blobSize(layer.digest)) === layer.size) {
       return undefined;
     }

@@ -17,7 +17,7 @@ import { parseConfig } from "../documents/config.ts";
 import { CONFIG_LIMIT, MANIFEST_LIMIT } from "../documents/documents.ts";
 import { MEDIA, isNonDistributable } from "../documents/media.ts";
 import { downloadBlob, shortDigest } from "./download.ts";
-import type { DownloadContext } from "./download.ts";
+import type { BlobPeer, DownloadContext } from "./download.ts";
 import { Following } from "./following.ts";
 import type { Follow } from "./following.ts";
 import { imageError } from "../errors.ts";
@@ -33,7 +33,6 @@ import { Peers } from "./peers.ts";
 import { RETRY_LIMITS, Retry } from "./retry.ts";
 import type { RetryLimits } from "./retry.ts";
 import { Session } from "./session.ts";
-import type { BlobServer } from "./session.ts";
 import { digestOf } from "../store/store.ts";
 import type { ContentStore } from "../store/store.ts";
 import { Transport } from "../http/transport.ts";
@@ -217,7 +216,7 @@ async function fetchBlobs(
   const download = async (
     descriptor: Descriptor,
     stop: AbortSignal | undefined,
-    peer?: BlobServer,
+    peer?: BlobPeer,
   ): Promise<void> => {
     const asked = { ...downloadContext(sessions, context, stop), following };
     try {

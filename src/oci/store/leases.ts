@@ -57,8 +57,17 @@ export async function takeLease(
       }
     },
     async release() {
-      await rm(dir, { recursive: true, force: true });
-      own?.release();
+      try {
+        // Whoever looks at the leases meanwhile would put a lock into what is being removed.
+        const inner = await store.lock();
+        try {
+          await rm(dir, { recursive: true, force: true });
+        } finally {
+          inner.release();
+        }
+      } finally {
+        own?.release();
+      }
     },
   };
 }

@@ -17,6 +17,7 @@ import { mkdtemp } from "node:fs/promises";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Readable } from "node:stream";
 import { promisify } from "node:util";
 import { gzipSync, zstdCompressSync } from "node:zlib";
@@ -333,6 +334,18 @@ test("what a VM or a running process uses is neither removed nor pruned", async 
   expect((await pruneStore(store, { all: true })).blobs).toBe(4);
   expect(readdirSync(join(store.dir, "blobs/sha256"))).toEqual([]);
   await expect(pin(store, "../x", [])).rejects.toThrow(code("ERR_VALIDATION_PIN"));
+});
+
+test("a lease goes while nobody looks at the leases", async () => {
+  const lease = await takeLease(store, "a pull");
+  const looking = await store.lock();
+  const gone = lease.release();
+  // Long enough for one that does not wait.
+  await Promise.race([gone, sleep(200)]);
+  expect(existsSync(lease.dir)).toBe(true);
+  looking.release();
+  await gone;
+  expect(existsSync(lease.dir)).toBe(false);
 });
 
 test.each([
