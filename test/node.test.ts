@@ -242,7 +242,7 @@ test("variables, files and tokens come from the cluster", async () => {
   await vi.waitFor(
     async () =>
       expect(await readFile(out, "utf8")).toBe(
-        "hello you blue s3cret full 2 you-$(WHO)-$(NOBODY)\na=1\na-tokena=1\n",
+        `hello you blue s3cret full 2 you-$(WHO)-$(NOBODY)\na=1\n${api.token}a=1\n`,
       ),
     { timeout: 30_000 },
   );

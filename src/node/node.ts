@@ -34,6 +34,7 @@ import { PodStore } from "./pods/life/store.ts";
 import { DEFAULT_QUOTA, PodVolumes } from "./pods/starting/volumes.ts";
 import { Pods } from "./pods/pods.ts";
 import type { AllowedHostPath } from "./pods/spec/files.ts";
+import { References } from "./pods/spec/references.ts";
 
 /** How a node is made. */
 export interface NodeOptions {
@@ -268,6 +269,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
         most: options.suspended ?? DEFAULT_KEPT,
         log,
         isGone: async (path, uid) => await isGone(api, path, uid),
+        accountOf: async (pod) => await new References(api, pod).accountUid(),
       }),
       host: {
         address,

@@ -248,6 +248,11 @@ export const tokenSchema = z.looseObject({
   status: z.looseObject({ token: text, expirationTimestamp: text.nullish() }),
 });
 
+/** What such a token says of the account that it is of. */
+export const claimsSchema = z.looseObject({
+  "kubernetes.io": z.looseObject({ serviceaccount: z.looseObject({ uid: text }) }),
+});
+
 /** A Secret's `.dockerconfigjson`; `.dockercfg` is what is inside `auths`. */
 export const registryAuthsSchema = z.record(
   text,

@@ -12,6 +12,7 @@ import { installation, temporary } from "../../../test/fixtures/ladder.ts";
 import { startFaulty } from "../../../test/registry/faulty.ts";
 import type { FaultyRegistry } from "../../../test/registry/faulty.ts";
 import { makeImage, noise, tarOf } from "../../../test/registry/fixture.ts";
+import type { Blob } from "../../../test/registry/fixture.ts";
 import { Vmsan } from "../../client/vmsan.ts";
 import type { ApiServer } from "../../kube/api-server.ts";
 import type { Log } from "../../util/log.ts";
@@ -176,14 +177,15 @@ describe("pulls", () => {
 
   /** Pull where the other node says that it has both layers, and sends what it likes. */
   async function pulledFrom(
-    send: (layer: typeof big, response: ServerResponse) => void,
+    send: (layer: Blob, response: ServerResponse) => void,
   ): Promise<{ asked: string[]; sent: (number | undefined)[] }> {
+    const [first, second] = image.layers as [Blob, Blob];
     const asked: string[] = [];
     const { cert, key } = authority.issue("host-2", "/O=system:nodes/CN=system:node:host-2", [
       "IP:127.0.0.1",
     ]);
     const peer = createServer({ cert, key }, (incoming, response) => {
-      const layer = String(incoming.url).endsWith(big.digest) ? big : middle;
+      const layer = String(incoming.url).endsWith(first.digest) ? first : second;
       response.writeHead(200, { "content-length": layer.size });
       if (incoming.method === "HEAD") {
         response.end();
@@ -209,7 +211,7 @@ describe("pulls", () => {
     });
     // The rest of what is none, and then all of it. Who was found out once may not be asked for the other.
     expect(asked).not.toHaveLength(0);
-    for (const [index, { digest, size }] of [big, middle].entries()) {
+    for (const [index, { digest, size }] of image.layers.slice(0, 2).entries()) {
       expect((sent[index] ?? 0) > size).toBe(asked.includes(digest));
     }
   });

@@ -1,9 +1,10 @@
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import type { Vmsan } from "../../client/vmsan.ts";
 import { temporary } from "../../../test/fixtures/ladder.ts";
 import type { Log } from "../../util/log.ts";
 import type { ApiServer } from "../../kube/api-server.ts";
 import { KeptMemory } from "./kept/kept-memory.ts";
+import { Container } from "./life/container.ts";
 import { PodStore } from "./life/store.ts";
 import { PodVolumes } from "./starting/volumes.ts";
 import { Pods } from "./pods.ts";
@@ -12,6 +13,32 @@ import { POD_LABEL } from "./spec/plan.ts";
 const place = temporary();
 let pods: Pods | undefined;
 afterEach(async () => await pods?.release());
+
+/** The pods of a host, which keeps nobody's memory. */
+function podsOf(vmsan: Vmsan, api: ApiServer): Pods {
+  const log = { info: () => undefined, error: () => undefined } as unknown as Log;
+  return new Pods({
+    api,
+    node: "host-1",
+    log,
+    vmsan,
+    store: new PodStore(place.path),
+    volumes: new PodVolumes(vmsan, 0),
+    kept: new KeptMemory({
+      vmsan,
+      most: 0,
+      log,
+      isGone: async () => await Promise.resolve(false),
+      accountOf: async () => await Promise.resolve(""),
+    }),
+    host: { address: "10.0.0.1", hostPaths: [], driver: "fake" },
+  });
+}
+
+/** Nothing is ever watched. */
+const unwatched: ApiServer["watch"] = () => ({
+  [Symbol.asyncIterator]: () => ({ next: async () => await Promise.reject() }),
+});
 
 /** How often a VM is made, and what is told of a pod that has one already as its node begins. */
 async function takenUp(status: string, phase: string): Promise<{ made: boolean; told: string }> {
@@ -35,19 +62,9 @@ async function takenUp(status: string, phase: string): Promise<{ made: boolean; 
       if (method === "PATCH") acted.resolve({ made: false });
       return await Promise.resolve({});
     },
-    watch: () => ({ [Symbol.asyncIterator]: () => ({ next: async () => await Promise.reject() }) }),
+    watch: unwatched,
   };
-  const log = { info: () => undefined, error: () => undefined } as unknown as Log;
-  pods = new Pods({
-    api,
-    node: "host-1",
-    log,
-    vmsan,
-    store: new PodStore(place.path),
-    volumes: new PodVolumes(vmsan, 0),
-    kept: new KeptMemory({ vmsan, most: 0, log, isGone: async () => await Promise.resolve(false) }),
-    host: { address: "10.0.0.1", hostPaths: [], driver: "fake" },
-  });
+  pods = podsOf(vmsan, api);
   const container = { name: "main", image: "a", imagePullPolicy: "Never", command: ["b"] };
   const pod = {
     metadata: { name: "a", namespace: "default", uid: "uid-1" },
@@ -65,4 +82,43 @@ test("a VM in which nothing has run yet says nothing of its pod's end; one that 
   const { made, told } = await takenUp("stopped", "Running");
   expect(made).toBe(false);
   expect(told).toContain('"phase":"Failed"');
+});
+
+test("a pod whose command cannot be ended goes all the same, with its VM", async () => {
+  const stop = vi.spyOn(Container.prototype, "stop").mockRejectedValue(new Error("no answer"));
+  const view = { id: "vm-1", status: "stopped", labels: { [POD_LABEL]: "uid-1" } };
+  const removed: string[] = [];
+  const vmsan = {
+    vms: async () => await Promise.resolve([{ id: view.id, view }]),
+    list: async () => await Promise.resolve([]),
+    remove: async (id: string) => {
+      removed.push(id);
+      await Promise.resolve();
+    },
+  } as unknown as Vmsan;
+  const deleted = Promise.withResolvers<unknown>();
+  const api: ApiServer = {
+    url: "",
+    request: async (method, _path, options) => {
+      if (method === "DELETE") deleted.resolve(options?.body);
+      return await Promise.resolve({});
+    },
+    watch: unwatched,
+  };
+  pods = podsOf(vmsan, api);
+  const metadata = {
+    name: "a",
+    namespace: "default",
+    uid: "uid-1",
+    deletionTimestamp: "2026-01-01T00:00:00Z",
+    deletionGracePeriodSeconds: 5,
+  };
+  const spec = { containers: [{ name: "main", image: "a", command: ["b"] }] };
+  await pods.take({ kind: "all", objects: [{ metadata, spec, status: { phase: "Running" } }] });
+  expect(await deleted.promise).toMatchObject({
+    gracePeriodSeconds: 0,
+    preconditions: { uid: "uid-1" },
+  });
+  expect(removed).toEqual(["vm-1"]);
+  stop.mockRestore();
 });

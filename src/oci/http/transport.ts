@@ -377,7 +377,7 @@ export class Transport {
         resolve(socket);
       };
       signal?.addEventListener("abort", abort, { once: true });
-      socket.setTimeout(this.idleTimeoutMs, () => 
+      socket.setTimeout(this.idleTimeoutMs, () =>
         fail(stalledFailure(proxy, 1, this.idleTimeoutMs)),
       );
       socket.on("data", onData).on("error", fail);

@@ -22,12 +22,11 @@ class Peer implements BlobPeer {
   readonly #transport: Transport;
   readonly #others: Set<Peer>;
 
-  /** @param others with it those that are worth asking */
+  /** @param others those that are worth asking */
   constructor(host: string, transport: Transport, others: Set<Peer>) {
     this.endpoint = { host, bases: [new URL(`https://${host}`)] };
     this.#transport = transport;
     this.#others = others;
-    others.add(this);
   }
 
   leave(): void {
@@ -65,8 +64,13 @@ export class Peers {
 
   constructor({ hosts, ...identity }: BlobPeers) {
     // Hosts of one cluster reach each other without a proxy.
-    this.#transport = new Transport({ identity, env: {}, idleTimeoutMs: SLOW_MS, idleBytes: SLOW_BYTES });
-    for (const host of hosts) new Peer(host, this.#transport, this.#peers);
+    this.#transport = new Transport({
+      identity,
+      env: {},
+      idleTimeoutMs: SLOW_MS,
+      idleBytes: SLOW_BYTES,
+    });
+    for (const host of hosts) this.#peers.add(new Peer(host, this.#transport, this.#peers));
   }
 
   async #ask(

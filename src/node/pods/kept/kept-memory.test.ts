@@ -69,6 +69,8 @@ class Host {
   }
 }
 
+const ofNamespace = async ({ metadata }: Pod): Promise<string> =>
+  await Promise.resolve(`account of ${metadata.namespace}`);
 const room = async (): Promise<boolean> => await Promise.resolve(true);
 const silent = (): void => undefined;
 
@@ -76,12 +78,16 @@ const silent = (): void => undefined;
 function keptBy(
   host: Host,
   most: number,
-  more: { hasRoom?: () => Promise<boolean>; gone?: Set<string> } = {},
+  more: {
+    hasRoom?: () => Promise<boolean>;
+    gone?: Set<string>;
+    account?: (pod: Pod) => Promise<string>;
+  } = {},
 ): KeptMemory {
-  const { hasRoom = room, gone = new Set() } = more;
+  const { hasRoom = room, gone = new Set(), account = ofNamespace } = more;
   const isGone = async (path: string, uid: string): Promise<boolean> =>
     await Promise.resolve(gone.has(`${path} ${uid}`));
-  return new KeptMemory({ vmsan: host.vmsan, most, log, isGone, hasRoom });
+  return new KeptMemory({ vmsan: host.vmsan, most, log, isGone, accountOf: account, hasRoom });
 }
 
 test("what a pod leaves, the next of its name goes on in, once, if it is the same", async () => {
@@ -103,8 +109,33 @@ test("what a pod leaves, the next of its name goes on in, once, if it is the sam
   expect(await kept.take(pod("a", { container: { image: "b" } }), (why) => told.push(why))).toBe(
     undefined,
   );
-  expect(told).toEqual(["what is kept is of a pod with another specification"]);
+  expect(told).toEqual(["what is kept is of a pod with another specification or account"]);
   expect(host.views.size).toBe(0);
+});
+
+test("a namespace that is made anew has nothing of the one before, whatever its pods say; one that goes leaves nothing", async () => {
+  const host = new Host();
+  let account: string | undefined = "account-1";
+  const kept = keptBy(host, 4, {
+    account: async () =>
+      account === undefined
+        ? await Promise.reject(new Error("no such account"))
+        : await Promise.resolve(account),
+  });
+  const owned = { ownerReferences: [{ kind: "Sandbox", name: "a", uid: "u-1", controller: true }] };
+  for (const metadata of [{}, owned]) {
+    account = "account-1";
+    const first = pod("a", { metadata });
+    await kept.keep(first, host.run(first), 1);
+    account = "account-2";
+    expect(await kept.take(pod("a", { metadata }), silent)).toBeUndefined();
+    expect(host.views.size).toBe(0);
+  }
+  account = undefined;
+  const last = pod("a");
+  const vm = host.run(last);
+  await expect(kept.keep(last, vm, 1)).rejects.toThrow("no such account");
+  expect(host.views.get(vm.id)?.status).toBe("running");
 });
 
 test("a namespace makes room with its own oldest alone; a host is full; what wakes by itself goes", async () => {
@@ -183,25 +214,27 @@ test("which pods are the same: what runs and whose it is counts, where it is pla
     spec: token(name),
     container: { volumeMounts: [{ name, mountPath: "/token" }] },
   });
-  const key = memoryKey(pod("a", mounted("kube-api-access-1")));
+  const memory = (one: Pod): string => memoryKey(one, "account");
+  const key = memory(pod("a", mounted("kube-api-access-1")));
   expect(key).toMatch(/^[0-9a-f]{32}$/);
   const same = pod("a", mounted("kube-api-access-2"));
   same.spec.nodeName = "host-2";
   same.spec.tolerations = [{ key: "x" }];
   same.metadata.annotations = { ...same.metadata.annotations, other: "y" };
-  expect(memoryKey(same)).toBe(key);
+  expect(memory(same)).toBe(key);
+  expect(memoryKey(same, "another")).not.toBe(key);
   const owner = { ownerReferences: [{ uid: "1", controller: true }] };
   for (const other of [
     pod("a", { ...mounted("x"), metadata: owner }),
     pod("a", { spec: token("x"), container: { args: ["x"] } }),
     pod("a"),
   ]) {
-    expect(memoryKey(other)).not.toBe(key);
+    expect(memory(other)).not.toBe(key);
   }
   const network = pod("a", mounted("x"));
   network.metadata.annotations = {
     ...network.metadata.annotations,
     "vmsan.io/network-policy": "none",
   };
-  expect(memoryKey(network)).not.toBe(key);
+  expect(memory(network)).not.toBe(key);
 });

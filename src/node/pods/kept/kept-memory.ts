@@ -61,6 +61,11 @@ interface KeptMemoryParts {
   log: Log;
   /** Whether an object of the cluster is surely no more, or another one has its place; false also where that is not known. */
   isGone: (path: string, uid: string) => Promise<boolean>;
+  /**
+   * UID of a pod's ServiceAccount. A namespace that is made anew under its name has new ones, and what was kept is not its own;
+   * the namespace's UID is what nodes may not ask for.
+   */
+  accountOf: (pod: Pod) => Promise<string>;
   /** Whether the disk has room for more; default: as the node's condition says. */
   hasRoom?: () => Promise<boolean>;
 }
@@ -79,6 +84,7 @@ export class KeptMemory {
   private readonly most: number;
   private readonly log: Log;
   private readonly isGone: (path: string, uid: string) => Promise<boolean>;
+  private readonly accountOf: (pod: Pod) => Promise<string>;
   private readonly hasRoom: () => Promise<boolean>;
   /** Two at once must not both find the last place. */
   private readonly turn = new Mutex();
@@ -86,12 +92,22 @@ export class KeptMemory {
   private readonly falling: string[] = [];
 
   /** @param parts `most`: how many may sleep at a time, 0: none */
-  constructor({ vmsan, most, log, isGone, hasRoom }: KeptMemoryParts) {
+  constructor({ vmsan, most, log, isGone, accountOf, hasRoom }: KeptMemoryParts) {
     this.vmsan = vmsan;
     this.most = most;
     this.log = log;
     this.isGone = isGone;
+    this.accountOf = accountOf;
     this.hasRoom = hasRoom ?? (async () => !(await pressureOf(vmsan.daemon.layout.root)).disk);
+  }
+
+  /** What is kept under a pod's name. */
+  private async namedAs({ metadata }: Pod): Promise<VmView[]> {
+    return (await this.sleeping()).filter(
+      ({ labels }) =>
+        labels[POD_NAMESPACE_LABEL] === metadata.namespace &&
+        labels[POD_NAME_LABEL] === metadata.name,
+    );
   }
 
   /** All, the oldest first. */
@@ -112,6 +128,8 @@ export class KeptMemory {
     // Whoever connects there would wake it, without a pod.
     if (ports.some(({ hostPort }) => hostPort)) throw notKept(pod, "It has a hostPort.");
     const { namespace, name } = pod.metadata;
+    // Of a namespace that is being removed the account is gone already, and nothing is kept.
+    const key = memoryKey(pod, await this.accountOf(pod));
     await this.turn.run(async () => {
       if (!(await this.hasRoom())) throw notKept(pod, "The disk of this host has little room.");
       await this.makeRoom(pod);
@@ -125,7 +143,7 @@ export class KeptMemory {
         labels: {
           [POD_NAMESPACE_LABEL]: namespace,
           [POD_NAME_LABEL]: name,
-          [KEY_LABEL]: memoryKey(pod),
+          [KEY_LABEL]: key,
           [SINCE_LABEL]: new Date().toISOString(),
           ...sandboxLabels(pod),
         },
@@ -161,13 +179,10 @@ export class KeptMemory {
    * @returns undefined when there is none
    */
   async take(pod: Pod, complain: (why: string) => void): Promise<Vm | undefined> {
-    const { namespace, name } = pod.metadata;
-    const key = memoryKey(pod);
+    if ((await this.namedAs(pod)).length === 0) return undefined;
+    const key = memoryKey(pod, await this.accountOf(pod));
     return await this.turn.run(async () => {
-      const mine = (await this.sleeping()).filter(
-        ({ labels }) =>
-          labels[POD_NAMESPACE_LABEL] === namespace && labels[POD_NAME_LABEL] === name,
-      );
+      const mine = await this.namedAs(pod);
       const found = mine.findLast(
         ({ labels, status }) => labels[KEY_LABEL] === key && status === "suspended",
       );
@@ -175,7 +190,8 @@ export class KeptMemory {
         if (view !== found) await this.forget(view.id, "the pod of its name is another one");
       }
       if (found === undefined) {
-        if (mine.length > 0) complain("what is kept is of a pod with another specification");
+        if (mine.length > 0)
+          complain("what is kept is of a pod with another specification or account");
         return undefined;
       }
       const vm = await this.vmsan.get(found.id);

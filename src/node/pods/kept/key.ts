@@ -35,8 +35,9 @@ export function controllerOf(metadata: Pod["metadata"]): Owner | undefined {
 /**
  * 32 hex digits that two pods have in common when one may go on with the other's memory: what runs in them, with what,
  * and whose they are.
+ * @param account UID of the pod's ServiceAccount
  */
-export function memoryKey(pod: Pod): string {
+export function memoryKey(pod: Pod, account: string): string {
   // The volume with a ServiceAccount's token has a name by chance.
   const names = new Map(pod.spec.volumes?.map(({ name }, index) => [name, String(index)]));
   const known = (name: string): string => names.get(name) ?? name;
@@ -54,6 +55,7 @@ export function memoryKey(pod: Pod): string {
   };
   const text = JSON.stringify([
     controllerOf(pod.metadata)?.uid ?? "",
+    account,
     annotations.toSorted(([a], [b]) => a.localeCompare(b)),
     what,
   ]);

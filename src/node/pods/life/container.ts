@@ -11,7 +11,7 @@ import { POD_MAIN_LABEL, WAIT_COMMAND } from "../../../kube/pod-words.ts";
 import { messageOf } from "../../../model/errors.ts";
 import type { Pod, PodContainer, PodRecord } from "../../../schema/pod.ts";
 import type { Slots } from "../../../util/flow/slots.ts";
-import { PodNotReadyError } from "../spec/failure.ts";
+import { PodNotReadyError, whyOf } from "../spec/failure.ts";
 import { mustNotBeRoot } from "../spec/plan.ts";
 import type { PodPlan } from "../spec/plan.ts";
 import type { PodImages } from "../starting/images.ts";
@@ -23,9 +23,11 @@ import type { PodVolumes } from "../starting/volumes.ts";
 
 /** How much is kept of one run's output: 64 MiB. */
 const LOG_LIMITS = { fileBytes: 4 << 20, files: 16 };
-/** How often a VM's removal is tried, and the pause after the first attempt, in milliseconds; later ones are longer. */
-const REMOVE_ATTEMPTS = 10;
+/** The pause after a first attempt to remove a VM, and the longest one, in milliseconds. */
 const REMOVE_PAUSE_MS = 500;
+const LONGEST_REMOVE_PAUSE_MS = 30_000;
+/** After so many attempts it is told that they fail. */
+const REMOVE_ATTEMPTS = 10;
 
 /** As whom and where a VM waits in which nothing is started. */
 const WAIT_OPTIONS = { user: "0", workdir: "/" };
@@ -59,6 +61,8 @@ export interface ContainerContext {
   onEnd: (end: RunEnd) => void;
   /** What it wants done has failed. */
   onHookFailed: (message: string) => void;
+  /** Its VM could not be removed many times in a row; that is still tried. */
+  onStays: (message: string) => void;
 }
 
 /** A command that could not be started, as an end of it. */
@@ -91,6 +95,7 @@ export class Container {
   log: ContainerLog | undefined;
   /** Whoever is attached. */
   readonly sinks = new Set<Sink>();
+  private released = false;
   private readonly record: PodRecord;
   private readonly spec: PodContainer;
   private readonly context: ContainerContext;
@@ -325,23 +330,26 @@ export class Container {
     delete record.run;
   }
 
-  /** A daemon that was killed in the middle of it is asked again: nobody else would. */
+  /** A daemon that was killed in the middle of it, or could not, is asked again for as long as it takes: nobody else would. */
   private async removeSurely(id: string): Promise<void> {
+    const { context } = this;
     for (let attempt = 1; ; attempt += 1) {
       try {
-        await this.context.removing.run(async () => await removeVm(this.context.vmsan, id));
+        await context.removing.run(async () => await removeVm(context.vmsan, id));
         return;
       } catch (error) {
-        if (attempt === REMOVE_ATTEMPTS) throw error;
-        this.context.complain(error);
+        if (this.released) throw error;
+        context.complain(error);
+        if (attempt === REMOVE_ATTEMPTS) context.onStays(`cannot remove ${id}: ${whyOf(error)}`);
       }
-      await sleep(REMOVE_PAUSE_MS * attempt, undefined, { ref: false });
+      const ms = Math.min(REMOVE_PAUSE_MS * attempt, LONGEST_REMOVE_PAUSE_MS);
+      await sleep(ms, undefined, { ref: false });
     }
   }
 
   /** Its VM is kept for another pod: this one has none any more. */
   async leave(): Promise<void> {
-    await this.release();
+    await this.detach();
     this.vm = undefined;
     delete this.record.vm;
     delete this.record.run;
@@ -349,6 +357,12 @@ export class Container {
 
   /** This process ends: the container goes on, and the next one takes it up. */
   async release(): Promise<void> {
+    this.released = true;
+    await this.detach();
+  }
+
+  /** What its command prints is not taken any more, and its end not heard of. */
+  private async detach(): Promise<void> {
     const { run } = this;
     this.run = undefined;
     run?.stream.detach();

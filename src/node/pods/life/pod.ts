@@ -92,6 +92,7 @@ export class NodePod implements Shown {
       complain: this.complain,
       onEnd: (end) => this.ended(end),
       onHookFailed: (message) => this.reporter.event("Warning", "FailedPreStopHook", message),
+      onStays: (message) => this.reporter.event("Warning", "FailedKillPod", message),
     });
     this.view = new PodView(this, context.store);
     this.renewal = new Renewal(async () => await this.refurnish(), this.complain);
@@ -332,7 +333,7 @@ export class NodePod implements Shown {
     this.verdict = verdict;
     this.ending.abort();
     this.serial(async () => {
-      await this.box.stop(this.grace);
+      await this.stop(this.grace);
       await this.finish(phase);
     });
   }
@@ -398,7 +399,7 @@ export class NodePod implements Shown {
   private unhealthy(message: string, grace: number | undefined): void {
     this.reporter.event("Normal", "Killing", `${message}; the container is ended`);
     this.probes.end();
-    void this.box.stop(grace ?? this.grace).catch(this.complain);
+    void this.stop(grace ?? this.grace);
   }
 
   /** Its command has ended, or could not be started, or its VM is gone. */
@@ -475,11 +476,16 @@ export class NodePod implements Shown {
   private async leave(graceSeconds: number): Promise<void> {
     const { box } = this;
     if (!(await this.memory.keep(box.run && box.vm, graceSeconds))) {
-      await box.stop(graceSeconds);
+      await this.stop(graceSeconds);
       return;
     }
     this.verdict = { reason: "Suspended", message: "its memory is kept on this host" };
     await box.leave();
+  }
+
+  /** End its command, as far as that can be done: what follows ends it with its VM. */
+  private async stop(graceSeconds: number): Promise<void> {
+    await this.box.stop(graceSeconds).catch(this.complain);
   }
 
   /** It has ended for good: its VM goes, its log stays until its object goes. */

@@ -1,10 +1,13 @@
 /** ConfigMaps, Secrets and tokens that a pod names, fetched when its VM is made. */
-import { contentSchema, tokenSchema } from "../../../schema/pod.ts";
+import { claimsSchema, contentSchema, tokenSchema } from "../../../schema/pod.ts";
 import type { Pod } from "../../../schema/pod.ts";
 import { validate } from "../../../schema/validate.ts";
 import { apiPath, isStatus } from "../../../kube/api-server.ts";
 import type { ApiServer } from "../../../kube/api-server.ts";
 import { PodNotReadyError } from "./failure.ts";
+
+/** The shortest time for which an API server makes tokens. */
+const SHORTEST_TOKEN_SECONDS = 600;
 
 /** Keys and bytes of a ConfigMap or a Secret. */
 export interface Content {
@@ -73,6 +76,14 @@ export class References {
       values.set(key, Buffer.from(text, "base64"));
     }
     return { values, type: type ?? "" };
+  }
+
+  /** UID of the pod's ServiceAccount, as a token of it says: nodes may always have those of their pods. */
+  async accountUid(): Promise<string> {
+    const { token } = await this.token(undefined, SHORTEST_TOKEN_SECONDS);
+    const claims = JSON.parse(Buffer.from(token.split(".")[1] ?? "", "base64url").toString());
+    const { "kubernetes.io": own } = validate(claimsSchema, claims, "token", "ERR_NODE_OBJECT");
+    return own.serviceaccount.uid;
   }
 
   /** A token of the pod's ServiceAccount, which ends with the pod. */

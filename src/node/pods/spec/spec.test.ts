@@ -10,6 +10,7 @@ import { refusedFields } from "./offered.ts";
 import { planPod } from "./plan.ts";
 import { isFor } from "./pull.ts";
 import { parseQuantity } from "./quantity.ts";
+import { References } from "./references.ts";
 import { toleratedSeconds } from "./tolerations.ts";
 
 const host = {
@@ -283,4 +284,39 @@ test("a pod has its host's address when it says so, and while it runs", () => {
   expect(refusedFields(other)).toEqual([
     "metadata.annotations[vmsan.io/pod-ip]: host is the one value",
   ]);
+});
+
+test("the account of a pod is known by what a token of it says", async () => {
+  const claims = (uid: unknown): string =>
+    Buffer.from(JSON.stringify({ "kubernetes.io": { serviceaccount: { uid } } })).toString(
+      "base64url",
+    );
+  const asked: unknown[] = [];
+  const of = async (token: string): Promise<string> => {
+    const request: ApiServer["request"] = async (method, path, options) => {
+      asked.push([method, path, options?.body]);
+      return await Promise.resolve({ status: { token } });
+    };
+    const named = pod({ serviceAccountName: "agent" });
+    return await new References({ ...api, request }, named).accountUid();
+  };
+  expect(await of(`head.${claims("1-2")}.signature`)).toBe("1-2");
+  expect(asked).toEqual([
+    [
+      "POST",
+      "/api/v1/namespaces/team/serviceaccounts/agent/token",
+      // For nothing else than to be read.
+      expect.objectContaining({
+        spec: {
+          audiences: [],
+          expirationSeconds: 600,
+          boundObjectRef: { apiVersion: "v1", kind: "Pod", name: "a", uid: "0-1" },
+        },
+      }),
+    ],
+  ]);
+  await expect(of("opaque")).rejects.toThrow();
+  await expect(of(`head.${claims(1)}.signature`)).rejects.toMatchObject({
+    code: "ERR_NODE_OBJECT",
+  });
 });

@@ -1,0 +1,57 @@
+import { expect, test, vi } from "vitest";
+import type { PodRecord } from "../../../schema/pod.ts";
+import { Slots } from "../../../util/flow/slots.ts";
+import { Container } from "./container.ts";
+import type { ContainerContext } from "./container.ts";
+
+// Pauses are turns.
+vi.mock("node:timers/promises", () => ({
+  setTimeout: async (_ms: number, value: unknown) =>
+    await new Promise((resolve) => void setImmediate(resolve, value)),
+}));
+
+/** A container whose VM can be removed once that was asked so often, and what it says meanwhile. */
+function removable(failures: number): {
+  container: Container;
+  record: PodRecord;
+  complaints: unknown[];
+  stays: string[];
+} {
+  const [complaints, stays]: [unknown[], string[]] = [[], []];
+  const record: PodRecord = { uid: "u", namespace: "n", name: "a", restarts: 0, vm: "vm-1" };
+  let left = failures;
+  const vmsan = {
+    remove: async () => {
+      left -= 1;
+      await (left < 0 ? Promise.resolve() : Promise.reject(new Error("the disk is full")));
+    },
+  };
+  const context = {
+    vmsan,
+    removing: new Slots(1),
+    complain: (error: unknown) => complaints.push(error),
+    onStays: (message: string) => stays.push(message),
+  } as unknown as ContainerContext;
+  return {
+    container: new Container({ name: "main", image: "a" }, record, context),
+    record,
+    complaints,
+    stays,
+  };
+}
+
+test("a VM that cannot be removed is tried for as long as it takes, and that is told once", async () => {
+  const { container, record, complaints, stays } = removable(50);
+  await container.remove();
+  expect(record.vm).toBeUndefined();
+  expect(complaints).toHaveLength(50);
+  expect(stays).toEqual(["cannot remove vm-1: the disk is full"]);
+});
+
+test("an agent that ends tries no longer: the next one does", async () => {
+  const { container, record } = removable(Infinity);
+  const removing = container.remove();
+  await container.release();
+  await expect(removing).rejects.toThrow("the disk is full");
+  expect(record.vm).toBe("vm-1");
+});
