@@ -4,7 +4,7 @@
  */
 import { CommanderError } from "commander";
 import type { Command } from "commander";
-import { hintFor } from "../../src/cli/hints.ts";
+import { hintFor } from "../../src/cli/words/hints.ts";
 import { engineLines } from "./docker-engine.ts";
 import { createProgram } from "../../src/cli/program.ts";
 
@@ -140,16 +140,22 @@ export function wordsOf({ type }: Habit): string[] {
 /** What the command line says to these words before anything is done. */
 export async function refusalOf(words: readonly string[]): Promise<string | undefined> {
   const program = await createProgram(words);
+  let asked: Command | undefined;
   const quiet = (command: Command): void => {
-    command.exitOverride().configureOutput({ writeErr: () => undefined });
+    command.exitOverride((error) => {
+      asked = command;
+      throw error;
+    });
+    command.configureOutput({ writeErr: () => undefined });
     for (const child of command.commands) quiet(child);
   };
   quiet(program);
   try {
     await program.parseAsync(words, { from: "user" });
   } catch (error) {
-    if (error instanceof CommanderError) return hintFor(error.message, words);
-    throw error;
+    if (!(error instanceof CommanderError)) throw error;
+    const { fix, isKnown } = hintFor(error.message, words, asked);
+    return isKnown ? fix : undefined;
   }
   return undefined;
 }

@@ -1,5 +1,6 @@
 /** Documents made from the command table: a reference in Markdown and a manual page. */
 import type { CommandInfo, OptionInfo } from "../../src/cli/describe.ts";
+import { EXAMPLES } from "../../src/cli/words/examples.ts";
 
 /** The options that every command has; described once. */
 const common = new Set(["--json", "--verbose", "--timing", "--trace", "--help", "--version"]);
@@ -48,6 +49,10 @@ function markdownSection(command: CommandInfo): string {
     for (const option of own)
       lines.push(`| \`${option.flags.replaceAll("|", "\\|")}\` | ${cell(remarks(option))} |`);
     lines.push("");
+  }
+  const examples = EXAMPLES[command.path.slice(1).join(" ")] ?? [];
+  if (examples.length > 0) {
+    lines.push("```sh", ...examples.map((line) => `vmsan ${line}`), "```", "");
   }
   return lines.join("\n");
 }

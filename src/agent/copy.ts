@@ -65,7 +65,7 @@ function withoutSlash(path: string): string {
 }
 
 /** An absolute path of the guest, relative ones taken from the user's home. */
-async function guestPath(
+export async function guestPath(
   transport: GuestTransport,
   path: string,
   options: FileOptions,

@@ -60,8 +60,16 @@ function endOption(flags: string, description: string): Option {
 export function secretOption(): Option {
   return new Option(
     "--secret <spec>",
-    "NAME=env[:VAR]|file:PATH[@domain,...]: put into requests to those domains, unseen by the VM; repeatable; repeatable",
+    "NAME=env[:VAR]|file:PATH[@domain,...]: put into requests to those domains, unseen by the VM; repeatable",
   ).argParser(collect);
+}
+
+/** The option that publishes ports, also of a VM that is made of another. */
+export function publishOption(): Option {
+  return new Option(
+    "-p, --publish-port <list>",
+    "[ADDRESS:]HOST:GUEST[/udp], or PORT for both; on 127.0.0.1 unless it says; comma list, repeatable",
+  ).argParser(collectList);
 }
 
 /** Add the flags that choose the VM's machine, network and defaults. */
@@ -87,7 +95,7 @@ export function addCreateFlags(target: Command): Command {
     .option("--project <name>", "label for grouping")
     .option("--name <name>", "unique name, usable wherever an ID is")
     .option("--label <key=value>", "label; repeatable", collect)
-    .option("-p, --publish-port <list>", "host:guest TCP ports, comma separated", collectList);
+    .addOption(publishOption());
   return addPolicyFlags(addNetworkFlags(target))
     .option(
       "-v, --volume <source:path>",

@@ -99,13 +99,13 @@ export class Output {
       const frames = (known.stack ?? "").split("\n").filter((line) => /^\s+at /.test(line));
       if (this.verbose) this.note(...frames);
     }
-    return isUsage(known) ? EXIT_USAGE : 1;
+    return statusOf(known);
   }
 }
 
-/** Whether the user's words were wrong, as opposed to what they asked for failing. */
-function isUsage(error: VmsanError): boolean {
-  return error.code.startsWith("ERR_VALIDATION_");
+/** The exit status for an error: the user's words were wrong, or what they asked for failed. */
+export function statusOf(error: VmsanError): number {
+  return error.code.startsWith("ERR_VALIDATION_") ? EXIT_USAGE : 1;
 }
 
 /** Rows as aligned columns, one line each; the last column is not padded. */

@@ -1,7 +1,10 @@
+import { execFileSync } from "node:child_process";
 import type { Command } from "commander";
 import { expect, test } from "vitest";
 import { clusterOf } from "./cluster-flags.ts";
 import { createProgram } from "./program.ts";
+import { EXAMPLES } from "./words/examples.ts";
+import { hintFor } from "./words/hints.ts";
 
 test("every name and alias of a command loads that command and no other", async () => {
   const whole = await createProgram();
@@ -28,6 +31,77 @@ test.each([
   expect(names.length).toBeGreaterThan(20);
 });
 
+/** The command that words lead to, and its arguments; nothing is done. */
+async function parsedBy(words: readonly string[]): Promise<Command> {
+  const program = await createProgram(words);
+  let ran: Command | undefined;
+  const catchAction = (command: Command): void => {
+    command.exitOverride().configureOutput({ writeErr: () => undefined });
+    command.action(() => void (ran = command));
+    for (const child of command.commands) catchAction(child);
+  };
+  catchAction(program);
+  await program.parseAsync(words, { from: "user" });
+  if (ran === undefined) throw new Error("nothing ran");
+  return ran;
+}
+
+test("every example of the help is a command line of that command, as a shell reads it", async () => {
+  const examples = Object.entries(EXAMPLES).flatMap(([path, lines]) =>
+    lines.map((line) => ({ path, line })),
+  );
+  for (const { path, line } of examples) {
+    const read = execFileSync("sh", ["-c", `printf '%s\\0' ${line}`], { encoding: "utf8" });
+    const words = read.split("\0").slice(0, -1);
+    const names: string[] = [];
+    let at = await parsedBy(words);
+    for (; at.parent !== null; at = at.parent) names.unshift(at.name());
+    expect({ line, path: names.join(" ") }).toEqual({ line, path });
+  }
+});
+
+test("help shows examples, also of commands below others", async () => {
+  for (const words of [
+    ["network", "--help"],
+    ["image", "pull", "-h"],
+  ]) {
+    let text = "";
+    const program = await createProgram(words);
+    const keep = (command: Command): void => {
+      command.exitOverride().configureOutput({ writeOut: (said) => void (text += said) });
+      for (const child of command.commands) keep(child);
+    };
+    keep(program);
+    await expect(program.parseAsync(words, { from: "user" })).rejects.toThrow("outputHelp");
+    expect(text).toContain(`Examples:\n  vmsan ${EXAMPLES[words.slice(0, -1).join(" ")]?.[0]}`);
+  }
+});
+
+test.each([
+  ["destroy box", "unknown command 'destroy'", "Use `vmsan rm -f VM`."],
+  ["create --image x", "unknown option '--image'", /--from-image IMAGE/],
+  ["cp -r a b:", "unknown option '-r'", /directories are copied/],
+  ["volume frob x", "unknown command 'frob'", /`vmsan volume` has create, ls/],
+  ["network rm", "missing required argument 'name'", /^Usage: vmsan network rm/],
+  ["network", "missing required argument 'vm'", /network ls/],
+  ["start", "missing required argument 'vm'", /^Usage: vmsan start \[options\] <vm...>/],
+])("%s is answered with what to type instead", async (line, said, fix) => {
+  const words = line.split(" ");
+  const program = await createProgram(words);
+  let asked: Command | undefined;
+  const catchError = (command: Command): void => {
+    command.configureOutput({ writeErr: () => undefined });
+    command.exitOverride((error) => {
+      asked = command;
+      throw error;
+    });
+    for (const child of command.commands) catchError(child);
+  };
+  catchError(program);
+  await expect(program.parseAsync(words, { from: "user" })).rejects.toThrow(said);
+  expect(hintFor(said, words, asked).fix).toMatch(fix);
+});
+
 test("the flags of a cluster stand before the command, and one command is loaded behind them", async () => {
   for (const flags of [
     ["--cluster"],
@@ -40,18 +114,7 @@ test("the flags of a cluster stand before the command, and one command is loaded
 });
 
 test("a command says what it is for: a cluster, this host, or that it cannot be the other", async () => {
-  const parsed = async (...words: string[]): Promise<Command> => {
-    const program = await createProgram(words);
-    let ran: Command | undefined;
-    const catchAction = (command: Command): void => {
-      command.action(() => void (ran = command));
-      for (const child of command.commands) catchAction(child);
-    };
-    catchAction(program);
-    await program.parseAsync(words, { from: "user" });
-    if (ran === undefined) throw new Error("nothing ran");
-    return ran;
-  };
+  const parsed = async (...words: string[]): Promise<Command> => await parsedBy(words);
   const named = ["--cluster", "--context", "c", "--namespace", "n", "--kubeconfig", "f"];
   expect(clusterOf(await parsed(...named, "list"))).toEqual({
     context: "c",

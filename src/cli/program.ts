@@ -23,7 +23,7 @@ const GROUPS: Record<string, Record<string, () => Promise<() => Command>>> = {
     inspect: async () => (await import("./commands/lifecycle.ts")).inspectCommand,
     start: async () => (await import("./commands/lifecycle.ts")).startCommand,
     stop: async () => (await import("./commands/lifecycle.ts")).stopCommand,
-    "remove rm": async () => (await import("./commands/lifecycle.ts")).removeCommand,
+    "remove rm delete": async () => (await import("./commands/lifecycle.ts")).removeCommand,
     update: async () => (await import("./commands/lifecycle.ts")).updateCommand,
     pause: async () => (await import("./commands/lifecycle.ts")).pauseCommand,
     suspend: async () => (await import("./commands/lifecycle.ts")).suspendCommand,
@@ -118,7 +118,7 @@ export async function createProgram(args: readonly string[] = []): Promise<Comma
     .helpOption("-h, --help", "print help")
     .addHelpCommand(
       new Command("help")
-        .argument("[command]")
+        .argument("[command...]")
         .description("print help for a command")
         .helpOption(false)
         .helpGroup("Host:"),
@@ -135,6 +135,9 @@ export async function createProgram(args: readonly string[] = []): Promise<Comma
       const make = await load();
       program.addCommand(make().helpGroup(group));
     }
+  }
+  if (args[0] === "help" || args.includes("--help") || args.includes("-h")) {
+    (await import("./words/examples.ts")).addExamples(program);
   }
   program.addHelpText("after", "\nAny command: vmsan COMMAND --help. Documentation: docs/.");
   return program;

@@ -1,5 +1,4 @@
 /** Images of the store, for SDK users. */
-import { createReadStream } from "node:fs";
 import { mkdir, realpath } from "node:fs/promises";
 import type { Readable, Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
@@ -25,6 +24,7 @@ import { withCredentials } from "./registry/credentials.ts";
 import type { RegistryCredentials } from "./registry/credentials.ts";
 import { textPath } from "./paths.ts";
 import { both, traced } from "./tracing/tracing.ts";
+import { uploadOf } from "./upload.ts";
 import { writeWhole } from "./write-whole.ts";
 
 /** What an image is, in full. */
@@ -238,20 +238,19 @@ export class Images {
   /** Send a file or a stream with a call. */
   private async uploaded<T>(route: string, from: string | Readable, work: WorkOptions): Promise<T> {
     let file: Readable | undefined;
+    const open = await uploadOf(from);
     try {
       return await this.daemon.streamed<T>("POST", route, {
         upload: () => {
-          if (typeof from !== "string") return from;
-          file?.destroy();
-          file = createReadStream(fsPath(absolutePath(from)));
-          return file;
+          if (typeof from === "string") file?.destroy();
+          return (file = open());
         },
         // A stream can be read once only.
         repeat: typeof from === "string",
         ...work,
       });
     } finally {
-      file?.destroy();
+      if (typeof from === "string") file?.destroy();
     }
   }
 

@@ -1,11 +1,11 @@
 /** Snapshots of VMs, for SDK users. */
-import { createReadStream } from "node:fs";
 import type { Readable, Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { SnapshotPrune, SnapshotRequest, SnapshotView } from "../model/api.ts";
-import { absolutePath, encodeText, fsPath } from "../util/byte-text.ts";
+import { encodeText } from "../util/byte-text.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
 import { vmPath } from "./paths.ts";
+import { uploadOf } from "./upload.ts";
 import { writeWhole } from "./write-whole.ts";
 
 /** How a snapshot is to be taken. */
@@ -96,8 +96,7 @@ export class Snapshots {
     options: WorkOptions & { name?: string } = {},
   ): Promise<SnapshotView> {
     const { name, ...work } = options;
-    const upload = (): Readable =>
-      typeof from === "string" ? createReadStream(fsPath(absolutePath(from))) : from;
+    const upload = await uploadOf(from);
     const query = name === undefined ? "" : `?${new URLSearchParams({ name }).toString()}`;
     return await this.daemon.streamed<SnapshotView>("POST", `/v1/snapshots/import${query}`, {
       upload,

@@ -439,7 +439,7 @@ export class Vm {
     options: FileOptions = {},
   ): Promise<void> {
     const { readFile } = await import("../agent/file-stream.ts");
-    await readFile(this.transport, path, onData, this.asUser(options));
+    await readFile(this.transport, await this.inHome(path, options), onData, this.asUser(options));
   }
 
   /**
@@ -448,7 +448,7 @@ export class Vm {
    */
   async openFile(path: string, options: FileOptions = {}): Promise<Readable> {
     const { openFile } = await import("../agent/file-stream.ts");
-    return await openFile(this.transport, path, this.asUser(options));
+    return await openFile(this.transport, await this.inHome(path, options), this.asUser(options));
   }
 
   /** Write one file of the guest; it appears under its name when it is whole. */
@@ -458,7 +458,14 @@ export class Vm {
     options: WriteOptions = {},
   ): Promise<void> {
     const { writeFile } = await import("../agent/file-stream.ts");
-    await writeFile(this.transport, path, source, this.asUser(options));
+    await writeFile(this.transport, await this.inHome(path, options), source, this.asUser(options));
+  }
+
+  /** A file's path in the guest: one that is not absolute begins in the user's home. */
+  private async inHome(path: string, options: FileOptions): Promise<string> {
+    if (path.startsWith("/")) return path;
+    const { guestPath } = await import("../agent/copy.ts");
+    return await guestPath(this.transport, path, this.asUser(options));
   }
 
   /** Files are read and written as the user that commands run as, unless said otherwise. */

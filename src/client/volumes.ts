@@ -1,12 +1,12 @@
 /** Volumes, for SDK users. */
-import { createReadStream } from "node:fs";
 import type { Readable, Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { VolumePrune, VolumeRequest, VolumeView } from "../model/volume.ts";
-import { absolutePath, encodeText, fsPath } from "../util/byte-text.ts";
+import { encodeText } from "../util/byte-text.ts";
 import { parseVolumeName } from "../util/mounts.ts";
 import { parseDiskSize } from "../util/units.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
+import { uploadOf } from "./upload.ts";
 import { writeWhole } from "./write-whole.ts";
 
 /** Path of a volume's resource. @throws ERR_VALIDATION_VOLUME */
@@ -86,8 +86,7 @@ export class Volumes {
    * @throws ERR_VOLUME_NAME_TAKEN, ERR_VOLUME_ARCHIVE
    */
   async import(name: string, from: string | Readable, work: WorkOptions = {}): Promise<VolumeView> {
-    const upload = (): Readable =>
-      typeof from === "string" ? createReadStream(fsPath(absolutePath(from))) : from;
+    const upload = await uploadOf(from);
     return await this.daemon.streamed<VolumeView>("POST", volumePath(name, "/archive"), {
       upload,
       ...work,

@@ -290,13 +290,6 @@ export type ReplyLine<T> =
   | { event: "result"; result: T }
   | { event: "error"; error: ErrorInfo };
 
-/** What happened to one of several VMs. */
-export interface VmOutcome {
-  vmId: string;
-  success: boolean;
-  error?: ErrorInfo;
-}
-
 /** What a starting daemon tells its starter: one JSON line once it serves, or why it cannot. */
 export type StartReport = { ready: true } | { ready: false; error: ErrorInfo };
 

@@ -2,7 +2,7 @@
 import type { UpdateRequest, VmView } from "../model/api.ts";
 import { growDisk } from "../ext4/grow.ts";
 import { VmsanError } from "../model/errors.ts";
-import { invalid } from "../util/units.ts";
+import { formatBytes, invalid } from "../util/units.ts";
 import type { Entry } from "./records/entry.ts";
 import { viewOf } from "./records/view.ts";
 import { notStopped } from "./refusals.ts";
@@ -57,8 +57,8 @@ function shrinks(has: number, wanted: number): VmsanError {
   return invalid(
     "DISK_SIZE",
     "disk size",
-    wanted,
-    `The disk has ${has} bytes, and disks only grow.`,
+    formatBytes(wanted),
+    `The disk has ${formatBytes(has)} (${has} bytes), and disks only grow.`,
     "Ask for more.",
   );
 }

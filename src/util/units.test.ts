@@ -59,3 +59,11 @@ describe("sizes", () => {
     expect(formatBytes(10 * 2 ** 30)).toBe("10 GiB");
   });
 });
+
+test("memory and disks within other bounds, as limits have them", () => {
+  expect(parseMemory("64g", 0, 2 ** 31, "--max-memory")).toBe(65_536);
+  expect(parseDiskSize("2t", 0, 2 ** 20, "--max-disk")).toBe(2 * 2 ** 40);
+  expect(parseDuration("1d12h")).toBe(36 * 3_600_000);
+  expect(code(() => parseMemory("lots", 0, 1, "--max-memory"))).toBe("ERR_VALIDATION_INTEGER");
+  expect(code(() => parseDuration("30d"))).toBe("ERR_VALIDATION_DURATION");
+});

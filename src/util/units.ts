@@ -55,53 +55,64 @@ export function parseInteger(
 }
 
 /**
- * Guest memory in MiB: `512`, `512m`, `2g`.
- * @throws ERR_VALIDATION_INTEGER outside 128–32768 MiB
+ * Memory in MiB: `512`, `512m`, `2g`; that of a guest unless other bounds are given, in MiB.
+ * @throws ERR_VALIDATION_INTEGER
  */
-export function parseMemory(value: string | number): number {
-  const match = /^(\d{1,6})(m|mb|mib|g|gb|gib)?$/i.exec(String(value));
+export function parseMemory(
+  value: string | number,
+  min = 128,
+  max = 32_768,
+  what = "memory",
+): number {
+  const match = /^(\d{1,10})(m|mb|mib|g|gb|gib)?$/i.exec(String(value));
   const factor = match?.[2]?.toLowerCase().startsWith("g") === true ? 1024 : 1;
   const mib = match === null ? Number.NaN : Number(match[1]) * factor;
-  if (mib >= 128 && mib <= 32768) return mib;
+  if (mib >= min && mib <= max) return mib;
   throw invalid(
     "INTEGER",
-    "memory",
+    what,
     value,
-    "It takes MiB from 128 to 32768, or a number with m or g.",
+    `It takes MiB from ${min} to ${max}, or a number with m or g.`,
     "For example: 512, 512m, 2g.",
   );
 }
 
 /**
- * Disk size in bytes: `10`, `10g`, `10gb`, `10gib` (GiB).
- * @throws ERR_VALIDATION_DISK_SIZE outside 1–1024 GiB
+ * Disk size in bytes: `10`, `10g`, `10gb`, `10gib` (GiB), `1t`; of one disk unless other bounds are given, in GiB.
+ * @throws ERR_VALIDATION_DISK_SIZE
  */
-export function parseDiskSize(value: string | number): number {
-  const match = /^(\d{1,5})(g|gb|gib)?$/i.exec(String(value));
-  const gib = match === null ? Number.NaN : Number(match[1]);
-  if (gib >= 1 && gib <= 1024) return gib * 1024 * MIB;
+export function parseDiskSize(
+  value: string | number,
+  min = 1,
+  max = 1024,
+  what = "disk size",
+): number {
+  const match = /^(\d{1,7})(g|gb|gib|t|tb|tib)?$/i.exec(String(value));
+  const factor = match?.[2]?.toLowerCase().startsWith("t") === true ? 1024 : 1;
+  const gib = match === null ? Number.NaN : Number(match[1]) * factor;
+  if (gib >= min && gib <= max) return gib * 1024 * MIB;
   throw invalid(
     "DISK_SIZE",
-    "disk size",
+    what,
     value,
-    "It takes whole GiB from 1 to 1024.",
+    `It takes whole GiB from ${min} to ${max}.`,
     "For example: 10, 10g, 10gb.",
   );
 }
 
-const UNIT_MS: Record<string, number> = { h: 3_600_000, m: 60_000, s: 1000 };
+const UNIT_MS: Record<string, number> = { d: 86_400_000, h: 3_600_000, m: 60_000, s: 1000 };
 
 /**
- * A duration in milliseconds: `30s`, `5m`, `1h`, `2h30m`; a bare number is minutes.
+ * A duration in milliseconds: `30s`, `5m`, `1h`, `2h30m`, `1d`; a bare number is minutes.
  * @throws ERR_VALIDATION_DURATION
  */
 export function parseDuration(value: string | number): number {
   const text = String(value);
   let total = Number.NaN;
   if (/^\d{1,6}$/.test(text)) total = Number(text) * 60_000;
-  else if (/^(?=\d)(\d{1,6}h)?(\d{1,6}m)?(\d{1,6}s)?$/.test(text)) {
+  else if (/^(?=\d)(\d{1,2}d)?(\d{1,6}h)?(\d{1,6}m)?(\d{1,6}s)?$/.test(text)) {
     total = 0;
-    for (const [, count, unit] of text.matchAll(/(\d+)([hms])/g)) {
+    for (const [, count, unit] of text.matchAll(/(\d+)([dhms])/g)) {
       total += Number(count) * (UNIT_MS[unit ?? ""] ?? 0);
     }
   }

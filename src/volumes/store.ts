@@ -42,7 +42,7 @@ function notFound(name: string): VmsanError {
     code: "ERR_VOLUME_NOT_FOUND",
     message: `No volume ${name}`,
     why: "No volume has that name.",
-    fix: `Make it: vmsan volume create ${name}. \`vmsan volume ls\` lists all.`,
+    fix: `\`vmsan volume ls\` lists all; \`vmsan volume create ${name}\` makes it.`,
   });
 }
 

@@ -102,9 +102,13 @@ func Lookup(name, path, workdir string) (string, error) {
 	if denied != nil {
 		return "", denied
 	}
+	remedy := "Install it in the image, or give its full path."
+	if strings.ContainsAny(name, " \t\n") {
+		remedy = "Give its words one by one; what a shell is to read goes to one: sh -c 'LINE'."
+	}
 	return "", wire.Errorf(wire.CodeNotFound, "The command %.256q was not found in the guest.", name).
 		Because("no directory of PATH (" + clip(path, 512) + ") has it").
-		Remedy("Install it in the image, or give its full path.")
+		Remedy(remedy)
 }
 
 func clip(s string, n int) string {

@@ -7,6 +7,11 @@ test("upload: where the files go", () => {
     sources: ["./a"],
     destination: "/remote/a",
   });
+  expect(uploadTargets(["a", "b", "/srv/"], undefined)).toEqual({
+    sources: ["a", "b"],
+    destination: "/srv/",
+  });
+  expect(uploadTargets(["/a", "/b", "/c"], undefined).destination).toBe("./");
   expect(uploadTargets(["a", "b"], undefined)).toEqual({ sources: ["a", "b"], destination: "./" });
   expect(uploadTargets(["/a"], undefined)).toEqual({ sources: ["/a"], destination: "./" });
 });

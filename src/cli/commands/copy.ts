@@ -30,9 +30,12 @@ export function uploadTargets(
 ): { sources: string[]; destination: string } {
   if (dest !== undefined) return { sources: [...args], destination: dest };
   const last = args.at(-1);
-  // `upload VM ./a /remote/a`: two names of which the second is absolute.
-  if (args.length === 2 && last?.startsWith("/") === true) {
-    return { sources: args.slice(0, 1), destination: last };
+  // `upload VM ./a /remote/a`: two names of which the second is absolute; of more, `upload VM ./a ./b /remote/`.
+  if (
+    last?.startsWith("/") === true &&
+    (args.length === 2 || (args.length > 2 && last.endsWith("/")))
+  ) {
+    return { sources: args.slice(0, -1), destination: last };
   }
   return { sources: [...args], destination: "./" };
 }
@@ -95,7 +98,10 @@ async function get(vm: Vm, path: string, destination: string, work: CopyWork): P
 /** `upload VM FILE… [-d DEST]`. */
 export function uploadCommand(): Command {
   const target = command("upload <vm> <files...>", "copy files and directories into a VM")
-    .option("-d, --dest <path>", "where to; default the login user's home")
+    .option(
+      "-d, --dest <path>",
+      "where to, as the last name /PATH or .../ is (default: the login user's home)",
+    )
     .option("-u, --user <user>", "write as this user");
   return runs<Flags>(target, (context, ref: string, args: string[]) =>
     copying(context, ref, "upload", async (vm, work) => {
@@ -112,7 +118,7 @@ export function downloadCommand(): Command {
     "download <vm> <path> [destination]",
     "copy a file or directory out of a VM",
   )
-    .option("-d, --dest <path>", "where to; default this directory, - for standard output")
+    .option("-d, --dest <path>", "where to; - for standard output (default: this directory)")
     .option("-u, --user <user>", "read as this user");
   return runs<Flags>(target, (context, ref: string, path: string, second?: string) =>
     copying(context, ref, "download", async (vm, work) => {

@@ -52,6 +52,7 @@ export function createCommand(): Command {
         fix: "Add --snapshot ID, or leave it out.",
       });
     }
+    if (flags.connect === true) (await import("../session/shell.ts")).requireTerminal();
     warnOfAssumedKvm(output);
     if (flags.snapshot !== undefined) {
       options.snapshot = flags.snapshot;
@@ -84,7 +85,10 @@ export function createCommand(): Command {
         const status = await execInTerminal(vm, { argv }, output);
         const { fromImage, runtime, rootfs } = flags;
         if (status === 127 && (fromImage ?? runtime ?? rootfs) === undefined && !output.json) {
-          output.note(`  If ${argv[0]} is an image: vmsan create --from-image ${argv[0]}`);
+          output.note(
+            `  If ${argv[0]} is an image: vmsan create --from-image ${argv[0]}`,
+            `  ${vm.id} stays: vmsan rm -f ${vm.id}`,
+          );
         }
         return status;
       }

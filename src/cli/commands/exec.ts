@@ -27,7 +27,10 @@ export function execCommand(): Command {
     .option("-w, --workdir <path>", "working directory")
     .option("-e, --env <key=value>", "environment; KEY alone: from here; repeatable", collect)
     .option("-u, --user <user>", "name, uid, name:group or uid:gid")
-    .option("--timeout <duration>", "end it and all it started: 30s, 5m, 1h")
+    .option(
+      "--timeout <duration>",
+      "end it and all it started: 30s, 5m, 1h; a bare number is minutes",
+    )
     .option("-d, --detach", "print its ID and let it run")
     .option("--no-extend-timeout", "-i and -t do not renew the VM's time limit")
     .optionsBehind();

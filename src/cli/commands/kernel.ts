@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import type { KernelList } from "../../model/api.ts";
 import { formatBytes } from "../../util/units.ts";
 import { command, runs } from "../command.ts";
+import { toEach } from "../each.ts";
 import { plain, table } from "../output.ts";
 
 /** The list as a table; the kernel of new VMs has a star. */
@@ -64,11 +65,10 @@ function useCommand(): Command {
 /** `kernel rm`. */
 function rmCommand(): Command {
   return runs(
-    command("rm <id...>", "remove kernels that no VM boots").alias("remove"),
+    command("rm <id...>", "remove kernels that no VM boots").aliases(["remove", "delete"]),
     async (context, ids: string[]) => {
       const { kernels } = await context.vmsan();
-      for (const id of ids) await kernels.remove(id);
-      context.output.result({ removed: ids }, ids.join("\n"));
+      return await toEach(context, ids, { all: "removed", one: "id" }, (id) => kernels.remove(id));
     },
   );
 }

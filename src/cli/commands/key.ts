@@ -1,7 +1,7 @@
 /** `vmsan key`: API keys of `vmsan serve`. */
 import type { Command } from "commander";
 import type { KeyLimits } from "../../model/gateway.ts";
-import { parseDuration, parseInteger } from "../../util/units.ts";
+import { parseDiskSize, parseDuration, parseInteger, parseMemory } from "../../util/units.ts";
 import { command, runs } from "../command.ts";
 import { plain, table } from "../output.ts";
 
@@ -36,10 +36,10 @@ function limitsOf(flags: CreateFlags): KeyLimits {
     ...(maxVms === undefined ? {} : { vms: parseInteger("max-vms", maxVms, 0, 100_000) }),
     ...(maxMemory === undefined
       ? {}
-      : { memMib: parseInteger("max-memory", maxMemory, 0, 2 ** 31) }),
+      : { memMib: parseMemory(maxMemory, 0, 2 ** 31, "--max-memory") }),
     ...(maxDisk === undefined
       ? {}
-      : { diskBytes: parseInteger("max-disk", maxDisk, 0, 2 ** 20) * 2 ** 30 }),
+      : { diskBytes: parseDiskSize(maxDisk, 0, 2 ** 20, "--max-disk") }),
     ...(maxRate === undefined
       ? {}
       : { requestsPerSecond: parseInteger("max-rate", maxRate, 1, 100_000) }),
@@ -56,8 +56,8 @@ export function keyCommand(): Command {
       .option("--admin", "sees all projects")
       .option("--expires <duration>", "refused after that: 30m, 12h, 30d")
       .option("--max-vms <n>", "VMs at once")
-      .option("--max-memory <MiB>", "memory of all its VMs")
-      .option("--max-disk <GiB>", "disks of all its VMs")
+      .option("--max-memory <size>", "memory of all its VMs: 4g, or MiB")
+      .option("--max-disk <size>", "disks of all its VMs: 100gb, or GiB")
       .option("--max-rate <n>", "requests a second"),
     async ({ flags, output }) => {
       const { name, project, admin, expires } = flags;
@@ -89,7 +89,7 @@ export function keyCommand(): Command {
     );
   });
   const remove = runs(
-    command("remove <key>", "take a key away; it is refused from now on").alias("rm"),
+    command("remove <key>", "take a key away; it is refused from now on").aliases(["rm", "delete"]),
     async ({ output }, ref: string) => {
       const key = await (await keys()).remove(ref);
       output.result({ removed: key.id }, key.id);

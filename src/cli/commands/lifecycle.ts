@@ -2,13 +2,16 @@
 import type { Command } from "commander";
 import type { UpdateOptions } from "../../client/lives.ts";
 import type { Vmsan } from "../../client/vmsan.ts";
-import type { VmOutcome } from "../../model/api.ts";
-import { asVmsanError } from "../../model/errors.ts";
 import { command, runs } from "../command.ts";
 import type { Context } from "../command.ts";
+import { toEach } from "../each.ts";
 import { warnOfAssumedKvm } from "../host-warning.ts";
 import { progressView } from "../progress.ts";
 import { guestIp } from "../vm-reply.ts";
+import { parseDuration, parseInteger } from "../../util/units.ts";
+
+/** What a reply about several VMs calls them. */
+const VMS = { all: "vmIds", one: "vmId" } as const;
 
 /** Do something to each of several VMs; one failure does not keep the others from it. */
 async function forEach(
@@ -17,54 +20,24 @@ async function forEach(
   body: (vmsan: Vmsan, ref: string) => Promise<unknown>,
 ): Promise<number> {
   const vmsan = await context.vmsan();
-  const results = await Promise.all(
-    refs.map(async (vmId): Promise<VmOutcome> => {
-      try {
-        await body(vmsan, vmId);
-        return { vmId, success: true };
-      } catch (error) {
-        return { vmId, success: false, error: asVmsanError(error, "failed").toJSON() };
-      }
-    }),
-  );
-  const { output } = context;
-  const done = results.filter(({ success }) => success);
-  const failed = results.filter(({ success }) => !success);
-  const first = failed[0]?.error;
-  output.result(
-    {
-      vmIds: done.map(({ vmId }) => vmId),
-      results,
-      // A script that looks for an error finds one also here.
-      ...(first === undefined ? {} : { error: first }),
-    },
-    done.map(({ vmId }) => vmId).join("\n"),
-  );
-  if (!output.json) {
-    for (const { error } of failed) {
-      output.note(`error: ${error?.message} [${error?.code}]`, `  why: ${error?.why ?? ""}`);
-      if (error?.fix !== undefined) output.note(`  fix: ${error.fix}`);
-    }
-  }
-  return failed.length === 0 ? 0 : 1;
+  return await toEach(context, refs, VMS, async (ref) => await body(vmsan, ref));
 }
 
-/** `start ID`. */
+/** `start ID…`. */
 export function startCommand(): Command {
-  const target = command("start <vm>", "start a stopped VM").option(
+  const target = command("start <vm...>", "start stopped VMs").option(
     "--boot-timeout <duration>",
     "longest boot, now and from now on (default: as it was)",
   );
-  return runs<{ bootTimeout?: string }>(target, async (context, ref: string) => {
+  return runs<{ bootTimeout?: string }>(target, async (context, refs: string[]) => {
     const view = progressView(context.output, false);
     warnOfAssumedKvm(context.output);
+    const start = async (vmsan: Vmsan, ref: string) =>
+      await vmsan.start(ref, { onProgress: view.sink, ...context.flags });
     try {
-      const vm = await (
-        await context.vmsan()
-      ).start(ref, {
-        onProgress: view.sink,
-        ...context.flags,
-      });
+      const [ref, ...others] = refs;
+      if (ref === undefined || others.length > 0) return await forEach(context, refs, start);
+      const vm = await start(await context.vmsan(), ref);
       view.close();
       context.output.result(
         {
@@ -75,6 +48,7 @@ export function startCommand(): Command {
         },
         vm.id,
       );
+      return 0;
     } finally {
       view.close();
     }
@@ -94,18 +68,30 @@ export function updateCommand(): Command {
   });
 }
 
+/** How long a guest has, in milliseconds; a bare number is seconds, as elsewhere for `stop`. */
+function graceOf(text: string): number {
+  return /^\d+$/.test(text)
+    ? 1000 * parseInteger("--time", text, 0, 3600)
+    : Math.min(parseDuration(text), 3_600_000);
+}
+
 /** `stop ID…`. */
 export function stopCommand(): Command {
-  const target = command("stop <vm...>", "stop VMs: sync and power off, by force after 10 s");
-  return runs(target, (context, refs: string[]) =>
-    forEach(context, refs, (vmsan, ref) => vmsan.stop(ref)),
+  const target = command("stop <vm...>", "stop VMs: sync and power off, then by force").option(
+    "-t, --time <duration>",
+    "how long the guest has until then: 30s, 2m; a bare number is seconds (default: 10s)",
   );
+  return runs<{ time?: string }>(target, async (context, refs: string[]) => {
+    const { time } = context.flags;
+    const graceMs = time === undefined ? undefined : graceOf(time);
+    return await forEach(context, refs, (vmsan, ref) => vmsan.stop(ref, graceMs));
+  });
 }
 
 /** `remove ID…`. */
 export function removeCommand(): Command {
   const target = command("remove <vm...>", "remove VMs with their disks")
-    .alias("rm")
+    .aliases(["rm", "delete"])
     .option("-f, --force", "also running ones");
   return runs<{ force?: boolean }>(target, (context, refs: string[]) =>
     forEach(context, refs, (vmsan, ref) =>

@@ -15,8 +15,11 @@ export function logsCommand(): Command {
     "the VM's console, or the output of a detached command in it",
   )
     .option("-f, --follow", "go on as more comes")
-    .option("--tail <lines>", "only the last lines")
-    .option("--since <time>", "only commands started since: 10m, 2h or a date");
+    .option("-n, --tail <lines>", "only the last lines")
+    .option(
+      "--since <time>",
+      "of a command: nothing unless it was started since, 10m, 2h or a date",
+    );
   return runs<Flags>(target, async ({ flags, output, vmsan }, ref: string, id?: string) => {
     const vm = await (await vmsan()).get(ref);
     const { showConsole, showCommandOutput } = await import("../session/logs.ts");
@@ -25,6 +28,12 @@ export function logsCommand(): Command {
       ...(flags.tail === undefined ? {} : { tail: flags.tail }),
       ...(flags.since === undefined ? {} : { since: flags.since }),
     };
+    if (id === undefined && flags.since !== undefined) {
+      const { invalid } = await import("../../util/units.ts");
+      const why = "It is about a detached command; lines of a console have no time.";
+      const fix = `Use --tail LINES, or name the command: \`vmsan ps ${ref}\` shows them.`;
+      throw invalid("FLAGS", "--since", flags.since, why, fix);
+    }
     return id === undefined
       ? await showConsole(vm, options, output)
       : await showCommandOutput(vm, id, options, output);

@@ -161,19 +161,28 @@ class Collected {
 export interface JoinedSession {
   /** Put terminal, input and signal handlers back; may be called more than once. */
   end(): void;
-  /** Whether the user typed the detach keys. */
+  /** Whether it was left: by the detach keys, or by a signal that says so. */
   readonly detached: boolean;
+  /** The exit status for how it was left. */
+  readonly leftWith: number;
 }
 
-/** Join input, signals and, with a terminal, its modes and size. */
+/** Signals of a terminal that is closed and of a process that is ended. */
+const ENDS = { SIGHUP: 1, SIGTERM: 15 } as Record<NodeJS.Signals, number | undefined>;
+
+/**
+ * Join input, signals and, with a terminal, its modes and size.
+ * @param options `leaves`: a signal that ends this process leaves what runs in the guest alone
+ */
 export function joinSession(
   stream: GuestStream,
-  options: { withInput: boolean; tty: boolean },
+  options: { withInput: boolean; tty: boolean; leaves?: boolean },
 ): JoinedSession {
   const { stdin } = process;
   let detached = false;
   let ended = false;
   let interrupts = 0;
+  let leftWith = 0;
   const terminal = options.tty ? rawTerminal((rows, cols) => stream.resize(rows, cols)) : undefined;
   const keys = new DetachKeys();
 
@@ -198,7 +207,12 @@ export function joinSession(
   }
   const handlers = FORWARDED.map((name) => {
     const handler = (): void => {
-      if (name === "SIGINT" && (interrupts += 1) > 1) stream.signal("SIGKILL", true);
+      const number = options.leaves === true ? ENDS[name] : undefined;
+      if (number !== undefined) {
+        detached = true;
+        leftWith = 128 + number;
+        stream.detach();
+      } else if (name === "SIGINT" && (interrupts += 1) > 1) stream.signal("SIGKILL", true);
       // What a terminal would send to the whole foreground group goes to all of it: a shell
       // that waits for its child does not end before the child does.
       else stream.signal(name, name === "SIGINT" || name === "SIGQUIT" || name === "SIGHUP");
@@ -209,6 +223,9 @@ export function joinSession(
   return {
     get detached() {
       return detached;
+    },
+    get leftWith() {
+      return leftWith;
     },
     end: () => {
       if (ended) return;

@@ -17,14 +17,27 @@ async function findShell(vm: Vm, label: string): Promise<StreamInfo | undefined>
   return streams.find((info) => info.running && info.label === label);
 }
 
+/** A shell of which nobody sees anything would wait for ever. @throws ERR_VALIDATION_FLAGS */
+export function requireTerminal(): void {
+  if (process.stdin.isTTY) return;
+  throw new VmsanError({
+    code: "ERR_VALIDATION_FLAGS",
+    message: "Cannot open a shell",
+    why: "Standard input is no terminal.",
+    fix: "For commands from a file or a pipe: vmsan exec VM sh -s <FILE.",
+  });
+}
+
 /**
  * Open a shell, or return to the one of that name with what it has printed so far.
  * @returns the shell's exit status; 0 after leaving it with the detach keys
+ * @throws ERR_VALIDATION_FLAGS without a terminal
  */
 export async function connectShell(
   vm: Vm,
   options: { session?: string; user?: string },
 ): Promise<number> {
+  requireTerminal();
   const session = options.session ?? "main";
   if (!SESSION.test(session)) {
     throw new VmsanError({
@@ -53,7 +66,7 @@ export async function connectShell(
         )
       : attachStream(vm.transport, found.id, { onStdout: write });
   await stream.started;
-  const joined = joinSession(stream, { withInput: true, tty: process.stdin.isTTY });
+  const joined = joinSession(stream, { withInput: true, tty: true, leaves: true });
   try {
     const { exitCode } = await stream.exit;
     joined.end();
@@ -66,7 +79,7 @@ export async function connectShell(
     process.stderr.write(
       `\ndetached from ${session}; return with: vmsan connect ${vm.id} -s ${session}\n`,
     );
-    return 0;
+    return joined.leftWith;
   } finally {
     joined.end();
   }

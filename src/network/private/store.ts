@@ -15,7 +15,7 @@ export function networkNotFound(name: string): VmsanError {
     code: "ERR_PRIVATE_NETWORK_NOT_FOUND",
     message: `No private network ${name}`,
     why: "No network has that name.",
-    fix: `Make it: vmsan network create ${name}. \`vmsan network ls\` lists all.`,
+    fix: `\`vmsan network ls\` lists all; \`vmsan network create ${name}\` makes it.`,
   });
 }
 

@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import type { SaveFormat } from "../../../model/api.ts";
 import { formatBytes } from "../../../util/units.ts";
 import { command, runs } from "../../command.ts";
+import { toEach } from "../../each.ts";
 import { oneLine, table } from "../../output.ts";
 import { diffCommand } from "./commit.ts";
 import { withProgress } from "../../with-progress.ts";
@@ -124,11 +125,12 @@ function inspectCommand(): Command {
 /** `image rm`. */
 function rmCommand(): Command {
   return runs(
-    command("rm <image...>", "take names of images away").alias("remove"),
+    command("rm <image...>", "take names of images away").aliases(["remove", "delete"]),
     async (context, names: string[]) => {
       const { images } = await context.vmsan();
-      for (const name of names) await images.remove(name);
-      context.output.result({ removed: names }, names.join("\n"));
+      return await toEach(context, names, { all: "removed", one: "name" }, (name) =>
+        images.remove(name),
+      );
     },
   );
 }

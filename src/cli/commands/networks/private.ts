@@ -2,6 +2,7 @@
 import type { Command } from "commander";
 import type { PrivateNetworkView } from "../../../model/private-network.ts";
 import { collect, command, runs } from "../../command.ts";
+import { toEach } from "../../each.ts";
 import { labels } from "../../create-flags.ts";
 import { plain, table } from "../../output.ts";
 
@@ -57,13 +58,15 @@ function inspectCommand(): Command {
 
 /** `network rm`. */
 function rmCommand(): Command {
-  const target = command("rm <name...>", "remove private networks that no VM is in").alias(
+  const target = command("rm <name...>", "remove private networks that no VM is in").aliases([
     "remove",
-  );
+    "delete",
+  ]);
   return runs(target, async (context, names: string[]) => {
     const { networks } = await context.vmsan();
-    for (const name of names) await networks.remove(name);
-    context.output.result({ removed: names }, names.join("\n"));
+    return await toEach(context, names, { all: "removed", one: "name" }, (name) =>
+      networks.remove(name),
+    );
   });
 }
 

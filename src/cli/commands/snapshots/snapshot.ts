@@ -4,11 +4,11 @@ import type { CloneOptions } from "../../../client/clone-options.ts";
 import type { Vm } from "../../../client/vm.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import type { SnapshotView } from "../../../model/api.ts";
-import { asVmsanError } from "../../../model/errors.ts";
 import { formatBytes } from "../../../util/units.ts";
-import { collect, collectList, command, runs } from "../../command.ts";
+import { collect, command, runs } from "../../command.ts";
 import type { Context } from "../../command.ts";
-import { createOptions, secretOption } from "../../create-flags.ts";
+import { toEach } from "../../each.ts";
+import { createOptions, publishOption, secretOption } from "../../create-flags.ts";
 import type { CreateFlags } from "../../create-flags.ts";
 import { addNetworkFlags } from "../../network-flags.ts";
 import { plain, table } from "../../output.ts";
@@ -105,24 +105,9 @@ function rmCommand(): Command {
     .alias("remove");
   return runs(target, async (context, refs: string[]) => {
     const { snapshots } = await context.vmsan();
-    const results: { snapshotId: string; success: boolean; error?: object }[] = [];
-    for (const snapshotId of refs) {
-      try {
-        await snapshots.remove(snapshotId);
-        results.push({ snapshotId, success: true });
-      } catch (error) {
-        const known = asVmsanError(error, `Cannot remove ${snapshotId}`);
-        if (!context.output.json) context.output.failure(known);
-        results.push({ snapshotId, success: false, error: known.toJSON() });
-      }
-    }
-    const done = results.filter(({ success }) => success).map(({ snapshotId }) => snapshotId);
-    const first = results.find(({ error }) => error !== undefined)?.error;
-    context.output.result(
-      { snapshotIds: done, results, ...(first === undefined ? {} : { error: first }) },
-      done.join("\n"),
+    return await toEach(context, refs, { all: "snapshotIds", one: "snapshotId" }, (ref) =>
+      snapshots.remove(ref),
     );
-    return first === undefined ? 0 : 1;
   });
 }
 
@@ -206,7 +191,7 @@ export function forkCommand(): Command {
     .option("--project <name>", "label for grouping")
     .option("--timeout <duration>", "stop them after: 30s, 5m, 1h; a bare number is minutes")
     .option("-e, --env <key=value>", "environment of new commands; repeatable", collect)
-    .option("--publish-port <list>", "host:guest TCP ports, comma separated", collectList);
+    .addOption(publishOption());
   addPolicyFlags(addNetworkFlags(target)).addOption(secretOption());
   return runs<ForkFlags>(target, async (context, ref: string) => {
     const { count, ...flags } = context.flags;

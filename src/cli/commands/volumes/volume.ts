@@ -3,6 +3,7 @@ import type { Command } from "commander";
 import type { VolumeView } from "../../../model/volume.ts";
 import { formatBytes } from "../../../util/units.ts";
 import { collect, command, runs } from "../../command.ts";
+import { toEach } from "../../each.ts";
 import { labels } from "../../create-flags.ts";
 import { plain, table } from "../../output.ts";
 import { withProgress } from "../../with-progress.ts";
@@ -52,11 +53,15 @@ function inspectCommand(): Command {
 
 /** `volume rm`. */
 function rmCommand(): Command {
-  const target = command("rm <name...>", "remove volumes that no VM mounts").alias("remove");
+  const target = command("rm <name...>", "remove volumes that no VM mounts").aliases([
+    "remove",
+    "delete",
+  ]);
   return runs(target, async (context, names: string[]) => {
     const { volumes } = await context.vmsan();
-    for (const name of names) await volumes.remove(name);
-    context.output.result({ removed: names }, names.join("\n"));
+    return await toEach(context, names, { all: "removed", one: "name" }, (name) =>
+      volumes.remove(name),
+    );
   });
 }
 

@@ -1,10 +1,12 @@
 /**
- * What to type instead of the words that people bring along from Docker and from the public vmsan.
- * A word that vmsan learns leaves this table, and the error with it (docs/docker.md is made of it).
+ * words/: what is said of words that the command line does not know, and examples of those that it does.
+ *
+ * habits.ts: words that people bring along from Docker, ssh, other sandboxes and the public vmsan, and what to type instead.
+ * A word that vmsan learns leaves these tables, and the error with it (docs/docker.md is made of them).
  */
 
 /** Words and what does their work. */
-interface Hint {
+export interface Hint {
   /** Commands in which the options are looked for; none: everywhere. */
   commands?: readonly string[];
   /** Options with all their dashes, or commands. */
@@ -14,7 +16,8 @@ interface Hint {
 
 const MAKES = ["run", "create"] as const;
 
-const OPTIONS: readonly Hint[] = [
+/** Options that are none. */
+export const OPTIONS: readonly Hint[] = [
   {
     commands: MAKES,
     words: ["--volumes-from"],
@@ -32,12 +35,12 @@ const OPTIONS: readonly Hint[] = [
   },
   {
     commands: MAKES,
-    words: ["--cpus", "--cpu-shares", "--cpuset-cpus", "--cpu-quota"],
+    words: ["--cpus", "--cpu", "-c", "--cpu-shares", "--cpuset-cpus", "--cpu-quota"],
     fix: "A VM has whole processors: `--vcpus N`.",
   },
   {
     commands: MAKES,
-    words: ["--publish", "--expose"],
+    words: ["--publish", "--expose", "--port", "--ports"],
     fix: "Use `-p, --publish-port HOST:GUEST`.",
   },
   {
@@ -77,7 +80,7 @@ const OPTIONS: readonly Hint[] = [
   },
   {
     commands: MAKES,
-    words: ["--read-only", "--ulimit", "--sysctl", "--pids-limit", "--oom-kill-disable"],
+    words: ["--read-only", "--ulimit", "--pids-limit", "--oom-kill-disable"],
     fix: "The guest has a kernel of its own: set that inside it, for example `vmsan exec --sudo VM sysctl -w NAME=VALUE`.",
   },
   {
@@ -111,9 +114,49 @@ const OPTIONS: readonly Hint[] = [
     fix: "`vmsan run IMAGE` makes a VM that goes with its command.",
   },
   {
+    commands: MAKES,
+    words: ["--ram", "--mem", "--vm-memory"],
+    fix: "Use `-m, --memory SIZE`.",
+  },
+  {
+    commands: [...MAKES, "update"],
+    words: ["--size", "--disk-size", "--volume-size"],
+    fix: "Use `--disk SIZE`; memory is `--memory SIZE`, processors `--vcpus N`.",
+  },
+  {
+    commands: [...MAKES, "fork", "network", "build"],
+    words: ["--policy"],
+    fix: "Use `--network-policy allow-all|deny-all|custom`.",
+  },
+  {
+    commands: [...MAKES, "fork", "network", "build"],
+    words: ["--allow-domain", "--allowed-domains", "--allow-net", "--allow-cidr", "--deny-cidr"],
+    fix: "Use `--allowed-domain NAME`, `--allowed-cidr CIDR`, `--denied-cidr CIDR`.",
+  },
+  {
+    commands: ["create"],
+    words: ["--image", "-i", "--template"],
+    fix: "Use `--from-image IMAGE`, `--runtime NAME` or `--snapshot NAME`.",
+  },
+  {
+    commands: ["create"],
+    words: ["-d", "--detach", "-t", "--tty", "-it"],
+    fix: "A VM that is made stays: `vmsan exec -d VM COMMAND` and `vmsan connect VM` work in it.",
+  },
+  {
+    commands: ["create"],
+    words: ["--entrypoint"],
+    fix: "Nothing of the image is started: `vmsan exec VM COMMAND`, or `vmsan run --entrypoint COMMAND IMAGE`.",
+  },
+  {
     commands: ["run"],
-    words: ["--from-image", "--image"],
+    words: ["--from-image", "--image", "--runtime"],
     fix: "`run` takes the image as its first word: `vmsan run IMAGE COMMAND`.",
+  },
+  {
+    commands: ["cp", "upload", "download"],
+    words: ["-r", "-R", "-a", "-p", "--recursive", "--archive"],
+    fix: "Leave it out: directories are copied with all that is in them, with modes and times.",
   },
   {
     commands: ["ps"],
@@ -127,18 +170,45 @@ const OPTIONS: readonly Hint[] = [
   },
   {
     commands: ["logs"],
-    words: ["-n", "-t", "--timestamps", "--until", "--details"],
+    words: ["-t", "--timestamps", "--until", "--details"],
     fix: "Use `-f`, `--tail LINES` and `--since TIME`.",
   },
   {
     commands: ["stop", "restart"],
-    words: ["-t", "--time", "--timeout", "-s", "--signal"],
-    fix: "`vmsan stop VM` gives the guest 10 seconds; `vmsan rm -f VM` gives none.",
+    words: ["--timeout", "-s", "--signal", "-f", "--force"],
+    fix: "`vmsan stop -t SECONDS VM` says how long the guest has; `vmsan rm -f VM` gives it none.",
   },
   {
     commands: ["remove", "rm"],
     words: ["-v", "--volumes"],
     fix: "`vmsan rm VM` takes its disk along.",
+  },
+  {
+    commands: ["remove", "rm", "delete"],
+    words: ["-r", "-a", "--all"],
+    fix: "Name the VMs: `vmsan rm -f VM…`.",
+  },
+  {
+    commands: ["ssh"],
+    words: [
+      "-i",
+      "-p",
+      "-l",
+      "-J",
+      "-F",
+      "-v",
+      "-q",
+      "-C",
+      "-E",
+      "-f",
+      "-n",
+      "-X",
+      "-Y",
+      "-O",
+      "-S",
+      "-W",
+    ],
+    fix: "Keys and the way are known: leave it out (`USER@VM` for a user, `-o NAME=VALUE` for any option of ssh_config, `--verbose` for ssh's -v), or use `vmsan ssh-config` and ssh itself.",
   },
   {
     commands: ["login"],
@@ -148,7 +218,49 @@ const OPTIONS: readonly Hint[] = [
   { words: ["-v", "-V"], fix: "Use `vmsan --version`." },
 ];
 
-const COMMANDS: readonly Hint[] = [
+/** Commands that are none. */
+export const COMMANDS: readonly Hint[] = [
+  {
+    words: ["shell", "console", "sh", "bash", "enter", "login-shell"],
+    fix: "Use `vmsan connect VM` for a shell, `vmsan ssh VM` for OpenSSH's.",
+  },
+  {
+    words: ["sftp", "scp", "rsync", "sshfs"],
+    fix: "Use `vmsan cp`, or OpenSSH's own programs with `vmsan ssh-config`.",
+  },
+  { words: ["destroy", "terminate", "del"], fix: "Use `vmsan rm -f VM`." },
+  {
+    words: ["spawn", "launch", "new", "deploy", "up"],
+    fix: "Use `vmsan create --name NAME --from-image IMAGE`.",
+  },
+  { words: ["down", "halt", "shutdown", "poweroff"], fix: "Use `vmsan stop VM`." },
+  { words: ["clone", "cp-vm", "branch"], fix: "Use `vmsan fork VM`." },
+  { words: ["rollback", "revert"], fix: "Use `vmsan restore VM SNAPSHOT`." },
+  { words: ["sleep", "hibernate"], fix: "Use `vmsan suspend VM`." },
+  { words: ["wake"], fix: "Use `vmsan resume VM`; any use of it wakes it, too." },
+  {
+    words: ["resize", "scale"],
+    fix: "Use `vmsan update VM --disk SIZE`, `--memory SIZE`, `--vcpus N`.",
+  },
+  {
+    words: ["policy", "firewall"],
+    fix: "Use `vmsan network VM`, with `--network-policy …` to change it and `--log` for what it decided.",
+  },
+  { words: ["networks"], fix: "Use `vmsan network ls`." },
+  { words: ["volumes"], fix: "Use `vmsan volume ls`." },
+  { words: ["snapshots"], fix: "Use `vmsan snapshot ls`." },
+  { words: ["kernels"], fix: "Use `vmsan kernel ls`." },
+  { words: ["keys", "auth", "token"], fix: "Use `vmsan key create` and `vmsan key ls`." },
+  {
+    words: ["forward", "proxy", "tunnel", "publish", "expose"],
+    fix: "Use `vmsan port-forward VM LOCAL:REMOTE`, or `-p` when the VM is made.",
+  },
+  { words: ["dashboard", "open", "web"], fix: "Use `vmsan ui`." },
+  { words: ["status", "stat"], fix: "Use `vmsan list`, `vmsan stats`, `vmsan daemon status`." },
+  {
+    words: ["machine", "machines", "sandbox", "vm", "vms"],
+    fix: "Use the commands themselves: `vmsan list`, `vmsan create`, `vmsan rm` …",
+  },
   { words: ["images"], fix: "Use `vmsan image ls`." },
   { words: ["pull"], fix: "Use `vmsan image pull IMAGE`." },
   { words: ["rmi"], fix: "Use `vmsan image rm IMAGE`." },
@@ -208,34 +320,16 @@ const COMMANDS: readonly Hint[] = [
 ];
 
 /** Missing arguments, by the command that they are missing to. */
-const MISSING: Record<string, string> = {
+export const MISSING: Record<string, string> = {
   ps: "`vmsan list` shows all VMs; `vmsan ps VM` the commands in one.",
   kill: "`vmsan kill VM ID` signals a command of `exec -d`; a VM is ended by `vmsan stop VM`, at once by `vmsan rm -f VM`.",
   wait: "`vmsan wait VM ID` waits for a command of `exec -d`; `vmsan ps VM` shows their IDs.",
+  exec: "`vmsan exec VM COMMAND…` runs a command; `vmsan connect VM` opens a shell.",
+  network:
+    "`vmsan network ls` lists private networks; `vmsan network VM` shows what a VM may reach.",
+  restore: "`vmsan restore VM SNAPSHOT`; `vmsan snapshot ls` shows them.",
+  build: "Name the directory of the context, mostly `.`: `vmsan build -t NAME .`.",
+  run: "Name an image or a runtime, `base` for one: `vmsan run IMAGE COMMAND…`.",
+  "port-forward": "`vmsan port-forward VM 8080:80`: port 8080 here reaches 80 in the VM.",
+  commit: "Name the image that is made: `vmsan commit VM NAME:TAG`.",
 };
-
-/** The option that a token of the command line is: without value, of a cluster the one refused. */
-function optionOf(token: string): string {
-  return token.startsWith("--") ? (token.split("=", 1)[0] ?? token) : token.slice(0, 2);
-}
-
-/**
- * What to do instead of what was not understood; undefined when there is nothing to say but help.
- * @param said commander's message
- * @param args the command line behind `vmsan`
- */
-export function hintFor(said: string, args: readonly string[]): string | undefined {
-  const command = args.find((word) => !word.startsWith("-"));
-  const option = /unknown option '([^']+)'/.exec(said)?.[1];
-  if (option !== undefined) {
-    const name = optionOf(option);
-    return OPTIONS.find(
-      ({ words, commands }) =>
-        words.includes(name) &&
-        (commands === undefined ? command === undefined : commands.includes(command ?? "")),
-    )?.fix;
-  }
-  const unknown = /unknown command '([^']+)'/.exec(said)?.[1];
-  if (unknown !== undefined) return COMMANDS.find(({ words }) => words.includes(unknown))?.fix;
-  return said.includes("missing required argument") ? MISSING[command ?? ""] : undefined;
-}
