@@ -4,6 +4,7 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -14,6 +15,7 @@ import (
 // Codes of failures before the channel is up; they reach the host by the console.
 const (
 	CodeMount    = "ERR_AGENT_BOOT_MOUNT"
+	CodeTimer    = "ERR_AGENT_BOOT_TIMER"
 	CodeModule   = "ERR_AGENT_BOOT_MODULE"
 	CodeDisk     = "ERR_AGENT_BOOT_DISK"
 	CodeRoot     = "ERR_AGENT_BOOT_ROOT"
@@ -102,6 +104,9 @@ func Prepare() (*Machine, error) {
 	}
 	// A kernel panic (also the agent's own end) ends the VM instead of hanging it.
 	_ = os.WriteFile("/proc/sys/kernel/panic", []byte("-1"), 0) // kernels without it are started with panic=-1
+	if err := requireTimer("/sys/devices/system/clockevents/clockevent0/current_device"); err != nil {
+		return nil, err
+	}
 	cmdline, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
 		return nil, fail(CodeMount, err, "the kernel's command line cannot be read")
@@ -143,6 +148,17 @@ func (m *Machine) trace(what string) {
 
 // Trace is trace for the agent's main program.
 func (m *Machine) Trace(what string) { m.trace(what) }
+
+// requireTimer fails where the kernel says that it has no timer: an emulated one that it measures while the host is
+// busy may seem too slow to it, and it does without. Nothing that sleeps would wake in such a guest.
+// path is what has the timer's name; a kernel without it says nothing of timers.
+func requireTimer(path string) error {
+	name, err := os.ReadFile(path)
+	if err != nil || strings.TrimSpace(string(name)) != "" {
+		return nil
+	}
+	return fail(CodeTimer, errors.New("it has found none that works"), "the kernel has no timer")
+}
 
 func earlyMounts() error {
 	for _, x := range []struct {

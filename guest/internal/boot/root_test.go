@@ -47,3 +47,19 @@ func TestMakeUpper(t *testing.T) {
 		}
 	}
 }
+
+// TestRequireTimer: only a kernel that says that it has none is refused.
+func TestRequireTimer(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "current_device")
+	if err := requireTimer(path); err != nil {
+		t.Error("a kernel that says nothing", err)
+	}
+	for content, fails := range map[string]bool{"lapic\n": false, "\n": true, "": true} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := requireTimer(path); (err != nil) != fails {
+			t.Errorf("%q: %v", content, err)
+		}
+	}
+}

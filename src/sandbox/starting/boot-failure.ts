@@ -66,6 +66,18 @@ const FIX =
 const DISK_FIX =
   "If you gave --rootfs, check that file (e2fsck -n). Else the image's cached disk is damaged: `vmsan image prune --all` removes it once no VM uses it, and it is made anew.";
 
+/** The agent's code for a kernel that has found no timer. */
+const NO_TIMER = "ERR_AGENT_BOOT_TIMER";
+
+/**
+ * Whether a boot has failed as it may under emulation on a busy host, now and then: the kernel hangs before its first
+ * line of output, or finds no timer. Once is bad luck, twice is a fault.
+ */
+export function isBadLuck(error: unknown): boolean {
+  if (!(error instanceof VmsanError)) return false;
+  return error.code === "ERR_TIMEOUT_AGENT" || error.details?.["agent"] === NO_TIMER;
+}
+
 /** What was waited for, and how it ended. */
 export interface Unanswered {
   /** Where its boot begins in the console log. */
@@ -102,7 +114,7 @@ export async function bootFailure(
       message: `${vmId} did not boot`,
       why: `${what} ${tail}`,
       fix: fatal?.startsWith("ERR_AGENT_BOOT_DISK") === true ? DISK_FIX : FIX,
-      details: { console: lines },
+      details: { console: lines, ...(fatal !== undefined && { agent: fatal.split(":")[0] }) },
     },
     cause,
   );

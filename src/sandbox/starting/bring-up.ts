@@ -1,12 +1,12 @@
 /** From a VM's record to a guest that answers: network, VMM, channel, configuration. */
 import { randomBytes } from "node:crypto";
 import type { GuestConfig, InterfaceConfig } from "../../agent/config.ts";
-import { VmsanError, asVmsanError } from "../../model/errors.ts";
+import { asVmsanError } from "../../model/errors.ts";
 import type { VmRecord } from "../../model/vm.ts";
 import { secretConfig } from "../records/secrets.ts";
 import { bindsOf, guestMounts } from "./mounts.ts";
 import { awaitAgent, awaitConfigured } from "./await-guest.ts";
-import { consoleLength } from "./boot-failure.ts";
+import { consoleLength, isBadLuck } from "./boot-failure.ts";
 import type { LiveGuest } from "./await-guest.ts";
 import type { Stages, Work } from "../stages.ts";
 
@@ -163,11 +163,7 @@ export async function bringUp(
         await awaitAgent(record, driver, guest, limitMs, work.signal);
         break;
       } catch (error) {
-        // Under emulation a guest kernel now and then hangs before its first line of output:
-        // once is bad luck, twice is a fault.
-        const again =
-          attempt < ATTEMPTS && error instanceof VmsanError && error.code === "ERR_TIMEOUT_AGENT";
-        if (!again) throw error;
+        if (attempt >= ATTEMPTS || !isBadLuck(error)) throw error;
         work.progress({ phase: "boot", message: "no answer from the guest; trying once more" });
         guest.channel.close();
         await running.kill();
