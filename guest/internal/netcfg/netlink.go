@@ -232,12 +232,20 @@ func cutConnections() error {
 	if err != nil {
 		return err
 	}
+	var own []netip.Addr
 	for _, l := range cards {
+		addresses, err := n.addressesOf(l.Index)
+		if err != nil {
+			return fmt.Errorf("list addresses: %w", err)
+		}
+		for _, p := range addresses {
+			own = append(own, p.Addr())
+		}
 		if err := n.setLink(l.Index, false, nil, 0); err != nil {
 			return fmt.Errorf("%s down: %w", l.Name, err)
 		}
 	}
-	restore.ResetConnections()
+	restore.ResetConnections(own)
 	return nil
 }
 

@@ -4,7 +4,9 @@
 package restore
 
 import (
+	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,23 +20,61 @@ const (
 	soProtocol    = 38
 )
 
-// ResetConnections cuts every TCP connection that leaves the machine: who holds
-// it sees "connection reset" instead of waiting for an answer that cannot come.
-// Connections within the guest stay. The links must be down, so that the other
-// end, which belongs to the parent, is not told. It gives how many were cut.
-func ResetConnections() int {
+// ResetConnections cuts every TCP connection that leaves the machine, or that is one over its own addresses, which may be
+// others by now: who holds it sees "connection reset" instead of waiting for an answer that cannot come.
+// Connections within the guest stay, also those between its network namespaces, as of containers. The links must be down,
+// so that the other end, which belongs to the parent, is not told. It gives how many were cut.
+func ResetConnections(own []netip.Addr) int {
 	names, err := os.ReadDir("/proc")
 	if err != nil {
 		return 0
 	}
 	seen := map[string]bool{}
-	cut := 0
+	var all []connection
 	for _, n := range names {
 		if pid, err := strconv.Atoi(n.Name()); err == nil && pid != os.Getpid() {
-			cut += resetOf(pid, seen)
+			all = append(all, connectionsOf(pid, seen)...)
 		}
 	}
+	cut := 0
+	for _, c := range leaving(all, own) {
+		fd := fetch(c.pid, c.number)
+		if fd < 0 {
+			continue
+		}
+		if disconnect(fd) {
+			cut++
+		}
+		_ = syscall.Close(fd)
+	}
 	return cut
+}
+
+// connection is one that a process holds.
+type connection struct {
+	pid, number int
+	local, peer netip.AddrPort
+}
+
+// leaving are those whose other end is not in the list, and those of which one end has one of the addresses.
+// What a packet filter of the guest has translated has no other end here, and is cut as well.
+func leaving(all []connection, own []netip.Addr) []connection {
+	type ends struct{ local, peer netip.AddrPort }
+	here := map[ends]bool{}
+	for _, c := range all {
+		here[ends{c.local, c.peer}] = true
+	}
+	var out []connection
+	for _, c := range all {
+		local, peer := c.local.Addr(), c.peer.Addr()
+		switch {
+		case local.IsLoopback() || peer.IsLoopback():
+		case here[ends{c.peer, c.local}] && !slices.Contains(own, local) && !slices.Contains(own, peer):
+		default:
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // States of sockets in /proc/net/tcp that have no socket any more, or have no other end yet.
@@ -105,20 +145,15 @@ func withinMachine(address string) bool {
 	return address == loopback6 || strings.HasSuffix(strings.TrimPrefix(address, mapped), "7F") && (len(address) == 8 || strings.HasPrefix(address, mapped))
 }
 
-// resetOf cuts the connections of one process; seen holds the sockets that were looked at.
-func resetOf(pid int, seen map[string]bool) int {
+// connectionsOf are the connections of one process; seen holds the sockets that were looked at.
+func connectionsOf(pid int, seen map[string]bool) []connection {
 	dir := "/proc/" + strconv.Itoa(pid) + "/fd"
 	names, err := os.ReadDir(dir)
 	if err != nil || len(names) == 0 {
 		// A kernel thread, or gone.
-		return 0
+		return nil
 	}
-	pidfd, _, e := syscall.Syscall(sysPidfdOpen, uintptr(pid), 0, 0)
-	if e != 0 {
-		return 0
-	}
-	defer syscall.Close(int(pidfd))
-	cut := 0
+	var out []connection
 	for _, n := range names {
 		link, err := os.Readlink(dir + "/" + n.Name())
 		if err != nil || !strings.HasPrefix(link, "socket:") || seen[link] {
@@ -129,41 +164,59 @@ func resetOf(pid int, seen map[string]bool) int {
 		if err != nil {
 			continue
 		}
-		fd, _, e := syscall.Syscall(sysPidfdGetfd, pidfd, uintptr(number), 0)
-		if e != 0 {
+		fd := fetch(pid, number)
+		if fd < 0 {
 			continue
 		}
-		if leaves(int(fd)) && disconnect(int(fd)) {
-			cut++
+		if local, peer, ok := endsOf(fd); ok {
+			out = append(out, connection{pid, number, local, peer})
 		}
-		_ = syscall.Close(int(fd))
+		_ = syscall.Close(fd)
 	}
-	return cut
+	return out
 }
 
-// leaves tells whether fd is a TCP connection with another machine.
-func leaves(fd int) bool {
+// fetch gives a copy of another process's descriptor, -1 if there is none.
+func fetch(pid, number int) int {
+	pidfd, _, e := syscall.Syscall(sysPidfdOpen, uintptr(pid), 0, 0)
+	if e != 0 {
+		return -1
+	}
+	defer syscall.Close(int(pidfd))
+	fd, _, e := syscall.Syscall(sysPidfdGetfd, pidfd, uintptr(number), 0)
+	if e != 0 {
+		return -1
+	}
+	return int(fd)
+}
+
+// endsOf gives the ends of fd if it is a TCP connection.
+func endsOf(fd int) (local, peer netip.AddrPort, ok bool) {
 	protocol, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, soProtocol)
 	if err != nil || protocol != syscall.IPPROTO_TCP {
-		return false
+		return local, peer, false
 	}
-	peer, err := syscall.Getpeername(fd)
+	far, err := syscall.Getpeername(fd)
 	if err != nil {
-		return false
+		return local, peer, false
 	}
-	own, err := syscall.Getsockname(fd)
-	return err == nil && !isLoopback(peer) && !isLoopback(own)
+	near, err := syscall.Getsockname(fd)
+	if err != nil {
+		return local, peer, false
+	}
+	local, peer = endOf(near), endOf(far)
+	return local, peer, local.IsValid() && peer.IsValid()
 }
 
-func isLoopback(sa syscall.Sockaddr) bool {
+// endOf is a socket's address; one of version 4 in version 6 is that of version 4.
+func endOf(sa syscall.Sockaddr) netip.AddrPort {
 	switch a := sa.(type) {
 	case *syscall.SockaddrInet4:
-		return a.Addr[0] == 127
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
 	case *syscall.SockaddrInet6:
-		mapped := [12]byte{10: 0xff, 11: 0xff}
-		return a.Addr == [16]byte{15: 1} || [12]byte(a.Addr[:12]) == mapped && a.Addr[12] == 127
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
 	}
-	return false
+	return netip.AddrPort{}
 }
 
 // disconnect makes the kernel forget a connection: its holder gets ECONNRESET.

@@ -2,8 +2,11 @@ package restore
 
 import (
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"testing"
 )
 
@@ -61,5 +64,63 @@ func TestNoneLeavesReadsThisKernel(t *testing.T) {
 	}
 	if rows, leaves, ok := listed("/proc/net/tcp", 8); !ok || rows == 0 {
 		t.Error("the list of sockets", rows, leaves, ok)
+	}
+}
+
+// TestLeaving: connections stay whose ends are both in the guest, in whichever namespaces, but for those over
+// addresses that are others in a clone.
+func TestLeaving(t *testing.T) {
+	own := []netip.Addr{netip.MustParseAddr("198.19.0.2"), netip.MustParseAddr("fd00::2")}
+	all := []connection{}
+	add := func(number int, local, peer string) {
+		all = append(all, connection{1, number, netip.MustParseAddrPort(local), netip.MustParseAddrPort(peer)})
+	}
+	add(1, "127.0.0.1:80", "127.0.0.1:4000")
+	add(2, "[::1]:80", "[::1]:4000")
+	// Two containers.
+	add(3, "172.17.0.2:5432", "172.17.0.3:4000")
+	add(4, "172.17.0.3:4000", "172.17.0.2:5432")
+	// The same addresses, another port.
+	add(5, "172.17.0.2:5432", "172.17.0.3:4001")
+	// The VM with itself by its own name.
+	add(6, "198.19.0.2:80", "198.19.0.2:4000")
+	add(7, "198.19.0.2:4000", "198.19.0.2:80")
+	add(8, "[fd00::2]:4000", "[fd00::3]:80")
+	// A container's connection with the world.
+	add(9, "172.17.0.3:4002", "192.0.2.1:443")
+	var cut []int
+	for _, c := range leaving(all, own) {
+		cut = append(cut, c.number)
+	}
+	if want := []int{5, 6, 7, 8, 9}; !slices.Equal(cut, want) {
+		t.Errorf("cut %v, want %v", cut, want)
+	}
+}
+
+// TestConnectionsOf: both ends of this process's own connection are found, and its listener is none.
+func TestConnectionsOf(t *testing.T) {
+	l, err := net.Listen("tcp", "[::]:0")
+	if err != nil {
+		t.Skip(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(l.Addr().(*net.TCPAddr).Port)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	other, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	near := netip.MustParseAddrPort(c.LocalAddr().String())
+	found := map[netip.AddrPort]netip.AddrPort{}
+	for _, one := range connectionsOf(os.Getpid(), map[string]bool{}) {
+		found[one.local] = one.peer
+	}
+	far := netip.AddrPortFrom(near.Addr(), uint16(l.Addr().(*net.TCPAddr).Port))
+	if found[near] != far || found[far] != near {
+		t.Errorf("%v: %v, %v: %v", near, found[near], far, found[far])
 	}
 }

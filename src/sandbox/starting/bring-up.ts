@@ -164,7 +164,7 @@ export async function bringUp(
         break;
       } catch (error) {
         if (attempt >= ATTEMPTS || !isBadLuck(error)) throw error;
-        work.progress({ phase: "boot", message: "no answer from the guest; trying once more" });
+        work.progress({ phase: "boot", message: "the guest did not come up; trying once more" });
         guest.channel.close();
         await running.kill();
         await driver.cleanup(record.spec);

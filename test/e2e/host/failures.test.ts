@@ -159,6 +159,15 @@ test("a kernel that does not boot", async () => {
   await nothingLeft();
 });
 
+test.runIf(process.arch === "x64")("a kernel that finds no timer is booted once more", async () => {
+  const noTimer = ["--kernel-arg", "nolapic_timer", "--from-image", `oci:${good}:latest`];
+  const outcome = await vmsan(["create", "--memory", "128", ...noTimer], here);
+  expect(outcome.code).toBe(1);
+  expect(outcome.stderr).toContain("trying once more");
+  expect(outcome.stderr).toMatch(/ERR_VM_BOOT[^]*ERR_AGENT_BOOT_TIMER/);
+  await nothingLeft();
+});
+
 test("a guest that does not come up: the console's last lines, within the time limit", async () => {
   const broken = join(work.path, "broken.ext4");
   await writeFile(broken, Buffer.alloc(1 << 20));

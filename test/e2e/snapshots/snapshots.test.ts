@@ -25,8 +25,9 @@ const DAY_MS = 86_400_000;
 
 /**
  * A program with all that a program can have: an open, deleted file with a position, a listening
- * socket, a counter, a clock that it watches. Its first act in a VM of another generation is to
- * draw what must be the VM's own. It tells all to whoever connects.
+ * socket, a counter, a clock that it watches, a connection with another network namespace, as
+ * containers have. Its first act in a VM of another generation is to draw what must be the VM's own.
+ * It tells all to whoever connects.
  */
 const WITNESS = String.raw`
 use strict; use IO::Socket::INET; $SIG{PIPE} = "IGNORE";
@@ -34,6 +35,10 @@ open my $held, "<", "/root/held" or die; readline $held; unlink "/root/held";
 sub slurp { open my $f, "<", $_[0] or return ""; local $/; my $text = <$f>; $text =~ s{\s+$}{}; $text }
 sub monotonic { my $b = "\0" x 16; syscall(228, 1, $b); my ($s, $n) = unpack "qq", $b; $s * 1e9 + $n }
 sub draw { my $b; open my $f, "<:raw", "/dev/urandom"; sysread $f, $b, $_[0]; unpack "H*", $b }
+exec qw(ip netns exec far perl -MIO::Socket::INET -e), 'my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => "10.99.0.2", LocalPort => 7100) or die;
+  my $c = $s->accept; while (sysread $c, my $b, 1) { syswrite $c, $b }' unless fork;
+my $far; select undef, undef, undef, 0.1 until $far = IO::Socket::INET->new("10.99.0.2:7100");
+sub far { syswrite $far, "x"; sysread($far, my $b, 1) ? "answers" : "gone" }
 my $server = IO::Socket::INET->new(Listen => 50, LocalAddr => "0.0.0.0", LocalPort => ${PORT}) or die;
 sub isn {
   my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1") or die;
@@ -57,7 +62,7 @@ while (1) {
   # It may have been frozen between its look and the caller.
   look();
   my $line = readline $held; chomp $line;
-  print $c "{\"count\":$count,\"back\":$back,\"held\":\"$line\",\"tmpfs\":\"" . slurp("/dev/shm/t") . "\",\"generation\":\"$generation\"";
+  print $c "{\"count\":$count,\"back\":$back,\"held\":\"$line\",\"tmpfs\":\"" . slurp("/dev/shm/t") . "\",\"generation\":\"$generation\",\"far\":\"" . far() . "\"";
   print $c ",\"$_\":\"$drawn{$_}\"" for sort keys %drawn;
   print $c "}"; close $c;
 }`;
@@ -70,6 +75,7 @@ interface Witness {
   back: number;
   held: string;
   tmpfs: string;
+  far: string;
   generation: string;
   random: string;
   uuid: string;
@@ -150,7 +156,9 @@ describe("clones", () => {
         `mkdir -p /etc/vmsan/restored.d; cd /etc/vmsan/restored.d
       printf '#!/bin/sh\\necho "$VMSAN_REASON $VMSAN_GENERATION" >>/etc/vmsan/hook.log\\n' >10-log
       chmod 755 10-log; seq 1000 >/root/held; echo tmpfs >/dev/shm/t
-      perl -e 'print "x" x 1000000 for 1..${BIG / 1e6}' >/root/big`,
+      perl -e 'print "x" x 1000000 for 1..${BIG / 1e6}' >/root/big
+      ip netns add far; ip link add near type veth peer name there netns far; ip addr add 10.99.0.1/24 dev near; ip link set near up
+      ip -n far addr add 10.99.0.2/24 dev there; ip -n far link set there up`,
       );
       const counting = source.spawn(
         ["sh", "-c", "i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done"],
@@ -178,12 +186,13 @@ describe("clones", () => {
       }
       const seen: Record<string, string>[] = [];
       const lookAt = async (vm: Vm, name: string): Promise<void> => {
-        const { count, back, held, tmpfs, generation, ...own } = await ask(vm);
+        const { count, back, held, tmpfs, far, generation, ...own } = await ask(vm);
         expect(count).toBeGreaterThan(before.count);
-        expect({ back, held, tmpfs }).toEqual({
+        expect({ back, held, tmpfs, far }).toEqual({
           back: 0,
           held: String(Number(before.held) + 1),
           tmpfs: "tmpfs",
+          far: "answers",
         });
         expect(own.random).toHaveLength(20_000);
         expect(await clockOff(vm)).toBeLessThan(50);
@@ -221,7 +230,8 @@ describe("clones", () => {
       // What a clone does is its own affair; the source has noticed nothing.
       const [one, two] = [await find("c0-1"), await find("c0-2")];
       await sh(one, "echo other >/root/big; rm /dev/shm/t; sync");
-      expect(await ask(source)).toMatchObject({ back: 0, held: String(Number(before.held) + 1) });
+      const held = String(Number(before.held) + 1);
+      expect(await ask(source)).toMatchObject({ back: 0, held, far: "answers" });
 
       // A clone of a clone, which has no memory of its own to share: two at once.
       await sh(two, "echo second >/dev/shm/t");
