@@ -1,7 +1,7 @@
 /**
  * A shared directory under suites that others made for POSIX file systems (pjdfstest and fsx, from
  * crates.io), a repository of 10,000 files, and 1 GB each way. Only with VMSAN_TEST_SUITES=1: it compiles
- * them, which takes cargo (Rust 1.85 or newer), and many minutes where the guest is emulated.
+ * them once, which takes cargo (Rust 1.85 or newer), and many minutes where the guest is emulated.
  */
 import { createHash, randomBytes } from "node:crypto";
 import { createReadStream } from "node:fs";
@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { beforeAll, describe, expect, test } from "vitest";
 import { run, runOk } from "../../../src/util/run.ts";
+import { kept } from "../../fixtures/kept.ts";
 import { booted, installation, temporary } from "../../fixtures/ladder.ts";
 
 const wanted = process.env["VMSAN_TEST_SUITES"] === "1";
@@ -75,9 +76,11 @@ describe.runIf(wanted)("suites for file systems", () => {
   beforeAll(async () => {
     for (const name of ["open", "host", "tools"]) await mkdir(at(name));
     for (const [name, version] of Object.entries(SUITES)) {
-      const args = ["install", name, "--version", version, "--root", at("cargo"), "--locked"];
-      await runOk("cargo", args, "ERR_TEST_TOOL", { timeoutMs: LIMIT_MS });
-      await copyFile(at("cargo", "bin", name), at("tools", name));
+      const place = await kept(`cargo/${name}-${version}`, async (dir) => {
+        const args = ["install", name, "--version", version, "--root", dir, "--locked"];
+        await runOk("cargo", args, "ERR_TEST_TOOL", { timeoutMs: LIMIT_MS });
+      });
+      await copyFile(join(place, "bin", name), at("tools", name));
     }
     await writeFile(at("tools", "pjdfstest.toml"), PJDFSTEST);
     await writeFile(at("tools", "fsx.toml"), FSX);
