@@ -405,6 +405,10 @@ class Manager implements NetworkManager {
     }
   }
 
+  cut(vmId: string): void {
+    this.services.get(vmId)?.cut();
+  }
+
   isUp(vmId: string): boolean {
     const lease = this.leases.get(vmId);
     return lease !== undefined && this.realm.hasNetns(this.planOf(lease).netns);

@@ -28,6 +28,8 @@ const udpIdleMs = 90_000;
 
 /** Something that listens, until closed. */
 export interface Listener {
+  /** End all connections, and listen on. */
+  cut(): void;
   close(): void;
 }
 
@@ -109,6 +111,9 @@ function relay(
     );
   });
   return {
+    cut: () => {
+      for (const socket of sockets) socket.resetAndDestroy();
+    },
     close: () => {
       server.close();
       for (const socket of sockets) socket.destroy();
@@ -212,6 +217,8 @@ async function publishUdp(port: PublishedPort, guest: GuestSide): Promise<Listen
     } else if (client.queue.length < 16) client.queue.push(message);
   });
   return {
+    // Datagrams belong to nothing that could end.
+    cut: () => undefined,
     close: () => {
       server.close();
       for (const key of clients.keys()) forget(key);
@@ -241,7 +248,12 @@ export async function publishAll(
       throw cannotListen(port, error);
     }
   }
-  return { close };
+  return {
+    cut: () => {
+      for (const listener of open) listener.cut();
+    },
+    close,
+  };
 }
 
 /** Join connections to an opened host port (a listener at the VM's gateway) with the host's own loopback. */

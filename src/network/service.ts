@@ -173,7 +173,10 @@ export class Service {
         gateways.map((gateway) => helper.listen(netns, `${gateway}:${port}`)),
       );
       const listeners = servers.map((server) => openHostPort(server, port, () => undefined));
-      this.hostPorts.set(port, { close: () => listeners.forEach((one) => one.close()) });
+      this.hostPorts.set(port, {
+        cut: () => listeners.forEach((one) => one.cut()),
+        close: () => listeners.forEach((one) => one.close()),
+      });
     }
   }
 
@@ -280,6 +283,13 @@ export class Service {
   async relog(): Promise<void> {
     if (!this.closed)
       await this.options.helper.log(this.options.vmId, this.options.netns, logGroup);
+  }
+
+  /** End what passes between guest and host: the guest is of another time, and knows nothing of it. */
+  cut(): void {
+    this.published?.cut();
+    this.proxy.cut();
+    for (const listener of this.hostPorts.values()) listener.cut();
   }
 
   /** Stop serving; the kernel's rules stay. */

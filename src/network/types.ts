@@ -87,6 +87,8 @@ export interface NetworkManager {
     ports: readonly PublishedPort[],
     networks?: readonly Wanted[],
   ): Promise<void>;
+  /** End the connections between a VM and this host, which its guest knows nothing of any more. */
+  cut(vmId: string): void;
   /** Whether a VM's network is there: made, and not removed since (by a reboot, say). */
   isUp(vmId: string): boolean;
   /** Remove the VM's network, in use or not; a second call finds nothing and is no error. */

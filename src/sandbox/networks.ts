@@ -103,6 +103,7 @@ export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
       secrets = call;
     },
     place: (vmId, networks) => manager.place(vmId, networks),
+    cut: (vmId) => manager.cut(vmId),
     isUp: (vmId) => manager.isUp(vmId),
     update: (vmId, policy) => manager.update(vmId, policy),
     detach: (vmId) => manager.detach(vmId),

@@ -62,6 +62,7 @@ class Host {
       onPeers: (call) => {
         this.peers = call;
       },
+      cut: () => undefined,
       isUp: () => true,
       update: async () => await Promise.resolve(),
       detach: async (vmId) => {

@@ -80,6 +80,8 @@ export interface Networks {
   onSecrets(call: (vmId: string) => Promise<VmSecrets | undefined>): void;
   /** See to it that a VM is in these private networks and no others, but for its guest. */
   place(vmId: string, networks: readonly Membership[]): Promise<void>;
+  /** End the connections between a VM and this host, which its guest knows nothing of any more. */
+  cut(vmId: string): void;
   /** Whether the VM's network is there. */
   isUp(vmId: string): boolean;
   update(vmId: string, policy: NetworkPolicy): Promise<void>;

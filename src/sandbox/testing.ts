@@ -62,6 +62,7 @@ export function fakeStages(root: string, changes: Partial<Stages> = {}): Stages 
       onPeers: () => undefined,
       onSecrets: () => undefined,
       place: async () => undefined,
+      cut: () => undefined,
       isUp: () => false,
       update: async () => undefined,
       detach: async () => nothing,

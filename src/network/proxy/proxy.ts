@@ -104,11 +104,16 @@ export class Proxy {
     }
   }
 
+  /** Cut all connections. */
+  cut(): void {
+    for (const link of this.links) this.end(link);
+  }
+
   /** Stop, cutting all connections. */
   close(): void {
     for (const server of this.servers) server.close();
     this.servers.length = 0;
-    for (const link of this.links) this.end(link);
+    this.cut();
   }
 
   /** Cut both ends. */

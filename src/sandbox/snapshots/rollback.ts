@@ -49,6 +49,8 @@ export async function rollBack(
     clearTimeout(entry.timeout);
     delete record.timeoutAt;
     await sleep.endProcess(entry);
+    // Its guest resets its ends in silence, as does every clone's: whoever only reads would wait for ever.
+    sandboxes.stages.networks.cut(record.id);
     await tidy(record);
     await sleep.wakeNow(entry, work);
     return viewOf(record);

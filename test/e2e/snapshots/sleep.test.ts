@@ -1,9 +1,10 @@
 /** VMs that sleep and wake, and roll back, in a guest that really runs. */
 import { readFileSync, writeFileSync } from "node:fs";
 import { readdir } from "node:fs/promises";
-import { connect } from "node:net";
+import { connect, type Socket } from "node:net";
+import { once } from "node:events";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import type { VmRecord } from "../../../src/model/vm.ts";
 import { booted, installation } from "../../fixtures/ladder.ts";
 import { strayProcesses, vmsan } from "../support.ts";
@@ -16,8 +17,14 @@ const SERVER = `perl -MIO::Socket::INET -e '
   my $s = IO::Socket::INET->new(Listen => 5, LocalAddr => "0.0.0.0", LocalPort => 7000) or die;
   while (1) { my $c = $s->accept or next; print $c "here"; close $c }'`;
 
+/** Keeps connections and says no more. */
+const KEEPER = `perl -MIO::Socket::INET -e '
+  my $s = IO::Socket::INET->new(Listen => 5, LocalAddr => "0.0.0.0", LocalPort => 7001) or die;
+  while (my $c = $s->accept) { syswrite $c, "kept"; push @c, $c }'`;
+
 const here = installation("base");
-const box = booted(here, { name: "s", memory: 256, ports: [`${PORT}:7000`] });
+const ports = [`${PORT}:7000`, `${PORT + 1}:7001`];
+const box = booted(here, { name: "s", memory: 256, ports });
 
 const sh = async (script: string): Promise<string> => {
   const { exitCode, stdout, stderr } = await box.vm.exec(["sh", "-c", script], { user: "root" });
@@ -86,6 +93,18 @@ test(
     await sh(
       "mkdir -p /srv/dir; echo old >/srv/file; echo old >/dev/shm/file; ln -s file /srv/link",
     );
+    const keeper = box.vm.spawn(["sh", "-c", KEEPER], { detach: true });
+    keeper.exit.catch(() => undefined);
+    /** A connection that the guest has accepted; undefined until it listens. */
+    const keep = async (): Promise<Socket | undefined> => {
+      const socket = connect(PORT + 1, "127.0.0.1");
+      const said = await once(socket, "data").catch(() => undefined);
+      return said === undefined ? undefined : socket;
+    };
+    let kept: Socket | undefined;
+    await expect.poll(async () => (kept = await keep()), { timeout: LIMIT_MS / 4 }).toBeDefined();
+    const ended = vi.fn<() => void>();
+    kept?.on("error", () => undefined).on("close", ended);
     const files = await sh(FILES);
     await box.vm.snapshot({ name: "then" });
     await sh(
@@ -93,7 +112,10 @@ test(
     );
     expect(await sh(FILES)).not.toBe(files);
     await box.vm.suspend();
+    expect(ended).not.toHaveBeenCalled();
     await box.vm.restore("then");
+    // The guest has no such connection any more, and whoever only reads is told.
+    await expect.poll(() => ended.mock.calls.length, { timeout: LIMIT_MS / 4 }).toBe(1);
     expect(await sh(FILES)).toBe(files);
     expect(await sh("cat /srv/link /dev/shm/file; hostname; uname")).toBe("old\nold\ns\nLinux");
     expect(await ask()).toBe("here");
