@@ -4,8 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buffer, text } from "node:stream/consumers";
 import { pipeline } from "node:stream/promises";
-import { Readable } from "node:stream";
+import { Readable, type Duplex } from "node:stream";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
+import { VmsanError } from "../model/errors.ts";
 import { connectUnix } from "../util/socket-path.ts";
 import { AgentChannel } from "./channel.ts";
 import { newToken } from "./handshake.ts";
@@ -222,5 +223,23 @@ describe("streams", () => {
     await stream.started;
     await double.close();
     await expect(stream.exit).rejects.toMatchObject({ code: "ERR_AGENT_UNREACHABLE" });
+  });
+
+  test("while the VM sleeps nobody's patience ends", async () => {
+    const asleep = new VmsanError({ code: "ERR_AGENT_ASLEEP", message: "it sleeps" });
+    let refusals = 0;
+    const open = async (path: string, signal: AbortSignal): Promise<Duplex> => {
+      if (stream.pid === undefined || refusals === 10) return await channel.open(path, signal);
+      refusals += 1;
+      // All of them together take longer than the patience.
+      await new Promise((resolve) => setTimeout(resolve, 300));
+      throw asleep;
+    };
+    const stream = startStream({ open }, exec("cat"), { reconnectMs: 2000 });
+    await stream.started;
+    double.cut();
+    stream.stdin.end("awake");
+    expect(await text(stream.stdout)).toBe("awake");
+    expect(refusals).toBe(10);
   });
 });

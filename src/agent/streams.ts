@@ -27,7 +27,7 @@ import type { StreamExit, StreamSpec } from "./spec.ts";
 import { StdinBuffer } from "./stdin-buffer.ts";
 import { clampSize, detachedError, lostError, outputOf } from "./stream-options.ts";
 import type { AttachOptions, Opening, StreamOptions } from "./stream-options.ts";
-import { agentError, isFatal } from "./transport.ts";
+import { agentError, isAsleep, isFatal } from "./transport.ts";
 import type { StreamOpener } from "./transport.ts";
 
 export type { AttachOptions, Gap, StreamOptions } from "./stream-options.ts";
@@ -197,6 +197,8 @@ export class GuestStream {
       } catch (error) {
         if (this.over) return;
         if (isFatal(error)) return this.finish(error);
+        // The guest's time stands still too.
+        if (isAsleep(error)) lostAt = Date.now();
         if (Date.now() - lostAt >= patience) return this.finish(lostError(this.id, error));
         try {
           await sleep(wait, undefined, { signal: this.ending.signal });

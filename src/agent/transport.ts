@@ -127,6 +127,11 @@ export function replyError(status: number, contentType: string, text: string): V
   return new VmsanError({ ...agentError(error, action).toJSON(), code: "ERR_AGENT_VERSION" });
 }
 
+/** Whether the VM sleeps: its streams are there, and go on with it. */
+export function isAsleep(error: unknown): boolean {
+  return error instanceof VmsanError && error.code === "ERR_AGENT_ASLEEP";
+}
+
 /** Codes, or how they begin, of what does not get better by itself: the last three when a VM cannot be woken. */
 const FATAL = /^ERR_(AGENT_VERSION$|AGENT_CLOSED$|VM_|VALIDATION_|SNAPSHOT_|MOUNT_SOURCE$|VOLUME_)/;
 

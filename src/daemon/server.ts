@@ -11,6 +11,7 @@ import { getRequestListener } from "@hono/node-server";
 import { Hono } from "hono";
 import { createServer } from "node:http";
 import { VERSION_HEADER } from "../model/api.ts";
+import { isAsleep } from "../agent/transport.ts";
 import { VmsanError, asVmsanError, messageOf } from "../model/errors.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import type { Sleep } from "../sandbox/snapshots/sleep.ts";
@@ -148,6 +149,32 @@ export async function serve(service: Service, socket: string): Promise<Listening
 /** Why a stream is not opened after all. */
 const CLIENT_GONE = new VmsanError({ code: "ERR_CLIENT_GONE", message: "The client went away" });
 
+/** How long a stream of a sleeping VM is kept waiting before its client is told why. */
+const ASLEEP_MS = 5000;
+
+/**
+ * The channel to a VM's agent once the VM is awake.
+ * @throws ERR_AGENT_ASLEEP after a while: a client that hears nothing would take the VM for lost
+ */
+async function awakeChannel(
+  service: Service,
+  id: string,
+  signal: AbortSignal,
+): ReturnType<Service["sleep"]["channel"]> {
+  const enough = AbortSignal.timeout(ASLEEP_MS);
+  try {
+    return await service.sleep.channel(id, false, AbortSignal.any([signal, enough]));
+  } catch (error) {
+    if (signal.aborted || error !== enough.reason) throw error;
+    throw new VmsanError({
+      code: "ERR_AGENT_ASLEEP",
+      message: `${id} sleeps`,
+      why: "What runs in it goes on once it is woken.",
+      fix: `Wake it: vmsan resume ${id}`,
+    });
+  }
+}
+
 /** Pipe an upgraded connection to a stream of the VM's agent, both ways, byte for byte. */
 async function handStreamThrough(
   service: Service,
@@ -170,7 +197,9 @@ async function handStreamThrough(
     const [, id = "", path = ""] = match;
     // A new stream wakes a sleeping VM; one that is there already sleeps with it.
     const wakes = path === "/v1/streams";
-    const channel = await service.sleep.channel(id, wakes, gone.signal);
+    const channel = await (wakes
+      ? service.sleep.channel(id, true, gone.signal)
+      : awakeChannel(service, id, gone.signal));
     const guest = await channel.open(path, gone.signal);
     client.write(
       "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: vmsan-stream\r\n\r\n",
@@ -182,7 +211,7 @@ async function handStreamThrough(
     if (client.destroyed) return;
     const known = asVmsanError(error, "Cannot open a stream to the guest");
     const body = JSON.stringify({ error: known.toJSON() });
-    service.log.info(`stream refused: ${messageOf(error)}`);
+    if (!isAsleep(error)) service.log.info(`stream refused: ${messageOf(error)}`);
     client.end(
       `HTTP/1.1 ${statusOf(known.code)} Error\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\nconnection: close\r\n\r\n${body}`,
     );

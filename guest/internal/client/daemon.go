@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -205,9 +206,24 @@ func NotListening(err error) bool {
 	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)
 }
 
-// Fatal tells whether trying again cannot help: the VM is gone, or its agent is of another version.
+// Fatal tells whether trying again cannot help: the VM is gone, cannot be woken, or its agent is of another version.
 func Fatal(err error) bool {
 	var info *wire.ErrorInfo
-	return errors.As(err, &info) && (info.Code == wire.CodeVersion || info.Code == "ERR_AGENT_CLOSED" ||
-		strings.HasPrefix(info.Code, "ERR_VM_") || strings.HasPrefix(info.Code, "ERR_VALIDATION_"))
+	if !errors.As(err, &info) {
+		return false
+	}
+	switch info.Code {
+	case wire.CodeVersion, "ERR_AGENT_CLOSED", "ERR_MOUNT_SOURCE":
+		return true
+	}
+	// The last two: it cannot be woken.
+	return slices.ContainsFunc([]string{"ERR_VM_", "ERR_VALIDATION_", "ERR_SNAPSHOT_", "ERR_VOLUME_"}, func(prefix string) bool {
+		return strings.HasPrefix(info.Code, prefix)
+	})
+}
+
+// asleep tells whether the VM sleeps: its streams are there, and go on with it.
+func asleep(err error) bool {
+	var info *wire.ErrorInfo
+	return errors.As(err, &info) && info.Code == "ERR_AGENT_ASLEEP"
 }

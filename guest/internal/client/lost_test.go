@@ -1,10 +1,29 @@
 package client
 
 import (
+	"errors"
 	"os"
 	"syscall"
 	"testing"
+
+	"vmsan/guest/internal/wire"
 )
+
+// TestFatal: what does not get better by itself, and a VM that only sleeps.
+func TestFatal(t *testing.T) {
+	for code, want := range map[string]bool{
+		"ERR_VM_NOT_RUNNING": true, "ERR_SNAPSHOT_DAMAGED": true, "ERR_MOUNT_SOURCE": true, "ERR_VOLUME_IN_USE": true,
+		"ERR_AGENT_ASLEEP": false, "ERR_AGENT_UNREACHABLE": false,
+	} {
+		err := error(&wire.ErrorInfo{Code: code})
+		if Fatal(err) != want || asleep(err) != (code == "ERR_AGENT_ASLEEP") {
+			t.Errorf("%s: fatal %v, asleep %v", code, Fatal(err), asleep(err))
+		}
+	}
+	if err := errors.New("lost"); Fatal(err) || asleep(err) {
+		t.Error("an error without a code")
+	}
+}
 
 func TestOneLine(t *testing.T) {
 	for given, want := range map[string]string{

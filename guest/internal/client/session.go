@@ -126,6 +126,9 @@ func (s *Session) Run(conn *Conn) (*wire.Exit, error) {
 			return nil, errDetached
 		case errors.Is(err, errHandOver), errors.As(err, &final), Fatal(err):
 			return nil, err
+		case asleep(err):
+			// The guest's time stands still too.
+			lostAt, wait = time.Now(), backoffMin
 		case time.Since(lostAt) >= patience:
 			return nil, lost(s.Spec.ID, err)
 		}

@@ -4,6 +4,7 @@ import { readdir } from "node:fs/promises";
 import { connect, type Socket } from "node:net";
 import { once } from "node:events";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test, vi } from "vitest";
 import type { VmRecord } from "../../../src/model/vm.ts";
 import { booted, installation } from "../../fixtures/ladder.ts";
@@ -13,6 +14,8 @@ import { strayProcesses, vmsan } from "../support.ts";
 const CYCLES = Math.ceil(10 * Number(process.env["VMSAN_TEST_SCALE"] ?? 1));
 const LIMIT_MS = 600_000 + CYCLES * 30_000;
 const PORT = 20_000 + (process.pid % 20_000);
+/** How long the command's client waits for a VM that does not answer; one that sleeps is another matter. */
+const PATIENCE_MS = 15_000;
 const SERVER = `perl -MIO::Socket::INET -e '
   my $s = IO::Socket::INET->new(Listen => 5, LocalAddr => "0.0.0.0", LocalPort => 7000) or die;
   while (1) { my $c = $s->accept or next; print $c "here"; close $c }'`;
@@ -57,7 +60,7 @@ test(
     const counting = box.vm.spawn(
       ["sh", "-c", count],
       {},
-      { onStdout: (chunk) => void (lines += chunk.toString()) },
+      { onStdout: (chunk) => void (lines += chunk.toString()), reconnectMs: PATIENCE_MS },
     );
     await counting.started;
     for (let cycle = 0; cycle < CYCLES; cycle += 1) {
@@ -66,6 +69,8 @@ test(
       await box.vm.suspend();
       expect(await status()).toBe("suspended");
       expect(strayProcesses(here.dir).filter((line) => line.includes("qemu-system"))).toEqual([]);
+      // Once for longer than a connection that breaks is waited for.
+      if (cycle === 0) await sleep(PATIENCE_MS + 1000);
       await box.vm.resume();
     }
     await sh("touch /tmp/enough");
