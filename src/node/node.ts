@@ -289,7 +289,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       vmsan,
       log,
     });
-    await fence.start(async () => await store.load(log));
+    await fence.start(() => store.load(log));
     const given = options.serving;
     serving = await ServingCertificates.load({ api, name, address, log, directory, given });
     const ca = options.clientCa ?? options.identity.tls().ca;

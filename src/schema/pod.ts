@@ -277,3 +277,6 @@ export const podRecordSchema = z.object({
 
 /** What this node remembers of a pod. */
 export type PodRecord = z.infer<typeof podRecordSchema>;
+
+/** A line of a node's journal: a document, or that there is none any more. */
+export const podLineSchema = z.union([podRecordSchema, z.object({ gone: text })]);

@@ -1,4 +1,7 @@
-/** One container's log: entries are added at the end of numbered files, the oldest of which go. */
+/**
+ * One container's log: entries are added at the end of numbered files, the oldest of which go. The first is made for the first output:
+ * files are the dearest of what a container takes, and many print nothing.
+ */
 import { mkdirSync, readdirSync } from "node:fs";
 import { readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -40,6 +43,16 @@ function numbersIn(names: readonly string[]): number[] {
   return numbers.toSorted((a, b) => a - b);
 }
 
+/** Names in a log's directory; none when there is no log. */
+function namesIn(dir: string): string[] {
+  try {
+    return readdirSync(dir);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return [];
+    throw error;
+  }
+}
+
 /** Numbers of a log's files, oldest first; none when there is no log. */
 export async function segmentsOf(dir: string): Promise<number[]> {
   try {
@@ -62,6 +75,8 @@ export class ContainerLog {
   private readonly complain: (error: unknown) => void;
   private failing = false;
   private file: LogFile | undefined;
+  /** There is no file yet: the first output makes it. */
+  private unwritten = false;
   private segment = 0;
   private size = 0;
   private run = "0".repeat(16);
@@ -94,20 +109,39 @@ export class ContainerLog {
    */
   async begin(run: string): Promise<Offsets> {
     await this.close();
-    const isNew = mkdirSync(this.dir, { recursive: true, mode: 0o700 }) !== undefined;
-    const last = isNew ? 1 : (numbersIn(readdirSync(this.dir)).at(-1) ?? 1);
-    const file = new LogFile(segmentPath(this.dir, last));
-    this.file = file;
-    this.segment = last;
-    const { size, known } = isNew
-      ? { size: 0, known: { stdout: 0, stderr: 0 } }
-      : this.recover(file, run);
-    this.size = size;
     this.run = run;
+    this.segment = numbersIn(namesIn(this.dir)).at(-1) ?? 0;
+    if (this.segment === 0) {
+      this.unwritten = true;
+      this.size = 0;
+      this.offsets = { stdout: 0, stderr: 0 };
+      this.written = { stdout: 0, stderr: 0 };
+      return { stdout: 0, stderr: 0 };
+    }
+    const file = new LogFile(segmentPath(this.dir, this.segment));
+    this.file = file;
+    const { size, known } = this.recover(file, run);
+    this.size = size;
     this.offsets = { ...known };
     this.written = { ...known };
     if (known.stdout === 0 && known.stderr === 0) this.size += this.mark(file);
     return { ...known };
+  }
+
+  /** Make the next file, with what it needs to know; nothing has changed when that fails. */
+  private async next(): Promise<void> {
+    const path = segmentPath(this.dir, this.segment + 1);
+    const file = new LogFile(path);
+    try {
+      this.size = this.mark(file);
+    } catch (error) {
+      // What comes next tries it again.
+      await file.close();
+      await rm(path, { force: true });
+      throw error;
+    }
+    this.file = file;
+    this.segment += 1;
   }
 
   /** What a file holds of a command; what a killed writer has left half is cut off. */
@@ -178,7 +212,8 @@ export class ContainerLog {
       const batch = this.queue;
       this.queue = [];
       try {
-        if (this.size >= this.limits.fileBytes) await this.turn();
+        if (this.unwritten) await this.beginFirst();
+        else if (this.size >= this.limits.fileBytes) await this.turn();
         await this.file?.append(Buffer.concat(batch.flatMap(({ buffers }) => buffers)));
         this.size += batch.reduce((sum, { bytes }) => sum + bytes, 0);
         for (const { kind, end } of batch) this.written[kind] = end;
@@ -203,22 +238,17 @@ export class ContainerLog {
     }
   }
 
+  private async beginFirst(): Promise<void> {
+    mkdirSync(this.dir, { recursive: true, mode: 0o700 });
+    await this.next();
+    this.unwritten = false;
+  }
+
   /** Begin the next file; the oldest goes. One that is closed begins none, and who closes it meanwhile closes the new one. */
   private async turn(): Promise<void> {
     const { file } = this;
     if (file === undefined) return;
-    const path = segmentPath(this.dir, this.segment + 1);
-    const next = new LogFile(path);
-    try {
-      this.size = this.mark(next);
-    } catch (error) {
-      // What comes next tries it again.
-      await next.close();
-      await rm(path, { force: true });
-      throw error;
-    }
-    this.file = next;
-    this.segment += 1;
+    await this.next();
     await file.close();
     const oldest = this.segment - this.limits.files;
     for (const number of await segmentsOf(this.dir)) {
@@ -247,6 +277,7 @@ export class ContainerLog {
   async close(): Promise<void> {
     const { file } = this;
     this.file = undefined;
+    this.unwritten = false;
     await file?.close();
   }
 

@@ -1,4 +1,4 @@
-import { readdirSync, readlinkSync } from "node:fs";
+import { existsSync, readdirSync, readlinkSync } from "node:fs";
 import { appendFile, mkdtemp, rm, stat, truncate } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -81,6 +81,40 @@ test("old files go, and the offsets outlive them", async () => {
   );
   expect(await again.begin(RUN)).toEqual({ stdout: length, stderr: 6 });
   await again.close();
+});
+
+test("a log of what prints nothing is no file; its first output makes it, and knows what came before", async () => {
+  const own = join(dir, "a", "b");
+  const log = new ContainerLog(own, { fileBytes: 1000, files: 3 });
+  expect(await log.begin(RUN)).toEqual({ stdout: 0, stderr: 0 });
+  expect(existsSync(own)).toBe(false);
+  expect(await log.bytes()).toBe(0);
+  // Lost in the guest, before anything was taken.
+  log.skip("stderr", 7);
+  let writing = true;
+  const seen: string[] = [];
+  const follow = {
+    version: () => log.version,
+    more: async (version: number) => {
+      if (!writing) return false;
+      await log.changed(version);
+      return true;
+    },
+  };
+  const reading = (async () => {
+    for await (const { bytes } of readPieces(own, { follow })) seen.push(bytes.toString());
+  })();
+  await Promise.all([
+    log.append("stdout", Buffer.from("one ")),
+    log.append("stdout", Buffer.from("two")),
+  ]);
+  writing = false;
+  log.wake();
+  await reading;
+  expect(seen.join("")).toBe("one two");
+  await log.close();
+  expect(await log.begin(RUN)).toEqual({ stdout: 7, stderr: 7 });
+  await log.close();
 });
 
 test("a log that is closed while the next file begins leaves no file open", async () => {

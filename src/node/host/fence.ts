@@ -57,11 +57,11 @@ export class Fence {
   }
 
   /** Begin. What a process before this one has heard last counts. */
-  async start(records: () => Promise<Map<string, PodRecord>>): Promise<void> {
+  async start(records: () => Map<string, PodRecord>): Promise<void> {
     const before = await this.lastContact();
     if (before !== undefined) {
       this.heard = performance.now() - Math.max(0, Date.now() - before);
-      this.unknown = await records();
+      this.unknown = records();
       await this.look();
     }
     this.timer = setInterval(() => this.lookAgain(), LOOK_MS);

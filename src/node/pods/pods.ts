@@ -114,7 +114,7 @@ export class Pods implements RunningPods {
     const wanted = new Set(pods.map(({ metadata }) => metadata.uid));
     for (const uid of this.pods.keys()) if (!wanted.has(uid)) this.forget(uid);
     const first = this.records === undefined;
-    if (first) this.records = await this.context.store.load(this.context.log);
+    if (first) this.records = this.context.store.load(this.context.log);
     const vms = first ? await this.ownVms() : new Map<string, Vm>();
     for (const pod of pods) this.set(pod, vms.get(pod.metadata.uid));
     if (first) {

@@ -2,13 +2,13 @@
  * Kubernetes' own conformance tests of pods, against a host of vmsan that boots every pod: its control plane, its tests built from
  * its modules, its images made of what is in them. What vmsan says that it does not offer is not run, and listed with the reason.
  *
- *   node test/cluster/conformance/run.ts [--focus REGEXP] [--together N] [--limit 3h] [--write]
+ *   node test/cluster/conformance/run.ts [--focus REGEXP] [--together N] [--limit 3h] [--again] [--write]
  *
- * With the kernel of the VMSAN_DIR that is set; as root. Prints a table; with --write it becomes docs/conformance.md. The tests' own words are in
- * test-results/conformance.
+ * With the kernel of the VMSAN_DIR that is set; as root. What ended within the limit is kept in test-results/conformance, with the tests' own words, and
+ * not run again by the next run, which goes on with the rest; --again begins anew. Prints a table of all; with --write it becomes docs/conformance.md.
  */
 import { mkdir, rm, writeFile } from "node:fs/promises";
-import { availableParallelism, loadavg } from "node:os";
+import { loadavg } from "node:os";
 import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { bench } from "../../../bench/lib/bench.ts";
@@ -17,15 +17,16 @@ import { Host } from "../host.ts";
 import { conformancePrograms } from "../programs.ts";
 import { conformanceImages } from "./images.ts";
 import { reasonFor } from "./not-offered.ts";
+import { Results } from "./results.ts";
 import { Suite, nameOf } from "./specs.ts";
 import { page } from "./table.ts";
-import type { Outcome } from "./table.ts";
 
 const { values } = parseArgs({
   options: {
     focus: { type: "string", default: String.raw`\[Conformance\]` },
     together: { type: "string", default: "1" },
     limit: { type: "string", default: "3h" },
+    again: { type: "boolean", default: false },
     write: { type: "boolean", default: false },
   },
 });
@@ -33,7 +34,7 @@ const ROOT = resolve(import.meta.dirname, "../../..");
 const RESULTS = join(ROOT, "test-results/conformance");
 
 await bench("conformance", async ({ dir, defer }) => {
-  await rm(RESULTS, { recursive: true, force: true });
+  if (values.again) await rm(RESULTS, { recursive: true, force: true });
   await mkdir(RESULTS, { recursive: true });
   const { tests, ...made } = await conformancePrograms();
   const archives = await conformanceImages(dir, made);
@@ -42,32 +43,25 @@ await bench("conformance", async ({ dir, defer }) => {
   const own = { driver: "auto", archives, words: ["--untainted"] } as const;
   const host = await Host.start(cluster, "host-1", own);
   await cluster.ok(["wait", "--for=condition=Ready", "node", "--all", "--timeout=120s"]);
-  const suite = new Suite(cluster, tests, RESULTS);
+  const results = await Results.load(RESULTS);
+  const suite = new Suite(cluster, tests, join(RESULTS, `run-${results.runs + 1}`));
   const names = (await suite.list(values.focus)).map(nameOf);
   const wanted = names.filter((name) => reasonFor(name) === undefined);
-  console.error(`${wanted.length} of ${names.length} tests are run`);
+  const left = wanted.filter((name) => !results.has(name));
+  console.error(`${left.length} of ${names.length} tests are run`);
   const begun = performance.now();
-  const alone = wanted.filter((name) => name.includes("[Serial]"));
-  const others = wanted.filter((name) => !alone.includes(name));
-  const ran = [
-    ...(await suite.each("part", others, Number(values.together), values.limit)),
-    ...(await suite.each("serial", alone, 1, values.limit)),
-  ];
-  await host.keepLogs(join(RESULTS, host.name));
-  const outcomes = names.map((name): Outcome => {
-    const why = reasonFor(name);
-    const spec = ran.find((one) => nameOf(one) === name);
-    if (why !== undefined) return { name, state: "not offered", why };
-    if (spec === undefined) return { name, state: "not run", why: "the time was over" };
-    const state = spec.State === "passed" ? "passed" : "failed";
-    return { name, state, why: spec.Failure?.Message ?? "", seconds: spec.RunTime / 1e9 };
-  });
-  const text = page(outcomes, {
-    minutes: (performance.now() - begun) / 60_000,
-    together: Number(values.together),
-    processors: availableParallelism(),
-    load: loadavg()[0] ?? 0,
-  });
+  const alone = left.filter((name) => name.includes("[Serial]"));
+  const others = left.filter((name) => !alone.includes(name));
+  const together = Number(values.together);
+  // Those that must run alone come once the others are over, in a run of their own where the limit cuts this one short.
+  let ran = await suite.each("part", others, together, values.limit);
+  if (ran.length === others.length) {
+    ran = [...ran, ...(await suite.each("serial", alone, 1, values.limit))];
+  }
+  const minutes = (performance.now() - begun) / 60_000;
+  await results.add(ran, { minutes, together, load: loadavg()[0] ?? 0 });
+  await host.keepLogs(join(RESULTS, `run-${results.runs}`, host.name));
+  const text = page(names, results);
   console.log(text);
   await writeFile(join(RESULTS, "conformance.md"), text);
   if (values.write) await writeFile(join(ROOT, "docs/conformance.md"), text);

@@ -2,7 +2,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { createWriteStream } from "node:fs";
-import { readFile } from "node:fs/promises";
+import { mkdir, readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { measured } from "../../../bench/lib/bench.ts";
 import type { Cluster } from "../cluster.ts";
@@ -31,7 +31,7 @@ export class Suite {
   private readonly program: string;
   private readonly results: string;
 
-  /** @param results directory for logs and ginkgo's reports */
+  /** @param results directory for logs and ginkgo's reports; made */
   constructor(cluster: Cluster, program: string, results: string) {
     this.cluster = cluster;
     this.program = program;
@@ -41,6 +41,7 @@ export class Suite {
   /** Run what a pattern matches, or only list it. @param name of the log and the report */
   private async run(name: string, focus: string, more: readonly string[]): Promise<Spec[]> {
     const { cluster, program, results } = this;
+    await mkdir(results, { recursive: true });
     const report = join(results, `${name}.json`);
     const log = createWriteStream(join(results, `${name}.txt`));
     const [command = "", ...before] = Network.inside(cluster.network.hub);
@@ -99,6 +100,8 @@ export class Suite {
         return await this.run(`${what}-${index}`, focus, [`-ginkgo.timeout=${limit}`]);
       }),
     );
-    return ran.flat().filter((spec) => names.includes(nameOf(spec)) && spec.State !== "skipped");
+    // Others were not begun, or were cut off by the limit.
+    const ended = ["passed", "failed", "panicked"];
+    return ran.flat().filter((spec) => names.includes(nameOf(spec)) && ended.includes(spec.State));
   }
 }

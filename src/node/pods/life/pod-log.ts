@@ -1,13 +1,14 @@
 /** What one pod's container has printed, for those who ask. */
 import { readWanted } from "../../../containers/logs/lines.ts";
 import type { ContainerLog } from "../../../containers/logs/container-log.ts";
-import { segmentsOf } from "../../../containers/logs/container-log.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import type { PodLogOptions } from "../running.ts";
 
 /** One run's log: where it is, and how it grows. */
 export interface RunLog {
   dir: string;
+  /** That run has begun, whether it has printed anything or not. */
+  begun: boolean;
   /** Absent: nothing is added to it any more. */
   open?: ContainerLog;
 }
@@ -25,11 +26,11 @@ function sinceOf({ sinceTime, sinceSeconds }: PodLogOptions): bigint | undefined
  * @throws ERR_NODE_LOG when there is none
  */
 export async function* readPodLog(
-  { dir, open }: RunLog,
+  { dir, begun, open }: RunLog,
   options: PodLogOptions,
   goesOn: () => boolean,
 ): AsyncGenerator<Uint8Array> {
-  if (open === undefined && (await segmentsOf(dir)).length === 0) {
+  if (open === undefined && !begun) {
     throw new VmsanError({
       code: "ERR_NODE_LOG",
       message: "There is no log of that container",

@@ -77,12 +77,14 @@ export class PodView implements RunningPod {
 
   async *logs(options: PodLogOptions): AsyncGenerator<Uint8Array> {
     const { record, box } = this.of;
-    const which = options.previous === true ? record.restarts - 1 : record.restarts;
+    const previous = options.previous === true;
+    const which = previous ? record.restarts - 1 : record.restarts;
+    const begun = previous ? which >= 0 : record.startedAt !== undefined;
     const dir = this.store.logDir(record.uid, which);
     const open = box.log?.dir === dir ? { open: box.log } : {};
     const { run } = box;
     const goesOn = (): boolean => run !== undefined && box.run === run;
-    yield* readPodLog({ dir, ...open }, options, goesOn);
+    yield* readPodLog({ dir, begun, ...open }, options, goesOn);
   }
 
   attach(sink: Attached): () => void {
