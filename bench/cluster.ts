@@ -107,6 +107,7 @@ async function measure({ dir, defer }: Bench): Promise<void> {
   const second = await node(program, dir, words);
   await api.until("all adopted", () => daemon.attached - attached >= count, 600_000);
   show(`start of a node that adopts ${count} VMs`, `${(performance.now() - again).toFixed(0)} ms`);
+  show("CPU of that, with the start of Node.js", `${processCpu(second.pid).toFixed(0)} ms`);
   const leaving = performance.now();
   const used = processCpu(second.pid);
   for (const name of names) api.remove(name, 1);

@@ -62,7 +62,6 @@ if (process.argv[1] === import.meta.filename) {
     target: "node22.18",
     chunkNames: "chunks/[hash]",
     // Stack traces of users should name functions as the sources do.
-    keepNames: true,
     minifySyntax: true,
     minifyWhitespace: true,
     legalComments: "linked",

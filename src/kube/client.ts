@@ -4,6 +4,7 @@ import type { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import { collect } from "../util/flow/collect.ts";
+import { Slots } from "../util/flow/slots.ts";
 import { httpModule, httpsModule } from "../util/process/http-modules.ts";
 import type { WebSocket } from "ws";
 import { ApiError, isStatus } from "./api-server.ts";
@@ -67,6 +68,8 @@ export class KubeClient implements ApiServer {
   private readonly identity: Identity;
   private tls: TlsIdentity | undefined;
   private agent: Agent | undefined;
+  /** One that waits for a connection is not made yet: hundreds of them would be megabytes. */
+  private readonly turns = new Slots(CONNECTIONS);
 
   private readonly complain: (error: unknown) => void;
 
@@ -113,20 +116,22 @@ export class KubeClient implements ApiServer {
       },
       ...(signal === undefined ? {} : { signal }),
     };
-    return await new Promise<IncomingMessage>((resolve, reject) => {
-      const request = (url.protocol === "https:" ? httpsModule() : httpModule()).request(
-        url,
-        options,
-        resolve,
-      );
-      request.setTimeout(silenceMs, () =>
-        request.destroy(new Error("there was no answer in time")),
-      );
-      request.on("error", (error) =>
-        reject(isStale(error, request.reusedSocket) ? new StaleError(error) : error),
-      );
-      request.end(payload);
-    });
+    const asked = async (): Promise<IncomingMessage> =>
+      await new Promise((resolve, reject) => {
+        const request = (url.protocol === "https:" ? httpsModule() : httpModule()).request(
+          url,
+          options,
+          resolve,
+        );
+        request.setTimeout(silenceMs, () =>
+          request.destroy(new Error("there was no answer in time")),
+        );
+        request.on("error", (error) =>
+          reject(isStale(error, request.reusedSocket) ? new StaleError(error) : error),
+        );
+        request.end(payload);
+      });
+    return await this.turns.run(asked, signal);
   }
 
   /** As {@link send}, with what is to be done again done again. */
