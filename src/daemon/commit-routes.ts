@@ -1,6 +1,6 @@
 /** Routes about what VMs have changed of their images. */
 import type { Hono } from "hono";
-import { z } from "zod";
+import * as z from "zod";
 import type { CommitReport, CommitRequest, DiffEntry } from "../model/api.ts";
 import { commitVm, diffVm } from "../sandbox/commit.ts";
 import type { Host } from "../sandbox/host.ts";

@@ -1,6 +1,6 @@
 /** Routes about guest kernels. */
 import type { Hono } from "hono";
-import { z } from "zod";
+import * as z from "zod";
 import type { KernelRequest } from "../model/api.ts";
 import type { Host } from "../sandbox/host.ts";
 import { chooseKernel, dropKernel, keepKernel, kernelList } from "../sandbox/kernels.ts";

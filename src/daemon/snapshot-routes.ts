@@ -1,7 +1,7 @@
 /** Routes about snapshots, and what is made of them. */
 import { Readable } from "node:stream";
 import type { Context, Hono } from "hono";
-import { z } from "zod";
+import * as z from "zod";
 import type { CloneRequest, SnapshotView, VmView } from "../model/api.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import type { Snapshots } from "../sandbox/snapshots/snapshots.ts";

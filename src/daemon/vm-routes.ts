@@ -1,7 +1,7 @@
 /** Routes about VMs. */
 import { Readable } from "node:stream";
 import type { Hono } from "hono";
-import { z } from "zod";
+import * as z from "zod";
 import type { HostWishes, VmView } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";

@@ -1,7 +1,7 @@
 /** Which gateway of a directory runs: so that `vmsan ui` hands its key to that one, and to no other program. */
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { errnoOf } from "../model/errors.ts";
 import { validate } from "../schema/api.ts";
 import { writeFileAtomic } from "../util/atomic.ts";

@@ -1,5 +1,5 @@
 /** The file that says what agents may ask for through MCP. */
-import { z } from "zod";
+import * as z from "zod";
 import type { AgentPolicy } from "../model/agent-policy.ts";
 import { validate, withoutUndefined } from "./api.ts";
 

@@ -5,7 +5,7 @@
  *
  * api.ts: bodies of the HTTP API.
  */
-import { z } from "zod";
+import * as z from "zod";
 import type { CloneRequest, CreateRequest, SnapshotRequest, UpdateRequest } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import { MAX_SYSCTLS, parseKernelArgs, parseSysctls } from "../util/guest-settings.ts";

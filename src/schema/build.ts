@@ -1,5 +1,5 @@
 /** What a client says of a build. */
-import { z } from "zod";
+import * as z from "zod";
 import { policySchema } from "./api.ts";
 import { registryAccessSchema } from "./registry.ts";
 

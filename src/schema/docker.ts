@@ -2,7 +2,7 @@
  * Bodies of the Docker Engine API, as far as they mean something here. Real clients send absent fields
  * as null, empty or left out; what is not named is kept by whoever echoes the body, and not read.
  */
-import { z } from "zod";
+import * as z from "zod";
 
 const text = z.string().max(65_536);
 const bool = z.boolean().nullish();

@@ -1,5 +1,5 @@
 /** Events as they are stored, and the query of those who ask for them. */
-import { z } from "zod";
+import * as z from "zod";
 import type { EventFilter, VmsanEvent } from "../model/event.ts";
 import { validate } from "./api.ts";
 

@@ -1,5 +1,5 @@
 /** What lists and watches of Kubernetes' API are made of; objects in them are read by whoever wants them. */
-import { z } from "zod";
+import * as z from "zod";
 
 const metadata = z.looseObject({ resourceVersion: z.string().max(200).optional() });
 

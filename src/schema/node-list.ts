@@ -1,5 +1,5 @@
 /** Nodes of a cluster, as far as others of them look at them. */
-import { z } from "zod";
+import * as z from "zod";
 
 const nodeSchema = z.object({
   metadata: z.object({ name: z.string() }),

@@ -6,7 +6,7 @@
  * depends on count as absent when they are not of their kind, and `null`, which Go programs
  * write and read for every empty value, is absent everywhere.
  */
-import { z } from "zod";
+import * as z from "zod";
 import type { Platform } from "../model/image.ts";
 
 const digest = z

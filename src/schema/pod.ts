@@ -2,7 +2,7 @@
  * Pods, as the API server hands them out: the fields that are read here. Whether there are others that
  * would have to be heeded is looked at before (node/pods/spec/offered.ts).
  */
-import { z } from "zod";
+import * as z from "zod";
 
 const text = z.string();
 const texts = z.array(text).nullish();

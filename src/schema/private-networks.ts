@@ -1,5 +1,5 @@
 /** Bodies of the HTTP API that are about private networks. */
-import { z } from "zod";
+import * as z from "zod";
 import type { MembershipRequest, PrivateNetworkRequest } from "../model/private-network.ts";
 import { MAX_ALIASES, parseAlias, parseNetworkName } from "../util/names.ts";
 import { validate, withoutUndefined } from "./validate.ts";

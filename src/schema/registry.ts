@@ -1,5 +1,5 @@
 /** What a caller says about reaching registries. */
-import { z } from "zod";
+import * as z from "zod";
 import type { RegistryAccess } from "../model/api.ts";
 import { REGISTRY_VARIABLES } from "../util/registry-env.ts";
 

@@ -1,5 +1,5 @@
 /** schema/: the catalogue of runtimes, a file that users edit (VMSAN_DIR/runtimes.json). */
-import { z } from "zod";
+import * as z from "zod";
 
 /** Names of Debian packages (Debian Policy 5.6.7). */
 const packageName = z.string().regex(/^[a-z0-9][a-z0-9+.-]{1,127}$/, "is not a package's name");

@@ -1,5 +1,5 @@
 /** Stored state: the document of a VM, as an earlier version or another hand may have left it. */
-import { z } from "zod";
+import * as z from "zod";
 import type { SnapshotRecord, Template } from "../model/snapshot.ts";
 import type { SecretMaterial } from "../model/secret.ts";
 import type { VmRecord } from "../model/vm.ts";

@@ -9,7 +9,7 @@ import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import { statSync } from "node:fs";
 import { mkdir, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { VmsanError, errnoOf } from "../../model/errors.ts";
 import type { GatewayKey, KeyLimits } from "../../model/gateway.ts";
 import { validate, withoutUndefined } from "../../schema/api.ts";

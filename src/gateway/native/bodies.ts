@@ -5,7 +5,7 @@
  *
  * bodies.ts: what requests may say, and what remote callers may not.
  */
-import { z } from "zod";
+import * as z from "zod";
 import type { CloneRequest, CreateRequest } from "../../model/api.ts";
 import { VmsanError } from "../../model/errors.ts";
 import { isHostSource } from "../../client/options.ts";

@@ -1,5 +1,5 @@
 /** Routes about the host itself: its images, kernels and health. For admin keys alone but for pulling. */
-import { z } from "zod";
+import * as z from "zod";
 import type { PullOptions } from "../../client/images.ts";
 import { jsonBody, streamedReply } from "../../http/reply.ts";
 import type { DoctorReport } from "../../model/doctor.ts";

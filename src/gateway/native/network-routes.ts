@@ -1,5 +1,5 @@
 /** Routes about private networks: a key sees and changes those of its project, for VMs of its project. */
-import { z } from "zod";
+import * as z from "zod";
 import { jsonBody } from "../../http/reply.ts";
 import type { Vmsan } from "../../client/vmsan.ts";
 import { VmsanError } from "../../model/errors.ts";

@@ -1,5 +1,5 @@
 /** The OpenAPI 3.1 document, written from the table of routes and the schemas that validate. */
-import { z } from "zod";
+import * as z from "zod";
 import { packageVersion } from "../../util/package.ts";
 import { routes } from "./routes.ts";
 import type { Route } from "./route.ts";

@@ -1,7 +1,7 @@
 /** The table of routes: each is served and described from the same entry. */
 import { Readable } from "node:stream";
 import type { Context } from "hono";
-import { z } from "zod";
+import * as z from "zod";
 import type { Vm } from "../../client/vm.ts";
 import { jsonBody, streamedReply } from "../../http/reply.ts";
 import type { VmView } from "../../model/api.ts";

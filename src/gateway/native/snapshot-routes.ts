@@ -1,6 +1,6 @@
 /** Routes about snapshots, what is made of them, and sleep. Snapshots belong to the project of their VM. */
 import { basename } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { snapshotPath } from "../../client/snapshots.ts";
 import { vmPath } from "../../client/paths.ts";
 import { jsonBody, streamedReply } from "../../http/reply.ts";

@@ -1,6 +1,6 @@
 /** Routes about volumes. They belong to the host, not to a project: for admin keys alone. */
 import { PassThrough, Readable } from "node:stream";
-import { z } from "zod";
+import * as z from "zod";
 import { jsonBody, streamedReply } from "../../http/reply.ts";
 import type { VolumeView } from "../../model/volume.ts";
 import { growVolumeSchema, validate, volumeRequestSchema } from "../../schema/api.ts";

@@ -1,6 +1,6 @@
 /** Routes for those who watch: what happens, and what VMs use, of the key's project alone. */
 import { Readable } from "node:stream";
-import { z } from "zod";
+import * as z from "zod";
 import { EVENT_HEADER } from "../../model/event.ts";
 import type { VmsanEvent } from "../../model/event.ts";
 import { parseEventQuery } from "../../schema/event.ts";

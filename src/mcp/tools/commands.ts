@@ -1,6 +1,6 @@
 /** Tools that run things: commands, code, and what they printed. */
 import type { McpServer } from "@modelcontextprotocol/server";
-import { z } from "zod";
+import * as z from "zod";
 import type { ExecOptions, Vm } from "../../client/vm.ts";
 import { SHOWN_BYTES } from "../outputs.ts";
 import { within } from "../policy.ts";

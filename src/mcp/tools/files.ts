@@ -1,6 +1,6 @@
 /** Tools for files of sandboxes. */
 import type { McpServer } from "@modelcontextprotocol/server";
-import { z } from "zod";
+import * as z from "zod";
 import { listFiles } from "../../agent/files.ts";
 import type { Vm } from "../../client/vm.ts";
 import { VmsanError } from "../../model/errors.ts";

@@ -1,6 +1,6 @@
 /** Tools about the network of sandboxes. */
 import type { McpServer } from "@modelcontextprotocol/server";
-import { z } from "zod";
+import * as z from "zod";
 import type { Session } from "../session.ts";
 import { addTool, sandboxRef } from "./tool.ts";
 

@@ -1,6 +1,6 @@
 /** Tools that make, list, fork, save and remove sandboxes. */
 import type { McpServer } from "@modelcontextprotocol/server";
-import { z } from "zod";
+import * as z from "zod";
 import type { Vm } from "../../client/vm.ts";
 import { allowedImage, allowedNetwork, within } from "../policy.ts";
 import type { Session } from "../session.ts";

@@ -5,7 +5,7 @@ import type {
   ServerContext,
   StandardSchemaWithJSON,
 } from "@modelcontextprotocol/server";
-import { z } from "zod";
+import * as z from "zod";
 import { asVmsanError } from "../../model/errors.ts";
 import type { ProgressEvent } from "../../model/progress.ts";
 import type { Session, SessionWork } from "../session.ts";

@@ -1,5 +1,5 @@
 /** Builds of templates: steps run in a VM, whose snapshot sandboxes are then made of. */
-import { z } from "zod";
+import * as z from "zod";
 import type { Vm } from "../../../client/vm.ts";
 import type { VmsanError } from "../../../model/errors.ts";
 import { asVmsanError } from "../../../model/errors.ts";

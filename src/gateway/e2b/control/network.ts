@@ -1,6 +1,6 @@
 /** What a sandbox may reach, as E2B's clients say it. */
 import { isIP } from "node:net";
-import { z } from "zod";
+import * as z from "zod";
 import { E2bError } from "../errors.ts";
 
 const list = z.array(z.string().max(255)).max(1000);

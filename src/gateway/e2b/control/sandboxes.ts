@@ -1,5 +1,5 @@
 /** Sandboxes: made, listed, prolonged, ended. */
-import { z } from "zod";
+import * as z from "zod";
 import type { Vm } from "../../../client/vm.ts";
 import type { VmView } from "../../../model/api.ts";
 import { VmsanError } from "../../../model/errors.ts";

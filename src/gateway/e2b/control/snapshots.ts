@@ -1,5 +1,5 @@
 /** Snapshots and forks of sandboxes. */
-import { z } from "zod";
+import * as z from "zod";
 import type { VmView } from "../../../model/api.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import { validate } from "../../../schema/api.ts";

@@ -5,7 +5,7 @@
  */
 import { mkdir, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { errnoOf } from "../../../model/errors.ts";
 import { validate } from "../../../schema/api.ts";
 import { writeFileAtomic } from "../../../util/atomic.ts";

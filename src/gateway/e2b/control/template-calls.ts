@@ -1,6 +1,6 @@
 /** The calls about templates: made, built, named by tags, removed. */
 import { randomUUID } from "node:crypto";
-import { z } from "zod";
+import * as z from "zod";
 import { validate } from "../../../schema/api.ts";
 import type { Caller } from "../../access/gate.ts";
 import { E2bError } from "../errors.ts";

@@ -1,6 +1,6 @@
 /** envd's filesystem.Filesystem: looking at files, moving them, watching them. */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { z } from "zod";
+import * as z from "zod";
 import {
   listFiles,
   makeDirectory,

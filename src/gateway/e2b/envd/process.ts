@@ -1,6 +1,6 @@
 /** envd's process.Process: commands and terminals, as streams of the guest. */
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { z } from "zod";
+import * as z from "zod";
 import { listStreams, signalStream } from "../../../agent/commands.ts";
 import type { StreamInfo } from "../../../agent/spec.ts";
 import type { ExecOptions, Vm } from "../../../client/vm.ts";

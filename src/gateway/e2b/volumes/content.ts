@@ -1,7 +1,7 @@
 /** What is in a volume: `/volumecontent/ID/file`, `dir` and `path`, by the volume's token. */
 import { posix } from "node:path";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { z } from "zod";
+import * as z from "zod";
 import {
   changeFile,
   listFiles,

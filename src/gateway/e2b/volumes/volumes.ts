@@ -6,7 +6,7 @@
  */
 import { createHash } from "node:crypto";
 import type { IncomingMessage } from "node:http";
-import { z } from "zod";
+import * as z from "zod";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import type { VolumeMount } from "../../../model/mount.ts";
