@@ -76,6 +76,7 @@ export async function conformancePrograms(): Promise<{
   tests: string;
   agnhost: string;
   nnp: string;
+  shell: string;
 }> {
   const module = resolve(import.meta.dirname, "conformance");
   const dir = await builtOnce("conformance", module, async (into, go) => {
@@ -97,6 +98,7 @@ export async function conformancePrograms(): Promise<{
     tests: join(dir, "tests"),
     agnhost: join(dir, "agnhost"),
     nnp: join(dir, "nonewprivs"),
+    shell: join(await unpacked("bash-static"), "bin/bash-static"),
   };
 }
 

@@ -28,10 +28,15 @@ const IMAGES: Record<string, ConfigFlags> = {
 export interface Made {
   agnhost: string;
   nnp: string;
+  /**
+   * A static bash. Debian's BusyBox hands on no variables with names as Kubernetes allows them (findings/sh-environment-names.sh), which
+   * tests ask for with `sh -c env`.
+   */
+  shell: string;
 }
 
 /** Busybox under all its names, and agnhost under its two. */
-function userland({ agnhost, nnp }: Made): LayerStep {
+function userland({ agnhost, nnp, shell }: Made): LayerStep {
   return async (rootfs) => {
     const bin = join(rootfs, "bin");
     for (const name of ["bin", "etc", "tmp", "uploads", "var", "root", "home"]) {
@@ -40,7 +45,10 @@ function userland({ agnhost, nnp }: Made): LayerStep {
     await chmod(join(rootfs, "tmp"), 0o1777);
     await copyFile("/bin/busybox", join(bin, "busybox"));
     const names = (await tool("/bin/busybox", "--list")).trim().split("\n");
-    for (const name of names) if (name !== "busybox") await symlink("busybox", join(bin, name));
+    const own = new Set(["busybox", "sh", "bash"]);
+    for (const name of names) if (!own.has(name)) await symlink("busybox", join(bin, name));
+    await copyFile(shell, join(bin, "bash"));
+    await symlink("bash", join(bin, "sh"));
     await put(
       join(rootfs, "etc/passwd"),
       "root:x:0:0:root:/root:/bin/sh\nuser-defined-in-image:x:1000:1000::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n",
