@@ -8,14 +8,20 @@
  * the command, its daemon and the VMMs, read from /proc and from the command's own usage.
  */
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { Vmsan } from "../src/client/vmsan.ts";
 import { bareRestore } from "./lib/bare-restore.ts";
-import { cpuOfDirectory, endDirectory, ownDirectory, pssMib } from "./lib/directory.ts";
+import {
+  awaitTemplate,
+  cpuOfDirectory,
+  endDirectory,
+  ownDirectory,
+  pssMib,
+} from "./lib/directory.ts";
 import { childrenCpu, median, report as reportLine } from "./lib/measure.ts";
 
 const { values } = parseArgs({
@@ -39,19 +45,6 @@ function report(what: string, figures: Record<string, number>): void {
   reportLine({ bench: "snapshot", what, rounds, ...figures });
 }
 
-/** Wait until a template has been made in a directory. */
-async function template(at: string): Promise<void> {
-  for (let waited = 0; waited < 600; waited += 1) {
-    try {
-      if (readdirSync(join(at, "templates")).some((name) => /^[0-9a-f]{32}$/.test(name))) return;
-    } catch {
-      // ENOENT: none has been begun.
-    }
-    await sleep(1000);
-  }
-  throw new Error("no template was made");
-}
-
 /**
  * Cold and warm `run base -- true`, and those by a clone that has waited, taking turns. The processor time of the last
  * holds the making of the next clone, which goes on behind the command's end.
@@ -59,12 +52,12 @@ async function template(at: string): Promise<void> {
 async function starts(): Promise<void> {
   const run = ["run", "base", "--", "true"];
   own.call(...run);
-  await template(dir);
+  await awaitTemplate(own);
   process.env["VMSAN_READY_CLONES"] = "1";
   const waiting = ownDirectory(mkdtempSync(join(tmpdir(), "vmsan-bench-ready-")));
   try {
     waiting.call(...run);
-    await template(waiting.dir);
+    await awaitTemplate(waiting);
     waiting.call(...run);
     await sleep(BEHIND_MS);
     const sides = [

@@ -1,8 +1,9 @@
 /** A VMSAN_DIR of a measurement's own that shares what takes long to make, and what its processes use. */
 import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, readFileSync, readdirSync, symlinkSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, symlinkSync } from "node:fs";
 import { join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { measured } from "./bench.ts";
 import { callVmsan, vmsan } from "./home.ts";
 import { childrenCpu, processTreeCpu } from "./measure.ts";
@@ -71,6 +72,17 @@ async function run(file: string, args: string[], env: NodeJS.ProcessEnv): Promis
   const [code] = (await once(child, "close")) as [number | null];
   if (code === 0) return said.stdout;
   throw new Error(`${args.join(" ")}: ${code ?? "a signal"}: ${said.stderr}`);
+}
+
+/** Wait until a template has been made behind a start. @param prefix `booted-` for a booted machine; default: of an image */
+export async function awaitTemplate({ dir }: Directory, prefix = ""): Promise<void> {
+  const name = new RegExp(`^${prefix}[0-9a-f]{32}$`);
+  for (let waited = 0; waited < 600; waited += 1) {
+    const shelf = join(dir, "templates");
+    if (existsSync(shelf) && readdirSync(shelf).some((one) => name.test(one))) return;
+    await sleep(1000);
+  }
+  throw new Error("no template was made");
 }
 
 /** End its daemon; its VMs must be gone. */

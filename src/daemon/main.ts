@@ -17,7 +17,7 @@ import { IdleWatch } from "../sandbox/snapshots/idle.ts";
 import { Snapshots } from "../sandbox/snapshots/snapshots.ts";
 import { PrivateNetworks } from "../sandbox/private-networks.ts";
 import { Volumes } from "../sandbox/volumes.ts";
-import { Templates } from "../sandbox/snapshots/templates.ts";
+import { Templates } from "../sandbox/warm/templates.ts";
 import { tryLock } from "../util/lock.ts";
 import type { Lock } from "../util/lock.ts";
 import { makeDirectory } from "../util/directory.ts";

@@ -67,8 +67,8 @@ export interface SnapshotRecord {
 
 /** A VM that has booted and in which nothing has run yet: what is kept with its files. */
 export interface Template {
-  /** The VM's own disk; `path` is a name in the template's directory. */
-  disk: DiskAttachment;
+  /** The VM's own disk, absent where it has none yet; `path` is a name in the template's directory. */
+  disk?: DiskAttachment;
   files: StoredFile[];
   /** Files elsewhere without which it is of no use. */
   needs: string[];

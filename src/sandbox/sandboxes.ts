@@ -7,6 +7,7 @@ import type { Accelerator, VmRecord } from "../model/vm.ts";
 import { thaw } from "../snapshots/freeze.ts";
 import { checkIsolation } from "../vmm/isolation.ts";
 import { bringUp } from "./starting/bring-up.ts";
+import type { BootedMachine } from "./starting/bring-up.ts";
 import type { LiveGuest } from "./starting/await-guest.ts";
 import type { Entry } from "./records/entry.ts";
 import { Lives, startTimeLimit } from "./lives.ts";
@@ -19,8 +20,8 @@ import { keepSecrets, secretRules } from "./records/secrets.ts";
 import type { SecretWishes } from "./records/secrets.ts";
 import { recover } from "./recovery.ts";
 import { interrupted, notFound, notRunning, notStopped, startInterrupted } from "./refusals.ts";
-import { takeOver } from "./snapshots/warm-plan.ts";
-import type { ReadyClone, WarmPlan } from "./snapshots/warm-plan.ts";
+import { takeOver } from "./warm/warm-plan.ts";
+import type { ReadyClone, WarmPlan } from "./warm/warm-plan.ts";
 import type { DriverChoice, Work } from "./stages.ts";
 import { viewOf } from "./records/view.ts";
 
@@ -41,7 +42,7 @@ export interface Maker {
   bringUp(record: VmRecord, work: Work): Promise<LiveGuest>;
 }
 
-/** Starts of VMs from templates; see snapshots/templates.ts. */
+/** Starts of VMs from templates; see warm/templates.ts. */
 export interface WarmStarts {
   /** A clone that waits for such a request: the caller's from now on. */
   take(
@@ -57,7 +58,19 @@ export interface WarmStarts {
   ): Promise<LiveGuest | undefined>;
   /** Have a clone wait for the next such request, where that is switched on. */
   next(request: CreateRequest, choice: DriverChoice, plan: WarmPlan): void;
-  wanted(record: VmRecord, plan: WarmPlan): Promise<void>;
+  /** A booted machine that a VM can start from, its disks in place. */
+  findMachine(record: VmRecord): Promise<BootedMachine | undefined>;
+  wanted(record: VmRecord, plan: WarmPlan | undefined): Promise<void>;
+}
+
+/** From what a VM may start instead of booting. */
+interface HowWarm {
+  /** Absent: it boots. */
+  warm: WarmStarts | undefined;
+  /** Absent: no template of its image will do. */
+  byImage: WarmStarts | undefined;
+  /** A clone that waits. */
+  ready: ReadyClone | undefined;
 }
 
 /**
@@ -96,22 +109,23 @@ export class Sandboxes extends Lives {
     requireFreeVolumes(this.entries.values(), undefined, request.mounts);
     const choice = await this.stages.chooseDriver(request.driver, request.host);
     checkIsolation(choice.driver, request.isolation, request.policy.mode !== "none");
+    const warm = isWarm(request, choice.accelerator) ? this.warm : undefined;
     const plain = request.mounts.every(({ kind }) => kind === "anonymous" || kind === "tmpfs");
-    const warm = plain && request.rootfs === undefined && isWarm(request, choice.accelerator);
-    const ready = warm ? await this.warm?.take(request, choice, work.signal) : undefined;
+    const byImage = plain && request.rootfs === undefined ? warm : undefined;
+    const ready = await byImage?.take(request, choice, work.signal);
     try {
-      return await this.createWith(request, choice, { warm, ready }, work, onId);
+      return await this.createWith(request, choice, { warm, byImage, ready }, work, onId);
     } catch (error) {
       await ready?.end();
       throw error;
     }
   }
 
-  /** Make a VM as it was asked for, by this driver; `warm` says whether by a template, `ready` perhaps by what clone. */
+  /** Make a VM as it was asked for, by this driver. */
   private async createWith(
     request: CreateRequest,
     choice: DriverChoice,
-    { warm, ready }: { warm: boolean; ready: ReadyClone | undefined },
+    { warm, byImage, ready }: HowWarm,
     work: Work,
     onId: (id: string) => void,
   ): Promise<VmView> {
@@ -130,16 +144,16 @@ export class Sandboxes extends Lives {
           await this.makeVolumes(record);
           const plan = { base, flat };
           record.timings["prepare"] = Math.round(performance.now() - since);
-          const guest = warm ? await this.warm?.start(record, plan, own, ready) : undefined;
+          const guest = await byImage?.start(record, plan, own, ready);
           if (guest !== undefined) {
-            this.warm?.next(request, choice, plan);
+            byImage?.next(request, choice, plan);
             return guest;
           }
           await makeDisks(record, base, flat, this.stages, own);
           await this.records.save(record);
           record.timings["prepare"] = Math.round(performance.now() - since);
-          const booted = await this.bringUp(record, own);
-          if (warm) await this.warm?.wanted(record, plan);
+          const booted = await this.bringUp(record, own, warm);
+          await warm?.wanted(record, byImage && plan);
           return booted;
         },
       },
@@ -210,10 +224,12 @@ export class Sandboxes extends Lives {
   }
 
   /** Boot a prepared VM. */
-  private async bringUp(record: VmRecord, work: Work): Promise<LiveGuest> {
+  private async bringUp(record: VmRecord, work: Work, warm?: WarmStarts): Promise<LiveGuest> {
     await attachVolumes(record, this.stages.volumes);
     const token = await this.records.token(record.id);
-    return await bringUp(record, token, this.stages, work, () => this.records.save(record));
+    const save = async (): Promise<void> => await this.records.save(record);
+    const findMachine = warm && ((like: VmRecord) => warm.findMachine(like));
+    return await bringUp(record, token, this.stages, work, save, findMachine);
   }
 
   /**

@@ -181,11 +181,13 @@ const snapshotSchema = z.looseObject({
 });
 
 const templateSchema = z.looseObject({
-  disk: z.looseObject({
-    role: z.enum(["upper", "root"]),
-    path: fileName,
-    readonly: z.literal(false),
-  }),
+  disk: z
+    .looseObject({
+      role: z.enum(["upper", "root"]),
+      path: fileName,
+      readonly: z.literal(false),
+    })
+    .optional(),
   files: storedFiles,
   needs: z.array(z.string()),
   machine: machineSchema,

@@ -15,6 +15,9 @@ const ModulesLabel = "vmsan-modules"
 // before each start that they are its own.
 const VolumePrefix = "vmsan-v"
 
+// BlankLabel is the label of the disk of a machine that is to wait for others.
+const BlankLabel = "vmsan-blank"
+
 // Names lists the virtio disks.
 func Names() []string {
 	paths, err := filepath.Glob("/sys/block/vd*")

@@ -31,6 +31,9 @@ func hasVirtio(id string) bool {
 
 // OpenChannel finds the way to the host: a port or a listener, the other is nil.
 func (m *Machine) OpenChannel() (*channel.Port, net.Listener, error) {
+	if m.port != nil {
+		return m.port, nil, nil
+	}
 	found := waitFor(func() string {
 		if m.Params.Channel != "vsock" && hasVirtio(virtioConsole) {
 			if dev := channel.FindPort(channel.PortName); dev != "" {

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"vmsan/guest/internal/channel"
 )
 
 // Codes of failures before the channel is up; they reach the host by the console.
@@ -93,6 +95,8 @@ type Machine struct {
 	disk *os.File
 	// modules is the directory of the kernel's modules on their disk, nil without one.
 	modules *os.File
+	// port is the channel's, if it was needed before the root was there.
+	port *channel.Port
 	// helps: the agent is the kernel's module helper.
 	helps bool
 }

@@ -46,6 +46,12 @@ func (m *Machine) mountRoot(target string) error {
 		}
 		return ""
 	})
+	if len(names) > 0 && blockdev.Label(names[0]) == blockdev.BlankLabel {
+		if err := m.holdForDisks(); err != nil {
+			return err
+		}
+		return m.mountRoot(target)
+	}
 	if len(names) < need {
 		return fail(CodeDisk, nil, "%d disks are needed for vmsan.root=%s but the VM has %d (%s)",
 			need, m.Params.Root, len(names), strings.Join(names, ", "))

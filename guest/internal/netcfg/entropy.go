@@ -38,6 +38,14 @@ func addEntropy(seed []byte) error {
 	return nil
 }
 
+// Awake gives a machine whose memory others have too randomness of its own, and the time (nanoseconds since the epoch).
+func Awake(seed []byte, unixNs int64) error {
+	if err := addEntropy(seed); err != nil {
+		return err
+	}
+	return setClock(unixNs)
+}
+
 // seedSize is how much of the host's randomness Reseed takes, in bytes.
 const seedSize = 64
 

@@ -1,8 +1,10 @@
 /** From a VM's record to a guest that answers: network, VMM, channel, configuration. */
 import { randomBytes } from "node:crypto";
 import type { GuestConfig, InterfaceConfig } from "../../agent/config.ts";
-import { asVmsanError } from "../../model/errors.ts";
+import { asVmsanError, messageOf } from "../../model/errors.ts";
 import type { VmRecord } from "../../model/vm.ts";
+import { letGo } from "../../agent/held.ts";
+import type { SnapshotFiles } from "../../vmm/driver.ts";
 import { secretConfig } from "../records/secrets.ts";
 import { bindsOf, guestMounts } from "./mounts.ts";
 import { awaitAgent, awaitConfigured } from "./await-guest.ts";
@@ -11,6 +13,17 @@ import type { LiveGuest } from "./await-guest.ts";
 import type { Stages, Work } from "../stages.ts";
 
 const ATTEMPTS = 2;
+
+/** A machine that has booted already, for nobody, and waits for its disks. */
+export interface BootedMachine {
+  /** Its memory. */
+  files: SnapshotFiles;
+  /** Forget it: a VM could not be started from it. */
+  drop(why: unknown): Promise<void>;
+}
+
+/** Finds the booted machine that a VM can start from, its disks in place. */
+export type FindMachine = (record: VmRecord) => Promise<BootedMachine | undefined>;
 
 /** What the guest is told of its card: its addresses, and from which it speaks to whom. */
 function cardConfig({ guestNetwork, networks = [] }: VmRecord): InterfaceConfig[] {
@@ -131,6 +144,7 @@ export function answerLimitMs(record: VmRecord, stages: Stages, work: Work): num
  * Start a VM's VMM and wait for its agent; configure the guest. The record is filled in and
  * saved through `save` as soon as something exists that a later daemon would have to find.
  * On failure nothing of it is left.
+ * @param findMachine a booted machine to start from; where there is none, or it fails, the VM boots
  */
 export async function bringUp(
   record: VmRecord,
@@ -138,6 +152,7 @@ export async function bringUp(
   stages: Stages,
   work: Work,
   save: () => Promise<void>,
+  findMachine?: FindMachine,
 ): Promise<LiveGuest> {
   const driver = stages.driver(record.driver);
   const limitMs = answerLimitMs(record, stages, work);
@@ -152,21 +167,37 @@ export async function bringUp(
     leave = await awaitTurn(record, stages, work);
     at = lap("queue", at);
     work.progress({ phase: "boot", message: `${record.driver} (${record.accelerator})` });
+    let machine = await findMachine?.(record);
     for (let attempt = 1; ; attempt += 1) {
-      const consoleFrom = await consoleLength(driver.consolePath(record.spec));
-      const running = await driver.start(record.spec, work.signal);
-      record.process = running.process;
-      record.isolation = running.isolation;
-      guest = { running, channel: stages.openChannel(running, token), consoleFrom };
-      await save();
       try {
+        const consoleFrom = await consoleLength(driver.consolePath(record.spec));
+        const running =
+          machine === undefined
+            ? await driver.start(record.spec, work.signal)
+            : await driver.restore(record.spec, machine.files, work.signal);
+        record.process = running.process;
+        record.isolation = running.isolation;
+        guest = { running, channel: stages.openChannel(running, token), consoleFrom };
+        await save();
+        if (machine !== undefined) {
+          at = lap("load", at);
+          await running.resume();
+          const limit = AbortSignal.any([work.signal, AbortSignal.timeout(limitMs)]);
+          await letGo((signal) => running.connect(signal), limit);
+        }
         await awaitAgent(record, driver, guest, limitMs, work.signal);
         break;
       } catch (error) {
-        if (attempt >= ATTEMPTS || !isBadLuck(error)) throw error;
-        work.progress({ phase: "boot", message: "the guest did not come up; trying once more" });
-        guest.channel.close();
-        await running.kill();
+        work.signal.throwIfAborted();
+        if (machine === undefined && (attempt >= ATTEMPTS || !isBadLuck(error))) throw error;
+        const why = machine === undefined ? "the guest did not come up" : messageOf(error);
+        work.progress({ phase: "boot", message: `${why}; trying once more` });
+        await machine?.drop(error);
+        machine = undefined;
+        delete record.timings["load"];
+        guest?.channel.close();
+        await guest?.running.kill();
+        guest = undefined;
         await driver.cleanup(record.spec);
       }
     }

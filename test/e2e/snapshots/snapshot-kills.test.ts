@@ -108,7 +108,7 @@ async function strikeReady(victim: Victim, afterMs: number): Promise<void> {
   await vmsan(["daemon", "stop"], options);
   // The first ones boot, until there is a template.
   const isClone = async (): Promise<boolean> =>
-    (await vmsan(run, options)).stderr.includes('"load"');
+    (await vmsan(run, options)).stderr.includes('"answer"');
   await expect.poll(isClone, { timeout: 400_000, interval: 5000 }).toBe(true);
   await sleep(afterMs);
   if (victim === "daemon") await killDaemon();

@@ -1,5 +1,5 @@
 /** Warm starts, as they are without any switch: the second VM of a kind is a clone that looks like one that booted. */
-import { readFile, readdir } from "node:fs/promises";
+import { readFile, readdir, rm, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import type { VmRecord } from "../../../src/model/vm.ts";
@@ -39,11 +39,30 @@ async function run(
   return [outcome.stdout.toString(), outcome.stderr];
 }
 
-const made = async (): Promise<string[]> => {
+const shelf = (): string => join(here.dir, "templates");
+/** Templates of one kind. */
+const kept = async (kind: RegExp): Promise<string[]> => {
   // ENOENT until the first one is begun.
-  const names = await readdir(join(here.dir, "templates")).catch(() => []);
-  return names.filter((name) => /^[0-9a-f]{32}$/.test(name));
+  const names = await readdir(shelf()).catch(() => []);
+  return names.filter((name) => kind.test(name));
 };
+const made = async (): Promise<string[]> => await kept(/^[0-9a-f]{32}$/);
+const booted = async (): Promise<string[]> => await kept(/^booted-[0-9a-f]{32}$/);
+
+/** Programs in several VMs at once see what is each one's own, and the time. */
+async function allDiffer(expected: RegExp): Promise<void> {
+  const from = Date.now();
+  const several = await Promise.all([1, 2, 3].map(async () => await run(`${OWN}; date +%s%3N`)));
+  const lines = several.map(([text]) => text.trim().split("\n"));
+  for (const [row, line] of (lines[0] ?? []).slice(0, -1).entries()) {
+    expect(new Set(lines.map((other) => other[row])).size, line).toBe(3);
+  }
+  for (const line of lines) {
+    expect(Number(line.at(-1))).toBeGreaterThan(from - 50);
+    expect(Number(line.at(-1))).toBeLessThan(Date.now() + 50);
+  }
+  for (const [, said] of several) expect(said).toMatch(expected);
+}
 
 test(
   "the second VM of a kind comes from a template, and no program can tell",
@@ -61,16 +80,7 @@ test(
     expect(warm.replaceAll(NAMES, "OWN")).toBe(cold.replaceAll(NAMES, "OWN"));
     expect(warm.replaceAll(NAMES, "OWN")).toBe(off.replaceAll(NAMES, "OWN"));
 
-    const from = Date.now();
-    const several = await Promise.all([1, 2, 3].map(async () => await run(`${OWN}; date +%s%3N`)));
-    const lines = several.map(([text]) => text.trim().split("\n"));
-    for (const [row, line] of (lines[0] ?? []).slice(0, -1).entries()) {
-      expect(new Set(lines.map((other) => other[row])).size, line).toBe(3);
-    }
-    for (const line of lines) {
-      expect(Number(line.at(-1))).toBeGreaterThan(from - 50);
-      expect(Number(line.at(-1))).toBeLessThan(Date.now() + 50);
-    }
+    await allDiffer(/"load":.*"answer":/);
     for (const [warmth, flags] of [
       ["off", []],
       ["", ["--no-warm"]],
@@ -79,7 +89,26 @@ test(
       expect(said).toContain('"boot"');
     }
     expect(await made()).toHaveLength(1);
-    expect(strayProcesses(here.dir)).toEqual([]);
+
+    // Of an image without a template the first VM is a machine that had booted for nobody.
+    for (const name of await made()) await rm(join(shelf(), name), { recursive: true });
+    expect(await booted()).toHaveLength(1);
+    const [first, firstSaid] = await run(LOOK);
+    expect(firstSaid).toMatch(/"load":.*"boot":/);
+    expect(first.replaceAll(NAMES, "OWN")).toBe(cold.replaceAll(NAMES, "OWN"));
+    await allDiffer(/"load":/);
+    const stamps = "stat -c %Y / /proc /etc/hosts | sort -u | head -n 1; dmesg | grep -ci 'error'";
+    const from = Math.floor(Date.now() / 1000);
+    const [stamped] = await run(stamps, "", ["--disk", "3g"]);
+    expect(Number(stamped.split("\n")[0])).toBeGreaterThanOrEqual(from);
+    expect(stamped.split("\n")[1]).toBe("0");
+    // One that is damaged is not used again: the VM boots.
+    const [machine = ""] = await booted();
+    await truncate(join(shelf(), machine, "state"), 100);
+    const [, damagedSaid] = await run("true", "", ["--disk", "4g"]);
+    expect(damagedSaid).not.toContain('"load"');
+    expect(damagedSaid).toContain('"boot"');
+    await expect.poll(() => strayProcesses(here.dir), { timeout: 60_000 }).toEqual([]);
   },
   LIMIT_MS,
 );

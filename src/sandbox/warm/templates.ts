@@ -2,62 +2,50 @@
  * Warm starts: after the first start of an image on some machine a template is kept, booted and with
  * the image mounted, in which no program of the image has run. The next VM of the kind is a clone.
  */
-import { randomBytes } from "node:crypto";
 import { readFile, rm, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
-import type { AgentChannel } from "../../agent/channel.ts";
-import { forgetStream } from "../../agent/commands.ts";
-import type { GuestConfig } from "../../agent/config.ts";
-import { startStream } from "../../agent/streams.ts";
 import type { CreateRequest } from "../../model/api.ts";
 import { messageOf } from "../../model/errors.ts";
-import { closedPolicy } from "../../model/policy.ts";
-import type { Template } from "../../model/snapshot.ts";
 import type { DiskAttachment, VmRecord } from "../../model/vm.ts";
 import { parseVmRecord } from "../../schema/state.ts";
 import { isOwn } from "../../snapshots/disks.ts";
 import { copySparse } from "../../snapshots/files.ts";
-import { memoryFiles, memoryPaths, readMemoryImage, writeToken } from "../../snapshots/store.ts";
-import { writeFileAtomic } from "../../util/atomic.ts";
-import { newVmId } from "../../util/names.ts";
-import { awaitAgent, type LiveGuest } from "../starting/await-guest.ts";
-import { attachNetwork, tearDown } from "../starting/bring-up.ts";
+import { memoryPaths, readMemoryImage } from "../../snapshots/store.ts";
+import type { LiveGuest } from "../starting/await-guest.ts";
+import { tearDown, type BootedMachine } from "../starting/bring-up.ts";
 import { kernelDisks, newRecord, setBootFiles } from "../starting/new-vm.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { DriverChoice, Work } from "../stages.ts";
-import { bringBack, goOn, makeReady } from "./bring-back.ts";
-import type { BringBack } from "./bring-back.ts";
+import { bringBack, goOn, makeReady } from "../snapshots/bring-back.ts";
+import type { BringBack } from "../snapshots/bring-back.ts";
+import { machineWish } from "./booted.ts";
+import { baseDisks, makeMachine, makeOfImage, rehearse, type Bench } from "./make.ts";
 import { quiet } from "./quiet.ts";
 import { ReadyClones } from "./ready.ts";
-import { TemplateShelf, nameOf } from "./template-shelf.ts";
+import { DRAFT_RECORD, TemplateShelf, nameOf, type Wish } from "./template-shelf.ts";
 import type { ReadyClone, WarmPlan } from "./warm-plan.ts";
 
-const DRAFT_RECORD = "vm.json";
 /** How long nothing may have gone on before a template is made: the user's work comes first. */
 const QUIET_MS = 4000;
 /** How long it may go on before one is made all the same, by a VM that runs when nothing else does. */
 const PATIENCE_MS = 60_000;
-
-/** A template that a VM would start from. */
-interface Wish {
-  key: string;
-  about: Omit<Template, "files" | "disk">;
-}
 
 /** Templates of one VMSAN_DIR. */
 export class Templates {
   private readonly sandboxes: Sandboxes;
   private readonly shelf: TemplateShelf;
   private readonly stopping = new AbortController();
-  /** Wanted, by key. */
-  private readonly queue = new Map<string, { wish: Wish; record: VmRecord; plan: WarmPlan }>();
+  /** What makes those that are wanted, by key. */
+  private readonly queue = new Map<string, () => Promise<void>>();
   private making: Promise<void> | undefined;
   private readonly ready: ReadyClones;
+  private readonly bench: Bench;
 
   /** @param dir absolute path of the directory of templates */
   constructor(sandboxes: Sandboxes, dir: string) {
     this.sandboxes = sandboxes;
     this.shelf = new TemplateShelf(dir);
+    this.bench = { sandboxes, shelf: this.shelf, signal: this.stopping.signal };
     this.ready = new ReadyClones(sandboxes, async (request, choice, plan, signal) =>
       this.makeClone(request, choice, plan, signal),
     );
@@ -137,6 +125,7 @@ export class Templates {
     const template = await this.shelf.find(key);
     if (template === undefined) return undefined;
     const own = template.disk;
+    if (own === undefined) return undefined;
     const place = this.shelf.place(key);
     const { stages, records, log } = this.sandboxes;
     const { spec } = record;
@@ -232,11 +221,38 @@ export class Templates {
     }
   }
 
-  /** A VM has booted: keep a template for the next one, when there is nothing else to do. */
-  async wanted(record: VmRecord, plan: WarmPlan): Promise<void> {
-    const wish = await this.wishOf(record, plan);
-    if (wish === undefined || this.stopping.signal.aborted) return;
-    this.queue.set(wish.key, { wish, record: structuredClone(record), plan });
+  /** A booted machine that a VM can start from, its disks in place; undefined when there is none. */
+  async findMachine(record: VmRecord): Promise<BootedMachine | undefined> {
+    const wish = await this.machineWishOf(record);
+    if (wish === undefined || (await this.shelf.find(wish.key)) === undefined) return undefined;
+    return {
+      files: memoryPaths(this.shelf.place(wish.key)),
+      drop: async (why) => {
+        this.sandboxes.log.error(`${record.id}: cannot start from a booted machine; booting`, why);
+        await this.shelf.drop(wish.key);
+      },
+    };
+  }
+
+  private async machineWishOf(record: VmRecord): Promise<Wish | undefined> {
+    if (record.driver !== "qemu") return undefined;
+    return machineWish(record, await this.sandboxes.stages.driver(record.driver).machine());
+  }
+
+  /**
+   * A VM runs: keep what the next one can start from, when there is nothing else to do: a booted machine, and a template of its image
+   * (if there is a plan).
+   */
+  async wanted(record: VmRecord, plan: WarmPlan | undefined): Promise<void> {
+    const like = structuredClone(record);
+    const machine = await this.machineWishOf(like);
+    const image = plan && (await this.wishOf(like, plan));
+    if (this.stopping.signal.aborted) return;
+    if (machine !== undefined)
+      this.queue.set(machine.key, async () => await makeMachine(this.bench, machine, like));
+    if (image !== undefined && plan !== undefined)
+      this.queue.set(image.key, async () => await makeOfImage(this.bench, image, like, plan));
+    if (this.queue.size === 0) return;
     this.making ??= this.makeAll().finally(() => {
       this.making = undefined;
     });
@@ -249,76 +265,15 @@ export class Templates {
       for (;;) {
         const isBusy = (): boolean => this.sandboxes.starting;
         await quiet({ quietMs: QUIET_MS, patienceMs: PATIENCE_MS, isBusy, signal });
-        const next = this.queue.values().next().value;
+        const next = this.queue.entries().next().value;
         if (next === undefined) return;
-        this.queue.delete(next.wish.key);
-        const there = await this.shelf.find(next.wish.key);
-        if (there === undefined) await this.make(next.wish, next.record, next.plan);
+        const [key, make] = next;
+        this.queue.delete(key);
+        if ((await this.shelf.find(key)) === undefined) await make();
         if (this.queue.size === 0) return;
       }
     } catch (error) {
       if (!signal.aborted) this.sandboxes.log.error("cannot keep a template", error);
-    }
-  }
-
-  /** Boot a VM as the given one was, up to where it is configured, and keep it. */
-  private async make({ key, about }: Wish, like: VmRecord, plan: WarmPlan): Promise<void> {
-    const { stages } = this.sandboxes;
-    const work: Work = { signal: this.stopping.signal, progress: () => undefined };
-    const id = newVmId();
-    const dir = await this.shelf.begin(id);
-    const role = plan.flat ? "root" : "upper";
-    const own: DiskAttachment = { role, path: join(dir, `${role}.ext4`), readonly: false };
-    const { name: _name, process: _process, ...rest } = like;
-    const record: VmRecord = {
-      ...rest,
-      id,
-      status: "creating",
-      spec: {
-        ...like.spec,
-        id,
-        dir,
-        disks: [...baseDisks(plan), own, ...kernelDisks(like.spec)],
-        background: true,
-      },
-      // The same card, with everything closed: nothing shall come in or out while nobody uses it.
-      policy: closedPolicy(like.policy.mode === "none" ? "none" : "deny-all"),
-      ports: [],
-    };
-    delete record.spec.network;
-    delete record.guestNetwork;
-    delete record.networks;
-    delete record.secrets;
-    let guest: LiveGuest | undefined;
-    const save = async (): Promise<void> =>
-      await writeFileAtomic(join(dir, DRAFT_RECORD), `${JSON.stringify(record)}\n`);
-    try {
-      await save();
-      if (plan.flat) await stages.cloneRoot(plan.base, own.path, record.diskSizeBytes, work.signal);
-      else await stages.createUpper(own.path, record.diskSizeBytes);
-      await attachNetwork(record, stages, work);
-      const driver = stages.driver(record.driver);
-      const running = await driver.start(record.spec, work.signal);
-      record.process = running.process;
-      await save();
-      const token = randomBytes(16).toString("hex");
-      guest = { running, channel: stages.openChannel(running, token) };
-      const limitMs = stages.bootLimitMs(record.accelerator);
-      await awaitAgent(record, driver, guest, limitMs, work.signal);
-      const limit = AbortSignal.any([work.signal, AbortSignal.timeout(limitMs)]);
-      await rehearse(guest.channel, like, limit);
-      guest.channel.close();
-      await running.pause();
-      await running.snapshot(memoryPaths(dir), "full");
-      await writeToken(dir, token);
-      this.sandboxes.report(id, await tearDown(record, stages, guest));
-      const disk = basename(own.path);
-      const names = [...Object.values(memoryFiles), disk];
-      await this.shelf.keep(dir, key, names, { ...about, disk: { ...own, path: disk } });
-    } catch (error) {
-      this.sandboxes.report(id, await tearDown(record, stages, guest));
-      await rm(dir, { recursive: true, force: true });
-      throw error;
     }
   }
 
@@ -329,41 +284,4 @@ export class Templates {
     await this.making;
     await this.ready.close();
   }
-}
-
-/**
- * Have the guest of a template, or of a clone that is to wait, do once what each VM is asked for: it starts the agent's own program, and
- * writes the files of a configuration. Of the image nothing is run.
- */
-async function rehearse(channel: AgentChannel, like: VmRecord, signal: AbortSignal): Promise<void> {
-  const own = startStream(
-    channel,
-    { kind: "exec", argv: ["/proc/1/exe", "version"], user: "0:0", workdir: "/", stdin: false },
-    { signal, onStdout: () => undefined, onStderr: () => undefined },
-  );
-  await own.exit;
-  await forgetStream(channel, own.id, signal);
-  await channel.configure(rehearsalOf(like), signal);
-}
-
-/**
- * What the guest of a template is told: placeholders, each the shortest of its kind, so that those of
- * clones are written over them. Its card stays down: nothing of a network shall be in its memory.
- */
-function rehearsalOf({ image, guestNetwork }: VmRecord): GuestConfig {
-  const zeros = "0".repeat(32);
-  const { entrypoint = [], cmd = [] } = image?.config ?? {};
-  const names = guestNetwork?.dns ?? [];
-  return {
-    hostname: "x",
-    machineId: zeros,
-    generation: zeros,
-    network: { interfaces: [], dns: names.slice(0, 1).map(() => "0.0.0.0"), search: [], hosts: [] },
-    rehearsal: { programs: [...entrypoint.slice(0, 1), ...cmd.slice(0, 1)] },
-  };
-}
-
-/** The shared disk of a VM, if it has one. */
-function baseDisks(plan: WarmPlan): DiskAttachment[] {
-  return plan.flat ? [] : [{ role: "base", path: plan.base, readonly: true }];
 }

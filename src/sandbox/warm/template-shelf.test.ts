@@ -10,7 +10,7 @@ afterAll(async () => await rm(root, { recursive: true, force: true }));
 afterEach(() => delete process.env["VMSAN_TEMPLATE_BYTES"]);
 
 const machine: Template["machine"] = { vmm: "QEMU 7.2", accelerator: "tcg", cpu: "max" };
-const disk: Template["disk"] = { role: "upper", path: "upper.ext4", readonly: false };
+const disk: NonNullable<Template["disk"]> = { role: "upper", path: "upper.ext4", readonly: false };
 const base = join(root, "base");
 await writeFile(base, "base");
 
@@ -18,7 +18,7 @@ await writeFile(base, "base");
 async function keep(
   shelf: TemplateShelf,
   slot: string,
-  change: Partial<Template> = {},
+  change: Partial<Omit<Template, "disk">> = {},
 ): Promise<string> {
   const key = nameOf([slot, change]);
   const draft = await shelf.begin("vm-00000001");

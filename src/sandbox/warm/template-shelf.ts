@@ -9,10 +9,18 @@ import { allocatedBytes, describeFile, syncFile, whatIsDamaged } from "../../sna
 import { syncDirectory, writeFileAtomic } from "../../util/atomic.ts";
 
 const DOCUMENT = "template.json";
-const KEY = /^[0-9a-f]{32}$/;
+/** The record of the VM that a template is being made of, in its directory. */
+export const DRAFT_RECORD = "vm.json";
+const KEY = /^(booted-)?[0-9a-f]{32}$/;
 const DRAFT = /^\.new-(vm-[0-9a-f]{8})$/;
 /** Bytes that templates may take, unless VMSAN_TEMPLATE_BYTES says otherwise. */
 const MAX_BYTES = 2 * 2 ** 30;
+
+/** A template that a VM would start from. */
+export interface Wish {
+  key: string;
+  about: Omit<Template, "files" | "disk">;
+}
 
 /** A short name that differs where anything differs. */
 export function nameOf(parts: unknown): string {
