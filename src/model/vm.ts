@@ -174,6 +174,8 @@ export interface VmRecord {
   sysctls?: Record<string, string>;
   /** Milliseconds that a boot may take; absent: what the host and its accelerator need. */
   bootTimeoutMs?: number;
+  /** Whether it starts from what has booted already, if there is such; absent: where that is faster. */
+  warm?: boolean;
   /** Defaults for every command, over the image's own. */
   defaults: { env: string[]; user?: string; workdir?: string };
   policy: NetworkPolicy;

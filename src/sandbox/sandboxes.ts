@@ -77,7 +77,7 @@ interface HowWarm {
  * Whether a VM may start from a template: as was asked for, else where that was measured to be
  * faster, which is software emulation.
  */
-function isWarm({ warm }: CreateRequest, accelerator: Accelerator): boolean {
+function isWarm({ warm }: Pick<VmRecord, "warm">, accelerator: Accelerator): boolean {
   return warm ?? accelerator === "tcg";
 }
 
@@ -272,7 +272,9 @@ export class Sandboxes extends Lives {
         await this.records.save(record);
         // This version's agent, not the one the VM was made with.
         setBootFiles(record.spec, await this.stages.bootFiles(record.kernelFile, own));
-        await this.nowRuns(entry, await this.bringUp(record, own));
+        const warm = isWarm(record, choice.accelerator) ? this.warm : undefined;
+        await this.nowRuns(entry, await this.bringUp(record, own, warm));
+        await warm?.wanted(record, undefined);
         return viewOf(record);
       } catch (error) {
         record.status = "stopped";

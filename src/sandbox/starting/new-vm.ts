@@ -52,6 +52,7 @@ export function newRecord(
     diskSizeBytes: request.diskSizeBytes,
     ...(request.mounts.length > 0 && { mounts: request.mounts }),
     ...(Object.keys(request.sysctls).length > 0 && { sysctls: request.sysctls }),
+    ...(request.warm === undefined ? {} : { warm: request.warm }),
     ...(request.bootTimeoutMs === undefined ? {} : { bootTimeoutMs: request.bootTimeoutMs }),
     defaults: {
       env: request.env,
