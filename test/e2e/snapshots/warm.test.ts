@@ -97,11 +97,10 @@ test(
     expect(firstSaid).toMatch(/"load":.*"boot":/);
     expect(first.replaceAll(NAMES, "OWN")).toBe(cold.replaceAll(NAMES, "OWN"));
     await allDiffer(/"load":/);
-    const stamps = "stat -c %Y / /proc /etc/hosts | sort -u | head -n 1; dmesg | grep -ci 'error'";
     const from = Math.floor(Date.now() / 1000);
+    const stamps = "stat -c %Y / /proc /etc/hosts | sort -n | head -n 1";
     const [stamped] = await run(stamps, "", ["--disk", "3g"]);
-    expect(Number(stamped.split("\n")[0])).toBeGreaterThanOrEqual(from);
-    expect(stamped.split("\n")[1]).toBe("0");
+    expect(Number(stamped)).toBeGreaterThanOrEqual(from);
     // One that is damaged is not used again: the VM boots.
     const [machine = ""] = await booted();
     await truncate(join(shelf(), machine, "state"), 100);
