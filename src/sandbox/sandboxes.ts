@@ -268,6 +268,7 @@ export class Sandboxes extends Lives {
         }
         // What this daemon makes now must be found by the next one, should it be killed.
         record.starting = true;
+        record.timings = {};
         if (bootTimeoutMs !== undefined) record.bootTimeoutMs = bootTimeoutMs;
         await this.records.save(record);
         // This version's agent, not the one the VM was made with.
