@@ -133,7 +133,10 @@ export function addCreateFlags(target: Command): Command {
     .option("--platform <os/arch>", "platform of a multi-platform image")
     .option("--ca-file <path>", "certificates of authorities to trust besides the system's")
     .option("--init [path]", "boot the image's own init (default path: /sbin/init)")
-    .option("--warm", "start from a template of the image or a booted machine where there is one, and keep both")
+    .option(
+      "--warm",
+      "start from a template of the image or a booted machine where there is one, and keep both",
+    )
     .option("--no-warm", "boot, and keep no template")
     .option("--no-seccomp", "leave the VMM's seccomp filter off")
     .option("--no-pid-ns", "leave the VMM in this PID namespace")
