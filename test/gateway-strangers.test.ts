@@ -436,3 +436,8 @@ test("a client that sends byte by byte, or reads nothing, keeps nobody from bein
   expect(await sandbox.files.exists("/etc/hostname")).toBe(true);
   slow.destroy();
 });
+
+test("clients of a gateway of this machine are sent to this machine, not to E2B's own hosts", async () => {
+  const host = sandbox.getHost(3000);
+  expect(host).toBe(`3000-${sandbox.sandboxId}.localhost:${new URL(gateway.url).port}`);
+});

@@ -119,6 +119,18 @@ test(
       { data: { a: [1, 2], b: ["x", null] }, html: expect.stringContaining("<table") },
     ]);
     expect(await value("[n for n in dir() if 'vmsan' in n]")).toBe("[]");
+    expect(JSON.stringify(failed)).not.toContain("\\u001b");
+    const json = await execute({ code: "import numpy as np; {'a': [1, np.float64(2)], 3: None}" });
+    expect(ofType(json, "result")).toMatchObject([{ json: { a: [1, 2], 3: null } }]);
+    for (const none of ["[float('nan')]", "{(1, 2): 3}", "l = [1]; l.append(l); l", "[object()]"]) {
+      const [result] = ofType(await execute({ code: none }), "result");
+      expect([none, result?.["json"], typeof result?.["text"]]).toEqual([
+        none,
+        undefined,
+        "string",
+      ]);
+    }
+    expect((await value("list(range(5000))")) as string).toMatch(/^\[0,[^]* 4999\]$/);
   },
   LIMIT_MS,
 );

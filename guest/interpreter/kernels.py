@@ -10,11 +10,13 @@ import time
 LOOK_S = 1.0
 START_S = 300.0
 
-# What a kernel runs before anything else: tables as columns, for clients that draw them themselves, and the
+# What a kernel runs before anything else, as clients expect it of E2B's: tables as columns and charts as numbers, for
+# those that draw them themselves, lists and dictionaries as JSON, long ones whole, errors without colours; and the
 # environment of one execution (None: as it was). No name of it stays.
 PREPARE = """
 def _vmsan_prepare(shell):
     import os
+    import sys
     before = {}
     def environment(wanted):
         for name, value in before.items():
@@ -38,6 +40,36 @@ def _vmsan_prepare(shell):
         return {str(name): [row[i] for row in split["data"]] for i, name in enumerate(split["columns"])}
     data.for_type_by_name("pandas.core.frame", "DataFrame", columns)
     shell.display_formatter.formatters["e2b/data"] = data
+    class Chart(JSONFormatter):
+        format_type = "e2b/chart"
+        print_method = "_repr_e2b_chart_"
+        # Not registered for its type: what shows figures takes theirs away from all formatters.
+        def __call__(self, value):
+            module = sys.modules.get("matplotlib.figure")
+            if module is None or not isinstance(value, module.Figure):
+                return super().__call__(value)
+            # E2B's own package, where the image has it; it knows some kinds of charts.
+            try:
+                from e2b_charts import chart_figure_to_dict
+                return chart_figure_to_dict(value)
+            except Exception:
+                return None
+    shell.display_formatter.formatters["e2b/chart"] = Chart(parent=shell.display_formatter)
+    def plain(value):
+        import json
+        def other(part):
+            if hasattr(part, "tolist"):
+                return part.tolist()
+            raise TypeError
+        # What is no JSON (a NaN, a key that is a tuple, a list that has itself) is told as text alone.
+        try:
+            return json.loads(json.dumps(value, default=other, allow_nan=False))
+        except (TypeError, ValueError, RecursionError):
+            return None
+    for kind in (list, dict):
+        shell.display_formatter.formatters["application/json"].for_type(kind, plain)
+    shell.display_formatter.formatters["text/plain"].max_seq_length = 0
+    shell.run_line_magic("colors", "NoColor")
 _vmsan_prepare(get_ipython())
 del _vmsan_prepare
 """

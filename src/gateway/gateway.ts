@@ -23,6 +23,7 @@ import type { TlsFiles } from "./http/listen.ts";
 import { listen } from "./http/server.ts";
 import type { ListeningGateway } from "./http/server.ts";
 import type { GatewayDriver } from "./native/bodies.ts";
+import type { ControlContext } from "./e2b/control/context.ts";
 import { Sweeper, Waker } from "./e2b/control/lifecycle.ts";
 import { E2bStore } from "./e2b/control/store.ts";
 import { Uploads } from "./e2b/control/uploads.ts";
@@ -112,7 +113,7 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
   const places = new VolumePlaces(vmsan, driver, log);
   const waker = new Waker(places);
   const sweeper = new Sweeper(vmsan, log);
-  const context = {
+  const context: ControlContext = {
     vmsan,
     gate,
     store: new E2bStore(directory),
@@ -141,6 +142,9 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     ],
     log,
   });
+  // Clients would take E2B's own domain, and ask its hosts with this gateway's tokens; all of ours are on this machine.
+  if (isLoopback(address.host) && options.behindProxy !== true)
+    context.domain ??= `localhost:${gateway.port}`;
   let docker: DockerServer | undefined;
   try {
     if (options.docker !== undefined) {

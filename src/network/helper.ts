@@ -3,6 +3,8 @@ import { spawn, type ChildProcess } from "node:child_process";
 import type { Socket as UdpSocket } from "node:dgram";
 import type { Server, Socket } from "node:net";
 import { VmsanError, messageOf } from "../model/errors.ts";
+import type { RunResult } from "../util/run.ts";
+import { adminPath } from "./host/realm.ts";
 
 /** One logged packet, as the helper tells it. */
 export interface FlowEvent {
@@ -25,6 +27,7 @@ interface Reply {
   ok: boolean;
   errno?: string;
   error?: string;
+  run?: { code: number; signal?: string; stdout: string; stderr: string };
 }
 
 /** Whether a message is an answer of the helper. */
@@ -77,7 +80,10 @@ export class Helper {
   private start(): ChildProcess {
     if (this.child !== undefined) return this.child;
     const [file = "", ...args] = this.command();
-    const child = spawn(file, args, { stdio: ["ignore", "ignore", "pipe", "ipc"] });
+    const child = spawn(file, args, {
+      stdio: ["ignore", "ignore", "pipe", "ipc"],
+      env: { ...process.env, PATH: adminPath, LC_ALL: "C" },
+    });
     this.child = child;
     this.stderr = "";
     child.stderr?.setEncoding("utf8").on("data", (text: string) => {
@@ -101,7 +107,7 @@ export class Helper {
     const pending = this.pending.get(message.id);
     this.pending.delete(message.id);
     if (this.pending.size === 0) this.child?.channel?.unref();
-    if (message.ok) pending?.resolve(handle);
+    if (message.ok) pending?.resolve(message.run ?? handle);
     else pending?.reject(systemError(message, "network helper"));
   }
 
@@ -161,6 +167,21 @@ export class Helper {
   /** Write files below /proc/sys/net as seen from a namespace. */
   async sysctl(netns: string, writes: Record<string, string>): Promise<void> {
     await this.request({ op: "sysctl", netns, writes });
+  }
+
+  /**
+   * Run a program to its end. This process would stand still for each that it starts itself, the longer the larger it is.
+   * @param netns path of the namespace to run it in; undefined: where the helper is
+   */
+  async run(
+    netns: string | undefined,
+    argv: readonly string[],
+    input: string,
+    timeoutMs: number,
+  ): Promise<RunResult> {
+    const ended = await this.request({ op: "run", netns, argv, input, timeoutMs });
+    const { code, signal = null, stdout, stderr } = ended as NonNullable<Reply["run"]>;
+    return { code: signal === null ? code : null, signal, stdout, stderr };
   }
 
   /** Make IPv6 packets with a mark look up a routing table, in a namespace. */

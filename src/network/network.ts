@@ -75,6 +75,8 @@ class Manager implements NetworkManager {
       () => this.relog(),
     );
     const { leases, helper } = this;
+    // In another place it would be in one that is gone when that is made anew.
+    if (realm.isHost) realm.launcher = async (...program) => await helper.run(...program);
     this.nets = new PrivateNets({ realm, helper, leases, planOf: (lease) => this.planOf(lease) });
     this.timer = setInterval(() => void this.look(), addressInterval).unref();
   }
@@ -250,8 +252,7 @@ class Manager implements NetworkManager {
 
   /** A lease with a slot whose link does not exist, written before anything is made. */
   private async lease(vmId: string, policy: NetworkPolicy): Promise<Lease> {
-    const links = this.realm.links();
-    const slot = this.leases.freeSlot((candidate) => links.has(`vmsan${candidate}`));
+    const slot = this.leases.freeSlot((candidate) => this.realm.hasLink(`vmsan${candidate}`));
     const { netns } = planFor(vmId, slot, this.prefix6);
     // No link of this slot has been made yet, whatever an earlier lease had.
     this.linked.delete(vmId);
@@ -493,11 +494,10 @@ class Manager implements NetworkManager {
     const report: NetworkCleanup = { removed: [], failed: [] };
     const owners = await this.owners(leases);
     const present = (): Map<Lease, { link: boolean; netns: boolean }> => {
-      const links = this.realm.links();
       return new Map(
         leases.map((lease) => {
           const { hostLink, netns } = this.planOf(lease);
-          const link = owners.has(lease) && links.has(hostLink);
+          const link = owners.has(lease) && this.realm.hasLink(hostLink);
           return [lease, { link, netns: this.realm.hasNetns(netns) }];
         }),
       );
@@ -550,8 +550,8 @@ class Manager implements NetworkManager {
     clearInterval(this.timer);
     for (const service of this.services.values()) service.close();
     this.services.clear();
-    this.helper.stop();
     for (const { what, why } of await this.leaveHost()) this.warn(`${what} is left: ${why}`);
+    this.helper.stop();
   }
 }
 

@@ -39,14 +39,17 @@ export function workingDirectory(pid: number): string | undefined {
 }
 
 /**
- * Whether a process works in a directory or below it.
+ * Whether a working directory is a directory or below it.
  * @param real the directory's path without links, for those who ask about many processes
  */
-export function worksIn(pid: number, dir: string, real = withoutLinks(dir)): boolean {
-  const cwd = workingDirectory(pid);
-  if (cwd === undefined) return false;
-  const inside = (of: string): boolean => cwd === of || cwd.startsWith(`${of}/`);
+export function isBelow(cwd: string | undefined, dir: string, real = withoutLinks(dir)): boolean {
+  const inside = (of: string): boolean => cwd === of || cwd?.startsWith(`${of}/`) === true;
   return inside(dir) || inside(real);
+}
+
+/** Whether a process works in a directory or below it. */
+export function worksIn(pid: number, dir: string): boolean {
+  return isBelow(workingDirectory(pid), dir);
 }
 
 /**

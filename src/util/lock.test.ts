@@ -55,3 +55,25 @@ test("a lock file that is damaged under its holder stays held", async () => {
   child.kill("SIGKILL");
   (await lock(path, { timeoutMs: 10_000 })).release();
 });
+
+test("within a process it is given in the order of the calls, and who gives up holds up nobody", async () => {
+  const path = join(dir, "order.lock");
+  const order: number[] = [];
+  const first = await lock(path);
+  const leaves = new AbortController();
+  const waiting = [1, 2, 3, 4].map(async (number) => {
+    const signal = number === 2 ? leaves.signal : undefined;
+    const held = await lock(path, signal === undefined ? {} : { signal });
+    order.push(number);
+    await new Promise(setImmediate);
+    held.release();
+  });
+  leaves.abort(new Error("left"));
+  await expect(waiting[1]).rejects.toThrow("left");
+  await expect(lock(path, { timeoutMs: 1 })).rejects.toMatchObject({ code: "ERR_TIMEOUT_LOCK" });
+  expect(order).toEqual([]);
+  first.release();
+  await Promise.all(waiting.filter((_, index) => index !== 1));
+  expect(order).toEqual([1, 3, 4]);
+  tryLock(path)?.release();
+});

@@ -9,6 +9,7 @@ import { dirname } from "node:path";
 import type * as Sqlite from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
 import { VmsanError, messageOf } from "../model/errors.ts";
+import { Slots } from "./flow/slots.ts";
 
 /** Load node:sqlite without its "experimental" warning, which would land on users' terminals. */
 function loadSqlite(): typeof Sqlite {
@@ -71,23 +72,68 @@ export interface LockOptions {
   timeoutMs?: number;
 }
 
-/** Wait for the lock. */
-export async function lock(path: string, options: LockOptions = {}): Promise<Lock> {
-  const deadline = Date.now() + (options.timeoutMs ?? 600_000);
+/** The error for a lock that was not to be had in time. */
+function notInTime(path: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_TIMEOUT_LOCK",
+    message: `Cannot lock ${path}`,
+    why: "Another process has held it for longer than the time limit.",
+    fix: `See who has it open (fuser ${path}) and end that process.`,
+  });
+}
+
+/** Look again and again until no other process has the lock. @param deadline milliseconds since the epoch */
+async function untilFree(path: string, deadline: number, signal?: AbortSignal): Promise<Lock> {
   for (let wait = 5; ; wait = Math.min(wait * 2, 100)) {
-    options.signal?.throwIfAborted();
+    signal?.throwIfAborted();
     const held = tryLock(path);
     if (held !== undefined) return held;
-    if (Date.now() > deadline) {
-      throw new VmsanError({
-        code: "ERR_TIMEOUT_LOCK",
-        message: `Cannot lock ${path}`,
-        why: "Another process has held it for longer than the time limit.",
-        fix: `See who has it open (fuser ${path}) and end that process.`,
-      });
-    }
-    await sleep(wait, undefined, options.signal === undefined ? {} : { signal: options.signal });
+    if (Date.now() > deadline) throw notInTime(path);
+    await sleep(wait, undefined, signal === undefined ? {} : { signal });
   }
+}
+
+/** Who of this process has a lock file or waits for it. */
+const queues = new Map<string, { slots: Slots; users: number }>();
+
+/**
+ * Wait for the lock. Within a process it is given in the order of the calls, and only the first of those that wait looks
+ * at the file: a hundred that did so would take all of the process's time.
+ */
+export async function lock(path: string, options: LockOptions = {}): Promise<Lock> {
+  const { signal, timeoutMs = 600_000 } = options;
+  const deadline = Date.now() + timeoutMs;
+  const queue = queues.get(path) ?? { slots: new Slots(1), users: 0 };
+  queues.set(path, queue);
+  queue.users += 1;
+  const giveUp = new AbortController();
+  const late = setTimeout(() => giveUp.abort(notInTime(path)), timeoutMs);
+  const abort = (): void => giveUp.abort(signal?.reason);
+  if (signal?.aborted === true) abort();
+  signal?.addEventListener("abort", abort, { once: true });
+  const waitsNoMore = (): void => {
+    clearTimeout(late);
+    signal?.removeEventListener("abort", abort);
+  };
+  return await new Promise<Lock>((resolve, reject) => {
+    const turn = queue.slots.run(async () => {
+      waitsNoMore();
+      const held = await untilFree(path, deadline, signal);
+      await new Promise<void>((released) => {
+        resolve({
+          release: () => {
+            held.release();
+            released();
+          },
+        });
+      });
+    }, giveUp.signal);
+    void turn.catch(reject).finally(() => {
+      waitsNoMore();
+      queue.users -= 1;
+      if (queue.users === 0) queues.delete(path);
+    });
+  });
 }
 
 /** Run `body` while holding the lock. */

@@ -27,6 +27,19 @@ export interface RunOptions {
   group?: boolean;
 }
 
+/** The error for a program that cannot be started. */
+export function missingProgram(file: string, error: unknown): VmsanError {
+  return new VmsanError(
+    {
+      code: "ERR_SETUP_MISSING_BINARY",
+      message: `Cannot run ${file}`,
+      why: messageOf(error),
+      fix: "Run `vmsan doctor` to see what is missing and how to install it.",
+    },
+    error,
+  );
+}
+
 /** Text of at most `limit` characters, its end kept. */
 class Tail {
   private text = "";
@@ -96,19 +109,7 @@ export async function run(
   options.signal?.addEventListener("abort", stop, { once: true });
   try {
     return await new Promise<RunResult>((resolve, reject) => {
-      child.on("error", (error) =>
-        reject(
-          new VmsanError(
-            {
-              code: "ERR_SETUP_MISSING_BINARY",
-              message: `Cannot run ${file}`,
-              why: messageOf(error),
-              fix: "Run `vmsan doctor` to see what is missing and how to install it.",
-            },
-            error,
-          ),
-        ),
-      );
+      child.on("error", (error) => reject(missingProgram(file, error)));
       child.on("close", (code, signal) => {
         if (options.signal?.aborted === true) reject(options.signal.reason as Error);
         else resolve({ code, signal, stdout: String(stdout), stderr: String(stderr) });

@@ -5,7 +5,7 @@
  */
 import { readFileSync, readdirSync } from "node:fs";
 import type { ProcessIdentity } from "../model/vm.ts";
-import { withoutLinks, worksIn } from "../util/directory.ts";
+import { isBelow, withoutLinks, workingDirectory } from "../util/directory.ts";
 import { identityOf } from "../util/process-identity.ts";
 import { killAndWait } from "./exit.ts";
 
@@ -23,19 +23,68 @@ function commandLine(pid: number): string {
   }
 }
 
-/** Processes that have `argument` and work in `dir` or below it. */
-export async function findLeftovers(dir: string, argument: string): Promise<ProcessIdentity[]> {
-  const found: ProcessIdentity[] = [];
-  const real = withoutLinks(dir);
+/** Whether a process has an argument. */
+function hasArgument(pid: number, argument: string): boolean {
+  return commandLine(pid).split("\0").includes(argument);
+}
+
+/** A process, as one look at all of them has found it. */
+interface Seen {
+  pid: number;
+  /** Where it works, once that was asked for; undefined when it is gone or not ours to see. */
+  cwd?: { path: string | undefined };
+}
+
+/** All processes, by each of their arguments. */
+async function lookAtAll(): Promise<ReadonlyMap<string, Seen[]>> {
+  const byArgument = new Map<string, Seen[]>();
   for (const [index, name] of readdirSync("/proc").entries()) {
     if (!/^\d+$/.test(name)) continue;
     if (index % AT_A_TIME === 0) await new Promise(setImmediate);
-    const pid = Number(name);
-    if (!commandLine(pid).split("\0").includes(argument) || !worksIn(pid, dir, real)) continue;
-    const identity = identityOf(pid);
-    if (identity !== undefined) found.push(identity);
+    const seen: Seen = { pid: Number(name) };
+    for (const argument of new Set(commandLine(seen.pid).split("\0"))) {
+      const others = byArgument.get(argument);
+      if (others === undefined) byArgument.set(argument, [seen]);
+      else others.push(seen);
+    }
   }
-  return found;
+  return byArgument;
+}
+
+/** The look that is under way, or was the last one; never rejects. */
+let last: Promise<unknown> = Promise.resolve();
+/** One that has not begun yet. */
+let next: Promise<ReadonlyMap<string, Seen[]>> | undefined;
+
+/**
+ * A look that begins after this call, with all others who ask for one meanwhile: for each of a thousand VMs that
+ * end together a look of its own would be at a thousand processes.
+ */
+function look(): Promise<ReadonlyMap<string, Seen[]>> {
+  if (next !== undefined) return next;
+  const look = last.then(async () => {
+    next = undefined;
+    return await lookAtAll();
+  });
+  next = look;
+  last = look.catch(() => undefined);
+  return look;
+}
+
+/** Processes that have `argument` and work in `dir` or below it. */
+export async function findLeftovers(dir: string, argument: string): Promise<ProcessIdentity[]> {
+  const real = withoutLinks(dir);
+  const candidates = (await look()).get(argument) ?? [];
+  const found = candidates.filter((seen) => {
+    seen.cwd ??= { path: workingDirectory(seen.pid) };
+    return isBelow(seen.cwd.path, dir, real);
+  });
+  return found.flatMap(({ pid }) => {
+    const identity = identityOf(pid);
+    // Looked at again: the number may be another process's by now.
+    const isIt = hasArgument(pid, argument) && isBelow(workingDirectory(pid), dir, real);
+    return identity !== undefined && isIt ? [identity] : [];
+  });
 }
 
 /** Kill such processes and wait for their end; gives the process ids of those that were there. */

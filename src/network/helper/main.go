@@ -41,6 +41,9 @@ type request struct {
 	// Vm and Group name a packet log.
 	Vm    string `json:"vm"`
 	Group uint16 `json:"group"`
+	// Argv and Input are a program's, for run; TimeoutMs bounds it as well.
+	Argv  []string `json:"argv"`
+	Input string   `json:"input"`
 	// Cmd is set on messages of Node itself (acknowledgements), which are ignored.
 	Cmd string `json:"cmd"`
 }
@@ -51,6 +54,8 @@ type reply struct {
 	OK    bool   `json:"ok"`
 	Errno string `json:"errno,omitempty"`
 	Error string `json:"error,omitempty"`
+	// Run is how a program ended.
+	Run *ending `json:"run,omitempty"`
 }
 
 // handle wraps a reply that carries a socket, in the form Node's parent side understands.
@@ -154,6 +159,7 @@ func serve(conn *net.UnixConn) {
 func answer(out *channel, logs *logs, req request) {
 	fd, kind, dgram := -1, "", ""
 	var err error
+	var ended *ending
 	switch req.Op {
 	case "hello":
 	case "listen":
@@ -169,6 +175,8 @@ func answer(out *channel, logs *logs, req request) {
 		err = writeSysctls(req.Netns, req.Writes)
 	case "rule6":
 		err = addMarkRule6(req.Netns, req.Mark, req.Table)
+	case "run":
+		ended, err = runIn(req.Netns, req.Argv, req.Input, req.TimeoutMs)
 	case "log":
 		err = logs.start(req.Vm, req.Netns, req.Group)
 	case "unlog":
@@ -176,7 +184,7 @@ func answer(out *channel, logs *logs, req request) {
 	default:
 		err = fmt.Errorf("no operation %q", req.Op)
 	}
-	result := reply{ID: req.ID, OK: err == nil}
+	result := reply{ID: req.ID, OK: err == nil, Run: ended}
 	if err != nil {
 		result.Error = err.Error()
 		result.Errno = errnoName(err)

@@ -5,7 +5,8 @@
  */
 import { accessSync, existsSync, readFileSync } from "node:fs";
 import { VmsanError, errnoOf } from "../../model/errors.ts";
-import { run } from "../../util/run.ts";
+import { missingProgram, run } from "../../util/run.ts";
+import type { RunResult } from "../../util/run.ts";
 
 /** Programs that are run, and the Debian packages that hold them. */
 export const tools = { ip: "iproute2", tc: "iproute2", nft: "nftables", nsenter: "util-linux" };
@@ -18,10 +19,43 @@ export function hasTool(name: string): boolean {
   return adminPath.split(":").some((dir) => dir !== "" && existsSync(`${dir}/${name}`));
 }
 
+/** Most that a program may take, in milliseconds. */
+const LIMIT_MS = 30_000;
+
+/** A program to be run. */
+interface Feed {
+  argv: readonly string[];
+  /** The same for who is in the namespace `netns` already. */
+  inside?: readonly string[];
+  netns?: string | undefined;
+  input: string;
+  signal?: AbortSignal | undefined;
+  /** Whatever it ends with. */
+  force?: boolean;
+}
+
+/** argv of an `ip` that reads what to do. */
+function ipBatch(where: readonly string[], force: boolean): string[] {
+  return ["ip", ...where, ...(force ? ["-force"] : []), "-batch", "-"];
+}
+
+/**
+ * Runs programs for this process.
+ * @param netns path of the network namespace to run it in @throws ERR_NETWORK_HELPER when it is gone
+ */
+export type Launcher = (
+  netns: string | undefined,
+  argv: readonly string[],
+  input: string,
+  timeoutMs: number,
+) => Promise<RunResult>;
+
 /** The host's own network namespace, with root's rights: a place to make VMs' networks in. */
 export class Realm {
   /** Programs launched so far; measured by the benchmark. */
   launches = 0;
+  /** Who runs them instead of this process. */
+  launcher: Launcher | undefined;
 
   /** argv to put before a program so that it runs there; empty: it is where this process is. */
   get prefix(): readonly string[] {
@@ -80,29 +114,30 @@ export class Realm {
     return new Set([...text.matchAll(/^\s*([^\s:]+):/gm)].map((match) => match[1] ?? ""));
   }
 
+  /** Whether a link of that name exists. */
+  hasLink(name: string): boolean {
+    if (!this.isHost) return this.links().has(name);
+    // Its settings are there for as long as it is: the list of all takes longer, the more there are.
+    return existsSync(`/proc/sys/net/ipv4/conf/${name}`);
+  }
+
   /** Hardware addresses of all links, by their names. One launch. */
   async hardwareAddresses(): Promise<Map<string, string>> {
-    const text = await this.feed(["ip", "-json", "link", "show"], "", undefined);
+    const text = await this.feed({ argv: ["ip", "-json", "link", "show"], input: "" });
     const links = JSON.parse(text) as { ifname: string; address?: string }[];
     return new Map(links.map(({ ifname, address = "" }) => [ifname, address]));
   }
 
-  /** Run a program with text as its input. @returns its output. Throws ERR_NETWORK_SETUP with what it said. */
-  private async feed(
-    argv: readonly string[],
-    input: string,
-    signal: AbortSignal | undefined,
-    ok: (code: number | null) => boolean = (code) => code === 0,
-  ): Promise<string> {
-    const [file = "", ...args] = [...this.prefix, ...argv];
+  /**
+   * Run a program with text as its input.
+   * @returns its output. Throws ERR_NETWORK_SETUP with what it said.
+   */
+  private async feed({ argv, inside = argv, netns, input, signal, force }: Feed): Promise<string> {
     this.launches += 1;
-    const result = await run(file, args, {
-      input,
-      env: { ...process.env, PATH: adminPath, LC_ALL: "C" },
-      timeoutMs: 30_000,
-      ...(signal === undefined ? {} : { signal }),
-    });
-    if (ok(result.code)) return result.stdout;
+    const result =
+      (await this.launched({ argv: inside, netns, input }, signal)) ??
+      (await this.runHere(argv, input, signal));
+    if (force === true || result.code === 0) return result.stdout;
     throw new VmsanError({
       code: "ERR_NETWORK_SETUP",
       message: `Cannot set up the network: ${argv.join(" ")} failed with ${result.signal ?? `status ${result.code}`}`,
@@ -111,35 +146,71 @@ export class Realm {
     });
   }
 
+  /** The same by the launcher; undefined when there is none, or it is gone. */
+  private async launched(
+    { argv, netns, input }: Pick<Feed, "argv" | "netns" | "input">,
+    signal: AbortSignal | undefined,
+  ): Promise<RunResult | undefined> {
+    if (this.launcher === undefined) return undefined;
+    signal?.throwIfAborted();
+    const path = netns === undefined ? undefined : this.netnsPath(netns);
+    try {
+      const result = await this.launcher(path, argv, input, LIMIT_MS);
+      // To the end in any case: what undoes it is not to meet it half way.
+      signal?.throwIfAborted();
+      return result;
+    } catch (error) {
+      if (signal?.aborted === true) throw signal.reason;
+      if (error instanceof VmsanError && error.code === "ERR_NETWORK_HELPER") return undefined;
+      throw missingProgram(argv[0] ?? "", error);
+    }
+  }
+
+  private async runHere(
+    argv: readonly string[],
+    input: string,
+    signal: AbortSignal | undefined,
+  ): Promise<RunResult> {
+    const [file = "", ...args] = [...this.prefix, ...argv];
+    return await run(file, args, {
+      input,
+      env: { ...process.env, PATH: adminPath, LC_ALL: "C" },
+      timeoutMs: LIMIT_MS,
+      ...(signal === undefined ? {} : { signal }),
+    });
+  }
+
   /** Run an `ip` batch. @param force go on after errors and ignore them */
-  async ip(batch: string, signal?: AbortSignal, force = false): Promise<void> {
-    const argv = ["ip", ...(force ? ["-force"] : []), "-batch", "-"];
-    await this.feed(argv, batch, signal, force ? () => true : undefined);
+  async ip(input: string, signal?: AbortSignal, force = false): Promise<void> {
+    await this.feed({ argv: ipBatch([], force), input, signal, force });
   }
 
   /** Run an `ip` batch in a VM's namespace. @param force go on after errors and ignore them */
-  async ipIn(netns: string, batch: string, signal?: AbortSignal, force = false): Promise<void> {
-    const argv = ["ip", "-n", netns, ...(force ? ["-force"] : []), "-batch", "-"];
-    await this.feed(argv, batch, signal, force ? () => true : undefined);
+  async ipIn(netns: string, input: string, signal?: AbortSignal, force = false): Promise<void> {
+    const argv = ipBatch(["-n", netns], force);
+    // With -n it makes a copy of all mounts for itself, of which each VM's namespace is one.
+    await this.feed({ argv, inside: ipBatch([], force), netns, input, signal, force });
   }
 
   /** Run a `tc` batch in a VM's namespace. */
-  async tcIn(netns: string, batch: string, signal?: AbortSignal): Promise<void> {
-    await this.feed(["tc", "-n", netns, "-batch", "-"], batch, signal);
+  async tcIn(netns: string, input: string, signal?: AbortSignal): Promise<void> {
+    const [inside, argv] = [
+      ["tc", "-batch", "-"],
+      ["tc", "-n", netns, "-batch", "-"],
+    ];
+    await this.feed({ argv, inside, netns, input, signal });
   }
 
   /** Apply one nftables transaction in the realm's own namespace. */
-  async nft(transaction: string, signal?: AbortSignal): Promise<void> {
-    await this.feed(["nft", "-f", "-"], transaction, signal);
+  async nft(input: string, signal?: AbortSignal): Promise<void> {
+    await this.feed({ argv: ["nft", "-f", "-"], input, signal });
   }
 
   /** Apply one nftables transaction in a VM's namespace. */
-  async nftIn(netns: string, transaction: string, signal?: AbortSignal): Promise<void> {
-    await this.feed(
-      ["nsenter", `--net=${this.netnsPath(netns)}`, "--", "nft", "-f", "-"],
-      transaction,
-      signal,
-    );
+  async nftIn(netns: string, input: string, signal?: AbortSignal): Promise<void> {
+    const inside = ["nft", "-f", "-"];
+    const argv = ["nsenter", `--net=${this.netnsPath(netns)}`, "--", ...inside];
+    await this.feed({ argv, inside, netns, input, signal });
   }
 
   /** Whether the realm has a way out for IPv6 (a default route that is not a rejection). */
