@@ -1,9 +1,9 @@
 /**
  * E2B's own tests against a gateway with real guests:
- * `node scripts/e2b-suite.ts CHECKOUT js|python [FILTER…]`.
- * CHECKOUT is a checkout of E2B's repository with the dependencies of its SDK installed (js: in
- * packages/js-sdk/node_modules; python: pytest and the package's own for the interpreter that
- * E2B_PYTHON names). Nothing is fetched. E2B_SUITE_DRIVER=fake takes processes of this host for guests, which is
+ * `node scripts/e2b-suite.ts CHECKOUT js|python|interpreter-js|interpreter-python [FILTER…]`.
+ * CHECKOUT is a checkout of E2B's repository, or of its code interpreter's, with the dependencies of its SDK installed (js: in
+ * node_modules beside its tests; python: pytest and the package's own for the interpreter that
+ * E2B_PYTHON names). Nothing is fetched: a test that builds from an image of a public registry takes what the host's store has under its name. E2B_SUITE_DRIVER=fake takes processes of this host for guests, which is
  * fast and shows what the gateway answers, not what guests do; the host then needs a user `user` as guests have. FILTERs are parts of file names: the suites are long under emulation and
  * can be run in groups. What each file gave is kept in .cache/e2b-suite/, and docs/e2b-compat.md is
  * written of all that is there.
@@ -23,7 +23,9 @@ import { suites } from "./e2b-suite/suites.ts";
 const [checkout, language = "", ...filters] = process.argv.slice(2);
 const suite = suites[language];
 if (checkout === undefined || suite === undefined) {
-  throw new Error("usage: node scripts/e2b-suite.ts CHECKOUT js|python [FILTER…]");
+  throw new Error(
+    "usage: node scripts/e2b-suite.ts CHECKOUT js|python|interpreter-js|interpreter-python [FILTER…]",
+  );
 }
 const root = resolve(import.meta.dirname, "..");
 const source = join(resolve(checkout), suite.folder);
@@ -78,10 +80,9 @@ try {
       ...local.env,
     });
     const content = await readFile(report, "utf8");
-    const now =
-      language === "js"
-        ? readVitest(content, (path) => relative(tests, path))
-        : readJunit(content, [name]);
+    const now = language.endsWith("js")
+      ? readVitest(content, (path) => relative(tests, path))
+      : readJunit(content, [name]);
     const before = await readFile(file, "utf8").then(
       (known) => (JSON.parse(known) as { files: object }).files,
       () => ({}),

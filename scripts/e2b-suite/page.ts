@@ -2,6 +2,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { FileResult } from "./results.ts";
+import { suites } from "./suites.ts";
 
 /** Why a test does not pass, and whether it needs hosts outside; the first that matches `FILE > TEST: FAILURE` counts. */
 const REASONS: { pattern: RegExp; why: string; outside?: boolean }[] = [
@@ -130,7 +131,7 @@ Not run: ${[...reasons].map(([why, names]) => `${why}: ${names.join(", ")}`).joi
 /** Write the page. @param path of the page @param kept directory of the results, a file each language */
 export async function writePage(path: string, kept: string): Promise<void> {
   const parts: string[] = [];
-  for (const language of ["js", "python"]) {
+  for (const language of Object.keys(suites)) {
     const content = await readFile(join(kept, `${language}.json`), "utf8").catch(() => undefined);
     if (content !== undefined) parts.push(section(JSON.parse(content) as Kept));
   }
@@ -138,8 +139,9 @@ export async function writePage(path: string, kept: string): Promise<void> {
     path,
     `# E2B's own tests
 
-Written by \`node scripts/e2b-suite.ts CHECKOUT js|python\`: the tests of E2B's repository, unmodified, with the
-SDK's source beside them, against \`vmsan serve\`. Under emulation a test has 120 s. A row is of the last run of its file.
+Written by \`node scripts/e2b-suite.ts CHECKOUT SUITE\`: the tests of E2B's repositories, unmodified, with the
+SDKs' sources beside them, against \`vmsan serve\`. Under emulation a test has 120 s. A row is of the last run of its file. Where no public
+registry is to be had, the image that tests build from, \`ubuntu:22.04\`, is the runtime \`e2b\` under that name.
 
 ${parts.join("\n")}`,
   );

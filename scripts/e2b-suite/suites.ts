@@ -31,23 +31,16 @@ async function declaredVersion(path: string): Promise<string> {
 const ANSWERS_ITSELF = "answers its own requests";
 const WANTS_DEFAULTS = "tests the SDK alone, without the variables that name a server";
 
-const js: Suite = {
-  folder: "packages/js-sdk",
-  isTest: (name) => name.endsWith(".test.ts"),
-  besides: (name, text) => {
-    if (!/^(api|sandbox|template)\//.test(name)) return "tests the SDK alone";
-    if (/from 'msw/.test(text)) return ANSWERS_ITSELF;
-    if (name === "sandbox/urls.test.ts") return WANTS_DEFAULTS;
-    return undefined;
-  },
-  command: async (root, scratch, report, names) => {
+/** Run by our Vitest. @param setupFiles what the suite's own configuration loads first */
+function byVitest(setupFiles: readonly string[]): Suite["command"] {
+  return async (root, scratch, report, names) => {
     const config = join(scratch, "vitest.config.mjs");
     const test = {
       testTimeout: LIMIT_S * 1000,
       hookTimeout: LIMIT_S * 1000,
       maxWorkers: Number(WORKERS),
       isolate: true,
-      setupFiles: ["tests/globalFetchFallback.setup.ts"],
+      setupFiles,
     };
     await writeFile(config, `export default ${JSON.stringify({ test })};\n`);
     return [
@@ -59,7 +52,19 @@ const js: Suite = {
       `--outputFile=${report}`,
       ...names.map((name) => `tests/${name}`),
     ];
+  };
+}
+
+const js: Suite = {
+  folder: "packages/js-sdk",
+  isTest: (name) => name.endsWith(".test.ts"),
+  besides: (name, text) => {
+    if (!/^(api|sandbox|template)\//.test(name)) return "tests the SDK alone";
+    if (/from 'msw/.test(text)) return ANSWERS_ITSELF;
+    if (name === "sandbox/urls.test.ts") return WANTS_DEFAULTS;
+    return undefined;
   },
+  command: byVitest(["tests/globalFetchFallback.setup.ts"]),
   version: async (source) =>
     `JavaScript, e2b ${await declaredVersion(join(source, "package.json"))}`,
 };
@@ -91,5 +96,33 @@ const python: Suite = {
   version: async (source) => `Python, e2b ${await declaredVersion(join(source, "pyproject.toml"))}`,
 };
 
-/** The suites by language. */
-export const suites: Record<string, Suite | undefined> = { js, python };
+/** The suites of the repository of the code interpreter. */
+const interpreterJs: Suite = {
+  ...js,
+  folder: "js",
+  command: byVitest([]),
+  besides: (name) => {
+    if (/^runtimes\//.test(name)) return "tests the SDK alone";
+    if (name === "sandboxUrl.test.ts") return WANTS_DEFAULTS;
+    return undefined;
+  },
+  version: async (source) =>
+    `Code interpreter in JavaScript, ${await declaredVersion(join(source, "package.json"))}`,
+};
+
+const interpreterPython: Suite = {
+  ...python,
+  folder: "python",
+  besides: (name) => (name === "test_sandbox_url.py" ? WANTS_DEFAULTS : undefined),
+  command: async (...given) => [...(await python.command(...given)), "-n", "0"],
+  version: async (source) =>
+    `Code interpreter in Python, ${await declaredVersion(join(source, "pyproject.toml"))}`,
+};
+
+/** The suites by name: of E2B's repository, and of the code interpreter's. */
+export const suites: Record<string, Suite | undefined> = {
+  js,
+  python,
+  "interpreter-js": interpreterJs,
+  "interpreter-python": interpreterPython,
+};
