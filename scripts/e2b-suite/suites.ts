@@ -102,7 +102,7 @@ const interpreterJs: Suite = {
   folder: "js",
   command: byVitest([]),
   besides: (name) => {
-    if (/^runtimes\//.test(name)) return "tests the SDK alone";
+    if (name.startsWith("runtimes/")) return "tests the SDK alone";
     if (name === "sandboxUrl.test.ts") return WANTS_DEFAULTS;
     return undefined;
   },
