@@ -41,6 +41,9 @@ import { parseServer } from "./names/upstream.ts";
 /** Milliseconds between looks at the host's own addresses, which rules name. */
 const addressInterval = 15_000;
 
+/** Milliseconds for which the host's way out is taken to be what it was. */
+const routeFreshMs = 1000;
+
 /** How often another slot is tried when a link of that name turns up in between. */
 const slotAttempts = 8;
 
@@ -61,6 +64,7 @@ class Manager implements NetworkManager {
   /** Attachments under way, which may not have a lease yet. */
   private attaching = 0;
   private addresses: string[] = hostAddresses();
+  private ipv6Route = { at: Number.NEGATIVE_INFINITY, there: false };
   private readonly timer: NodeJS.Timeout;
 
   constructor(options: NetworkOptions, realm: Realm) {
@@ -181,9 +185,15 @@ class Manager implements NetworkManager {
     }
   }
 
-  /** Whether guests get IPv6. */
+  /** Whether guests get IPv6. The kernel's list of routes has some of each VM: it is not read for each that is made. */
   private wantsIpv6(): boolean {
-    return this.options.ipv6 ?? this.realm.hasIpv6Route();
+    const { ipv6 } = this.options;
+    if (ipv6 !== undefined) return ipv6;
+    const now = performance.now();
+    if (now - this.ipv6Route.at > routeFreshMs) {
+      this.ipv6Route = { at: now, there: this.realm.hasIpv6Route() };
+    }
+    return this.ipv6Route.there;
   }
 
   /** The plan that a lease stands for. */

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/binary"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,10 +39,13 @@ type flow struct {
 type logs struct {
 	mu   sync.Mutex
 	out  *channel
-	byVm map[string]int
+	byVm map[string]*os.File
 }
 
-func newLogs(out *channel) *logs { return &logs{out: out, byVm: map[string]int{}} }
+func newLogs(out *channel) *logs { return &logs{out: out, byVm: map[string]*os.File{}} }
+
+// buffers for one message of the kernel each, which are in use only while it is read.
+var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
 // start reads a namespace's log group until stop.
 func (l *logs) start(vm, netns string, group uint16) error {
@@ -73,58 +77,93 @@ func (l *logs) start(vm, netns string, group uint16) error {
 		}
 		return err
 	}
-	// So that stop is noticed within a second.
-	tick := syscall.Timeval{Sec: 1}
-	if err := syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_RCVTIMEO, &tick); err != nil {
+	if err := syscall.SetNonblock(fd, true); err != nil {
 		syscall.Close(fd)
 		return err
 	}
+	// Waited for by Go's poller: each that is read in a system call of its own would keep a thread.
+	file := os.NewFile(uintptr(fd), "nflog")
+	raw, err := file.SyscallConn()
+	if err != nil {
+		file.Close()
+		return err
+	}
 	l.mu.Lock()
-	l.byVm[vm] = fd
+	before := l.byVm[vm]
+	l.byVm[vm] = file
 	l.mu.Unlock()
-	go l.read(vm, fd)
+	if before != nil {
+		before.Close()
+	}
+	go l.read(vm, raw)
 	return nil
 }
 
 // stop ends a VM's log.
 func (l *logs) stop(vm string) {
 	l.mu.Lock()
+	file := l.byVm[vm]
 	delete(l.byVm, vm)
 	l.mu.Unlock()
+	if file != nil {
+		file.Close()
+	}
 }
 
-// read forwards packets until the log is stopped or replaced.
-func (l *logs) read(vm string, fd int) {
-	defer syscall.Close(fd)
-	buffer := make([]byte, 64<<10)
+// read forwards packets until the log is closed.
+func (l *logs) read(vm string, raw syscall.RawConn) {
 	for {
-		n, _, err := syscall.Recvfrom(fd, buffer, 0)
-		l.mu.Lock()
-		current, alive := l.byVm[vm]
-		l.mu.Unlock()
-		if !alive || current != fd {
-			return
+		events, err := receive(raw)
+		for _, event := range events {
+			event.Vm = vm
+			l.out.send(event, -1)
 		}
 		if err != nil {
-			// EAGAIN: the tick; EINTR; ENOBUFS: lines were lost, which the log's bounds allow.
-			if err == syscall.EAGAIN || err == syscall.EINTR || err == syscall.ENOBUFS {
-				continue
-			}
 			return
 		}
-		messages, err := syscall.ParseNetlinkMessage(buffer[:n])
-		if err != nil {
-			continue
+	}
+}
+
+// receive waits for the kernel's next message and gives the packets in it.
+func receive(raw syscall.RawConn) ([]flow, error) {
+	var events []flow
+	var failure error
+	err := raw.Read(func(fd uintptr) bool {
+		buffer := buffers.Get().(*[64 << 10]byte)
+		defer buffers.Put(buffer)
+		n, _, err := syscall.Recvfrom(int(fd), buffer[:], 0)
+		switch err {
+		case nil:
+			events = packets(buffer[:n])
+		case syscall.EAGAIN:
+			return false
+		case syscall.EINTR, syscall.ENOBUFS: // lines were lost, which the log's bounds allow
+		default:
+			failure = err
 		}
-		for _, message := range messages {
-			if message.Header.Type == subsysUlog<<8|msgPacket {
-				if event, ok := decode(message.Data); ok {
-					event.Vm = vm
-					l.out.send(event, -1)
-				}
+		return true
+	})
+	if err == nil {
+		err = failure
+	}
+	return events, err
+}
+
+// packets gives those of a message that can be read.
+func packets(message []byte) []flow {
+	var events []flow
+	messages, err := syscall.ParseNetlinkMessage(message)
+	if err != nil {
+		return nil
+	}
+	for _, one := range messages {
+		if one.Header.Type == subsysUlog<<8|msgPacket {
+			if event, ok := decode(one.Data); ok {
+				events = append(events, event)
 			}
 		}
 	}
+	return events
 }
 
 // configure sends one configuration message for a group.
