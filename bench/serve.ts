@@ -209,13 +209,17 @@ async function fake(made: Bench): Promise<void> {
   made.defer(events.stop);
   const count = Number(values.sandboxes);
   const sandboxes: Sandbox[] = [];
+  const makings: number[] = [];
   const creation = await timed(served, async () => {
     await each(Array.from({ length: count }), 50, async () => {
       const options = { ...connection, secure: true, requestTimeoutMs: 0, timeoutMs: 3_600_000 };
+      const start = performance.now();
       sandboxes.push(await Sandbox.create("base", options));
+      makings.push(performance.now() - start);
     });
   });
-  report({ what: "sandboxes made, 50 at once", count, ...creation });
+  const slowestMs = Math.max(...makings);
+  report({ what: "sandboxes made, 50 at once", count, slowestMs, ...creation });
 
   // Unary calls one after another, while all the sandboxes are there.
   const took: number[] = [];

@@ -4,6 +4,8 @@ clients read. A runner starts, runs code, is interrupted and stops; server.py ma
 
 import asyncio
 import importlib
+import os
+import site
 import time
 
 # How often it is looked whether a silent kernel still lives, in seconds.
@@ -160,6 +162,11 @@ class Kernel:
     async def start(self, cwd):
         """Start the kernel, and wait until it answers."""
         module = await asyncio.to_thread(importlib.import_module, "jupyter_client")
+        # A kernel finds what `pip install` brings meanwhile only where there was a directory for it when it began.
+        try:
+            os.makedirs(site.getusersitepackages(), exist_ok=True)
+        except OSError:
+            pass  # A home that cannot be written: nothing will be installed there.
         self.manager = module.AsyncKernelManager(kernel_name=self.name)
         await self.manager.start_kernel(cwd=cwd)
         await self.connect()

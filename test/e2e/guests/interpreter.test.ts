@@ -106,6 +106,11 @@ test.skipIf(!asked)(
       timeoutMs,
     });
     expect(ts.text).toBe("typed");
+    // What pip installs is found by the kernel that runs already.
+    const installed = await sandbox.runCode(
+      "import site, sys; (site.getusersitepackages() in sys.path, os.environ['PIP_BREAK_SYSTEM_PACKAGES'])",
+    );
+    expect(installed.text).toBe("(True, '1')");
     await sandbox.commands.run("echo from a command >/home/user/said");
     expect((await sandbox.runCode("open('said').read()")).text).toBe("from a command\\n");
   },

@@ -12,7 +12,7 @@ import type { KnownTemplate, TemplateBuild } from "./store.ts";
 import { startInterpreter } from "./interpreter.ts";
 import { StepError, doStep, setScene, startUp } from "./steps.ts";
 import type { Scene, Stage } from "./steps.ts";
-import { resolveTemplate } from "./templates.ts";
+import { BASE, resolveTemplate } from "./templates.ts";
 import type { Template } from "./templates.ts";
 
 /** Most lines that are kept of a build, and most of them in one reply. */
@@ -158,7 +158,12 @@ export class Builds {
     wish: Wish,
   ): Promise<Partial<TemplateBuild>> {
     const from = await this.origin(caller, wish);
-    const scene: Scene = { env: [] };
+    const { user, workdir } = from;
+    const scene: Scene = {
+      env: [...(from.env ?? [])],
+      ...(user === undefined ? {} : { user }),
+      ...(workdir === undefined ? {} : { workdir }),
+    };
     const idle = wish.steps.every(({ type }) => type === "ENV" || type === "USER");
     if (idle && !wish.startCmd && from.snapshot === undefined) {
       for (const [i, step] of wish.steps.entries()) setScene(scene, step, String(i));
@@ -179,7 +184,7 @@ export class Builds {
         "logins of registries are not taken: use vmsan login on the host",
       );
     if (fromTemplate) return await resolveTemplate(this.context.store, caller, fromTemplate);
-    if (!fromImage || BASE_IMAGE.test(fromImage)) return { id: "base", runtime: "e2b" };
+    if (!fromImage || BASE_IMAGE.test(fromImage)) return BASE;
     return { id: fromImage, image: fromImage };
   }
 
@@ -192,7 +197,7 @@ export class Builds {
     scene: Scene,
   ): Promise<string> {
     const { vmsan, gate, driver } = this.context;
-    const { runtime, image, snapshot, env = [], user, workdir } = from;
+    const { runtime, image, snapshot, env = [] } = from;
     const { vcpus = 1, memMib = 512 } = build;
     const of = runtime === undefined ? { image } : { runtime };
     const body = { ...(snapshot === undefined ? of : {}), env, vcpus, memMib, ephemeral: true };
@@ -210,12 +215,6 @@ export class Builds {
     }
     if (vm === undefined) throw new TypeError("A clone without a VM");
     try {
-      const start: Scene = {
-        env: [...env],
-        ...(user === undefined ? {} : { user }),
-        ...(workdir === undefined ? {} : { workdir }),
-      };
-      Object.assign(scene, start);
       const stage: Stage = {
         vm,
         scene,

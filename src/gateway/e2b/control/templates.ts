@@ -25,15 +25,23 @@ export interface Template {
   workdir?: string;
 }
 
+/** `pip install` works in E2B's templates; Debian's pip wants to be told that it may. */
+const PIP = ["PIP_BREAK_SYSTEM_PACKAGES=1"];
+
+/** What stands for E2B's template `base`. */
+export const BASE: Template = { id: "base", runtime: "e2b", env: PIP };
+
+const INTERPRETER = { runtime: INTERPRETER_RUNTIME, memMib: 1024, env: PIP };
+
 /** Names of E2B's own templates and the runtimes that stand for them. */
 const OWN: Record<string, Template> = {
-  base: { id: "base", runtime: "e2b" },
-  "code-interpreter-v1": { id: "code-interpreter-v1", runtime: INTERPRETER_RUNTIME, memMib: 1024 },
-  [INTERPRETER_RUNTIME]: { id: INTERPRETER_RUNTIME, runtime: INTERPRETER_RUNTIME, memMib: 1024 },
+  base: BASE,
+  "code-interpreter-v1": { id: "code-interpreter-v1", ...INTERPRETER },
+  [INTERPRETER_RUNTIME]: { id: INTERPRETER_RUNTIME, ...INTERPRETER },
 };
 
 /** Runtimes that can be named as templates. */
-const RUNTIMES = new Set(["base", "e2b", "node22", "node24", "python3.13"]);
+const RUNTIMES = new Set(["e2b", "node22", "node24", "python3.13"]);
 
 /** The template of a name, with or without `:default`; undefined for one that is not ours. */
 function builtinTemplate(name: string): Template | undefined {
