@@ -221,6 +221,9 @@ test("what pods cannot do is refused by its name, and nothing is made", async ()
   ]) {
     await expect(call()).rejects.toMatchObject({ code: "ERR_CLUSTER_UNSUPPORTED" });
   }
+  // What there is instead.
+  const instead = { fix: expect.stringContaining("vmsan.io/snapshot") as string };
+  await expect(vmsan.fork(vm.id)).rejects.toMatchObject(instead);
 });
 
 test("what does not start says why, and leaves nothing", async () => {

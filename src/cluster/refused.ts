@@ -16,18 +16,24 @@ export function unsupported(
 }
 
 /** Why a call of the daemon's API is not there, by what its path begins with. */
-const REASONS: [path: RegExp, what: string, why: string][] = [
+const REASONS: [path: RegExp, what: string, why: string, fix?: string][] = [
   [
     /^\/v1\/vms\/[^/]+\/start$/,
     "start",
     "A pod that has ended does not start again; its disk is gone with it.",
   ],
-  [/^\/v1\/vms\/[^/]+\/(pause|resume|suspend)$/, "$1", "Kubernetes has no pods that stand still."],
+  [
+    /^\/v1\/vms\/[^/]+\/(pause|resume|suspend)$/,
+    "$1",
+    "Kubernetes has no pods that stand still.",
+    "The annotation vmsan.io/suspend: memory has a pod's memory outlive its removal, on its host; docs/cluster.md says how.",
+  ],
   [/^\/v1\/vms\/[^/]+\/update$/, "update", "A pod keeps the size that it was scheduled with."],
   [
     /^\/v1\/vms\/[^/]+\/fork$/,
     "fork",
     "A copy of a VM has to be on its host, and the scheduler decides where pods are.",
+    "Have a snapshot of it on that host, by the name NAMESPACE.NAME, and make pods with the annotation vmsan.io/snapshot: NAME there (a nodeSelector of kubernetes.io/hostname); docs/cluster.md says how.",
   ],
   [
     /^\/v1\/vms\/[^/]+\/restore$/,
@@ -63,9 +69,9 @@ const REASONS: [path: RegExp, what: string, why: string][] = [
 
 /** A call that has no meaning for pods. */
 export function noSuchCall(method: string, path: string): VmsanError {
-  for (const [pattern, what, why] of REASONS) {
+  for (const [pattern, what, why, fix] of REASONS) {
     const match = pattern.exec(path);
-    if (match !== null) return unsupported(what.replace("$1", match[1] ?? ""), why);
+    if (match !== null) return unsupported(what.replace("$1", match[1] ?? ""), why, fix);
   }
   return unsupported(`${method} ${path.slice(0, 200)}`, "No part of a pod is meant by it.");
 }
