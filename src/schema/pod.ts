@@ -248,6 +248,9 @@ export const tokenSchema = z.looseObject({
   status: z.looseObject({ token: text, expirationTimestamp: text.nullish() }),
 });
 
+/** A ServiceAccount. */
+export const accountSchema = z.looseObject({ metadata: z.looseObject({ uid: text }) });
+
 /** What such a token says of the account that it is of. */
 export const claimsSchema = z.looseObject({
   "kubernetes.io": z.looseObject({ serviceaccount: z.looseObject({ uid: text }) }),

@@ -486,7 +486,11 @@ test("a sandbox whose memory is kept: suspended in a guest, it goes on where it 
   const before = await look(token);
   await mode("Suspended");
   await cluster.ok(["wait", "--for=delete", "pod/thinker", "--timeout=120s"]);
-  expect((await hosts[2]?.vms())?.map(({ status }) => status)).toContain("suspended");
+  const told = await cluster.ok(["get", "events", "--field-selector=involvedObject.name=thinker"]);
+  expect(
+    (await hosts[2]?.vms())?.map(({ status }) => status),
+    told,
+  ).toContain("suspended");
   await mode("Running");
   await settled();
   await cluster.ok(["exec", "thinker", "--", "rm", "/word"]);

@@ -63,7 +63,7 @@ interface KeptMemoryParts {
   isGone: (path: string, uid: string) => Promise<boolean>;
   /**
    * UID of a pod's ServiceAccount. A namespace that is made anew under its name has new ones, and what was kept is not its own;
-   * the namespace's UID is what nodes may not ask for.
+   * of the namespace itself nodes may know nothing.
    */
   accountOf: (pod: Pod) => Promise<string>;
   /** Whether the disk has room for more; default: as the node's condition says. */

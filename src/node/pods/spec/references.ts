@@ -1,5 +1,5 @@
 /** ConfigMaps, Secrets and tokens that a pod names, fetched when its VM is made. */
-import { claimsSchema, contentSchema, tokenSchema } from "../../../schema/pod.ts";
+import { accountSchema, claimsSchema, contentSchema, tokenSchema } from "../../../schema/pod.ts";
 import type { Pod } from "../../../schema/pod.ts";
 import { validate } from "../../../schema/validate.ts";
 import { apiPath, isStatus } from "../../../kube/api-server.ts";
@@ -78,19 +78,36 @@ export class References {
     return { values, type: type ?? "" };
   }
 
-  /** UID of the pod's ServiceAccount, as a token of it says: nodes may always have those of their pods. */
+  /** UID of the pod's ServiceAccount. @throws ApiError when there is none, or this node may not know */
   async accountUid(): Promise<string> {
-    const { token } = await this.token(undefined, SHORTEST_TOKEN_SECONDS);
+    try {
+      const path = this.accountPath();
+      const found = await this.api.request("GET", path);
+      return validate(accountSchema, found, path, "ERR_NODE_OBJECT").metadata.uid;
+    } catch (error) {
+      // Nodes may ask since Kubernetes 1.34, about accounts of their own pods.
+      if (!isStatus(error, 403)) throw error;
+    }
+    // Before that they had tokens of them, since 1.33 for whom the pod names alone; those say whose they are.
+    const sources = this.pod.spec.volumes?.flatMap(({ projected }) => projected?.sources ?? []);
+    const named = sources?.find(({ serviceAccountToken }) => serviceAccountToken);
+    const audience = named?.serviceAccountToken?.audience ?? undefined;
+    const { token } = await this.token(audience, SHORTEST_TOKEN_SECONDS);
     const claims = JSON.parse(Buffer.from(token.split(".")[1] ?? "", "base64url").toString());
     const { "kubernetes.io": own } = validate(claimsSchema, claims, "token", "ERR_NODE_OBJECT");
     return own.serviceaccount.uid;
   }
 
+  private accountPath(...rest: string[]): string {
+    const { metadata, spec } = this.pod;
+    const account = spec.serviceAccountName ?? "default";
+    return apiPath("v1", "namespaces", metadata.namespace, "serviceaccounts", account, ...rest);
+  }
+
   /** A token of the pod's ServiceAccount, which ends with the pod. */
   async token(audience: string | undefined, seconds: number): Promise<AccountToken> {
-    const { namespace, name, uid } = this.pod.metadata;
-    const account = this.pod.spec.serviceAccountName ?? "default";
-    const path = apiPath("v1", "namespaces", namespace, "serviceaccounts", account, "token");
+    const { name, uid } = this.pod.metadata;
+    const path = this.accountPath("token");
     const body = {
       apiVersion: "authentication.k8s.io/v1",
       kind: "TokenRequest",

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { podSchema } from "../../../schema/pod.ts";
 import type { Pod } from "../../../schema/pod.ts";
+import { ApiError } from "../../../kube/api-server.ts";
 import type { ApiServer } from "../../../kube/api-server.ts";
 import { Conditions, statusOf } from "../life/state.ts";
 import type { PodState } from "../life/state.ts";
@@ -286,18 +287,24 @@ test("a pod has its host's address when it says so, and while it runs", () => {
   ]);
 });
 
-test("the account of a pod is known by what a token of it says", async () => {
+test("the account of a pod is known by its object, and where nodes may not read that by what a token of it says", async () => {
   const claims = (uid: unknown): string =>
     Buffer.from(JSON.stringify({ "kubernetes.io": { serviceaccount: { uid } } })).toString(
       "base64url",
     );
   const asked: unknown[] = [];
-  const of = async (token: string): Promise<string> => {
+  let status = 403;
+  const projected = { sources: [{ serviceAccountToken: { path: "token", audience: "vault" } }] };
+  const of = async (token: string, volumes: object[] = []): Promise<string> => {
     const request: ApiServer["request"] = async (method, path, options) => {
+      if (method === "GET") {
+        if (status !== 200) throw new ApiError(status, "", "GET", "no");
+        return await Promise.resolve({ metadata: { uid: `of ${path}` } });
+      }
       asked.push([method, path, options?.body]);
       return await Promise.resolve({ status: { token } });
     };
-    const named = pod({ serviceAccountName: "agent" });
+    const named = pod({ serviceAccountName: "agent", volumes });
     return await new References({ ...api, request }, named).accountUid();
   };
   expect(await of(`head.${claims("1-2")}.signature`)).toBe("1-2");
@@ -315,6 +322,13 @@ test("the account of a pod is known by what a token of it says", async () => {
       }),
     ],
   ]);
+  await of(`head.${claims("1-2")}.signature`, [{ name: "v", projected }]);
+  expect(asked[1]).toMatchObject([{}, {}, { spec: { audiences: ["vault"] } }]);
+  status = 404;
+  await expect(of("none")).rejects.toMatchObject({ status: 404 });
+  status = 200;
+  expect(await of("none")).toBe("of /api/v1/namespaces/team/serviceaccounts/agent");
+  status = 403;
   await expect(of("opaque")).rejects.toThrow();
   await expect(of(`head.${claims(1)}.signature`)).rejects.toMatchObject({
     code: "ERR_NODE_OBJECT",
