@@ -316,6 +316,7 @@ export class Builder {
         message: "the builder's disk is full: emptying its cache",
       });
       this.#emptied += 1;
+      this.registry.had.clear();
       this.#freeShare = freeShareOf(await this.guest.must(id, ["sh", "-c", EMPTY], signal));
     }
     this.#ready = life;

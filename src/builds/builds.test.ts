@@ -17,6 +17,7 @@ import type { Host } from "../sandbox/host.ts";
 import { diskSizeFor } from "./builder.ts";
 import { hostsIn, registriesConf } from "./hosts.ts";
 import { Imports } from "./imports.ts";
+import { Had, groupOf } from "./had.ts";
 import { findBuilt } from "./known.ts";
 import { BuildOutput } from "./output.ts";
 import { platformsIn } from "./platforms.ts";
@@ -66,6 +67,28 @@ test.each([
   [0, 8],
 ])("where %d GiB are free the builder's disk has %d", (free, size) => {
   expect(diskSizeFor(free * 2 ** 30)).toBe(size * 2 ** 30);
+});
+
+test.each([
+  [["app:1"], undefined, "as docker.io/library/app"],
+  [["docker.io/library/app:2", "app"], "/x", "as docker.io/library/app"],
+  [["r.test:5/b", "a"], undefined, "as docker.io/library/a r.test:5/b"],
+  [[], "/x", "in /x"],
+  [[], undefined, undefined],
+])("builds as %j in %s belong together as %s", (tags, place, group) => {
+  expect(groupOf({ tags, ...(place === undefined ? {} : { place }) })).toBe(group);
+});
+
+test("groups of builds are bounded, and none is one of its own", () => {
+  const had = new Had();
+  const digest = `sha256:${"0".repeat(64)}` as const;
+  had.of("first").add(digest);
+  had.of(undefined).add(digest);
+  expect(had.of(undefined).size).toBe(0);
+  for (let i = 0; i < 999; i += 1) had.of(`group ${i}`);
+  expect(had.of("first").has(digest)).toBe(true);
+  for (let i = 0; i < 1000; i += 1) had.of(`more ${i}`);
+  expect(had.of("first").has(digest)).toBe(false);
 });
 
 describe("output", () => {
@@ -123,7 +146,7 @@ describe("the registry of a build", () => {
     const imports = new Imports(host, lease, { pull: "missing" }, ["docker.io", "r.test:5"], work);
     registry = new BuildRegistry(store, join(root, "sock"));
     const prefix = `/v2/${id}/result/image`;
-    results = new Results(store, lease, imports, prefix, signal, registry.had);
+    results = new Results(store, lease, imports, prefix, signal, registry.had.of("as r.test/mine"));
     before = { imports, results };
     registry.admit(id, before);
     await registry.open();
@@ -269,22 +292,32 @@ describe("the registry of a build", () => {
     const { signal } = new AbortController();
     const work = { signal, progress: () => undefined };
     const imports = new Imports({ store } as unknown as Host, lease, { pull: "missing" }, [], work);
-    const again = new Results(
-      store,
-      lease,
-      imports,
-      `/v2/${next}/result/image`,
-      signal,
-      registry.had,
-    );
-    registry.admit(next, { imports, results: again });
+    const admit = (group: string | undefined): Results => {
+      const to = `/v2/${next}/result/image`;
+      const made = new Results(store, lease, imports, to, signal, registry.had.of(group));
+      registry.admit(next, { imports, results: made });
+      return made;
+    };
     const layer = result.layers[0]?.digest ?? "";
+    const taken = `/v2/${next}/result/image/blobs/uploads/?from=${id}/result/image&mount=`;
+    const whole = `/v2/${next}/result/image/manifests/latest`;
+    // Not by a build of something else, whatever it knows of this one: neither a layer, nor all of it, nor its name.
+    for (const group of ["as r.test/other", "in /elsewhere", undefined]) {
+      const other = admit(group);
+      expect((await call("HEAD", `${prefix}/blobs/${layer}`)).status).toBe(404);
+      expect((await call("POST", `${taken}${layer}`)).status).toBe(202);
+      const stolen = await call("PUT", whole, result.manifest.bytes, type);
+      expect([stolen.status, other.manifest]).toEqual([403, undefined]);
+      expect(other.mayName(result.config.digest)).toBe(false);
+    }
+    const again = admit("as r.test/mine");
+    expect(again.mayName(result.config.digest.slice(7))).toBe(true);
+    expect(again.mayName("nothing")).toBe(false);
     const known = await call("HEAD", `${prefix}/blobs/${layer}`);
     expect([known.status, known.headers["content-length"]]).toEqual([
       200,
       String(result.layers[0]?.size),
     ]);
-    const taken = `/v2/${next}/result/image/blobs/uploads/?from=${id}/result/image&mount=`;
     expect((await call("POST", `${taken}${layer}`)).status).toBe(201);
     const secret = await store.putBytes(Buffer.from("of another image"));
     expect((await call("HEAD", `${prefix}/blobs/${secret}`)).status).toBe(404);

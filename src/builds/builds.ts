@@ -10,13 +10,14 @@ import { assembleImage, findManifest } from "../oci/store/assemble.ts";
 import { setName } from "../oci/store/names.ts";
 import type { Host } from "../sandbox/host.ts";
 import type { Work } from "../sandbox/stages.ts";
-import { GUEST_DIR, GUEST_SECRETS } from "./builder.ts";
 import type { Builder } from "./builder.ts";
+import { failed } from "./advice.ts";
+import { groupOf } from "./had.ts";
 import { endedWithVm, isGone } from "./guest.ts";
 import { hostsIn, registriesConf, resultName } from "./hosts.ts";
 import { Imports } from "./imports.ts";
 import { findBuilt } from "./known.ts";
-import { linesOf } from "./lines.ts";
+import { withoutLinks } from "./links.ts";
 import { BuildOutput } from "./output.ts";
 import { formatBytes } from "../util/units.ts";
 import { Phases } from "./phases.ts";
@@ -26,6 +27,8 @@ import { Remembered, lookAt, originOf } from "./remembered.ts";
 import { Results } from "./results.ts";
 import type { SentManifest } from "./results.ts";
 import { withRoom } from "./room.ts";
+import { placesOf, wordsOf } from "./words.ts";
+import type { Places } from "./words.ts";
 
 /** The names that the result gets, spelt out. @throws ERR_VALIDATION_IMAGE_REF */
 function namesOf(tags: readonly string[]): string[] {
@@ -41,56 +44,9 @@ function namesOf(tags: readonly string[]): string[] {
   });
 }
 
-/** Where things of one build are in the guest. */
-interface Places {
-  dir: string;
-  secrets: string;
-  context: string;
-  dockerfile: string;
-  ignore: string;
-  iid: string;
-  registries: string;
-}
-
-/** Where things of the build with this identifier are. */
-function placesOf(id: string): Places {
-  const dir = `${GUEST_DIR}/${id}`;
-  return {
-    dir,
-    secrets: `${GUEST_SECRETS}/${id}`,
-    context: `${dir}/context`,
-    dockerfile: `${dir}/Dockerfile`,
-    ignore: `${dir}/ignore`,
-    iid: `${dir}/iid`,
-    registries: `${dir}/registries.conf`,
-  };
-}
-
-/** buildah's words for a request. */
-function wordsOf(request: BuildRequest, places: Places): string[] {
-  const { target, platform, ignore } = request;
-  return [
-    "buildah",
-    "build",
-    "--layers",
-    // What a name means is for this host to say, each time; what has not changed is not sent again.
-    "--pull-always",
-    // What this host says of an image is final: it has tried as often as makes sense.
-    "--retry=0",
-    // OCI's has no HEALTHCHECK, SHELL and ONBUILD.
-    "--format=docker",
-    `--file=${places.dockerfile}`,
-    `--iidfile=${places.iid}`,
-    ...(request.noCache ? ["--no-cache"] : []),
-    ...(target === undefined ? [] : [`--target=${target}`]),
-    ...(platform === undefined ? [] : [`--platform=${platform}`]),
-    ...(ignore === undefined ? [] : [`--ignorefile=${places.ignore}`]),
-    ...request.buildArgs.map((pair) => `--build-arg=${pair}`),
-    ...request.labels.map((pair) => `--label=${pair}`),
-    ...Object.keys(request.secrets).map((id) => `--secret=id=${id},src=${places.secrets}/${id}`),
-    places.context,
-  ];
-}
+/** What is said of `COPY --link`. */
+const LINKS =
+  "--link of COPY and ADD is left out: links that their destinations lead over are followed";
 
 /** One build. */
 interface Task {
@@ -171,11 +127,14 @@ export class Builds {
   }
 
   async #withBuilder(
-    { request, context, origin, names, phases }: Task,
+    { request: given, context, origin, names, phases }: Task,
     lease: Lease,
     work: Work,
   ): Promise<Named> {
     const { builder } = this;
+    const plain = withoutLinks(given.dockerfile);
+    const request = plain === undefined ? given : { ...given, dockerfile: plain };
+    if (plain !== undefined) work.progress({ phase: "build", message: LINKS });
     const { store } = this.#host;
     const vm = await builder.enter(request.policy, work);
     phases.end("builder");
@@ -184,7 +143,7 @@ export class Builds {
     const hosts = hostsOf(request);
     const imports = this.#importsOf(request, hosts, lease, work);
     const prefix = `/v2/${id}/${RESULT}/image`;
-    const { had } = builder.registry;
+    const had = builder.registry.had.of(groupOf(request));
     const results = new Results(store, lease, imports, prefix, work.signal, had);
     builder.registry.admit(id, { imports, results });
     let whole = false;
@@ -206,10 +165,15 @@ export class Builds {
       whole = exitCode === 0;
       if (!whole) throw imports.failure ?? failed(output, exitCode, request.dockerfile);
       phases.end("steps");
+      const keep = async (manifest: SentManifest): Promise<Named> => {
+        const named = await this.#name(manifest, names, work);
+        if (origin !== undefined)
+          this.#remembered.add(origin, named.configDigest, imports, builder.cache);
+        return named;
+      };
       const iid = (await builder.guest.read(vm, places.iid, work.signal)).trim();
-      if (origin !== undefined) this.#remembered.add(origin, iid, imports, builder.cache);
-      const known = await findBuilt(store, lease, iid);
-      if (known !== undefined) return await this.#name(known, names, work);
+      const known = results.mayName(iid) ? await findBuilt(store, lease, iid) : undefined;
+      if (known !== undefined) return await keep(known);
       work.progress({ phase: "build", message: "taking the result over" });
       const quiet = new BuildOutput(() => undefined);
       const to = resultName(builder.address, id);
@@ -222,7 +186,7 @@ export class Builds {
       if (results.failure !== undefined) throw results.failure;
       const { manifest } = results;
       if (pushed !== 0 || manifest === undefined) throw failed(quiet, pushed);
-      return await this.#name(manifest, names, work);
+      return await keep(manifest);
     } catch (error) {
       throw isGone(error) ? endedWithVm(error) : error;
     } finally {
@@ -341,25 +305,12 @@ export class Builds {
 }
 
 /** Registries that a build may ask for. @param triggers what base images have of ONBUILD */
-function hostsOf({ dockerfile, buildArgs }: BuildRequest, triggers: string[] = []): string[] {
-  return hostsIn([dockerfile, ...buildArgs.map(valueOf), ...triggers]);
+function hostsOf(request: BuildRequest, triggers: string[] = []): string[] {
+  const { dockerfile, buildArgs, contexts = [] } = request;
+  return hostsIn([dockerfile, ...[...buildArgs, ...contexts].map(valueOf), ...triggers]);
 }
 
 /** The value of `KEY=VALUE`. */
 function valueOf(pair: string): string {
   return pair.slice(pair.indexOf("=") + 1);
-}
-
-/** The error for a build that buildah has given up. */
-function failed(output: BuildOutput, exitCode: number, dockerfile = ""): VmsanError {
-  const { step, tail } = output;
-  const lines = linesOf(dockerfile, step);
-  const place = lines.length === 0 ? "" : `line ${lines.join(" or ")}, `;
-  return new VmsanError({
-    code: "ERR_BUILD_FAILED",
-    message: step === "" ? "The build failed" : `The build failed at ${place}${step}`,
-    why: tail === "" ? `buildah ended with status ${exitCode}.` : tail,
-    fix: "Correct the Dockerfile or what it runs; steps before that one are kept.",
-    details: { exitCode, ...(lines.length === 0 ? {} : { lines }) },
-  });
 }

@@ -56,7 +56,8 @@ export class BuildOutput {
   #line(line: string, shown: boolean): void {
     if (/^(\[\d+\/\d+\] )?STEP \d+(\/\d+)?: /.test(line)) this.step = line.slice(0, 300);
     if (line.trim() === "") return;
-    this.#tail.push(line.slice(0, 500));
+    // What buildah says of a step has all of that before it.
+    this.#tail.push(line.slice(0, line.startsWith("Error: ") ? LINE : 500));
     if (this.#tail.length > KEPT) this.#tail.shift();
     if (shown) this.#sink({ phase: "build", message: line });
   }

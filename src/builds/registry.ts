@@ -16,6 +16,7 @@ import type { Digest } from "../model/image.ts";
 import { isDigest } from "../oci/reference.ts";
 import type { ContentStore } from "../oci/images.ts";
 import { listenUnix } from "../util/socket-path.ts";
+import { Had } from "./had.ts";
 import type { Imports } from "./imports.ts";
 import type { Results } from "./results.ts";
 
@@ -47,11 +48,8 @@ function refuse(response: ServerResponse, status: number, code: string, message:
 /** The server for all builds of a builder. */
 export class BuildRegistry {
   readonly #builds = new Map<string, BuildAccess>();
-  /**
-   * Layers that the builder has had from here or has sent: those that it knows need not be sent again. It asks for
-   * them where it had them, by the identifiers of builds that have ended.
-   */
-  readonly had = new Set<Digest>();
+  /** Layers that need not be sent again. The builder asks for them where it had them, by identifiers of builds that have ended. */
+  readonly had = new Had();
   readonly #store: ContentStore;
   readonly #path: string;
   #server: Server | undefined;
@@ -119,13 +117,15 @@ export class BuildRegistry {
     return { access, place, repository, kind: what, name };
   }
 
-  /** Where a blob is that the builder knows: of a base image that a build has asked for, or had before. */
+  /** Where a blob is that builds of now may name: of a base image that one has asked for, or had before. */
   #known(digest: Digest): string | undefined {
-    for (const { imports } of this.#builds.values()) {
+    const builds = [...this.#builds.values()];
+    for (const { imports } of builds) {
       const path = imports.blob(digest);
       if (path !== undefined) return path;
     }
-    return this.had.has(digest) ? this.#store.blobPath(digest) : undefined;
+    const known = builds.some(({ results }) => results.had.has(digest));
+    return known ? this.#store.blobPath(digest) : undefined;
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -187,7 +187,7 @@ export class BuildRegistry {
       "content-length": size,
       "docker-content-digest": digest,
     });
-    this.had.add(digest);
+    access.results.had.add(digest);
     if (method === "HEAD") response.end();
     else await pipeline(createReadStream(path, { highWaterMark: 1 << 20 }), response);
   }

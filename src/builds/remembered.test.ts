@@ -26,13 +26,17 @@ const context = Buffer.from("context");
 describe("what a build is made from", () => {
   test("is the same whatever it is called, and another one when anything else is", () => {
     const origin = originOf(request, context);
-    expect(originOf({ ...request, tags: ["b:2"], pull: "always" }, context)).toBe(origin);
+    expect(originOf({ ...request, tags: ["b:2"], place: "/y", pull: "always" }, context)).toBe(
+      origin,
+    );
     const others: Partial<BuildRequest>[] = [
       { dockerfile: "FROM x\nRUN apk add z\n" },
       { ignore: "a" },
       { buildArgs: ["A=2"] },
       { labels: ["l=1"] },
       { target: "t" },
+      { addHosts: ["a:10.0.0.1"] },
+      { contexts: ["a=b"] },
       { platform: "linux/arm64" },
       { secrets: { s: "YQ==" } },
       { policy: { mode: "allow-all" } as BuildRequest["policy"] },

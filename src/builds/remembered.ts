@@ -58,9 +58,16 @@ function mayAdd(dockerfile: string): boolean {
  * @returns undefined when its result may depend on more
  */
 export function originOf(request: BuildRequest, context: Buffer): string | undefined {
-  const { dockerfile, ignore, buildArgs, labels, target, platform, secrets, policy } = request;
-  if (request.noCache || mayAdd(dockerfile)) return undefined;
-  const given = { dockerfile, ignore, buildArgs, labels, target, platform, secrets, policy };
+  // What names the result, and how images are found: which ones they are is asked anew.
+  const {
+    tags: _tags,
+    place: _place,
+    noCache,
+    pull: _pull,
+    registry: _registry,
+    ...given
+  } = request;
+  if (noCache || mayAdd(request.dockerfile)) return undefined;
   return createHash("sha256")
     .update(`${JSON.stringify(given)}\n`)
     .update(contentDigest(context))

@@ -32,12 +32,13 @@ export class Results {
   readonly #imports: Imports;
   readonly #prefix: string;
   readonly #signal: AbortSignal;
-  readonly #had: Set<Digest>;
   readonly #blobs = new Set<Digest>();
   /** What has come of each upload; undefined before anything has. */
   readonly #uploads = new Map<string, { digest: Digest; size: number } | undefined>();
   #received = 0;
   #sent = 0;
+  /** What builds that belong together with this one have had or sent, this one too. */
+  readonly had: Set<Digest>;
   /** The last manifest. */
   manifest: SentManifest | undefined;
   /** Why something could not be stored (a full disk …). */
@@ -45,7 +46,7 @@ export class Results {
 
   /**
    * @param prefix path of the result's repository
-   * @param had what the builder has had or sent before; what it sends now is added
+   * @param had what is known of builds before that belong to this one; what it sends now is added
    */
   constructor(
     store: ContentStore,
@@ -60,7 +61,7 @@ export class Results {
     this.#imports = imports;
     this.#prefix = prefix;
     this.#signal = signal;
-    this.#had = had;
+    this.had = had;
   }
 
   /** Where a blob is that was sent. */
@@ -68,17 +69,26 @@ export class Results {
     return this.#blobs.has(digest) ? this.#store.blobPath(digest) : undefined;
   }
 
+  /** Whether an image, by its configuration's digest, is one of the builds that this one belongs to. */
+  mayName(id: string): boolean {
+    const digest = id.startsWith("sha256:") ? id : `sha256:${id}`;
+    return isDigest(digest) && (this.had.has(digest) || this.#imports.blob(digest) !== undefined);
+  }
+
   /** What had to be sent: the rest was here, or known to be. */
   get sent(): { blobs: number; bytes: number } {
     return { blobs: this.#sent, bytes: this.#received };
   }
 
-  /** Have a blob in the store that is there or used from elsewhere. @returns whether it is known */
+  /**
+   * Have a blob in the store that is there or used from elsewhere: one of an image that this build has asked for, or of
+   * a build that it belongs to. What else the store has, it cannot name. @returns whether it is known
+   */
   async #adopt(digest: Digest): Promise<boolean> {
     if (this.#blobs.has(digest)) return true;
     await this.#lease.protect([digest]);
     const path = this.#imports.blob(digest);
-    if (path === undefined && !this.#had.has(digest)) return false;
+    if (path === undefined && !this.had.has(digest)) return false;
     if ((await this.#store.blobSize(digest)) === undefined) {
       // It was removed since.
       if (path === undefined) return false;
@@ -175,7 +185,7 @@ export class Results {
     }
     this.#uploads.delete(id);
     this.#blobs.add(come.digest);
-    this.#had.add(come.digest);
+    this.had.add(come.digest);
     this.#sent += 1;
     answer(201, { location: `${this.#prefix}/blobs/${digest}`, "docker-content-digest": digest });
   }

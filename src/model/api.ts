@@ -352,6 +352,8 @@ export interface CommitReport {
 export interface BuildRequest {
   /** Names of the result, spelt as for `image tag`; none: it gets one of its digest. */
   tags: string[];
+  /** What tells builds without names apart: those of one place need not send again what one of them has sent. */
+  place?: string;
   /** The Dockerfile's text. */
   dockerfile: string;
   /** Patterns of what of the context is not used; absent: what the context's own file says. */
@@ -359,6 +361,10 @@ export interface BuildRequest {
   /** `KEY=VALUE`. */
   buildArgs: string[];
   labels: string[];
+  /** `NAME=IMAGE`: what `FROM NAME` and `--from=NAME` mean; absent: nothing but what they say. */
+  contexts?: string[];
+  /** `NAME:ADDRESS` lines of /etc/hosts while commands run; absent: none. */
+  addHosts?: string[];
   target?: string;
   platform?: string;
   /** Identifier → content in base64. */

@@ -11,6 +11,7 @@ const pair = z
 /** First line of a build's request; the context follows it as a tar archive. */
 export const buildSchema = z.strictObject({
   tags: z.array(z.string().min(1).max(4096)).max(100),
+  place: z.string().max(8192).optional(),
   dockerfile: z.string().max(4 << 20),
   ignore: z
     .string()
@@ -18,6 +19,16 @@ export const buildSchema = z.strictObject({
     .optional(),
   buildArgs: z.array(pair).max(1000),
   labels: z.array(pair).max(1000),
+  contexts: z.array(pair).max(100).optional(),
+  addHosts: z
+    .array(
+      z
+        .string()
+        .max(512)
+        .regex(/^[A-Za-z0-9_][A-Za-z0-9_.-]*:[0-9A-Fa-f.:]+$/, "must be NAME:ADDRESS"),
+    )
+    .max(1000)
+    .optional(),
   target: z
     .string()
     .max(256)

@@ -15,8 +15,10 @@ import {
   writeFile,
   chmod,
   link,
+  rename,
 } from "node:fs/promises";
 import type { Dirent } from "node:fs";
+import { createServer } from "node:net";
 import { join, resolve } from "node:path";
 import { tool } from "../e2e/images.ts";
 import { busyboxLayer, put, umociImage } from "../e2e/images.ts";
@@ -183,6 +185,27 @@ const MAKE: Record<string, (context: string) => Promise<void>> = {
     await put(join(dir, deep, "n".repeat(200), "end"), "deep\n");
     await tool("ln", "-s", "t".repeat(300), join(dir, "dangling"));
     for (let i = 0; i < 300; i += 1) await put(join(dir, `many/${"m".repeat(90)}-${i}`), "");
+  },
+  // What git is told to leave out.
+  "app-node": async (dir) => put(join(dir, "node_modules/local/index.js"), "local\n"),
+  "app-php": async (dir) => put(join(dir, "var/log/dev.log"), "said\n"),
+  "context-sockets": async (dir) => {
+    await put(join(dir, "file"), "file\n");
+    await mkdir(join(dir, "run"));
+    const server = createServer();
+    await new Promise<void>((done) => server.listen(join(dir, "run/socket"), done));
+    await rename(join(dir, "run/socket"), join(dir, "run/kept"));
+    await new Promise((done) => server.close(done));
+  },
+  "holes-and-attributes": async (dir) => {
+    await tool("truncate", "-s", "64M", join(dir, "holes"));
+    await tool("sh", "-c", 'printf end >>"$1"', "sh", join(dir, "holes"));
+    await put(join(dir, "plain"), "plain\n");
+    await chmod(join(dir, "plain"), 0o2755);
+    await tool("setfattr", "-n", "user.note", "-v", "kept", join(dir, "plain"));
+    await mkdir(join(dir, "dir"));
+    await tool("setfattr", "-n", "user.of.dir", "-v", "x".repeat(3000), join(dir, "dir"));
+    await tool("ln", "-s", "../..", join(dir, "dir/up"));
   },
   "hard-links": async (dir) => {
     await put(join(dir, "a"), "linked\n");

@@ -32,6 +32,10 @@ export interface BuildOptions extends NetworkOptions {
   /** `KEY` → value of the Dockerfile's ARGs. */
   buildArgs?: Record<string, string>;
   labels?: Record<string, string>;
+  /** Name → address that commands find in /etc/hosts. */
+  addHosts?: Record<string, string>;
+  /** Name → image that `FROM name` and `--from=name` mean. */
+  contexts?: Record<string, string>;
   /** Stage to stop at. */
   target?: string;
   /** `os/architecture`; commands of other ones than this host's cannot be run. */
@@ -106,13 +110,18 @@ function requestOf(
   sources: Sources,
   secrets: Record<string, string>,
 ): BuildRequest {
-  const { target, platform } = options;
+  const { target, platform, context, addHosts = {}, contexts = {} } = options;
   return {
     tags: options.tags ?? [],
+    ...(typeof context === "string" ? { place: absolutePath(context) } : {}),
     dockerfile: sources.dockerfile,
     ...(sources.ignore === undefined ? {} : { ignore: sources.ignore }),
     buildArgs: pairsOf(options.buildArgs),
     labels: pairsOf(options.labels),
+    ...(Object.keys(addHosts).length === 0
+      ? {}
+      : { addHosts: Object.entries(addHosts).map(([name, address]) => `${name}:${address}`) }),
+    ...(Object.keys(contexts).length === 0 ? {} : { contexts: pairsOf(contexts) }),
     ...(target === undefined ? {} : { target }),
     ...(platform === undefined ? {} : { platform }),
     secrets,

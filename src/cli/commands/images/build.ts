@@ -1,16 +1,21 @@
 /** `vmsan build`: an image of a Dockerfile. */
-import { InvalidArgumentError, Option } from "commander";
+import { writeFile } from "node:fs/promises";
+import { Option } from "commander";
 import type { Command } from "commander";
 import type { BuildOptions } from "../../../client/builds/builds.ts";
-import type { BuildReport, SaveFormat } from "../../../model/api.ts";
+import { hostsOf } from "../../../client/builds/hosts.ts";
+import type { BuildReport } from "../../../model/api.ts";
 import type { ProgressEvent, ProgressSink } from "../../../model/progress.ts";
-import { formatBytes } from "../../../util/units.ts";
+import { absolutePath, fsPath } from "../../../util/byte-text.ts";
+import { formatBytes, invalid } from "../../../util/units.ts";
 import { collect, command, interruptSignal, runs } from "../../command.ts";
 import type { Context } from "../../command.ts";
 import { oneLine } from "../../output.ts";
 import { addPolicyFlags, policyOptions } from "../../policy-flags.ts";
 import type { PolicyFlags } from "../../policy-flags.ts";
 import { progressView } from "../../progress.ts";
+import { contextsOf, labelsOf, mapOf, outputOf, secretsOf } from "./build-words.ts";
+import type { Destination } from "./build-words.ts";
 
 interface BuildFlags extends PolicyFlags {
   tag?: string[];
@@ -20,74 +25,16 @@ interface BuildFlags extends PolicyFlags {
   target?: string;
   platform?: string;
   secret?: string[];
+  addHost?: string[];
+  buildContext?: string[];
   cache: boolean;
   pull?: boolean;
   progress: "auto" | "plain" | "json";
   output?: string;
+  iidfile?: string;
+  metadataFile?: string;
   network?: "none" | "default";
   caFile?: string;
-}
-
-/** `KEY=VALUE` words as a map; a name alone takes the value from the environment, as in Docker. */
-function mapOf(words: readonly string[] = []): Record<string, string> {
-  return Object.fromEntries(
-    words.flatMap((word) => {
-      const equals = word.indexOf("=");
-      if (equals > 0) return [[word.slice(0, equals), word.slice(equals + 1)]];
-      const value = process.env[word];
-      return value === undefined ? [] : [[word, value]];
-    }),
-  );
-}
-
-/** A secret's content from a variable; undefined when there is none of that name. */
-function variableOf(name: string | undefined): Buffer | undefined {
-  const value = name === undefined ? undefined : process.env[name];
-  return value === undefined ? undefined : Buffer.from(value);
-}
-
-/** `id=NAME,src=FILE` and `id=NAME,env=VARIABLE` words as a map; without either, the variable has the secret's name. */
-function secretsOf(words: readonly string[] = []): Record<string, string | Buffer> {
-  return Object.fromEntries(
-    words.map((word) => {
-      const fields = new Map(
-        word.split(",").map((field): [string, string] => {
-          const [key = "", ...value] = field.split("=");
-          return [key, value.join("=")];
-        }),
-      );
-      const [id = "", path] = [fields.get("id"), fields.get("src") ?? fields.get("source")];
-      const given = path ?? variableOf(fields.get("env") ?? id);
-      if (id !== "" && given !== undefined && given !== "") return [id, given];
-      throw new InvalidArgumentError(
-        `--secret takes id=NAME,src=FILE or id=NAME,env=VARIABLE (of one that is set), not ${word}`,
-      );
-    }),
-  );
-}
-
-/** Kinds of results, by the word for them. */
-const FORMATS: Record<string, SaveFormat | undefined> = {
-  oci: "oci-archive",
-  docker: "docker-archive",
-  tar: "rootfs",
-};
-
-/** Where a result goes besides the store: an archive (`-`: standard output), or files in a directory. */
-type Destination = { dest: string; format: SaveFormat } | { dir: string };
-
-/** `type=oci|docker|tar[,dest=FILE]`, `type=local,dest=DIR`, and Docker's short forms `DIR` and `-`. */
-function outputOf(text: string): Destination {
-  if (text === "-") return { dest: "-", format: "rootfs" };
-  if (!text.includes("=")) return { dir: text };
-  const match = /^type=(oci|docker|tar|local)(?:,dest=(.+))?$/s.exec(text);
-  const [, type = "", dest] = match ?? [];
-  const format = FORMATS[type];
-  if (format !== undefined) return { dest: dest ?? "-", format };
-  if (type === "local" && dest !== undefined && dest !== "-") return { dir: dest };
-  throw new InvalidArgumentError(
-    "--output takes type=local,dest=DIR, or type=tar, type=oci or type=docker with or without ,dest=FILE",
-  );
 }
 
 /** Write a result there. @returns whether standard output has been used for it */
@@ -107,6 +54,19 @@ async function writeResult(
   const { dest, format } = to;
   await images.save(digest, dest === "-" ? process.stdout : dest, { format, signal });
   return dest === "-";
+}
+
+/** Write what has been made into the files that were asked for, in the words of other tools. */
+async function writeFacts(flags: BuildFlags, report: BuildReport): Promise<void> {
+  const { iidfile, metadataFile } = flags;
+  if (iidfile !== undefined) await writeFile(fsPath(absolutePath(iidfile)), report.digest);
+  if (metadataFile === undefined) return;
+  const facts = {
+    "containerimage.digest": report.digest,
+    "containerimage.config.digest": report.configDigest,
+    "image.name": report.names.join(","),
+  };
+  await writeFile(fsPath(absolutePath(metadataFile)), `${JSON.stringify(facts, null, 2)}\n`);
 }
 
 /** Progress of a build: its output line by line, or as JSON lines. */
@@ -140,7 +100,9 @@ function optionsOf(flags: BuildFlags, context: string): BuildOptions {
     context: context === "-" ? process.stdin : context,
     ...(file === undefined ? {} : { file: file === "-" ? process.stdin : file }),
     buildArgs: mapOf(flags.buildArg),
-    labels: mapOf(flags.label),
+    labels: labelsOf(flags.label),
+    addHosts: hostsOf(flags.addHost),
+    contexts: contextsOf(flags.buildContext),
     secrets: secretsOf(flags.secret),
     noCache: !flags.cache,
     pull: flags.pull === true ? "always" : "missing",
@@ -159,10 +121,14 @@ async function build(context: Context<BuildFlags>, from: string): Promise<number
   const options = optionsOf(flags, from);
   const to = flags.output === undefined ? undefined : outputOf(flags.output);
   if (to !== undefined && "dest" in to && to.dest === "-") {
-    if (output.json)
-      throw new InvalidArgumentError("--json and the image cannot share standard output");
-    if (process.stdout.isTTY)
-      throw new InvalidArgumentError("a terminal is no place for an archive: add ,dest=FILE");
+    const why = output.json
+      ? "--json and the image cannot share standard output."
+      : process.stdout.isTTY
+        ? "A terminal is no place for an archive."
+        : undefined;
+    if (why !== undefined) {
+      throw invalid("FLAGS", "--output", flags.output, why, "Add ,dest=FILE.");
+    }
   }
   const view = sinkOf(context);
   const interrupt = interruptSignal();
@@ -171,6 +137,7 @@ async function build(context: Context<BuildFlags>, from: string): Promise<number
     const vmsan = await context.vmsan();
     const report: BuildReport = await vmsan.build(options, { onProgress: view.sink, signal });
     const used = to !== undefined && (await writeResult(context, report.digest, to, signal));
+    await writeFacts(flags, report);
     view.close();
     if (!used) output.result(report, report.digest);
     return 0;
@@ -212,6 +179,12 @@ export function buildCommand(): Command {
       "id=NAME,src=FILE|env=VARIABLE for RUN --mount=type=secret; repeatable",
       collect,
     )
+    .option("--add-host <host>", "NAME:ADDRESS for commands to find; repeatable", collect)
+    .option(
+      "--build-context <pair>",
+      "NAME=docker-image://IMAGE: what FROM NAME and --from=NAME mean; repeatable",
+      collect,
+    )
     .option("--no-cache", "run every step again")
     .option("--pull", "ask registries for newer base images")
     .addOption(
@@ -223,6 +196,8 @@ export function buildCommand(): Command {
       "-o, --output <spec>",
       "write the result, too: type=local,dest=DIR (its files), type=tar|oci|docker,dest=FILE",
     )
+    .option("--iidfile <path>", "write the image's digest to a file")
+    .option("--metadata-file <path>", "write its digests and names to a file, as JSON")
     .addOption(
       new Option("--network <kind>", "none: commands reach nothing").choices(["default", "none"]),
     )

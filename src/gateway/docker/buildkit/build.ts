@@ -6,6 +6,7 @@ import type { BuildOptions } from "../../../client/builds/builds.ts";
 import { DockerError } from "../errors.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import type { Events } from "../events.ts";
+import { addedHosts } from "../images/hosts.ts";
 import { withTag } from "../images/names.ts";
 import { readTexts, writeArchive } from "./files.ts";
 import type { GrpcPeer } from "./grpc.ts";
@@ -111,6 +112,7 @@ function optionsOf({ attributes, tags }: BuildWish): Omit<BuildOptions, "archive
     tags: [...tags],
     buildArgs: withPrefix(attributes, "build-arg:"),
     labels: withPrefix(attributes, "label:"),
+    addHosts: addedHosts((attributes["add-hosts"] ?? "").split(",")),
     noCache: attributes["no-cache"] !== undefined,
     pull: attributes["image-resolve-mode"] === "pull" ? "always" : "missing",
     ...(target === "" ? {} : { target }),

@@ -9,6 +9,7 @@ import { Lines, signalOf } from "../http/lines.ts";
 import { reply } from "../http/route.ts";
 import type { Call } from "../http/route.ts";
 import { parseJson } from "../http/wire.ts";
+import { addedHosts } from "./hosts.ts";
 import { shortId, withTag } from "./names.ts";
 
 /** A query's map of strings. */
@@ -36,12 +37,29 @@ function optionsOf(call: Call): Omit<BuildOptions, "archive" | "dockerfile"> {
     tags: query.all("t").filter((tag) => tag !== ""),
     buildArgs: argsOf(call),
     labels: mapOf(call, "labels"),
+    addHosts: addedHosts(query.all("extrahosts")),
     noCache: query.flag("nocache"),
     pull: query.flag("pull") ? "always" : "missing",
     ...(target === "" ? {} : { target }),
     ...(platform === "" ? {} : { platform }),
     ...(query.text("networkmode") === "none" ? { networkPolicy: "deny-all" } : {}),
   };
+}
+
+/** Refuse what would make another image than is asked for. @throws 400, 501 */
+function refuseUnserved({ query }: Call): void {
+  if (query.text("remote") !== "") {
+    throw new DockerError(400, "building from an address is not possible here: send the files");
+  }
+  if (query.text("version") === "2")
+    throw new DockerError(400, "there is no BuildKit here: DOCKER_BUILDKIT=0");
+  const refused: Record<string, boolean> = {
+    "--squash": query.flag("squash"),
+    "--output": query.text("outputs") !== "",
+    "--network container:NAME": query.text("networkmode").startsWith("container:"),
+  };
+  const word = Object.keys(refused).find((name) => refused[name] === true);
+  if (word !== undefined) throw new DockerError(501, `${word} is not possible here: leave it out`);
 }
 
 /** The status of the command that ended a build, where one has. */
@@ -52,11 +70,8 @@ function codeOf(message: string): number {
 /** Build. What fails once the files are there is told in the last line of a reply of 200, as clients expect it. */
 export async function buildImage(call: Call): Promise<void> {
   const { engine, request, query } = call;
-  if (query.text("remote") !== "") {
-    throw new DockerError(400, "building from an address is not possible here: send the files");
-  }
-  if (query.text("version") === "2")
-    throw new DockerError(400, "there is no BuildKit here: DOCKER_BUILDKIT=0");
+  refuseUnserved(call);
+  const options = optionsOf(call);
   const lines = new Lines(call);
   const signal = signalOf(call);
   const kept = await keepArchive(request as AsyncIterable<Buffer>, badCompression);
@@ -70,7 +85,7 @@ export async function buildImage(call: Call): Promise<void> {
     const quiet = query.flag("q");
     let last = "";
     const report = await engine.vmsan.build(
-      { ...optionsOf(call), archive: kept.path, dockerfile },
+      { ...options, archive: kept.path, dockerfile },
       {
         signal,
         onProgress: ({ phase, message }) => {
