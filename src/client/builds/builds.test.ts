@@ -47,6 +47,27 @@ async function namesIn(archive: Readable): Promise<string[]> {
   return names.sort();
 }
 
+test("what is asked of the daemon says where, for whom, and with which names", async () => {
+  const dir = context({ Dockerfile: "FROM x" });
+  const sent: string[] = [];
+  const daemon = {
+    streamed: async (_method: string, _path: string, { upload }: { upload: () => Readable }) => {
+      for await (const part of upload()) sent.push(String(part).split("\n", 1)[0] ?? "");
+      return { timings: {} };
+    },
+  } as unknown as Daemon;
+  const builds = new Builds(daemon);
+  await builds.build({ context: dir, addHosts: { six: "::1" }, contexts: { a: "b:1" } });
+  expect(JSON.parse(sent[0] ?? "")).toMatchObject({
+    place: dir,
+    addHosts: ["six:::1"],
+    contexts: ["a=b:1"],
+  });
+  sent.length = 0;
+  await builds.build({ dockerfile: "FROM x" });
+  expect(Object.keys(JSON.parse(sent[0] ?? "") as object)).not.toContain("place");
+});
+
 describe("a context", () => {
   test.each([
     ["nothing ignored", "", ["Dockerfile", "a", "d/e/x.log", "d/f"]],
