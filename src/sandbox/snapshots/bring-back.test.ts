@@ -3,13 +3,15 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { createRequest } from "../../client/options.ts";
+import type { ProgressEvent } from "../../model/progress.ts";
+import type { LiveGuest } from "../starting/await-guest.ts";
 import { layoutOf } from "../../util/paths.ts";
 import { FakeDriver } from "../../vmm/fake/driver.ts";
 import { VmRecords } from "../records/records.ts";
 import { Sandboxes } from "../sandboxes.ts";
 import { newRecord } from "../starting/new-vm.ts";
 import { fakeStages, quietLog } from "../testing.ts";
-import { bringBack } from "./bring-back.ts";
+import { bringBack, goOn } from "./bring-back.ts";
 
 const root = await mkdtemp(join(tmpdir(), "vmsan-bring-back-"));
 afterAll(async () => await rm(root, { recursive: true, force: true }));
@@ -47,6 +49,28 @@ test("what the file server knew of a memory is there before the memory is loaded
     }),
   ).rejects.toMatchObject({ code: "ERR_VM_RESTORE" });
   expect(known).toEqual(["of that time"]);
+});
+
+test("whoever asks for a clone is told of a hook that has failed", async () => {
+  const stages = fakeStages(root);
+  const choice = await stages.chooseDriver("auto");
+  const record = newRecord("vm-00000002", join(root, "told"), createRequest({}), choice);
+  record.mending = "clone";
+  const warnings = ["The hook /etc/vmsan/restored.d/10-keys failed: it had not ended within 10s."];
+  const channel = {
+    configure: async () => await Promise.resolve({ timings: {}, warnings }),
+    request: async () => await Promise.resolve({}),
+  };
+  const running = {
+    resume: async () => await Promise.resolve(),
+    exited: new Promise(() => undefined),
+  };
+  const told: unknown[] = [];
+  const telling = { ...work, progress: (event: ProgressEvent) => void told.push(event) };
+  const guest = { running, channel } as unknown as LiveGuest;
+  await goOn({ record, token: "", stages, work: telling, log: quietLog }, guest);
+  expect(told).toContainEqual({ phase: "mend", message: warnings[0] });
+  expect(record.mending).toBeUndefined();
 });
 
 test("the record of a clone that waits is there for as long as the clone runs", async () => {

@@ -150,9 +150,12 @@ async function become(
   const limitMs = answerLimitMs(record, stages, work);
   const configuring = { config, limitMs, signal: work.signal };
   const driver = stages.driver(record.driver);
+  let said: string[] = [];
   await awaitConfigured(record, driver, guest, configuring, async (signal) => {
-    await finishMending(record, guest, { token, stages, signal, log });
+    said = await finishMending(record, guest, { token, stages, signal, log });
   });
+  // A hook that has failed may have been there to make keys anew: whoever has asked is told as well.
+  for (const message of said) work.progress({ phase: "mend", message });
   lap("mend", at);
   return guest;
 }
@@ -166,22 +169,26 @@ export interface Mending {
   log: EventLog;
 }
 
-/** Tell the guest who it is now and serve its shared directories; its work goes on afterwards. */
+/**
+ * Tell the guest who it is now and serve its shared directories; its work goes on afterwards.
+ * @returns sentences about what could not be mended, which are in the log
+ */
 export async function finishMending(
   record: VmRecord,
   guest: LiveGuest,
   { token, stages, signal, log }: Mending,
-): Promise<void> {
+): Promise<string[]> {
   const config = { ...guestConfig(record), token };
   if (record.mending === undefined) {
     await guest.channel.configure(config, signal);
-    return;
+    return [];
   }
   const restored = { ...config, restored: record.mending };
   const serve = async (): Promise<void> => await stages.shares.serve(record, guest.running, token);
   const said = await mend(guest, restored, signal, serve);
   for (const text of said) log.error(`${record.id}: ${text}`);
   delete record.mending;
+  return said;
 }
 
 /** End a VM's VMM and what belongs to it alone; its network stays. */
