@@ -65,7 +65,7 @@ async function call(program: string, args: string[], options: CallOptions = {}):
 
 async function ok(program: string, args: string[], options?: CallOptions): Promise<string> {
   const { code, out, err } = await call(program, args, options);
-  if (code !== 0) throw new Error(`${program} ${args.join(" ")}: status ${code}\n${err}`);
+  if (code !== 0) throw new Error(`${program} ${args.join(" ")}: status ${code}\n${out}${err}`);
   return out;
 }
 
@@ -156,6 +156,23 @@ test.skipIf(!mounts)("sshfs (skipped without it, /dev/fuse or root)", async () =
   expect(await ssh("cat new")).toBe("by sshfs");
 });
 
+/** What a port of the guest answers, by way of SOCKS on a socket of this host (version 5, no login). */
+async function asked(path: string, port: number, question: string): Promise<string> {
+  const socket = createConnection(path);
+  const read = async (): Promise<Buffer> =>
+    await new Promise((resolve) => socket.once("data", resolve));
+  socket.write(Buffer.from([5, 1, 0]));
+  await read();
+  socket.write(Buffer.from([5, 1, 0, 1, 127, 0, 0, 1, port >> 8, port & 255]));
+  await read();
+  let text = "";
+  socket.setEncoding("utf8").on("data", (chunk: string) => (text += chunk));
+  socket.write(question);
+  await new Promise((resolve) => socket.once("end", resolve));
+  socket.destroy();
+  return text;
+}
+
 /** All that the other end sends. */
 async function heard(path: string): Promise<string> {
   return await new Promise((resolve, reject) => {
@@ -197,7 +214,12 @@ test.skipIf(!bulk)(
     const block = await vmsanOk(["ssh-config", "managed"], { dir: made.dir });
     await writeFile(join(place.work, "managed"), block);
     await writeFile(join(place.work, "inventory"), "managed.vmsan\n");
-    const env = { HOME: place.work, ANSIBLE_SSH_ARGS: `-F ${place.work}/managed` };
+    const env = {
+      HOME: place.work,
+      ANSIBLE_SSH_ARGS: `-F ${place.work}/managed`,
+      // Ansible's own 10 s to connect are too few for an emulated guest of a busy host.
+      ANSIBLE_TIMEOUT: "180",
+    };
     const ansible = async (module: string, words: string[], more = {}): Promise<string> =>
       await ok(join(python, "../ansible"), ["-i", "inventory", "all", "-m", module, ...words], {
         env: { ...env, ...more },
@@ -217,6 +239,117 @@ test.skipIf(!bulk)(
   },
   6_000_000,
 );
+
+/** What an editor's remote mode sends to a shell: a server is left behind, and where it listens is said. */
+const BOOTSTRAP = `
+set -eu
+echo "id: running"
+mkdir -p "$HOME/.editor-server"; cd "$HOME/.editor-server"
+exec 9>lock; flock -w 60 9
+cat >server.pl <<'END'
+use IO::Socket::INET; $| = 1;
+my $server = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => 0, Listen => 8) or die;
+print "listening on ", $server->sockport, "\\n";
+while (my $client = $server->accept) { my $line = <$client>; print $client "server: $line"; close $client }
+END
+: >log
+nohup perl server.pl >log 2>&1 9>&- </dev/null &
+until port=$(grep -o '[0-9]*$' log); do sleep 0.1; done
+echo "port==$port== arch==$(uname -m)=="
+echo "id: end"
+exec sleep 600
+`;
+
+test("an editor's remote mode: a script on standard input, SOCKS, sockets both ways, variables", async () => {
+  const alone = ["-F", place.config, "-o", "ControlPath=none"];
+  const socks = join(place.work, "socks");
+  const editor = spawn("ssh", [
+    ...alone,
+    "-T",
+    "-D",
+    socks,
+    "-o",
+    "SetEnv=MODE=editor",
+    place.host,
+    "bash",
+  ]);
+  try {
+    let said = "";
+    const ready = new Promise<void>((resolve, reject) => {
+      editor.once("close", () => reject(new Error(said)));
+      editor.stdout.on("data", (chunk: Buffer) => {
+        said += chunk.toString();
+        if (said.includes("id: end\n")) resolve();
+      });
+    });
+    editor.stdin.end(BOOTSTRAP);
+    await ready;
+    const port = Number(/port==(\d+)==/.exec(said)?.[1]);
+    const ask =
+      "perl -MIO::Socket::INET -e '$s = IO::Socket::INET->new($ARGV[0]); print $s qq(hey\\n); print <$s>'";
+    expect(await ssh(`${ask} 127.0.0.1:${port}`)).toBe("server: hey\n");
+    expect(await asked(socks, port, "by SOCKS\n")).toBe("server: by SOCKS\n");
+  } finally {
+    editor.kill();
+  }
+  // What was left behind outlives the connection.
+  expect(await ssh("cat .editor-server/log; pkill -f server.pl && echo was there")).toMatch(
+    /^listening on \d+\nwas there\n$/,
+  );
+
+  // A socket of the guest as one of the host, and the other way round.
+  const [here, there] = [join(place.work, "mine"), "/tmp/theirs"];
+  const listener = createServer((socket) => socket.end("from the host"));
+  await new Promise<void>((resolve) => listener.listen(here, resolve));
+  const back = join(place.work, "back-again");
+  const forwards = [
+    "-o",
+    "ExitOnForwardFailure=yes",
+    "-R",
+    `${there}:${here}`,
+    "-L",
+    `${back}:${there}`,
+  ];
+  const tunnel = spawn("ssh", [...alone, ...forwards, place.host, "echo up; cat"]);
+  try {
+    await new Promise((resolve) => tunnel.stdout.once("data", resolve));
+    expect(await ssh(`stat -c '%U %a' ${there}`)).toBe("ubuntu 600\n");
+    expect(await heard(back)).toBe("from the host");
+  } finally {
+    const ended = new Promise((resolve) => tunnel.once("close", resolve));
+    tunnel.stdin.end();
+    await ended;
+    listener.close();
+  }
+  expect(await ssh(`test -e ${there} || echo gone`)).toBe("gone\n");
+
+  expect(await ssh("echo $MODE", {}, ["-o", "ControlPath=none", "-o", "SetEnv=MODE=one"])).toBe(
+    "one\n",
+  );
+  // Killed by a signal: OpenSSH's client has one status for that.
+  expect((await call("ssh", [...alone, place.host, "kill -9 $$"])).code).toBe(255);
+  // A connection by way of the guest: what is behind it is reached from there, not from here.
+  const way = await call("ssh", [...alone, "-W", "127.0.0.1:1", place.host]);
+  expect(way.err).toContain("connection refused");
+});
+
+test("what is half there goes on: sftp's reput and reget, rsync --delete", async () => {
+  const bytes = randomBytes(3 << 20);
+  await writeFile(join(place.work, "whole"), bytes);
+  await writeFile(join(place.work, "half"), bytes.subarray(0, 1 << 20));
+  await ok("scp", ["-q", "-F", place.config, "half", `${place.host}:resumed`]);
+  const input = "reput whole resumed\nreget resumed half\n";
+  await ok("sftp", ["-q", "-F", place.config, "-b", "-", place.host], { input });
+  expect(await ssh("sha256sum <resumed")).toContain(digest(bytes));
+  expect(digest(await readFile(join(place.work, "half")))).toBe(digest(bytes));
+
+  await mkdir(join(place.work, "kept"));
+  await writeFile(join(place.work, "kept/stays"), "");
+  await ssh("mkdir -p kept; touch kept/goes");
+  const by = ["-e", `ssh -F ${place.config}`];
+  await ok("rsync", ["-a", "--delete", ...by, "kept/", `${place.host}:kept/`]);
+  expect(await ssh("ls kept")).toBe("stays\n");
+});
 
 test("ports both ways, the client's agent; nothing listens for ssh", async () => {
   const forward = async (flag: string, what: string): Promise<string> =>
