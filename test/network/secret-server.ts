@@ -79,7 +79,7 @@ const listener =
         response.writeHead(302, { Location: `https://other.test/?${url.slice(6)}` }).end();
       } else if (!knows && host === "api.test") {
         response.writeHead(401, { "WWW-Authenticate": 'Basic realm="api"' }).end("not known");
-      } else if (/^\/(repository|npm|simple)\//.test(pathname)) {
+      } else if (/^\/(repository|npm|simple|goproxy|cargo)\//.test(pathname)) {
         try {
           const file = readFileSync(join(dir, pathname.replace(/\/$/, "/index.html")));
           // An index is read by its type.

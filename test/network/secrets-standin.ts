@@ -60,9 +60,14 @@ const env = {
   TOKEN: rule.placeholder,
   NODE_EXTRA_CA_CERTS: certificate,
   ...Object.fromEntries(
-    ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO"].map(
-      (variable) => [variable, bundle],
-    ),
+    [
+      "SSL_CERT_FILE",
+      "REQUESTS_CA_BUNDLE",
+      "PIP_CERT",
+      "CARGO_HTTP_CAINFO",
+      "CURL_CA_BUNDLE",
+      "GIT_SSL_CAINFO",
+    ].map((variable) => [variable, bundle]),
   ),
 };
 for (const [title, text] of job.commands) {
