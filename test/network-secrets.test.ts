@@ -95,7 +95,7 @@ function fetchingWith(clients: string, cargo: string): typeof fetching {
       said,
     ],
     yarn: [
-      `mkdir y && cd y && ${npmrc} && echo "always-auth=true" >>.npmrc && node "${clients}/node_modules/yarn/bin/yarn.js" add --silent sample >&2 && node node_modules/sample/sample.js`,
+      `mkdir y && cd y && ${npmrc} && echo "always-auth=true" >>.npmrc && node "${clients}/node_modules/yarn/bin/yarn.js" add --silent --cache-folder "$PWD/cache" sample >&2 && node node_modules/sample/sample.js`,
       said,
     ],
     "go get": [
