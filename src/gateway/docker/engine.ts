@@ -89,6 +89,8 @@ export class Engine {
   /** Let go of all containers; they go on. */
   async close(): Promise<void> {
     await Promise.all(this.containers.map(async (container) => await container.release()));
+    // Whoever takes them up next goes by their documents.
+    await this.store.settled();
     await this.relay.close();
   }
 

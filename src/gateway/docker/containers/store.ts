@@ -6,12 +6,22 @@ import { validate } from "../../../schema/api.ts";
 import { containerRecordSchema } from "../../../schema/docker.ts";
 import type { ContainerRecord } from "../../../schema/docker.ts";
 import { ASIDE, writeFileAtomic } from "../../../util/atomic.ts";
+import { Mutex } from "../../../util/flow/mutex.ts";
 import type { Log } from "../../../util/log.ts";
+
+/** What is being done with one document. */
+interface Turns {
+  mutex: Mutex;
+  /** A write that has not begun: it writes what the record is by then. */
+  next: Promise<void> | undefined;
+}
 
 /** The files of all containers of one gateway directory. */
 export class ContainerStore {
   private readonly records: string;
   private readonly logs: string;
+  /** By ID. One after the other: of two writes at once the older could stand in the end, also of a removed container. */
+  private readonly turns = new Map<string, Turns>();
 
   /** @param directory absolute; this protocol's own */
   constructor(directory: string) {
@@ -60,14 +70,34 @@ export class ContainerStore {
     return { records, damaged };
   }
 
+  private turnsOf(id: string): Turns {
+    const known = this.turns.get(id) ?? { mutex: new Mutex(), next: undefined };
+    this.turns.set(id, known);
+    return known;
+  }
+
   /** Write one. */
   async save(record: ContainerRecord): Promise<void> {
-    await writeFileAtomic(join(this.records, `${record.id}.json`), `${JSON.stringify(record)}\n`);
+    const turns = this.turnsOf(record.id);
+    turns.next ??= turns.mutex.run(async () => {
+      turns.next = undefined;
+      await writeFileAtomic(join(this.records, `${record.id}.json`), `${JSON.stringify(record)}\n`);
+    });
+    await turns.next;
   }
 
   /** Forget one, and what it has printed. */
   async remove(id: string): Promise<void> {
-    await rm(this.logDir(id), { recursive: true, force: true });
-    await rm(join(this.records, `${id}.json`), { force: true });
+    await this.turnsOf(id).mutex.run(async () => {
+      await rm(this.logDir(id), { recursive: true, force: true });
+      await rm(join(this.records, `${id}.json`), { force: true });
+    });
+    this.turns.delete(id);
+  }
+
+  /** Resolves once all that was asked for so far is on disk, or has failed. */
+  async settled(): Promise<void> {
+    const nothing = async (): Promise<void> => await Promise.resolve();
+    await Promise.all([...this.turns.values()].map(async ({ mutex }) => await mutex.run(nothing)));
   }
 }
