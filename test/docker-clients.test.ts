@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
 import { runOk } from "../src/util/run.ts";
-import { fakeEngine } from "./fixtures/docker-engine.ts";
+import { fakeEngine, unframed } from "./fixtures/docker-engine.ts";
 
 const engine = fakeEngine();
 
@@ -143,4 +143,135 @@ describe("images in and out", () => {
     expect(text).toContain("Loaded image: alpine:latest");
     expect(text).toContain("Loaded image: second:latest");
   });
+});
+
+describe("what clients send that Docker's own command line does not", () => {
+  test("a terminal's output has headers where the request that starts the command names no terminal", async () => {
+    const id = await engine.create({ Cmd: ["sleep", "300"] });
+    await engine.ask("POST", `/containers/${id}/start`);
+    const said = async (start: object): Promise<Buffer> => {
+      const command = { Cmd: ["printf", "word"], AttachStdout: true, Tty: true };
+      const exec = await engine.json<{ Id: string }>(
+        "POST",
+        `/containers/${id}/exec`,
+        command,
+        201,
+      );
+      const { all } = await engine.hijack(`/exec/${exec.Id}/start`, JSON.stringify(start));
+      return await all;
+    };
+    expect(unframed(await said({}))).toEqual({ stdout: "word", stderr: "" });
+    expect((await said({ Tty: true })).toString()).toBe("word");
+    await engine.ask("DELETE", `/containers/${id}?force=1`);
+  });
+
+  test("keys in other letters, as Go takes them", async () => {
+    const id = await engine.create({
+      cmd: ["sleep", "300"],
+      hostConfig: { memory: 200 << 20, portBindings: { "80/tcp": [{ hostport: "0" }] } },
+    });
+    const { Config, HostConfig } = await engine.json<{
+      Config: { Cmd: string[] };
+      HostConfig: { Memory: number; PortBindings: object };
+    }>("GET", `/containers/${id}/json`);
+    expect([Config.Cmd, HostConfig.Memory, HostConfig.PortBindings]).toEqual([
+      ["sleep", "300"],
+      200 << 20,
+      { "80/tcp": [{ HostPort: "0" }] },
+    ]);
+    await engine.ask("DELETE", `/containers/${id}`);
+  });
+
+  test("an update's fields that do nothing are shown and warned of", async () => {
+    const id = await engine.create({ Env: ["FROM", "OWN=1"] });
+    const { Warnings } = await engine.json<{ Warnings: string[] }>(
+      "POST",
+      `/containers/${id}/update`,
+      { CpuShares: 3, CpuQuota: 150_000, PidsLimit: 0 },
+    );
+    expect(Warnings).toEqual([expect.stringContaining("--cpu-shares")]);
+    const { Config, HostConfig } = await engine.json<{
+      Config: { Env: string[] };
+      HostConfig: Record<string, unknown>;
+    }>("GET", `/containers/${id}/json`);
+    expect(HostConfig).toMatchObject({ CpuShares: 3, CpuQuota: 150_000 });
+    // A variable without a value takes the image's away, and stands there.
+    expect(Config.Env.toSorted()).toEqual(["FROM", "OWN=1"]);
+    await engine.ask("DELETE", `/containers/${id}`);
+  });
+});
+
+describe("what is removed", () => {
+  const filters = (wishes: Record<string, string[]>): string =>
+    `filters=${encodeURIComponent(JSON.stringify(wishes))}`;
+
+  test("is as old as was said, whatever it is", async () => {
+    const id = await engine.create({ Cmd: ["true"] });
+    await engine.json("POST", "/networks/create", { Name: "young" }, 201);
+    const prune = async (what: string, until: string): Promise<Record<string, unknown>> =>
+      await engine.json(
+        "POST",
+        `/${what}/prune?${filters({ until: [until], dangling: ["false"] })}`,
+      );
+    const plain = async (what: string, until: string): Promise<Record<string, unknown>> =>
+      await engine.json("POST", `/${what}/prune?${filters({ until: [until] })}`);
+    const hourAgo = new Date(Date.now() - 3_600_000).toISOString();
+    for (const until of ["24h", "1h30m", hourAgo, String(Date.now() / 1000 - 60)]) {
+      expect((await plain("containers", until))["ContainersDeleted"]).toEqual([]);
+      expect((await plain("networks", until))["NetworksDeleted"]).toEqual([]);
+    }
+    await engine.load("young", { Cmd: ["young"] });
+    // The image says that it was made in 1970, or does not say.
+    expect((await prune("images", "1900-01-01"))["ImagesDeleted"]).toBeNull();
+    for (const until of ["soon", ""]) {
+      for (const what of ["containers", "networks", "images"]) {
+        const { status } = await engine.ask(
+          "POST",
+          `/${what}/prune?${filters({ until: [until] })}`,
+        );
+        expect([what, until, status]).toEqual([what, until, 400]);
+      }
+    }
+    for (const [what, wish] of [
+      ["volumes", "until"],
+      ["networks", "dangling"],
+      ["images", "name"],
+    ] as const) {
+      const { status } = await engine.ask("POST", `/${what}/prune?${filters({ [wish]: ["1h"] })}`);
+      expect([what, wish, status]).toEqual([what, wish, 400]);
+    }
+    expect((await plain("networks", "0s"))["NetworksDeleted"]).toEqual(["young"]);
+    expect((await plain("containers", "0s"))["ContainersDeleted"]).toEqual([id]);
+    expect(JSON.stringify(await prune("images", "0s"))).toContain("young:latest");
+    await engine.load("alpine");
+  });
+
+  test("of volumes: those alone to which nobody has given a name", async () => {
+    const { Name } = await engine.json<{ Name: string }>("POST", "/volumes/create", {}, 201);
+    await engine.json("POST", "/volumes/create", { Name: "named" }, 201);
+    const prune = async (query = ""): Promise<unknown> =>
+      (await engine.json("POST", `/volumes/prune${query}`))["VolumesDeleted"];
+    expect(await prune()).toEqual([Name]);
+    expect(await prune(`?${filters({ all: ["1"] })}`)).toEqual(["named"]);
+  });
+});
+
+test("events of containers of an image, by its name with and without a tag", async () => {
+  const since = Date.now() / 1000;
+  const id = await engine.create({ Image: "alpine:latest" });
+  await engine.ask("DELETE", `/containers/${id}`);
+  for (const [image, count] of [
+    ["alpine", 2],
+    ["alpine:latest", 2],
+    ["alpine:3", 0],
+    ["alp", 0],
+  ] as const) {
+    const wish = encodeURIComponent(JSON.stringify({ image: [image], type: ["container"] }));
+    const until = Date.now() / 1000;
+    const { text } = await engine.ask(
+      "GET",
+      `/events?since=${since}&until=${until}&filters=${wish}`,
+    );
+    expect([image, text.split("\n").length - 1]).toEqual([image, count]);
+  }
 });

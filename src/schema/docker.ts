@@ -103,6 +103,7 @@ export const endpointSchema = z.looseObject({
   NetworkID: text.nullish(),
   MacAddress: text.nullish(),
   Links: texts,
+  DriverOpts: map,
   IPAMConfig: z.looseObject({ IPv4Address: text.nullish(), IPv6Address: text.nullish() }).nullish(),
 });
 
@@ -166,6 +167,8 @@ export const execStartSchema = z.object({
 export const containerUpdateSchema = z.looseObject({
   Memory: count,
   NanoCpus: count,
+  CpuPeriod: count,
+  CpuQuota: count,
   RestartPolicy: restartPolicy,
 });
 
@@ -187,7 +190,16 @@ export const networkSchema = z.looseObject({
   EnableIPv6: bool,
   IPAM: z
     .looseObject({
-      Config: z.array(z.looseObject({ Subnet: text.nullish(), Gateway: text.nullish() })).nullish(),
+      Config: z
+        .array(
+          z.looseObject({
+            Subnet: text.nullish(),
+            Gateway: text.nullish(),
+            IPRange: text.nullish(),
+            AuxiliaryAddresses: map,
+          }),
+        )
+        .nullish(),
     })
     .nullish(),
   Options: map,
@@ -277,6 +289,8 @@ export const containerRecordSchema = z.object({
       internal: z.boolean(),
       /** The one that was asked for. */
       address: text.optional(),
+      /** Shown, and nothing else: there is one driver. */
+      driverOpts: z.record(text, text).optional(),
     }),
   ),
   vcpus: z.int(),

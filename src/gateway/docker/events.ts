@@ -1,6 +1,6 @@
 /** What has happened to containers, images, volumes and networks: the last of it, and what follows. */
-import { DockerError } from "./errors.ts";
 import type { Filters } from "./http/filters.ts";
+import { repositoryOf, withTag } from "./images/names.ts";
 
 /** Most events that are kept. */
 const KEPT = 1024;
@@ -63,6 +63,14 @@ export class Events {
   }
 }
 
+/** Whether an image that an event is about is the one asked for: by a name with or without its tag, or by its ID. */
+function isOfImage({ Type: type, Actor: { ID: id, Attributes: attributes } }: DockerEvent) {
+  const name = (type === "image" ? attributes["name"] : attributes["image"]) ?? "";
+  return (wish: string): boolean =>
+    (type === "image" && id === wish) ||
+    (name !== "" && (withTag(name) === withTag(wish) || repositoryOf(name) === wish));
+}
+
 /** Whether an event is among those asked for. */
 export function isWanted(event: DockerEvent, filters: Filters): boolean {
   const { Type: type, Action: action, Actor: actor } = event;
@@ -78,22 +86,7 @@ export function isWanted(event: DockerEvent, filters: Filters): boolean {
     filters.allows("container", ofKind("container")) &&
     filters.allows("volume", ofKind("volume")) &&
     filters.allows("network", ofKind("network")) &&
-    filters.allows(
-      "image",
-      (wish) =>
-        attributes["image"] === wish ||
-        (type === "image" && (actor.ID === wish || attributes["name"] === wish)),
-    ) &&
+    filters.allows("image", isOfImage(event)) &&
     filters.allowsLabels(attributes)
   );
-}
-
-/** A moment as clients write it: seconds with a fraction, or RFC 3339. Undefined: none was given. @throws 400 */
-export function parseMoment(text: string): number | undefined {
-  if (text === "" || text === "0") return undefined;
-  const number = Number(text);
-  if (Number.isFinite(number)) return number;
-  const time = Date.parse(text);
-  if (!Number.isNaN(time)) return time / 1000;
-  throw new DockerError(400, `invalid time: ${text.slice(0, 100)}`);
 }

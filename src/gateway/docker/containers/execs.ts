@@ -2,9 +2,9 @@
 import { randomBytes } from "node:crypto";
 import type { GuestStream } from "../../../agent/streams.ts";
 import { mergeEnv } from "../../../client/vm.ts";
-import { validate } from "../../../schema/api.ts";
 import { execSchema, execStartSchema } from "../../../schema/docker.ts";
 import { DockerError, startFailure } from "../errors.ts";
+import { readBody } from "../http/bodies.ts";
 import { pushFrame } from "../http/frames.ts";
 import type { Hijack } from "../http/wire.ts";
 import type { Container } from "./container.ts";
@@ -37,7 +37,7 @@ export class Execs {
 
   /** Note a command that is to be run. @throws 400, 409 when the container does not run */
   async create(container: Container, given: unknown): Promise<Exec> {
-    const body = validate(execSchema, given, "request to run a command");
+    const body = readBody(execSchema, given, "request to run a command");
     const argv = typeof body.Cmd === "string" ? [body.Cmd] : (body.Cmd ?? []);
     if (argv.length === 0) throw new DockerError(400, "No exec command specified");
     await container.runningGuest();
@@ -79,7 +79,7 @@ export class Execs {
 
   /** Run a command: its client has the connection until it ends, unless it is to go on alone. */
   async start(hijack: Hijack, exec: Exec): Promise<void> {
-    const body = validate(execStartSchema, hijack.body, "request to start a command");
+    const body = readBody(execStartSchema, hijack.body, "request to start a command");
     if (exec.state !== "created") {
       throw new DockerError(409, `exec command ${exec.id} is already running or has ended`);
     }
@@ -88,14 +88,16 @@ export class Execs {
     const [rows, cols] = body.ConsoleSize ?? [];
     if (rows && cols) exec.size = { rows, cols };
     const detached = body.Detach === true;
-    const duplex = detached ? undefined : hijack.accept(tty);
+    // What this request says of a terminal, not the command's own: one with a terminal may be read with headers.
+    const raw = body.Tty === true;
+    const duplex = detached ? undefined : hijack.accept(raw);
     duplex?.on("error", () => duplex.destroy());
     const wanted = { 1: exec.attach.stdout, 2: exec.attach.stderr };
     const output =
       (number: 1 | 2) =>
       async (bytes: Buffer): Promise<void> => {
         if (duplex !== undefined && wanted[number]) {
-          await pushFrame(duplex, number, Buffer.from(bytes), tty);
+          await pushFrame(duplex, number, Buffer.from(bytes), raw);
         }
       };
     exec.state = "running";
@@ -113,7 +115,7 @@ export class Execs {
     );
     exec.stream = stream;
     const over = this.ended(exec, stream, async (message) => {
-      if (duplex !== undefined) await pushFrame(duplex, 2, Buffer.from(`${message}\r\n`), tty);
+      if (duplex !== undefined) await pushFrame(duplex, 2, Buffer.from(`${message}\r\n`), raw);
     });
     if (duplex === undefined) {
       try {

@@ -59,12 +59,13 @@ type Place = ContainerRecord["networks"][string];
 function endpointOf(
   container: Container,
   name: string,
-  { aliases, id, address: wished }: Place,
+  { aliases, id, address: wished, driverOpts }: Place,
 ): object {
   const { running, vmView, record } = container;
   const network = running ? vmView?.guestNetwork : undefined;
   const member = running ? vmView?.networks.find((one) => one.network === name) : undefined;
   const own = name === "bridge";
+  const given = aliases.filter((alias) => alias !== record.id.slice(0, 12));
   const [address = "", prefix = "0"] =
     member === undefined
       ? (own ? (network?.ipv4 ?? "") : "").split("/")
@@ -73,9 +74,10 @@ function endpointOf(
   return {
     IPAMConfig: wished === undefined ? null : { IPv4Address: wished },
     Links: null,
-    Aliases: aliases.length === 0 ? null : aliases,
+    // Without the digits of its ID, since 1.45 of the API.
+    Aliases: given.length === 0 ? null : given,
     MacAddress: network?.mac ?? "",
-    DriverOpts: null,
+    DriverOpts: driverOpts ?? null,
     NetworkID: id,
     EndpointID: running ? record.id : "",
     Gateway: own ? (network?.gateway4 ?? "") : "",

@@ -143,12 +143,11 @@ export async function load(call: Call): Promise<void> {
   try {
     const images = await engine.vmsan.images.load(request, { signal: signalOf(call) });
     for (const { names, configDigest } of images) {
-      const [name] = names;
-      const said = name === undefined ? `image ID: ${configDigest}` : `image: ${familiar(name)}`;
-      lines.send({ stream: `Loaded ${said}\n` });
-      engine.events.emit("image", "load", configDigest, {
-        name: name === undefined ? "" : familiar(name),
-      });
+      const known = names.map(familiar);
+      const said =
+        known.length === 0 ? [`image ID: ${configDigest}`] : known.map((name) => `image: ${name}`);
+      for (const one of said) lines.send({ stream: `Loaded ${one}\n` });
+      engine.events.emit("image", "load", configDigest, { name: known[0] ?? "" });
     }
     if (!lines.begun) lines.send({ stream: "" });
     lines.end();

@@ -2,11 +2,15 @@
 import { imageHealth } from "../containers/request/config.ts";
 import { DockerError } from "../errors.ts";
 import type { Filters } from "../http/filters.ts";
+import { untilOf } from "../http/moments.ts";
 import type { KnownImage } from "./catalogue.ts";
 import { familiar, repositoryOf, withTag } from "./names.ts";
 
-const seconds = (text: string | undefined): number =>
-  text === undefined ? 0 : Math.floor(Date.parse(text) / 1000) || 0;
+/** When an image was made, in milliseconds since the epoch; 0 where it does not say. */
+export function createdOf({ details, view }: KnownImage): number {
+  const text = details.created ?? view.created;
+  return text === undefined ? 0 : Date.parse(text) || 0;
+}
 
 /** Names with the manifest's digest, as a registry serves it. */
 function digestsOf({ names, digest }: KnownImage): string[] {
@@ -26,7 +30,7 @@ export function summaryOf(image: KnownImage, containers: number): object {
     ParentId: "",
     RepoTags: tagsOf(image),
     RepoDigests: digestsOf(image),
-    Created: seconds(details.created ?? view.created),
+    Created: Math.floor(createdOf(image) / 1000),
     Size: view.sizeBytes,
     SharedSize: -1,
     Labels: details.config.labels,
@@ -101,12 +105,12 @@ export function isWantedImage(
   all: readonly KnownImage[],
 ): boolean {
   filters.only(["before", "dangling", "label", "label!", "reference", "since", "until"]);
-  const created = (one: KnownImage): number => seconds(one.details.created ?? one.view.created);
+  const until = untilOf(filters);
   const other = (wish: string): number => {
     const found = all.find(({ names, id }) => names.includes(withTag(wish)) || id.includes(wish));
     if (found === undefined)
       throw new DockerError(404, `No such image: ${withTag(wish.slice(0, 200))}`);
-    return created(found);
+    return createdOf(found);
   };
   return (
     filters.allows(
@@ -114,8 +118,9 @@ export function isWantedImage(
       (wish) => ["true", "1"].includes(wish) === (image.names.length === 0),
     ) &&
     (filters.of("reference") === undefined || withWantedNames(image, filters).names.length > 0) &&
-    filters.allows("before", (wish) => created(image) < other(wish)) &&
-    filters.allows("since", (wish) => created(image) > other(wish)) &&
+    filters.allows("before", (wish) => createdOf(image) < other(wish)) &&
+    filters.allows("since", (wish) => createdOf(image) > other(wish)) &&
+    createdOf(image) <= until &&
     filters.allowsLabels(image.details.config.labels)
   );
 }

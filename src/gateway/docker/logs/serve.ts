@@ -1,8 +1,8 @@
 /** `GET /containers/ID/logs`. */
 import type { Container } from "../containers/container.ts";
 import { DockerError } from "../errors.ts";
-import { parseMoment } from "../events.ts";
 import { FrameBatch } from "../http/frames.ts";
+import { parseMoment } from "../http/moments.ts";
 import type { OutputNumber } from "../../../agent/frames.ts";
 import type { Call } from "../http/route.ts";
 import { beginStream } from "../http/wire.ts";

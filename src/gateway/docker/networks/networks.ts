@@ -3,13 +3,14 @@
  * members reach each other in by name and by address (docs/network.md). The host's own list is the truth.
  */
 import { createHash } from "node:crypto";
+import type { z } from "zod";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import type { PrivateNetworkView } from "../../../model/private-network.ts";
-import { validate } from "../../../schema/api.ts";
 import { networkExtraSchema, networkSchema } from "../../../schema/docker.ts";
 import { DockerError, sentence } from "../errors.ts";
 import type { Events } from "../events.ts";
+import { readBody } from "../http/bodies.ts";
 
 /** Label of a private network with what Docker's clients said of it besides. */
 const EXTRA_LABEL = "vmsan.docker.network";
@@ -74,6 +75,20 @@ function networkOf({ name, createdAt, labels, subnet }: PrivateNetworkView): Net
   };
 }
 
+/** Words about what is asked for and does nothing. */
+function unapplied({ EnableIPv6: ipv6, IPAM: ipam }: z.infer<typeof networkSchema>): string {
+  const configs = ipam?.Config ?? [];
+  const asks = {
+    "--ipv6": ipv6,
+    "--gateway": configs.some(({ Gateway }) => Gateway),
+    "--ip-range": configs.some(({ IPRange }) => IPRange),
+    "--aux-address": configs.some((one) => Object.keys(one.AuxiliaryAddresses ?? {}).length > 0),
+  };
+  const names = Object.entries(asks).flatMap(([name, asked]) => (asked ? [name] : []));
+  const why = "members have IPv4 addresses of the subnet, and need no gateway of it";
+  return names.length === 0 ? "" : `Not applied: ${names.join(", ")}: ${why}.`;
+}
+
 /** The networks of one VMSAN_DIR. */
 export class Networks {
   private readonly vmsan: Vmsan;
@@ -104,9 +119,9 @@ export class Networks {
     throw new DockerError(404, `network ${ref.slice(0, 200)} not found`);
   }
 
-  /** Make one. @throws 400, 409 when the name is taken */
-  async create(given: unknown): Promise<Network> {
-    const body = validate(networkSchema, given, "request to create a network");
+  /** Make one; `warning` says what of the request does nothing. @throws 400, 409 when the name is taken */
+  async create(given: unknown): Promise<{ network: Network; warning: string }> {
+    const body = readBody(networkSchema, given, "request to create a network");
     const driver = body.Driver || "bridge";
     if (driver !== "bridge" && driver !== "default") {
       throw new DockerError(
@@ -129,7 +144,7 @@ export class Networks {
       });
       const network = networkOf(made);
       this.events.emit("network", "create", network.Id, { name: network.Name, type: "bridge" });
-      return network;
+      return { network, warning: unapplied(body) };
     } catch (error) {
       if (!(error instanceof VmsanError)) throw error;
       if (error.code === "ERR_PRIVATE_NETWORK_NAME_TAKEN") throw taken;

@@ -1,18 +1,24 @@
 /** Routes below /containers. */
-import { validate } from "../../../schema/api.ts";
 import { containerUpdateSchema } from "../../../schema/docker.ts";
 import type { HostConfig } from "../../../schema/docker.ts";
 import { exportFiles, getArchive, putArchive, statPath } from "../containers/archive.ts";
 import { attach, attachWebSocket } from "../containers/attach.ts";
 import type { Container } from "../containers/container.ts";
 import { checkName, createContainer } from "../containers/request/create.ts";
-import { checkRestartPolicy, memoryOf, processorsOf } from "../containers/request/host-config.ts";
+import {
+  checkRestartPolicy,
+  memoryOf,
+  processorsOf,
+  unappliedOf,
+} from "../containers/request/host-config.ts";
 import { isListed } from "../containers/list.ts";
 import { sendStats } from "../containers/stats.ts";
 import { top } from "../containers/top.ts";
 import { inspection, summary } from "../containers/view.ts";
 import { waitFor } from "../containers/wait.ts";
 import { DockerError } from "../errors.ts";
+import { readBody } from "../http/bodies.ts";
+import { untilOf } from "../http/moments.ts";
 import { bodyOf, done, reply } from "../http/route.ts";
 import type { Call, Route } from "../http/route.ts";
 import { serveLogs } from "../logs/serve.ts";
@@ -30,7 +36,7 @@ async function rename(call: Call): Promise<void> {
 /** Other limits, and another restart policy. */
 async function update(call: Call): Promise<void> {
   const container = containerOf(call);
-  const body = validate(containerUpdateSchema, await bodyOf(call), "update of a container");
+  const body = readBody(containerUpdateSchema, await bodyOf(call), "update of a container");
   const { record } = container;
   const host = record.hostConfig as HostConfig;
   if (body.RestartPolicy?.Name) {
@@ -41,8 +47,12 @@ async function update(call: Call): Promise<void> {
     checkRestartPolicy({ ...host, RestartPolicy: policy });
     host.RestartPolicy = policy;
   }
-  const warnings: string[] = [];
-  const resized = Boolean(body.Memory) || Boolean(body.NanoCpus);
+  const { fields, words: warnings } = unappliedOf(body);
+  const { Memory, NanoCpus, CpuPeriod, CpuQuota } = body;
+  const sizes = Object.entries({ Memory, NanoCpus, CpuPeriod, CpuQuota }).filter(
+    ([, size]) => size,
+  );
+  const resized = sizes.length > 0;
   if (resized) {
     if (container.active) {
       throw new DockerError(
@@ -50,13 +60,14 @@ async function update(call: Call): Promise<void> {
         `Cannot update container ${container.id}: a microVM's size changes while it is stopped`,
       );
     }
-    const { memMib, warning } = memoryOf(body.Memory || host.Memory);
+    const wished = { ...host, ...Object.fromEntries(sizes) };
+    const { memMib, warning } = memoryOf(wished.Memory);
     if (warning !== undefined) warnings.push(warning);
-    const vcpus = processorsOf({ ...host, ...(body.NanoCpus ? { NanoCpus: body.NanoCpus } : {}) });
-    await container.resizeVm(memMib, vcpus);
-    if (body.Memory) host.Memory = body.Memory;
-    if (body.NanoCpus) host.NanoCpus = body.NanoCpus;
+    await container.resizeVm(memMib, processorsOf(wished));
+    Object.assign(host, Object.fromEntries(sizes));
   }
+  // Shown as it was asked for, as it is of a container that is made with it.
+  Object.assign(host, fields);
   await container.save();
   container.tell("update");
   reply(call, { Warnings: warnings.length === 0 ? null : warnings });
@@ -65,9 +76,12 @@ async function update(call: Call): Promise<void> {
 /** Remove those that do not run. */
 async function prune(call: Call): Promise<void> {
   const filters = call.query.filters().only(["label", "label!", "until"]);
+  const until = untilOf(filters);
   const removed: string[] = [];
   for (const container of call.engine.containers) {
-    if (container.active || !filters.allowsLabels(container.record.config.Labels)) continue;
+    const { config, createdAt } = container.record;
+    if (container.active || !filters.allowsLabels(config.Labels)) continue;
+    if (Date.parse(createdAt) > until) continue;
     await container.remove(false);
     removed.push(container.id);
   }

@@ -2,6 +2,7 @@
 import type { Container } from "../containers/container.ts";
 import type { Engine } from "../engine.ts";
 import { DockerError } from "../errors.ts";
+import { untilOf } from "../http/moments.ts";
 import { done, reply } from "../http/route.ts";
 import type { Call, Route } from "../http/route.ts";
 import type { KnownImage } from "../images/catalogue.ts";
@@ -9,7 +10,7 @@ import { joinName, shortId, withTag } from "../images/names.ts";
 import { buildImage, pruneBuilds } from "../images/build.ts";
 import { changesOf, createImage, load, pushImage, save } from "../images/transfer.ts";
 import { absent } from "./absent.ts";
-import { imageView, isWantedImage, summaryOf, withWantedNames } from "../images/view.ts";
+import { createdOf, imageView, isWantedImage, summaryOf, withWantedNames } from "../images/view.ts";
 
 const imageOf = async ({ engine, params }: Call): Promise<KnownImage> =>
   await engine.catalogue.find(params["name"] ?? "");
@@ -72,12 +73,14 @@ async function remove(call: Call): Promise<void> {
 /** Remove what nothing uses: with `dangling=false` also what has a name. */
 async function prune(call: Call): Promise<void> {
   const { engine, query } = call;
-  const filters = query.filters();
+  const filters = query.filters().only(["dangling", "label", "label!", "until"]);
+  const until = untilOf(filters);
   const gone: object[] = [];
   if (filters.of("dangling")?.every((value) => ["false", "0"].includes(value)) === true) {
     for (const image of await engine.catalogue.all()) {
       const inUse = userOf(engine, image) !== undefined || image.view.usedBy.length > 0;
       if (inUse || !filters.allowsLabels(image.details.config.labels)) continue;
+      if (createdOf(image) > until) continue;
       for (const name of image.names) {
         await engine.vmsan.images.remove(name);
         gone.push({ Untagged: name });

@@ -1,11 +1,12 @@
 /** Routes below /networks. */
-import { validate } from "../../../schema/api.ts";
 import { networkMemberSchema } from "../../../schema/docker.ts";
 import { placeIn } from "../containers/request/create.ts";
 import { aliasesOf } from "../containers/life/guest.ts";
 import { isOn } from "../containers/list.ts";
 import type { Engine } from "../engine.ts";
 import { DockerError } from "../errors.ts";
+import { readBody } from "../http/bodies.ts";
+import { untilOf } from "../http/moments.ts";
 import { bodyOf, done, reply } from "../http/route.ts";
 import type { Call, Route } from "../http/route.ts";
 import type { Network } from "../networks/networks.ts";
@@ -46,7 +47,7 @@ function networkView(network: Network, engine: Engine, members: boolean): object
 /** Put a container on a network, or take it off; one that runs sees it at once. @throws 403, 404 */
 async function member(call: Call, join: boolean): Promise<void> {
   const network = await networkOf(call);
-  const body = validate(networkMemberSchema, await bodyOf(call), "network's member");
+  const body = readBody(networkMemberSchema, await bodyOf(call), "network's member");
   const container = call.engine.find(body.Container);
   const { record } = container;
   const on = Object.hasOwn(record.networks, network.Name);
@@ -127,10 +128,10 @@ export const networkRoutes: readonly Route[] = [
     method: "POST",
     path: "/networks/create",
     says: "differs",
-    note: "a private network of vmsan (docs/network.md): IPv4, drivers other than bridge are refused",
+    note: "a private network of vmsan (docs/network.md): IPv4, drivers other than bridge are refused; of IPAM there is `--subnet`",
     run: async (call) => {
-      const network = await call.engine.networks.create(await bodyOf(call));
-      reply(call, { Id: network.Id, Warning: "" }, 201);
+      const { network, warning } = await call.engine.networks.create(await bodyOf(call));
+      reply(call, { Id: network.Id, Warning: warning }, 201);
     },
   },
   {
@@ -139,11 +140,12 @@ export const networkRoutes: readonly Route[] = [
     says: "works",
     run: async (call) => {
       const { engine, query } = call;
-      const filters = query.filters();
+      const filters = query.filters().only(["label", "label!", "until"]);
+      const until = untilOf(filters);
       const removed: string[] = [];
       for (const network of await engine.networks.list()) {
         if (network.builtIn || !filters.allowsLabels(network.Labels)) continue;
-        if (usersOf(engine, network).length > 0) continue;
+        if (usersOf(engine, network).length > 0 || Date.parse(network.Created) > until) continue;
         await engine.networks.remove(network);
         removed.push(network.Name);
       }

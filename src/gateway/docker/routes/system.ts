@@ -1,8 +1,9 @@
 /** Routes about the engine itself. */
 import { arch, cpus, hostname, release, totalmem } from "node:os";
 import { packageVersion } from "../../../util/package.ts";
-import { isWanted, parseMoment } from "../events.ts";
+import { isWanted } from "../events.ts";
 import type { DockerEvent } from "../events.ts";
+import { parseMoment } from "../http/moments.ts";
 import { bodyOf, reply } from "../http/route.ts";
 import type { Call, Route } from "../http/route.ts";
 import { API_VERSION, ENGINE_HEADERS, MIN_API_VERSION, beginStream } from "../http/wire.ts";

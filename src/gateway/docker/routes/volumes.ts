@@ -2,13 +2,16 @@
 import { randomBytes } from "node:crypto";
 import { VmsanError } from "../../../model/errors.ts";
 import type { VolumeView } from "../../../model/volume.ts";
-import { validate } from "../../../schema/api.ts";
 import { volumeSchema } from "../../../schema/docker.ts";
 import type { Engine } from "../engine.ts";
 import { DockerError } from "../errors.ts";
+import { readBody } from "../http/bodies.ts";
 import { bodyOf, done, reply } from "../http/route.ts";
 import type { Call, Route } from "../http/route.ts";
 import { absent } from "./absent.ts";
+
+/** Label of a volume that nobody has given a name. */
+const ANONYMOUS = "com.docker.volume.anonymous";
 
 /** A volume as clients see it. */
 export function volumeView({ name, createdAt, labels, storedBytes, usedBy }: VolumeView): object {
@@ -43,7 +46,7 @@ function usersOf(engine: Engine, name: string): string[] {
 }
 
 async function create(call: Call): Promise<void> {
-  const body = validate(volumeSchema, await bodyOf(call), "request to create a volume");
+  const body = readBody(volumeSchema, await bodyOf(call), "request to create a volume");
   if (!["", "local"].includes(body.Driver ?? "")) {
     throw new DockerError(
       400,
@@ -62,7 +65,7 @@ async function create(call: Call): Promise<void> {
   const name = body.Name || randomBytes(32).toString("hex");
   try {
     const made = await volumes.create(name, {
-      labels: body.Labels ?? {},
+      labels: { ...body.Labels, ...(body.Name ? {} : { [ANONYMOUS]: "" }) },
       ...(size === undefined ? {} : { size }),
     });
     call.engine.events.emit("volume", "create", name, { driver: "local" });
@@ -94,13 +97,14 @@ async function remove(call: Call): Promise<void> {
 
 async function prune(call: Call): Promise<void> {
   const { engine, query } = call;
-  const filters = query.filters();
+  const filters = query.filters().only(["all", "label", "label!"]);
   const removed: string[] = [];
   let freed = 0;
-  // Without `all` the engine removes those without a name, of which there are none here.
+  // Without `all` the engine removes those alone to which nobody has given a name.
   const all = filters.of("all")?.some((value) => ["true", "1"].includes(value)) === true;
-  for (const volume of all ? await engine.vmsan.volumes.list() : []) {
+  for (const volume of await engine.vmsan.volumes.list()) {
     const { name, usedBy, labels, storedBytes } = volume;
+    if (!all && !Object.hasOwn(labels, ANONYMOUS)) continue;
     if (usedBy.length > 0 || usersOf(engine, name).length > 0 || !filters.allowsLabels(labels))
       continue;
     await engine.vmsan.volumes.remove(name);

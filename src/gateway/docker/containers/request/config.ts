@@ -76,7 +76,11 @@ export function configOf(body: ContainerBody, image: ImageConfig): ContainerConf
     Tty: body.Tty ?? false,
     OpenStdin: body.OpenStdin ?? false,
     StdinOnce: body.StdinOnce ?? false,
-    Env: mergeEnv(image.env, body.Env ?? []),
+    // A name alone takes the image's away, and is shown.
+    Env: [
+      ...mergeEnv(image.env, body.Env ?? []),
+      ...(body.Env ?? []).filter((entry) => !entry.includes("=")),
+    ],
     Cmd: cmd.length === 0 ? null : cmd,
     Entrypoint: entrypoint.length === 0 ? null : entrypoint,
     Image: body.Image,

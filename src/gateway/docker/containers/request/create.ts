@@ -1,12 +1,12 @@
 /** Making a container: a document, and no VM yet. */
 import { randomBytes, randomInt } from "node:crypto";
 import { VmsanError } from "../../../../model/errors.ts";
-import { validate } from "../../../../schema/api.ts";
 import type { z } from "zod";
 import { containerSchema } from "../../../../schema/docker.ts";
 import type { ContainerBody, ContainerRecord, endpointSchema } from "../../../../schema/docker.ts";
 import type { Engine } from "../../engine.ts";
 import { DockerError, refused } from "../../errors.ts";
+import { readBody } from "../../http/bodies.ts";
 import type { KnownImage } from "../../images/catalogue.ts";
 import { isReference } from "../../images/names.ts";
 import type { Network } from "../../networks/networks.ts";
@@ -68,9 +68,16 @@ export function placeIn(
 ): ContainerRecord["networks"][string] {
   const { Id, builtIn, Internal: internal } = network;
   const aliases = builtIn ? [] : [...new Set([...(wish?.Aliases ?? []), id.slice(0, 12)])];
+  const driverOpts = wish?.DriverOpts ?? undefined;
   const { IPv4Address: address, IPv6Address: address6 } = wish?.IPAMConfig ?? {};
   if (address6) throw refused("--ip6", "networks that users make are IPv4.");
-  return { aliases, id: Id, internal, ...(address ? { address } : {}) };
+  return {
+    aliases,
+    id: Id,
+    internal,
+    ...(address ? { address } : {}),
+    ...(driverOpts === undefined ? {} : { driverOpts }),
+  };
 }
 
 /** The networks that a container is to be on. @throws 404 */
@@ -139,7 +146,7 @@ export async function createContainer(
   wishedName: string,
   platform: string,
 ): Promise<{ container: Container; warnings: string[] }> {
-  const body = validate(containerSchema, given, "request to create a container");
+  const body = readBody(containerSchema, given, "request to create a container");
   const host = body.HostConfig ?? {};
   if (wishedName !== "") checkName(engine, wishedName);
   const image = await engine.catalogue.find(body.Image);

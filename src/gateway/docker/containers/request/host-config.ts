@@ -8,6 +8,11 @@ const DEFAULT_MIB = 512;
 /** The least that a guest's kernel and its work need. */
 const LEAST_MIB = 128;
 
+/** Log drivers of Docker's that there are not here. */
+const OTHER_LOG_DRIVERS = new Set(
+  "awslogs etwlogs fluentd gcplogs gelf journald splunk syslog".split(" "),
+);
+
 /** Log drivers that are what `json-file` is here. */
 const LOG_DRIVERS = new Set(["", "json-file", "local"]);
 
@@ -49,10 +54,18 @@ function refuseImpossible(host: HostConfig): void {
   if ((host.CgroupParent ?? "") !== "") {
     throw refused("--cgroup-parent", "vmsan keeps each VM in a control group of its own.");
   }
-  if (!LOG_DRIVERS.has(host.LogConfig?.Type ?? "") && host.LogConfig?.Type !== "none") {
-    throw refused(`--log-driver ${host.LogConfig?.Type}`, "there are json-file, local and none.");
-  }
+  refuseLogDriver(host.LogConfig?.Type ?? "");
   refuseOthers(host);
+}
+
+/** @throws 400 for a log driver that is none, or not here */
+function refuseLogDriver(driver: string): void {
+  if (LOG_DRIVERS.has(driver) || driver === "none") return;
+  const name = driver.slice(0, 60);
+  if (OTHER_LOG_DRIVERS.has(driver)) {
+    throw refused(`--log-driver ${name}`, "there are json-file, local and none.");
+  }
+  throw new DockerError(400, `logger: no log driver named '${name}' is registered`);
 }
 
 /** Refuse kinds of things of which there is one. @throws 400 */
@@ -111,6 +124,24 @@ function isSet(value: unknown): boolean {
   return Array.isArray(value) ? value.length > 0 : Boolean(value) && value !== -1;
 }
 
+/** What is asked of a host and does nothing: the fields, and words about them. */
+export function unappliedOf(host: Readonly<Record<string, unknown>>): {
+  fields: Record<string, unknown>;
+  words: string[];
+} {
+  const names = UNAPPLIED.flatMap(([, fields]) => Object.keys(fields));
+  const asked = names.filter((name) => isSet(host[name])).map((name) => [name, host[name]]);
+  return { fields: Object.fromEntries(asked) as Record<string, unknown>, words: wordsAbout(host) };
+}
+
+function wordsAbout(host: Readonly<Record<string, unknown>>): string[] {
+  return UNAPPLIED.flatMap(([why, fields]) => {
+    const flags = Object.entries(fields).filter(([field]) => isSet(host[field]));
+    const names = flags.map(([, flag]) => flag).join(", ");
+    return names === "" ? [] : [`Not applied: ${names}: ${why}.`];
+  });
+}
+
 /** Words about what is asked for and does nothing. */
 function unapplied(body: ContainerBody): string[] {
   const host = body.HostConfig ?? {};
@@ -122,12 +153,7 @@ function unapplied(body: ContainerBody): string[] {
   if (links.some((link) => new Set(link.split(":")).size > 1)) {
     card.push("Not applied: --link: give the other container that name (--network-alias).");
   }
-  const others = UNAPPLIED.flatMap(([why, fields]) => {
-    const flags = Object.entries(fields).filter(([field]) => isSet(host[field]));
-    const names = flags.map(([, flag]) => flag).join(", ");
-    return names === "" ? [] : [`Not applied: ${names}: ${why}.`];
-  });
-  return [...others, ...card];
+  return [...wordsAbout(host), ...card];
 }
 
 /** Sizes of the VM, and what is said about them. */
@@ -187,8 +213,8 @@ export function recordedHost(host: HostConfig): ContainerRecord["hostConfig"] {
     OomKillDisable: false,
     PidsLimit: null,
     ReadonlyRootfs: host.ReadonlyRootfs ?? false,
-    Runtime: "vmsan",
-    Isolation: "",
+    Runtime: host.Runtime || "vmsan",
+    Isolation: host.Isolation ?? "",
   };
 }
 
