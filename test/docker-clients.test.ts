@@ -1,5 +1,7 @@
 /** More of Docker's Engine API on the fake driver: health checks of images, and what clients ask for less often. */
 import { once } from "node:events";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
@@ -274,4 +276,32 @@ test("events of containers of an image, by its name with and without a tag", asy
     );
     expect([image, text.split("\n").length - 1]).toEqual([image, count]);
   }
+});
+
+describe("images that there are not", () => {
+  const failure = async (path: string, body?: Buffer): Promise<{ status: number; text: string }> =>
+    await engine.ask("POST", path, body);
+
+  test("in a registry: not found, as for one that it shows to nobody", async () => {
+    const registry = createServer((request, response) => {
+      const status = request.url === "/v2/" ? 200 : request.url?.includes("/hidden/") ? 403 : 404;
+      response.writeHead(status).end();
+    });
+    await once(registry.listen(0, "127.0.0.1"), "listening");
+    const host = `127.0.0.1:${(registry.address() as AddressInfo).port}`;
+    for (const [name, words] of [
+      ["absent", "manifest for "],
+      ["hidden", "pull access denied for "],
+    ] as const) {
+      const { status, text } = await failure(`/images/create?fromImage=${host}/a/${name}&tag=1`);
+      expect([status, text]).toEqual([404, expect.stringContaining(`${words}${host}/a/${name}:1`)]);
+    }
+    registry.close();
+  });
+
+  test("in what is loaded: the answer's last line says it", async () => {
+    const { status, text } = await failure("/images/load", Buffer.from("none"));
+    expect(status).toBe(200);
+    expect(JSON.parse(text)).toMatchObject({ error: expect.stringContaining("archive") as string });
+  });
 });

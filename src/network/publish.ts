@@ -5,6 +5,7 @@
  */
 import { createSocket, type RemoteInfo, type Socket as UdpSocket } from "node:dgram";
 import { connect, createServer, isIPv6, type Server, type Socket } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
 import type { PublishedPort } from "../model/policy.ts";
 
@@ -22,6 +23,16 @@ export interface GuestSide {
 
 /** Most connections (or datagram clients) of one published port. */
 const maxClients = 1024;
+
+/** How long after it was published a port may be one whose service is yet to come up, in milliseconds. */
+const risingMs = 60_000;
+
+/** How long a connection waits for such a service, in milliseconds, and how often it looks. */
+const waitMs = 10_000;
+const lookMs = 100;
+
+/** Most connections that wait for one port's service; more are told at once that it is not there. */
+const maxWaiting = 32;
 
 /** Milliseconds after which a silent datagram client is forgotten. */
 const udpIdleMs = 90_000;
@@ -76,7 +87,7 @@ function join(one: Socket, other: Socket): void {
  */
 function relay(
   server: Server,
-  open: () => Promise<Socket>,
+  open: (client: Socket) => Promise<Socket>,
   onData: () => void = () => undefined,
 ): Listener {
   const sockets = new Set<Socket>();
@@ -93,7 +104,7 @@ function relay(
     // Until it is joined an early error only means that nobody waits for the other side.
     socket.on("error", () => undefined);
     socket.pause();
-    open().then(
+    open(socket).then(
       (other) => {
         if (socket.destroyed) {
           other.destroy();
@@ -121,6 +132,42 @@ function relay(
   };
 }
 
+/**
+ * Connects to a guest's port. Until somebody has been let in a first time, clients that come early wait: this side listens
+ * before the guest's program does, and a connection that is accepted and then broken is taken by many for one that was used.
+ */
+function connector(port: number, guest: GuestSide): (client: Socket) => Promise<Socket> {
+  const until = Date.now() + risingMs;
+  let reached = false;
+  let waiting = 0;
+  const attempt = async (): Promise<Socket> => {
+    const socket = await guest.connect(port);
+    reached = true;
+    return socket;
+  };
+  return async (client) => {
+    const last = Math.min(until, Date.now() + waitMs);
+    try {
+      return await attempt();
+    } catch (error) {
+      if (reached || waiting >= maxWaiting) throw error;
+    }
+    waiting += 1;
+    try {
+      for (;;) {
+        await sleep(lookMs, undefined, { ref: false });
+        try {
+          return await attempt();
+        } catch (error) {
+          if (reached || client.destroyed || Date.now() > last) throw error;
+        }
+      }
+    } finally {
+      waiting -= 1;
+    }
+  };
+}
+
 /** Listen for TCP on the host. */
 async function publishTcp(port: PublishedPort, guest: GuestSide): Promise<Listener> {
   const server = createServer({ allowHalfOpen: true });
@@ -132,11 +179,12 @@ async function publishTcp(port: PublishedPort, guest: GuestSide): Promise<Listen
       resolve,
     );
   });
+  const enter = connector(port.guestPort, guest);
   return relay(
     server,
-    async () => {
+    async (client) => {
       await guest.arrival();
-      return await guest.connect(port.guestPort);
+      return await enter(client);
     },
     // What comes on a connection of a VM that has fallen asleep meanwhile waits in its socket.
     () => void guest.arrival().catch(() => undefined),

@@ -27,6 +27,11 @@ export class Lines {
   /** Say what went wrong: by the status when nothing was sent yet. */
   fail(error: unknown): void {
     if (!this.begun) throw error;
+    this.failWithin(error);
+  }
+
+  /** Say what went wrong in the last line, whether something was sent or not. */
+  failWithin(error: unknown): void {
     const { message } = asDockerError(error);
     this.send({ errorDetail: { message }, error: message });
     this.call.response.end();

@@ -1,6 +1,7 @@
 /** Images on their way: pull, push, load, save, with the lines of progress that clients draw. */
 import { validate } from "../../../schema/api.ts";
 import { authSchema } from "../../../schema/docker.ts";
+import { VmsanError } from "../../../model/errors.ts";
 import type { ProgressEvent } from "../../../model/progress.ts";
 import { DockerError, asDockerError } from "../errors.ts";
 import { reply } from "../http/route.ts";
@@ -76,7 +77,22 @@ export async function createImage(call: Call): Promise<void> {
   await (call.query.text("fromSrc") === "" ? pull(call) : importFiles(call));
 }
 
-/** Pull. @throws 400 for a name that is none, 500 for trouble with a registry */
+/** Why an image was not pulled, as clients look for it: what a registry does not have, or shows to nobody, is not found. */
+function pullFailure(name: string, error: unknown): DockerError {
+  const code = error instanceof VmsanError ? error.code : "";
+  const known = asDockerError(error);
+  if (code === "ERR_IMAGE_NOT_FOUND") {
+    return new DockerError(404, `manifest for ${withTag(name)} not found: manifest unknown`, error);
+  }
+  if (code === "ERR_IMAGE_UNAUTHORIZED" || code === "ERR_IMAGE_DENIED") {
+    const why = "repository does not exist or may require 'docker login'";
+    return new DockerError(404, `pull access denied for ${name}, ${why}: ${known.message}`, error);
+  }
+  // Other trouble with a registry is the engine's 500, whatever its own status.
+  return known.status === 400 ? known : new DockerError(500, known.message, error);
+}
+
+/** Pull. @throws 400 for a name that is none, 404, 500 for trouble with a registry */
 async function pull(call: Call): Promise<void> {
   const { query, engine } = call;
   call.request.resume();
@@ -101,9 +117,7 @@ async function pull(call: Call): Promise<void> {
     engine.events.emit("image", "pull", withTag(name), { name: withTag(name) });
     lines.end();
   } catch (error) {
-    // Trouble with a registry is the engine's 500, whatever its own status.
-    const known = asDockerError(error);
-    lines.fail(known.status === 400 ? known : new DockerError(500, known.message, error));
+    lines.fail(pullFailure(name, error));
   }
 }
 
@@ -152,7 +166,7 @@ export async function load(call: Call): Promise<void> {
     if (!lines.begun) lines.send({ stream: "" });
     lines.end();
   } catch (error) {
-    lines.fail(error);
+    lines.failWithin(error);
   }
 }
 
