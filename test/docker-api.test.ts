@@ -422,7 +422,11 @@ describe("images, volumes, networks", () => {
       `/containers/${id}/json`,
     );
     expect(NetworkSettings.Networks).toMatchObject({
-      p_default: { Aliases: ["web", id.slice(0, 12)], NetworkID: Id },
+      p_default: {
+        Aliases: ["web"],
+        DNSNames: expect.arrayContaining(["web", id.slice(0, 12)]) as string[],
+        NetworkID: Id,
+      },
     });
     await ask("DELETE", `/containers/${id}`);
     expect((await ask("DELETE", `/networks/${String(Id)}`)).status).toBe(204);

@@ -67,6 +67,21 @@ function codeOf(message: string): number {
   return Number(/exit(?:ed with)? (?:status|code)[: ]+(\d{1,3})/.exec(message)?.[1] ?? 1);
 }
 
+/** What the last line of a build that has failed says; clients look for Docker's sentence about a command. */
+export function failureOf(error: unknown): object {
+  const { message: whole } = asDockerError(error);
+  const code = codeOf(whole);
+  const step = error instanceof VmsanError && error.code === "ERR_BUILD_FAILED" ? error.message : "";
+  // Of a command in a shell: lists of words, options and here-documents are told as they are.
+  const command = /STEP \d+\/\d+: RUN (?!\[|--|<<)(.+)$/s.exec(step)?.[1];
+  const said =
+    command === undefined
+      ? ""
+      : `The command '/bin/sh -c ${command}' returned a non-zero code: ${code}\n`;
+  const message = `${said}${whole}`;
+  return { errorDetail: { code, message }, error: message };
+}
+
 /** Build. What fails once the files are there is told in the last line of a reply of 200, as clients expect it. */
 export async function buildImage(call: Call): Promise<void> {
   const { engine, request, query } = call;
@@ -106,8 +121,7 @@ export async function buildImage(call: Call): Promise<void> {
     lines.end();
   } catch (error) {
     if (!lines.begun) throw error;
-    const { message } = asDockerError(error);
-    lines.send({ errorDetail: { code: codeOf(message), message }, error: message });
+    lines.send(failureOf(error));
     lines.end();
   } finally {
     await kept.remove();
