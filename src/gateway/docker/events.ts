@@ -71,6 +71,9 @@ function isOfImage({ Type: type, Actor: { ID: id, Attributes: attributes } }: Do
     (name !== "" && (withTag(name) === withTag(wish) || repositoryOf(name) === wish));
 }
 
+/** Kinds of things that a filter can name; of some there are none here. */
+const KINDS = "config container daemon network node plugin secret service volume".split(" ");
+
 /** Whether an event is among those asked for. */
 export function isWanted(event: DockerEvent, filters: Filters): boolean {
   const { Type: type, Action: action, Actor: actor } = event;
@@ -83,9 +86,7 @@ export function isWanted(event: DockerEvent, filters: Filters): boolean {
     filters.allows("type", (wish) => wish === type) &&
     filters.allows("event", (wish) => wish === action || action.startsWith(`${wish}:`)) &&
     filters.allows("scope", (wish) => wish === "local") &&
-    filters.allows("container", ofKind("container")) &&
-    filters.allows("volume", ofKind("volume")) &&
-    filters.allows("network", ofKind("network")) &&
+    KINDS.every((kind) => filters.allows(kind, ofKind(kind))) &&
     filters.allows("image", isOfImage(event)) &&
     filters.allowsLabels(attributes)
   );

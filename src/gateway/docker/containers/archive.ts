@@ -248,11 +248,12 @@ export async function putArchive(call: Call, container: Container): Promise<void
       call.request.resume();
       throw error;
     }
-    // Either what the archive says of owners, or all of it is the container's user's, who may not write there.
-    const theirs = call.query.flag("copyUIDGID");
+    // Either what the archive says of owners, or all of it is the container's user's where it has one, who may not write there.
+    const { User: user } = container.record.config;
+    const theirs = call.query.flag("copyUIDGID") && user !== "";
     const archive = uncompressed(call.request as AsyncIterable<Buffer>, badCompression);
     await vm.unpack(archive, wanted.path, {
-      user: (theirs ? container.record.config.User : "") || "root",
+      user: theirs ? user : "root",
       owners: !theirs,
       override: true,
     });

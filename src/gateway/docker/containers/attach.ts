@@ -69,7 +69,6 @@ async function serve(
   const stdin = asks("stdin") && open;
   duplex.once("close", () => {
     container.sinks.delete(sink);
-    container.tell("detach");
   });
   if (!stdin) {
     duplex.resume();
@@ -82,6 +81,7 @@ async function serve(
     ...(tty ? { keys: parseDetachKeys(query.text("detachKeys")) } : {}),
     onLeave: () => {
       container.sinks.delete(sink);
+      container.tell("detach");
       duplex.end();
     },
   });
