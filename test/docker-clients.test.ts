@@ -2,12 +2,13 @@
 import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
 import { runOk } from "../src/util/run.ts";
 import { fakeEngine, unframed } from "./fixtures/docker-engine.ts";
+import type { Hijacked } from "./fixtures/docker-engine.ts";
 
 const engine = fakeEngine();
 
@@ -304,4 +305,56 @@ describe("images that there are not", () => {
     expect(status).toBe(200);
     expect(JSON.parse(text)).toMatchObject({ error: expect.stringContaining("archive") as string });
   });
+});
+
+test.runIf(process.getuid?.() === 0)(
+  "files in an archive keep their owners, also where they are to be the container's user's and it has none",
+  async () => {
+    const id = await engine.create({ Cmd: ["sleep", "300"] });
+    await engine.ask("POST", `/containers/${id}/start`);
+    const dir = join(engine.place.path, "owned");
+    await runOk("mkdir", ["-p", join(dir, "target")], "ERR_TEST_TOOL");
+    await writeFile(join(dir, "file"), "content");
+    const archive = join(dir, "file.tar");
+    const owner = ["--owner=4242", "--group=4343", "--numeric-owner"];
+    await runOk("tar", ["-C", dir, ...owner, "-cf", archive, "file"], "ERR_TEST_TOOL");
+    const path = encodeURIComponent(join(dir, "target"));
+    for (const flag of ["", "&copyUIDGID=1"]) {
+      const { status } = await engine.ask(
+        "PUT",
+        `/containers/${id}/archive?path=${path}${flag}`,
+        await readFile(archive),
+      );
+      const { uid, gid } = await stat(join(dir, "target/file"));
+      expect([status, uid, gid]).toEqual([200, 4242, 4343]);
+      await rm(join(dir, "target/file"));
+    }
+    await engine.ask("DELETE", `/containers/${id}?force=1`);
+  },
+);
+
+test("whoever leaves a terminal by its keys is told of, and nobody else", async () => {
+  const id = await engine.create({ Cmd: ["cat"], Tty: true, OpenStdin: true });
+  await engine.ask("POST", `/containers/${id}/start`);
+  const since = Date.now() / 1000;
+  const wish = encodeURIComponent(JSON.stringify({ event: ["detach"], container: [id] }));
+  const told = async (): Promise<number> => {
+    const until = Date.now() / 1000;
+    const { text } = await engine.ask(
+      "GET",
+      `/events?since=${since}&until=${until}&filters=${wish}`,
+    );
+    return text.split("\n").length - 1;
+  };
+  const attach = async (): Promise<Hijacked> =>
+    await engine.hijack(`/containers/${id}/attach?stream=1&stdin=1&stdout=1`);
+  const one = await attach();
+  one.socket.write("\u0010\u0011");
+  await one.all;
+  expect(await told()).toBe(1);
+  const other = await attach();
+  await other.head;
+  await engine.ask("DELETE", `/containers/${id}?force=1`);
+  await other.all;
+  expect(await told()).toBe(1);
 });

@@ -71,7 +71,8 @@ function codeOf(message: string): number {
 export function failureOf(error: unknown): object {
   const { message: whole } = asDockerError(error);
   const code = codeOf(whole);
-  const step = error instanceof VmsanError && error.code === "ERR_BUILD_FAILED" ? error.message : "";
+  const step =
+    error instanceof VmsanError && error.code === "ERR_BUILD_FAILED" ? error.message : "";
   // Of a command in a shell: lists of words, options and here-documents are told as they are.
   const command = /STEP \d+\/\d+: RUN (?!\[|--|<<)(.+)$/s.exec(step)?.[1];
   const said =
