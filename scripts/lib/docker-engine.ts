@@ -100,6 +100,8 @@ const NOT_YET = `## What does not hold yet
   \`no-new-privileges\` of process 1, which is the agent. dockerode's builds by BuildKit (\`version: "2"\`) are refused: its classic ones work.
 - \`docker diff\` lists the mount points that the guest's agent has made (\`/lib/modules/…\`; \`/proc\` and the like where the image has none).
 - \`docker ps --size\` says 0.
+- A container that was made and not started yet is bound to its image by the image's name: where a pull, a build or a load gives that name to another image
+  before the first start, the start says that the image is not here. One that was started once keeps its disk.
 `;
 
 /** Lines of the document. */
