@@ -1,5 +1,5 @@
 /** Bodies of requests as Docker's own engine reads them: it is written in Go, which does not mind how a key's letters are cased. */
-import { z } from "zod";
+import * as z from "zod";
 import { validate } from "../../../schema/api.ts";
 
 /** A schema without what says that it may be left out. */
