@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
 import { VmsanError } from "../model/errors.ts";
 import { statusAfterLoss } from "./lost-output.ts";
-import { Output, oneLine, table } from "./output.ts";
+import { fieldsOf, Output, oneLine, table } from "./output.ts";
 
 describe("a guest's words in a list", () => {
   test.each([
@@ -88,4 +88,10 @@ describe("what cannot be written", () => {
     const errors = codes.map((code) => Object.assign(new Error(code), { code }));
     expect(statusAfterLoss(status, errors)).toBe(expected);
   });
+});
+
+test("fields of an object are words of a line", () => {
+  expect(fieldsOf({ name: "a.example", port: 443, why: "not one", made: ["a", "b"] })).toBe(
+    'name=a.example port=443 why="not one" made=a,b',
+  );
 });

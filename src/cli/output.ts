@@ -108,6 +108,16 @@ export function statusOf(error: VmsanError): number {
   return error.code.startsWith("ERR_VALIDATION_") ? EXIT_USAGE : 1;
 }
 
+/** `key=value` for each of an object's fields; what has blanks in it is quoted. */
+export function fieldsOf(data: object): string {
+  return Object.entries(data)
+    .map(([key, value]) => {
+      const text = Array.isArray(value) ? value.join(",") : String(value);
+      return `${key}=${/\s/.test(text) ? JSON.stringify(text) : text}`;
+    })
+    .join(" ");
+}
+
 /** Rows as aligned columns, one line each; the last column is not padded. */
 export function table(given: readonly (readonly string[])[]): string {
   const rows = given.map((row) => row.map(oneLine));

@@ -1,10 +1,12 @@
 /** Showing what a guest has said: its console, a detached command's output, decisions. */
+import { createInterface } from "node:readline";
 import { pipeline } from "node:stream/promises";
 import { attachStream } from "../../agent/streams.ts";
 import { streamInfo } from "../../agent/commands.ts";
 import type { Vm } from "../../client/vm.ts";
 import { VmsanError } from "../../model/errors.ts";
 import { invalid, parseDuration, parseInteger } from "../../util/units.ts";
+import { fieldsOf, oneLine } from "../output.ts";
 import type { Output } from "../output.ts";
 
 /** How much to show. */
@@ -139,10 +141,15 @@ export function requireId(id: string): string {
   });
 }
 
-/** What the network policy has decided. */
+/** What the network policy has decided: a line each, with `--json` an object. */
 export async function showDecisions(vm: Vm, follow: boolean, output: Output): Promise<number> {
-  const stream = await vm.decisions({ follow });
-  await pipeline(stream, process.stdout, { end: false });
+  const lines = createInterface({ input: await vm.decisions({ follow }) });
+  for await (const line of lines) {
+    if (line === "") continue;
+    const decision = JSON.parse(line) as Record<string, unknown>;
+    const { seq: _seq, time, verdict, ...rest } = decision;
+    output.result(decision, oneLine(`${String(time)} ${String(verdict)} ${fieldsOf(rest)}`));
+  }
   output.detail("end of the log");
   return 0;
 }

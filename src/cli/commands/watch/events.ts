@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import type { EventOptions } from "../../../client/events.ts";
 import type { VmsanEvent } from "../../../model/event.ts";
 import { collect, command, interruptSignal, runs } from "../../command.ts";
-import { oneLine } from "../../output.ts";
+import { fieldsOf, oneLine } from "../../output.ts";
 
 interface Flags {
   since?: string;
@@ -43,11 +43,7 @@ async function placeOf(since: string | undefined): Promise<EventOptions> {
 /** An event on one line. */
 function lineOf({ time, type, vm, data }: VmsanEvent): string {
   const subject = vm === undefined ? [] : [vm.name === undefined ? vm.id : `${vm.id} (${vm.name})`];
-  const values = Object.entries(data).map(([key, value]) => {
-    const text = Array.isArray(value) ? value.join(",") : String(value);
-    return `${key}=${/\s/.test(text) ? JSON.stringify(text) : text}`;
-  });
-  return oneLine([time, type, ...subject, ...values].join(" "));
+  return oneLine([time, type, ...subject, fieldsOf(data)].join(" ").trimEnd());
 }
 
 /** The definition. */
