@@ -17,7 +17,7 @@ import { startGateway } from "../src/gateway/gateway.ts";
 import { layoutOf, vmsanDir } from "../src/util/paths.ts";
 import { DOMAIN, localHosts } from "./e2b-suite/hosts.ts";
 import { writePage } from "./e2b-suite/page.ts";
-import { readJunit, readVitest } from "./e2b-suite/results.ts";
+import { crashed, readJunit, readVitest } from "./e2b-suite/results.ts";
 import { suites } from "./e2b-suite/suites.ts";
 
 const [checkout, language = "", ...filters] = process.argv.slice(2);
@@ -73,16 +73,20 @@ try {
   // One after the other: what is interrupted keeps the results of the files before.
   for (const name of chosen) {
     const report = join(scratch, "report");
+    await rm(report, { force: true });
     await run(await suite.command(root, scratch, report, [name]), {
       E2B_API_URL: gateway.url,
       E2B_SANDBOX_URL: gateway.url,
       E2B_API_KEY: `e2b_${text}`,
       ...local.env,
     });
-    const content = await readFile(report, "utf8");
-    const now = language.endsWith("js")
-      ? readVitest(content, (path) => relative(tests, path))
-      : readJunit(content, [name]);
+    const content = await readFile(report, "utf8").catch(() => "");
+    const now =
+      content === ""
+        ? { [name]: crashed() }
+        : language.endsWith("js")
+          ? readVitest(content, (path) => relative(tests, path))
+          : readJunit(content, [name]);
     const before = await readFile(file, "utf8").then(
       (known) => (JSON.parse(known) as { files: object }).files,
       () => ({}),

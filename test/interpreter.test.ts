@@ -10,7 +10,13 @@ import { freePort } from "./fixtures/ports.ts";
 import { pythonWith } from "./fixtures/venv.ts";
 
 /** The versions of Debian 12, of which the runtime is made. */
-const PACKAGES = ["ipykernel==6.17.0", "jupyter_client==7.4.9", "tornado==6.2", "pandas==1.5.3"];
+const PACKAGES = [
+  "ipykernel==6.17.0",
+  "jupyter_client==7.4.9",
+  "tornado==6.2",
+  "pandas==1.5.3",
+  "pillow==9.4.0",
+];
 const LIMIT_MS = 240_000;
 
 const home = realpathSync(mkdtempSync(join(tmpdir(), "vmsan-interpreter-")));
@@ -18,7 +24,7 @@ let server: ChildProcess;
 let url = "";
 
 beforeAll(async () => {
-  const python = await pythonWith("interpreter-1", [...PACKAGES, "numpy<2"]);
+  const python = await pythonWith("interpreter-2", [...PACKAGES, "numpy<2"]);
   const port = await freePort();
   url = `http://127.0.0.1:${port}`;
   const program = resolve(import.meta.dirname, "../guest/interpreter/server.py");
@@ -130,6 +136,11 @@ test(
         "string",
       ]);
     }
+    const pictures = await execute({
+      code: "from PIL import Image; i = Image.new('RGB', (2, 2)); i.save('one.png'); i.show(); print(Image.open('one.png').size)",
+    });
+    expect(ofType(pictures, "result").map(({ png }) => typeof png)).toEqual(["string", "string"]);
+    expect(ofType(pictures, "stdout")).toMatchObject([{ text: "(2, 2)\n" }]);
     expect((await value("list(range(5000))")) as string).toMatch(/^\[0,[^]* 4999\]$/);
   },
   LIMIT_MS,

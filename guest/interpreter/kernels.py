@@ -72,6 +72,28 @@ def _vmsan_prepare(shell):
         shell.display_formatter.formatters["application/json"].for_type(kind, plain)
     shell.display_formatter.formatters["text/plain"].max_seq_length = 0
     shell.run_line_magic("colors", "NoColor")
+    class Pictures:
+        # Pillow's images are told when they are shown or saved; it is not loaded for that.
+        def find_spec(self, name, path=None, target=None):
+            if name != "PIL.Image":
+                return None
+            from importlib.util import find_spec
+            sys.meta_path.remove(self)
+            spec = find_spec(name)
+            run = spec.loader.exec_module
+            def run_and_tell(module):
+                run(module)
+                from IPython.display import display
+                save = module.Image.save
+                def save_and_tell(image, file, *rest, **options):
+                    save(image, file, *rest, **options)
+                    if isinstance(file, str):
+                        display(image)
+                module.Image.save = save_and_tell
+                module.Image.show = lambda image, *rest, **options: display(image)
+            spec.loader.exec_module = run_and_tell
+            return spec
+    sys.meta_path.insert(0, Pictures())
 _vmsan_prepare(get_ipython())
 del _vmsan_prepare
 """

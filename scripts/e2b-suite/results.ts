@@ -10,6 +10,11 @@ export interface FileResult {
   fake?: boolean;
 }
 
+/** A file whose runner ended without a report. */
+export function crashed(): FileResult {
+  return { passed: [], failed: [{ test: "(the file)", message: "no report" }], skipped: 0 };
+}
+
 interface VitestFile {
   assertionResults: { fullName: string; status: string; failureMessages: string[] }[];
   message: string;
