@@ -166,6 +166,11 @@ test(
   async () => {
     await leave({ code: "import time; print('up', flush=True); time.sleep(3600)" });
     expect(await value("6 * 7")).toBe("42");
+    // It lets the first interruption pass.
+    const stubborn =
+      "for _ in range(2):\n  try: time.sleep(3600)\n  except KeyboardInterrupt: pass";
+    await leave({ code: `print('up', flush=True)\n${stubborn}` });
+    expect(await value("6 * 8")).toBe("48");
     const ended = await execute({ code: "import os; os._exit(3)" });
     expect(ofType(ended, "error")).toMatchObject([{ name: "UnexpectedEndOfExecution" }]);
     expect(await value("'again'")).toBe("again");

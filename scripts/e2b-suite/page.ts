@@ -7,6 +7,10 @@ import { suites } from "./suites.ts";
 /** Why a test does not pass, and whether it needs hosts outside; the first that matches `FILE > TEST: FAILURE` counts. */
 const REASONS: { pattern: RegExp; why: string; outside?: boolean }[] = [
   {
+    pattern: /filesystem_only.*!= '[0-9a-f-]{36}'/,
+    why: "a reboot needs a guest, and this file was run without",
+  },
+  {
     pattern: /superchart/,
     why: "E2B's package for charts asks for a newer matplotlib than Debian 12 has",
   },
