@@ -70,12 +70,14 @@ const DISK_FIX =
 const NO_TIMER = "ERR_AGENT_BOOT_TIMER";
 
 /**
- * Whether a boot has failed as it may under emulation on a busy host, now and then: the kernel hangs before its first
- * line of output, or finds no timer. Once is bad luck, twice is a fault.
+ * How often a boot that failed so is tried in all. Under emulation on a busy host a kernel now and then hangs before its
+ * first line of output: once is bad luck, twice is a fault. That it finds no timer is told early, and the busier
+ * the host, the likelier it comes again.
  */
-export function isBadLuck(error: unknown): boolean {
-  if (!(error instanceof VmsanError)) return false;
-  return error.code === "ERR_TIMEOUT_AGENT" || error.details?.["agent"] === NO_TIMER;
+export function attemptsFor(error: unknown): number {
+  if (!(error instanceof VmsanError)) return 1;
+  if (error.details?.["agent"] === NO_TIMER) return 4;
+  return error.code === "ERR_TIMEOUT_AGENT" ? 2 : 1;
 }
 
 /** What was waited for, and how it ended. */

@@ -8,11 +8,9 @@ import type { SnapshotFiles } from "../../vmm/driver.ts";
 import { secretConfig } from "../records/secrets.ts";
 import { bindsOf, guestMounts } from "./mounts.ts";
 import { awaitAgent, awaitConfigured } from "./await-guest.ts";
-import { consoleLength, isBadLuck } from "./boot-failure.ts";
+import { attemptsFor, consoleLength } from "./boot-failure.ts";
 import type { LiveGuest } from "./await-guest.ts";
 import type { Stages, Work } from "../stages.ts";
-
-const ATTEMPTS = 2;
 
 /** A machine that has booted already, for nobody, and waits for its disks. */
 export interface BootedMachine {
@@ -189,9 +187,9 @@ export async function bringUp(
         break;
       } catch (error) {
         work.signal.throwIfAborted();
-        if (machine === undefined && (attempt >= ATTEMPTS || !isBadLuck(error))) throw error;
+        if (machine === undefined && attempt >= attemptsFor(error)) throw error;
         const why = machine === undefined ? "the guest did not come up" : messageOf(error);
-        work.progress({ phase: "boot", message: `${why}; trying once more` });
+        work.progress({ phase: "boot", message: `${why}; trying again` });
         await machine?.drop(error);
         machine = undefined;
         delete record.timings["load"];
