@@ -53,10 +53,6 @@ export class Results {
     return this.ended.get(name);
   }
 
-  has(name: string): boolean {
-    return this.ended.has(name);
-  }
-
   /** Take in a run. */
   async add(specs: readonly Spec[], facts: RunFacts): Promise<void> {
     for (const spec of specs) {

@@ -2,10 +2,10 @@
  * Kubernetes' own conformance tests of pods, against a host of vmsan that boots every pod: its control plane, its tests built from
  * its modules, its images made of what is in them. What vmsan says that it does not offer is not run, and listed with the reason.
  *
- *   node test/cluster/conformance/run.ts [--focus REGEXP] [--together N] [--limit 3h] [--again] [--write]
+ *   node test/cluster/conformance/run.ts [--focus REGEXP] [--together N] [--limit 3h] [--failed] [--again] [--write]
  *
  * With the kernel of the VMSAN_DIR that is set; as root. What ended within the limit is kept in test-results/conformance, with the tests' own words, and
- * not run again by the next run, which goes on with the rest; --again begins anew. Prints a table of all; with --write it becomes docs/conformance.md.
+ * not run again by the next run, which goes on with the rest, with --failed also with what has failed; --again begins anew. Prints a table of all; with --write it becomes docs/conformance.md.
  */
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { loadavg } from "node:os";
@@ -26,6 +26,7 @@ const { values } = parseArgs({
     focus: { type: "string", default: String.raw`\[Conformance\]` },
     together: { type: "string", default: "1" },
     limit: { type: "string", default: "3h" },
+    failed: { type: "boolean", default: false },
     again: { type: "boolean", default: false },
     write: { type: "boolean", default: false },
   },
@@ -47,7 +48,10 @@ await bench("conformance", async ({ dir, defer }) => {
   const suite = new Suite(cluster, tests, join(RESULTS, `run-${results.runs + 1}`));
   const names = (await suite.list(values.focus)).map(nameOf);
   const wanted = names.filter((name) => reasonFor(name) === undefined);
-  const left = wanted.filter((name) => !results.has(name));
+  const left = wanted.filter((name) => {
+    const ended = results.get(name);
+    return ended === undefined || (values.failed && !ended.passed);
+  });
   console.error(`${left.length} of ${names.length} tests are run`);
   const begun = performance.now();
   const alone = left.filter((name) => name.includes("[Serial]"));
