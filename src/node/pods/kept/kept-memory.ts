@@ -31,7 +31,7 @@ const NAMESPACE_SHARE = 0.5;
 /** How long they are kept, in milliseconds: a week. */
 const KEPT_MS = 7 * 86_400_000;
 /** How long falling asleep may take, in milliseconds, where the pod's own grace is shorter. */
-const SHORTEST_MS = 30_000;
+const SHORTEST_MS = 60_000;
 
 /** Whether a pod wants its memory kept. */
 export function wantsMemory(pod: Pod): boolean {
