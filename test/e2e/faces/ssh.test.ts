@@ -293,7 +293,7 @@ test("an editor's remote mode: a script on standard input, SOCKS, sockets both w
     editor.kill();
   }
   // What was left behind outlives the connection.
-  expect(await ssh("cat .editor-server/log; pkill -f server.pl && echo was there")).toMatch(
+  expect(await ssh("cat .editor-server/log; pkill -f '[s]erver.pl' && echo was there")).toMatch(
     /^listening on \d+\nwas there\n$/,
   );
 
