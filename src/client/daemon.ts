@@ -136,7 +136,7 @@ export class Daemon {
             ? `The gateway does not answer: ${messageOf(cause)}`
             : `No daemon serves ${this.layout.root}, and this client was told to start none.`,
           fix: remote
-            ? "Check its address, and that it runs there: vmsan gateway."
+            ? "Check its address, and that it runs there: vmsan serve."
             : "Start it with any command (vmsan list), or allow it: new Vmsan({ start: true }).",
         },
         cause,

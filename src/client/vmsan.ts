@@ -6,6 +6,7 @@ import type { MetricFamily } from "../model/metrics.ts";
 import type { VmSample } from "../model/stats.ts";
 import { parseVmRef } from "../util/names.ts";
 import { layoutOf, vmsanDir } from "../util/paths.ts";
+import { VmsanError } from "../model/errors.ts";
 import { invalid } from "../util/units.ts";
 import { Builds } from "./builds/builds.ts";
 import type { BuildOptions } from "./builds/builds.ts";
@@ -65,6 +66,14 @@ function remoteServer(): RemoteServer | undefined {
   if (url === undefined || url === "") return undefined;
   if (/^https?:\/\//.test(url) && URL.canParse(url) && key !== undefined && key !== "") {
     return { url, key };
+  }
+  if (/^https?:\/\//.test(url) && URL.canParse(url)) {
+    throw new VmsanError({
+      code: "ERR_VALIDATION_FLAGS",
+      message: `Cannot ask ${url}`,
+      why: "VMSAN_URL is set, and VMSAN_KEY is not.",
+      fix: "Set VMSAN_KEY to a key of that host (`vmsan key create` makes one there), or unset VMSAN_URL for this machine's own VMs.",
+    });
   }
   throw invalid(
     "FLAGS",
@@ -253,7 +262,12 @@ export class Vmsan {
 
   /** All VMs, and those whose records cannot be read. */
   async survey(): Promise<VmList> {
-    return await this.daemon.call<VmList>("GET", "/v1/vms");
+    // A gateway and a cluster tell of none that cannot be read.
+    const { vms, damaged = [] } = await this.daemon.call<Partial<VmList> & Pick<VmList, "vms">>(
+      "GET",
+      "/v1/vms",
+    );
+    return { vms, damaged };
   }
 
   /**

@@ -2,6 +2,11 @@
 import type { Command } from "commander";
 import { command, runs } from "../command.ts";
 
+/** Its process, which a gateway does not tell. */
+function pidOf(info: { pid?: number } | undefined): string {
+  return info?.pid === undefined ? "" : `, pid ${info.pid}`;
+}
+
 /** The definition. */
 export function daemonCommand(): Command {
   const target = command("daemon", "the process that keeps VMs; started when it is needed");
@@ -9,14 +14,14 @@ export function daemonCommand(): Command {
     const info = await (await context.vmsan()).daemon.info();
     context.output.result(
       { running: info !== undefined, ...info },
-      info === undefined ? "not running" : `running, pid ${info.pid}, version ${info.version}`,
+      info === undefined ? "not running" : `running${pidOf(info)}, version ${info.version}`,
     );
   });
   const start = runs(command("start", "start it now"), async (context) => {
     const vmsan = await context.vmsan();
     await vmsan.list();
     const info = await vmsan.daemon.info();
-    context.output.result({ running: true, ...info }, `running, pid ${info?.pid ?? "unknown"}`);
+    context.output.result({ running: true, ...info }, `running${pidOf(info)}`);
   });
   const stop = runs(command("stop", "end it; its VMs go on"), async (context) => {
     const stopped = await (await context.vmsan()).daemon.stop();
