@@ -2,7 +2,8 @@
 import type { VmView } from "../../model/api.ts";
 import type { PortRules } from "../ports/face.ts";
 import type { Waker } from "./control/lifecycle.ts";
-import { DeadSandbox, ENVD_PORT } from "./envd/data-plane.ts";
+import { ENVD_PORT } from "./envd/data-plane.ts";
+import { DeadSandbox } from "./envd/dead-sandbox.ts";
 import { SANDBOX_LABELS, isSandbox } from "./sandbox.ts";
 
 /** The Host header that a guest is to see, if its sandbox was made with one. */

@@ -389,11 +389,14 @@ describe("sleep, forks and snapshots", () => {
     expect(now?.memTotal).toBeGreaterThan(2 ** 28);
     expect(now?.diskTotal).toBeGreaterThan(2 ** 30);
     expect(await sandbox.getMetrics({ end: new Date(Date.now() - 60_000) })).toEqual([]);
-    const logs = await fetch(`${gateway.url}/v2/sandboxes/${sandbox.sandboxId}/logs?limit=5`, {
-      headers: { "x-api-key": options.apiKey ?? "" },
+    await sandbox.commands.run("echo from the machine >/dev/console", { user: "root" });
+    await until(async () => {
+      const logs = await fetch(`${gateway.url}/v2/sandboxes/${sandbox.sandboxId}/logs?limit=100`, {
+        headers: { "x-api-key": options.apiKey ?? "" },
+      });
+      const { logs: lines } = (await logs.json()) as { logs: { message: string }[] };
+      return lines.some(({ message }) => message === "from the machine") || undefined;
     });
-    const { logs: lines } = (await logs.json()) as { logs: { message: string }[] };
-    expect(lines.length).toBeGreaterThan(0);
     await sandbox.updateNetwork({ allowInternetAccess: false });
     const { policy } = (await new Vmsan({ dir: preparedDir }).get(sandbox.sandboxId)).view;
     expect(policy.mode).toBe("deny-all");

@@ -1,9 +1,13 @@
+import { once } from "node:events";
+import { createServer } from "node:http";
 import type { IncomingMessage } from "node:http";
+import type { AddressInfo } from "node:net";
 import { Readable } from "node:stream";
 import * as fc from "fast-check";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { E2bError } from "../errors.ts";
-import { parseObject, readBody, requestMessages } from "./connect.ts";
+import { ReplyStream, parseObject, readBody, requestMessages } from "./connect.ts";
+import { DeadSandbox } from "./dead-sandbox.ts";
 
 /** A request with a body that comes in pieces. */
 function request(pieces: readonly Uint8Array[]): IncomingMessage {
@@ -87,4 +91,22 @@ test("bodies are bounded, and are objects or refused", async () => {
       },
     ),
   );
+});
+
+test("a sandbox that goes before anything was told is answered as gone; after that the connection is cut", async () => {
+  const server = createServer((incoming, response) => {
+    const replies = new ReplyStream(incoming, response, {});
+    void (async () => {
+      if (incoming.url === "/late") await replies.send({ event: "start" });
+      if (!replies.cut()) new DeadSandbox("vm-1").send(response);
+    })();
+  }).listen(0, "127.0.0.1");
+  onTestFinished(() => void server.close());
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  const early = await fetch(`http://127.0.0.1:${port}/early`);
+  expect([early.status, await early.json()]).toMatchObject([502, { sandboxId: "vm-1" }]);
+  await expect(
+    fetch(`http://127.0.0.1:${port}/late`).then(async (late) => await late.text()),
+  ).rejects.toThrow();
 });

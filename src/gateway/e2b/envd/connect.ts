@@ -97,7 +97,6 @@ export class ReplyStream {
   constructor(request: IncomingMessage, response: ServerResponse, keepalive: object) {
     this.response = response;
     this.signal = this.gone.signal;
-    response.writeHead(200, { "content-type": "application/connect+json" });
     response.once("close", () => this.gone.abort(new E2bError("canceled", "the client has gone")));
     const timeout = Number(request.headers["connect-timeout-ms"]);
     if (timeout > 0) {
@@ -118,6 +117,9 @@ export class ReplyStream {
     frame[0] = flag;
     frame.writeUInt32BE(body.length, 1);
     body.copy(frame, 5);
+    if (!this.response.headersSent) {
+      this.response.writeHead(200, { "content-type": "application/connect+json" });
+    }
     return this.response.destroyed || this.response.write(frame);
   }
 
@@ -138,12 +140,15 @@ export class ReplyStream {
   /**
    * Cut the connection: a client then asks whether its sandbox is alive, and says why it ended. By a
    * reset: the Python client takes a connection that merely ends for a reply that is not HTTP.
+   * @returns false when nothing has been sent yet, and another answer can be given
    */
-  cut(): void {
+  cut(): boolean {
     clearTimeout(this.deadline);
     clearInterval(this.keepalive);
+    if (!this.response.headersSent) return false;
     this.response.socket?.resetAndDestroy();
     this.response.destroy();
+    return true;
   }
 
   /** End the stream, with an error if there was one. */

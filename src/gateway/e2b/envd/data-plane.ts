@@ -15,6 +15,7 @@ import type { ControlContext } from "../control/context.ts";
 import type { Waker } from "../control/lifecycle.ts";
 import { SANDBOX_LABELS, isSandbox, isSecure, stateOf, wakesOnUse } from "../sandbox.ts";
 import { sendError } from "./connect.ts";
+import { DeadSandbox } from "./dead-sandbox.ts";
 import { filesRoute } from "./files.ts";
 import { filesystemService } from "./filesystem.ts";
 import { LiveProcesses } from "./live.ts";
@@ -189,22 +190,4 @@ export class DataPlane {
 function defaultUser(view: VmView): string {
   const name = view.defaults.user ?? view.image?.config.user ?? "";
   return name.split(":", 1)[0] || "root";
-}
-
-/** A sandbox that does not run: clients take 502, and its body, as its end. */
-export class DeadSandbox extends Error {
-  private readonly id: string;
-
-  constructor(id: string) {
-    super("The sandbox was not found");
-    this.id = id;
-  }
-
-  /** Answer a request with it. */
-  send(response: ServerResponse): void {
-    response.writeHead(502, { "content-type": "application/json" });
-    response.end(
-      JSON.stringify({ sandboxId: this.id.slice(0, 80), message: this.message, code: 502 }),
-    );
-  }
 }

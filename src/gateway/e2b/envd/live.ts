@@ -8,6 +8,7 @@ import type { GuestStream, StreamOptions } from "../../../agent/streams.ts";
 import type { ExecOptions, Vm } from "../../../client/vm.ts";
 import { E2bError } from "../errors.ts";
 import type { ReplyStream } from "./connect.ts";
+import { DeadSandbox } from "./dead-sandbox.ts";
 
 /** Somebody who is told what a command prints. */
 export interface Listener {
@@ -98,14 +99,14 @@ export class LiveProcesses {
   }
 }
 
-/** End a stream that failed: with its error, or with its sandbox if that is no more. */
+/** End a stream that failed: with its error, or with its sandbox if that is no more. @throws DeadSandbox when nothing was sent */
 export async function failStream(vm: Vm, replies: ReplyStream, error: unknown): Promise<void> {
   const alive = await vm.refresh().then(
     ({ status }) => status === "running",
     () => false,
   );
   if (alive) replies.end(error);
-  else replies.cut();
+  else if (!replies.cut()) throw new DeadSandbox(vm.id);
 }
 
 /** How a command ended, in envd's words. */
