@@ -19,8 +19,7 @@ const REASONS: { pattern: RegExp; why: string; outside?: boolean }[] = [
     why: "works in /root: code runs as the user `user` here, as root with E2B",
   },
   {
-    pattern:
-      /^(?:cwd|env_vars|.*test_(?:async_)?cwd|.*env_vars).*(?:java|\br\b|_r\b|test_r\.py|\(R\))/,
+    pattern: /Language (?:r|java) is not offered|^(?:cwd|env_vars).*(?:java|\br\b|\(R\))/,
     why: "R and Java are not in the runtime",
   },
   {
