@@ -3,13 +3,16 @@
  * Its runtime takes minutes to make (pandas, matplotlib), so that is done with VMSAN_TEST_INTERPRETER=1 alone; the
  * server that runs in it is tried in every run by guest/interpreter/server.test.ts.
  */
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { promisify } from "node:util";
 import { Sandbox } from "@e2b/code-interpreter";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Keys } from "../../../src/gateway/access/keys.ts";
 import { startGateway } from "../../../src/gateway/gateway.ts";
 import type { ListeningGateway } from "../../../src/gateway/http/server.ts";
 import { layoutOf } from "../../../src/util/paths.ts";
-import { preparedDir } from "../support.ts";
+import { preparedDir, root } from "../support.ts";
 
 const asked = process.env["VMSAN_TEST_INTERPRETER"] === "1";
 let gateway: ListeningGateway;
@@ -24,6 +27,10 @@ beforeAll(async () => {
     );
     return;
   }
+  // Clients wait five minutes for an answer, and making it takes longer on a slow machine.
+  await promisify(execFile)(join(root, "bin/vmsan"), ["setup", "--runtime", "code-interpreter"], {
+    env: { ...process.env, VMSAN_DIR: preparedDir },
+  });
   gateway = await startGateway({ dir: preparedDir, listen: "127.0.0.1:0" });
   keys = new Keys(layoutOf(preparedDir).gateway);
   const made = await keys.create({ project: `interpreter-${process.pid}` });
