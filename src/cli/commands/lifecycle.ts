@@ -11,7 +11,7 @@ import { guestIp } from "../vm-reply.ts";
 import { parseDuration, parseInteger } from "../../util/units.ts";
 
 /** What a reply about several VMs calls them. */
-const VMS = { all: "vmIds", one: "vmId" } as const;
+const VMS = { all: "vmIds", one: "vmId", results: true } as const;
 
 /** Do something to each of several VMs; one failure does not keep the others from it. */
 async function forEach(

@@ -105,9 +105,8 @@ function rmCommand(): Command {
     .alias("remove");
   return runs(target, async (context, refs: string[]) => {
     const { snapshots } = await context.vmsan();
-    return await toEach(context, refs, { all: "snapshotIds", one: "snapshotId" }, (ref) =>
-      snapshots.remove(ref),
-    );
+    const keys = { all: "snapshotIds", one: "snapshotId", results: true } as const;
+    return await toEach(context, refs, keys, (ref) => snapshots.remove(ref));
   });
 }
 
