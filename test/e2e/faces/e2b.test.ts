@@ -585,12 +585,9 @@ describe("its end", () => {
   test("who listens is told, and it is gone", async () => {
     const vmsan = new Vmsan({ dir: preparedDir });
     const { sandboxId } = sandbox;
-    const running = sandbox.commands.run("sleep 1000").catch((error: unknown) => error);
-    await until(
-      async () =>
-        (await sandbox.commands.list()).some(({ args }) => args.includes("sleep 1000")) ||
-        undefined,
-    );
+    // Once it was told that the command runs: before, its client is told that there is no such sandbox.
+    const sleeper = await sandbox.commands.run("sleep 1000", { background: true });
+    const running = sleeper.wait().catch((error: unknown) => error);
     expect(await sandbox.kill()).toBe(true);
     expect(await running).toBeInstanceOf(TimeoutError);
     expect(await sandbox.isRunning()).toBe(false);
