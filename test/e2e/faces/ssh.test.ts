@@ -298,9 +298,11 @@ test("an editor's remote mode: a script on standard input, SOCKS, sockets both w
   );
 
   // A socket of the guest as one of the host, and the other way round.
-  const [here, there] = [join(place.work, "mine"), "/tmp/theirs"];
+  const [here, there] = [join(place.work, "of-the-host"), "/tmp/theirs"];
   const listener = createServer((socket) => socket.end("from the host"));
-  await new Promise<void>((resolve) => listener.listen(here, resolve));
+  await new Promise<void>((resolve, reject) => {
+    listener.once("error", reject).listen(here, resolve);
+  });
   const back = join(place.work, "back-again");
   const forwards = [
     "-o",
@@ -312,7 +314,10 @@ test("an editor's remote mode: a script on standard input, SOCKS, sockets both w
   ];
   const tunnel = spawn("ssh", [...alone, ...forwards, place.host, "echo up; cat"]);
   try {
-    await new Promise((resolve) => tunnel.stdout.once("data", resolve));
+    await new Promise((resolve, reject) => {
+      tunnel.once("close", () => reject(new Error("the tunnel ended")));
+      tunnel.stdout.once("data", resolve);
+    });
     expect(await ssh(`stat -c '%U %a' ${there}`)).toBe("ubuntu 600\n");
     expect(await heard(back)).toBe("from the host");
   } finally {
