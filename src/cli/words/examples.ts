@@ -41,7 +41,7 @@ export const EXAMPLES: Record<string, readonly string[]> = {
     "network web",
     "network web --log -f",
     "network web --network-policy deny-all",
-    "network web --allowed-domain pypi.org,files.pythonhosted.org --allowed-port 443",
+    "network web --allowed-domain api.example.com,cdn.example.com --allowed-port 443",
   ],
   "network create": ["network create app", "network create app --subnet 10.20.0.0/16"],
   "network connect": ["network connect app web --alias www"],
