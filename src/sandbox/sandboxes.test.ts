@@ -24,6 +24,7 @@ import { identityOf, isAlive } from "../util/process-identity.ts";
 import { VmRecords } from "./records/records.ts";
 import { Volumes } from "./volumes.ts";
 import { Sandboxes } from "./sandboxes.ts";
+import { FakeDriver } from "../vmm/fake/driver.ts";
 import { fakeStages } from "./testing.ts";
 import type { Stages, Work } from "./stages.ts";
 
@@ -554,4 +555,50 @@ test("a volume has one writer or many readers, and whoever holds it is known to 
   await second.start(writer, work());
   await second.remove(writer, true);
   expect(await face.prune()).toMatchObject({ volumes: ["shared"] });
+});
+
+describe("a booted machine that a VM cannot start from", () => {
+  /** A composer that finds one, which its driver cannot load; what was dropped. */
+  const withMachine = async (
+    changes: Partial<Stages> = {},
+  ): Promise<{ sandboxes: Sandboxes; dropped: unknown[] }> => {
+    const sandboxes = await start(changes);
+    const dropped: unknown[] = [];
+    sandboxes.warm = {
+      take: async () => await Promise.resolve(undefined),
+      start: async () => await Promise.resolve(undefined),
+      next: ignore,
+      findMachine: async () =>
+        await Promise.resolve({
+          files: { memory: "/none", state: "/none" },
+          drop: async (why) => await Promise.resolve(void dropped.push(why)),
+        }),
+      wanted: async () => await Promise.reject(new Error("nothing can be kept")),
+    };
+    return { sandboxes, dropped };
+  };
+
+  test("is dropped once the VM has booted; that nothing can be kept for the next one ends none", async () => {
+    const { sandboxes, dropped } = await withMachine();
+    const { id } = await sandboxes.create({ ...request, warm: true }, work(), ignore);
+    expect(await runs(sandboxes, id)).toBe(3);
+    expect(dropped).toHaveLength(1);
+    await sandboxes.stop(id);
+    await sandboxes.start(id, work());
+    expect(sandboxes.get(id).status).toBe("running");
+    expect(dropped).toHaveLength(2);
+  });
+
+  test("stays where the VM does not boot either: it is everybody's", async () => {
+    const driver = new FakeDriver("/no/agent");
+    const { sandboxes, dropped } = await withMachine({
+      driver: () => driver,
+      chooseDriver: async () =>
+        await Promise.resolve({ driver, accelerator: "none", reason: "a test" }),
+    });
+    await expect(
+      sandboxes.create({ ...request, warm: true }, work(), ignore),
+    ).rejects.toBeDefined();
+    expect(dropped).toEqual([]);
+  });
 });

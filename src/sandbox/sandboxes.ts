@@ -153,7 +153,7 @@ export class Sandboxes extends Lives {
           await this.records.save(record);
           record.timings["prepare"] = Math.round(performance.now() - since);
           const booted = await this.bringUp(record, own, warm);
-          await warm?.wanted(record, byImage && plan);
+          await this.keepFor(warm, record, byImage && plan);
           return booted;
         },
       },
@@ -232,6 +232,19 @@ export class Sandboxes extends Lives {
     return await bringUp(record, token, this.stages, work, save, findMachine);
   }
 
+  /** Have kept what the next VM can start from; whatever becomes of that, this one runs. */
+  private async keepFor(
+    warm: WarmStarts | undefined,
+    record: VmRecord,
+    plan: WarmPlan | undefined,
+  ): Promise<void> {
+    try {
+      await warm?.wanted(record, plan);
+    } catch (error) {
+      this.log.error(`${record.id}: nothing is kept for the next start`, error);
+    }
+  }
+
   /**
    * Start a stopped VM, wake a sleeping one.
    * @param bootTimeoutMs limit of this boot and later ones, instead of the VM's own
@@ -275,7 +288,7 @@ export class Sandboxes extends Lives {
         setBootFiles(record.spec, await this.stages.bootFiles(record.kernelFile, own));
         const warm = isWarm(record, choice.accelerator) ? this.warm : undefined;
         await this.nowRuns(entry, await this.bringUp(record, own, warm));
-        await warm?.wanted(record, undefined);
+        await this.keepFor(warm, record, undefined);
         return viewOf(record);
       } catch (error) {
         record.status = "stopped";

@@ -166,6 +166,7 @@ export async function bringUp(
     at = lap("queue", at);
     work.progress({ phase: "boot", message: `${record.driver} (${record.accelerator})` });
     let machine = await findMachine?.(record);
+    let forget: (() => Promise<void>) | undefined;
     for (let attempt = 1; ; attempt += 1) {
       try {
         const consoleFrom = await consoleLength(driver.consolePath(record.spec));
@@ -190,7 +191,10 @@ export async function bringUp(
         if (machine === undefined && attempt >= attemptsFor(error)) throw error;
         const why = machine === undefined ? "the guest did not come up" : messageOf(error);
         work.progress({ phase: "boot", message: `${why}; trying again` });
-        await machine?.drop(error);
+        if (machine !== undefined) {
+          const { drop } = machine;
+          forget = async () => await drop(error);
+        }
         machine = undefined;
         delete record.timings["load"];
         guest?.channel.close();
@@ -199,6 +203,8 @@ export async function bringUp(
         await driver.cleanup(record.spec);
       }
     }
+    // A guest that does not come up by booting either says nothing against the machine, which is everybody's.
+    await forget?.();
     at = lap("boot", at);
     const { running, channel } = guest;
     const config = guestConfig(record);

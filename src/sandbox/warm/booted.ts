@@ -4,7 +4,7 @@
  */
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { DiskAttachment, MachineIdentity, VmRecord } from "../../model/vm.ts";
+import type { DiskAttachment, MachineIdentity, VmRecord, VmSpec } from "../../model/vm.ts";
 import { nameOf, type Wish } from "./template-shelf.ts";
 
 /** The agent finds it where an ext4 file system has its label: protocol/README.md section 12. */
@@ -12,9 +12,16 @@ const BLANK_LABEL = "vmsan-blank";
 const LABEL_AT = 1024 + 0x78;
 const BLANK_BYTES = 1 << 20;
 
-/** The booted machine that a VM would start from, its disks in place */
-export function machineWish(record: VmRecord, machine: MachineIdentity): Wish {
+/** Whether a VM has an init of its own. */
+export function hasOwnInit({ kernelArgs }: VmSpec): boolean {
+  return kernelArgs.some((arg) => arg.startsWith("vmsan.init="));
+}
+
+/** The booted machine that a VM would start from, its disks in place; undefined when it must boot. */
+export function machineWish(record: VmRecord, machine: MachineIdentity): Wish | undefined {
   const { spec, policy, kernelFile = "" } = record;
+  // A machine that waits holds the port to the host, which the agent beside an init has to open itself.
+  if (hasOwnInit(spec)) return undefined;
   const disks = spec.disks.map(({ readonly }) => readonly);
   const card = policy.mode !== "none";
   const shape = [spec.kernelArgs, spec.vcpus, spec.memMib, card, spec.shares === true, disks];

@@ -1,6 +1,7 @@
 import { appendFile, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, expect, test } from "vitest";
 import type { Template } from "../../model/snapshot.ts";
 import { TemplateShelf, nameOf } from "./template-shelf.ts";
@@ -69,4 +70,17 @@ test("what another kernel, image or VMM has superseded goes, and the least recen
   delete process.env["VMSAN_TEMPLATE_BYTES"];
   const newer = await keep(shelf, "e", { machine: { ...machine, vmm: "QEMU 8.0" } });
   expect(await there()).toEqual([newer]);
+});
+
+test("a template that goes while somebody looks for it is not there", async () => {
+  const shelf = new TemplateShelf(join(root, "going"));
+  for (let round = 0; round < 10; round += 1) {
+    const key = await keep(shelf, "a");
+    // Between the document and the end of the look, wherever that is.
+    const looks = Array.from({ length: 8 }, async () => await shelf.find(key));
+    await sleep(round % 3);
+    await shelf.drop(key);
+    await Promise.all(looks);
+    expect(await shelf.find(key)).toBeUndefined();
+  }
 });

@@ -78,7 +78,12 @@ export class TemplateShelf {
       return undefined;
     }
     const now = new Date();
-    await utimes(path, now, now);
+    try {
+      await utimes(path, now, now);
+    } catch {
+      // ENOENT: somebody has dropped it meanwhile.
+      return undefined;
+    }
     return found;
   }
 

@@ -18,7 +18,7 @@ import type { Sandboxes } from "../sandboxes.ts";
 import type { DriverChoice, Work } from "../stages.ts";
 import { bringBack, goOn, makeReady } from "../snapshots/bring-back.ts";
 import type { BringBack } from "../snapshots/bring-back.ts";
-import { machineWish } from "./booted.ts";
+import { hasOwnInit, machineWish } from "./booted.ts";
 import { baseDisks, makeMachine, makeOfImage, rehearse, type Bench } from "./make.ts";
 import { quiet } from "./quiet.ts";
 import { ReadyClones } from "./ready.ts";
@@ -70,8 +70,7 @@ export class Templates {
   private async wishOf(record: VmRecord, plan: WarmPlan): Promise<Wish | undefined> {
     const { spec, policy } = record;
     // What has an init of its own has run programs when it is up; volumes are not everybody's.
-    if (record.driver !== "qemu" || spec.kernelArgs.some((arg) => arg.startsWith("vmsan.init=")))
-      return undefined;
+    if (record.driver !== "qemu" || hasOwnInit(spec)) return undefined;
     if (spec.disks.some(({ role }) => role === "data")) return undefined;
     const machine = await this.sandboxes.stages.driver(record.driver).machine();
     const base = await stat(plan.base);
