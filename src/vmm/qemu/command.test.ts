@@ -92,6 +92,14 @@ test("restoring: no kernel, memory mapped privately or from the stream", () => {
   expect(values(qemuArguments(spec, tcg, {}), "-object")[0]).toContain("memory-backend-memfd");
 });
 
+test("no guest can tell QEMU what of its memory is free, unless its snapshot had a balloon already", () => {
+  expect(qemuArguments(spec, tcg).join(" ")).not.toContain("balloon");
+  const shared = { memory: "/s/memory" };
+  expect(qemuArguments(spec, tcg, shared).join(" ")).not.toContain("balloon");
+  const earlier = qemuArguments(spec, tcg, { ...shared, balloon: true });
+  expect(earlier.join(" ")).toContain("virtio-balloon-device,id=balloon0,free-page-reporting=on");
+});
+
 test("too many disks are refused", () => {
   const disk = { role: "data", path: "/x", readonly: true } as const;
   const many = { ...spec, disks: Array.from({ length: 21 }, () => disk) };

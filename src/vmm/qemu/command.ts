@@ -16,6 +16,8 @@ export const qemuFiles = {
   /** Where QEMU changes its root directory to, and where it may connect for snapshots. */
   root: "root",
   migration: "migration.sock",
+  /** Memory of a restored machine that shares it with no other. */
+  memory: "memory.own",
 } as const;
 
 /** Choices that are not the VM's but the host's. */
@@ -34,6 +36,8 @@ export interface QemuHost {
 export interface QemuRestore {
   /** Memory file to map privately; undefined when memory is part of the state. */
   memory?: string;
+  /** The machine has a balloon, as those of vmsan 0.4 and earlier. */
+  balloon?: boolean;
 }
 
 /** The argument by which a VM's QEMU is recognised. */
@@ -41,7 +45,7 @@ export function guestName(id: string): string {
   return option("guest", `vmsan-${id}`);
 }
 
-/** Most disks of one VM: of the 24 virtio-mmio places on `microvm` the card, channel, randomness and balloon take four. */
+/** Most disks of one VM: of the 24 virtio-mmio places on `microvm` the card, channel, randomness and an earlier version's balloon take four. */
 const maxDisks = 20;
 
 /** Bytes of translated code that software emulation keeps, MiB: smaller is denser, 8 thrashes. */
@@ -187,6 +191,16 @@ function network(spec: VmSpec): string[] {
   return ["-netdev", backend, "-device", `virtio-net-device,netdev=net0,${option("mac", net.mac)}`];
 }
 
+/**
+ * A balloon, for snapshots that have one; no new machine gets one. QEMU gives back what a guest says is free by punching holes
+ * into the file below its memory, also where it is mapped privately: of a snapshot that others start from.
+ */
+function balloon(restore?: QemuRestore): string[] {
+  return restore?.balloon === true
+    ? ["-device", "virtio-balloon-device,id=balloon0,free-page-reporting=on"]
+    : [];
+}
+
 /** Isolation that QEMU does itself. */
 function confinement(spec: VmSpec, host: QemuHost): string[] {
   const args: string[] = [];
@@ -231,7 +245,7 @@ export function qemuArguments(spec: VmSpec, host: QemuHost, restore?: QemuRestor
     ...sharesPort(spec),
     ...network(spec),
     ["-object", "rng-builtin,id=rng0", "-device", "virtio-rng-device,rng=rng0"],
-    ["-device", "virtio-balloon-device,id=balloon0,free-page-reporting=on"],
+    ...balloon(restore),
     ["-qmp", `unix:${qemuFiles.monitor},server=on,wait=off`],
     ...confinement(spec, host),
     ...boot,

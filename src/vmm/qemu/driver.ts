@@ -45,7 +45,7 @@ import {
 } from "./command.ts";
 import { probeQemu } from "./probe.ts";
 import type { Qmp } from "./qmp.ts";
-import { loadState, memoryOf } from "./snapshot.ts";
+import { loadState, memoryOf, withBalloon } from "./snapshot.ts";
 import { QemuVm, connectMonitor } from "./vm.ts";
 
 /** What the driver is told about the host. */
@@ -163,10 +163,13 @@ export class QemuDriver implements Driver {
     };
     let started: Started | undefined;
     try {
-      const restore = from === undefined ? undefined : await memoryOf(from);
+      let restore = from === undefined ? undefined : await memoryOf(from);
       const boxes = await this.prepare(attempt);
       const state = from === undefined ? undefined : await loadState(from);
+      const copy = join(spec.dir, qemuFiles.memory);
       try {
+        if (restore !== undefined && state?.balloon === true)
+          restore = await withBalloon(restore, copy);
         started = await this.spawn(attempt, boxes, restore, state?.descriptors);
         const vm = await this.take(attempt, started, signal);
         try {
@@ -176,6 +179,7 @@ export class QemuDriver implements Driver {
         }
         return vm.vm;
       } finally {
+        await rm(copy, { force: true });
         await state?.close();
       }
     } catch (error) {
@@ -366,9 +370,9 @@ export class QemuDriver implements Driver {
 
   /** Remove sockets and links that a QEMU leaves behind. */
   private async removeFiles(spec: VmSpec): Promise<void> {
-    const { channel, monitor, network, migration, root } = qemuFiles;
+    const { channel, monitor, network, migration, memory, root } = qemuFiles;
     const there = existsSync(spec.dir) ? readdirSync(spec.dir) : [];
-    for (const name of [channel, monitor, network, migration, root]) {
+    for (const name of [channel, monitor, network, migration, memory, root]) {
       if (!there.includes(name)) continue;
       await rm(join(spec.dir, name), { recursive: true, force: true });
     }

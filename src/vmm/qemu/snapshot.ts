@@ -6,6 +6,7 @@
  */
 import { createWriteStream } from "node:fs";
 import { chmod, open, readdir, readlink, rm, stat, writeFile } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { createServer, type Socket } from "node:net";
 import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
@@ -155,9 +156,35 @@ export async function memoryOf(files: SnapshotFiles): Promise<QemuRestore> {
 export interface OpenState {
   /** Descriptors for the new process; the first becomes its descriptor 3. */
   descriptors: number[];
+  /** Its machine has a balloon. */
+  balloon: boolean;
   /** Load it; the VM is paused afterwards. */
   load(monitor: Qmp, memoryApart: boolean): Promise<void>;
   close(): Promise<void>;
+}
+
+/** Bytes at a state's end in which all its devices are: memory, if it is in there, comes before them. */
+const DEVICES_BYTES = 1 << 20;
+
+/** Whether a state is of a machine with a balloon; its position stays where it is. */
+async function hasBalloon(handle: FileHandle): Promise<boolean> {
+  const { size } = await handle.stat();
+  const tail = Buffer.alloc(Math.min(size, DEVICES_BYTES));
+  await handle.read(tail, 0, tail.length, size - tail.length);
+  return tail.includes("virtio-balloon");
+}
+
+/**
+ * Memory for a machine with a balloon, by which its guest can make holes in the file that it is mapped from: a copy of its
+ * own, of which no other file is left once it is open.
+ * @param to absolute path of the copy
+ */
+export async function withBalloon({ memory }: QemuRestore, to: string): Promise<QemuRestore> {
+  if (memory === undefined) return { balloon: true };
+  await rm(to, { force: true });
+  await runOk("cp", ["--reflink=auto", "--sparse=always", "--", memory, to], "ERR_VMM_SNAPSHOT");
+  await chmod(to, 0o600);
+  return { memory: to, balloon: true };
 }
 
 /** Open a snapshot's state for a new QEMU process, which reads it as descriptor 3. */
@@ -168,6 +195,7 @@ export async function loadState(files: SnapshotFiles): Promise<OpenState> {
   });
   return {
     descriptors: [handle.fd],
+    balloon: await hasBalloon(handle),
     load: async (monitor, memoryApart) => {
       await ignoreShared(monitor, memoryApart);
       await monitor.execute("migrate-incoming", { uri: "fd:3" });
