@@ -268,7 +268,13 @@ export class Templates {
         if (next === undefined) return;
         const [key, make] = next;
         this.queue.delete(key);
-        if ((await this.shelf.find(key)) === undefined) await make();
+        try {
+          if ((await this.shelf.find(key)) === undefined) await make();
+        } catch (error) {
+          // One that cannot be made keeps none of the others from being made.
+          if (signal.aborted) return;
+          this.sandboxes.log.error(`cannot keep the template ${key}`, error);
+        }
         if (this.queue.size === 0) return;
       }
     } catch (error) {
