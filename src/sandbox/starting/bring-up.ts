@@ -178,13 +178,15 @@ export async function bringUp(
         record.isolation = running.isolation;
         guest = { running, channel: stages.openChannel(running, token), consoleFrom };
         await save();
+        const until = performance.now() + limitMs;
         if (machine !== undefined) {
           at = lap("load", at);
           await running.resume();
           const limit = AbortSignal.any([work.signal, AbortSignal.timeout(limitMs)]);
           await letGo((signal) => running.connect(signal), limit);
         }
-        await awaitAgent(record, driver, guest, limitMs, work.signal);
+        const leftMs = Math.max(1, Math.round(until - performance.now()));
+        await awaitAgent(record, driver, guest, leftMs, work.signal);
         break;
       } catch (error) {
         work.signal.throwIfAborted();
