@@ -193,10 +193,8 @@ export async function bringUp(
         if (machine === undefined && attempt >= attemptsFor(error)) throw error;
         const why = machine === undefined ? "the guest did not come up" : messageOf(error);
         work.progress({ phase: "boot", message: `${why}; trying again` });
-        if (machine !== undefined) {
-          const { drop } = machine;
-          forget = async () => await drop(error);
-        }
+        const failed = machine;
+        if (failed !== undefined) forget = async () => await failed.drop(error);
         machine = undefined;
         delete record.timings["load"];
         guest?.channel.close();
