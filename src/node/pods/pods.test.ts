@@ -122,3 +122,45 @@ test("a pod whose command cannot be ended goes all the same, with its VM", async
   expect(removed).toEqual(["vm-1"]);
   stop.mockRestore();
 });
+
+test("a daemon that does not answer yet costs no pod the VM that it has", async () => {
+  const view = { id: "vm-1", status: "stopped", labels: { [POD_LABEL]: "uid-1" } };
+  let asked = 0;
+  let made = 0;
+  const told = Promise.withResolvers<unknown>();
+  const vmsan = {
+    vms: async () => {
+      asked += 1;
+      if (asked === 1) throw new Error("no answer");
+      return await Promise.resolve([{ id: view.id, view }]);
+    },
+    list: async () => await Promise.resolve([]),
+    remove: async () => await Promise.resolve(),
+    create: async () => {
+      made += 1;
+      told.resolve("a VM was made");
+      await new Promise(() => undefined);
+    },
+  } as unknown as Vmsan;
+  const api: ApiServer = {
+    url: "",
+    request: async (method, _path, options) => {
+      if (method === "PATCH") told.resolve(options?.body);
+      return await Promise.resolve({});
+    },
+    watch: unwatched,
+  };
+  pods = podsOf(vmsan, api);
+  const container = { name: "main", image: "a", imagePullPolicy: "Never", command: ["b"] };
+  const pod = {
+    metadata: { name: "a", namespace: "default", uid: "uid-1" },
+    spec: { restartPolicy: "Never", containers: [container] },
+    status: { phase: "Running" },
+  };
+  const all = { kind: "all" as const, objects: [pod] };
+  await expect(pods.take(all)).rejects.toThrow("no answer");
+  await pods.take(all);
+  // What it finds is that its VM has ended; without that VM it would begin anew.
+  expect(JSON.stringify(await told.promise)).toContain('"phase":"Failed"');
+  expect(made).toBe(0);
+});

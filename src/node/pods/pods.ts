@@ -114,8 +114,10 @@ export class Pods implements RunningPods {
     const wanted = new Set(pods.map(({ metadata }) => metadata.uid));
     for (const uid of this.pods.keys()) if (!wanted.has(uid)) this.forget(uid);
     const first = this.records === undefined;
-    if (first) this.records = this.context.store.load(this.context.log);
-    const vms = first ? await this.ownVms() : new Map<string, Vm>();
+    const records = this.records ?? this.context.store.load(this.context.log);
+    const vms = first ? await this.ownVms(records) : new Map<string, Vm>();
+    // Not before: where they cannot be listed, all of it is done again, and no pod is begun without the VM that it has.
+    this.records = records;
     for (const pod of pods) this.set(pod, vms.get(pod.metadata.uid));
     if (first) {
       this.records = new Map();
@@ -126,13 +128,13 @@ export class Pods implements RunningPods {
   }
 
   /** VMs of this node's pods, by UID. Of two with one UID the older is none's. */
-  private async ownVms(): Promise<Map<string, Vm>> {
+  private async ownVms(records: ReadonlyMap<string, PodRecord>): Promise<Map<string, Vm>> {
     const found = new Map<string, Vm>();
     for (const vm of await this.context.vmsan.vms()) {
       const uid = vm.view.labels[POD_LABEL];
       // One that was being made for a process that is gone is given up, and nothing has run in it.
       if (uid === undefined || vm.view.status === "creating") continue;
-      const recorded = this.records?.get(uid)?.vm;
+      const recorded = records.get(uid)?.vm;
       const other = found.get(uid);
       if (other === undefined || recorded === vm.id) found.set(uid, vm);
     }

@@ -1,6 +1,8 @@
 import { expect, test, vi } from "vitest";
 import type { PodRecord } from "../../../schema/pod.ts";
 import { Slots } from "../../../util/flow/slots.ts";
+import type { Vm } from "../../../client/vm.ts";
+import type { PodPlan } from "../spec/plan.ts";
 import { Container } from "./container.ts";
 import type { ContainerContext } from "./container.ts";
 
@@ -8,6 +10,16 @@ import type { ContainerContext } from "./container.ts";
 vi.mock("node:timers/promises", () => ({
   setTimeout: async (_ms: number, value: unknown) =>
     await new Promise((resolve) => void setImmediate(resolve, value)),
+}));
+
+// A command that runs for ever.
+vi.mock("../../../containers/main.ts", async (original) => ({
+  ...(await original<object>()),
+  spawnMain: () => ({
+    id: "stream-1",
+    started: Promise.resolve(),
+    exit: new Promise(() => undefined),
+  }),
 }));
 
 /** A container whose VM can be removed once that was asked so often, and what it says meanwhile. */
@@ -54,4 +66,22 @@ test("an agent that ends tries no longer: the next one does", async () => {
   await container.release();
   await expect(removing).rejects.toThrow("the disk is full");
   expect(record.vm).toBe("vm-1");
+});
+
+test("a command that runs, and cannot be written down, is not started again", async () => {
+  const complaints: unknown[] = [];
+  const record: PodRecord = { uid: "u", namespace: "n", name: "a", restarts: 0 };
+  const store = {
+    logDir: () => "/nonexistent/log",
+    save: () => {
+      throw new Error("the disk is full");
+    },
+  };
+  const complain = (error: unknown): unknown => complaints.push(error);
+  const context = { store, complain } as unknown as ContainerContext;
+  const container = new Container({ name: "main", image: "a" }, record, context);
+  container.vm = { id: "vm-1" } as unknown as Vm;
+  await container.launch({ idle: true } as unknown as PodPlan);
+  expect(container.run?.stream.id).toBe("stream-1");
+  expect(complaints).toEqual([new Error("the disk is full")]);
 });

@@ -179,7 +179,12 @@ export class Container {
     record.run = run.stream.id;
     record.startedAt = new Date().toISOString();
     this.tookUp(run);
-    context.store.save(record);
+    try {
+      context.store.save(record);
+    } catch (error) {
+      // It runs, and its label tells whose it is: to begin anew would be to run it twice.
+      context.complain(error);
+    }
   }
 
   private openLog(): ContainerLog {

@@ -1,4 +1,12 @@
-import { appendFileSync, existsSync, mkdirSync, readFileSync, truncateSync } from "node:fs";
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  symlinkSync,
+  truncateSync,
+} from "node:fs";
 import { join } from "node:path";
 import { beforeEach, expect, test } from "vitest";
 import { temporary } from "../../../../test/fixtures/ladder.ts";
@@ -65,6 +73,18 @@ test("the journal does not grow for ever", () => {
   for (let round = 0; round < 5_000; round += 1) store.save(record("b", round));
   expect(readFileSync(journal(), "utf8").split("\n").length).toBeLessThan(1_100);
   expect(kept()).toEqual([record("a"), record("b", 4_999)]);
+});
+
+test("a disk that is too full for another journal costs no document, and leaves nothing", () => {
+  const store = new PodStore(dir);
+  store.load(log);
+  symlinkSync("/dev/full", `${journal()}.new`);
+  for (let round = 0; round < 2_500; round += 1) store.save(record("b", round));
+  expect(said).toHaveLength(1);
+  expect(readdirSync(dir).toSorted()).toEqual(["logs", "pods.jsonl"]);
+  // It was tried again.
+  expect(readFileSync(journal(), "utf8").split("\n").length).toBeLessThan(1_100);
+  expect(kept()).toEqual([record("b", 2_499)]);
 });
 
 test("what belongs to no pod goes, with its logs", async () => {

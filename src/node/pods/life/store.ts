@@ -3,14 +3,20 @@
  * newest of each is added: to make a file takes a hundred times what a line takes, and a node has hundreds of pods. Read and written
  * synchronously: a line takes microseconds, a turn of the thread pool ten times that.
  */
-import { appendFileSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import {
+  appendFileSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { errnoOf } from "../../../model/errors.ts";
 import { podLineSchema } from "../../../schema/pod.ts";
 import type { PodRecord } from "../../../schema/pod.ts";
 import { validate } from "../../../schema/validate.ts";
-import { temporarySibling } from "../../../util/atomic.ts";
 import type { Log } from "../../../util/log.ts";
 
 /** So many lines beyond those that count may be in the journal before it is written anew. */
@@ -25,6 +31,7 @@ export class PodStore {
   private lines = 0;
   /** The last line may have no end. */
   private torn = true;
+  private log: Log | undefined;
 
   /** @param directory absolute; this node's own */
   constructor(directory: string) {
@@ -54,12 +61,8 @@ export class PodStore {
     }
     this.newest.clear();
     for (const record of records.values()) this.newest.set(record.uid, JSON.stringify(record));
-    try {
-      this.compact();
-    } catch (error) {
-      // It only grows then.
-      log.error(`cannot write ${this.journal} anew`, error);
-    }
+    this.log = log;
+    this.compact();
     return records;
   }
 
@@ -72,14 +75,20 @@ export class PodStore {
     }
   }
 
-  /** Have in the journal what counts alone: all of it, or as it was. */
+  /** Have in the journal what counts alone: all of it, or as it was. Where that cannot be, it grows, and it is tried again later. */
   private compact(): void {
-    const aside = temporarySibling(this.journal);
+    // Of one name: what somebody has left who was killed is written over.
+    const aside = `${this.journal}.new`;
     const text = [...this.newest.values()].map((line) => `${line}\n`).join("");
-    writeFileSync(aside, text, { mode: 0o600 });
-    renameSync(aside, this.journal);
     this.lines = this.newest.size;
-    this.torn = false;
+    try {
+      writeFileSync(aside, text, { mode: 0o600 });
+      renameSync(aside, this.journal);
+      this.torn = false;
+    } catch (error) {
+      this.log?.error(`cannot write ${this.journal} anew`, error);
+      rmSync(aside, { force: true });
+    }
   }
 
   private add(line: string): void {
