@@ -1,4 +1,4 @@
-/** The daemon's end of vmsan-nethelper: sockets made inside a VM's network namespace. */
+/** The daemon's end of vmsan-nethelper: sockets made, and programs run, inside a VM's network namespace. */
 import { spawn, type ChildProcess } from "node:child_process";
 import type { Socket as UdpSocket } from "node:dgram";
 import type { Server, Socket } from "node:net";
@@ -111,16 +111,20 @@ export class Helper {
     else pending?.reject(systemError(message, "network helper"));
   }
 
-  /** Fail what waits for a helper that is gone. */
-  private lost(child: ChildProcess, why: string): void {
-    if (this.child !== child) return;
-    this.child = undefined;
-    const error = new VmsanError({
+  private broken(child: ChildProcess, why: string): VmsanError {
+    return new VmsanError({
       code: "ERR_NETWORK_HELPER",
       message: `The network helper (${child.spawnargs.join(" ")}) does not work`,
       why: `It ${why}. ${this.stderr.trim()}`.trim(),
       fix: "Run `vmsan doctor`; if the file is missing, install vmsan again.",
     });
+  }
+
+  /** Fail what waits for a helper that is gone. */
+  private lost(child: ChildProcess, why: string): void {
+    if (this.child !== child) return;
+    this.child = undefined;
+    const error = this.broken(child, why);
     for (const { reject } of this.pending.values()) reject(error);
     this.pending.clear();
     this.onExit();
@@ -136,7 +140,9 @@ export class Helper {
       // The process must not end while it waits for an answer.
       child.channel?.ref();
       child.send({ id, ...fields }, (error) => {
-        if (error !== null && this.pending.delete(id)) reject(error);
+        // Its end of the channel is closed, and its own end not told of yet.
+        if (error !== null && this.pending.delete(id))
+          reject(this.broken(child, `takes nothing any more: ${messageOf(error)}`));
       });
     });
   }

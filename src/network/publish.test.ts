@@ -88,3 +88,24 @@ test("no more than a few wait", async () => {
   listen();
   expect((await Promise.all(clients)).filter((one) => one === "x")).toHaveLength(32);
 });
+
+test("who was refused while another was let in tries once more", async () => {
+  const { side, listen } = guest();
+  listen();
+  const { connect: enter } = side;
+  const early = Promise.withResolvers<Socket>();
+  let attempts = 0;
+  side.connect = async (port) => {
+    attempts += 1;
+    return attempts === 1 ? await early.promise : await enter(port);
+  };
+  const dial = await publish(side);
+  const first = dial();
+  first.end("first");
+  await expect.poll(() => attempts, { timeout: 60_000 }).toBe(1);
+  const second = dial();
+  second.end("second");
+  expect(await text(second)).toBe("second");
+  early.reject(new Error("ECONNREFUSED"));
+  expect(await text(first)).toBe("first");
+});

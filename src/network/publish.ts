@@ -147,19 +147,22 @@ function connector(port: number, guest: GuestSide): (client: Socket) => Promise<
   };
   return async (client) => {
     const last = Math.min(until, Date.now() + waitMs);
+    // Before the attempt: one that has failed while another's came through was too early, no more.
+    let known = reached;
     try {
       return await attempt();
     } catch (error) {
-      if (reached || waiting >= maxWaiting) throw error;
+      if (known || waiting >= maxWaiting) throw error;
     }
     waiting += 1;
     try {
       for (;;) {
         await sleep(lookMs, undefined, { ref: false });
+        known = reached;
         try {
           return await attempt();
         } catch (error) {
-          if (reached || client.destroyed || Date.now() > last) throw error;
+          if (known || client.destroyed || Date.now() > last) throw error;
         }
       }
     } finally {

@@ -4,7 +4,7 @@
  * kernel goes through here, as few process launches as it takes.
  */
 import { accessSync, existsSync, readFileSync } from "node:fs";
-import { VmsanError, errnoOf } from "../../model/errors.ts";
+import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import { missingProgram, run } from "../../util/run.ts";
 import type { RunResult } from "../../util/run.ts";
 
@@ -138,10 +138,12 @@ export class Realm {
       (await this.launched({ argv: inside, netns, input }, signal)) ??
       (await this.runHere(argv, input, signal));
     if (force === true || result.code === 0) return result.stdout;
+    const late =
+      result.signal === null ? "" : `It was killed, as what takes ${LIMIT_MS / 1000} s is. `;
     throw new VmsanError({
       code: "ERR_NETWORK_SETUP",
       message: `Cannot set up the network: ${argv.join(" ")} failed with ${result.signal ?? `status ${result.code}`}`,
-      why: result.stderr.trim().slice(-2000),
+      why: late + result.stderr.trim().slice(-2000),
       fix: "Run `vmsan doctor`: it tells which program or kernel feature is missing.",
     });
   }
@@ -162,6 +164,9 @@ export class Realm {
     } catch (error) {
       if (signal?.aborted === true) throw signal.reason;
       if (error instanceof VmsanError && error.code === "ERR_NETWORK_HELPER") return undefined;
+      // As a program says it that is to enter the namespace itself.
+      if (netns !== undefined && !this.hasNetns(netns))
+        return { code: 1, signal: null, stdout: "", stderr: messageOf(error) };
       throw missingProgram(argv[0] ?? "", error);
     }
   }
