@@ -77,7 +77,7 @@ function notInTime(path: string): VmsanError {
   return new VmsanError({
     code: "ERR_TIMEOUT_LOCK",
     message: `Cannot lock ${path}`,
-    why: "Another process has held it for longer than the time limit.",
+    why: "Others have had it for longer than the time limit.",
     fix: `See who has it open (fuser ${path}) and end that process.`,
   });
 }

@@ -122,8 +122,8 @@ export function parseDuration(value: string | number): number {
     "DURATION",
     "duration",
     value,
-    "It takes hours, minutes and seconds, more than none and less than 24 days.",
-    "For example: 30s, 5m, 1h, 2h30m; a bare number is minutes.",
+    "It takes days, hours, minutes and seconds, more than none and 24 days at most.",
+    "For example: 30s, 5m, 1h, 2h30m, 1d; a bare number is minutes.",
   );
 }
 
