@@ -85,6 +85,7 @@ export class ContainerLog {
   private written: Offsets = { stdout: 0, stderr: 0 };
   private queue: Queued[] = [];
   private writing = false;
+  private drained: Promise<void> = Promise.resolve();
   private waiters: (() => void)[] = [];
   private changes = 0;
 
@@ -196,7 +197,7 @@ export class ContainerLog {
       const end = this.offsets[kind];
       const size = HEADER + bytes.length;
       this.queue.push({ kind, end, buffers: [header, bytes], bytes: size, done });
-      if (!this.writing) void this.drain();
+      if (!this.writing) this.drained = this.drain();
     });
   }
 
@@ -273,8 +274,9 @@ export class ContainerLog {
     for (const resolve of this.waiters.splice(0)) resolve();
   }
 
-  /** Close the file; readers go on. */
+  /** Close the file, behind what has been taken: of a VM that dies it is the last words. Readers go on. */
   async close(): Promise<void> {
+    while (this.writing) await this.drained;
     const { file } = this;
     this.file = undefined;
     this.unwritten = false;

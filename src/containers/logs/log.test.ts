@@ -138,6 +138,20 @@ test("a log that is closed while the next file begins leaves no file open", asyn
   expect(open()).toEqual([]);
 });
 
+test("what was taken before a log is closed is in it", async () => {
+  const log = new ContainerLog(dir, { fileBytes: 1000, files: 3 });
+  await log.begin(RUN);
+  const taken = [log.append("stdout", Buffer.from("last "))];
+  await Promise.all([log.close(), ...taken]);
+  await log.begin(RUN);
+  taken.push(
+    log.append("stdout", Buffer.from("words ")),
+    log.append("stdout", Buffer.from("of it")),
+  );
+  await Promise.all([log.close(), ...taken]);
+  expect((await all()).stdout).toBe("last words of it");
+});
+
 test("a next file that cannot be begun is tried again, and nothing of it stays", async () => {
   const said: unknown[] = [];
   const log = new ContainerLog(dir, { fileBytes: 100, files: 3 }, (error) => said.push(error));
