@@ -92,7 +92,7 @@ test("no more than a few wait", async () => {
 test("who was refused while another was let in tries once more", async () => {
   const { side, listen } = guest();
   listen();
-  const { connect: enter } = side;
+  const enter = side.connect.bind(side);
   const early = Promise.withResolvers<Socket>();
   let attempts = 0;
   side.connect = async (port) => {
