@@ -1,6 +1,6 @@
 /** The network helper's end in this process; programs of these tests stand for the helper. */
 import { once } from "node:events";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { Helper } from "./helper.ts";
 
 test("a helper that takes nothing any more, and has not ended yet, is said to be the trouble", async () => {
@@ -13,10 +13,10 @@ test("a helper that takes nothing any more, and has not ended yet, is said to be
   await helper.hello();
   const child = helper["child"];
   if (child === undefined) throw new TypeError("no helper");
+  onTestFinished(() => void child.kill("SIGKILL"));
   if (child.connected) await once(child, "disconnect");
   // By this the realm knows that nothing was run, and runs it itself.
   await expect(helper.run(undefined, ["ip"], "", 1000)).rejects.toMatchObject({
     code: "ERR_NETWORK_HELPER",
   });
-  child.kill("SIGKILL");
 });
