@@ -1,4 +1,4 @@
-// Command vmsan-nethelper opens sockets inside VMs' network namespaces for the daemon.
+// Command vmsan-nethelper opens sockets inside VMs' network namespaces for the daemon, and runs programs there.
 //
 // Node cannot enter a namespace; this program can. It is started by the daemon with Node's
 // inter-process channel (NODE_CHANNEL_FD: a unix socket with one JSON message a line) and hands
@@ -18,9 +18,6 @@ import (
 	"sync"
 	"syscall"
 )
-
-// version is compared by the daemon, so that the two ends are never of different builds.
-const version = 1
 
 // request is one line from the daemon.
 type request struct {
@@ -97,10 +94,6 @@ func (c *channel) send(message any, fd int) {
 }
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == "--version" {
-		fmt.Println(version)
-		return
-	}
 	if len(os.Args) == 2 && os.Args[1] == "certify" {
 		if err := certify(os.Stdin, os.Stdout); err != nil {
 			fmt.Fprintln(os.Stderr, "vmsan-nethelper:", err)
@@ -134,6 +127,8 @@ func serve(conn *net.UnixConn) {
 	out := &channel{conn: conn}
 	logs := newLogs(out)
 	slots := make(chan struct{}, 256) // most requests at a time
+	// A guest that answers nothing has whoever connects to it wait: nobody else's requests wait behind those.
+	connects := make(chan struct{}, 256)
 	reader := bufio.NewReaderSize(conn, 64<<10)
 	for {
 		line, err := reader.ReadBytes('\n')
@@ -146,6 +141,14 @@ func serve(conn *net.UnixConn) {
 		var req request
 		if json.Unmarshal(line, &req) != nil || req.Cmd != "" || req.Op == "" {
 			continue // Node's own acknowledgements
+		}
+		if req.Op == "connect" {
+			go func() {
+				connects <- struct{}{}
+				defer func() { <-connects }()
+				answer(out, logs, req)
+			}()
+			continue
 		}
 		slots <- struct{}{}
 		go func() {
