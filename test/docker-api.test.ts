@@ -380,6 +380,19 @@ describe("images, volumes, networks", () => {
     expect((await ask("GET", "/images/search?term=x")).status).toBe(501);
   });
 
+  test("a container starts from the image that it was made of, whoever has its name by then", async () => {
+    await engine.load("moved", { Env: ["WHICH=first"] });
+    const Cmd = ["sh", "-c", "test $WHICH = first"];
+    const id = await create({ Image: "moved", Cmd });
+    await engine.load("moved", { Env: ["WHICH=second"] });
+    // Nothing but the container's document needs the first one now.
+    await json("POST", "/images/prune");
+    expect(await ask("POST", `/containers/${id}/start`)).toMatchObject({ status: 204, text: "" });
+    expect(await json("POST", `/containers/${id}/wait`)).toEqual({ Error: null, StatusCode: 0 });
+    await ask("DELETE", `/containers/${id}`);
+    await json("DELETE", "/images/moved");
+  });
+
   test("volumes are made with the container that names them", async () => {
     expect((await ask("GET", "/volumes/none")).text).toContain("get none: no such volume");
     const id = await create({ Cmd: ["true"], HostConfig: { Binds: ["data:/data:rw"] } });

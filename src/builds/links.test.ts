@@ -22,6 +22,7 @@ test.each([
     "COPY <<-'ONE' <<TWO /d/\n\tCOPY --link\n\tONE\nCOPY --link\nTWO\n",
   ],
   ["COPY --link a b\r\nRUN x\r\n", "COPY a b\r\nRUN x\r\n"],
+  ["RUN cat <<<x $((1<<2))\nCOPY --link a b\n", "RUN cat <<<x $((1<<2))\nCOPY a b\n"],
 ])("%j becomes %j", (given, wanted) => {
   expect(withoutLinks(given)).toBe(wanted);
   expect(wanted.split("\n")).toHaveLength(given.split("\n").length);

@@ -4,8 +4,8 @@
  * is followed then. The builder's buildah refuses the word, so it is taken out, at instructions' beginnings only.
  */
 
-/** A heredoc's beginning, or what looks like one. */
-const HEREDOC = /<<(-?)\s*["']?([A-Za-z0-9_.-]+)["']?/g;
+/** A heredoc's beginning: a word of its own, unlike `<<<WORD` and `$((1<<2))`. */
+const HEREDOC = /(?<!\S)\d*<<(-?)["']?([^<\s"']+)["']?/g;
 
 /** Blanks between the words of an instruction, with line ends that are escaped and comments between these. */
 function blanks(escape: string): string {

@@ -68,7 +68,7 @@ export function secretOption(): Option {
 export function publishOption(): Option {
   return new Option(
     "-p, --publish-port <list>",
-    "[ADDRESS:]HOST:GUEST[/udp], or PORT for both; on 127.0.0.1 unless it says; comma list, repeatable",
+    "[ADDRESS:]HOST:GUEST[/udp], or PORT for both; on 127.0.0.1 without ADDRESS; comma list, repeatable",
   ).argParser(collectList);
 }
 

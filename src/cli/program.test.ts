@@ -4,6 +4,7 @@ import { expect, test } from "vitest";
 import { clusterOf } from "./cluster-flags.ts";
 import { createProgram } from "./program.ts";
 import { EXAMPLES } from "./words/examples.ts";
+import { OPTIONS } from "./words/habits.ts";
 import { hintFor } from "./words/hints.ts";
 
 test("every name and alias of a command loads that command and no other", async () => {
@@ -100,6 +101,19 @@ test.each([
   catchError(program);
   await expect(program.parseAsync(words, { from: "user" })).rejects.toThrow(said);
   expect(hintFor(said, words, asked).fix).toMatch(fix);
+});
+
+test("every option of the habits has the advice that stands beside it, in each of its commands", () => {
+  const lost = OPTIONS.flatMap(({ words, commands, fix }) =>
+    words.flatMap((word) =>
+      (commands ?? [undefined]).flatMap((command) => {
+        const args = command === undefined ? [word] : [command, word];
+        const told = hintFor(`error: unknown option '${word}'`, args, undefined).fix;
+        return told === fix ? [] : [`${args.join(" ")}: ${told}`];
+      }),
+    ),
+  );
+  expect(lost).toEqual([]);
 });
 
 test("the flags of a cluster stand before the command, and one command is loaded behind them", async () => {

@@ -100,7 +100,7 @@ export function uploadCommand(): Command {
   const target = command("upload <vm> <files...>", "copy files and directories into a VM")
     .option(
       "-d, --dest <path>",
-      "where to, as the last name /PATH or .../ is (default: the login user's home)",
+      "where to (default: the last name if it is /PATH, of several sources /PATH/; else the login user's home)",
     )
     .option("-u, --user <user>", "write as this user");
   return runs<Flags>(target, (context, ref: string, args: string[]) =>

@@ -18,7 +18,7 @@ export function logsCommand(): Command {
     .option("-n, --tail <lines>", "only the last lines")
     .option(
       "--since <time>",
-      "of a command: nothing unless it was started since, 10m, 2h or a date",
+      "a command's output only if it was started since then: 10m, 2h or a date",
     );
   return runs<Flags>(target, async ({ flags, output, vmsan }, ref: string, id?: string) => {
     const vm = await (await vmsan()).get(ref);

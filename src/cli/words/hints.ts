@@ -28,7 +28,7 @@ export function hintFor(said: string, args: readonly string[], asked: Command | 
   };
 }
 
-/** What the tables above say. */
+/** What the tables of habits say. */
 function knownFor(
   said: string,
   args: readonly string[],
@@ -37,12 +37,13 @@ function knownFor(
   const command = args.find((word) => !word.startsWith("-"));
   const option = /unknown option '([^']+)'/.exec(said)?.[1];
   if (option !== undefined) {
-    const name = optionOf(option);
-    return OPTIONS.find(
-      ({ words, commands }) =>
-        words.includes(name) &&
-        (commands === undefined ? command === undefined : commands.includes(command ?? "")),
-    )?.fix;
+    const here = OPTIONS.filter(({ commands }) =>
+      commands === undefined ? command === undefined : commands.includes(command ?? ""),
+    );
+    const told = (word: string): string | undefined =>
+      here.find(({ words }) => words.includes(word))?.fix;
+    // `-it` is one habit, whatever `-i` alone would be.
+    return told(option) ?? told(optionOf(option));
   }
   const unknown = /unknown command '([^']+)'/.exec(said)?.[1];
   if (unknown !== undefined) {

@@ -23,7 +23,7 @@ import type { Follow } from "./following.ts";
 import { imageError } from "../errors.ts";
 import { PullFailure, safeUrl } from "../http/failure.ts";
 import type { Lease } from "../store/leases.ts";
-import { findDigest, findName, setName } from "../store/names.ts";
+import { findDigest, findName, findUnnamed, setName } from "../store/names.ts";
 import type { NamedManifest } from "../store/names.ts";
 import { formatReference } from "../reference.ts";
 import { endpointsFor } from "./registries.ts";
@@ -276,10 +276,12 @@ async function tryCache(
   const { digest } = reference;
   // What a digest names cannot change, so even `always` need not ask again.
   if (pull === "always" && digest === undefined) return undefined;
-  const cached =
+  let cached =
     digest === undefined
       ? await findName(store, name, platform)
       : await findDigest(store, digest, platform);
+  // Another image may have taken its name; where a registry may be asked, that one says who may have it.
+  if (digest !== undefined && pull === "never") cached ??= await findUnnamed(store, digest, name);
   if (cached === undefined) return undefined;
   try {
     return await loadCached(cached, name, context);

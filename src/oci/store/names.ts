@@ -132,6 +132,18 @@ export async function findDigest(
   );
 }
 
+/** The image with that digest that no name leads to any more, as long as the store has its manifest. */
+export async function findUnnamed(
+  store: ContentStore,
+  digest: Digest,
+  name: string,
+): Promise<NamedManifest | undefined> {
+  const size = await store.blobSize(digest);
+  if (size === undefined) return undefined;
+  const descriptor = { mediaType: "", digest, size, platform: undefined, annotations: {} };
+  return { name, descriptor, sourceDigest: digest, stored: "" };
+}
+
 /** The entry with the best platform. */
 function best(entries: NamedManifest[], platform: Platform): NamedManifest | undefined {
   let found: NamedManifest | undefined;

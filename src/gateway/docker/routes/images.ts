@@ -15,6 +15,19 @@ import { createdOf, imageView, isWantedImage, summaryOf, withWantedNames } from 
 const imageOf = async ({ engine, params }: Call): Promise<KnownImage> =>
   await engine.catalogue.find(params["name"] ?? "");
 
+/**
+ * Remove what has no name any more. Not while a container needs such an image whose VM is not made yet: nothing else
+ * holds it.
+ */
+async function pruneUnnamed({ vmsan, containers }: Engine): Promise<number> {
+  const { images } = await vmsan.images.list();
+  const named = new Set(images.map(({ digest }) => digest));
+  const needed = containers.some(
+    ({ record: { vm, image } }) => vm === undefined && !named.has(image.digest),
+  );
+  return needed ? 0 : (await vmsan.images.prune()).freedBytes;
+}
+
 /** The engine's text for an image that is looked at. */
 async function inspected(call: Call): Promise<KnownImage> {
   try {
@@ -63,7 +76,7 @@ async function remove(call: Call): Promise<void> {
     engine.events.emit("image", "untag", image.id, { name });
   }
   if (last && user === undefined) {
-    await engine.vmsan.images.prune();
+    await pruneUnnamed(engine);
     gone.push({ Deleted: image.id });
     engine.events.emit("image", "delete", image.id, { name: image.id });
   }
@@ -87,11 +100,9 @@ async function prune(call: Call): Promise<void> {
       }
     }
   }
-  const report = await engine.vmsan.images.prune();
-  for (const digest of report.images) gone.push({ Deleted: digest });
   reply(call, {
     ImagesDeleted: gone.length === 0 ? null : gone,
-    SpaceReclaimed: report.freedBytes,
+    SpaceReclaimed: await pruneUnnamed(engine),
   });
 }
 
