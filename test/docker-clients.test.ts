@@ -249,6 +249,21 @@ describe("what is removed", () => {
     await engine.load("alpine");
   });
 
+  test("of networks: those that no VM is in, a container's or another one, running or not", async () => {
+    const { vmsan } = engine.made;
+    await vmsan.networks.create("empty");
+    await vmsan.networks.create("native");
+    const vm = await vmsan.create({ driver: "fake", image: "alpine", networks: ["native"] });
+    const prune = async (): Promise<unknown> =>
+      (await engine.json("POST", "/networks/prune"))["NetworksDeleted"];
+    expect(await prune()).toEqual(["empty"]);
+    await vm.stop();
+    expect(await prune()).toEqual([]);
+    expect((await vm.refresh()).networks.map(({ network }) => network)).toEqual(["native"]);
+    await vm.remove();
+    expect(await prune()).toEqual(["native"]);
+  });
+
   test("of volumes: those alone to which nobody has given a name", async () => {
     const { Name } = await engine.json<{ Name: string }>("POST", "/volumes/create", {}, 201);
     await engine.json("POST", "/volumes/create", { Name: "named" }, 201);

@@ -1,6 +1,7 @@
 /** What a build is told and what is made of what it says, without a VM. */
 import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { request } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -264,6 +265,33 @@ describe("the registry of a build", () => {
     expect(await findBuilt(store, lease, id)).toMatchObject({ digest, size });
     expect(await findBuilt(store, lease, id.slice(7))).toMatchObject({ digest });
     expect(await findBuilt(store, lease, "nothing")).toBeUndefined();
+  });
+
+  test("a build that begins one piece after the other without end is stopped", async () => {
+    const imports = { blob: () => undefined } as unknown as Imports;
+    const { signal } = new AbortController();
+    const endless = new Results(store, lease, imports, "/v2/x", signal);
+    const ask = async (method: string, name: string): Promise<string> => {
+      let where = "";
+      const end = (): void => undefined;
+      const writeHead = (_: number, { location = "" }: { location?: string }): object => {
+        where = location.slice(location.lastIndexOf("/") + 1);
+        return { end };
+      };
+      const [from, to] = [{ method, headers: {} }, { writeHead }] as unknown as [
+        IncomingMessage,
+        ServerResponse,
+      ];
+      await endless.handle("uploads", name, new URL("http://x/"), from, to);
+      return where;
+    };
+    const begin = async (): Promise<void> => void (await ask("DELETE", await ask("POST", "")));
+    for (let i = 0; i < 1000; i += 1) await begin();
+    await expect(
+      (async () => {
+        for (let i = 0; i < 10_000; i += 1) await begin();
+      })(),
+    ).rejects.toMatchObject({ code: "ERR_BUILD_RESULT" });
   });
 
   test("a result is taken blob by blob, verified, and complete or not at all", async () => {

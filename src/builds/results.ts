@@ -17,6 +17,8 @@ import type { Imports } from "./imports.ts";
 const LIMIT = 64 * 2 ** 30;
 /** Uploads begun and not ended, at most. */
 const OPEN = 64;
+/** Blobs and manifests that it may begin with, at most: each is remembered, however small. */
+const PIECES = 2000;
 
 /** The manifest that a build has sent. */
 export interface SentManifest {
@@ -37,6 +39,7 @@ export class Results {
   readonly #uploads = new Map<string, { digest: Digest; size: number } | undefined>();
   #received = 0;
   #sent = 0;
+  #begun = 0;
   /** What builds that belong together with this one have had or sent, this one too. */
   readonly had: Set<Digest>;
   /** The last manifest. */
@@ -113,6 +116,8 @@ export class Results {
     };
     try {
       const method = request.method ?? "";
+      if (method === "POST" || kind === "manifests") this.#begun += 1;
+      if (this.#begun > PIECES) throw tooMuch();
       if (kind === "manifests") {
         if (method !== "PUT") answer(404);
         else answer(201, { "docker-content-digest": await this.#takeManifest(request) });

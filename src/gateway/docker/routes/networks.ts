@@ -146,6 +146,8 @@ export const networkRoutes: readonly Route[] = [
       for (const network of await engine.networks.list()) {
         if (network.builtIn || !filters.allowsLabels(network.Labels)) continue;
         if (usersOf(engine, network).length > 0 || Date.parse(network.Created) > until) continue;
+        // VMs that are no containers keep theirs, stopped ones too.
+        if ((await engine.vmsan.networks.get(network.Name)).members.length > 0) continue;
         await engine.networks.remove(network);
         removed.push(network.Name);
       }
