@@ -185,6 +185,19 @@ describe("what clients send that Docker's own command line does not", () => {
     await engine.ask("DELETE", `/containers/${id}`);
   });
 
+  test("an update that is refused changes nothing", async () => {
+    const id = await engine.create({ Cmd: ["sleep", "300"] });
+    await engine.ask("POST", `/containers/${id}/start`);
+    const body = { RestartPolicy: { Name: "always" }, Memory: 256 << 20 };
+    expect((await engine.ask("POST", `/containers/${id}/update`, body)).status).toBe(409);
+    const { HostConfig } = await engine.json<{ HostConfig: { RestartPolicy: { Name: string } } }>(
+      "GET",
+      `/containers/${id}/json`,
+    );
+    expect(HostConfig.RestartPolicy.Name).not.toBe("always");
+    await engine.ask("DELETE", `/containers/${id}?force=1`);
+  });
+
   test("an update's fields that do nothing are shown and warned of", async () => {
     const id = await engine.create({ Env: ["FROM", "OWN=1"] });
     const { Warnings } = await engine.json<{ Warnings: string[] }>(

@@ -39,14 +39,9 @@ async function update(call: Call): Promise<void> {
   const body = readBody(containerUpdateSchema, await bodyOf(call), "update of a container");
   const { record } = container;
   const host = record.hostConfig as HostConfig;
-  if (body.RestartPolicy?.Name) {
-    const policy = {
-      Name: body.RestartPolicy.Name,
-      MaximumRetryCount: body.RestartPolicy.MaximumRetryCount ?? 0,
-    };
-    checkRestartPolicy({ ...host, RestartPolicy: policy });
-    host.RestartPolicy = policy;
-  }
+  const { Name, MaximumRetryCount: most } = body.RestartPolicy ?? {};
+  const policy = Name ? { RestartPolicy: { Name, MaximumRetryCount: most ?? 0 } } : {};
+  checkRestartPolicy({ ...host, ...policy });
   const { fields, words: warnings } = unappliedOf(body);
   const { Memory, NanoCpus, CpuPeriod, CpuQuota } = body;
   const sizes = Object.entries({ Memory, NanoCpus, CpuPeriod, CpuQuota }).filter(
@@ -66,8 +61,8 @@ async function update(call: Call): Promise<void> {
     await container.resizeVm(memMib, processorsOf(wished));
     Object.assign(host, Object.fromEntries(sizes));
   }
-  // Shown as it was asked for, as it is of a container that is made with it.
-  Object.assign(host, fields);
+  // What does nothing is shown as it was asked for, as it is of a container that is made with it.
+  Object.assign(host, policy, fields);
   await container.save();
   container.tell("update");
   reply(call, { Warnings: warnings.length === 0 ? null : warnings });
