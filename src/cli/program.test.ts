@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { clusterOf } from "./cluster-flags.ts";
 import { createProgram } from "./program.ts";
 import { EXAMPLES } from "./words/examples.ts";
-import { OPTIONS } from "./words/habits.ts";
+import { COMMANDS, OPTIONS } from "./words/habits.ts";
 import { hintFor } from "./words/hints.ts";
 
 test("every name and alias of a command loads that command and no other", async () => {
@@ -114,6 +114,21 @@ test("every option of the habits has the advice that stands beside it, in each o
     ),
   );
   expect(lost).toEqual([]);
+});
+
+test("what commands know is not among the habits", async () => {
+  const { commands } = await createProgram();
+  const called = (name: string): Command[] =>
+    commands.filter((one) => [one.name(), ...one.aliases()].includes(name));
+  for (const { words, commands: names = [] } of OPTIONS) {
+    for (const name of names) {
+      const [command] = called(name);
+      const known = command?.options.flatMap(({ short, long }) => [short, long]);
+      expect([name, known?.filter((word) => words.includes(word ?? ""))]).toEqual([name, []]);
+    }
+  }
+  const learnt = COMMANDS.flatMap(({ words }) => words).filter((word) => called(word).length > 0);
+  expect(learnt).toEqual([]);
 });
 
 test("the flags of a cluster stand before the command, and one command is loaded behind them", async () => {

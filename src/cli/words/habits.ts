@@ -174,12 +174,12 @@ export const OPTIONS: readonly Hint[] = [
     fix: "Use `-f`, `--tail LINES` and `--since TIME`.",
   },
   {
-    commands: ["stop", "restart"],
+    commands: ["stop"],
     words: ["--timeout", "-s", "--signal", "-f", "--force"],
     fix: "`vmsan stop -t SECONDS VM` says how long the guest has; `vmsan rm -f VM` gives it none.",
   },
   {
-    commands: ["remove", "rm"],
+    commands: ["remove", "rm", "delete"],
     words: ["-v", "--volumes"],
     fix: "`vmsan rm VM` takes its disk along.",
   },
