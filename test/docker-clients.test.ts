@@ -283,7 +283,10 @@ describe("what is removed", () => {
     const prune = async (query = ""): Promise<unknown> =>
       (await engine.json("POST", `/volumes/prune${query}`))["VolumesDeleted"];
     expect(await prune()).toEqual([Name]);
+    const { volumes } = engine.made.vmsan;
+    await volumes.create("a-projects", { labels: { "vmsan.project": "web" } });
     expect(await prune(`?${filters({ all: ["1"] })}`)).toEqual(["named"]);
+    await volumes.remove("a-projects");
   });
 });
 

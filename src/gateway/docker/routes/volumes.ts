@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { VmsanError } from "../../../model/errors.ts";
 import type { VolumeView } from "../../../model/volume.ts";
 import { volumeSchema } from "../../../schema/docker.ts";
+import { PROJECT_LABEL } from "../../access/limits.ts";
 import type { Engine } from "../engine.ts";
 import { DockerError } from "../errors.ts";
 import { readBody } from "../http/bodies.ts";
@@ -104,6 +105,8 @@ async function prune(call: Call): Promise<void> {
   const all = filters.of("all")?.some((value) => ["true", "1"].includes(value)) === true;
   for (const volume of await engine.vmsan.volumes.list()) {
     const { name, usedBy, labels, storedBytes } = volume;
+    // Those of keys' projects are not Docker's to prune.
+    if (Object.hasOwn(labels, PROJECT_LABEL)) continue;
     if (!all && !Object.hasOwn(labels, ANONYMOUS)) continue;
     if (usedBy.length > 0 || usersOf(engine, name).length > 0 || !filters.allowsLabels(labels))
       continue;

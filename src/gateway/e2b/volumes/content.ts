@@ -12,11 +12,12 @@ import {
 import type { FileEntry } from "../../../agent/files.ts";
 import { guestErrno } from "../../../agent/transport.ts";
 import { validate } from "../../../schema/api.ts";
+import { PROJECT_LABEL } from "../../access/limits.ts";
 import { E2bError } from "../errors.ts";
 import { parseObject, readBody } from "../envd/connect.ts";
 import { sendContent } from "../envd/files.ts";
 import type { Place } from "./places.ts";
-import { PROJECT_LABEL, volumeOfToken } from "./volumes.ts";
+import { volumeOfToken } from "./volumes.ts";
 import type { VolumeContext } from "./volumes.ts";
 
 const ROUTE = /^\/volumecontent\/([^/?]{1,128})\/(file|dir|path)(?:\?|$)/;

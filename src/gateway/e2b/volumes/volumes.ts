@@ -14,12 +14,10 @@ import type { VolumeView } from "../../../model/volume.ts";
 import { validate } from "../../../schema/api.ts";
 import { parseTarget } from "../../../util/mounts.ts";
 import type { Caller, Gate } from "../../access/gate.ts";
-import { KEY_LABEL, occupied } from "../../access/limits.ts";
+import { KEY_LABEL, PROJECT_LABEL, occupied } from "../../access/limits.ts";
 import { E2bError } from "../errors.ts";
 import type { VolumePlaces } from "./places.ts";
 
-/** Label of volumes: the project whose keys may use it. */
-export const PROJECT_LABEL = "vmsan.project";
 /** Label of volumes that clients of E2B have made: the name there. */
 const NAME_LABEL = "vmsan.e2b.name";
 
