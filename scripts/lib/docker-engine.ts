@@ -102,8 +102,9 @@ const NOT_YET = `## What does not hold yet
   \`no-new-privileges\` of process 1, which is the agent. dockerode's builds by BuildKit (\`version: "2"\`) are refused: its classic ones work.
 - \`docker diff\` lists the mount points that the guest's agent has made (\`/lib/modules/…\`; \`/proc\` and the like where the image has none).
 - \`docker ps --size\` says 0.
-- A container that was made and not started yet is bound to its image by the image's name: where a pull, a build or a load gives that name to another image
-  before the first start, the start says that the image is not here. One that was started once keeps its disk.
+- A container that was made and not started yet starts from the image that it was made of, also where a pull, a build or a load has given that image's
+  name to another one since. Nothing else holds that image then: \`docker image prune\` removes no image without a name as long as there is such a container,
+  but \`vmsan image prune\` does, and the removal of an image takes layers that both have; the start then says what is missing. One that was started once keeps its disk.
 `;
 
 /** Lines of the document. */
