@@ -313,4 +313,32 @@ describe("clones", () => {
     },
     LIMIT_MS,
   );
+
+  test(
+    "memory that one clone has no more use for stays that of the snapshot and of the others",
+    async () => {
+      const fresh = "head -c 60000000 /dev/urandom >/dev/shm/fresh; sha256sum </dev/shm/fresh";
+      let source = await here.vmsan.create({ name: "s", memory: 256, warm: false });
+      for (const from of ["boot", "clone"]) {
+        const sum = await sh(source, fresh);
+        const { id } = await source.snapshot({ name: from });
+        await source.remove();
+        const [one, other] = (await here.vmsan.clone(id, { count: 2 })) as [Vm, Vm];
+        const memory = async (): Promise<string> => {
+          const files = join(here.dir, "snapshots", id);
+          return await tool("sh", "-c", 'find "$0" -name memory | xargs sha256sum', files);
+        };
+        const kept = await memory();
+        // A kernel tells the machine of blocks that nothing uses 2 s after they have become free.
+        await sh(one, "rm /dev/shm/fresh; sleep 6");
+        expect(await sh(other, "sha256sum </dev/shm/fresh"), from).toBe(sum);
+        expect(await memory(), from).toBe(kept);
+        await other.remove();
+        source = one;
+      }
+      await source.remove();
+      await vmsanOk(["snapshot", "prune", "--all"], cli());
+    },
+    LIMIT_MS,
+  );
 });
