@@ -16,6 +16,9 @@ import { imageError } from "../errors.ts";
 import { isDigest } from "../reference.ts";
 import type { ContentStore } from "./store.ts";
 
+/** How long a lease's end waits for others to be done with the store. */
+const RELEASE_MS = 10_000;
+
 /** Blobs held for as long as this process works with them. */
 export interface Lease {
   /** For temporary files; removed on release, or after the process's death by the next daemon or prune. */
@@ -58,8 +61,10 @@ export async function takeLease(
     },
     async release() {
       try {
-        // Whoever looks at the leases meanwhile would put a lock into what is being removed.
-        const inner = await store.lock();
+        // Whoever looks at the leases meanwhile would put a lock into what is being removed. Where that takes long, it is
+        // left to the next prune, as one whose process has died.
+        const inner = await store.lock(AbortSignal.timeout(RELEASE_MS)).catch(() => undefined);
+        if (inner === undefined) return;
         try {
           await rm(dir, { recursive: true, force: true });
         } finally {
