@@ -18,6 +18,11 @@ export interface DockerEvent {
   from?: string;
 }
 
+/** The millisecond that a time in seconds lies in: as numbers hold them, 1.001 s may be a little less than 1,001 ms. */
+function millisecondOf(seconds: number): number {
+  return Math.floor(seconds * 1000 + 0.001);
+}
+
 /** The events of one gateway. */
 export class Events {
   private readonly kept: DockerEvent[] = [];
@@ -51,9 +56,16 @@ export class Events {
     for (const listener of this.listeners) listener(event);
   }
 
-  /** What is kept, of a time and later. @param since seconds since the epoch */
-  since(since: number): DockerEvent[] {
-    return this.kept.filter(({ timeNano }) => timeNano >= since * 1e9);
+  /**
+   * What is kept of a span of time, in seconds since the epoch; both ends belong to it. Events are known to the millisecond: what
+   * happened in that of an end is in.
+   */
+  between(since: number, until = Number.POSITIVE_INFINITY): DockerEvent[] {
+    const [from, to] = [millisecondOf(since), millisecondOf(until)];
+    return this.kept.filter(({ timeNano }) => {
+      const at = Math.round(timeNano / 1e6);
+      return at >= from && at <= to;
+    });
   }
 
   /** Be told of what follows. @returns ends that */

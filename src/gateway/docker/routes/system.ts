@@ -132,9 +132,7 @@ async function events(call: Call): Promise<void> {
     if (isWanted(event, filters)) response.write(`${JSON.stringify(event)}\n`);
   };
   if (since !== undefined) {
-    for (const event of engine.events.since(since)) {
-      if (until === undefined || event.timeNano <= until * 1e9) send(event);
-    }
+    for (const event of engine.events.between(since, until)) send(event);
   }
   const left = until === undefined ? undefined : until * 1000 - Date.now();
   if (left !== undefined && left <= 0) {
