@@ -6,7 +6,7 @@ import { readFile, rm, stat } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { CreateRequest } from "../../model/api.ts";
 import { messageOf } from "../../model/errors.ts";
-import type { DiskAttachment, VmRecord } from "../../model/vm.ts";
+import type { DiskAttachment, MachineIdentity, VmRecord } from "../../model/vm.ts";
 import { parseVmRecord } from "../../schema/state.ts";
 import { isOwn } from "../../snapshots/disks.ts";
 import { copySparse } from "../../snapshots/files.ts";
@@ -70,9 +70,9 @@ export class Templates {
   private async wishOf(record: VmRecord, plan: WarmPlan): Promise<Wish | undefined> {
     const { spec, policy } = record;
     // What has an init of its own has run programs when it is up; volumes are not everybody's.
-    if (record.driver !== "qemu" || hasOwnInit(spec)) return undefined;
-    if (spec.disks.some(({ role }) => role === "data")) return undefined;
-    const machine = await this.sandboxes.stages.driver(record.driver).machine();
+    if (hasOwnInit(spec) || spec.disks.some(({ role }) => role === "data")) return undefined;
+    const machine = await this.machineOf(record);
+    if (machine === undefined) return undefined;
     const base = await stat(plan.base);
     const modules = kernelDisks(spec).map(({ path }) => path);
     const card = policy.mode !== "none";
@@ -234,8 +234,13 @@ export class Templates {
   }
 
   private async machineWishOf(record: VmRecord): Promise<Wish | undefined> {
-    if (record.driver !== "qemu") return undefined;
-    return machineWish(record, await this.sandboxes.stages.driver(record.driver).machine());
+    const machine = await this.machineOf(record);
+    return machine && machineWish(record, machine);
+  }
+
+  /** What the memory of a VM's machine depends on; undefined for a driver whose VMs all boot. */
+  private async machineOf({ driver }: VmRecord): Promise<MachineIdentity | undefined> {
+    return driver === "qemu" ? await this.sandboxes.stages.driver(driver).machine() : undefined;
   }
 
   /**

@@ -179,7 +179,7 @@ export class QemuDriver implements Driver {
         }
         return vm.vm;
       } finally {
-        await rm(copy, { force: true });
+        if (state?.balloon === true) await rm(copy, { force: true });
         await state?.close();
       }
     } catch (error) {
