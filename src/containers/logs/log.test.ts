@@ -83,6 +83,21 @@ test("old files go, and the offsets outlive them", async () => {
   await again.close();
 });
 
+/** How a reader follows a log for as long as it is written to. */
+function following(
+  log: ContainerLog,
+  isWritten: () => boolean,
+): { version: () => number; more: (version: number) => Promise<boolean> } {
+  return {
+    version: () => log.version,
+    more: async (version) => {
+      if (!isWritten()) return false;
+      await log.changed(version);
+      return true;
+    },
+  };
+}
+
 test("a log of what prints nothing is no file; its first output makes it, and knows what came before", async () => {
   const own = join(dir, "a", "b");
   const log = new ContainerLog(own, { fileBytes: 1000, files: 3 });
@@ -93,14 +108,7 @@ test("a log of what prints nothing is no file; its first output makes it, and kn
   log.skip("stderr", 7);
   let writing = true;
   const seen: string[] = [];
-  const follow = {
-    version: () => log.version,
-    more: async (version: number) => {
-      if (!writing) return false;
-      await log.changed(version);
-      return true;
-    },
-  };
+  const follow = following(log, () => writing);
   const reading = (async () => {
     for await (const { bytes } of readPieces(own, { follow })) seen.push(bytes.toString());
   })();
@@ -197,14 +205,7 @@ test("a reader that follows gets every piece once, also those written while it l
   let writing = true;
   const seen: string[] = [];
   const reading = (async () => {
-    const follow = {
-      version: () => log.version,
-      more: async (version: number) => {
-        if (!writing) return false;
-        await log.changed(version);
-        return true;
-      },
-    };
+    const follow = following(log, () => writing);
     for await (const { bytes } of readPieces(dir, { follow })) seen.push(bytes.toString());
   })();
   for (let i = 0; i < 2_000; i += 1) await log.append("stdout", Buffer.from(`${i}\n`));

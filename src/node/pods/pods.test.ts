@@ -40,38 +40,57 @@ const unwatched: ApiServer["watch"] = () => ({
   [Symbol.asyncIterator]: () => ({ next: async () => await Promise.reject() }),
 });
 
-/** How often a VM is made, and what is told of a pod that has one already as its node begins. */
-async function takenUp(status: string, phase: string): Promise<{ made: boolean; told: string }> {
+/** An API server that takes everything; `seen` is told of each request's method and body. */
+function apiThat(seen: (method: string, body: unknown) => void): ApiServer {
+  return {
+    url: "",
+    request: async (method, _path, options) => {
+      seen(method, options?.body);
+      return await Promise.resolve({});
+    },
+    watch: unwatched,
+  };
+}
+
+/** A pod of this node with one container. */
+function podOf(phase: string): object {
+  const container = { name: "main", image: "a", imagePullPolicy: "Never", command: ["b"] };
+  return {
+    metadata: { name: "a", namespace: "default", uid: "uid-1" },
+    spec: { restartPolicy: "Never", containers: [container] },
+    status: { phase },
+  };
+}
+
+/** A daemon with that pod's VM; `calls` are answered in other ways. */
+function vmsanWith(status: string, calls: object): Vmsan {
   const view = { id: "vm-1", status, labels: { [POD_LABEL]: "uid-1" } };
-  const acted = Promise.withResolvers<{ made: boolean }>();
-  const told: unknown[] = [];
-  const vmsan = {
+  return {
     vms: async () => await Promise.resolve([{ id: view.id, view }]),
     list: async () => await Promise.resolve([]),
     remove: async () => await Promise.resolve(),
+    ...calls,
+  } as unknown as Vmsan;
+}
+
+/** How often a VM is made, and what is told of a pod that has one already as its node begins. */
+async function takenUp(status: string, phase: string): Promise<{ made: boolean; told: string }> {
+  const acted = Promise.withResolvers<{ made: boolean }>();
+  const told: unknown[] = [];
+  const vmsan = vmsanWith(status, {
     create: async () => {
       acted.resolve({ made: true });
       // Never done: what is told comes of what was found.
       await new Promise(() => undefined);
     },
-  } as unknown as Vmsan;
-  const api: ApiServer = {
-    url: "",
-    request: async (method, _path, options) => {
-      if (method === "PATCH") told.push(options?.body);
-      if (method === "PATCH") acted.resolve({ made: false });
-      return await Promise.resolve({});
-    },
-    watch: unwatched,
-  };
+  });
+  const api = apiThat((method, body) => {
+    if (method !== "PATCH") return;
+    told.push(body);
+    acted.resolve({ made: false });
+  });
   pods = podsOf(vmsan, api);
-  const container = { name: "main", image: "a", imagePullPolicy: "Never", command: ["b"] };
-  const pod = {
-    metadata: { name: "a", namespace: "default", uid: "uid-1" },
-    spec: { restartPolicy: "Never", containers: [container] },
-    status: { phase },
-  };
-  await pods.take({ kind: "all", objects: [pod] });
+  await pods.take({ kind: "all", objects: [podOf(phase)] });
   const { made } = await acted.promise;
   return { made, told: JSON.stringify(told) };
 }
@@ -86,25 +105,17 @@ test("a VM in which nothing has run yet says nothing of its pod's end; one that 
 
 test("a pod whose command cannot be ended goes all the same, with its VM", async () => {
   const stop = vi.spyOn(Container.prototype, "stop").mockRejectedValue(new Error("no answer"));
-  const view = { id: "vm-1", status: "stopped", labels: { [POD_LABEL]: "uid-1" } };
   const removed: string[] = [];
-  const vmsan = {
-    vms: async () => await Promise.resolve([{ id: view.id, view }]),
-    list: async () => await Promise.resolve([]),
+  const vmsan = vmsanWith("stopped", {
     remove: async (id: string) => {
       removed.push(id);
       await Promise.resolve();
     },
-  } as unknown as Vmsan;
+  });
   const deleted = Promise.withResolvers<unknown>();
-  const api: ApiServer = {
-    url: "",
-    request: async (method, _path, options) => {
-      if (method === "DELETE") deleted.resolve(options?.body);
-      return await Promise.resolve({});
-    },
-    watch: unwatched,
-  };
+  const api = apiThat((method, body) => {
+    if (method === "DELETE") deleted.resolve(body);
+  });
   pods = podsOf(vmsan, api);
   const metadata = {
     name: "a",
@@ -124,40 +135,27 @@ test("a pod whose command cannot be ended goes all the same, with its VM", async
 });
 
 test("a daemon that does not answer yet costs no pod the VM that it has", async () => {
-  const view = { id: "vm-1", status: "stopped", labels: { [POD_LABEL]: "uid-1" } };
   let asked = 0;
   let made = 0;
   const told = Promise.withResolvers<unknown>();
-  const vmsan = {
+  const known = vmsanWith("stopped", {});
+  const vmsan = vmsanWith("stopped", {
     vms: async () => {
       asked += 1;
       if (asked === 1) throw new Error("no answer");
-      return await Promise.resolve([{ id: view.id, view }]);
+      return await known.vms();
     },
-    list: async () => await Promise.resolve([]),
-    remove: async () => await Promise.resolve(),
     create: async () => {
       made += 1;
       told.resolve("a VM was made");
       await new Promise(() => undefined);
     },
-  } as unknown as Vmsan;
-  const api: ApiServer = {
-    url: "",
-    request: async (method, _path, options) => {
-      if (method === "PATCH") told.resolve(options?.body);
-      return await Promise.resolve({});
-    },
-    watch: unwatched,
-  };
+  });
+  const api = apiThat((method, body) => {
+    if (method === "PATCH") told.resolve(body);
+  });
   pods = podsOf(vmsan, api);
-  const container = { name: "main", image: "a", imagePullPolicy: "Never", command: ["b"] };
-  const pod = {
-    metadata: { name: "a", namespace: "default", uid: "uid-1" },
-    spec: { restartPolicy: "Never", containers: [container] },
-    status: { phase: "Running" },
-  };
-  const all = { kind: "all" as const, objects: [pod] };
+  const all = { kind: "all" as const, objects: [podOf("Running")] };
   await expect(pods.take(all)).rejects.toThrow("no answer");
   await pods.take(all);
   // What it finds is that its VM has ended; without that VM it would begin anew.
