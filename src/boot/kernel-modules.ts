@@ -121,6 +121,16 @@ export function dependenciesOf(bytes: Buffer): string[] {
   return names.filter((name) => name !== "").map((name) => name.replaceAll("-", "_"));
 }
 
+/** `uname -r` of the kernel whose modules a directory has; undefined when they do not say. */
+export async function releaseOfModules(
+  dir: string,
+  signal?: AbortSignal,
+): Promise<string | undefined> {
+  const [first] = (await indexModules(dir)).values();
+  if (first === undefined) return undefined;
+  return modinfo(await readModule(first, signal), "vermagic")[0]?.split(" ", 1)[0];
+}
+
 /**
  * The modules a guest needs from a /lib/modules/VERSION directory, dependencies first.
  * Throws ERR_KERNEL_FEATURE when a required one is neither there nor built in.

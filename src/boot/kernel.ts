@@ -16,7 +16,7 @@ import {
   type KernelFiles,
 } from "./kernel-debian.ts";
 import { lacksFeatures, missingFeatures } from "./kernel-features.ts";
-import { collectModules, type KernelModule } from "./kernel-modules.ts";
+import { collectModules, releaseOfModules, type KernelModule } from "./kernel-modules.ts";
 import {
   listKernels,
   readKernel,
@@ -198,6 +198,7 @@ export async function addKernel(options: AddKernelOptions): Promise<Kernel> {
     return (await readKernel(dir, stored.kernel.id)) ?? stored.kernel;
   }
   const image = await unpackKernel(await readKernelFile(file), file, signal);
+  const release = releaseOfKernel(image.bytes);
   let modules: KernelModule[] = [];
   let source: ModulesSource | undefined;
   if (stored !== undefined) {
@@ -205,6 +206,15 @@ export async function addKernel(options: AddKernelOptions): Promise<Kernel> {
     if (stored.kernel.modulesDisk !== undefined) source = { disk: stored.kernel.modulesDisk };
   } else if (modulesDir !== undefined) {
     modules = await collectModules(modulesDir, signal);
+    const theirs = await releaseOfModules(modulesDir, signal);
+    if (release !== undefined && theirs !== undefined && theirs !== release) {
+      throw new VmsanError({
+        code: "ERR_KERNEL_FEATURE",
+        message: `Cannot give the kernel ${file} the modules of ${modulesDir}`,
+        why: `The kernel is ${release}, its modules are of ${theirs}: it would load none.`,
+        fix: "Give the /lib/modules/VERSION of that very kernel.",
+      });
+    }
     source = { dir: modulesDir };
   }
   const missing = modules.length > 0 ? [] : missingFeatures(image.bytes);
@@ -220,7 +230,7 @@ export async function addKernel(options: AddKernelOptions): Promise<Kernel> {
       const kernel = await storeKernel(dir, scratch, {
         image,
         modules,
-        version: releaseOfKernel(image.bytes) ?? "unknown",
+        version: release ?? "unknown",
         origin: options.origin ?? (image.bytes.includes(builtBy) ? "built" : "added"),
         source: file,
       });

@@ -41,9 +41,10 @@ export function elf(
   return bytes;
 }
 
-/** A module file: ELF with .modinfo only. */
-export function moduleFile(depends: string): Buffer {
-  const info = Buffer.from(`license=GPL\0depends=${depends}\0name=x\0`);
+/** A module file: ELF with .modinfo only. @param more lines of it, e.g. `vermagic=6.1 SMP` */
+export function moduleFile(depends: string, ...more: string[]): Buffer {
+  const lines = ["license=GPL", `depends=${depends}`, "name=x", ...more];
+  const info = Buffer.from(lines.map((line) => `${line}\0`).join(""));
   const names = Buffer.from("\0.shstrtab\0.modinfo\0");
   const bytes = Buffer.alloc(64 + 3 * 64 + info.length + names.length);
   bytes.writeUInt32BE(0x7f454c46, 0);

@@ -452,6 +452,8 @@ export interface KernelView {
   source: string;
   /** Modules that the initramfs brings along; none when all is built in. */
   modules: number;
+  /** Guests load all others on demand, from a disk of them. */
+  modulesDisk: boolean;
   sizeBytes: number;
   /** RFC 3339. */
   addedAt: string;

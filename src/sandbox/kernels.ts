@@ -31,6 +31,7 @@ async function viewOf(
     origin: kernel.origin,
     source: kernel.source,
     modules: kernel.modules.length,
+    modulesDisk: kernel.modulesDisk !== undefined,
     sizeBytes: (await stat(kernel.vmlinux)).size,
     addedAt: kernel.addedAt,
     current: kernel.id === (await storedKernel(dir, hostArch()))?.id,

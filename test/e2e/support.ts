@@ -1,10 +1,11 @@
 /** What the end-to-end tests share: the command line as a user runs it, and what it leaves. */
 import { spawn } from "node:child_process";
 import type { ChildProcess } from "node:child_process";
-import { readFileSync, readdirSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { mkdtemp, readdir, rm, symlink, mkdir } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { addKernel, selectKernel } from "../../src/boot/kernel.ts";
 
 /** The checkout. */
 export const root = resolve(import.meta.dirname, "../..");
@@ -90,12 +91,29 @@ export async function errorCode(args: string[], options: CallOptions = {}): Prom
   return reply.error.code;
 }
 
-/** A VMSAN_DIR of its own that shares the prepared kernel, runtimes and disks by link. */
+/** Kernel that guests are to boot instead of the prepared one; its modules lie beside it. */
+const testKernel = process.env["VMSAN_TEST_KERNEL"];
+
+/** A kernel store with the tests' kernel alone. */
+async function storeTestKernel(dir: string, file: string): Promise<void> {
+  const modulesDir = `${file}.modules`;
+  const modules = existsSync(modulesDir) ? { modulesDir } : {};
+  await selectKernel(dir, (await addKernel({ dir, file, ...modules })).id);
+}
+
+/**
+ * A VMSAN_DIR of its own that shares the prepared kernel, runtimes and disks by link; with
+ * VMSAN_TEST_KERNEL it has that kernel instead.
+ */
 export async function freshDir(
   share = ["kernels", "runtimes", "initramfs", "probes"],
 ): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), "vmsan-e2e-"));
   for (const name of share) {
+    if (name === "kernels" && testKernel !== undefined) {
+      await storeTestKernel(join(dir, name), resolve(testKernel));
+      continue;
+    }
     await mkdir(join(preparedDir, name), { recursive: true });
     await symlink(join(preparedDir, name), join(dir, name));
   }

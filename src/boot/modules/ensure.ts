@@ -13,7 +13,9 @@ export type ModulesSource = { dir: string } | { disk: string };
 
 /**
  * Make the disk of modules and give it to a stored kernel that has none; call with the lock held.
+ * One that is there is never replaced: guests and snapshots may have it mounted.
  * @param scratch directory on the store's file system
+ * @throws ERR_KERNEL_STORE when the kernel has other modules
  */
 export async function addModulesDisk(
   dir: string,
@@ -22,10 +24,18 @@ export async function addModulesDisk(
   source: ModulesSource,
   signal?: AbortSignal,
 ): Promise<Kernel> {
-  if (kernel.modulesDisk !== undefined) return kernel;
   const file = join(scratch, "modules.ext4");
   if ("disk" in source) await copyFile(source.disk, file);
   else await writeModulesDisk(source.dir, kernel.version, file, signal);
+  if (kernel.modulesDisk !== undefined) {
+    if ((await readFile(file)).equals(await readFile(kernel.modulesDisk))) return kernel;
+    throw new VmsanError({
+      code: "ERR_KERNEL_STORE",
+      message: `Cannot give the kernel ${kernel.id} other modules`,
+      why: "It is stored with modules already, which guests and snapshots of it may have in use.",
+      fix: `Remove it first: vmsan kernel rm ${kernel.id}`,
+    });
+  }
   return await keepModulesDisk(dir, kernel.id, file);
 }
 

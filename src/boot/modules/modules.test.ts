@@ -142,3 +142,35 @@ test("a kernel added with modules has their disk; a damaged one is not used, the
   const again = await addKernel({ dir: store, file, modulesDir: tree("again") });
   expect(readFileSync(again.modulesDisk ?? "").equals(bytes)).toBe(true);
 });
+
+test("a kernel that needs no modules to boot has those of its directory; no others, nor another kernel's", async () => {
+  const store = join(dir, "built-in");
+  const file = join(dir, "vmlinux-built-in");
+  writeFileSync(file, elf());
+  const builtin = ["virtio_mmio", "virtio_blk", "virtio_console", "ext4", "overlay"];
+  /** A directory with one module that nobody boots with. */
+  const given = (name: string, content: Buffer): string => {
+    const root = join(dir, name);
+    mkdirSync(join(root, "kernel"), { recursive: true });
+    writeFileSync(join(root, "kernel/wireguard.ko"), content);
+    writeFileSync(join(root, "modules.builtin"), builtin.map((each) => `${each}.ko\n`).join(""));
+    return root;
+  };
+  const add = async (name: string, ...more: string[]) =>
+    await addKernel({ dir: store, file, modulesDir: given(name, moduleFile("", ...more)) });
+  const without = await addKernel({ dir: store, file });
+  expect(without.modulesDisk).toBeUndefined();
+  const kernel = await add("one", "vermagic=6.1.0-test SMP");
+  expect(kernel).toMatchObject({ id: without.id, modules: [], modulesDisk: expect.any(String) });
+  expect(await add("same", "vermagic=6.1.0-test SMP")).toEqual(kernel);
+  expect(await addKernel({ dir: store, file })).toEqual(kernel);
+  await expect(add("other", "vermagic=6.1.0-test SMP", "alias=other")).rejects.toMatchObject({
+    code: "ERR_KERNEL_STORE",
+    fix: expect.stringContaining(kernel.id),
+  });
+  await expect(add("foreign", "vermagic=6.2 SMP")).rejects.toMatchObject({
+    code: "ERR_KERNEL_FEATURE",
+    why: expect.stringContaining("6.1.0-test, its modules are of 6.2"),
+  });
+  expect(await listKernels(store)).toEqual([kernel]);
+});

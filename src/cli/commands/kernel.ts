@@ -13,7 +13,7 @@ function listText(list: KernelList): string {
     plain(kernel.id),
     kernel.arch,
     kernel.origin,
-    String(kernel.modules),
+    kernel.modulesDisk ? `${kernel.modules} + disk` : String(kernel.modules),
     formatBytes(kernel.sizeBytes),
     kernel.usedBy.join(",") || "-",
   ]);
@@ -42,7 +42,10 @@ function addCommand(): Command {
     const { kernels } = await context.vmsan();
     const kernel = await kernels.add(file, modules === undefined ? {} : { modulesDir: modules });
     context.output.result(kernel, kernel.id);
-    context.output.detail(`${kernel.version}, ${kernel.arch}, ${kernel.modules} modules`);
+    const others = kernel.modulesDisk ? ", all others on demand" : "";
+    context.output.detail(
+      `${kernel.version}, ${kernel.arch}, ${kernel.modules} modules at boot${others}`,
+    );
     if (!kernel.current && !context.output.json) {
       context.output.note(`New VMs boot it after: vmsan kernel use ${kernel.id}`);
     }
