@@ -134,8 +134,8 @@ test("restart policies, exit codes and what a container says at its end", async 
   api.add(
     "again",
     pod(
-      `echo x >> ${counted}; [ $(wc -l < ${counted}) -ge 2 ]`,
-      {},
+      `echo x >> ${counted}; [ $(wc -l < ${counted}) -ge 2 ] || { echo first > ${said}-first; exit 1; }`,
+      { terminationMessagePath: `${said}-first` },
       { restartPolicy: "OnFailure" },
     ),
   );
@@ -153,6 +153,8 @@ test("restart policies, exit codes and what a container says at its end", async 
   expect(api.state("missing")?.details).toMatchObject({ exitCode: 127, reason: "StartError" });
   await api.until("it succeeds the second time", () => phase("again") === "Succeeded");
   expect(api.state("again")?.restarts).toBe(1);
+  // What the run before has said is not said of this one.
+  expect(api.state("again")?.details).not.toHaveProperty("message");
   await vi.waitFor(async () => expect(await vms()).toEqual(new Map()), { timeout: 30_000 });
 });
 

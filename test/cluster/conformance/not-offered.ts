@@ -28,6 +28,14 @@ const NOT_OFFERED: readonly { pattern: string; why: string }[] = [
       "optional updates|updates should be reflected|update (labels|annotations) on modification",
     why: "files are written at each start, not while it runs",
   },
+  {
+    pattern: "PreStop should call prestop when killing a pod",
+    why: "pods are not on the cluster's network: one does not reach the other",
+  },
+  {
+    pattern: "run the container as unprivileged when false",
+    why: "root in a VM may do all there is in it: the VM is the boundary",
+  },
   { pattern: "name, namespace and IP address", why: "a pod has no IP" },
   { pattern: "fsGroup", why: "`fsGroup` is not offered" },
   {

@@ -1,5 +1,6 @@
+import type { Readable } from "node:stream";
 import { expect, test, vi } from "vitest";
-import type { PodRecord } from "../../../schema/pod.ts";
+import type { Pod, PodRecord } from "../../../schema/pod.ts";
 import { Slots } from "../../../util/flow/slots.ts";
 import type { Vm } from "../../../client/vm.ts";
 import type { PodPlan } from "../spec/plan.ts";
@@ -84,4 +85,28 @@ test("a command that runs, and cannot be written down, is not started again", as
   await container.launch({ idle: true } as unknown as PodPlan);
   expect(container.run?.stream.id).toBe("stream-1");
   expect(complaints).toEqual([new Error("the disk is full")]);
+});
+
+test("a user who is not root finds the file for its last words", async () => {
+  const written: [string, string][] = [];
+  const vm = (user: string): unknown => ({
+    id: "vm-1",
+    view: { defaults: { user } },
+    unpack: async (content: Readable, root: string) => {
+      written.push([root, Buffer.concat(await content.toArray()).toString("latin1")]);
+    },
+  });
+  const record: PodRecord = { uid: "u", namespace: "n", name: "a", restarts: 0 };
+  const spec = { name: "main", image: "a", terminationMessagePath: "/dev/custom-log" };
+  for (const user of ["", "root", "0:0", "1000"]) {
+    const vmsan = { create: async () => await Promise.resolve(vm(user)) };
+    const container = new Container(spec, record, { vmsan } as unknown as ContainerContext);
+    await container.make(
+      { metadata: {}, spec: {} } as Pod,
+      { vm: {}, entries: [] } as unknown as PodPlan,
+      { signal: new AbortController().signal, onProgress: () => undefined },
+    );
+  }
+  expect(written.map(([root]) => root)).toEqual(["/dev"]);
+  expect(written[0]?.[1]).toMatch(/\0custom-log\0+0000666\0/);
 });

@@ -12,10 +12,11 @@ import { messageOf } from "../../../model/errors.ts";
 import type { Pod, PodContainer, PodRecord } from "../../../schema/pod.ts";
 import type { Slots } from "../../../util/flow/slots.ts";
 import { PodNotReadyError, whyOf } from "../spec/failure.ts";
+import type { GuestEntry } from "../spec/files.ts";
 import { mustNotBeRoot } from "../spec/plan.ts";
 import type { PodPlan } from "../spec/plan.ts";
 import type { PodImages } from "../starting/images.ts";
-import { ensureRuns, furnish, removeVm } from "./guest.ts";
+import { ensureRuns, furnish, messageFile, removeVm } from "./guest.ts";
 import { runHook } from "./hooks.ts";
 import type { PodStore } from "./store.ts";
 import { LONGEST_MS } from "./timers.ts";
@@ -31,6 +32,15 @@ const REMOVE_ATTEMPTS = 10;
 
 /** As whom and where a VM waits in which nothing is started. */
 const WAIT_OPTIONS = { user: "0", workdir: "/" };
+
+/** As whom its command runs, in the image's words; empty: as root. */
+function userOf({ view }: Vm): string {
+  return view.defaults.user ?? view.image?.config.user ?? "";
+}
+
+function isRoot(user: string): boolean {
+  return /^(0+|root)?(:|$)/.test(user);
+}
 
 function argvOf({ idle, command, args }: PodPlan, vm: Vm): string[] {
   if (idle) return [...WAIT_COMMAND];
@@ -132,18 +142,26 @@ export class Container {
     this.vm = vm;
     this.checkUser(pod, vm);
     work.onProgress({ phase: "files" });
-    await furnish(vm, plan.entries, work.signal);
+    // Root writes its last words where it likes; others need the file.
+    const message = isRoot(userOf(vm)) ? [] : this.messageFile();
+    await furnish(vm, [...plan.entries, ...message], work.signal);
     work.signal.throwIfAborted();
+  }
+
+  /** The file, empty, that its command may leave its last words in. */
+  private messageFile(): GuestEntry[] {
+    const { terminationMessagePath: path } = this.spec;
+    return path ? messageFile(path) : [];
   }
 
   /** @throws PodNotReadyError when it must not be root, and is, or may be */
   private checkUser(pod: Pod, vm: Vm): void {
     if (!mustNotBeRoot(pod, this.spec)) return;
-    const user = vm.view.defaults.user ?? vm.view.image?.config.user ?? "";
+    const user = userOf(vm);
     if (/^0*[1-9]\d*(:|$)/.test(user)) return;
     throw new PodNotReadyError(
       "CreateContainerConfigError",
-      /^(0+|root)?(:|$)/.test(user)
+      isRoot(user)
         ? "container has runAsNonRoot and would run as root"
         : `container has runAsNonRoot and its user ${JSON.stringify(user)} is no number`,
     );
@@ -257,7 +275,8 @@ export class Container {
       this.context.complain(error);
       return false;
     }
-    await furnish(vm, plan.entries);
+    // The last words of the run before are not this one's.
+    await furnish(vm, [...plan.entries, ...this.messageFile()]);
     delete record.run;
     await this.launch(plan);
     return true;

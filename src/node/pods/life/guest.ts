@@ -1,4 +1,5 @@
 /** A pod's VM: made, found again, given its files, taken away. */
+import { posix } from "node:path";
 import { Readable } from "node:stream";
 import { encodeEnd, encodeEntry, padding } from "../../../agent/archive/pax.ts";
 import type { Vm } from "../../../client/vm.ts";
@@ -62,6 +63,12 @@ export async function removeVm(vmsan: Vmsan, id: string): Promise<void> {
   } catch (error) {
     if (!isLost(error)) throw error;
   }
+}
+
+/** The empty file, for everybody to write to, that a container's last words are read from. */
+export function messageFile(path: string): GuestEntry[] {
+  const { dir: root, base } = posix.parse(posix.resolve("/", path));
+  return base === "" ? [] : [{ root, path: base, mode: 0o666, bytes: Buffer.alloc(0) }];
 }
 
 /** What a container has left to be read of its end; undefined: nothing. */
