@@ -184,6 +184,13 @@ test("no place opens without a good key of the project, nor by what such a key w
       ],
     ),
     [
+      "envd, by its token alone",
+      (text, was) => [
+        "POST /process.Process/List",
+        { "content-length": "0", "x-access-token": was?.data ?? text },
+      ],
+    ],
+    [
       "a signed address",
       (_text, was) => {
         const { pathname, search } = new URL(

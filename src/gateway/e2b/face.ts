@@ -21,12 +21,21 @@ import {
 import { resolveTemplate } from "./control/templates.ts";
 import { readBody, parseObject } from "./envd/connect.ts";
 import { isUpload } from "./control/uploads.ts";
-import { DataPlane, urlOf } from "./envd/data-plane.ts";
+import { DataPlane, ENVD_PORT, urlOf } from "./envd/data-plane.ts";
 import { isVolumeContent, volumeContent } from "./volumes/content.ts";
 import { createVolume, getVolume, listVolumes, removeVolume } from "./volumes/volumes.ts";
 import { E2bError, asE2bError } from "./errors.ts";
 
 const CONTROL = /^\/(?:v[23]\/)?(?:sandboxes|templates|snapshots|teams|volumes|secrets)(?:\/|$|\?)/;
+
+/**
+ * Whether a request is a call of the control plane. Some of E2B's Python SDKs (2.10, 2.20) send the headers of a
+ * sandbox's envd with `connect` too, and have one address for both planes; envd has no such paths.
+ */
+function isControl(request: IncomingMessage, hosts: Hosts): boolean {
+  if (!CONTROL.test(request.url ?? "") || hosts.guestPort(request) !== undefined) return false;
+  return (guestPortOf(request, hosts)?.port ?? ENVD_PORT) === ENVD_PORT;
+}
 
 /** What a call of the control plane answers. */
 interface Answer {
@@ -271,15 +280,18 @@ export function e2bFace(context: ControlContext, hosts: Hosts, waker: Waker): Fa
   const { gate } = context;
   const control = new SandboxControl(context);
   const dataPlane = new DataPlane(context, hosts, waker);
+  const isData = (request: IncomingMessage): boolean =>
+    dataPlane.claims(request) && !isControl(request, hosts);
   return {
     name: "e2b",
     claims: (request) =>
-      dataPlane.claims(request) ||
+      isData(request) ||
+      isControl(request, hosts) ||
       (guestPortOf(request, hosts) === undefined &&
-        (isUpload(request) || isVolumeContent(request) || CONTROL.test(request.url ?? ""))),
+        (isUpload(request) || isVolumeContent(request))),
     handle: async (request, response) => {
       response.once("close", () => gate.note(request, "e2b", response.statusCode));
-      if (dataPlane.claims(request)) {
+      if (isData(request)) {
         await dataPlane.handle(request, response);
         return;
       }

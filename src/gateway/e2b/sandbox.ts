@@ -2,6 +2,7 @@
 import type { VmView } from "../../model/api.ts";
 import type { GatewayKey } from "../../model/gateway.ts";
 import type { Tokens } from "../access/tokens.ts";
+import { CLIENT_ID } from "../ports/access.ts";
 
 /** The version of envd whose behaviour is offered; clients choose by it what they send. */
 const ENVD_VERSION = "0.6.4";
@@ -129,7 +130,7 @@ export function sandboxReply(view: VmView, { tokens, key, domain }: SandboxReade
     templateID: labels[SANDBOX_LABELS.template],
     ...(labels[SANDBOX_LABELS.alias] === undefined ? {} : { alias: labels[SANDBOX_LABELS.alias] }),
     sandboxID: id,
-    clientID: "vmsan",
+    clientID: CLIENT_ID,
     envdVersion: ENVD_VERSION,
     ...(isSecure(view) ? { envdAccessToken: tokens.of(key, "data", id) } : {}),
     ...(labels["vmsan.public-ports"] === "true"

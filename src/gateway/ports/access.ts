@@ -26,6 +26,15 @@ export const GATEWAY_HEADERS: readonly string[] = [
   "e2b-traffic-access-token",
 ];
 
+/** The host of a sandbox, for clients of E2B's that want one. */
+export const CLIENT_ID = "vmsan";
+
+/** The ID of a VM that a client names: E2B's SDKs before 1.9 put that of its host behind it. */
+export function namedVm(text: string): string {
+  const id = text.endsWith(`-${CLIENT_ID}`) ? text.slice(0, -CLIENT_ID.length - 1) : text;
+  return isVmId(id) ? id : text;
+}
+
 function header(headers: IncomingHttpHeaders, name: string): string | undefined {
   const value = headers[name];
   return typeof value === "string" ? value : undefined;
@@ -37,12 +46,12 @@ export function guestPortOf(
   hosts: Hosts,
 ): GuestPort | undefined {
   const named = hosts.guestPort(request);
-  if (named !== undefined) return named;
+  if (named !== undefined) return { ...named, vm: namedVm(named.vm) };
   const { headers } = request;
   const vm = header(headers, "vmsan-vm") ?? header(headers, "e2b-sandbox-id");
   const port = Number(header(headers, "vmsan-port") ?? header(headers, "e2b-sandbox-port"));
   if (vm === undefined || !Number.isInteger(port) || port < 1 || port > 65_535) return undefined;
-  return { vm, port };
+  return { vm: namedVm(vm), port };
 }
 
 /** Why a request does not reach a port: there is no such VM, it sleeps, or its ports are not for this caller. */

@@ -10,7 +10,7 @@ import { sees } from "../../access/gate.ts";
 import { occupied } from "../../access/limits.ts";
 import type { Caller } from "../../access/gate.ts";
 import { remoteCreateRequest } from "../../native/bodies.ts";
-import { PUBLIC_LABEL } from "../../ports/access.ts";
+import { PUBLIC_LABEL, namedVm } from "../../ports/access.ts";
 import { E2bError } from "../errors.ts";
 import {
   SANDBOX_LABELS,
@@ -90,8 +90,9 @@ export class SandboxControl {
   }
 
   /** A sandbox of the caller's. @throws not_found */
-  async find(caller: Caller, id: string): Promise<Vm> {
-    const missing = new E2bError("not_found", `Sandbox "${id.slice(0, 80)}" not found`);
+  async find(caller: Caller, named: string): Promise<Vm> {
+    const id = namedVm(named);
+    const missing = new E2bError("not_found", `Sandbox "${named.slice(0, 80)}" not found`);
     if (!isVmId(id)) throw missing;
     try {
       const vm = await this.context.vmsan.get(id);

@@ -124,12 +124,10 @@ export class DataPlane {
   /** The running sandbox that a request may use. @throws DeadSandbox, unauthenticated */
   private async sandbox(request: IncomingMessage, query: URLSearchParams): Promise<Vm> {
     const target = guestPortOf(request, this.hosts);
-    if (target === undefined) return await this.signedFor(request, query);
+    if (target === undefined) return await this.provenFor(request, query);
     const vm = await this.alive(target.vm);
-    const { id, view } = vm;
-    const { tokens } = this.gate;
-    const token = request.headers["x-access-token"];
-    const bearer = typeof token === "string" ? await tokens.bearer(token, "data", id) : undefined;
+    const { view } = vm;
+    const bearer = await this.bearerOf(request, view);
     if (bearer !== undefined && sees(this.gate.pass(request, bearer), view)) return vm;
     if (!isSecure(view) || urlOf(request).pathname === "/health") return vm;
     if (isSigned(query)) {
@@ -142,19 +140,37 @@ export class DataPlane {
     throw new E2bError("unauthenticated", "the access token is missing or wrong");
   }
 
-  /** The sandbox that a signed URL without any name is for: the one whose token made it. */
-  private async signedFor(request: IncomingMessage, query: URLSearchParams): Promise<Vm> {
-    if (urlOf(request).pathname !== "/files" || !isSigned(query)) {
+  /**
+   * The sandbox that a request without any name is for: the one whose token made the signature of its URL,
+   * or is with it (some of E2B's Python SDKs name no sandbox after `connect`: 2.10, 2.20).
+   */
+  private async provenFor(request: IncomingMessage, query: URLSearchParams): Promise<Vm> {
+    const signed = urlOf(request).pathname === "/files" && isSigned(query);
+    if (!signed && request.headers["x-access-token"] === undefined) {
       throw new E2bError("unauthenticated", "the request names no sandbox");
     }
-    for (const view of await this.vmsan.list()) {
-      const signer = isSandbox(view) ? await this.signerOf(request, query, view) : undefined;
-      if (signer === undefined) continue;
-      checkExpiration(query);
-      this.gate.pass(request, signer);
-      return await this.alive(view.id);
+    for (const view of (await this.vmsan.list()).filter(isSandbox)) {
+      const key = signed
+        ? await this.signerOf(request, query, view)
+        : await this.bearerOf(request, view);
+      if (key === undefined) continue;
+      if (signed) checkExpiration(query);
+      if (sees(this.gate.pass(request, key), view)) return await this.alive(view.id);
     }
-    throw new E2bError("unauthenticated", "invalid signature");
+    throw new E2bError(
+      "unauthenticated",
+      signed ? "invalid signature" : "the request names no sandbox",
+    );
+  }
+
+  /** The key whose token for a sandbox is with a request. */
+  private async bearerOf(
+    { headers }: IncomingMessage,
+    { id }: VmView,
+  ): Promise<GatewayKey | undefined> {
+    const token = headers["x-access-token"];
+    if (typeof token !== "string") return undefined;
+    return await this.gate.tokens.bearer(token, "data", id);
   }
 
   /** The key whose token for a sandbox a request is signed with. */
