@@ -180,8 +180,9 @@ export class GuestStream {
           this.opening.kind === "start" && !this.everAttached
             ? "/v1/streams"
             : `/v1/streams/${this.id}`;
-        const left = AbortSignal.timeout(Math.max(0, patience - (Date.now() - lostAt)));
-        const duplex = await this.opener.open(path, AbortSignal.any([this.ending.signal, left]));
+        const leftMs = Math.max(0, patience - (Date.now() - lostAt));
+        const signal = AbortSignal.any([this.ending.signal, AbortSignal.timeout(leftMs)]);
+        const duplex = await this.opener.open(path, signal, leftMs);
         if (this.over) {
           duplex.destroy();
           return;

@@ -10,8 +10,9 @@ export interface StreamOpener {
    * One POST whose request and reply bodies are frames.
    * @param path `/v1/streams` or `/v1/streams/ID`
    * @param signal gives up opening; an opened stream is destroyed by its user
+   * @param patienceMs how long the caller waits: who waits for a VM that sleeps tells it before (ERR_AGENT_ASLEEP)
    */
-  open(path: string, signal: AbortSignal): Promise<Duplex>;
+  open(path: string, signal: AbortSignal, patienceMs?: number): Promise<Duplex>;
 }
 
 /** What a JSON call may carry. */

@@ -180,8 +180,8 @@ export class Daemon {
   }
 
   /** A raw connection to an agent's stream. */
-  async upgrade(path: string, signal?: AbortSignal): Promise<Duplex> {
-    return await this.withDaemon((transport) => transport.upgrade(path, signal));
+  async upgrade(path: string, signal?: AbortSignal, patienceMs?: number): Promise<Duplex> {
+    return await this.withDaemon((transport) => transport.upgrade(path, signal, patienceMs));
   }
 
   /** What runs; undefined when no daemon does. Starts none. */

@@ -7,7 +7,7 @@
 import type * as Http from "node:http";
 import type { ClientRequest, IncomingMessage, RequestOptions } from "node:http";
 import type { Duplex, Readable } from "node:stream";
-import { VERSION_HEADER } from "../model/api.ts";
+import { PATIENCE_HEADER, VERSION_HEADER } from "../model/api.ts";
 import type { ReplyLine } from "../model/api.ts";
 import { VmsanError, errnoOf } from "../model/errors.ts";
 import type { ErrorInfo } from "../model/errors.ts";
@@ -128,8 +128,8 @@ export interface Backend {
   download(method: string, path: string, options?: CallOptions): Promise<Readable>;
   /** A call whose reply is lines of progress and then a result. */
   streamed<T>(method: string, path: string, options: StreamedCallOptions): Promise<T>;
-  /** Switch a connection to raw bytes. */
-  upgrade(path: string, signal?: AbortSignal): Promise<Duplex>;
+  /** Switch a connection to raw bytes. @param patienceMs when the caller gives up; see PATIENCE_HEADER */
+  upgrade(path: string, signal?: AbortSignal, patienceMs?: number): Promise<Duplex>;
 }
 
 /** How one request gets to its server. */
@@ -340,10 +340,17 @@ export class Transport implements Backend {
   }
 
   /** Switch a connection to raw bytes (HTTP/1.1 Upgrade, protocol `vmsan-stream`). */
-  async upgrade(path: string, signal?: AbortSignal): Promise<Duplex> {
+  async upgrade(path: string, signal?: AbortSignal, patienceMs?: number): Promise<Duplex> {
     const { server } = this;
+    const headers = {
+      [VERSION_HEADER]: packageVersion(),
+      ...(patienceMs === undefined ? {} : { [PATIENCE_HEADER]: String(Math.trunc(patienceMs)) }),
+      connection: "Upgrade",
+      upgrade: "vmsan-stream",
+    };
     if (typeof server === "string" && PLAIN_PATH.test(path)) {
-      const head = `POST ${path} HTTP/1.1\r\nhost: vmsan\r\n${VERSION_HEADER}: ${packageVersion()}\r\nconnection: Upgrade\r\nupgrade: vmsan-stream\r\n\r\n`;
+      const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+      const head = `POST ${path} HTTP/1.1\r\nhost: vmsan\r\n${lines.join("")}\r\n`;
       const socket = await switchUnix(server, head, (one) => this.watched(one), signal);
       if (socket !== undefined) return socket;
     }
@@ -353,12 +360,7 @@ export class Transport implements Backend {
       ...route.options,
       method: "POST",
       path,
-      headers: {
-        ...route.headers,
-        [VERSION_HEADER]: packageVersion(),
-        connection: "Upgrade",
-        upgrade: "vmsan-stream",
-      },
+      headers: { ...route.headers, ...headers },
       ...(signal === undefined ? {} : { signal }),
     };
     return await new Promise<Duplex>((resolve, reject) => {

@@ -79,8 +79,8 @@ class VmTransport implements GuestTransport {
     this.id = id;
   }
 
-  async open(path: string, signal: AbortSignal): Promise<Duplex> {
-    return await this.daemon.upgrade(vmPath(this.id) + path, signal);
+  async open(path: string, signal: AbortSignal, patienceMs?: number): Promise<Duplex> {
+    return await this.daemon.upgrade(vmPath(this.id) + path, signal, patienceMs);
   }
 
   async request<T>(method: string, path: string, options: RequestOptions = {}): Promise<T> {

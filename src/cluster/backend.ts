@@ -167,10 +167,13 @@ class ClusterBackend implements Backend {
     );
   }
 
-  async upgrade(path: string, signal?: AbortSignal): Promise<Duplex> {
+  async upgrade(path: string, signal?: AbortSignal, patienceMs?: number): Promise<Duplex> {
     const [, ref = "", rest = ""] = VM.exec(path) ?? [];
     if (ref === "") throw noSuchCall("POST", path);
-    return await this.atHost(ref, async (host) => await host.upgrade(`/v1/vm${rest}`, signal));
+    return await this.atHost(
+      ref,
+      async (host) => await host.upgrade(`/v1/vm${rest}`, signal, patienceMs),
+    );
   }
 
   async streamed<T>(method: string, path: string, options: StreamedCallOptions): Promise<T> {

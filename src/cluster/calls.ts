@@ -35,7 +35,7 @@ export class ClusterCalls implements Backend {
     return await (await this.backend()).streamed<T>(method, path, options);
   }
 
-  async upgrade(path: string, signal?: AbortSignal): Promise<Duplex> {
-    return await (await this.backend()).upgrade(path, signal);
+  async upgrade(path: string, signal?: AbortSignal, patienceMs?: number): Promise<Duplex> {
+    return await (await this.backend()).upgrade(path, signal, patienceMs);
   }
 }

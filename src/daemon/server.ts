@@ -10,7 +10,7 @@ import type { Duplex } from "node:stream";
 import { getRequestListener } from "@hono/node-server";
 import { Hono } from "hono";
 import { createServer } from "node:http";
-import { VERSION_HEADER } from "../model/api.ts";
+import { PATIENCE_HEADER, VERSION_HEADER, patienceOf } from "../model/api.ts";
 import { isAsleep } from "../agent/transport.ts";
 import { VmsanError, asVmsanError, messageOf } from "../model/errors.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
@@ -160,8 +160,10 @@ async function awakeChannel(
   service: Service,
   id: string,
   signal: AbortSignal,
+  patienceMs = Infinity,
 ): ReturnType<Service["sleep"]["channel"]> {
-  const enough = AbortSignal.timeout(ASLEEP_MS);
+  // A client may ask twice within its patience (client/transport.ts), and is to hear of it in time.
+  const enough = AbortSignal.timeout(Math.min(ASLEEP_MS, Math.trunc(patienceMs / 4)));
   try {
     return await service.sleep.channel(id, false, AbortSignal.any([signal, enough]));
   } catch (error) {
@@ -199,7 +201,7 @@ async function handStreamThrough(
     const wakes = path === "/v1/streams";
     const channel = await (wakes
       ? service.sleep.channel(id, true, gone.signal)
-      : awakeChannel(service, id, gone.signal));
+      : awakeChannel(service, id, gone.signal, patienceOf(request.headers[PATIENCE_HEADER])));
     const guest = await channel.open(path, gone.signal);
     client.write(
       "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: vmsan-stream\r\n\r\n",

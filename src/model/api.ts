@@ -25,6 +25,17 @@ import type {
  */
 export const VERSION_HEADER = "vmsan-version";
 
+/**
+ * Request header of who attaches to a stream: milliseconds after which it gives up. Of a VM that sleeps it
+ * hears before, and may ask again.
+ */
+export const PATIENCE_HEADER = "vmsan-patience-ms";
+
+/** What a {@link PATIENCE_HEADER} says; undefined when it says nothing that makes sense. */
+export function patienceOf(value: string | string[] | undefined): number | undefined {
+  return typeof value === "string" && /^\d{1,12}$/.test(value) ? Number(value) : undefined;
+}
+
 /** When the registry is asked although the image may be in the store. */
 export type PullPolicy = "missing" | "always" | "never";
 

@@ -9,6 +9,7 @@ import { vmPath } from "../../client/paths.ts";
 import type { Vm } from "../../client/vm.ts";
 import type { Vmsan } from "../../client/vmsan.ts";
 import { errorReply, statusOf } from "../../http/reply.ts";
+import { PATIENCE_HEADER, patienceOf } from "../../model/api.ts";
 import { VmsanError, asVmsanError } from "../../model/errors.ts";
 import type { Gate } from "../access/gate.ts";
 import type { Face } from "../http/server.ts";
@@ -101,7 +102,11 @@ export function nativeFace(vmsan: Vmsan, gate: Gate, driver: GatewayDriver): Fac
       });
       const gone = new AbortController();
       socket.once("close", () => gone.abort());
-      const guest = await vmsan.daemon.upgrade(vmPath(vm.id) + stream, gone.signal);
+      const guest = await vmsan.daemon.upgrade(
+        vmPath(vm.id) + stream,
+        gone.signal,
+        patienceOf(request.headers[PATIENCE_HEADER]),
+      );
       const browser = isSocketRequest(request);
       gate.note(request, "native", 101, browser ? "WebSocket" : "");
       socket.setMaxListeners(32);

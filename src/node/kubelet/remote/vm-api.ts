@@ -12,7 +12,7 @@ import { pipeline } from "node:stream/promises";
 import type { Daemon } from "../../../client/daemon.ts";
 import { vmPath } from "../../../client/paths.ts";
 import { statusOf } from "../../../http/reply.ts";
-import { VERSION_HEADER } from "../../../model/api.ts";
+import { PATIENCE_HEADER, VERSION_HEADER, patienceOf } from "../../../model/api.ts";
 import type { VmView } from "../../../model/api.ts";
 import { POD_ANNOTATION, POD_UID_HEADER } from "../../../kube/pod-words.ts";
 import { VmsanError, asVmsanError, messageOf } from "../../../model/errors.ts";
@@ -155,7 +155,11 @@ class VmApi {
     const { path } = this.read(request);
     if (!STREAM.test(path)) throw notHere("Upgrade", path);
     await checkUsers(this.pod);
-    const guest = await this.daemon.upgrade(vmPath(this.pod.vm) + path, this.gone);
+    const guest = await this.daemon.upgrade(
+      vmPath(this.pod.vm) + path,
+      this.gone,
+      patienceOf(request.headers[PATIENCE_HEADER]),
+    );
     socket.write(
       "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: vmsan-stream\r\n\r\n",
     );
