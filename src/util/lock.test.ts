@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
@@ -76,4 +76,29 @@ test("within a process it is given in the order of the calls, and who gives up h
   await Promise.all(waiting.filter((_, index) => index !== 1));
   expect(order).toEqual([1, 3, 4]);
   tryLock(path)?.release();
+});
+
+test.each([
+  ["at once", "await Promise.all(Array.from({ length: 400 }, turn));"],
+  ["one after another", "for (let i = 0; i < 400; i += 1) await turn();"],
+])("four hundred calls of one process, %s, let another process in between", async (_, burst) => {
+  const path = join(dir, `burst-${burst.length}.lock`);
+  const count = `${path}.count`;
+  const source = `import { writeFileSync } from "node:fs";
+    import { setTimeout as sleep } from "node:timers/promises";
+    import { withLock } from ${JSON.stringify(join(import.meta.dirname, "lock.ts"))};
+    let done = 0;
+    const turn = () => withLock(${JSON.stringify(path)}, async () => {
+      await sleep(10);
+      writeFileSync(${JSON.stringify(count)}, String(done += 1));
+      if (done === 3) console.log("under way");
+    });
+    ${burst}`;
+  const child = spawn(process.execPath, ["--input-type=module", "-e", source]);
+  const ended = new Promise((resolve) => child.once("exit", resolve));
+  await new Promise((resolve) => child.stdout.once("data", resolve));
+  for (let i = 0; i < 3; i += 1) (await lock(path)).release();
+  child.kill("SIGKILL");
+  await ended;
+  expect(Number(readFileSync(count, "utf8"))).toBeLessThan(60);
 });

@@ -4,11 +4,11 @@
  * Node has no flock(2); SQLite takes fcntl(2) locks on its database file and is built in,
  * so a lock here is an open exclusive transaction on an empty database.
  */
-import { mkdirSync, truncateSync } from "node:fs";
+import { mkdirSync, statSync, truncateSync, utimesSync } from "node:fs";
 import { dirname } from "node:path";
 import type * as Sqlite from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
-import { VmsanError, messageOf } from "../model/errors.ts";
+import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
 import { Slots } from "./flow/slots.ts";
 
 /** Load node:sqlite without its "experimental" warning, which would land on users' terminals. */
@@ -82,14 +82,60 @@ function notInTime(path: string): VmsanError {
   });
 }
 
-/** Look again and again until no other process has the lock. @param deadline milliseconds since the epoch */
+/** Most milliseconds between two looks at a lock that another process has. */
+const LOOK_MS = 50;
+
+/** Milliseconds for which a process steps aside for another one that waits: it has looked by then. */
+const ASIDE_MS = 2 * LOOK_MS;
+
+/** Milliseconds for which a sign of waiting counts: it is renewed at each look, unless its process has died. */
+const SIGN_MS = 500;
+
+/**
+ * Whether somebody waits: who does says so by the file's time of change, which needs no second file and wears off when
+ * its process dies.
+ */
+function isWaitedFor(path: string): boolean {
+  const changed = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  return Math.abs(Date.now() - changed) < SIGN_MS;
+}
+
+/** Say that somebody waits, or no longer does. */
+function sign(path: string, waits: boolean): void {
+  const seconds = waits ? Date.now() / 1000 : 1;
+  try {
+    utimesSync(path, seconds, seconds);
+  } catch (error) {
+    // The file is another user's: no order is kept among the processes then, and the lock is one all the same.
+    if (errnoOf(error) !== "EPERM" && errnoOf(error) !== "EROFS") throw error;
+  }
+}
+
+/**
+ * Look again and again until no other process has the lock. One that has had it steps aside once for a process that waits:
+ * else the callers of one process could hand it to each other for as long as there are any.
+ * @param deadline milliseconds since the epoch
+ */
 async function untilFree(path: string, deadline: number, signal?: AbortSignal): Promise<Lock> {
-  for (let wait = 5; ; wait = Math.min(wait * 2, 100)) {
-    signal?.throwIfAborted();
-    const held = tryLock(path);
-    if (held !== undefined) return held;
+  const pause = async (ms: number): Promise<void> => {
     if (Date.now() > deadline) throw notInTime(path);
-    await sleep(wait, undefined, signal === undefined ? {} : { signal });
+    await sleep(ms, undefined, signal === undefined ? {} : { signal });
+  };
+  signal?.throwIfAborted();
+  if (isWaitedFor(path)) await pause(ASIDE_MS);
+  let signed = false;
+  try {
+    for (let wait = 5; ; wait = Math.min(wait * 2, LOOK_MS)) {
+      signal?.throwIfAborted();
+      const held = tryLock(path);
+      if (held !== undefined) return held;
+      sign(path, true);
+      signed = true;
+      await pause(wait);
+    }
+  } finally {
+    // Others that wait sign again at their next look.
+    if (signed) sign(path, false);
   }
 }
 
@@ -98,7 +144,8 @@ const queues = new Map<string, { slots: Slots; users: number }>();
 
 /**
  * Wait for the lock. Within a process it is given in the order of the calls, and only the first of those that wait looks
- * at the file: a hundred that did so would take all of the process's time.
+ * at the file: a hundred that did so would take all of the process's time. Among processes none waits for more than one
+ * turn of another, by and large.
  */
 export async function lock(path: string, options: LockOptions = {}): Promise<Lock> {
   const { signal, timeoutMs = 600_000 } = options;
