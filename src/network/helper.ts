@@ -17,9 +17,30 @@ export interface FlowEvent {
   port?: number;
 }
 
+/** Where a request's answer goes. */
 interface Pending {
   resolve: (handle: unknown) => void;
   reject: (error: Error) => void;
+  /** It runs a program, which may go on when the helper has ended. */
+  isProgram: boolean;
+}
+
+/** A helper's process, and what it has been asked and not answered. */
+interface Running {
+  readonly child: ChildProcess;
+  readonly pending: Map<number, Pending>;
+  stderr: string;
+}
+
+/** Milliseconds for which programs of a helper that has ended are waited for: as long as it lets them run. */
+const PROGRAMS_MS = 30_000;
+
+/** A packet log that is being read. */
+export interface PacketLog {
+  /** Resolves when it is; rejects when it cannot be. */
+  readonly begun: Promise<void>;
+  /** Stop it, also before it has begun. */
+  stop(): void;
 }
 
 interface Reply {
@@ -29,6 +50,9 @@ interface Reply {
   error?: string;
   run?: { code: number; signal?: string; stdout: string; stderr: string };
 }
+
+/** The codes of {@link isLost}. */
+type HelperCode = "ERR_NETWORK_HELPER" | "ERR_NETWORK_HELPER_LOST";
 
 /** Whether a message is an answer of the helper. */
 function isReply(value: unknown): value is Reply {
@@ -49,17 +73,25 @@ function systemError(reply: Reply, action: string): Error {
 }
 
 /**
- * A running helper. Started on first use; when it dies, open requests fail and the next one
- * starts another. Sockets it has handed over are not affected by its end.
+ * Whether a request was with a helper that ended: nobody knows whether it was carried out. ERR_NETWORK_HELPER says of
+ * one that it never was.
+ */
+export function isLost(error: unknown): boolean {
+  return error instanceof VmsanError && error.code === "ERR_NETWORK_HELPER_LOST";
+}
+
+/**
+ * A running helper. Started on first use; when it dies, the next request starts another, and open ones are made again,
+ * but for programs, which may do things that must not be done twice: those fail, once none of them runs any more.
+ * Sockets it has handed over are not affected by its end.
  */
 export class Helper {
   private readonly command: () => readonly string[];
   private readonly onFlow: (event: FlowEvent) => void;
   private readonly onExit: () => void;
-  private child: ChildProcess | undefined;
-  private readonly pending = new Map<number, Pending>();
+  private running: Running | undefined;
   private nextId = 1;
-  private stderr = "";
+  private nextLog = 1;
 
   /**
    * @param command gives argv, with whatever enters the namespaces it shall work from
@@ -77,74 +109,124 @@ export class Helper {
   }
 
   /** The process, started if it is not there. */
-  private start(): ChildProcess {
-    if (this.child !== undefined) return this.child;
+  private start(): Running {
+    if (this.running !== undefined) return this.running;
     const [file = "", ...args] = this.command();
     const child = spawn(file, args, {
       stdio: ["ignore", "ignore", "pipe", "ipc"],
       env: { ...process.env, PATH: adminPath, LC_ALL: "C" },
     });
-    this.child = child;
-    this.stderr = "";
+    const running: Running = { child, pending: new Map(), stderr: "" };
+    this.running = running;
     child.stderr?.setEncoding("utf8").on("data", (text: string) => {
-      this.stderr = (this.stderr + text).slice(-2000);
+      running.stderr = (running.stderr + text).slice(-2000);
     });
-    child.on("message", (message: unknown, handle: unknown) => this.receive(message, handle));
-    child.on("error", (error) => this.lost(child, messageOf(error)));
-    child.on("exit", (code, signal) => this.lost(child, `ended with ${signal ?? code}`));
+    child.on("message", (message: unknown, handle: unknown) => {
+      this.receive(running, message, handle);
+    });
+    child.on("error", (error) => {
+      // Never started; what else is said here does not end it.
+      if (child.pid === undefined) this.lost(running, messageOf(error), "ERR_NETWORK_HELPER");
+    });
+    // Both: its last answers may be read after its end was told of.
+    child.on("exit", (code, signal) => {
+      if (!child.connected) this.lost(running, `ended with ${signal ?? code}`);
+    });
+    child.on("disconnect", () => {
+      const { exitCode, signalCode } = child;
+      if (exitCode !== null || signalCode !== null)
+        this.lost(running, `ended with ${signalCode ?? exitCode}`);
+      // It does nothing for anybody any more, and would keep whoever waits for it.
+      else child.kill("SIGKILL");
+    });
     child.unref();
     child.channel?.unref();
-    return child;
+    return running;
   }
 
   /** Answer the request a message belongs to, or pass a logged packet on. */
-  private receive(message: unknown, handle: unknown): void {
+  private receive({ child, pending }: Running, message: unknown, handle: unknown): void {
     if (isFlow(message)) {
       this.onFlow(message);
       return;
     }
     if (!isReply(message)) return;
-    const pending = this.pending.get(message.id);
-    this.pending.delete(message.id);
-    if (this.pending.size === 0) this.child?.channel?.unref();
-    if (message.ok) pending?.resolve(message.run ?? handle);
-    else pending?.reject(systemError(message, "network helper"));
+    const one = pending.get(message.id);
+    pending.delete(message.id);
+    if (pending.size === 0) child.channel?.unref();
+    if (message.ok) one?.resolve(message.run ?? handle);
+    else one?.reject(systemError(message, "network helper"));
   }
 
-  private broken(child: ChildProcess, why: string): VmsanError {
+  private broken({ child, stderr }: Running, why: string, code: HelperCode): VmsanError {
     return new VmsanError({
-      code: "ERR_NETWORK_HELPER",
+      code,
       message: `The network helper (${child.spawnargs.join(" ")}) does not work`,
-      why: `It ${why}. ${this.stderr.trim()}`.trim(),
+      why: `It ${why}. ${stderr.trim()}`.trim(),
       fix: "Run `vmsan doctor`; if the file is missing, install vmsan again.",
     });
   }
 
-  /** Fail what waits for a helper that is gone. */
-  private lost(child: ChildProcess, why: string): void {
-    if (this.child !== child) return;
-    this.child = undefined;
-    const error = this.broken(child, why);
-    for (const { reject } of this.pending.values()) reject(error);
-    this.pending.clear();
+  /** A helper has ended by itself. */
+  private lost(running: Running, why: string, code: HelperCode = "ERR_NETWORK_HELPER_LOST"): void {
+    this.settle(running, why, code);
+    if (this.running !== running) return;
+    this.running = undefined;
     this.onExit();
   }
 
+  /**
+   * Fail what waits for a helper that is gone, programs once all of them have ended: they have its error output as well,
+   * which is closed with the last of them.
+   */
+  private settle(running: Running, why: string, code: HelperCode): void {
+    const { child, pending } = running;
+    const fail = (programs: boolean): void => {
+      for (const [id, { isProgram, reject }] of pending) {
+        if (isProgram && !programs) continue;
+        pending.delete(id);
+        const began = isProgram && child.pid !== undefined;
+        reject(this.broken(running, why, began ? "ERR_NETWORK_HELPER_LOST" : code));
+      }
+    };
+    const { stderr } = child;
+    fail(child.pid === undefined || stderr === null || stderr.closed);
+    if (pending.size === 0 || stderr === null) return;
+    const timer = setTimeout(() => stderr.destroy(), PROGRAMS_MS);
+    stderr.once("close", () => {
+      clearTimeout(timer);
+      fail(true);
+    });
+  }
+
   /** Send a request; gives the socket that came back, if any. */
-  private async request(fields: Record<string, unknown>): Promise<unknown> {
-    const child = this.start();
+  private async ask(fields: Record<string, unknown>): Promise<unknown> {
+    const running = this.start();
+    const { child, pending } = running;
     const id = this.nextId;
     this.nextId += 1;
     return new Promise((resolve, reject) => {
-      this.pending.set(id, { resolve, reject });
+      pending.set(id, { resolve, reject, isProgram: fields["op"] === "run" });
       // The process must not end while it waits for an answer.
       child.channel?.ref();
       child.send({ id, ...fields }, (error) => {
         // Its end of the channel is closed, and its own end not told of yet.
-        if (error !== null && this.pending.delete(id))
-          reject(this.broken(child, `takes nothing any more: ${messageOf(error)}`));
+        if (error !== null && pending.delete(id)) {
+          const why = `takes nothing any more: ${messageOf(error)}`;
+          reject(this.broken(running, why, "ERR_NETWORK_HELPER"));
+        }
       });
     });
+  }
+
+  /** The same for what may be done twice: again by another helper when one ended meanwhile. */
+  private async request(fields: Record<string, unknown>): Promise<unknown> {
+    try {
+      return await this.ask(fields);
+    } catch (error) {
+      if (!isLost(error)) throw error;
+      return await this.ask(fields);
+    }
   }
 
   /** Check that the helper runs. */
@@ -178,6 +260,7 @@ export class Helper {
   /**
    * Run a program to its end. This process would stand still for each that it starts itself, the longer the larger it is.
    * @param netns path of the namespace to run it in; undefined: where the helper is
+   * @throws see {@link isLost}
    */
   async run(
     netns: string | undefined,
@@ -185,7 +268,7 @@ export class Helper {
     input: string,
     timeoutMs: number,
   ): Promise<RunResult> {
-    const ended = await this.request({ op: "run", netns, argv, input, timeoutMs });
+    const ended = await this.ask({ op: "run", netns, argv, input, timeoutMs });
     const { code, signal = null, stdout, stderr } = ended as NonNullable<Reply["run"]>;
     return { code: signal === null ? code : null, signal, stdout, stderr };
   }
@@ -195,20 +278,24 @@ export class Helper {
     await this.request({ op: "rule6", netns, mark, table });
   }
 
-  /** Start to receive the packets that a namespace's rules log. */
-  async log(vm: string, netns: string, group: number): Promise<void> {
-    await this.request({ op: "log", vm, netns, group });
+  /** Receive the packets that a namespace's rules log, instead of an earlier log of the VM's. */
+  log(vm: string, netns: string, group: number): PacketLog {
+    const log = this.nextLog;
+    this.nextLog += 1;
+    const begun = this.request({ op: "log", vm, netns, group, log }).then(() => undefined);
+    const stop = (): void => {
+      // The helper may be gone already, and the log with it.
+      if (this.running !== undefined) this.ask({ op: "unlog", vm, log }).catch(() => undefined);
+    };
+    return { begun, stop };
   }
 
-  /** Stop it. */
-  async unlog(vm: string): Promise<void> {
-    if (this.child !== undefined) await this.request({ op: "unlog", vm });
-  }
-
-  /** End the helper. */
+  /** End the helper; what it has not answered fails. */
   stop(): void {
-    const child = this.child;
-    this.child = undefined;
-    if (child?.connected === true) child.disconnect();
+    const { running } = this;
+    if (running === undefined) return;
+    this.running = undefined;
+    if (running.child.connected) running.child.disconnect();
+    this.settle(running, "was stopped", "ERR_NETWORK_HELPER");
   }
 }

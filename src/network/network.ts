@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import { machinePrefix6, mtu, planFor, tapName, type Plan } from "./kernel/address.ts";
-import { Helper } from "./helper.ts";
+import { Helper, isLost } from "./helper.ts";
 import { forwardingEffects, forwardingSettings } from "./host/forwarding.ts";
 import { HostState } from "./host/host-state.ts";
 import { Leases, checkId, type Lease } from "./leases.ts";
@@ -17,6 +17,7 @@ import {
   shape,
   shaperLink,
   unshape,
+  unshapeLink,
 } from "./kernel/links.ts";
 import { decisionOf } from "./log.ts";
 import { checkPortsAgainstPolicy } from "./policy/parse.ts";
@@ -323,8 +324,9 @@ class Manager implements NetworkManager {
         signal.throwIfAborted();
         return this.describe(lease);
       } catch (error) {
-        // Another installation may have taken the link's name in this moment.
-        const taken = /File exists/.test(error instanceof VmsanError ? (error.why ?? "") : "");
+        // Another installation may have taken the link's name in this moment; or nobody knows what was made.
+        const taken =
+          isLost(error) || /File exists/.test(error instanceof VmsanError ? (error.why ?? "") : "");
         const left = await this.detach(vmId);
         for (const { what, why } of left.failed) this.warn(`${vmId}: ${what} is left: ${why}`);
         if (!taken || attempt >= slotAttempts) throw error;
@@ -383,36 +385,54 @@ class Manager implements NetworkManager {
     }
     const generation = old.generation + 1;
     const plan = this.planOf(old);
+    const mbit = policy.bandwidthMbit ?? 0;
     await service.update(policy, generation, {
       before: async () => {
         const now = this.leases.get(vmId) ?? old;
         await this.leases.put({ ...now, policy, generation, changing: true });
-        await this.reshape(plan.netns, now, policy.bandwidthMbit ?? 0);
+        await this.reshape(plan.netns, now, mbit);
       },
       after: async () => {
         const now = this.leases.get(vmId);
         if (now !== undefined) {
-          await this.leases.put({ ...now, changing: false, shapedMbit: policy.bandwidthMbit ?? 0 });
+          await this.leases.put({ ...now, changing: false, shapedMbit: mbit });
         }
       },
       undo: async () => {
         const now = this.leases.get(vmId);
+        if (now === undefined) return;
         const { policy: before, shapedMbit } = old;
-        if (now !== undefined)
-          await this.leases.put({ ...now, policy: before, shapedMbit, generation, changing: true });
+        // Unsure of the limit from here on: the next change makes it anew.
+        await this.leases.put({ ...now, policy: before, shapedMbit, generation, changing: true });
+        if (mbit !== shapedMbit) await this.reshape(plan.netns, now, shapedMbit);
       },
     });
   }
 
   /** Change the bandwidth limit. */
   private async reshape(netns: string, lease: Lease, mbit: number): Promise<void> {
-    if (lease.shapedMbit === mbit) return;
+    try {
+      if (!lease.changing) {
+        await this.reshapeOnce(netns, lease.shapedMbit, mbit);
+        return;
+      }
+    } catch (error) {
+      if (!isLost(error)) throw error;
+    }
+    // Nobody knows how far a change came.
+    await this.realm.tcIn(netns, unshape(), undefined, true);
+    await this.realm.ipIn(netns, unshapeLink, undefined, true);
+    await this.reshapeOnce(netns, 0, mbit);
+  }
+
+  private async reshapeOnce(netns: string, before: number, mbit: number): Promise<void> {
+    if (before === mbit) return;
     if (mbit === 0) {
       await this.realm.tcIn(netns, unshape());
-      await this.realm.ipIn(netns, "link del dev ifb0\n");
+      await this.realm.ipIn(netns, unshapeLink);
     } else {
-      if (lease.shapedMbit === 0) await this.realm.ipIn(netns, shaperLink());
-      await this.realm.tcIn(netns, shape(mbit, lease.shapedMbit !== 0));
+      if (before === 0) await this.realm.ipIn(netns, shaperLink());
+      await this.realm.tcIn(netns, shape(mbit, before !== 0));
     }
   }
 
@@ -489,8 +509,8 @@ class Manager implements NetworkManager {
    */
   private async owners(leases: readonly Lease[]): Promise<ReadonlySet<Lease>> {
     const unsure = leases.filter(({ vmId }) => !this.linked.has(vmId));
-    const addresses =
-      unsure.length === 0 ? undefined : await this.realm.hardwareAddresses().catch(() => undefined);
+    const names = unsure.map((lease) => this.planOf(lease).hostLink);
+    const addresses = await this.realm.hardwareAddresses(names).catch(() => undefined);
     return new Set(
       leases.filter((lease) => {
         const { hostLink, hostMac } = this.planOf(lease);

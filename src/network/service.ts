@@ -6,7 +6,7 @@ import { messageOf } from "../model/errors.ts";
 import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
 import type { VmSecrets } from "../model/secret.ts";
 import type { Plan } from "./kernel/address.ts";
-import type { Helper } from "./helper.ts";
+import type { Helper, PacketLog } from "./helper.ts";
 import { nameAllowed } from "./policy/judge.ts";
 import { secretPorts } from "./policy/secrets.ts";
 import { DecisionLog, type Decision } from "./log.ts";
@@ -77,6 +77,7 @@ export class Service {
   private readonly names: NameServer;
   private readonly proxy: Proxy;
   private readonly hostPorts = new Map<number, Listener>();
+  private packets: PacketLog | undefined;
   private published: Listener | undefined;
   private policy: NetworkPolicy;
   private generation: number;
@@ -143,7 +144,7 @@ export class Service {
 
   /** Open the sockets in the VM's namespace, which must have its addresses. */
   async open(): Promise<void> {
-    const { helper, netns, plan, ipv6, vmId } = this.options;
+    const { helper, netns, plan, ipv6 } = this.options;
     const families = [
       { gateway: plan.gateway4, loopback: "127.0.0.1" },
       ...(ipv6 ? [{ gateway: `[${plan.gateway6}]`, loopback: "[::1]" }] : []),
@@ -156,11 +157,18 @@ export class Service {
           .listen(netns, `${loopback}:${proxyPort}`, true)
           .then((server) => this.proxy.serve(server)),
       ]),
-      helper.log(vmId, netns, logGroup),
+      this.logPackets(),
       this.openHostPorts(this.policy.allowHostPorts),
     ]);
     // Closed while the sockets were on their way.
     if (this.closed) this.close();
+  }
+
+  /** Read what the rules log. */
+  private async logPackets(): Promise<void> {
+    const { helper, vmId, netns } = this.options;
+    this.packets = helper.log(vmId, netns, logGroup);
+    await this.packets.begun;
   }
 
   /** Listen at the gateway for opened host ports that are not listened for yet. */
@@ -262,8 +270,8 @@ export class Service {
     commit: { before: () => Promise<void>; after: () => Promise<void>; undo: () => Promise<void> },
   ): Promise<void> {
     return this.serial(async () => {
-      await commit.before();
       try {
+        await commit.before();
         await this.openHostPorts(policy.allowHostPorts);
         await this.options.nft(this.rules(policy, generation));
       } catch (error) {
@@ -281,8 +289,7 @@ export class Service {
 
   /** The helper was started anew: read the packet log again. */
   async relog(): Promise<void> {
-    if (!this.closed)
-      await this.options.helper.log(this.options.vmId, this.options.netns, logGroup);
+    if (!this.closed) await this.logPackets();
   }
 
   /** End what passes between guest and host: the guest is of another time, and knows nothing of it. */
@@ -301,7 +308,7 @@ export class Service {
     this.proxy.close();
     this.closeHostPorts([]);
     this.log.close();
-    // The helper may be gone already, and the log with it.
-    this.options.helper.unlog(this.options.vmId).catch(() => undefined);
+    this.packets?.stop();
+    this.packets = undefined;
   }
 }

@@ -35,9 +35,11 @@ type request struct {
 	// Mark and Table are those of a routing rule.
 	Mark  uint32 `json:"mark"`
 	Table uint32 `json:"table"`
-	// Vm and Group name a packet log.
+	// Vm and Log name a packet log, Group is where it comes from.
 	Vm    string `json:"vm"`
+	Log   int64  `json:"log"`
 	Group uint16 `json:"group"`
+	log   *packetLog
 	// Argv and Input are a program's, for run; TimeoutMs bounds it as well.
 	Argv  []string `json:"argv"`
 	Input string   `json:"input"`
@@ -150,6 +152,12 @@ func serve(conn *net.UnixConn) {
 			}()
 			continue
 		}
+		switch req.Op {
+		case "log":
+			req.log = logs.expect(req.Vm, req.Log)
+		case "unlog":
+			logs.stop(req.Vm, req.Log)
+		}
 		slots <- struct{}{}
 		go func() {
 			defer func() { <-slots }()
@@ -164,7 +172,7 @@ func answer(out *channel, logs *logs, req request) {
 	var err error
 	var ended *ending
 	switch req.Op {
-	case "hello":
+	case "hello", "unlog":
 	case "listen":
 		kind = "net.Server"
 		fd, err = listenTCP(req.Netns, req.Address, req.Transparent)
@@ -181,9 +189,7 @@ func answer(out *channel, logs *logs, req request) {
 	case "run":
 		ended, err = runIn(req.Netns, req.Argv, req.Input, req.TimeoutMs)
 	case "log":
-		err = logs.start(req.Vm, req.Netns, req.Group)
-	case "unlog":
-		logs.stop(req.Vm)
+		err = logs.start(req.log, req.Netns, req.Group)
 	default:
 		err = fmt.Errorf("no operation %q", req.Op)
 	}

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Linux constants that package syscall does not name.
@@ -148,12 +149,19 @@ func connectTCP(netns, address string, timeoutMs int64) (int, error) {
 	if timeoutMs <= 0 {
 		timeoutMs = 10_000
 	}
-	limit := syscall.NsecToTimeval(timeoutMs * 1e6)
-	// SO_SNDTIMEO also bounds connect(2).
-	if err = syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &limit); err == nil {
-		err = syscall.Connect(fd, target)
+	deadline := time.Now().Add(time.Duration(timeoutMs) * time.Millisecond)
+	for {
+		// SO_SNDTIMEO also bounds connect(2), and is why the kernel does not go on by itself after a signal, of which
+		// Go sends itself some. Called again it goes on waiting for the same connection.
+		limit := syscall.NsecToTimeval(max(time.Until(deadline), time.Millisecond).Nanoseconds())
+		if err = syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, syscall.SO_SNDTIMEO, &limit); err == nil {
+			err = syscall.Connect(fd, target)
+		}
+		if err != syscall.EINTR {
+			break
+		}
 	}
-	if err == syscall.EINPROGRESS {
+	if err == syscall.EINPROGRESS || err == syscall.EALREADY {
 		err = syscall.ETIMEDOUT
 	}
 	if err != nil {

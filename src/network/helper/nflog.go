@@ -35,20 +35,112 @@ type flow struct {
 	Port     int    `json:"port,omitempty"`
 }
 
-// logs are the packet logs being read, by VM.
+// packetLog is one log of a VM's, from the moment it is asked for.
+type packetLog struct {
+	vm string
+	id int64
+	// after is closed once the log before it has let go of the group, which one at a time may have.
+	after <-chan struct{}
+	// done is closed once this one has.
+	done chan struct{}
+
+	mu    sync.Mutex
+	file  *os.File
+	ended bool
+}
+
+// logs are VMs' last packet logs, until they are closed.
 type logs struct {
 	mu   sync.Mutex
 	out  *channel
-	byVm map[string]*os.File
+	byVm map[string]*packetLog
+	// open gives a socket that receives a namespace's log group.
+	open func(netns string, group uint16) (*os.File, error)
 }
 
-func newLogs(out *channel) *logs { return &logs{out: out, byVm: map[string]*os.File{}} }
+func newLogs(out *channel) *logs {
+	return &logs{out: out, byVm: map[string]*packetLog{}, open: openLog}
+}
 
 // buffers for one message of the kernel each, which are in use only while it is read.
 var buffers = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
+// expect notes that a VM's log is to be started, in place of an earlier one. To be called in the order of the
+// requests, as stop is: those are carried out in any order.
+func (l *logs) expect(vm string, id int64) *packetLog {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	log := &packetLog{vm: vm, id: id, done: make(chan struct{})}
+	if before := l.byVm[vm]; before != nil {
+		log.after = before.done
+		l.end(before)
+	}
+	l.byVm[vm] = log
+	return log
+}
+
+// stop ends a VM's log, if it is still that one.
+func (l *logs) stop(vm string, id int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if log := l.byVm[vm]; log != nil && log.id == id {
+		l.end(log)
+	}
+}
+
+// end closes a log, now or when it turns out to be open.
+func (l *logs) end(log *packetLog) {
+	log.mu.Lock()
+	defer log.mu.Unlock()
+	if !log.ended && log.file != nil {
+		go l.close(log, log.file)
+	}
+	log.ended = true
+}
+
+// close lets go of a log's group.
+func (l *logs) close(log *packetLog, file *os.File) {
+	if file != nil {
+		file.Close()
+	}
+	close(log.done)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.byVm[log.vm] == log {
+		delete(l.byVm, log.vm)
+	}
+}
+
+// hold takes the open file over, unless the log has been ended meanwhile.
+func (p *packetLog) hold(file *os.File) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.ended {
+		p.file = file
+	}
+	return !p.ended
+}
+
 // start reads a namespace's log group until stop.
-func (l *logs) start(vm, netns string, group uint16) error {
+func (l *logs) start(log *packetLog, netns string, group uint16) error {
+	if log.after != nil {
+		<-log.after
+	}
+	file, err := l.open(netns, group)
+	var raw syscall.RawConn
+	if err == nil {
+		raw, err = file.SyscallConn()
+	}
+	if err == nil && log.hold(file) {
+		go l.read(log.vm, raw)
+		return nil
+	}
+	l.close(log, file)
+	return err
+}
+
+// openLog makes a socket that receives a namespace's log group.
+func openLog(netns string, group uint16) (*os.File, error) {
 	fd := -1
 	err := inNetns(netns, func() error {
 		var err error
@@ -71,43 +163,17 @@ func (l *logs) start(vm, netns string, group uint16) error {
 		// In hundredths of a second: how long the kernel may gather packets.
 		return configure(fd, group, attrCfgTimeout, []byte{0, 0, 0, 5})
 	})
+	if err == nil {
+		err = syscall.SetNonblock(fd, true)
+	}
 	if err != nil {
 		if fd >= 0 {
 			syscall.Close(fd)
 		}
-		return err
-	}
-	if err := syscall.SetNonblock(fd, true); err != nil {
-		syscall.Close(fd)
-		return err
+		return nil, err
 	}
 	// Waited for by Go's poller: each that is read in a system call of its own would keep a thread.
-	file := os.NewFile(uintptr(fd), "nflog")
-	raw, err := file.SyscallConn()
-	if err != nil {
-		file.Close()
-		return err
-	}
-	l.mu.Lock()
-	before := l.byVm[vm]
-	l.byVm[vm] = file
-	l.mu.Unlock()
-	if before != nil {
-		before.Close()
-	}
-	go l.read(vm, raw)
-	return nil
-}
-
-// stop ends a VM's log.
-func (l *logs) stop(vm string) {
-	l.mu.Lock()
-	file := l.byVm[vm]
-	delete(l.byVm, vm)
-	l.mu.Unlock()
-	if file != nil {
-		file.Close()
-	}
+	return os.NewFile(uintptr(fd), "nflog"), nil
 }
 
 // read forwards packets until the log is closed.

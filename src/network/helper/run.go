@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -46,6 +47,8 @@ func runIn(netns string, argv []string, input string, timeoutMs int64) (*ending,
 	defer cancel()
 	command := exec.CommandContext(limit, argv[0], argv[1:]...)
 	command.Stdin = strings.NewReader(input)
+	// By this the daemon sees, should this process end before it, when the program has ended.
+	command.ExtraFiles = []*os.File{os.Stderr}
 	// What it may have started keeps its output open no longer than this.
 	command.WaitDelay = 2 * time.Second
 	stdout, stderr := &tail{limit: 1 << 20}, &tail{limit: 64 << 10}

@@ -1,7 +1,7 @@
 /** What the realm makes of what the helper says, which runs its programs. */
 import { expect, test } from "vitest";
 import { VmsanError } from "../../model/errors.ts";
-import { Realm } from "./realm.ts";
+import { Realm, adminPathOf } from "./realm.ts";
 
 /** A realm whose programs cannot be run, for a reason. */
 function realmWithout(error: Error): Realm {
@@ -43,4 +43,47 @@ test("without a helper this process runs them itself", async () => {
   const realm = realmWithout(new VmsanError(gone));
   Object.defineProperty(realm, "prefix", { value: ["true"] });
   await realm.nft("");
+});
+
+test("what a helper may have done is done again only where that is no harm", async () => {
+  const lost = { code: "ERR_NETWORK_HELPER_LOST", message: "lost", why: "", fix: "" } as const;
+  const realm = realmWithout(new VmsanError(lost));
+  // Runs here: `true` in the place of each program.
+  Object.defineProperty(realm, "prefix", { value: ["true"] });
+  await realm.nft("table inet vmsan\n");
+  await realm.nftIn("vmsan-test", "table inet vmsan\n");
+  await realm.ip("link del dev a\n", undefined, true);
+  for (const run of [
+    realm.ip("link add a type dummy\n"),
+    realm.ipIn("vmsan-test", "link add a type dummy\n"),
+    realm.tcIn("vmsan-test", "qdisc add dev a root tbf\n"),
+  ]) {
+    await expect(run).rejects.toMatchObject({ code: "ERR_NETWORK_HELPER_LOST" });
+  }
+});
+
+test("hardware addresses are asked for by name, so that however many links there are, none is cut off", async () => {
+  const realm = new Realm();
+  const asked: string[][] = [];
+  realm.launcher = async (_netns, argv, input) => {
+    expect(argv).toContain("-brief");
+    const names = [...input.matchAll(/^link show dev (\S+)$/gm)].map(([, name = ""]) => name);
+    asked.push(names);
+    const there = names.filter((name) => name !== "vmsan3");
+    const stdout = there.map((name) => `${name}@if2   UP   02:00:00:00:00:01 <UP>\n`).join("");
+    return await Promise.resolve({ code: 1, signal: null, stdout, stderr: "" });
+  };
+  const names = Array.from({ length: 2500 }, (_, slot) => `vmsan${slot}`);
+  const addresses = await realm.hardwareAddresses(names);
+  expect(asked.map(({ length }) => length)).toEqual([1000, 1000, 500]);
+  expect(addresses.size).toBe(2499);
+  expect(addresses.get("vmsan0")).toBe("02:00:00:00:00:01");
+  expect(await realm.hardwareAddresses([])).toEqual(new Map());
+});
+
+test("the directory that this process is in is no place to look for programs", () => {
+  const system = "/usr/sbin:/sbin:/usr/bin:/bin";
+  expect(adminPathOf(undefined)).toBe(system);
+  expect(adminPathOf("")).toBe(system);
+  expect(adminPathOf("/opt/bin::/bin:")).toBe(`/opt/bin:/bin:${system}`);
 });

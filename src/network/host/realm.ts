@@ -12,11 +12,17 @@ import type { RunResult } from "../../util/run.ts";
 export const tools = { ip: "iproute2", tc: "iproute2", nft: "nftables", nsenter: "util-linux" };
 
 /** Where they are when PATH leaves out the system administrator's directories. */
-export const adminPath = `${process.env["PATH"] ?? ""}:/usr/sbin:/sbin:/usr/bin:/bin`;
+export const adminPath = adminPathOf(process.env["PATH"]);
+
+/** The same for a PATH. An empty part of it would be the directory that this process happens to be in. */
+export function adminPathOf(path = ""): string {
+  const own = path.split(":").filter((dir) => dir !== "");
+  return [...own, "/usr/sbin", "/sbin", "/usr/bin", "/bin"].join(":");
+}
 
 /** Whether a program is found. */
 export function hasTool(name: string): boolean {
-  return adminPath.split(":").some((dir) => dir !== "" && existsSync(`${dir}/${name}`));
+  return adminPath.split(":").some((dir) => existsSync(`${dir}/${name}`));
 }
 
 /** Most that a program may take, in milliseconds. */
@@ -32,7 +38,12 @@ interface Feed {
   signal?: AbortSignal | undefined;
   /** Whatever it ends with. */
   force?: boolean;
+  /** It may be done a second time, where nobody knows of the first. */
+  again?: boolean | undefined;
 }
+
+/** Links that are asked for at a time: what is kept of a program's output is bounded. */
+const LINKS_AT_A_TIME = 1000;
 
 /** argv of an `ip` that reads what to do. */
 function ipBatch(where: readonly string[], force: boolean): string[] {
@@ -41,7 +52,8 @@ function ipBatch(where: readonly string[], force: boolean): string[] {
 
 /**
  * Runs programs for this process.
- * @param netns path of the network namespace to run it in @throws ERR_NETWORK_HELPER when it is gone
+ * @param netns path of the network namespace to run it in
+ * @throws ERR_NETWORK_HELPER when it is gone and has not begun, ERR_NETWORK_HELPER_LOST when it may have
  */
 export type Launcher = (
   netns: string | undefined,
@@ -121,21 +133,30 @@ export class Realm {
     return existsSync(`/proc/sys/net/ipv4/conf/${name}`);
   }
 
-  /** Hardware addresses of all links, by their names. One launch. */
-  async hardwareAddresses(): Promise<Map<string, string>> {
-    const text = await this.feed({ argv: ["ip", "-json", "link", "show"], input: "" });
-    const links = JSON.parse(text) as { ifname: string; address?: string }[];
-    return new Map(links.map(({ ifname, address = "" }) => [ifname, address]));
+  /** Hardware addresses of those of these links that there are, by their names. One launch for a thousand. */
+  async hardwareAddresses(names: readonly string[]): Promise<Map<string, string>> {
+    const addresses = new Map<string, string>();
+    for (let at = 0; at < names.length; at += LINKS_AT_A_TIME) {
+      const some = names.slice(at, at + LINKS_AT_A_TIME);
+      const input = some.map((name) => `link show dev ${name}\n`).join("");
+      const argv = ["ip", "-brief", "-force", "-batch", "-"];
+      const text = await this.feed({ argv, input, force: true, again: true });
+      // `vmsan1@if2 UP 02:… <BROADCAST,…>`: a veth's name is followed by its other end's.
+      for (const [, name = "", address = ""] of text.matchAll(/^([^\s@]+)\S*\s+\S+\s+(\S+)/gm))
+        addresses.set(name, address);
+    }
+    return addresses;
   }
 
   /**
    * Run a program with text as its input.
    * @returns its output. Throws ERR_NETWORK_SETUP with what it said.
    */
-  private async feed({ argv, inside = argv, netns, input, signal, force }: Feed): Promise<string> {
+  private async feed(feed: Feed): Promise<string> {
+    const { argv, inside = argv, netns, input, signal, force, again = force } = feed;
     this.launches += 1;
     const result =
-      (await this.launched({ argv: inside, netns, input }, signal)) ??
+      (await this.launched({ argv: inside, netns, input, again }, signal)) ??
       (await this.runHere(argv, input, signal));
     if (force === true || result.code === 0) return result.stdout;
     const late =
@@ -148,9 +169,9 @@ export class Realm {
     });
   }
 
-  /** The same by the launcher; undefined when there is none, or it is gone. */
+  /** The same by the launcher; undefined when there is none, or it is gone and nothing is done twice by that. */
   private async launched(
-    { argv, netns, input }: Pick<Feed, "argv" | "netns" | "input">,
+    { argv, netns, input, again }: Pick<Feed, "argv" | "netns" | "input" | "again">,
     signal: AbortSignal | undefined,
   ): Promise<RunResult | undefined> {
     if (this.launcher === undefined) return undefined;
@@ -163,7 +184,12 @@ export class Realm {
       return result;
     } catch (error) {
       if (signal?.aborted === true) throw signal.reason;
-      if (error instanceof VmsanError && error.code === "ERR_NETWORK_HELPER") return undefined;
+      const { code = "" } = error instanceof VmsanError ? error : {};
+      if (code === "ERR_NETWORK_HELPER") return undefined;
+      if (code === "ERR_NETWORK_HELPER_LOST") {
+        if (again === true) return undefined;
+        throw error;
+      }
       // As a program says it that is to enter the namespace itself.
       if (netns !== undefined && !this.hasNetns(netns))
         return { code: 1, signal: null, stdout: "", stderr: messageOf(error) };
@@ -197,25 +223,26 @@ export class Realm {
     await this.feed({ argv, inside: ipBatch([], force), netns, input, signal, force });
   }
 
-  /** Run a `tc` batch in a VM's namespace. */
-  async tcIn(netns: string, input: string, signal?: AbortSignal): Promise<void> {
+  /** Run a `tc` batch in a VM's namespace. @param force go on after errors and ignore them */
+  async tcIn(netns: string, input: string, signal?: AbortSignal, force = false): Promise<void> {
+    const how = [...(force ? ["-force"] : []), "-batch", "-"];
     const [inside, argv] = [
-      ["tc", "-batch", "-"],
-      ["tc", "-n", netns, "-batch", "-"],
+      ["tc", ...how],
+      ["tc", "-n", netns, ...how],
     ];
-    await this.feed({ argv, inside, netns, input, signal });
+    await this.feed({ argv, inside, netns, input, signal, force });
   }
 
-  /** Apply one nftables transaction in the realm's own namespace. */
+  /** Apply one nftables transaction in the realm's own namespace; twice must be as once. */
   async nft(input: string, signal?: AbortSignal): Promise<void> {
-    await this.feed({ argv: ["nft", "-f", "-"], input, signal });
+    await this.feed({ argv: ["nft", "-f", "-"], input, signal, again: true });
   }
 
-  /** Apply one nftables transaction in a VM's namespace. */
+  /** Apply one nftables transaction in a VM's namespace; twice must be as once. */
   async nftIn(netns: string, input: string, signal?: AbortSignal): Promise<void> {
     const inside = ["nft", "-f", "-"];
     const argv = ["nsenter", `--net=${this.netnsPath(netns)}`, "--", ...inside];
-    await this.feed({ argv, inside, netns, input, signal });
+    await this.feed({ argv, inside, netns, input, signal, again: true });
   }
 
   /** Whether the realm has a way out for IPv6 (a default route that is not a rejection). */

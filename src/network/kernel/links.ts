@@ -103,3 +103,6 @@ filter add dev ${tapName} parent ffff: protocol all u32 match u32 0 0 action mir
 export function unshape(): string {
   return `qdisc del dev ${tapName} root\nqdisc del dev ${tapName} ingress\nqdisc del dev ${shaperName} root\n`;
 }
+
+/** Take the extra link away. For `ip -batch`. */
+export const unshapeLink = `link del dev ${shaperName}\n`;

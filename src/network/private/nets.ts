@@ -5,7 +5,7 @@
  */
 import { randomBytes } from "node:crypto";
 import type { Membership } from "../../model/private-network.ts";
-import type { Helper } from "../helper.ts";
+import { isLost, type Helper } from "../helper.ts";
 import type { Realm } from "../host/realm.ts";
 import type { Plan } from "../kernel/address.ts";
 import type { Lease, Leases } from "../leases.ts";
@@ -47,6 +47,16 @@ export class PrivateNets {
    * until they fit, its lease says that it is changing.
    */
   async settle(vmId: string, wanted: readonly Wanted[]): Promise<void> {
+    try {
+      await this.settleOnce(vmId, wanted);
+    } catch (error) {
+      if (!isLost(error)) throw error;
+      // Nobody knows how far it came; its lease says that it is changing, so that it is made anew.
+      await this.settleOnce(vmId, wanted);
+    }
+  }
+
+  private async settleOnce(vmId: string, wanted: readonly Wanted[]): Promise<void> {
     const { links = [], changing = false } = this.options.leases.get(vmId) ?? {};
     if (links.length === 0 && wanted.length === 0) return;
     await this.serial(async () => {
