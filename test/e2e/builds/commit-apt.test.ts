@@ -76,7 +76,7 @@ dpkg --remove --force-depends less
 /** What no package does: attributes, a socket, times of before 1970, holes, very many names, directories made anew. */
 const ODDITIES = `
 perl -e '
-  sub attribute { syscall(188, $_[0], $_[1], $_[2], length $_[2], 0) == 0 or die "$_[1]: $!" }
+  sub attribute { my ($path, $name, $value) = @_; syscall(188, $path, $name, $value, length $value, 0) == 0 or die "$name: $!" }
   attribute("/usr/bin/second-curl", "user.mine", "a\\0b");
   attribute("/etc", "user.of-a-directory", "x" x 1000);
   attribute("/usr/bin/openssl", "security.capability", pack("V5", 0x02000001, 1 << 13, 0, 0, 0));
