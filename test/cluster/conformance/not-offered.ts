@@ -33,7 +33,8 @@ const NOT_OFFERED: readonly { pattern: string; why: string }[] = [
     why: "pods are not on the cluster's network: one does not reach the other",
   },
   {
-    pattern: "run the container as unprivileged when false|should not allow privilege escalation when false",
+    pattern:
+      "run the container as unprivileged when false|should not allow privilege escalation when false",
     why: "root in a VM may do all there is in it: the VM is the boundary",
   },
   { pattern: "name, namespace and IP address", why: "a pod has no IP" },
