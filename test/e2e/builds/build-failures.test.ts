@@ -49,7 +49,7 @@ function kill(pid: number): void {
 }
 
 describe.skipIf(wanted === undefined)(`builds that go wrong (${reason})`, () => {
-  const made = installation("base");
+  const made = installation("disks");
   const place = temporary();
   const other = booted(made, { memory: 128, name: "other" });
   let count = 0;

@@ -11,15 +11,15 @@ import { startGateway } from "../../../src/gateway/gateway.ts";
 import type { ListeningGateway } from "../../../src/gateway/http/server.ts";
 import { layoutOf } from "../../../src/util/paths.ts";
 import { pythonWith } from "../../fixtures/venv.ts";
-import { preparedDir, root } from "../support.ts";
+import { installation } from "../../fixtures/ladder.ts";
+import { root } from "../support.ts";
 
 const VERSION = "2.63.0";
 const run = promisify(execFile);
+const here = installation("base");
 let python = "";
-
 let gateway: ListeningGateway;
-let keys: Keys;
-const key = { id: "", text: "" };
+let key = "";
 /** Why the package is not there. */
 let missing: string | undefined;
 
@@ -31,17 +31,11 @@ beforeAll(async () => {
     },
   );
   if (missing !== undefined) return;
-  gateway = await startGateway({ dir: preparedDir, listen: "127.0.0.1:0" });
-  keys = new Keys(layoutOf(preparedDir).gateway);
-  const made = await keys.create({ project: `python-${process.pid}` });
-  key.id = made.key.id;
-  key.text = made.text;
+  gateway = await startGateway({ dir: here.dir, listen: "127.0.0.1:0" });
+  key = (await new Keys(layoutOf(here.dir).gateway).create({ project: "python" })).text;
 });
 
-afterAll(async () => {
-  if (key.id !== "") await keys.remove(key.id);
-  await gateway?.close();
-});
+afterAll(async () => await gateway?.close());
 
 test("a story of more than thirty calls holds, synchronous and asynchronous", async ({ skip }) => {
   if (missing !== undefined) skip(missing);
@@ -50,7 +44,7 @@ test("a story of more than thirty calls holds, synchronous and asynchronous", as
     E2B_API_URL: gateway.url,
     E2B_SANDBOX_URL: gateway.url,
     E2B_VOLUME_API_URL: gateway.url,
-    E2B_API_KEY: `e2b_${key.text}`,
+    E2B_API_KEY: `e2b_${key}`,
   };
   const story = join(root, "test/e2e/python/story.py");
   const { stdout } = await run(python, [story], { env });

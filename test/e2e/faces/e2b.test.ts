@@ -29,24 +29,24 @@ import { Keys } from "../../../src/gateway/access/keys.ts";
 import { startGateway } from "../../../src/gateway/gateway.ts";
 import type { ListeningGateway } from "../../../src/gateway/http/server.ts";
 import { layoutOf } from "../../../src/util/paths.ts";
-import { preparedDir, vmsanBin } from "../support.ts";
+import { installation } from "../../fixtures/ladder.ts";
+import { vmsanBin } from "../support.ts";
 
+const here = installation("base");
 let gateway: ListeningGateway;
 let keys: Keys;
 let options: ConnectionOpts;
 let sandbox: Sandbox;
-const made: string[] = [];
 
 /** Options of a client with a new key of a project. */
 async function client(project: string): Promise<ConnectionOpts> {
-  const { key, text } = await keys.create({ project });
-  made.push(key.id);
+  const { text } = await keys.create({ project });
   return { apiKey: `e2b_${text}`, apiUrl: gateway.url, sandboxUrl: gateway.url };
 }
 
 beforeAll(async () => {
-  gateway = await startGateway({ dir: preparedDir, listen: "127.0.0.1:0" });
-  keys = new Keys(layoutOf(preparedDir).gateway);
+  gateway = await startGateway({ dir: here.dir, listen: "127.0.0.1:0" });
+  keys = new Keys(layoutOf(here.dir).gateway);
   options = await client("ours");
   sandbox = await Sandbox.create("base", {
     ...options,
@@ -58,7 +58,6 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await sandbox?.kill();
-  for (const id of made) await keys.remove(id).catch(() => undefined);
   await gateway?.close();
 });
 
@@ -398,7 +397,7 @@ describe("sleep, forks and snapshots", () => {
       return lines.some(({ message }) => message === "from the machine") || undefined;
     });
     await sandbox.updateNetwork({ allowInternetAccess: false });
-    const { policy } = (await new Vmsan({ dir: preparedDir }).get(sandbox.sandboxId)).view;
+    const { policy } = (await new Vmsan({ dir: here.dir }).get(sandbox.sandboxId)).view;
     expect(policy.mode).toBe("deny-all");
   });
 
@@ -485,7 +484,7 @@ describe("sleep, forks and snapshots", () => {
 describe("a gateway that dies", () => {
   test("takes no sandbox with it: clients learn of it at once, and go on with the next", async () => {
     const child = spawn(vmsanBin, ["serve", "--json", "--listen", "127.0.0.1:0"], {
-      env: { ...process.env, VMSAN_DIR: preparedDir },
+      env: { ...process.env, VMSAN_DIR: here.dir },
       stdio: ["ignore", "pipe", "inherit"],
     });
     try {
@@ -583,7 +582,7 @@ describe("templates", () => {
 
 describe("its end", () => {
   test("who listens is told, and it is gone", async () => {
-    const vmsan = new Vmsan({ dir: preparedDir });
+    const vmsan = new Vmsan({ dir: here.dir });
     const { sandboxId } = sandbox;
     // Once it was told that the command runs: before, its client is told that there is no such sandbox.
     const sleeper = await sandbox.commands.run("sleep 1000", { background: true });

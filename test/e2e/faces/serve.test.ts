@@ -16,8 +16,10 @@ import { Vmsan } from "../../../src/client/vmsan.ts";
 import type { Vm } from "../../../src/client/vm.ts";
 import { layoutOf } from "../../../src/util/paths.ts";
 import { rawExchange } from "../../fixtures/raw-exchange.ts";
-import { errorCode, preparedDir, vmsan } from "../support.ts";
+import { installation } from "../../fixtures/ladder.ts";
+import { errorCode, vmsan } from "../support.ts";
 
+const here = installation("base");
 let gateway: ListeningGateway;
 let keys: Keys;
 let scratch: string;
@@ -30,36 +32,31 @@ const key: Record<"ours" | "other" | "admin" | "revoked" | "expired" | "small", 
   expired: "",
   small: "",
 };
-/** Of this run: what an earlier one left is no business of its tests. */
-const own = (name: string): string => `${name}-${process.pid}`;
-const made: string[] = [];
 let ours: Vmsan;
 let vm: Vm;
 
 beforeAll(async () => {
   scratch = await mkdtemp(join(tmpdir(), "vmsan-serve-"));
-  gateway = await startGateway({ dir: preparedDir, listen: "127.0.0.1:0", driver: "fake" });
-  keys = new Keys(layoutOf(preparedDir).gateway);
+  gateway = await startGateway({ dir: here.dir, listen: "127.0.0.1:0", driver: "fake" });
+  keys = new Keys(layoutOf(here.dir).gateway);
   const make = async (wish: Parameters<Keys["create"]>[0]): Promise<[string, string]> => {
     const { key: known, text } = await keys.create(wish);
-    made.push(known.id);
     return [`vmsan_${text}`, known.id];
   };
-  [key.ours] = await make({ project: own("ours") });
-  [key.other] = await make({ project: own("other") });
-  [key.admin] = await make({ project: own("ours"), admin: true });
-  const [revoked, id] = await make({ project: own("ours") });
+  [key.ours] = await make({ project: "ours" });
+  [key.other] = await make({ project: "other" });
+  [key.admin] = await make({ project: "ours", admin: true });
+  const [revoked, id] = await make({ project: "ours" });
   key.revoked = revoked;
   await keys.remove(id);
-  [key.expired] = await make({ project: own("ours"), lifetimeMs: 1 });
-  [key.small] = await make({ project: own("small"), limits: { vms: 1, requestsPerSecond: 3 } });
+  [key.expired] = await make({ project: "ours", lifetimeMs: 1 });
+  [key.small] = await make({ project: "small", limits: { vms: 1, requestsPerSecond: 3 } });
   ours = new Vmsan({ remote: { url: gateway.url, key: key.ours } });
   vm = await ours.create({ runtime: "base", user: "root", workdir: "/" });
 });
 
 afterAll(async () => {
   await vm?.remove();
-  for (const id of made) await keys.remove(id).catch(() => undefined);
   await gateway?.close();
   await rm(scratch, { recursive: true, force: true });
 });
@@ -153,7 +150,7 @@ describe("keys", () => {
   });
 
   test("only a hash of it is kept, in a file that is its owner's", async () => {
-    const { gateway: directory } = layoutOf(preparedDir);
+    const { gateway: directory } = layoutOf(here.dir);
     const text = await readFile(join(directory, "keys.json"), "utf8");
     expect(text).not.toContain(key.ours.slice(-40));
     const audit = await readFile(join(directory, "audit.log"), "utf8");

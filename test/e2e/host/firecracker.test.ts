@@ -19,6 +19,7 @@ import {
   whyNoStandin,
   whyNoStandinNetwork,
 } from "../../firecracker-support.ts";
+import { ownPort } from "../../fixtures/ports.ts";
 import { buildBench, inWorld, whyNot as whyNoWorld, type Bench } from "../../network/launch.ts";
 import { order } from "../../network/table.ts";
 import { Prober } from "../../network/world.ts";
@@ -69,7 +70,6 @@ const flags = [
 /** Policies of the table: all of them on the real thing, else the default and the strictest. */
 const columns =
   real !== undefined || Number(process.env["VMSAN_TEST_SCALE"] ?? "1") > 1 ? order : "AFP";
-const hostPort = 20_000 + (process.pid % 20_000);
 
 /** Put the program into the guest: into its root directory, which on the stand-in is the jail's. */
 async function furnish(id: string): Promise<void> {
@@ -164,7 +164,7 @@ describe.skipIf(unusable !== undefined)("vmsan on Firecracker", { timeout: limit
 
   test("create with a network of its own, under the jailer", async () => {
     const made = await vmsanJson<{ vmId: string; driver: string }>(
-      ["create", ...flags, "--publish-port", `${hostPort}:8080`],
+      ["create", ...flags, "--publish-port", `${ownPort}:8080`],
       here(),
     );
     id = made.vmId;
@@ -209,11 +209,11 @@ describe.skipIf(unusable !== undefined)("vmsan on Firecracker", { timeout: limit
     process.env["VMSAN_DIR"] = dir;
     const server = new Prober([...serve, "--tcp", "8080"]);
     await server.tool.ready;
-    expect(await greeting(hostPort)).toMatch(/^server=.*:8080 /);
+    expect(await greeting(ownPort)).toMatch(/^server=.*:8080 /);
     await vmsanOk(["network", id, "--network-policy", "deny-all"], here());
     expect(await attempt(id, { kind: "tcp", addr: "192.0.2.1:80" })).toContain("closed");
     expect(await vmsanOk(["network", id, "--log"], here())).toContain("192.0.2.1");
-    expect(await greeting(hostPort)).toMatch(/^server=/);
+    expect(await greeting(ownPort)).toMatch(/^server=/);
     server.tool.process.kill("SIGKILL");
     await vmsanOk(["network", id, "--network-policy", "allow-all"], here());
   });

@@ -14,6 +14,7 @@ import { layoutOf } from "../../../src/util/paths.ts";
 import { which } from "../../../src/util/which.ts";
 import { kept } from "../../fixtures/kept.ts";
 import { installation, temporary } from "../../fixtures/ladder.ts";
+import { ownPort } from "../../fixtures/ports.ts";
 import { tool } from "../images.ts";
 import { root, vmsanOk } from "../support.ts";
 
@@ -24,7 +25,6 @@ if (!wanted) {
   );
 }
 const LIMIT_MS = 1_800_000;
-const PORT = 20_000 + (process.pid % 20_000);
 const FILES = join(root, "test/snapshots");
 const PACKAGES = [
   ["redis-server", "postgresql", "nginx-light", "nodejs", "python3", "python3-psycopg2"],
@@ -95,7 +95,7 @@ describe.runIf(wanted)("programs", () => {
     socket.write("PING\r\n");
     return await answer;
   }
-  const dial = (): Socket => connect(PORT, "127.0.0.1").on("error", () => undefined);
+  const dial = (): Socket => connect(ownPort, "127.0.0.1").on("error", () => undefined);
   const ticks = async (vm: Vm): Promise<number> =>
     Number(/tick (\d+)\s*$/.exec(await sh(vm, "tmux capture-pane -p -t t"))?.[1]);
 
@@ -125,7 +125,7 @@ describe.runIf(wanted)("programs", () => {
     const echoing = far.spawn(["sh", "-c", ECHO], { detach: true });
     echoing.exit.catch(() => undefined);
     await echoing.started;
-    const machine = { runtime: "programs", memory: 1024, ports: [`${PORT}:6379`] };
+    const machine = { runtime: "programs", memory: 1024, ports: [`${ownPort}:6379`] };
     box = await vmsan.create({ ...common, ...machine, name: "box" });
     await box.upload([programs], "/opt", { user: "root" });
     await sh(box, "sh /opt/programs/start.sh far");

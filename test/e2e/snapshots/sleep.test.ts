@@ -8,12 +8,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test, vi } from "vitest";
 import type { VmRecord } from "../../../src/model/vm.ts";
 import { booted, installation } from "../../fixtures/ladder.ts";
+import { ownPort } from "../../fixtures/ports.ts";
 import { strayProcesses, vmsan } from "../support.ts";
 
 /** Twenty with VMSAN_TEST_SCALE=2. */
 const CYCLES = Math.ceil(10 * Number(process.env["VMSAN_TEST_SCALE"] ?? 1));
 const LIMIT_MS = 600_000 + CYCLES * 30_000;
-const PORT = 20_000 + (process.pid % 20_000);
 /** How long the command's client waits for a VM that does not answer; one that sleeps is another matter. */
 const PATIENCE_MS = 15_000;
 const SERVER = `perl -MIO::Socket::INET -e '
@@ -26,7 +26,7 @@ const KEEPER = `perl -MIO::Socket::INET -e '
   while (my $c = $s->accept) { syswrite $c, "kept"; push @c, $c }'`;
 
 const here = installation("base");
-const ports = [`${PORT}:7000`, `${PORT + 1}:7001`];
+const ports = [`${ownPort}:7000`, `${ownPort + 1}:7001`];
 const box = booted(here, { name: "s", memory: 256, ports });
 
 const sh = async (script: string): Promise<string> => {
@@ -39,7 +39,7 @@ const endDaemon = async (): Promise<unknown> => await vmsan(["daemon", "stop"], 
 
 /** What the guest's server says to a connection from outside. */
 async function ask(): Promise<string> {
-  const socket = connect(PORT, "127.0.0.1");
+  const socket = connect(ownPort, "127.0.0.1");
   let said = "";
   for await (const chunk of socket) said += String(chunk);
   return said;
@@ -102,7 +102,7 @@ test(
     keeper.exit.catch(() => undefined);
     /** A connection that the guest has accepted; undefined until it listens. */
     const keep = async (): Promise<Socket | undefined> => {
-      const socket = connect(PORT + 1, "127.0.0.1");
+      const socket = connect(ownPort + 1, "127.0.0.1");
       const said = await once(socket, "data").catch(() => undefined);
       return said === undefined ? undefined : socket;
     };

@@ -28,12 +28,10 @@ function random(): number {
 }
 const pick = <T>(list: readonly T[]): T => list[Math.floor(random() * list.length)] as T;
 
-const here = installation("base");
+const here = installation("disks");
 let vm: Vm;
 /** IDs of all VMs that there have been. */
 const ids = new Set<string>();
-/** What was pinned before: the images are shared with other tests. */
-let pinned: string[] = [];
 const pins = async (): Promise<string[]> => await readdir(join(here.dir, "images/pins"));
 
 /** Write what tells states apart to the VM's disk and to its memory. */
@@ -50,7 +48,6 @@ async function look(one: Vm): Promise<string> {
 }
 
 beforeAll(async () => {
-  pinned = await pins();
   // A VM whose snapshot carries another one's token: a clone, and what it was made of.
   const first = await here.vmsan.create({ memory: 128 });
   ids.add(first.id);
@@ -158,8 +155,7 @@ async function nothingElse(): Promise<void> {
   const snapshots = (await here.vmsan.snapshots.list()).map(({ id }) => id);
   expect((await readdir(join(here.dir, "snapshots"))).toSorted()).toEqual(snapshots.toSorted());
   const known = new Set([...listed, ...snapshots]);
-  const mine = (await pins()).filter((name) => !pinned.includes(name));
-  expect(mine.filter((name) => !known.has(name.slice(0, -5)))).toEqual([]);
+  expect((await pins()).filter((name) => !known.has(name.slice(0, -5)))).toEqual([]);
   const networks = await readdir(join(here.dir, "network"));
   const leases = networks.filter((name) => name.startsWith("vm-")).map((name) => name.slice(0, -5));
   expect(leases.filter((id) => !known.has(id))).toEqual([]);
