@@ -54,7 +54,7 @@ export class Volumes {
     await this.daemon.call("DELETE", volumePath(name));
   }
 
-  /** Remove all volumes that no VM mounts. */
+  /** Remove all volumes that no VM mounts, but for those of keys' projects. */
   async prune(): Promise<VolumePrune> {
     return await this.daemon.call<VolumePrune>("POST", "/v1/volumes/prune", { body: {} });
   }

@@ -1,5 +1,8 @@
 /** Volumes: file systems with a name, which outlive the VMs that use them. */
 
+/** Label of a volume: the project whose keys may use it. */
+export const PROJECT_LABEL = "vmsan.project";
+
 /** What is stored of each volume besides its disk. */
 export interface VolumeRecord {
   /** Version of this document. */

@@ -554,6 +554,11 @@ test("a volume has one writer or many readers, and whoever holds it is known to 
   expect(await face.prune()).toMatchObject({ volumes: [] });
   await second.start(writer, work());
   await second.remove(writer, true);
+  await face.create({
+    name: "a-projects",
+    sizeBytes: 2 ** 30,
+    labels: { "vmsan.project": "web" },
+  });
   expect(await face.prune()).toMatchObject({ volumes: ["shared"] });
 });
 

@@ -1,5 +1,6 @@
 /** Volumes as the API shows them: joined with the VMs that use them. */
 import type { Readable } from "node:stream";
+import { PROJECT_LABEL } from "../model/volume.ts";
 import type { VolumePrune, VolumeRecord, VolumeRequest, VolumeView } from "../model/volume.ts";
 import type { VolumeStore } from "../volumes/store.ts";
 import { Mutex } from "../util/flow/mutex.ts";
@@ -69,11 +70,12 @@ export class Volumes {
     throw volumeInUse(`Cannot remove the volume ${name}`, users, "mounts it", fix);
   }
 
-  /** Remove all volumes that no VM mounts. */
+  /** Remove all volumes that no VM mounts, but for those of keys' projects, which are theirs to remove. */
   async prune(): Promise<VolumePrune> {
     return await this.turn.run(async () => {
       const report: VolumePrune = { volumes: [], freedBytes: 0 };
-      for (const { name } of await this.store.list()) {
+      for (const { name, labels } of await this.store.list()) {
+        if (Object.hasOwn(labels, PROJECT_LABEL)) continue;
         if (volumeUsers(this.sandboxes.entries.values(), name).length > 0) continue;
         report.freedBytes += await this.store.remove(name);
         this.sandboxes.events.host("volume.removed", { volume: name });

@@ -8,7 +8,7 @@ import { toEach } from "../each.ts";
 import { warnOfAssumedKvm } from "../host-warning.ts";
 import { progressView } from "../progress.ts";
 import { guestIp } from "../vm-reply.ts";
-import { parseDuration, parseInteger } from "../../util/units.ts";
+import { invalid, parseDuration, parseInteger } from "../../util/units.ts";
 
 /** What a reply about several VMs calls them. */
 const VMS = { all: "vmIds", one: "vmId", results: true } as const;
@@ -70,9 +70,10 @@ export function updateCommand(): Command {
 
 /** How long a guest has, in milliseconds; a bare number is seconds, as elsewhere for `stop`. */
 function graceOf(text: string): number {
-  return /^\d+$/.test(text)
-    ? 1000 * parseInteger("--time", text, 0, 3600)
-    : Math.min(parseDuration(text), 3_600_000);
+  if (/^\d+$/.test(text)) return 1000 * parseInteger("--time", text, 0, 3600);
+  const ms = parseDuration(text);
+  if (ms <= 3_600_000) return ms;
+  throw invalid("FLAGS", "--time", text, "It is an hour at most.", "For example: -t 1h.");
 }
 
 /** `stop ID…`. */

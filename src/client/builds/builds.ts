@@ -32,8 +32,8 @@ export interface BuildOptions extends NetworkOptions {
   /** `KEY` → value of the Dockerfile's ARGs. */
   buildArgs?: Record<string, string>;
   labels?: Record<string, string>;
-  /** Name → address that commands find in /etc/hosts. */
-  addHosts?: Record<string, string>;
+  /** Name → address, or addresses, that commands find in /etc/hosts. */
+  addHosts?: Record<string, string | readonly string[]>;
   /** Name → image that `FROM name` and `--from=name` mean. */
   contexts?: Record<string, string>;
   /** Stage to stop at. */
@@ -120,7 +120,11 @@ function requestOf(
     labels: pairsOf(options.labels),
     ...(Object.keys(addHosts).length === 0
       ? {}
-      : { addHosts: Object.entries(addHosts).map(([name, address]) => `${name}:${address}`) }),
+      : {
+          addHosts: Object.entries(addHosts).flatMap(([name, addresses]) =>
+            [addresses].flat().map((address) => `${name}:${address}`),
+          ),
+        }),
     ...(Object.keys(contexts).length === 0 ? {} : { contexts: pairsOf(contexts) }),
     ...(target === undefined ? {} : { target }),
     ...(platform === undefined ? {} : { platform }),

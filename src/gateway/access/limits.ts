@@ -10,9 +10,6 @@ const BURST_S = 10;
 /** Label of VMs that a gateway made: the ID of the key. */
 export const KEY_LABEL = "vmsan.key";
 
-/** Label of volumes: the project whose keys may use it. */
-export const PROJECT_LABEL = "vmsan.project";
-
 /** What a VM, or a volume, will occupy. */
 export interface Wanted {
   memMib: number;

@@ -52,7 +52,7 @@ export const volumeRoutes: readonly Route[] = [
   {
     method: "POST",
     path: "/v1/volumes/prune",
-    summary: "Remove all volumes that no VM mounts",
+    summary: "Remove all volumes that no VM mounts, but for those of keys' projects",
     admin: true,
     answers: "json",
     reply: z.strictObject({ volumes: z.array(z.string()), freedBytes: z.int() }),

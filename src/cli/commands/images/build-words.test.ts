@@ -12,12 +12,11 @@ test("pairs are arguments, of names alone with the variable's value, or labels",
 });
 
 test("hosts are names with addresses", () => {
-  const words = ["a.test:10.0.0.1", "six:::1", "new=10.0.0.2", "both=[fd00::1]"];
+  const words = ["a.test:10.0.0.1", "six:::1", "both=10.0.0.2", "both=[fd00::1]"];
   expect(hostsOf(words)).toEqual({
-    "a.test": "10.0.0.1",
-    six: "::1",
-    new: "10.0.0.2",
-    both: "fd00::1",
+    "a.test": ["10.0.0.1"],
+    six: ["::1"],
+    both: ["10.0.0.2", "fd00::1"],
   });
   expect(() => hostsOf(["gw:host-gateway"])).toThrow(/--add-host/);
   expect(() => hostsOf(["nothing"])).toThrow(/--add-host/);

@@ -1,12 +1,10 @@
 /** `vmsan build`: an image of a Dockerfile. */
-import { writeFile } from "node:fs/promises";
 import { Option } from "commander";
 import type { Command } from "commander";
 import type { BuildOptions } from "../../../client/builds/builds.ts";
 import { hostsOf } from "../../../client/builds/hosts.ts";
 import type { BuildReport } from "../../../model/api.ts";
 import type { ProgressEvent, ProgressSink } from "../../../model/progress.ts";
-import { absolutePath, fsPath } from "../../../util/byte-text.ts";
 import { formatBytes, invalid } from "../../../util/units.ts";
 import { collect, command, interruptSignal, runs } from "../../command.ts";
 import type { Context } from "../../command.ts";
@@ -14,10 +12,12 @@ import { oneLine } from "../../output.ts";
 import { addPolicyFlags, policyOptions } from "../../policy-flags.ts";
 import type { PolicyFlags } from "../../policy-flags.ts";
 import { progressView } from "../../progress.ts";
+import { makeRoom, writeFacts } from "./build-files.ts";
+import type { FactFiles } from "./build-files.ts";
 import { contextsOf, labelsOf, mapOf, outputOf, secretsOf } from "./build-words.ts";
 import type { Destination } from "./build-words.ts";
 
-interface BuildFlags extends PolicyFlags {
+interface BuildFlags extends PolicyFlags, FactFiles {
   tag?: string[];
   file?: string;
   buildArg?: string[];
@@ -31,8 +31,6 @@ interface BuildFlags extends PolicyFlags {
   pull?: boolean;
   progress: "auto" | "plain" | "json";
   output?: string;
-  iidfile?: string;
-  metadataFile?: string;
   network?: "none" | "default";
   caFile?: string;
 }
@@ -54,19 +52,6 @@ async function writeResult(
   const { dest, format } = to;
   await images.save(digest, dest === "-" ? process.stdout : dest, { format, signal });
   return dest === "-";
-}
-
-/** Write what has been made into the files that were asked for, in the words of other tools. */
-async function writeFacts(flags: BuildFlags, report: BuildReport): Promise<void> {
-  const { iidfile, metadataFile } = flags;
-  if (iidfile !== undefined) await writeFile(fsPath(absolutePath(iidfile)), report.digest);
-  if (metadataFile === undefined) return;
-  const facts = {
-    "containerimage.digest": report.digest,
-    "containerimage.config.digest": report.configDigest,
-    "image.name": report.names.join(","),
-  };
-  await writeFile(fsPath(absolutePath(metadataFile)), `${JSON.stringify(facts, null, 2)}\n`);
 }
 
 /** Progress of a build: its output line by line, or as JSON lines. */
@@ -130,6 +115,7 @@ async function build(context: Context<BuildFlags>, from: string): Promise<number
       throw invalid("FLAGS", "--output", flags.output, why, "Add ,dest=FILE.");
     }
   }
+  await makeRoom(flags);
   const view = sinkOf(context);
   const interrupt = interruptSignal();
   const { signal } = interrupt;

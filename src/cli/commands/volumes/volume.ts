@@ -67,7 +67,10 @@ function rmCommand(): Command {
 
 /** `volume prune`. */
 function pruneCommand(): Command {
-  const target = command("prune", "remove all volumes that no VM mounts, not even a stopped one");
+  const target = command(
+    "prune",
+    "remove all volumes that no VM mounts, not even a stopped one; those of keys' projects stay",
+  );
   return runs(target, async (context) => {
     const report = await (await context.vmsan()).volumes.prune();
     context.output.result(report, report.volumes.join("\n"));

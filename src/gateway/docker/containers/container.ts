@@ -73,7 +73,9 @@ export class Container extends Life {
       const name = signal ?? record.config.StopSignal ?? "TERM";
       await this.kill(wait === 0 ? "KILL" : name);
       if (wait !== 0) {
-        const late = wait < 0 ? new Promise<boolean>(() => undefined) : sleep(wait * 1000, true);
+        // What a timer cannot wait for, some 24 days, is as good as for ever.
+        const never = wait < 0 || wait * 1000 >= 2 ** 31;
+        const late = never ? new Promise<boolean>(() => undefined) : sleep(wait * 1000, true);
         if (await Promise.race([run.ended.then(() => false), late])) await this.kill("KILL");
       }
       await run.ended;

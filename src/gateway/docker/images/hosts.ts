@@ -3,7 +3,7 @@ import { hostsOf } from "../../../client/builds/hosts.ts";
 import { DockerError, asDockerError } from "../errors.ts";
 
 /** Names for commands, of clients' words. @throws 400 */
-export function addedHosts(words: readonly string[]): Record<string, string> {
+export function addedHosts(words: readonly string[]): Record<string, string[]> {
   try {
     return hostsOf(words.filter((word) => word !== ""));
   } catch (error) {

@@ -80,6 +80,6 @@ export async function serveLogs(call: Call, container: Container): Promise<void>
   for await (const { stream, bytes } of readWanted(log.dir, wish, reading)) {
     if (left || !(await batch.add(stream, bytes))) break;
   }
-  await batch.flush();
+  await batch.end();
   response.end();
 }

@@ -155,8 +155,8 @@ export class Networks {
     }
   }
 
-  /** Remove one that no container that runs is on. @throws 403 */
-  async remove(network: Network): Promise<void> {
+  /** Remove one that no container that runs is on. @param owns whether a VM is a container's. @throws 403 */
+  async remove(network: Network, owns: (vm: string) => boolean): Promise<void> {
     const { Name, Id } = network;
     if (network.builtIn) {
       throw new DockerError(403, `${Name} is a pre-defined network and cannot be removed`);
@@ -167,7 +167,12 @@ export class Networks {
     );
     const { members } = await this.vmsan.networks.get(Name);
     if (members.some(({ connected }) => connected)) throw active;
-    // Docker lets those that are stopped keep a network that is no more.
+    const other = members.find(({ id }) => !owns(id));
+    if (other !== undefined) {
+      const what = `the VM ${other.name ?? other.id}, which is no container, is on it (vmsan network disconnect)`;
+      throw new DockerError(active.status, `${active.message}: ${what}`);
+    }
+    // Docker lets containers that are stopped keep a network that is no more; they do not start without it.
     for (const { id } of members) await this.vmsan.networks.disconnect(Name, id);
     try {
       await this.vmsan.networks.remove(Name);

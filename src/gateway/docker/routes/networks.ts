@@ -91,6 +91,12 @@ async function member(call: Call, join: boolean): Promise<void> {
   done(call, 200);
 }
 
+/** Remove one that nobody uses, or containers alone that do not run. @throws 403 */
+async function removeNetwork(engine: Engine, network: Network): Promise<void> {
+  const owned = new Set(engine.containers.map(({ record }) => record.vm));
+  await engine.networks.remove(network, (vm) => owned.has(vm));
+}
+
 function usersOf(engine: Engine, network: Network): string[] {
   return engine.containers.filter((one) => isOn(one, network.Id)).map(({ id }) => id);
 }
@@ -148,7 +154,7 @@ export const networkRoutes: readonly Route[] = [
         if (usersOf(engine, network).length > 0 || Date.parse(network.Created) > until) continue;
         // VMs that are no containers keep theirs, stopped ones too.
         if ((await engine.vmsan.networks.get(network.Name)).members.length > 0) continue;
-        await engine.networks.remove(network);
+        await removeNetwork(engine, network);
         removed.push(network.Name);
       }
       reply(call, { NetworksDeleted: removed });
@@ -177,8 +183,7 @@ export const networkRoutes: readonly Route[] = [
     path: "/networks/:id",
     says: "works",
     run: async (call) => {
-      const network = await networkOf(call);
-      await call.engine.networks.remove(network);
+      await removeNetwork(call.engine, await networkOf(call));
       done(call);
     },
   },

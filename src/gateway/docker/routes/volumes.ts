@@ -1,9 +1,9 @@
 /** Routes below /volumes. */
 import { randomBytes } from "node:crypto";
 import { VmsanError } from "../../../model/errors.ts";
+import { PROJECT_LABEL } from "../../../model/volume.ts";
 import type { VolumeView } from "../../../model/volume.ts";
 import { volumeSchema } from "../../../schema/docker.ts";
-import { PROJECT_LABEL } from "../../access/limits.ts";
 import type { Engine } from "../engine.ts";
 import { DockerError } from "../errors.ts";
 import { readBody } from "../http/bodies.ts";

@@ -11,8 +11,8 @@ import {
 } from "../../../agent/files.ts";
 import type { FileEntry } from "../../../agent/files.ts";
 import { guestErrno } from "../../../agent/transport.ts";
+import { PROJECT_LABEL } from "../../../model/volume.ts";
 import { validate } from "../../../schema/api.ts";
-import { PROJECT_LABEL } from "../../access/limits.ts";
 import { E2bError } from "../errors.ts";
 import { parseObject, readBody } from "../envd/connect.ts";
 import { sendContent } from "../envd/files.ts";

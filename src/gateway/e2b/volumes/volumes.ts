@@ -10,11 +10,12 @@ import * as z from "zod";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import type { VolumeMount } from "../../../model/mount.ts";
+import { PROJECT_LABEL } from "../../../model/volume.ts";
 import type { VolumeView } from "../../../model/volume.ts";
 import { validate } from "../../../schema/api.ts";
 import { parseTarget } from "../../../util/mounts.ts";
 import type { Caller, Gate } from "../../access/gate.ts";
-import { KEY_LABEL, PROJECT_LABEL, occupied } from "../../access/limits.ts";
+import { KEY_LABEL, occupied } from "../../access/limits.ts";
 import { E2bError } from "../errors.ts";
 import type { VolumePlaces } from "./places.ts";
 

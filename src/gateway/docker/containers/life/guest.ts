@@ -97,9 +97,13 @@ function isPortTaken(error: unknown): boolean {
 }
 
 /** As the engine says it: clients look for its last words. */
-function portError(error: unknown, record: ContainerRecord): unknown {
-  if (!isPortTaken(error)) return error;
+function startError(error: unknown, record: ContainerRecord): unknown {
   const said = error instanceof VmsanError ? error.message : "";
+  if (error instanceof VmsanError && error.code === "ERR_PRIVATE_NETWORK_NOT_FOUND") {
+    const name = placesOf(record).find(({ network }) => said.split(" ").includes(network))?.network;
+    return new DockerError(404, `network ${name ?? ""} not found`, error);
+  }
+  if (!isPortTaken(error)) return error;
   return new DockerError(
     500,
     `driver failed programming external connectivity on endpoint ${record.name}: ${said}: port is already allocated`,
@@ -119,7 +123,7 @@ async function makeVm(vmsan: Vmsan, record: ContainerRecord, driver: GatewayDriv
       // One that was free a moment ago may not be any more.
       if (isPortTaken(error) && open && attempt < PORT_ATTEMPTS) continue;
       record.ports = [];
-      throw portError(error, record);
+      throw startError(error, record);
     }
   }
 }
@@ -212,16 +216,15 @@ export async function runningVm(
   }
   const vm = await vmsan.get(record.vm);
   const { status } = vm.view;
-  if (status === "paused" || status === "suspended") await vm.resume();
-  else if (status !== "running") {
-    try {
-      await vm.start();
-    } catch (error) {
-      throw portError(error, record);
-    }
+  const asleep = status === "paused" || status === "suspended";
+  if (asleep) await vm.resume();
+  try {
+    // Also one that runs: a gateway may have been killed before it came so far.
+    await placeAgain(vmsan, vm, record);
+    if (!asleep && status !== "running") await vm.start();
+  } catch (error) {
+    throw startError(error, record);
   }
-  // Also one that runs: a gateway may have been killed before it came so far.
-  await placeAgain(vmsan, vm, record);
   await furnish(vm, record);
   return vm;
 }
