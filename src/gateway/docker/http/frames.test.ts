@@ -27,12 +27,13 @@ async function framesOf(
   await batch.end();
   const all = Buffer.concat(parts);
   const frames: string[] = [];
-  for (let at = 0; !tty && at < all.length;) {
+  if (tty) return { frames, raw: all.toString() };
+  for (let at = 0; at < all.length;) {
     const length = all.readUInt32BE(at + 4);
     frames.push(`${all.readUInt8(at)}:${all.toString("utf8", at + 8, at + 8 + length)}`);
     at += 8 + length;
   }
-  return { frames, raw: all.toString() };
+  return { frames, raw: "" };
 }
 
 test("each line is a frame, however its bytes came", async () => {
