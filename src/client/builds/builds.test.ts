@@ -57,7 +57,11 @@ test("what is asked of the daemon says where, for whom, and with which names", a
     },
   } as unknown as Daemon;
   const builds = new Builds(daemon);
-  await builds.build({ context: dir, addHosts: { six: ["::1", "10.0.0.1"], one: "10.0.0.2" }, contexts: { a: "b:1" } });
+  await builds.build({
+    context: dir,
+    addHosts: { six: ["::1", "10.0.0.1"], one: "10.0.0.2" },
+    contexts: { a: "b:1" },
+  });
   expect(JSON.parse(sent[0] ?? "")).toMatchObject({
     place: dir,
     addHosts: ["six:::1", "six:10.0.0.1", "one:10.0.0.2"],

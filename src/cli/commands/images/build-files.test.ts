@@ -20,10 +20,7 @@ test("files that cannot be written are refused before the build; a former one is
   await makeRoom({ iidfile });
   expect(await readdir(dir)).toEqual([]);
   const report = { digest: "sha256:1", configDigest: "sha256:2", names: ["a", "b"] };
-  await writeFacts(
-    { iidfile, metadataFile: join(dir, "facts") },
-    report as unknown as BuildReport,
-  );
+  await writeFacts({ iidfile, metadataFile: join(dir, "facts") }, report as unknown as BuildReport);
   expect(await readFile(iidfile, "utf8")).toBe("sha256:1");
   expect(JSON.parse(await readFile(join(dir, "facts"), "utf8"))).toMatchObject({
     "image.name": "a,b",

@@ -57,6 +57,12 @@ test("a line without an end waits for 16 KiB of it at most", async () => {
 });
 
 test("what a terminal printed comes as it is", async () => {
-  const { raw } = await framesOf([[1, "$ "], [1, "ls\r\n"]], true);
+  const { raw } = await framesOf(
+    [
+      [1, "$ "],
+      [1, "ls\r\n"],
+    ],
+    true,
+  );
   expect(raw).toBe("$ ls\r\n");
 });
