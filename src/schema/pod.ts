@@ -85,6 +85,7 @@ const hook = z.looseObject({ ...act, sleep: z.object({ seconds: integer }).nulli
 
 const probe = z.looseObject({
   ...act,
+  grpc: z.looseObject({ port: integer, service: text.nullish() }).nullish(),
   initialDelaySeconds: integer.nullish(),
   timeoutSeconds: integer.nullish(),
   periodSeconds: integer.nullish(),

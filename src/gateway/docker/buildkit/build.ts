@@ -1,4 +1,9 @@
-/** One build that buildx asks for: its files fetched over the session, then built like any other. */
+/**
+ * buildkit/: what `docker buildx` says to an engine, over our builds. Takes connections that were taken over for HTTP/2
+ * (`/grpc`, where the engine serves, and `/session`, where the client does); gives images, by engine.vmsan.build.
+ *
+ * build.ts: one build that buildx asks for: its files fetched over the session, then built like any other.
+ */
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,7 +16,7 @@ import { withTag } from "../images/names.ts";
 import { readTexts, writeArchive } from "./files.ts";
 import type { GrpcPeer } from "./grpc.ts";
 import type { Progress } from "./progress.ts";
-import { Message, encode } from "./protobuf.ts";
+import { Message, encode } from "../../../util/protobuf.ts";
 
 /** Who builds, and who is told. */
 export interface Builder {

@@ -17,7 +17,7 @@ import { mustNotBeRoot } from "../spec/plan.ts";
 import type { PodPlan } from "../spec/plan.ts";
 import type { PodImages } from "../starting/images.ts";
 import { ensureRuns, furnish, messageFile, removeVm } from "./guest.ts";
-import { runHook } from "./hooks.ts";
+import { runHook } from "../probes/hooks.ts";
 import type { PodStore } from "./store.ts";
 import { LONGEST_MS } from "./timers.ts";
 import type { PodVolumes } from "../starting/volumes.ts";

@@ -14,7 +14,7 @@ import { removeVm } from "./guest.ts";
 import { PodMemory } from "../kept/pod-memory.ts";
 import type { KeptMemory } from "../kept/kept-memory.ts";
 import { LiveWishes } from "./live-wishes.ts";
-import { Probes } from "./probes.ts";
+import { Probes } from "../probes/probes.ts";
 import { Renewal } from "./renewal.ts";
 import { Reporter } from "./reporter.ts";
 import type { ReporterContext } from "./reporter.ts";

@@ -60,6 +60,7 @@ const hook = fields({ ...act, sleep: fields({ seconds: true }) });
 
 const probe = fields({
   ...act,
+  grpc: fields({ port: true, service: true }),
   initialDelaySeconds: true,
   timeoutSeconds: true,
   periodSeconds: true,

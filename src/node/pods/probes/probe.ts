@@ -1,11 +1,17 @@
-/** One look at a container: a command in it, a request to it, a connection. */
+/**
+ * probes/: looks at a container whether it has started, is ready and alive, and does what it wants done after its start and
+ * before its end. Takes its VM; knows no pod.
+ *
+ * probe.ts: one look: a command in it, a request to it, a connection.
+ */
 import { connect as connectTls } from "node:tls";
 import type { Duplex } from "node:stream";
 import type { Vm } from "../../../client/vm.ts";
 import { messageOf } from "../../../model/errors.ts";
 import type { PodContainer, PodProbe } from "../../../schema/pod.ts";
 import { httpModule } from "../../../util/process/http-modules.ts";
-import { LONGEST_MS } from "./timers.ts";
+import { askHealth } from "./grpc.ts";
+import { LONGEST_MS } from "../life/timers.ts";
 
 /** Most of what a probe's answer is told in an event. */
 const SAID = 400;
@@ -91,7 +97,7 @@ export async function lookAt(
   let socket: Duplex | undefined;
   try {
     if (probe.exec) return await runCommand(vm, probe.exec.command ?? [], timeoutMs, signal);
-    const named = probe.httpGet?.port ?? probe.tcpSocket?.port ?? 0;
+    const named = probe.httpGet?.port ?? probe.tcpSocket?.port ?? probe.grpc?.port ?? 0;
     const port = portOf(container, named);
     if (port === undefined) return `there is no port ${named}`;
     const dialled = dial(vm, port);
@@ -108,6 +114,7 @@ export async function lookAt(
       limited.removeEventListener("abort", giveUp);
     }
     socket.on("error", () => undefined);
+    if (probe.grpc) return await askHealth(socket, port, probe.grpc.service ?? "", limited);
     return probe.httpGet ? await request(socket, port, probe.httpGet, limited) : undefined;
   } catch (error) {
     signal.throwIfAborted();

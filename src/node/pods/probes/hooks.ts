@@ -4,7 +4,7 @@ import type { Vm } from "../../../client/vm.ts";
 import type { PodContainer, PodHook } from "../../../schema/pod.ts";
 import { lookAt } from "./probe.ts";
 import type { ProbeFailure } from "./probe.ts";
-import { LONGEST_MS } from "./timers.ts";
+import { LONGEST_MS } from "../life/timers.ts";
 
 /** Longest that a hook may take which nothing else ends, in seconds. */
 const LONGEST_SECONDS = 86_400;

@@ -1,9 +1,6 @@
 /**
- * buildkit/: what `docker buildx` says to an engine, over our builds. Takes connections that were taken over for HTTP/2
- * (`/grpc`, where the engine serves, and `/session`, where the client does); gives images, by engine.vmsan.build.
- *
- * protobuf.ts: messages as bytes and back, by field numbers. The few fields that count are named where they are
- * used; a library would want whole schemas of BuildKit's. Pure: bytes in, values out.
+ * Messages of Protocol Buffers as bytes and back, by field numbers. The few fields that count are named where they are
+ * used; a library would want whole schemas of others. Pure: bytes in, values out.
  */
 
 /** A field's value: a number, or the bytes of a text or a message. */

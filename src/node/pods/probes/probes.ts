@@ -2,7 +2,7 @@
 import type { Vm } from "../../../client/vm.ts";
 import type { PodContainer, PodProbe } from "../../../schema/pod.ts";
 import { lookAt } from "./probe.ts";
-import { Timers } from "./timers.ts";
+import { Timers } from "../life/timers.ts";
 
 /** What probes find out. */
 export interface ProbeEvents {
