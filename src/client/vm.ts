@@ -364,10 +364,11 @@ export class Vm {
 
   /**
    * Make its root read-only for everybody in the guest until it is started again. What is mounted besides (volumes,
-   * memory) can still be written to.
+   * memory) can still be written to, and so can what is to be kept.
+   * @param keep files and directories of the root that are there, absolute
    */
-  async sealRoot(): Promise<void> {
-    await this.transport.request("PUT", "/v1/seal");
+  async sealRoot(keep: readonly string[] = []): Promise<void> {
+    await this.transport.request("PUT", "/v1/seal", { body: { keep } });
   }
 
   /** Limits (setrlimit(2)) of all commands that are started in it from now on, until it is started again. */

@@ -12,6 +12,8 @@ export interface ApiRequest {
   body?: unknown;
   /** Content type of the body; default `application/json`. A PATCH has to say which kind it is. */
   type?: string;
+  /** Content type of the reply; default `application/json`. */
+  accept?: string;
   /**
    * May be made again when it is not known whether it was carried out, as all but POST are: of what has its name in its body,
    * the second one is refused (409).

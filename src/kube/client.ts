@@ -97,7 +97,7 @@ export class KubeClient implements ApiServer {
   private async send(
     method: string,
     path: string,
-    { body, type = "application/json", signal }: ApiRequest,
+    { body, type = "application/json", accept = "application/json", signal }: ApiRequest,
     silenceMs: number,
   ): Promise<IncomingMessage> {
     const payload = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
@@ -106,7 +106,7 @@ export class KubeClient implements ApiServer {
       method,
       agent: this.connections(),
       headers: {
-        accept: "application/json",
+        accept,
         "user-agent": "vmsan",
         ...(await this.identity.headers()),
         // Node.js sends no length with the body of a DELETE, which is then read as the next request.

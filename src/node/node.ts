@@ -33,8 +33,8 @@ import { DEFAULT_KEPT, KeptMemory } from "./pods/kept/kept-memory.ts";
 import { PodStore } from "./pods/life/store.ts";
 import { DEFAULT_QUOTA, PodVolumes } from "./pods/starting/volumes.ts";
 import { Pods } from "./pods/pods.ts";
-import type { AllowedHostPath } from "./pods/spec/files.ts";
-import { References } from "./pods/spec/references.ts";
+import type { AllowedHostPath } from "./pods/files/volumes.ts";
+import { References } from "./pods/files/references.ts";
 
 /** How a node is made. */
 export interface NodeOptions {

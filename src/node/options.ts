@@ -9,7 +9,7 @@ import { serviceAccount } from "../kube/identity.ts";
 import type { Identity } from "../kube/identity.ts";
 import { readKubeconfig } from "../kube/kubeconfig.ts";
 import type { NodeOptions } from "./node.ts";
-import type { AllowedHostPath } from "./pods/spec/files.ts";
+import type { AllowedHostPath } from "./pods/files/volumes.ts";
 import { parseQuantity } from "./pods/spec/quantity.ts";
 
 /** Flags of `vmsan node run`. */

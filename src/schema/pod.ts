@@ -98,6 +98,8 @@ const securityContext = z.looseObject({
   runAsUser: integer.nullish(),
   runAsGroup: integer.nullish(),
   runAsNonRoot: z.boolean().nullish(),
+  readOnlyRootFilesystem: z.boolean().nullish(),
+  sysctls: z.array(z.object({ name: text, value: text })).nullish(),
 });
 
 const quantities = z.record(text, z.union([text, z.number()])).nullish();
@@ -192,6 +194,7 @@ export const podSchema = z.looseObject({
   spec: z.looseObject({
     nodeName: text.nullish(),
     hostname: text.nullish(),
+    hostAliases: z.array(z.object({ ip: text, hostnames: texts })).nullish(),
     serviceAccountName: text.nullish(),
     restartPolicy: text.nullish(),
     activeDeadlineSeconds: integer.nullish(),
@@ -242,6 +245,13 @@ export const contentSchema = z.looseObject({
   data: map,
   binaryData: map,
   type: text.nullish(),
+  immutable: z.boolean().nullish(),
+  metadata: z.looseObject({ resourceVersion: text.nullish() }).nullish(),
+});
+
+/** Of any object how it is told from what it was before. */
+export const versionSchema = z.looseObject({
+  metadata: z.looseObject({ resourceVersion: text }),
 });
 
 /** What the API server answers to a request for a ServiceAccount's token. */
@@ -274,6 +284,8 @@ export const podRecordSchema = z.object({
   run: text.optional(),
   /** When that was started. */
   startedAt: text.optional(),
+  /** Which contents of ConfigMaps and the like its volumes were written with last: a digest of their versions. */
+  files: text.optional(),
   restarts: integer,
   /** Seconds that it stays bound here after this node has fallen silent; absent: for ever. */
   toleratesSeconds: integer.optional(),

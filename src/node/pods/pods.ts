@@ -1,7 +1,7 @@
 /**
  * pods/: keeps the pods that the API server has bound to this node and the VMs of this host the same.
- * spec/ makes a VM's options of a pod, starting/ has it come up or finds it, life/ leads it from there to its end, kept/ has
- * its memory outlive it.
+ * spec/ makes a VM's options of a pod, files/ its volumes, starting/ has it come up or finds it, life/ leads it from there to
+ * its end, probes/ looks at it meanwhile, kept/ has its memory outlive it.
  *
  * pods.ts: all of them: which are to run, which run, and what is there that nobody wants.
  */
@@ -12,6 +12,7 @@ import { Slots } from "../../util/flow/slots.ts";
 import type { WatchStep } from "../../kube/api-server.ts";
 import { PodImages } from "./starting/images.ts";
 import type { ImagePeers } from "./starting/images.ts";
+import { SharedObjects } from "./files/objects.ts";
 import { isKept } from "./kept/kept-memory.ts";
 import { removeVm } from "./life/guest.ts";
 import { NodePod } from "./life/pod.ts";
@@ -24,7 +25,7 @@ import { toleratedSeconds } from "./spec/tolerations.ts";
 const AT_ONCE = 16;
 
 /** What the pods of a node share, and make for themselves. */
-type Own = "starting" | "removing" | "images";
+type Own = "starting" | "removing" | "images" | "objects";
 
 /** The pods of this node. */
 export class Pods implements RunningPods {
@@ -38,7 +39,8 @@ export class Pods implements RunningPods {
   constructor({ peers, ...context }: Omit<PodContext, Own> & { peers?: ImagePeers }) {
     const images = new PodImages(context.vmsan, peers);
     const [starting, removing] = [new Slots(AT_ONCE), new Slots(AT_ONCE)];
-    this.context = { ...context, starting, removing, images };
+    const objects = new SharedObjects(context.api);
+    this.context = { ...context, starting, removing, images, objects };
   }
 
   find(namespace: string, name: string, container = ""): RunningPod | undefined {

@@ -103,7 +103,11 @@ test("a user who is not root finds the file for its last words", async () => {
     const container = new Container(spec, record, { vmsan } as unknown as ContainerContext);
     await container.make(
       { metadata: {}, spec: {} } as Pod,
-      { vm: {}, entries: [] } as unknown as PodPlan,
+      {
+        vm: {},
+        files: { entries: [], volumes: [] },
+        hosts: [],
+      } as unknown as PodPlan,
       { signal: new AbortController().signal, onProgress: () => undefined },
     );
   }

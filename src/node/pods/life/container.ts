@@ -12,7 +12,7 @@ import { messageOf } from "../../../model/errors.ts";
 import type { Pod, PodContainer, PodRecord } from "../../../schema/pod.ts";
 import type { Slots } from "../../../util/flow/slots.ts";
 import { PodNotReadyError, whyOf } from "../spec/failure.ts";
-import type { GuestEntry } from "../spec/files.ts";
+import type { GuestEntry } from "../files/volumes.ts";
 import { mustNotBeRoot } from "../spec/plan.ts";
 import type { PodPlan } from "../spec/plan.ts";
 import type { PodImages } from "../starting/images.ts";
@@ -142,9 +142,10 @@ export class Container {
     this.vm = vm;
     this.checkUser(pod, vm);
     work.onProgress({ phase: "files" });
-    // Root writes its last words where it likes; others need the file.
-    const message = isRoot(userOf(vm)) ? [] : this.messageFile();
-    await furnish(vm, [...plan.entries, ...message], work.signal);
+    // Root writes its last words where it likes; others need the file, and so does who can make none.
+    const message =
+      isRoot(userOf(vm)) && plan.writable === undefined ? [] : this.messageFile();
+    await furnish(vm, plan, { message, signal: work.signal });
     work.signal.throwIfAborted();
   }
 
@@ -269,22 +270,19 @@ export class Container {
   async again(plan: PodPlan): Promise<boolean> {
     const { vm, record } = this;
     if (vm === undefined) return false;
+    let booted: boolean;
     try {
-      if (!(await ensureRuns(vm))) await endOthers(vm, AbortSignal.timeout(ANSWER_MS));
+      booted = await ensureRuns(vm);
+      if (!booted) await endOthers(vm, AbortSignal.timeout(ANSWER_MS));
     } catch (error) {
       this.context.complain(error);
       return false;
     }
     // The last words of the run before are not this one's.
-    await furnish(vm, [...plan.entries, ...this.messageFile()]);
+    await furnish(vm, plan, { message: this.messageFile(), booted });
     delete record.run;
     await this.launch(plan);
     return true;
-  }
-
-  /** Write its files anew. */
-  async refurnish({ entries }: PodPlan): Promise<void> {
-    if (this.vm !== undefined) await furnish(this.vm, entries);
   }
 
   /** Do what it wants done right after its start. @returns why that has failed; undefined: it has not */

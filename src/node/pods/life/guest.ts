@@ -1,47 +1,47 @@
 /** A pod's VM: made, found again, given its files, taken away. */
 import { posix } from "node:path";
 import { Readable } from "node:stream";
-import { encodeEnd, encodeEntry, padding } from "../../../agent/archive/pax.ts";
 import type { Vm } from "../../../client/vm.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import { VmsanError } from "../../../model/errors.ts";
+import { addLines } from "../../../containers/lines.ts";
 import { isLost } from "../../../containers/main.ts";
-import type { GuestEntry } from "../spec/files.ts";
+import type { GuestEntry } from "../files/volumes.ts";
+import { writeEntries, writeVolumes } from "../files/writer.ts";
+import type { PodPlan } from "../spec/plan.ts";
 
 /** Most bytes of a termination message. */
 const MAX_MESSAGE = 4096;
 /** How long it is waited for, in milliseconds. */
 const MESSAGE_MS = 10_000;
-/** How long a guest may take with a pod's files, in milliseconds. */
-const FILES_MS = 120_000;
 
-/** Files of one directory, as an archive. */
-function* archive(entries: readonly GuestEntry[]): Generator<Buffer> {
-  const mtimeNs = BigInt(Date.now()) * 1_000_000n;
-  for (const { path, mode, bytes } of entries) {
-    if (path === "") continue;
-    const name = Buffer.from(path);
-    yield encodeEntry({ name, type: "file", mode, uid: 0, gid: 0, size: bytes.length, mtimeNs });
-    yield bytes;
-    yield Buffer.alloc(padding(bytes.length));
-  }
-  yield encodeEnd();
+/** What a guest is given before a command is started in it, besides what its pod's plan says. */
+interface Furnishing {
+  /** Files to be written with those of volumes. */
+  message: readonly GuestEntry[];
+  /** Its VM has booted since it was given its things last, or never was. */
+  booted?: boolean;
+  signal?: AbortSignal;
 }
 
-/**
- * Write what a pod's volumes hold into its guest: each directory for itself, wherever the image's links (as /var/run of
- * most) and what is mounted lead.
- */
+/** Have a guest be as its pod wants it: files, names of hosts, and a root that nobody writes to. */
 export async function furnish(
   vm: Vm,
-  entries: readonly GuestEntry[],
-  wanted?: AbortSignal,
+  { files, hosts, writable }: PodPlan,
+  { message, booted = true, signal }: Furnishing,
 ): Promise<void> {
-  const limit = AbortSignal.timeout(FILES_MS);
-  const signal = wanted === undefined ? limit : AbortSignal.any([wanted, limit]);
-  for (const [root, inside] of Map.groupBy(entries, (entry) => entry.root)) {
-    await vm.unpack(Readable.from(archive(inside)), root, { user: "root", parents: true, signal });
+  if (writable === undefined || booted) {
+    await writeEntries(vm, [...files.entries, ...message], signal);
+  } else {
+    // No file of its read-only root takes another's place.
+    for (const { root, path } of message) {
+      const empty = Readable.from([]);
+      await vm.writeFile(posix.join(root, path), empty, { user: "root", inPlace: true });
+    }
   }
+  await writeVolumes(vm, files.volumes, signal);
+  await addLines(vm, "/etc/hosts", hosts);
+  if (writable !== undefined) await vm.sealRoot(writable);
 }
 
 /** Have a VM run that is there: woken, let go on, or booted. @returns whether it was booted */

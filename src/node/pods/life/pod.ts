@@ -5,7 +5,9 @@ import type { Vm } from "../../../client/vm.ts";
 import type { Pod, PodContainer, PodRecord } from "../../../schema/pod.ts";
 import type { PodLogOptions } from "../running.ts";
 import { refusedChanges, refusedFields } from "../spec/offered.ts";
-import { containerOf, planPod } from "../spec/plan.ts";
+import { LiveFiles } from "../files/live.ts";
+import type { LiveFilesContext } from "../files/live.ts";
+import { containerOf } from "../spec/plan.ts";
 import { toleratedSeconds } from "../spec/tolerations.ts";
 import { Container } from "./container.ts";
 import type { ContainerContext } from "./container.ts";
@@ -15,7 +17,6 @@ import { PodMemory } from "../kept/pod-memory.ts";
 import type { KeptMemory } from "../kept/kept-memory.ts";
 import { LiveWishes } from "./live-wishes.ts";
 import { Probes } from "../probes/probes.ts";
-import { Renewal } from "./renewal.ts";
 import { Reporter } from "./reporter.ts";
 import type { ReporterContext } from "./reporter.ts";
 import { Backoff, restarts } from "../starting/restarts.ts";
@@ -38,6 +39,7 @@ export interface PodContext
   extends
     ReporterContext,
     StarterContext,
+    LiveFilesContext,
     Pick<ContainerContext, "vmsan" | "store" | "volumes" | "images" | "removing"> {
   kept: KeptMemory;
 }
@@ -62,7 +64,7 @@ export class NodePod implements Shown {
   /** Its next start. */
   private readonly restart = new Timers();
   private readonly deadline = new Timers();
-  private readonly renewal: Renewal;
+  private readonly files: LiveFiles;
   private readonly starter: Starter;
   private readonly wishes: LiveWishes;
   private readonly memory: PodMemory;
@@ -95,12 +97,19 @@ export class NodePod implements Shown {
       onStays: (message) => this.reporter.event("Warning", "FailedKillPod", message),
     });
     this.view = new PodView(this, context.store);
-    this.renewal = new Renewal(async () => await this.refurnish(), this.complain);
+    this.files = new LiveFiles({
+      context,
+      pod: () => this.object,
+      guest: () => (this.over || this.frozen || !this.box.run ? undefined : this.box.vm),
+      record,
+      save: () => context.store.save(record),
+      complain: this.complain,
+    });
     this.starter = new Starter({
       pod: () => this.object,
       context,
       box: this.box,
-      renewal: this.renewal,
+      files: this.files,
       signal: this.ending.signal,
       onLaunched: () => {
         if (this.box.run !== undefined) this.started(this.probes.initially());
@@ -206,6 +215,7 @@ export class NodePod implements Shown {
    */
   private changed(before: Pod): void {
     const { object, record } = this;
+    this.files.changed(before);
     if (before.spec.activeDeadlineSeconds !== object.spec.activeDeadlineSeconds) this.setDeadline();
     const tolerates = toleratedSeconds(object);
     if (record.toleratesSeconds !== tolerates) {
@@ -267,6 +277,7 @@ export class NodePod implements Shown {
     if (!this.frozen || vm === undefined || this.ending.signal.aborted) return;
     this.frozen = false;
     await vm.resume();
+    this.files.look();
     if (run !== undefined) this.probes.begin(vm, Infinity);
     else if (this.owed) this.serial(async () => await this.again());
   }
@@ -300,7 +311,7 @@ export class NodePod implements Shown {
   private quiet(): void {
     this.probes.end();
     this.restart.clear();
-    this.renewal.end();
+    this.files.end();
     this.deadline.clear();
   }
 
@@ -367,11 +378,10 @@ export class NodePod implements Shown {
     if (running !== undefined) this.record.startedAt = running.startedAt;
     try {
       this.context.store.save(this.record);
-      this.renewal.at(await this.refurnish());
     } catch (error) {
-      // Its files are written anew within ten minutes.
       this.complain(error);
     }
+    await this.files.rewrite();
   }
 
   /** Take up a VM that is there. @returns false when nothing was ever started in it */
@@ -384,16 +394,8 @@ export class NodePod implements Shown {
     this.started(
       this.probes.initially({ started: known?.started === true, ready: known?.ready === true }),
     );
-    this.renewal.soon(this.object);
+    this.files.found();
     return true;
-  }
-
-  /** Write its files anew. @returns when to do it again, in milliseconds since the epoch; undefined: never */
-  private async refurnish(): Promise<number | undefined> {
-    if (this.over || this.ending.signal.aborted) return undefined;
-    const plan = await planPod(this.object, this.context.host, this.context.api);
-    if (!this.frozen) await this.box.refurnish(plan);
-    return plan.renewAt;
   }
 
   private unhealthy(message: string, grace: number | undefined): void {

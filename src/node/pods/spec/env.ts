@@ -3,7 +3,7 @@ import type { Pod, PodContainer } from "../../../schema/pod.ts";
 import { fieldOf, resourceText } from "./downward.ts";
 import type { HostFacts } from "./downward.ts";
 import { PodNotReadyError } from "./failure.ts";
-import type { References } from "./references.ts";
+import type { References } from "../files/references.ts";
 
 type Variable = NonNullable<PodContainer["env"]>[number];
 

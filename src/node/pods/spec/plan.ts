@@ -8,9 +8,10 @@ import { wishesOf } from "./annotations.ts";
 import type { HostFacts } from "./downward.ts";
 import { expand, variablesOf } from "./env.ts";
 import { PodRefusedError } from "./failure.ts";
-import { volumesOf } from "./files.ts";
-import type { AllowedHostPath, GuestEntry } from "./files.ts";
-import { References } from "./references.ts";
+import { volumesOf } from "../files/volumes.ts";
+import type { AllowedHostPath, PodFiles } from "../files/volumes.ts";
+import { References } from "../files/references.ts";
+import type { Tokens } from "../files/tokens.ts";
 import { sizesOf } from "./sizes.ts";
 
 /** Label of a VM with the UID of its pod: what belongs together is found by it. */
@@ -39,10 +40,13 @@ export interface PodPlan {
   /** Undefined: the image's own. */
   command: string[] | undefined;
   args: string[];
-  entries: GuestEntry[];
+  files: PodFiles;
+  /** Lines of /etc/hosts besides the VM's own. */
+  hosts: string[];
+  /** Its root is read-only but for these places and what is mounted; undefined: it is not. */
+  writable: string[] | undefined;
   /** Names of volumes of the host that it mounts. */
   volumes: string[];
-  renewAt: number | undefined;
   /** What it names, fetched. */
   references: References;
 }
@@ -92,11 +96,42 @@ function hostnameOf({ metadata, spec }: Pod): string {
   return (spec.hostname ?? metadata.name).slice(0, 63).replace(/[.-]+$/, "");
 }
 
+/** Lines of /etc/hosts that a pod wants, as the kubelet writes them. */
+function hostsOf({ spec }: Pod): string[] {
+  const lines = (spec.hostAliases ?? []).flatMap(({ ip, hostnames }) =>
+    hostnames && hostnames.length > 0 ? [[ip, ...hostnames].join("\t")] : [],
+  );
+  return lines.length === 0 ? [] : ["# Entries added by HostAliases.", ...lines];
+}
+
+/** The places to which can be written where the root is read-only; undefined: it is not. What a container says at its end is one. */
+function writableOf(
+  { securityContext, terminationMessagePath: path }: PodContainer,
+  { volumes }: PodFiles,
+): string[] | undefined {
+  if (securityContext?.readOnlyRootFilesystem !== true) return undefined;
+  const places = volumes.map(({ target }) => target);
+  // Below /dev is another file system.
+  if (!path?.startsWith("/") || path.startsWith("/dev/")) return places;
+  return [...places, path];
+}
+
+/** Settings of the guest's kernel that a pod wants. */
+function sysctlsOf({ spec }: Pod): string[] {
+  return (spec.securityContext?.sysctls ?? []).map(({ name, value }) => `${name}=${value}`);
+}
+
 /**
  * How a pod is run here.
+ * @param tokens that its files have
  * @throws PodRefusedError, PodNotReadyError, ERR_VALIDATION_*
  */
-export async function planPod(pod: Pod, host: PodHost, api: ApiServer): Promise<PodPlan> {
+export async function planPod(
+  pod: Pod,
+  host: PodHost,
+  api: ApiServer,
+  tokens: Tokens,
+): Promise<PodPlan> {
   const container = containerOf(pod);
   const { namespace, annotations } = pod.metadata;
   const references = new References(api, pod);
@@ -108,7 +143,8 @@ export async function planPod(pod: Pod, host: PodHost, api: ApiServer): Promise<
     );
   }
   const variables = await variablesOf(pod, container, references, host);
-  const { mounts, entries, renewAt } = await volumesOf(pod, container, references, host);
+  const files = await volumesOf(pod, container, references, host, tokens);
+  const writable = writableOf(container, files);
   const wishes = wishesOf(annotations ?? {}, namespace);
   const user = userOf(pod, container) ?? wishes.user;
   const common: CreateOptions = {
@@ -119,7 +155,8 @@ export async function planPod(pod: Pod, host: PodHost, api: ApiServer): Promise<
     ports: portsOf(container),
     ...wishes.network,
   };
-  const all = [...mounts, ...wishes.volumes];
+  const all = [...files.mounts, ...wishes.volumes];
+  const sysctls = sysctlsOf(pod);
   let vm: CreateOptions;
   if (wishes.snapshot === undefined) {
     vm = {
@@ -130,7 +167,7 @@ export async function planPod(pod: Pod, host: PodHost, api: ApiServer): Promise<
       memory: sizes.memMib,
       ...(sizes.diskGib === undefined ? {} : { disk: sizes.diskGib }),
       mounts: all,
-      sysctls: [`kernel.hostname=${hostnameOf(pod)}`],
+      sysctls: [`kernel.hostname=${hostnameOf(pod)}`, ...sysctls],
       ...(wishes.warm ? { warm: true } : {}),
     };
   } else {
@@ -138,6 +175,12 @@ export async function planPod(pod: Pod, host: PodHost, api: ApiServer): Promise<
       throw new PodRefusedError(
         "FieldNotOffered",
         "spec.volumes: a VM that goes on from a snapshot has the volumes that the snapshot has",
+      );
+    }
+    if (sysctls.length > 0) {
+      throw new PodRefusedError(
+        "FieldNotOffered",
+        "spec.securityContext.sysctls: a VM that goes on from a snapshot has the settings that the snapshot has",
       );
     }
     vm = { ...common, snapshot: wishes.snapshot };
@@ -150,9 +193,10 @@ export async function planPod(pod: Pod, host: PodHost, api: ApiServer): Promise<
     idle: wishes.idle,
     command: command.length === 0 ? undefined : command,
     args: words(container.args),
-    entries,
+    files,
+    hosts: hostsOf(pod),
+    writable,
     volumes: wishes.volumes.map(({ name }) => name),
-    renewAt,
     references,
   };
 }

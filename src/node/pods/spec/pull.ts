@@ -7,7 +7,7 @@ import { registryAuthsSchema } from "../../../schema/pod.ts";
 import type { Pod, PodContainer } from "../../../schema/pod.ts";
 import { validate } from "../../../schema/validate.ts";
 import { PodNotReadyError } from "./failure.ts";
-import type { Content, References } from "./references.ts";
+import type { Content, References } from "../files/references.ts";
 
 interface Credentials {
   username: string;

@@ -11,7 +11,8 @@ import { refusedFields } from "./offered.ts";
 import { planPod } from "./plan.ts";
 import { isFor } from "./pull.ts";
 import { parseQuantity } from "./quantity.ts";
-import { References } from "./references.ts";
+import { References } from "../files/references.ts";
+import { Tokens } from "../files/tokens.ts";
 import { toleratedSeconds } from "./tolerations.ts";
 
 const host = {
@@ -96,7 +97,7 @@ test("each field that is not offered is named", () => {
       lifecycle: { preStop: { exec: { command: ["a"] } }, stopSignal: "SIGUSR1" },
       securityContext: { privileged: true, capabilities: { add: ["NET_ADMIN"], drop: ["ALL"] } },
       resources: { limits: { "nvidia.com/gpu": "1" } },
-      livenessProbe: { grpc: { port: 1 } },
+      livenessProbe: { grpc: { port: 1, mode: "TLS" } },
       volumeMounts: [{ name: "s", mountPath: "/s", subPath: "x" }],
     },
     { annotations: { "vmsan.io/warm-start": "true", "vmsan.io/hot-start": "true", other: "x" } },
@@ -115,7 +116,7 @@ test("each field that is not offered is named", () => {
       "spec.containers[0].securityContext.privileged",
       "spec.containers[0].securityContext.capabilities.add",
       "spec.containers[0].resources.limits.nvidia.com/gpu",
-      "spec.containers[0].livenessProbe.grpc",
+      "spec.containers[0].livenessProbe.grpc.mode",
       "spec.containers[0].volumeMounts[0].subPath",
       "metadata.annotations[vmsan.io/hot-start]",
     ].toSorted(),
@@ -130,7 +131,7 @@ test("who has a token is told where the API server is", async () => {
   const tokens = { ...api, request: async () => await Promise.resolve({ status }) };
   const mounted = { volumeMounts: [{ name: "t", mountPath: "/t" }] };
   const variables = async (container: object, of = known): Promise<unknown> =>
-    (await planPod(pod(spec, container), of, tokens)).vm.env;
+    (await planPod(pod(spec, container), of, tokens, new Tokens())).vm.env;
   expect(await variables(mounted)).toEqual([
     "KUBERNETES_SERVICE_HOST=fd00::1",
     "KUBERNETES_SERVICE_PORT=6443",
@@ -165,6 +166,7 @@ test("sizes, names and volumes of a VM are the pod's", async () => {
     ),
     host,
     api,
+    new Tokens(),
   );
   expect(plan.vm).toMatchObject({
     vcpus: 2,
@@ -184,6 +186,45 @@ test("sizes, names and volumes of a VM are the pod's", async () => {
   for (const word of ["/etc:/x", "/x", "db", "a/b:/x"]) {
     expect(() => wishesOf({ "vmsan.io/volumes": word }, "team"), word).toThrow("team.");
   }
+});
+
+test("settings of the kernel are those that a VM has for itself, and names of hosts are lines", async () => {
+  const sysctls = [
+    { name: "net.ipv4.ip_local_port_range", value: "1024 65000" },
+    { name: "kernel/shm_rmid_forced", value: "1" },
+    { name: "vm.max_map_count", value: "262144" },
+  ];
+  const hostAliases = [
+    { ip: "10.0.0.7", hostnames: ["foo", "bar.example"] },
+    { ip: "10.0.0.8", hostnames: [] },
+  ];
+  const made = pod(
+    { hostAliases, securityContext: { sysctls } },
+    { securityContext: { readOnlyRootFilesystem: true }, terminationMessagePath: "/var/end" },
+  );
+  expect(refusedFields(made)).toEqual([]);
+  const plan = await planPod(made, host, api, new Tokens());
+  expect(plan.vm.sysctls).toEqual([
+    "kernel.hostname=a",
+    "net.ipv4.ip_local_port_range=1024 65000",
+    "kernel/shm_rmid_forced=1",
+    "vm.max_map_count=262144",
+  ]);
+  expect(plan.hosts).toEqual([
+    "# Entries added by HostAliases.",
+    "10.0.0.7\tfoo\tbar.example",
+  ]);
+  expect(plan.writable).toEqual(["/var/end"]);
+  const names = ["kernel.hostname", "kernel.core_pattern", "fs.file-max", "kernel.modprobe", "net"];
+  const refused = refusedFields(
+    pod({ securityContext: { sysctls: names.map((name) => ({ name, value: "1" })) } }),
+  );
+  expect(refused).toEqual(
+    names.map((name, at) => `spec.securityContext.sysctls[${at}].name: "${name}"`),
+  );
+  const snapshot = { annotations: { "vmsan.io/snapshot": "s" } };
+  const restored = pod({ securityContext: { sysctls } }, {}, snapshot);
+  await expect(planPod(restored, host, api, new Tokens())).rejects.toThrow("sysctls");
 });
 
 test.each([
@@ -211,20 +252,20 @@ test.each([
   ],
 ])("%s is refused", async (_what, spec) => {
   const made = pod(spec, { volumeMounts: [{ name: "v", mountPath: "/v" }] });
-  await expect(planPod(made, host, api)).rejects.toMatchObject({ code: "ERR_NODE_POD_REFUSED" });
+  await expect(planPod(made, host, api, new Tokens())).rejects.toMatchObject({ code: "ERR_NODE_POD_REFUSED" });
 });
 
 test("more than a VM can have is refused", async () => {
   for (const limits of [{ cpu: "33" }, { memory: "1Ti" }, { cpu: "many" }]) {
     const made = pod({}, { resources: { limits } });
-    await expect(planPod(made, host, api)).rejects.toMatchObject({ code: "ERR_NODE_POD_REFUSED" });
+    await expect(planPod(made, host, api, new Tokens())).rejects.toMatchObject({ code: "ERR_NODE_POD_REFUSED" });
   }
 });
 
 test.each(["oci:/srv/a", "docker-archive:/srv/a.tar", "docker-daemon:a", "rootfs:/srv/a.tar"])(
   "an image that is the host's own is refused: %s",
   async (image) => {
-    await expect(planPod(pod({}, { image }), host, api)).rejects.toMatchObject({
+    await expect(planPod(pod({}, { image }), host, api, new Tokens())).rejects.toMatchObject({
       reason: "InvalidImageName",
     });
   },

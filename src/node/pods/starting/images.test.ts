@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import { podSchema } from "../../../schema/pod.ts";
 import type { Pod } from "../../../schema/pod.ts";
-import type { References } from "../spec/references.ts";
+import type { References } from "../files/references.ts";
 import { PodImages } from "./images.ts";
 
 const references = {} as References;

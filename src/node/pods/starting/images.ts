@@ -8,7 +8,7 @@ import type { BlobPeers, PullPolicy } from "../../../model/api.ts";
 import type { Pod, PodContainer } from "../../../schema/pod.ts";
 import { abortable } from "../../../util/flow/abortable.ts";
 import { fetchImage, pullPolicyOf } from "../spec/pull.ts";
-import type { References } from "../spec/references.ts";
+import type { References } from "../files/references.ts";
 
 /** Finds other nodes that have an image. */
 export interface ImagePeers {

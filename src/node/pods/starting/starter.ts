@@ -7,7 +7,7 @@ import { planPod } from "../spec/plan.ts";
 import type { PodHost, PodPlan } from "../spec/plan.ts";
 import type { Slots } from "../../../util/flow/slots.ts";
 import type { Container } from "../life/container.ts";
-import type { Renewal } from "../life/renewal.ts";
+import type { LiveFiles } from "../files/live.ts";
 import { retryPause } from "./restarts.ts";
 import { StartWatch } from "./start-watch.ts";
 import type { Reason } from "../life/steps.ts";
@@ -26,7 +26,7 @@ interface StarterParts {
   pod: () => Pod;
   context: StarterContext;
   box: Container;
-  renewal: Renewal;
+  files: LiveFiles;
   /** Aborted when it is not wanted any more. */
   signal: AbortSignal;
   /** Its command was started; it may have ended already. */
@@ -53,7 +53,7 @@ export class Starter {
 
   /** Make its VM and start its command in it. */
   async start(): Promise<void> {
-    const { pod, context, box, renewal, signal } = this.parts;
+    const { pod, context, box, files, signal } = this.parts;
     for (let failed = 0; !signal.aborted; failed += 1) {
       let trouble: Reason | undefined;
       this.watch.begin();
@@ -67,7 +67,7 @@ export class Starter {
         await context.starting.run(async () => {
           this.watch.at("its VM is made");
           await box.make(pod(), plan, work);
-          renewal.at(plan.renewAt);
+          files.wrote(plan.files);
           await box.launch(plan);
         }, signal);
         await this.launched();
@@ -90,7 +90,9 @@ export class Starter {
     this.watch.begin();
     this.watch.at("its VM is started again");
     try {
-      if (await this.parts.box.again(await this.plan())) {
+      const plan = await this.plan();
+      if (await this.parts.box.again(plan)) {
+        this.parts.files.wrote(plan.files);
         await this.launched();
         return;
       }
@@ -111,8 +113,8 @@ export class Starter {
   }
 
   private async plan(): Promise<PodPlan> {
-    const { pod, context } = this.parts;
-    return await planPod(pod(), context.host, context.api);
+    const { pod, context, files } = this.parts;
+    return await planPod(pod(), context.host, context.api, files.tokens);
   }
 
   /** Say why it was not started. @returns undefined when no other attempt would go better */

@@ -3,7 +3,7 @@ import type { CreateOptions } from "../../../../client/options.ts";
 import type { PlaceOptions } from "../../../../client/private-networks.ts";
 import type { Vm } from "../../../../client/vm.ts";
 import type { Vmsan } from "../../../../client/vmsan.ts";
-import { guestErrno } from "../../../../agent/transport.ts";
+import { addLines } from "../../../../containers/lines.ts";
 import { VmsanError } from "../../../../model/errors.ts";
 import type { ContainerRecord, HostConfig } from "../../../../schema/docker.ts";
 import type { GatewayDriver } from "../../../native/bodies.ts";
@@ -155,12 +155,22 @@ function resolverLines(record: ContainerRecord): string[] {
   return [...line("search", search ?? []), ...line("options", options ?? [])];
 }
 
+/** Have lines at the end of a file; one of the user's own stays as it is. */
+async function addOwnLines(
+  vm: Vm,
+  { mounts }: ContainerRecord,
+  path: string,
+  lines: readonly string[],
+): Promise<void> {
+  if (!mounts.some(({ Destination }) => Destination === path)) await addLines(vm, path, lines);
+}
+
 /** Give a guest that has come up what is not part of its VM, and what it has not been given yet. */
 async function furnish(vm: Vm, record: ContainerRecord): Promise<void> {
   const gateway = vm.view.guestNetwork?.gateway4;
   const hosts = [...ownHost(record, vm.view), ...extraHosts(record, gateway)];
-  await addLines(vm, record, "/etc/hosts", hosts);
-  await addLines(vm, record, "/etc/resolv.conf", resolverLines(record));
+  await addOwnLines(vm, record, "/etc/hosts", hosts);
+  await addOwnLines(vm, record, "/etc/resolv.conf", resolverLines(record));
   const { ReadonlyRootfs: readonly, Ulimits: limits } = record.hostConfig as HostConfig;
   if (readonly === true) await vm.sealRoot();
   if (limits && limits.length > 0) {
@@ -168,38 +178,6 @@ async function furnish(vm: Vm, record: ContainerRecord): Promise<void> {
       limits.map(({ Name, Soft, Hard }) => ({ name: Name, soft: Soft, hard: Hard })),
     );
   }
-}
-
-/** Have lines at the end of a file that the guest's agent has written; one of the user's own stays as it is. */
-async function addLines(
-  vm: Vm,
-  record: ContainerRecord,
-  path: string,
-  lines: readonly string[],
-): Promise<void> {
-  const own = record.mounts.some(({ Destination }) => Destination === path);
-  // Of the fake driver's guests it is this host's file.
-  if (lines.length === 0 || own || vm.view.driver === "fake") return;
-  const now: Buffer[] = [];
-  try {
-    await vm.readFile(path, (bytes) => void now.push(Buffer.from(bytes)), { user: "root" });
-  } catch (error) {
-    // Without a network there is no name server, and no file for it.
-    if (guestErrno(error) === "ENOENT") return;
-    throw error;
-  }
-  const text = Buffer.concat(now).toString("latin1");
-  const missing = lines.filter((line) => !text.split("\n").includes(line));
-  if (missing.length === 0) return;
-  const whole = Buffer.from(
-    `${text}${text === "" || text.endsWith("\n") ? "" : "\n"}${missing.join("\n")}\n`,
-    "latin1",
-  );
-  const source = (async function* one(): AsyncGenerator<Buffer> {
-    await Promise.resolve();
-    yield whole;
-  })();
-  await vm.writeFile(path, source, { user: "root", inPlace: true });
 }
 
 /** A container's VM, running: made, started or woken as needed. */

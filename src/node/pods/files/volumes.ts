@@ -1,4 +1,10 @@
-/** A pod's volumes: which are mounted when its VM is made, and which are files that are written into it. */
+/**
+ * files/: the volumes of a pod: what is mounted when its VM is made, what is written into it, and what becomes of that while it
+ * runs. Takes the pod and what it names in the cluster; gives mounts and files, and has them in the guest.
+ *
+ * volumes.ts: which volumes are mounts, and which are files.
+ */
+import { createHash } from "node:crypto";
 import { posix } from "node:path";
 import type { Mount } from "../../../model/mount.ts";
 import type {
@@ -9,11 +15,12 @@ import type {
   PodVolume,
 } from "../../../schema/pod.ts";
 import { parseTarget } from "../../../util/mounts.ts";
-import { fieldOf, resourceText } from "./downward.ts";
-import type { HostFacts } from "./downward.ts";
-import { PodNotReadyError, PodRefusedError } from "./failure.ts";
-import { parseQuantity } from "./quantity.ts";
-import type { Content, References } from "./references.ts";
+import { fieldOf, resourceText } from "../spec/downward.ts";
+import type { HostFacts } from "../spec/downward.ts";
+import { PodNotReadyError, PodRefusedError } from "../spec/failure.ts";
+import { parseQuantity } from "../spec/quantity.ts";
+import type { Content, ContentKind, References } from "./references.ts";
+import type { Tokens } from "./tokens.ts";
 
 /** A file in a volume. */
 export interface VolumeFile {
@@ -23,22 +30,36 @@ export interface VolumeFile {
   bytes: Buffer;
 }
 
-/** Something that is written into a guest before its command starts. */
-export interface GuestEntry {
+/** A file that is written into a guest before its command starts, and not again while that runs: a part of a volume. */
+export interface GuestEntry extends VolumeFile {
   /** The directory that it is written into, absolute: made if it is missing; links on the way to it are followed. */
   root: string;
-  /** Below that; empty: there is only the directory. */
-  path: string;
-  mode: number;
-  bytes: Buffer;
+}
+
+/** A volume of files at a place in the guest, absolute; links on the way to it are followed. */
+export interface FileVolume {
+  target: string;
+  files: VolumeFile[];
+}
+
+/** An object of the cluster whose content is in a volume, as it was then. */
+export interface Source {
+  kind: ContentKind;
+  name: string;
+  /** Empty: there was none. */
+  version: string;
+  immutable: boolean;
 }
 
 /** All that a pod has of volumes. */
 export interface PodFiles {
   mounts: Mount[];
   entries: GuestEntry[];
-  /** When files have to be written anew, since a token in them ends; milliseconds since the epoch. */
-  renewAt: number | undefined;
+  volumes: FileVolume[];
+  /** What of the cluster is in its files. */
+  sources: Source[];
+  /** Of all that may change in them but tokens; tells nothing of it. */
+  digest: string;
 }
 
 /** Directories of the host that pods may have. */
@@ -49,11 +70,9 @@ export interface AllowedHostPath {
 }
 
 const FILE_MODE = 0o644;
-const EMPTY = Buffer.alloc(0);
+const NO_TOKEN = Buffer.alloc(0);
 /** Of directories that begin empty: everybody's. */
 const EMPTY_MODE = 0o777;
-/** A token is renewed when a fifth of its time is left. */
-const TOKEN_SHARE = 0.8;
 
 /** Where a file of a volume may be: below it. @throws PodRefusedError */
 function inside(path: string): string {
@@ -105,24 +124,30 @@ function downwardFiles(
 
 /** Makes the files of one pod's volumes. */
 class FileMaker {
-  renewAt: number | undefined;
+  readonly sources = new Map<string, Source>();
+  /** Files that say something of the pod. */
+  readonly own: VolumeFile[] = [];
   private readonly pod: Pod;
   private readonly references: References;
   private readonly host: HostFacts;
+  private readonly tokens: Tokens | undefined;
 
-  constructor(pod: Pod, references: References, host: HostFacts) {
+  constructor(pod: Pod, references: References, host: HostFacts, tokens: Tokens | undefined) {
     this.pod = pod;
     this.references = references;
     this.host = host;
+    this.tokens = tokens;
   }
 
   private async content(
-    kind: "configmaps" | "secrets",
+    kind: ContentKind,
     name: string,
     source: Pick<ContentSource, "items" | "optional" | "defaultMode">,
     mode: number | undefined,
   ): Promise<VolumeFile[]> {
     const content = await this.references.content(kind, name, source.optional === true);
+    const { version = "", immutable = false } = content ?? {};
+    this.sources.set(`${kind}/${name}`, { kind, name, version, immutable });
     return filesOf(content, { ...source, defaultMode: mode ?? source.defaultMode }, name);
   }
 
@@ -133,7 +158,7 @@ class FileMaker {
     if (secret) return await this.content("secrets", secret.secretName ?? "", secret, undefined);
     if (downwardAPI) {
       const mode = downwardAPI.defaultMode ?? FILE_MODE;
-      return downwardFiles(this.pod, downwardAPI.items, mode, this.host);
+      return this.downward(downwardAPI.items, mode);
     }
     if (!projected) return undefined;
     const mode = projected.defaultMode ?? FILE_MODE;
@@ -147,7 +172,7 @@ class FileMaker {
         const name = source.secret.name ?? "";
         files.push(...(await this.content("secrets", name, source.secret, mode)));
       }
-      files.push(...downwardFiles(this.pod, source.downwardAPI?.items, mode, this.host));
+      files.push(...this.downward(source.downwardAPI?.items, mode));
       if (source.serviceAccountToken) {
         const { path, audience, expirationSeconds } = source.serviceAccountToken;
         files.push({
@@ -160,12 +185,19 @@ class FileMaker {
     return files;
   }
 
+  private downward(
+    items: readonly DownwardItem[] | null | undefined,
+    mode: number,
+  ): VolumeFile[] {
+    const files = downwardFiles(this.pod, items, mode, this.host);
+    this.own.push(...files);
+    return files;
+  }
+
   private async token(audience: string | undefined, seconds: number): Promise<Buffer> {
-    const now = Date.now();
-    const { token, expiresAt } = await this.references.token(audience, seconds);
-    const renewAt = now + (expiresAt - now) * TOKEN_SHARE;
-    this.renewAt = Math.min(this.renewAt ?? renewAt, renewAt);
-    return Buffer.from(token);
+    const { tokens, references } = this;
+    if (tokens === undefined) return NO_TOKEN;
+    return Buffer.from(await tokens.get(references, audience, seconds));
   }
 }
 
@@ -200,8 +232,19 @@ function emptyMount({ name, emptyDir }: PodVolume, target: string): Mount {
   );
 }
 
+/** A digest of what is in files, but for tokens. */
+function digestOf({ sources, own }: FileMaker): string {
+  const versions = [...sources].map(([key, { version }]) => [key, version]);
+  const texts = own.map(({ path, bytes }) => [path, bytes.toString("utf8")]);
+  return createHash("sha256")
+    .update(JSON.stringify([versions, texts]))
+    .digest("hex")
+    .slice(0, 32);
+}
+
 /**
  * What a pod's volumes are in its VM.
+ * @param tokens absent: those in its files are left empty, as when they are only looked at
  * @throws PodRefusedError, PodNotReadyError
  */
 export async function volumesOf(
@@ -209,10 +252,12 @@ export async function volumesOf(
   container: PodContainer,
   references: References,
   host: HostFacts & { hostPaths: readonly AllowedHostPath[] },
+  tokens?: Tokens,
 ): Promise<PodFiles> {
-  const maker = new FileMaker(pod, references, host);
+  const maker = new FileMaker(pod, references, host, tokens);
   const mounts: Mount[] = [];
   const entries: GuestEntry[] = [];
+  const volumes: FileVolume[] = [];
   for (const mount of container.volumeMounts ?? []) {
     const volume = pod.spec.volumes?.find(({ name }) => name === mount.name);
     if (volume === undefined) continue;
@@ -223,13 +268,10 @@ export async function volumesOf(
       mounts.push(shared ?? emptyMount(volume, target));
     } else if (mount.subPath) {
       entries.push(...partOf(files, inside(mount.subPath), target));
-    } else {
-      // Also without a file there is a directory.
-      if (files.length === 0) entries.push({ root: target, path: "", mode: 0, bytes: EMPTY });
-      for (const file of files) entries.push({ root: target, ...file });
-    }
+    } else volumes.push({ target, files });
   }
-  return { mounts, entries, renewAt: maker.renewAt };
+  const sources = [...maker.sources.values()];
+  return { mounts, entries, volumes, sources, digest: digestOf(maker) };
 }
 
 /** One file of a volume, or those below one of its directories, at a place in the guest. */

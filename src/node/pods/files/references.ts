@@ -4,7 +4,7 @@ import type { Pod } from "../../../schema/pod.ts";
 import { validate } from "../../../schema/validate.ts";
 import { apiPath, isStatus } from "../../../kube/api-server.ts";
 import type { ApiServer } from "../../../kube/api-server.ts";
-import { PodNotReadyError } from "./failure.ts";
+import { PodNotReadyError } from "../spec/failure.ts";
 
 /** The shortest time for which an API server makes tokens. */
 const SHORTEST_TOKEN_SECONDS = 600;
@@ -13,7 +13,14 @@ const SHORTEST_TOKEN_SECONDS = 600;
 export interface Content {
   values: Map<string, Buffer>;
   type: string;
+  /** Changes with it; empty: not known. */
+  version: string;
+  /** It stays as it is for as long as it is there. */
+  immutable: boolean;
 }
+
+/** Kinds of objects whose content pods have. */
+export type ContentKind = "configmaps" | "secrets";
 
 /** A token and how long it holds. */
 export interface AccountToken {
@@ -38,7 +45,7 @@ export class References {
    * @throws PodNotReadyError when it has to be there
    */
   async content(
-    kind: "configmaps" | "secrets",
+    kind: ContentKind,
     name: string,
     optional: boolean,
   ): Promise<Content | undefined> {
@@ -66,7 +73,8 @@ export class References {
         error,
       );
     }
-    const { data, binaryData, type } = validate(contentSchema, value, path, "ERR_NODE_OBJECT");
+    const object = validate(contentSchema, value, path, "ERR_NODE_OBJECT");
+    const { data, binaryData, type } = object;
     const encoding = kind === "secrets" ? "base64" : "utf8";
     const values = new Map<string, Buffer>();
     for (const [key, text] of Object.entries(data ?? {})) {
@@ -75,7 +83,12 @@ export class References {
     for (const [key, text] of Object.entries(binaryData ?? {})) {
       values.set(key, Buffer.from(text, "base64"));
     }
-    return { values, type: type ?? "" };
+    return {
+      values,
+      type: type ?? "",
+      version: object.metadata?.resourceVersion ?? "",
+      immutable: object.immutable === true,
+    };
   }
 
   /** UID of the pod's ServiceAccount. @throws ApiError when there is none, or this node may not know */

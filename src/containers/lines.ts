@@ -1,0 +1,29 @@
+/** Lines that a container is to have in files of its guest's agent: names of hosts, how names are looked up. */
+import { guestErrno } from "../agent/transport.ts";
+import type { Vm } from "../client/vm.ts";
+
+/** Have lines at the end of a file that the guest's agent has written; those that are there are not added again. */
+export async function addLines(vm: Vm, path: string, lines: readonly string[]): Promise<void> {
+  // Of the fake driver's guests it is this host's file.
+  if (lines.length === 0 || vm.view.driver === "fake") return;
+  const now: Buffer[] = [];
+  try {
+    await vm.readFile(path, (bytes) => void now.push(Buffer.from(bytes)), { user: "root" });
+  } catch (error) {
+    // Without a network there is no name server, and no file for it.
+    if (guestErrno(error) === "ENOENT") return;
+    throw error;
+  }
+  const text = Buffer.concat(now).toString("latin1");
+  const missing = lines.filter((line) => !text.split("\n").includes(line));
+  if (missing.length === 0) return;
+  const whole = Buffer.from(
+    `${text}${text === "" || text.endsWith("\n") ? "" : "\n"}${missing.join("\n")}\n`,
+    "latin1",
+  );
+  const source = (async function* one(): AsyncGenerator<Buffer> {
+    await Promise.resolve();
+    yield whole;
+  })();
+  await vm.writeFile(path, source, { user: "root", inPlace: true });
+}
