@@ -6,28 +6,25 @@ const NOT_OFFERED: readonly { pattern: string; why: string }[] = [
     why: "a pod is one container: none is added to one that runs",
   },
   { pattern: "InPlace Resize", why: "a VM's size does not change while it runs" },
-  { pattern: "GRPC liveness", why: "probes are commands, HTTP and TCP" },
-  { pattern: "hostAliases|KubeletManagedEtcHosts", why: "/etc/hosts is the VM's own" },
   {
-    pattern: "read only busybox|readOnlyRootFilesystem.*should run the container with read",
-    why: "the root file system is the VM's own disk",
+    pattern: "Container Lifecycle Hook when create a pod with lifecycle hook",
+    why: "a pod is one container, and these have a sidecar",
   },
-  { pattern: "Sysctls .*should support", why: "`sysctls` are not offered" },
+  {
+    pattern: "pod generation should start at 1 and increment",
+    why: "a pod is one container, and this one has an init container",
+  },
   { pattern: "ImageVolume", why: "no volumes of images" },
   {
     pattern: "volume subpath|subpaths in container|subpath expansion",
     why: "`subPathExpr` is not offered",
   },
   {
-    pattern: "shared volumes between containers|binary data should be reflected",
-    why: "a pod is one container",
+    pattern:
+      "shared volumes between containers|binary data should be reflected|optional updates should be|KubeletManagedEtcHosts",
+    why: "a pod is one container, and these have several",
   },
   { pattern: "\\[sig-network\\]", why: "pods are not on the cluster's network" },
-  {
-    pattern:
-      "optional updates|updates should be reflected|update (labels|annotations) on modification",
-    why: "files are written at each start, not while it runs",
-  },
   {
     pattern: "PreStop should call prestop when killing a pod",
     why: "pods are not on the cluster's network: one does not reach the other",

@@ -140,7 +140,12 @@ function podWith(volumes: object[], labels = {}, mounts: object[] = []): Pod {
 async function started(
   api: Objects,
   pod: Pod,
-): Promise<{ live: LiveFiles; record: PodRecord; state: { pod: Pod; vm: Vm | undefined }; said: unknown[] }> {
+): Promise<{
+  live: LiveFiles;
+  record: PodRecord;
+  state: { pod: Pod; vm: Vm | undefined };
+  said: unknown[];
+}> {
   const record: PodRecord = { uid: "u-1", namespace: "team", name: "a", restarts: 0 };
   const state: { pod: Pod; vm: Vm | undefined } = { pod, vm };
   const said: unknown[] = [];
@@ -166,7 +171,9 @@ async function round(done: () => boolean): Promise<void> {
   await vi.waitFor(() => expect(done()).toBe(true), { timeout: 20_000 });
 }
 
-beforeEach(() => vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance", "Date"] }));
+beforeEach(() =>
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance", "Date"] }),
+);
 
 test("files follow their objects while a pod runs, and what has them is asked for by its version alone", async () => {
   const api = new Objects();
@@ -247,7 +254,10 @@ test("tokens stay when something else changes, and are others before they end", 
   const api = new Objects();
   api.set("configmaps/c", { ca: "1" });
   const sources = [{ configMap: { name: "c" } }, { serviceAccountToken: { path: "token" } }];
-  const { live, record, said } = await started(api, podWith([{ name: "p", projected: { sources } }]));
+  const { live, record, said } = await started(
+    api,
+    podWith([{ name: "p", projected: { sources } }]),
+  );
   expect(read("p/token")).toBe("token 1");
   api.set("configmaps/c", { ca: "2" });
   await round(() => read("p/ca") === "2");

@@ -99,7 +99,8 @@ export class LiveFiles {
     const pod = this.parts.pod();
     const { metadata: is } = pod;
     const same =
-      isDeepStrictEqual(was.labels, is.labels) && isDeepStrictEqual(was.annotations, is.annotations);
+      isDeepStrictEqual(was.labels, is.labels) &&
+      isDeepStrictEqual(was.annotations, is.annotations);
     if (!same && tellsOfItself(pod)) this.look();
   }
 

@@ -44,11 +44,7 @@ export class References {
    * A ConfigMap's or Secret's content; undefined: there is none, and it is optional.
    * @throws PodNotReadyError when it has to be there
    */
-  async content(
-    kind: ContentKind,
-    name: string,
-    optional: boolean,
-  ): Promise<Content | undefined> {
+  async content(kind: ContentKind, name: string, optional: boolean): Promise<Content | undefined> {
     const key = `${kind}/${name}`;
     const asked = this.known.get(key) ?? this.fetch(kind, name);
     this.known.set(key, asked);

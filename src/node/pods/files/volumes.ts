@@ -185,10 +185,7 @@ class FileMaker {
     return files;
   }
 
-  private downward(
-    items: readonly DownwardItem[] | null | undefined,
-    mode: number,
-  ): VolumeFile[] {
+  private downward(items: readonly DownwardItem[] | null | undefined, mode: number): VolumeFile[] {
     const files = downwardFiles(this.pod, items, mode, this.host);
     this.own.push(...files);
     return files;

@@ -143,8 +143,7 @@ export class Container {
     this.checkUser(pod, vm);
     work.onProgress({ phase: "files" });
     // Root writes its last words where it likes; others need the file, and so does who can make none.
-    const message =
-      isRoot(userOf(vm)) && plan.writable === undefined ? [] : this.messageFile();
+    const message = isRoot(userOf(vm)) && plan.writable === undefined ? [] : this.messageFile();
     await furnish(vm, plan, { message, signal: work.signal });
     work.signal.throwIfAborted();
   }

@@ -29,7 +29,9 @@ function judge(answer: Buffer, end: IncomingHttpHeaders): string | undefined {
   const status = String(end["grpc-status"] ?? "");
   if (status !== "0") {
     const said = String(end["grpc-message"] ?? "").slice(0, SAID);
-    return status === "" ? "it is no server of gRPC" : `gRPC status ${status.slice(0, 9)} ${said}`.trim();
+    return status === ""
+      ? "it is no server of gRPC"
+      : `gRPC status ${status.slice(0, 9)} ${said}`.trim();
   }
   const length = answer.length < HEAD ? -1 : answer.readUInt32BE(1);
   if (answer[0] !== 0 || length !== answer.length - HEAD) return "its answer is no message of gRPC";

@@ -47,6 +47,7 @@ export function startFailure(error: unknown): {
   // A port is free again when whoever has it ends.
   if (code.startsWith("ERR_VALIDATION") && code !== "ERR_VALIDATION_PORT_CONFLICT")
     return { reason: "InvalidPod", message, lasting: true };
+  if (code === "ERR_AGENT_SYSCTL") return { reason: "SysctlForbidden", message, lasting: true };
   if (error instanceof PodNotReadyError) return { reason: error.reason, message, lasting: false };
   const reason = code.startsWith("ERR_IMAGE") ? "ErrImagePull" : "CreateContainerError";
   return { reason, message, lasting: false };

@@ -1,12 +1,14 @@
 import { expect, test } from "vitest";
 import { podSchema } from "../../../schema/pod.ts";
 import type { Pod } from "../../../schema/pod.ts";
+import { VmsanError } from "../../../model/errors.ts";
 import { ApiError } from "../../../kube/api-server.ts";
 import type { ApiServer } from "../../../kube/api-server.ts";
 import { Conditions, statusOf } from "../life/state.ts";
 import type { PodState } from "../life/state.ts";
 import { wishesOf } from "./annotations.ts";
 import { expand } from "./env.ts";
+import { startFailure } from "./failure.ts";
 import { refusedFields } from "./offered.ts";
 import { planPod } from "./plan.ts";
 import { isFor } from "./pull.ts";
@@ -210,10 +212,7 @@ test("settings of the kernel are those that a VM has for itself, and names of ho
     "kernel/shm_rmid_forced=1",
     "vm.max_map_count=262144",
   ]);
-  expect(plan.hosts).toEqual([
-    "# Entries added by HostAliases.",
-    "10.0.0.7\tfoo\tbar.example",
-  ]);
+  expect(plan.hosts).toEqual(["# Entries added by HostAliases.", "10.0.0.7\tfoo\tbar.example"]);
   expect(plan.writable).toEqual(["/var/end"]);
   const names = ["kernel.hostname", "kernel.core_pattern", "fs.file-max", "kernel.modprobe", "net"];
   const refused = refusedFields(
@@ -222,6 +221,8 @@ test("settings of the kernel are those that a VM has for itself, and names of ho
   expect(refused).toEqual(
     names.map((name, at) => `spec.securityContext.sysctls[${at}].name: "${name}"`),
   );
+  const unknown = new VmsanError({ code: "ERR_AGENT_SYSCTL", message: "net.none cannot be set" });
+  expect(startFailure(unknown)).toMatchObject({ reason: "SysctlForbidden", lasting: true });
   const snapshot = { annotations: { "vmsan.io/snapshot": "s" } };
   const restored = pod({ securityContext: { sysctls } }, {}, snapshot);
   await expect(planPod(restored, host, api, new Tokens())).rejects.toThrow("sysctls");
@@ -252,13 +253,17 @@ test.each([
   ],
 ])("%s is refused", async (_what, spec) => {
   const made = pod(spec, { volumeMounts: [{ name: "v", mountPath: "/v" }] });
-  await expect(planPod(made, host, api, new Tokens())).rejects.toMatchObject({ code: "ERR_NODE_POD_REFUSED" });
+  await expect(planPod(made, host, api, new Tokens())).rejects.toMatchObject({
+    code: "ERR_NODE_POD_REFUSED",
+  });
 });
 
 test("more than a VM can have is refused", async () => {
   for (const limits of [{ cpu: "33" }, { memory: "1Ti" }, { cpu: "many" }]) {
     const made = pod({}, { resources: { limits } });
-    await expect(planPod(made, host, api, new Tokens())).rejects.toMatchObject({ code: "ERR_NODE_POD_REFUSED" });
+    await expect(planPod(made, host, api, new Tokens())).rejects.toMatchObject({
+      code: "ERR_NODE_POD_REFUSED",
+    });
   }
 });
 
