@@ -16,7 +16,7 @@ import { withTag } from "../images/names.ts";
 import { readTexts, writeArchive } from "./files.ts";
 import type { GrpcPeer } from "./grpc.ts";
 import type { Progress } from "./progress.ts";
-import { Message, encode } from "../../../util/protobuf.ts";
+import { Message, encode } from "../../../util/packing/protobuf.ts";
 
 /** Who builds, and who is told. */
 export interface Builder {

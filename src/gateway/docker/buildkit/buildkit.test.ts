@@ -11,7 +11,7 @@ import { readArchive } from "../../../agent/archive/read.ts";
 import { ignorePatterns, secretsIn } from "./build.ts";
 import { BuildKit } from "./buildkit.ts";
 import { messagesOf } from "./grpc.ts";
-import { Message, encode, mapFields } from "../../../util/protobuf.ts";
+import { Message, encode, mapFields } from "../../../util/packing/protobuf.ts";
 
 const FILES: Record<string, { mode: number; content?: string; link?: string }> = {
   Dockerfile: {

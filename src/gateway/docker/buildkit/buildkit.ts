@@ -10,7 +10,7 @@ import type { Builder } from "./build.ts";
 import { GrpcPeer, serveGrpc } from "./grpc.ts";
 import type { GrpcCall, GrpcMethods } from "./grpc.ts";
 import { Progress } from "./progress.ts";
-import { Message, encode, mapFields } from "../../../util/protobuf.ts";
+import { Message, encode, mapFields } from "../../../util/packing/protobuf.ts";
 
 /** How long a build waits for what belongs to it, in milliseconds. */
 const PATIENCE_MS = 20_000;

@@ -6,7 +6,7 @@ import { encodeEnd, encodeEntry, padding } from "../../../agent/archive/pax.ts";
 import type { ArchiveEntry, EntryType } from "../../../agent/archive/pax.ts";
 import { DockerError } from "../errors.ts";
 import type { GrpcPeer } from "./grpc.ts";
-import { Message, encode } from "../../../util/protobuf.ts";
+import { Message, encode } from "../../../util/packing/protobuf.ts";
 
 const METHOD = "/moby.filesync.v1.FileSync/DiffCopy";
 

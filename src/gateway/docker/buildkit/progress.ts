@@ -1,6 +1,6 @@
 /** How a build goes, as buildx draws it: steps with their output. */
 import { createHash, randomUUID } from "node:crypto";
-import { encode } from "../../../util/protobuf.ts";
+import { encode } from "../../../util/packing/protobuf.ts";
 
 /** Most messages that are kept for a reader that comes late. */
 const KEPT = 20_000;

@@ -5,7 +5,7 @@ import { createServer as createTcp, connect } from "node:net";
 import type { AddressInfo, Server } from "node:net";
 import { afterEach, expect, test } from "vitest";
 import type { Vm } from "../../../client/vm.ts";
-import { Message, encode } from "../../../util/protobuf.ts";
+import { Message, encode } from "../../../util/packing/protobuf.ts";
 import { lookAt } from "./probe.ts";
 
 let server: Http2Server | Server;

@@ -4,7 +4,7 @@
  */
 import type { ClientHttp2Session, IncomingHttpHeaders } from "node:http2";
 import type { Duplex } from "node:stream";
-import { Message, encode } from "../../../util/protobuf.ts";
+import { Message, encode } from "../../../util/packing/protobuf.ts";
 
 /** Bytes in front of each message: whether it is compressed, and its length. */
 const HEAD = 5;
