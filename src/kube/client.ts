@@ -68,8 +68,11 @@ export class KubeClient implements ApiServer {
   private readonly identity: Identity;
   private tls: TlsIdentity | undefined;
   private agent: Agent | undefined;
+  /** Agents of earlier identities on whose connections something may be under way. */
+  private retired: Agent[] = [];
   /** One that waits for a connection is not made yet: hundreds of them would be megabytes. */
   private readonly turns = new Slots(CONNECTIONS);
+  private closed = false;
 
   private readonly complain: (error: unknown) => void;
 
@@ -84,7 +87,11 @@ export class KubeClient implements ApiServer {
   private connections(): Agent {
     const tls = this.identity.tls();
     if (this.agent !== undefined && tls === this.tls) return this.agent;
-    if (this.agent !== undefined) retire(this.agent);
+    if (this.agent !== undefined) {
+      retire(this.agent);
+      const all = [...this.retired, this.agent];
+      this.retired = all.filter(({ sockets }) => Object.keys(sockets).length > 0);
+    }
     this.tls = tls;
     const kept = { keepAlive: true, keepAliveMsecs: 15_000, maxSockets: CONNECTIONS };
     this.agent = this.url.startsWith("https:")
@@ -104,7 +111,6 @@ export class KubeClient implements ApiServer {
     const url = new URL(this.url + path);
     const options: RequestOptions = {
       method,
-      agent: this.connections(),
       headers: {
         accept,
         "user-agent": "vmsan",
@@ -116,11 +122,14 @@ export class KubeClient implements ApiServer {
       },
       ...(signal === undefined ? {} : { signal }),
     };
-    const asked = async (): Promise<IncomingMessage> =>
-      await new Promise((resolve, reject) => {
+    const asked = async (): Promise<IncomingMessage> => {
+      // Its turn may come because the connections were ended.
+      if (this.closed) throw new Error("the client was closed");
+      const agent = this.connections();
+      return await new Promise((resolve, reject) => {
         const request = (url.protocol === "https:" ? httpsModule() : httpModule()).request(
           url,
-          options,
+          { ...options, agent },
           resolve,
         );
         request.setTimeout(silenceMs, () =>
@@ -131,6 +140,7 @@ export class KubeClient implements ApiServer {
         );
         request.end(payload);
       });
+    };
     return await this.turns.run(asked, signal);
   }
 
@@ -246,9 +256,10 @@ export class KubeClient implements ApiServer {
     }
   }
 
-  /** End all connections. */
+  /** End all connections: what is under way fails, and what waits or comes later is not sent. */
   close(): void {
-    this.agent?.destroy();
+    this.closed = true;
+    for (const agent of [...this.retired, this.agent]) agent?.destroy();
   }
 }
 

@@ -3,7 +3,7 @@ import { once } from "node:events";
 import { connect, createServer } from "node:net";
 import type { AddressInfo, Server, Socket } from "node:net";
 import { text } from "node:stream/consumers";
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect, onTestFinished, test, vi } from "vitest";
 import { freePort } from "../../test/fixtures/ports.ts";
 import { publishAll } from "./publish.ts";
 import type { GuestSide } from "./publish.ts";
@@ -17,7 +17,7 @@ function guest(): { side: GuestSide; listen: () => void; attempts: () => number 
   let server: Server | undefined;
   const side: GuestSide = {
     address: "127.0.0.1",
-    arrival: async () => await Promise.resolve(),
+    arrival: async () => await Promise.resolve(Date.now() - 1000),
     connect: async () => {
       attempts += 1;
       if (server === undefined) throw new Error("ECONNREFUSED");
@@ -108,4 +108,28 @@ test("who was refused while another was let in tries once more", async () => {
   expect(await text(second)).toBe("second");
   early.reject(new Error("ECONNREFUSED"));
   expect(await text(first)).toBe("first");
+});
+
+test.each([
+  ["boots, however long it has been doing so,", undefined, true],
+  ["came up a minute ago", 61_000, false],
+])("a client of a guest that %s waits: %s ms", async (_, upMs, waits) => {
+  const { side, listen, attempts } = guest();
+  const now = Date.now();
+  // From before the port was published until after: the guest's time counts, not the port's.
+  side.arrival = async () => await Promise.resolve(upMs === undefined ? upMs : now - upMs);
+  vi.useFakeTimers({ toFake: ["Date"], now: now - 600_000 });
+  onTestFinished(() => void vi.useRealTimers());
+  const dial = await publish(side);
+  vi.setSystemTime(now);
+  const early = dial();
+  early.end("early");
+  if (waits) {
+    await expect.poll(attempts, { timeout: 60_000 }).toBeGreaterThan(2);
+    listen();
+    expect(await text(early)).toBe("early");
+  } else {
+    await expect(text(early)).rejects.toMatchObject({ code: "ECONNRESET" });
+    expect(attempts()).toBeLessThan(3);
+  }
 });

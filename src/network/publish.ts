@@ -11,8 +11,11 @@ import type { PublishedPort } from "../model/policy.ts";
 
 /** Opens connections and sockets on the guest's side. */
 export interface GuestSide {
-  /** Called when something arrives for the guest; resolves once the guest can take it. */
-  arrival(): Promise<void>;
+  /**
+   * Called when something arrives for the guest; resolves once the guest can take it.
+   * @returns since when it has been up, in milliseconds since the epoch; undefined while it boots
+   */
+  arrival(): Promise<number | undefined>;
   /** TCP to a port of the guest. */
   connect(port: number): Promise<Socket>;
   /** A datagram socket on the guest's side, connected to nothing. */
@@ -24,7 +27,7 @@ export interface GuestSide {
 /** Most connections (or datagram clients) of one published port. */
 const maxClients = 1024;
 
-/** How long after it was published a port may be one whose service is yet to come up, in milliseconds. */
+/** How long after its guest came up a port may be one whose service is yet to do so, in milliseconds. */
 const risingMs = 60_000;
 
 /** How long a connection waits for such a service, in milliseconds, and how often it looks. */
@@ -137,7 +140,6 @@ function relay(
  * before the guest's program does, and a connection that is accepted and then broken is taken by many for one that was used.
  */
 function connector(port: number, guest: GuestSide): (client: Socket) => Promise<Socket> {
-  const until = Date.now() + risingMs;
   let reached = false;
   let waiting = 0;
   const attempt = async (): Promise<Socket> => {
@@ -146,7 +148,9 @@ function connector(port: number, guest: GuestSide): (client: Socket) => Promise<
     return socket;
   };
   return async (client) => {
-    const last = Math.min(until, Date.now() + waitMs);
+    const upSince = await guest.arrival();
+    const now = Date.now();
+    const last = Math.min((upSince ?? now) + risingMs, now + waitMs);
     // Before the attempt: one that has failed while another's came through was too early, no more.
     let known = reached;
     try {
@@ -185,10 +189,7 @@ async function publishTcp(port: PublishedPort, guest: GuestSide): Promise<Listen
   const enter = connector(port.guestPort, guest);
   return relay(
     server,
-    async (client) => {
-      await guest.arrival();
-      return await enter(client);
-    },
+    enter,
     // What comes on a connection of a VM that has fallen asleep meanwhile waits in its socket.
     () => void guest.arrival().catch(() => undefined),
   );

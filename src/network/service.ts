@@ -43,7 +43,7 @@ export interface ServiceOptions {
   /** Apply an nftables transaction in the VM's namespace. */
   nft: (transaction: string, signal?: AbortSignal) => Promise<void>;
   /** See {@link GuestSide.arrival}. */
-  arrival: () => Promise<void>;
+  arrival: GuestSide["arrival"];
   /** Told of each decision. */
   decided: (decision: NetworkDecision) => void;
   warn: (message: string) => void;

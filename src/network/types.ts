@@ -118,8 +118,8 @@ export interface NetworkOptions {
   upstreams?: string[];
   /** IPv6 in the guests; default: when the host has an IPv6 default route. */
   ipv6?: boolean;
-  /** Told of everything that arrives at a VM's published ports; it is handed on when that resolves. */
-  onArrival?: (vmId: string) => Promise<void>;
+  /** Told of everything that arrives at a VM's published ports; it is handed on when that resolves. See `GuestSide.arrival`. */
+  onArrival?: (vmId: string) => Promise<number | undefined>;
   /** Told of each decision as it falls; returns quickly and never throws. */
   onDecision?: (vmId: string, decision: NetworkDecision) => void;
   /** Who is in a VM's private networks, the VM included, at the moment of a question. */

@@ -36,7 +36,8 @@ function needsCard(
  */
 export function createNetworks(layout: Layout, log: EventLog): HostNetworks {
   const deciding: ((vmId: string, decision: NetworkDecision) => void)[] = [];
-  let arrival = async (_vmId: string): Promise<void> => await Promise.resolve();
+  let arrival = async (_vmId: string): Promise<number | undefined> =>
+    await Promise.resolve(undefined);
   let peers = (_vmId: string): readonly Peer[] => [];
   let secrets = async (_vmId: string): Promise<VmSecrets | undefined> =>
     await Promise.resolve(undefined);

@@ -72,8 +72,11 @@ export interface Networks {
     ports: PublishedPort[],
     networks: readonly Membership[],
   ): Promise<string | undefined>;
-  /** Who is told of everything that arrives at published ports, before it is handed on. */
-  onArrival(call: (vmId: string) => Promise<void>): void;
+  /**
+   * Who is told of everything that arrives at published ports, before it is handed on, and says since when the VM has
+   * been up, in milliseconds since the epoch; undefined while it boots.
+   */
+  onArrival(call: (vmId: string) => Promise<number | undefined>): void;
   /** Who is asked for the members of a VM's private networks. */
   onPeers(call: (vmId: string) => readonly Peer[]): void;
   /** Who is asked for a VM's secrets. */

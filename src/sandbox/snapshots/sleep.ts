@@ -31,9 +31,12 @@ export class Sleep {
     sandboxes.wake = async (entry) => await this.wakeUp(entry, ALONE);
     sandboxes.stages.networks.onArrival(async (vmId) => {
       const entry = sandboxes.entries.get(vmId);
-      if (entry === undefined) return;
+      if (entry === undefined) return undefined;
       entry.usedAt = Date.now();
       if (isAsleep(entry)) await this.wakeUp(entry, ALONE);
+      const { status, startedAt } = entry.record;
+      // While it boots, that is when it was started the time before.
+      return status === "running" && startedAt !== undefined ? Date.parse(startedAt) : undefined;
     });
     sandboxes.suspend = async (entry) => void (await this.suspend(entry.record.id, ALONE));
     sandboxes.forgetMemory = async (record) => await this.forgetMemory(record);
