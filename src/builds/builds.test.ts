@@ -92,6 +92,24 @@ test("groups of builds are bounded, and none is one of its own", () => {
   expect(had.of("first").has(digest)).toBe(false);
 });
 
+test("digests of a group are bounded, and those of all groups", () => {
+  const digest = (number: number) => `sha256:${String(number).padStart(64, "0")}` as const;
+  const had = new Had();
+  for (let group = 0; group < 20; group += 1) {
+    const known = had.of(`group ${group}`);
+    for (let i = 0; i < 12_000; i += 1) {
+      known.add(digest(i));
+      // What is asked for now and then stays.
+      if (i % 1000 === 0) expect(known.has(digest(0))).toBe(true);
+    }
+    expect(known.size).toBe(10_000);
+    expect([known.has(digest(1)), known.has(digest(11_999))]).toEqual([false, true]);
+  }
+  expect(had.of("group 19").size).toBe(10_000);
+  expect(had.of("group 11").size).toBe(10_000);
+  expect(had.of("group 9").size).toBe(0);
+});
+
 describe("output", () => {
   test("becomes lines with the step they belong to", () => {
     const said: ProgressEvent[] = [];

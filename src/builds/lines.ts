@@ -2,6 +2,7 @@
  * Where a step stands in the Dockerfile: buildah says a step's text, and not its line. Nothing is parsed: a line counts
  * when it, with what continues it, is that text.
  */
+import { escapeOf } from "./escape.ts";
 
 /** Lines of one instruction, at most. */
 const MOST = 1000;
@@ -18,7 +19,7 @@ function packed(text: string): string {
 export function linesOf(dockerfile: string, step: string): number[] {
   const text = packed(step.replace(/^(\[\d+\/\d+\] )?STEP \d+(\/\d+)?: /, ""));
   if (text === "") return [];
-  const escape = /^#\s*escape\s*=\s*`\s*$/im.test(dockerfile) ? "`" : "\\";
+  const escape = escapeOf(dockerfile);
   const lines = dockerfile.replace(/^\uFEFF/, "").split(/\r?\n/);
   const found: number[] = [];
   for (const [index, first] of lines.entries()) {

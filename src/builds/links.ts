@@ -3,6 +3,7 @@
  * without copying again. The files are those of a plain COPY, unless the destination leads over a symbolic link, which
  * is followed then. The builder's buildah refuses the word, so it is taken out, at instructions' beginnings only.
  */
+import { escapeOf } from "./escape.ts";
 
 /** A heredoc's beginning: a word of its own, unlike `<<<WORD` and `$((1<<2))`. */
 const HEREDOC = /(?<!\S)\d*<<(-?)["']?([^<\s"']+)["']?/g;
@@ -46,7 +47,7 @@ function* instructionsOf(lines: readonly string[], escape: string): Generator<[n
  */
 export function withoutLinks(dockerfile: string): string | undefined {
   if (!/--link\b/.test(dockerfile)) return undefined;
-  const escape = /^(?:#[^\n]*\n)*#\s*escape\s*=\s*`/i.test(dockerfile) ? "`" : "\\";
+  const escape = escapeOf(dockerfile);
   const between = blanks(escape);
   const link = new RegExp(
     `^(\\uFEFF?\\s*(?:ONBUILD${between})?(?:COPY|ADD)(?:${between}--(?!link\\b)\\S+)*)${between}--link(?:=(?:true|1|t))?(?=\\s)`,
