@@ -57,7 +57,11 @@ export class Catalogue {
       if (before === undefined) {
         const names = view.names.map(familiar);
         byId.set(id, { id, digest: view.digest, names, details, view });
-      } else before.names.push(...view.names.map(familiar));
+        continue;
+      }
+      // Several manifests with one configuration, as after a build that packed the layers anew.
+      before.names.push(...view.names.map(familiar));
+      before.view = { ...before.view, usedBy: [...before.view.usedBy, ...view.usedBy] };
     }
     return [...byId.values()];
   }
