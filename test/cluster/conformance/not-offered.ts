@@ -35,6 +35,10 @@ const NOT_OFFERED: readonly { pattern: string; why: string }[] = [
     why: "root in a VM may do all there is in it: the VM is the boundary",
   },
   { pattern: "name, namespace and IP address", why: "a pod has no IP" },
+  {
+    pattern: "SchedulerPreemption.*(preemption works|critical pod|preemption running path)",
+    why: "their pods ask for resources of the test's own",
+  },
   { pattern: "fsGroup", why: "`fsGroup` is not offered" },
   {
     pattern: "Update Demo|Guestbook|Kubectl expose|environment variables for services",

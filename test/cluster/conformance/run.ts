@@ -19,6 +19,7 @@ import { conformanceImages } from "./images.ts";
 import { reasonFor } from "./not-offered.ts";
 import { Results } from "./results.ts";
 import { Suite, nameOf } from "./specs.ts";
+import type { Spec } from "./specs.ts";
 import { page } from "./table.ts";
 
 const { values } = parseArgs({
@@ -53,17 +54,20 @@ await bench("conformance", async ({ dir, defer }) => {
     return ended === undefined || (values.failed && !ended.passed);
   });
   console.error(`${left.length} of ${names.length} tests are run`);
-  const begun = performance.now();
+  /** What has ended is kept at once: a run may be ended at any time. */
+  const phase = async (what: string, tests: string[], at: number): Promise<Spec[]> => {
+    const begun = performance.now();
+    const ran = await suite.each(what, tests, at, values.limit);
+    const minutes = (performance.now() - begun) / 60_000;
+    await results.add(ran, { minutes, together: at, load: loadavg()[0] ?? 0 });
+    return ran;
+  };
   const alone = left.filter((name) => name.includes("[Serial]"));
   const others = left.filter((name) => !alone.includes(name));
   const together = Number(values.together);
   // Those that must run alone come once the others are over, in a run of their own where the limit cuts this one short.
-  let ran = await suite.each("part", others, together, values.limit);
-  if (ran.length === others.length) {
-    ran = [...ran, ...(await suite.each("serial", alone, 1, values.limit))];
-  }
-  const minutes = (performance.now() - begun) / 60_000;
-  await results.add(ran, { minutes, together, load: loadavg()[0] ?? 0 });
+  const ran = await phase("part", others, together);
+  if (ran.length === others.length && alone.length > 0) await phase("serial", alone, 1);
   await host.keepLogs(join(RESULTS, `run-${results.runs}`, host.name));
   const text = page(names, results);
   console.log(text);
