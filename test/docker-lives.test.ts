@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFile, readdir, writeFile } from "node:fs/promises";
+import { request } from "node:http";
 import { connect } from "node:net";
 import { join } from "node:path";
 import { expect, test, vi } from "vitest";
@@ -142,4 +143,33 @@ test("an engine that is killed while containers come and go: the next one tells 
   }
   await engine.json("POST", "/containers/prune");
   await expectNothing();
+});
+
+test("one that is restarted has not ended, for whoever hears of it and asks", async () => {
+  const id = await engine.create({ Cmd: ["sleep", "300"] });
+  await engine.ask("POST", `/containers/${id}/start`);
+  const filters = encodeURIComponent(JSON.stringify({ container: [id], event: ["die"] }));
+  const until = Math.ceil(Date.now() / 1000) + 600;
+  const died = new Promise<void>((resolve, reject) => {
+    const call = request({
+      socketPath: engine.socketPath,
+      path: `/events?until=${until}&filters=${filters}`,
+    });
+    call.on("error", reject).on("response", (reply) => {
+      reply.once("data", () => {
+        call.destroy();
+        resolve();
+      });
+    });
+    call.end();
+  });
+  await expect.poll(async () => (await engine.json("GET", "/info"))["NEventsListener"]).toBe(1);
+  const restarted = engine.ask("POST", `/containers/${id}/restart?signal=INT`);
+  await died;
+  const { State } = await engine.json<{ State: object }>("GET", `/containers/${id}/json`);
+  expect(State).toMatchObject({ Running: true });
+  expect((await restarted).status).toBe(204);
+  const after = await engine.json<{ State: object }>("GET", `/containers/${id}/json`);
+  expect(after.State).toMatchObject({ Status: "running", Restarting: false });
+  await engine.ask("DELETE", `/containers/${id}?force=1`);
 });

@@ -37,3 +37,56 @@ describe("a network that is removed", () => {
     }
   });
 });
+
+describe("images of containers that were made and not started", () => {
+  const made = async (image: string): Promise<string> =>
+    await engine.create({ Image: image, Cmd: ["sh", "-c", "test $WHICH = first"] });
+
+  test("are held against every prune and removal, from another command line too", async () => {
+    const { images } = engine.made.vmsan;
+    await engine.load("moved", { Env: ["WHICH=first"] });
+    const id = await made("moved");
+    await engine.load("moved", { Env: ["WHICH=second"] });
+    await images.prune({ all: true });
+    await engine.load("alpine");
+    await engine.json("POST", "/images/prune");
+    expect(await engine.ask("POST", `/containers/${id}/start`)).toMatchObject({ status: 204 });
+    expect(await engine.json("POST", `/containers/${id}/wait`)).toMatchObject({ StatusCode: 0 });
+    await engine.ask("DELETE", `/containers/${id}`);
+  });
+
+  test("lose their names by force alone, and are there until the container is removed", async () => {
+    const { images } = engine.made.vmsan;
+    await engine.load("named", { Env: ["WHICH=first"] });
+    const [first, second] = [await made("named"), await made("named")];
+    await expect(images.remove("named")).rejects.toMatchObject({
+      code: "ERR_IMAGE_IN_USE",
+      why: "It is used by containers of Docker's clients.",
+    });
+    expect((await engine.ask("DELETE", "/images/named")).status).toBe(409);
+    await engine.json("DELETE", "/images/named?force=1");
+    expect((await engine.ask("GET", "/images/named/json")).status).toBe(404);
+    expect(await engine.ask("POST", `/containers/${first}/start`)).toMatchObject({ status: 204 });
+    expect(await engine.json("POST", `/containers/${first}/wait`)).toMatchObject({ StatusCode: 0 });
+    // A gateway that was killed has left what it held, and the next one knows no more than its documents.
+    await engine.gateway?.close();
+    await engine.serve();
+    await engine.ask("DELETE", `/containers/${first}`);
+    await images.prune();
+    expect(await engine.ask("POST", `/containers/${second}/start`)).toMatchObject({ status: 204 });
+    await engine.ask("DELETE", `/containers/${second}?force=1`);
+    await engine.load("named", { Env: ["WHICH=first"] });
+    expect(await engine.json("DELETE", "/images/named")).toContainEqual({
+      Deleted: expect.any(String) as string,
+    });
+  });
+});
+
+test("of a builder's cache nothing is pruned that is not asked for in whole", async () => {
+  const prune = async (filters: object): Promise<{ status: number; text: string }> =>
+    await engine.ask("POST", `/build/prune?filters=${encodeURIComponent(JSON.stringify(filters))}`);
+  expect((await prune({ until: { "24h": true } })).status).toBe(200);
+  expect((await prune({ "unused-for": ["1h30m"] })).status).toBe(200);
+  expect((await prune({ until: ["yesterday-ish"] })).status).toBe(400);
+  expect((await prune({ type: ["exec.cachemount"] })).text).toContain("invalid filter 'type'");
+});

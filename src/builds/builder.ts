@@ -8,7 +8,7 @@ import { availableParallelism, totalmem } from "node:os";
 import { join } from "node:path";
 import { forwardToHost } from "../agent/ports.ts";
 import type { Forwarding } from "../agent/ports.ts";
-import type { BuildPrune, CreateRequest, VmView } from "../model/api.ts";
+import type { BuildPrune, BuildPruneRequest, CreateRequest, VmView } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
 import type { Host } from "../sandbox/host.ts";
@@ -73,11 +73,11 @@ fstrim /
 ${KEEP_ROOM}
 ${SAY_FREE}`;
 
-/** Bytes that a file takes on the disk; 0 when it is not there. */
-async function allocatedBytes(path: string): Promise<number> {
+/** Bytes that a file takes on the disk, and when it was written to last; none and never when it is not there. */
+async function fileUse(path: string): Promise<{ bytes: number; writtenMs: number }> {
   return await stat(path).then(
-    ({ blocks }) => blocks * 512,
-    () => 0, // ENOENT: nothing to free
+    ({ blocks, mtimeMs }) => ({ bytes: blocks * 512, writtenMs: mtimeMs }),
+    () => ({ bytes: 0, writtenMs: 0 }), // ENOENT: nothing to free
   );
 }
 
@@ -327,10 +327,11 @@ export class Builder {
     return randomBytes(16).toString("hex");
   }
 
-  /** Remove the VM with its cache. @throws ERR_BUILD_IN_USE while something is built */
-  async prune(): Promise<BuildPrune> {
+  /** Remove the VM with its cache, if it is one of those. @throws ERR_BUILD_IN_USE while something is built */
+  async prune({ unusedMs = 0, keepBytes = 0 }: BuildPruneRequest = {}): Promise<BuildPrune> {
     return await this.#alone(async () => {
       if (this.#users > 0) {
+        if (unusedMs > 0) return { removed: false, freedBytes: 0 };
         throw new VmsanError({
           code: "ERR_BUILD_IN_USE",
           message: "Cannot remove the builder",
@@ -342,10 +343,15 @@ export class Builder {
       if (found === undefined) return { removed: false, freedBytes: 0 };
       const { record } = this.#sandboxes.find(found.id);
       const own = record.spec.disks.filter(({ readonly }) => !readonly);
-      const sizes = await Promise.all(
-        own.flatMap(({ path, backing = [] }) => [path, ...backing]).map(allocatedBytes),
+      const files = await Promise.all(
+        own.flatMap(({ path, backing = [] }) => [path, ...backing]).map(fileUse),
       );
-      const freedBytes = sizes.reduce((sum, size) => sum + size, 0);
+      const freedBytes = files.reduce((sum, { bytes }) => sum + bytes, 0);
+      const used = Math.max(0, ...files.map(({ writtenMs }) => writtenMs));
+      const small = keepBytes > 0 && freedBytes <= keepBytes;
+      if (small || Date.now() - used < unusedMs) {
+        return { removed: false, freedBytes: 0 };
+      }
       await this.#sandboxes.remove(found.id, true);
       this.registry.had.clear();
       return { removed: true, freedBytes };

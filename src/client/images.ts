@@ -200,11 +200,27 @@ export class Images {
     await this.daemon.call("POST", "/v1/images/tag", { body: { name, newName }, repeat: true });
   }
 
-  /** Take a name away; what nothing else uses goes with the next prune. @throws ERR_IMAGE_IN_USE */
-  async remove(name: string): Promise<void> {
-    await this.daemon.call("DELETE", `/v1/images?name=${encodeText(name)}`, {
+  /**
+   * Take a name away; what nothing else uses goes with the next prune.
+   * @param options `keepHeld`: also the last name of one that is in use, which stays until nobody uses it
+   * @throws ERR_IMAGE_IN_USE
+   */
+  async remove(name: string, options: { keepHeld?: boolean } = {}): Promise<void> {
+    const held = options.keepHeld === true ? "&held=keep" : "";
+    await this.daemon.call("DELETE", `/v1/images?name=${encodeText(name)}${held}`, {
       doneIf: "ERR_IMAGE_NOT_FOUND",
     });
+  }
+
+  /**
+   * Keep images that no VM uses yet from being removed, across restarts, in the place of what the owner has held before.
+   * @param owner a name of letters, digits, dots, underscores and dashes
+   * @param digests of manifests; none: nothing is held any more
+   * @param purpose who uses them, for messages
+   */
+  async hold(owner: string, digests: readonly string[], purpose: string): Promise<void> {
+    const path = `/v1/images/holds/${encodeURIComponent(owner)}`;
+    await this.daemon.call("PUT", path, { body: { digests, purpose }, repeat: true });
   }
 
   /** Remove what neither a name nor a VM uses; with `all`, every image that no VM uses. */

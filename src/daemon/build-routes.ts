@@ -3,14 +3,14 @@ import { Readable } from "node:stream";
 import type { Hono } from "hono";
 import { Builder } from "../builds/builder.ts";
 import { Builds } from "../builds/builds.ts";
-import type { BuildReport, BuildRequest } from "../model/api.ts";
+import type { BuildPruneRequest, BuildReport, BuildRequest } from "../model/api.ts";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import type { Host } from "../sandbox/host.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
 import type { Sleep } from "../sandbox/snapshots/sleep.ts";
 import { validate, withoutUndefined } from "../schema/api.ts";
-import { buildSchema } from "../schema/build.ts";
-import { streamedReply } from "../http/reply.ts";
+import { buildPruneSchema, buildSchema } from "../schema/build.ts";
+import { jsonBody, streamedReply } from "../http/reply.ts";
 
 /** Most bytes of a request's first line: a Dockerfile, arguments, secrets. */
 const MAX_LINE = 32 << 20;
@@ -85,5 +85,8 @@ export function buildRoutes(
     });
   });
 
-  app.post("/v1/builds/prune", async (c) => c.json(await builder.prune()));
+  app.post("/v1/builds/prune", async (c) => {
+    const wish = validate(buildPruneSchema, await jsonBody(c), "request to remove the builder");
+    return c.json(await builder.prune(withoutUndefined(wish) as BuildPruneRequest));
+  });
 }

@@ -7,7 +7,7 @@ import type { DiskRequest, ImageList, ImageView, PruneReport, PushReport } from 
 import type { DiskSummary } from "../model/disk.ts";
 import { VmsanError } from "../model/errors.ts";
 import { importTree } from "../changes/import.ts";
-import { hostPlatform, importArchive, withLease } from "../oci/images.ts";
+import { hostPlatform, importArchive, pin, unpin, withLease } from "../oci/images.ts";
 import {
   diskUse,
   inspectImage,
@@ -19,6 +19,7 @@ import {
 import type { ImageDetails } from "../oci/store/manage.ts";
 import { imageHistory } from "../oci/store/history.ts";
 import { formatPlatform, parsePlatform } from "../oci/documents/platform.ts";
+import { isDigest } from "../oci/reference.ts";
 import { saveImageTo } from "../oci/archives/save.ts";
 import { buildDiskFile, openImageTree, pruneDisks } from "../sandbox/disks.ts";
 import type { Host } from "../sandbox/host.ts";
@@ -45,6 +46,10 @@ const pushSchema = z.strictObject({
   registry,
 });
 const tagSchema = z.strictObject({ name, newName: name });
+const holdSchema = z.strictObject({
+  digests: z.array(z.string().refine(isDigest, "must be sha256: and 64 hex digits")).max(100_000),
+  purpose: z.string().min(1).max(200),
+});
 const pruneSchema = z.strictObject({ all: z.boolean() });
 const diskSchema = z.strictObject({
   image: name,
@@ -186,8 +191,17 @@ export function imageRoutes(app: Hono, host: Host, sandboxes: Sandboxes): void {
 
   app.delete("/v1/images", async (c) => {
     const image = required(c, "name");
-    await removeImage(store, image);
+    await removeImage(store, image, { keepHeld: c.req.query("held") === "keep" });
     sandboxes.events.host("image.removed", { image });
+    return c.body(null, 204);
+  });
+
+  app.put("/v1/images/holds/:owner", async (c) => {
+    const { digests, purpose } = validate(holdSchema, await jsonBody(c), "images to hold");
+    // VMs have pins of their own, by their IDs.
+    const owner = `hold-${c.req.param("owner")}`;
+    if (digests.length === 0) await unpin(store, owner);
+    else await pin(store, owner, digests, purpose);
     return c.body(null, 204);
   });
 

@@ -403,6 +403,14 @@ export interface BuildReport {
   timings: Timings;
 }
 
+/** Which builder is to be removed: its cache is one thing, so that all of it goes or nothing. */
+export interface BuildPruneRequest {
+  /** Only one whose disk nobody has written to for so long, in milliseconds. */
+  unusedMs?: number;
+  /** Only one that takes more than so many bytes. */
+  keepBytes?: number;
+}
+
 /** What was freed by the removal of a builder. */
 export interface BuildPrune {
   removed: boolean;

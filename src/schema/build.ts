@@ -51,3 +51,9 @@ export const buildSchema = z.strictObject({
   policy: policySchema,
   registry: registryAccessSchema.optional(),
 });
+
+/** The body of `POST /v1/builds/prune`. */
+export const buildPruneSchema = z.strictObject({
+  unusedMs: z.number().min(0).optional(),
+  keepBytes: z.number().min(0).optional(),
+});

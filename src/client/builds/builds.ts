@@ -1,7 +1,13 @@
 /** Builds of images from Dockerfiles, for SDK users. */
 import { createReadStream } from "node:fs";
 import { Readable } from "node:stream";
-import type { BuildPrune, BuildReport, BuildRequest, PullPolicy } from "../../model/api.ts";
+import type {
+  BuildPrune,
+  BuildPruneRequest,
+  BuildReport,
+  BuildRequest,
+  PullPolicy,
+} from "../../model/api.ts";
 import type { VmsanError } from "../../model/errors.ts";
 import { emptyContext, secretOf, sourcesOf, sourcesOfStream, textOfStream } from "./context.ts";
 import type { Sources } from "./context.ts";
@@ -190,8 +196,12 @@ export class Builds {
     }
   }
 
-  /** Remove the builder's VM with its cache. @throws ERR_BUILD_IN_USE while something is built */
-  async prune(): Promise<BuildPrune> {
-    return await this.daemon.call<BuildPrune>("POST", "/v1/builds/prune");
+  /**
+   * Remove the builder's VM with its cache.
+   * @param wish which one alone; default: whatever it is
+   * @throws ERR_BUILD_IN_USE while something is built
+   */
+  async prune(wish: BuildPruneRequest = {}): Promise<BuildPrune> {
+    return await this.daemon.call<BuildPrune>("POST", "/v1/builds/prune", { body: wish });
   }
 }

@@ -1,6 +1,7 @@
 /** All that there is: containers, images, networks, events. */
 import type { Vmsan } from "../../client/vmsan.ts";
 import type { ContainerRecord } from "../../schema/docker.ts";
+import { Mutex } from "../../util/flow/mutex.ts";
 import type { Log } from "../../util/log.ts";
 import type { GatewayDriver } from "../native/bodies.ts";
 import { BuildKit } from "./buildkit/buildkit.ts";
@@ -45,6 +46,9 @@ export class Engine {
   private readonly store: ContainerStore;
   private readonly byId = new Map<string, Container>();
   private readonly context: ContainerContext;
+  private readonly holding = new Mutex();
+  /** Images that are held; undefined: whatever an engine before this one has left. */
+  private held: string[] | undefined;
 
   constructor({ vmsan, directory, log, driver, socket, relay }: EngineParts) {
     this.socket = socket;
@@ -63,7 +67,10 @@ export class Engine {
       log,
       driver,
       lead: async (vm, path) => await this.relay.lead(vm, path),
-      forget: (container) => void this.byId.delete(container.id),
+      forget: (container) => {
+        this.byId.delete(container.id);
+        void this.holdImages().catch((error: unknown) => this.log.error("images in use", error));
+      },
     };
   }
 
@@ -72,6 +79,8 @@ export class Engine {
     const { records, damaged } = await this.store.load(this.log);
     for (const record of records) this.add(record);
     await this.adopt(damaged);
+    // Those of documents that cannot be read stay held with them.
+    if (damaged.length === 0) await this.holdImages();
     await Promise.all(
       [...this.byId.values()].map(async (container) => {
         try {
@@ -84,6 +93,21 @@ export class Engine {
         }
       }),
     );
+  }
+
+  /**
+   * Have the images of all containers held: one that was made only has no VM that holds its own. On a cluster they are
+   * its hosts'.
+   */
+  async holdImages(): Promise<void> {
+    if (this.vmsan.cluster) return;
+    await this.holding.run(async () => {
+      const digests = this.containers.map(({ record }) => record.image.digest);
+      const wanted = [...new Set(digests.filter((digest) => digest !== ""))].toSorted();
+      if (this.held?.join() === wanted.join()) return;
+      await this.vmsan.images.hold("docker", wanted, "containers of Docker's clients");
+      this.held = wanted;
+    });
   }
 
   /** Let go of all containers; they go on. */
@@ -115,10 +139,23 @@ export class Engine {
   }
 
   /** A container of a record. */
-  add(record: ContainerRecord): Container {
+  private add(record: ContainerRecord): Container {
     const container = new Container(record, this.context);
     this.byId.set(record.id, container);
     return container;
+  }
+
+  /** A container that is made, with its image held and its document written. */
+  async make(record: ContainerRecord): Promise<Container> {
+    const container = this.add(record);
+    try {
+      await this.holdImages();
+      await container.save();
+      return container;
+    } catch (error) {
+      this.byId.delete(container.id);
+      throw error;
+    }
   }
 
   /** All containers, the newest first. */

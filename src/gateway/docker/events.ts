@@ -68,6 +68,11 @@ export class Events {
     });
   }
 
+  /** How many are told of what happens. */
+  get listening(): number {
+    return this.listeners.size;
+  }
+
   /** Be told of what follows. @returns ends that */
   listen(listener: (event: DockerEvent) => void): () => void {
     this.listeners.add(listener);

@@ -105,16 +105,17 @@ function pinPath(store: ContentStore, owner: string): string {
   return join(store.dir, "pins", `${owner}.json`);
 }
 
-/** Keep blobs until {@link unpin}, across restarts. @param owner e.g. a VM's ID */
+/** Keep blobs until {@link unpin}, across restarts. @param owner e.g. a VM's ID @param purpose for messages; default the owner */
 export async function pin(
   store: ContentStore,
   owner: string,
   digests: readonly Digest[],
+  purpose?: string,
 ): Promise<void> {
   const path = pinPath(store, owner);
   const guard = await store.lock();
   try {
-    await writeFileAtomic(path, JSON.stringify({ held: digests }));
+    await writeFileAtomic(path, JSON.stringify({ purpose, held: digests }));
   } finally {
     guard.release();
   }

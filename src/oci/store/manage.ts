@@ -284,6 +284,13 @@ export interface Removed {
   bytes: number;
 }
 
+/** What {@link removeImage} may be told. */
+export interface RemoveOptions {
+  platform?: Platform;
+  /** An image that is in use loses its last name all the same, and stays until nobody uses it. */
+  keepHeld?: boolean;
+}
+
 /**
  * Remove a name, and the blobs that nothing else needs.
  * Throws ERR_IMAGE_IN_USE when it is the last name of an image that a VM or a running
@@ -292,7 +299,7 @@ export interface Removed {
 export async function removeImage(
   store: ContentStore,
   text: string,
-  platform?: Platform,
+  { platform, keepHeld = false }: RemoveOptions = {},
 ): Promise<Removed> {
   const { name, descriptor } = await findImage(store, text, platform);
   const guard = await store.lock();
@@ -303,7 +310,8 @@ export async function removeImage(
       (entry) => nameOf(entry) !== name || entry.digest !== descriptor.digest,
     );
     const user = holders.find(({ held }) => held.has(descriptor.digest));
-    if (user !== undefined && !rest.some((entry) => entry.digest === descriptor.digest)) {
+    const last = !rest.some((entry) => entry.digest === descriptor.digest);
+    if (user !== undefined && last && !keepHeld) {
       throw imageError(
         "ERR_IMAGE_IN_USE",
         `Cannot remove the image ${name}`,

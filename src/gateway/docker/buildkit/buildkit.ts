@@ -95,7 +95,7 @@ export class BuildKit {
       [`${CONTROL}/ListWorkers`]: async () => await Promise.resolve(encode([1, worker()])),
       [`${CONTROL}/Info`]: async () => await Promise.resolve(encode([1, version])),
       [`${CONTROL}/DiskUsage`]: empty,
-      [`${CONTROL}/Prune`]: async () => await this.prune(),
+      [`${CONTROL}/Prune`]: async (call) => await this.prune(call),
       [`${CONTROL}/Solve`]: async (call) => await this.solve(call),
       [`${CONTROL}/Status`]: async (call) => await this.status(call),
       [`${CONTROL}/ListenBuildHistory`]: async () => await Promise.resolve(undefined),
@@ -134,8 +134,17 @@ export class BuildKit {
     }
   }
 
-  private async prune(): Promise<Buffer | undefined> {
-    const { freedBytes } = await this.builder.vmsan.builds.prune();
+  /** The builder's cache is one thing: what asks for a kind of records alone would take all of them. @throws 400 */
+  private async prune({ request }: GrpcCall): Promise<Buffer | undefined> {
+    const message = new Message(request);
+    if (message.text(1) !== "") {
+      throw new DockerError(400, "the builder's cache is one thing: of filters there is until");
+    }
+    const { freedBytes } = await this.builder.vmsan.builds.prune({
+      // Nanoseconds.
+      unusedMs: Number(message.number(3)) / 1e6,
+      keepBytes: Math.max(Number(message.number(4)), Number(message.number(5))),
+    });
     return freedBytes === 0
       ? undefined
       : encode([1, "builder"], [4, freedBytes], [9, "the builder"]);

@@ -26,9 +26,10 @@ export function humanDuration(ms: number): string {
 
 /** `Up 5 minutes (healthy)`, `Exited (0) 3 seconds ago`, `Created`. */
 function statusText(container: Container): string {
-  const { state } = container.record;
+  const { record, status } = container;
+  const { state } = record;
   const since = (text: string): string => humanDuration(Date.now() - Date.parse(text));
-  switch (state.status) {
+  switch (status) {
     case "created":
       return "Created";
     case "restarting":
@@ -48,7 +49,7 @@ function statusText(container: Container): string {
           : health.Status === "starting"
             ? " (health: starting)"
             : ` (${health.Status})`;
-      return `Up ${since(state.startedAt)}${state.status === "paused" ? " (Paused)" : said}`;
+      return `Up ${since(state.startedAt)}${status === "paused" ? " (Paused)" : said}`;
     }
   }
 }
@@ -138,7 +139,7 @@ export function mountsOf({ mounts }: ContainerRecord): object[] {
 
 /** A container in full. */
 export function inspection(container: Container): object {
-  const { record, running } = container;
+  const { record, running, status } = container;
   const { state, config } = record;
   const argv = argvOf(config);
   const bridged = running && Object.hasOwn(record.networks, "bridge");
@@ -151,12 +152,12 @@ export function inspection(container: Container): object {
     Path: argv[0] ?? "",
     Args: argv.slice(1),
     State: {
-      Status: state.status,
-      Running: container.active,
-      Paused: state.status === "paused",
-      Restarting: state.status === "restarting",
+      Status: status,
+      Running: container.active || status === "restarting",
+      Paused: status === "paused",
+      Restarting: status === "restarting",
       OOMKilled: state.oomKilled,
-      Dead: state.status === "dead",
+      Dead: status === "dead",
       Pid: state.pid,
       ExitCode: state.exitCode,
       Error: state.error,
@@ -209,7 +210,7 @@ function commandOf(config: ContainerRecord["config"]): string {
 
 /** A container as one of a list. */
 export function summary(container: Container): object {
-  const { record } = container;
+  const { record, status } = container;
   const mode = (record.hostConfig as HostConfig).NetworkMode;
   return {
     Id: record.id,
@@ -220,7 +221,7 @@ export function summary(container: Container): object {
     Created: Math.floor(Date.parse(record.createdAt) / 1000),
     Ports: portList(container),
     Labels: record.config.Labels,
-    State: record.state.status,
+    State: status,
     Status: statusText(container),
     HostConfig: { NetworkMode: networkModeOf(mode) },
     NetworkSettings: { Networks: endpointsOf(container) },

@@ -38,11 +38,11 @@ function spanOf(text: string): number | undefined {
  * The filter `until` of what is to be removed, as milliseconds since the epoch: a span before now, or a moment.
  * Without it everything is as old as that. @throws 400
  */
-export function untilOf(filters: Filters): number {
-  const wishes = filters.of("until");
+export function untilOf(filters: Filters, name = "until"): number {
+  const wishes = filters.of(name);
   if (wishes === undefined) return Infinity;
   const [wish = "", another] = wishes;
-  if (another !== undefined) throw new DockerError(400, "more than one until filter specified");
+  if (another !== undefined) throw new DockerError(400, `more than one ${name} filter specified`);
   const span = spanOf(wish);
   if (span !== undefined) return Date.now() - span;
   const moment = parseMoment(wish);

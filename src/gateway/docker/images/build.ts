@@ -5,6 +5,7 @@ import { VmsanError } from "../../../model/errors.ts";
 import { validate } from "../../../schema/api.ts";
 import { buildArgsSchema, stringMapSchema } from "../../../schema/docker.ts";
 import { DockerError, asDockerError, badCompression } from "../errors.ts";
+import { untilOf } from "../http/moments.ts";
 import { Lines, signalOf } from "../http/lines.ts";
 import { reply } from "../http/route.ts";
 import type { Call } from "../http/route.ts";
@@ -129,11 +130,19 @@ export async function buildImage(call: Call): Promise<void> {
   }
 }
 
-/** `POST /build/prune`: the builder's cache. */
+/** `POST /build/prune`: the builder's cache, which is one thing: all of it goes, or nothing. @throws 400, 409 */
 export async function pruneBuilds(call: Call): Promise<void> {
-  // Clients send an empty `filters` here, and all of it is one thing.
+  const { query } = call;
+  // Clients send an empty `filters` here.
+  const filters = query.filters().only(["until", "unused-for"]);
+  const until = untilOf(filters, filters.of("until") === undefined ? "unused-for" : "until");
+  const bounds = ["keep-storage", "reserved-space", "max-used-space"];
+  const keepBytes = Math.max(...bounds.map((name) => query.number(name) ?? 0));
   try {
-    const { freedBytes } = await call.engine.vmsan.builds.prune();
+    const { freedBytes } = await call.engine.vmsan.builds.prune({
+      ...(until === Infinity ? {} : { unusedMs: Math.max(0, Date.now() - until) }),
+      keepBytes,
+    });
     reply(call, { CachesDeleted: null, SpaceReclaimed: freedBytes });
   } catch (error) {
     if (!(error instanceof VmsanError) || error.code !== "ERR_BUILD_IN_USE") throw error;

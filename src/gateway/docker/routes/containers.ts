@@ -25,6 +25,11 @@ import { serveLogs } from "../logs/serve.ts";
 
 const containerOf = ({ engine, params }: Call): Container => engine.find(params["id"] ?? "");
 
+/** How a container is to be stopped: seconds until it is killed, and with which signal. */
+function endOf({ query }: Call): [seconds?: number | undefined, signal?: string | undefined] {
+  return [query.number("t"), query.text("signal") || undefined];
+}
+
 /** Another name. @throws 409 */
 async function rename(call: Call): Promise<void> {
   const container = containerOf(call);
@@ -193,12 +198,7 @@ export const containerRoutes: readonly Route[] = [
     says: "differs",
     note: "the main process is not number 1: TERM ends it although it handles no signals",
     run: async (call) => {
-      const { query } = call;
-      const signal = query.text("signal");
-      const stopped = await containerOf(call).stop(
-        query.number("t"),
-        signal === "" ? undefined : signal,
-      );
+      const stopped = await containerOf(call).stop(...endOf(call));
       done(call, stopped ? 204 : 304);
     },
   },
@@ -207,10 +207,7 @@ export const containerRoutes: readonly Route[] = [
     path: "/containers/:id/restart",
     says: "works",
     run: async (call) => {
-      const container = containerOf(call);
-      await container.stop(call.query.number("t"));
-      await container.start();
-      container.tell("restart");
+      await containerOf(call).restart(...endOf(call));
       done(call);
     },
   },

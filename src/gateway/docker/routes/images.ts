@@ -15,17 +15,11 @@ import { createdOf, imageView, isWantedImage, summaryOf, withWantedNames } from 
 const imageOf = async ({ engine, params }: Call): Promise<KnownImage> =>
   await engine.catalogue.find(params["name"] ?? "");
 
-/**
- * Remove what has no name any more. Not while a container needs such an image whose VM is not made yet: nothing else
- * holds it.
- */
-async function pruneUnnamed({ vmsan, containers }: Engine): Promise<number> {
-  const { images } = await vmsan.images.list();
-  const named = new Set(images.map(({ digest }) => digest));
-  const needed = containers.some(
-    ({ record: { vm, image } }) => vm === undefined && !named.has(image.digest),
-  );
-  return needed ? 0 : (await vmsan.images.prune()).freedBytes;
+/** Remove what has no name any more, and that no container is made of. @returns bytes */
+async function pruneUnnamed(engine: Engine): Promise<number> {
+  // A container that has just gone holds its image no more.
+  await engine.holdImages();
+  return (await engine.vmsan.images.prune()).freedBytes;
 }
 
 /** The engine's text for an image that is looked at. */
@@ -70,8 +64,9 @@ async function remove(call: Call): Promise<void> {
     );
   }
   const gone: object[] = [];
+  await engine.holdImages();
   for (const name of going) {
-    await engine.vmsan.images.remove(name);
+    await engine.vmsan.images.remove(name, { keepHeld: force });
     gone.push({ Untagged: name });
     engine.events.emit("image", "untag", image.id, { name });
   }
@@ -236,7 +231,8 @@ export const imageRoutes: readonly Route[] = [
   {
     method: "POST",
     path: "/build/prune",
-    says: "works",
+    says: "differs",
+    note: "all of the builder's cache goes, or nothing of it",
     run: pruneBuilds,
   },
   {

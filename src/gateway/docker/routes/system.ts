@@ -91,7 +91,7 @@ async function info(call: Call): Promise<void> {
     LoggingDriver: "json-file",
     CgroupDriver: "none",
     CgroupVersion: "2",
-    NEventsListener: 0,
+    NEventsListener: engine.events.listening,
     KernelVersion: release(),
     OperatingSystem: "vmsan",
     OSVersion: "",

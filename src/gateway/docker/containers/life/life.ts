@@ -55,6 +55,8 @@ export class Life {
   protected restartTimer: NodeJS.Timeout | undefined;
   private failures = 0;
   protected gone = false;
+  /** How many have stopped it to start it again, and are not done yet. */
+  protected returns = 0;
   /** What is done once its main process has ended. */
   protected ending: Promise<void> = Promise.resolve();
 
@@ -88,6 +90,12 @@ export class Life {
   get running(): boolean {
     const { status } = this.record.state;
     return status === "running" || status === "paused";
+  }
+
+  /** Its state as clients see it. */
+  get status(): ContainerRecord["state"]["status"] {
+    const { status } = this.record.state;
+    return this.returns > 0 && status === "exited" ? "restarting" : status;
   }
 
   /** Whether it has been removed. */

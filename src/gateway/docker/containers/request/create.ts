@@ -162,9 +162,9 @@ export async function createContainer(
   const reaper = Object.hasOwn(config.Labels, TESTCONTAINERS);
   await makeDirectories(planned, engine.socket, reaper);
   await makeVolumes(engine, planned);
-  // Asked again: others may have come meanwhile, and nothing is awaited from here on.
+  // Asked again: others may have come meanwhile, and nothing is awaited until the container has it.
   const name = wishedName === "" ? inventName(engine) : checkName(engine, wishedName);
-  const container = engine.add({
+  const container = await engine.make({
     schema: 1,
     id,
     name,
@@ -195,7 +195,6 @@ export async function createContainer(
     restartCount: 0,
     stoppedByHand: false,
   });
-  await container.save();
   container.tell("create");
   return { container, warnings: machine.warnings };
 }
