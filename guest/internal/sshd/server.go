@@ -165,6 +165,10 @@ func (s *Server) readOrder(r *bufio.Reader) error {
 	return nil
 }
 
+// version names OpenSSH, since clients go by that name: the order of the two names of a symbolic link in sftp is OpenSSH's
+// here as with every server of pkg/sftp, and AsyncSSH, npm's ssh2 and libssh send the other one to whoever is not called so.
+const version = "SSH-2.0-OpenSSH_9.9 vmsan"
+
 // config says who may log in: whoever has a key of the order, as any user of the guest.
 func (s *Server) config() (*ssh.ServerConfig, error) {
 	var known [][]byte
@@ -180,7 +184,7 @@ func (s *Server) config() (*ssh.ServerConfig, error) {
 		return nil, err
 	}
 	config := &ssh.ServerConfig{
-		ServerVersion: "SSH-2.0-vmsan",
+		ServerVersion: version,
 		PublicKeyCallback: func(meta ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 			for _, k := range known {
 				if bytes.Equal(k, key.Marshal()) {

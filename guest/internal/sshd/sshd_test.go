@@ -340,7 +340,8 @@ func TestWhoMayLogIn(t *testing.T) {
 
 func TestFiles(t *testing.T) {
 	g := newGuest(t)
-	client, err := sftp.NewClient(g.connect(t))
+	conn := g.connect(t)
+	client, err := sftp.NewClient(conn)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -361,6 +362,16 @@ func TestFiles(t *testing.T) {
 	}
 	if got, err := os.ReadFile(filepath.Join(g.home, "new")); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("%d bytes arrived, %v", len(got), err)
+	}
+	// pkg/sftp's client names them in OpenSSH's order; others do where the server is called so.
+	if err := client.Symlink("new", "link"); err != nil {
+		t.Fatal(err)
+	}
+	if to, err := os.Readlink(filepath.Join(g.home, "link")); err != nil || to != "new" {
+		t.Errorf("the link leads to %q, %v", to, err)
+	}
+	if v := string(conn.ServerVersion()); !strings.HasPrefix(v, "SSH-2.0-OpenSSH_") {
+		t.Errorf("the server is called %q", v)
 	}
 }
 
