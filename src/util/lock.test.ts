@@ -2,8 +2,15 @@ import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { afterAll, expect, test } from "vitest";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterAll, expect, test, vi } from "vitest";
 import { lock, tryLock } from "./lock.ts";
+
+// Pauses are counted.
+vi.mock("node:timers/promises", async (original) => {
+  const timers = await original<typeof import("node:timers/promises")>();
+  return { ...timers, setTimeout: vi.fn(timers.setTimeout) };
+});
 
 const dir = mkdtempSync(join(tmpdir(), "vmsan-lock-"));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -101,4 +108,11 @@ test.each([
   child.kill("SIGKILL");
   await ended;
   expect(Number(readFileSync(count, "utf8"))).toBeLessThan(60);
+});
+
+test("a lock whose file was just made is waited for by nobody", async () => {
+  const path = join(dir, "new.lock");
+  const before = vi.mocked(sleep).mock.calls.length;
+  for (let i = 0; i < 3; i += 1) (await lock(path)).release();
+  expect(vi.mocked(sleep).mock.calls).toHaveLength(before);
 });

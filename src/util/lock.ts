@@ -91,18 +91,21 @@ const ASIDE_MS = 2 * LOOK_MS;
 /** Milliseconds for which a sign of waiting counts: it is renewed at each look, unless its process has died. */
 const SIGN_MS = 500;
 
+/** Signs are times that lie so many milliseconds ahead, an hour: that of a file that was just made is none. */
+const AHEAD_MS = 3_600_000;
+
 /**
  * Whether somebody waits: who does says so by the file's time of change, which needs no second file and wears off when
  * its process dies.
  */
 function isWaitedFor(path: string): boolean {
   const changed = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
-  return Math.abs(Date.now() - changed) < SIGN_MS;
+  return Math.abs(Date.now() + AHEAD_MS - changed) < SIGN_MS;
 }
 
 /** Say that somebody waits, or no longer does. */
 function sign(path: string, waits: boolean): void {
-  const seconds = waits ? Date.now() / 1000 : 1;
+  const seconds = waits ? (Date.now() + AHEAD_MS) / 1000 : 1;
   try {
     utimesSync(path, seconds, seconds);
   } catch (error) {
