@@ -8,7 +8,7 @@ import { lock, tryLock } from "./lock.ts";
 
 // Pauses are counted.
 vi.mock("node:timers/promises", async (original) => {
-  const timers = await original<typeof import("node:timers/promises")>();
+  const timers = await original<{ setTimeout: typeof sleep }>();
   return { ...timers, setTimeout: vi.fn(timers.setTimeout) };
 });
 
