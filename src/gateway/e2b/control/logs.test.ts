@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { entriesOf, selectEntries } from "./logs.ts";
+import { asLine, entriesOf, selectEntries } from "./logs.ts";
 
 const start = Date.parse("2026-01-01T00:00:00Z");
 const all = entriesOf(
@@ -16,6 +16,15 @@ test("lines have the kernel's times, or those of the line before", () => {
       ["12.250Z", "error", "Kernel panic - not syncing"],
     ],
   );
+});
+
+test("a line for the older path is an object of level, logger and message, in JSON", () => {
+  const [, red] = all.map(asLine) as { line: string }[];
+  expect(JSON.parse(red?.line ?? "")).toEqual({
+    level: "info",
+    logger: "console",
+    message: "red text",
+  });
 });
 
 test("a query selects by time, level, words and number, in both directions", () => {

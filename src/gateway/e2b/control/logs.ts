@@ -73,6 +73,10 @@ export async function sandboxLogs(
   const all = entriesOf(tail.toString("utf8"), Date.parse(startedAt ?? createdAt));
   const entries = selectEntries(all, query);
   if (version === "v2") return { logs: entries };
-  const logs = entries.map(({ timestamp, message }) => ({ timestamp, line: message }));
-  return { logs, logEntries: entries };
+  return { logs: entries.map(asLine), logEntries: entries };
+}
+
+/** An entry as clients of the path without a version read it: E2B's command line takes the line for JSON with a level. */
+export function asLine({ timestamp, level, message, fields }: LogEntry): object {
+  return { timestamp, line: JSON.stringify({ ...fields, level, message }) };
 }
