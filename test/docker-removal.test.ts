@@ -33,6 +33,13 @@ describe("a network that is removed", () => {
     for (const id of [stopped, created]) {
       const { status, text } = await engine.ask("POST", `/containers/${id}/start`);
       expect([status, text]).toEqual([404, expect.stringContaining("network app not found")]);
+      const leave = async (): Promise<number> =>
+        (await engine.ask("POST", "/networks/app/disconnect", { Container: id, Force: true }))
+          .status;
+      expect(await leave()).toBe(200);
+      expect(await leave()).toBe(404);
+      expect((await engine.ask("POST", `/containers/${id}/start`)).status).toBe(204);
+      await engine.ask("POST", `/containers/${id}/wait`);
       await engine.ask("DELETE", `/containers/${id}`);
     }
   });

@@ -210,7 +210,6 @@ export const networkSchema = z.looseObject({
 export const networkMemberSchema = z.object({
   Container: text,
   EndpointConfig: endpointSchema.nullish(),
-  Force: bool,
 });
 
 /** The body of `POST /auth`, and the header with a registry's credentials. */

@@ -44,10 +44,28 @@ function networkView(network: Network, engine: Engine, members: boolean): object
   };
 }
 
+/** Take a container that does not run off a network that is no more. @returns whether it was on such a one */
+async function leaveLost({ engine, params }: Call, ref: string): Promise<boolean> {
+  const container = engine.find(ref);
+  const { networks } = container.record;
+  const { id: lost } = params;
+  const on = Object.keys(networks).find((name) => name === lost || networks[name]?.id === lost);
+  if (on === undefined || container.running) return false;
+  delete networks[on];
+  await container.save();
+  return true;
+}
+
 /** Put a container on a network, or take it off; one that runs sees it at once. @throws 403, 404 */
 async function member(call: Call, join: boolean): Promise<void> {
-  const network = await networkOf(call);
   const body = readBody(networkMemberSchema, await bodyOf(call), "network's member");
+  let network: Network;
+  try {
+    network = await networkOf(call);
+  } catch (error) {
+    if (join || !(await leaveLost(call, body.Container))) throw error;
+    return done(call, 200);
+  }
   const container = call.engine.find(body.Container);
   const { record } = container;
   const on = Object.hasOwn(record.networks, network.Name);
@@ -58,7 +76,6 @@ async function member(call: Call, join: boolean): Promise<void> {
     );
   }
   if (!join && !on) {
-    if (body.Force === true) return done(call, 200);
     throw new DockerError(
       403,
       `container ${container.id} is not connected to network ${network.Name}`,
