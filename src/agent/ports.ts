@@ -3,6 +3,7 @@ import { rm } from "node:fs/promises";
 import { createConnection, createServer } from "node:net";
 import type { AddressInfo, Server, Socket } from "node:net";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
+import { bracketed } from "../util/hosts/bracketed.ts";
 import { listenUnix, socketPath } from "../util/socket-path.ts";
 import { checkExit } from "./file-stream.ts";
 import { protocolError } from "./frames.ts";
@@ -42,7 +43,7 @@ export interface ForwardOptions {
 export function addressOf(endpoint: Endpoint): string {
   if (endpoint.network === "unix") return endpoint.path;
   const { host, port } = endpoint;
-  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+  return `${bracketed(host)}:${port}`;
 }
 
 /** Read `host:port` or `[v6]:port` as the agent writes it. */

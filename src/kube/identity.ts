@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { SecureContextOptions } from "node:tls";
 import { VmsanError } from "../model/errors.ts";
+import { bracketed } from "../util/hosts/bracketed.ts";
 
 /** What a connection is made with. */
 export interface TlsIdentity extends Pick<SecureContextOptions, "ca" | "cert" | "key"> {
@@ -76,7 +77,7 @@ export async function serviceAccount(
   const file = new TokenFile(join(dir, "token"));
   const tls = { ca: await readFile(join(dir, "ca.crt"), "utf8") };
   return {
-    url: `https://${host.includes(":") ? `[${host}]` : host}:${port}`,
+    url: `https://${bracketed(host)}:${port}`,
     tls: () => tls,
     headers: async () => ({ authorization: `Bearer ${await file.read()}` }),
     refused: () => file.forget(),

@@ -9,6 +9,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { Vmsan } from "../client/vmsan.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { DriverName } from "../model/vm.ts";
+import { isLoopback } from "../util/hosts/loopback.ts";
 import { tryLock } from "../util/lock.ts";
 import type { Lock } from "../util/lock.ts";
 import { fileLog } from "../util/log.ts";
@@ -125,11 +126,6 @@ async function isGone(api: KubeClient, path: string, uid: string): Promise<boole
       isStatus(error, 404) && error instanceof VmsanError && !!error.why?.includes(`"${name}"`)
     );
   }
-}
-
-/** Whether an address is one that means another host to whoever else has it. */
-function isLoopback(url: string): boolean {
-  return /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(new URL(url).hostname);
 }
 
 function claim(directory: string): Lock {
@@ -273,7 +269,7 @@ export async function startNode(options: NodeOptions): Promise<RunningNode> {
       }),
       host: {
         address,
-        ...(isLoopback(api.url) ? {} : { apiServer: api.url }),
+        ...(isLoopback(new URL(api.url).hostname) ? {} : { apiServer: api.url }),
         hostPaths: options.hostPaths ?? [],
         driver: options.driver ?? "auto",
       },

@@ -9,6 +9,7 @@ import { isIP } from "node:net";
 import { statSync } from "node:fs";
 import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import { parsePort } from "../../network/policy/parse.ts";
+import { isLoopback } from "../../util/hosts/loopback.ts";
 import { invalid } from "../../util/units.ts";
 
 /** Where a gateway listens. */
@@ -43,11 +44,6 @@ export function parseListen(text: string): ListenAddress {
   }
   const port = match[3] === "0" ? 0 : parsePort(match[3] ?? "");
   return { host: address, port };
-}
-
-/** Whether only this machine can reach an address. */
-export function isLoopback(host: string): boolean {
-  return host.startsWith("127.") || host === "::1" || /^::ffff:127\./i.test(host);
 }
 
 /**

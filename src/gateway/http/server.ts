@@ -7,6 +7,7 @@ import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { VmsanError, asVmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import { statusOf } from "../../http/reply.ts";
+import { bracketed } from "../../util/hosts/bracketed.ts";
 import type { Log } from "../../util/log.ts";
 import type { Hosts } from "./hosts.ts";
 import { CertificateFiles } from "./listen.ts";
@@ -231,9 +232,8 @@ export async function listen(parts: ServerParts): Promise<ListeningGateway> {
   };
   if ("path" in address) return { url: `unix://${address.path}`, port: 0, close };
   const { port } = server.address() as AddressInfo;
-  const host = address.host.includes(":") ? `[${address.host}]` : address.host;
   return {
-    url: `${parts.tls === undefined ? "http" : "https"}://${host}:${port}`,
+    url: `${parts.tls === undefined ? "http" : "https"}://${bracketed(address.host)}:${port}`,
     port,
     close,
   };

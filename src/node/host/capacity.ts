@@ -1,7 +1,8 @@
 /** What this host has for pods, and how it is. */
 import { statfs } from "node:fs/promises";
 import { readFile } from "node:fs/promises";
-import { arch, cpus, release, totalmem } from "node:os";
+import { cpus, release, totalmem } from "node:os";
+import { hostArchitecture } from "../../util/hosts/architecture.ts";
 
 /** What VMs of pods may use of this host. */
 export interface Capacity {
@@ -63,9 +64,6 @@ async function osName(): Promise<string> {
   }
 }
 
-/** Kubernetes' name of this host's processors. */
-export const goArch = (): string => (arch() === "x64" ? "amd64" : arch());
-
 async function idOf(path: string): Promise<string> {
   try {
     return (await readFile(path, "utf8")).trim();
@@ -87,7 +85,7 @@ export async function nodeInfo(version: string): Promise<Record<string, string>>
     kubeletVersion: `v${KUBERNETES_VERSION}-vmsan.${version}`,
     kubeProxyVersion: "",
     operatingSystem: "linux",
-    architecture: goArch(),
+    architecture: hostArchitecture(),
   };
 }
 

@@ -8,6 +8,7 @@ import { apiPath } from "../../kube/api-server.ts";
 import type { ApiServer } from "../../kube/api-server.ts";
 import type { Identity, TlsIdentity } from "../../kube/identity.ts";
 import { NODE_LABEL } from "../../kube/pod-words.ts";
+import { bracketed } from "../../util/hosts/bracketed.ts";
 import type { Log } from "../../util/log.ts";
 
 /** How long the list of nodes is as good as a new one, in milliseconds, and how long none is asked for once that has failed. */
@@ -31,7 +32,7 @@ function hostOf({ status }: ListedNode): string | undefined {
   const address = status?.addresses?.find(({ type }) => type === "InternalIP")?.address;
   const port = status?.daemonEndpoints?.kubeletEndpoint?.Port;
   if (ready?.status !== "True" || address === undefined || port === undefined) return undefined;
-  return `${address.includes(":") ? `[${address}]` : address}:${port}`;
+  return `${bracketed(address)}:${port}`;
 }
 
 /** Certificates or a key as one text, however they were given. */

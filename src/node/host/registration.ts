@@ -1,12 +1,13 @@
 /** This host as an object of the cluster: made once, its status kept up to date. */
 import { hostname } from "node:os";
 import type { Vmsan } from "../../client/vmsan.ts";
+import { hostArchitecture } from "../../util/hosts/architecture.ts";
 import { packageVersion } from "../../util/package.ts";
 import { NODE_LABEL } from "../../kube/pod-words.ts";
 import { PATCH_TYPE, apiPath, isStatus } from "../../kube/api-server.ts";
 import type { ApiServer } from "../../kube/api-server.ts";
 import { seconds } from "../pods/life/state.ts";
-import { diskOf, goArch, nodeInfo, pressureOf } from "./capacity.ts";
+import { diskOf, nodeInfo, pressureOf } from "./capacity.ts";
 import type { Capacity } from "./capacity.ts";
 
 /** Taint and label of nodes whose pods are VMs. */
@@ -67,7 +68,7 @@ export class Registration {
     const own = {
       "kubernetes.io/hostname": name,
       "kubernetes.io/os": "linux",
-      "kubernetes.io/arch": goArch(),
+      "kubernetes.io/arch": hostArchitecture(),
       [NODE_LABEL]: "true",
       ...labels,
     };

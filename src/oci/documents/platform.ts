@@ -1,27 +1,8 @@
 /** Platforms as indexes and configurations name them (image-index.md), and what runs where. */
 import type { Platform } from "../../model/image.ts";
+import { architectureOf, hostArchitecture } from "../../util/hosts/architecture.ts";
 import { imageError } from "../errors.ts";
 
-/** What else an architecture is called: by Node, by `uname -m`, by Debian → Go's name and variant. */
-const ALIASES: Readonly<Record<string, readonly [architecture: string, variant?: string]>> = {
-  x64: ["amd64"],
-  x86_64: ["amd64"],
-  "x86-64": ["amd64"],
-  aarch64: ["arm64"],
-  ia32: ["386"],
-  x86: ["386"],
-  i386: ["386"],
-  i486: ["386"],
-  i586: ["386"],
-  i686: ["386"],
-  armel: ["arm", "v6"],
-  armv6l: ["arm", "v6"],
-  armhf: ["arm", "v7"],
-  armv7l: ["arm", "v7"],
-  ppc64el: ["ppc64le"],
-  mips64el: ["mips64le"],
-  loongarch64: ["loong64"],
-};
 /** The variant that no variant means. */
 const PLAIN: Readonly<Record<string, string>> = { amd64: "v1", arm64: "v8", arm: "v7" };
 
@@ -30,10 +11,7 @@ const PLAIN: Readonly<Record<string, string>> = { amd64: "v1", arm64: "v8", arm:
  * `v8`. An empty variant is none.
  */
 export function normalizePlatform(platform: Platform): Platform {
-  const called = platform.architecture.toLowerCase();
-  const [architecture, implied] = Object.hasOwn(ALIASES, called)
-    ? (ALIASES[called] ?? [called])
-    : [called];
+  const [architecture, implied] = architectureOf(platform.architecture);
   const given = (platform.variant ?? "").toLowerCase().replace(/^(?=\d)/, "v");
   const variant = given === "" ? implied : given;
   return {
@@ -45,8 +23,7 @@ export function normalizePlatform(platform: Platform): Platform {
 
 /** The platform of this host's guests. */
 export function hostPlatform(): Platform {
-  const architecture = process.arch === "ppc64" ? "ppc64le" : process.arch;
-  return normalizePlatform({ os: "linux", architecture });
+  return { os: "linux", architecture: hostArchitecture() };
 }
 
 /** Parse `os/arch[/variant]` or just `arch`. Throws ERR_VALIDATION_PLATFORM. */

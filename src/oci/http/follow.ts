@@ -1,6 +1,6 @@
 /** Redirects (RFC 9110, section 15.4), with credentials that stay where they belong. */
 import { PullFailure, safeUrl } from "./failure.ts";
-import { isLoopback } from "./proxy.ts";
+import { isLoopback } from "../../util/hosts/loopback.ts";
 import type { Answer, Transport, TransportRequest } from "./transport.ts";
 
 /** As many as Go's client follows, which registries are tried with. */

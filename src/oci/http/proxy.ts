@@ -1,17 +1,7 @@
 /** The usual proxy variables, read as curl and Go read them. */
 import { BlockList, isIP } from "node:net";
+import { isLoopback } from "../../util/hosts/loopback.ts";
 import { imageError } from "../errors.ts";
-
-/** Whether a host name or address is this machine itself. */
-export function isLoopback(hostname: string): boolean {
-  const host = hostname.replace(/^\[|\]$/g, "").toLowerCase();
-  return (
-    host === "localhost" ||
-    host.endsWith(".localhost") ||
-    host === "::1" ||
-    /^127\.\d+\.\d+\.\d+$/.test(host)
-  );
-}
 
 /** Whether one entry of NO_PROXY covers a host. */
 function covers(entry: string, host: string, port: string): boolean {

@@ -6,7 +6,7 @@ import { parseJson, validate } from "../documents/documents.ts";
 import { PullFailure, safeUrl, statusFailure } from "../http/failure.ts";
 import { follow } from "../http/follow.ts";
 import type { FollowedRequest } from "../http/follow.ts";
-import { isLoopback } from "../http/proxy.ts";
+import { isLoopback } from "../../util/hosts/loopback.ts";
 import type { Transport } from "../http/transport.ts";
 
 /** Largest token answer, in bytes. */

@@ -4,7 +4,7 @@ import type { ImageReference } from "../../model/image.ts";
 import { errnoOf, messageOf } from "../../model/errors.ts";
 import { registriesFileSchema } from "../../schema/oci.ts";
 import { imageError } from "../errors.ts";
-import { isLoopback } from "../http/proxy.ts";
+import { isLoopback } from "../../util/hosts/loopback.ts";
 
 /** Mirrors and registries without checked TLS. */
 export interface RegistriesConfig {

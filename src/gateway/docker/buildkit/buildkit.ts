@@ -1,8 +1,8 @@
 /** The services of BuildKit that buildx's driver `docker` needs: workers, one build at a time by reference, its progress. */
-import { arch } from "node:os";
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
+import { hostArchitecture } from "../../../util/hosts/architecture.ts";
 import { packageVersion } from "../../../util/package.ts";
 import { DockerError, asDockerError } from "../errors.ts";
 import { buildFor } from "./build.ts";
@@ -47,7 +47,7 @@ interface Build {
 
 /** A platform in the form of messages. */
 function platform(): Buffer {
-  return encode([1, arch() === "x64" ? "amd64" : arch()], [2, "linux"]);
+  return encode([1, hostArchitecture()], [2, "linux"]);
 }
 
 /** The one worker. */

@@ -1,5 +1,6 @@
 /** Routes about the engine itself. */
 import { arch, cpus, hostname, release, totalmem } from "node:os";
+import { hostArchitecture } from "../../../util/hosts/architecture.ts";
 import { packageVersion } from "../../../util/package.ts";
 import { isWanted } from "../events.ts";
 import type { DockerEvent } from "../events.ts";
@@ -11,8 +12,6 @@ import { summaryOf } from "../images/view.ts";
 import { checkCredentials } from "../images/transfer.ts";
 import { summary } from "../containers/view.ts";
 import { volumeView } from "./volumes.ts";
-
-const ARCHITECTURES: Record<string, string> = { x64: "amd64", arm64: "arm64" };
 
 /** Whether the engine is there, and which version it speaks. */
 async function ping({ request, response }: Call): Promise<void> {
@@ -29,7 +28,7 @@ async function ping({ request, response }: Call): Promise<void> {
 }
 
 async function version(call: Call): Promise<void> {
-  const architecture = ARCHITECTURES[arch()] ?? arch();
+  const architecture = hostArchitecture();
   const common = {
     ApiVersion: API_VERSION,
     MinAPIVersion: MIN_API_VERSION,

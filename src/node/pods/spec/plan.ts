@@ -13,6 +13,7 @@ import type { AllowedHostPath, PodFiles } from "../files/volumes.ts";
 import { References } from "../files/references.ts";
 import type { Tokens } from "../files/tokens.ts";
 import { sizesOf } from "./sizes.ts";
+import { bracketed } from "../../../util/hosts/bracketed.ts";
 
 /** Label of a VM with the UID of its pod: what belongs together is found by it. */
 export const POD_LABEL = `${POD_PREFIX}pod-uid`;
@@ -86,8 +87,9 @@ function portsOf({ ports }: PodContainer): string[] {
     if (!hostPort) return [];
     // All of the host's, as Kubernetes has it.
     const address = hostIP || "0.0.0.0";
-    const where = address.includes(":") ? `[${address}]` : address;
-    return [`${where}:${hostPort}:${containerPort}${protocol === "UDP" ? "/udp" : ""}`];
+    return [
+      `${bracketed(address)}:${hostPort}:${containerPort}${protocol === "UDP" ? "/udp" : ""}`,
+    ];
   });
 }
 

@@ -19,6 +19,7 @@ import { checkRestartPolicy, machineOf, networkModeOf, recordedHost } from "./ho
 import { makeDirectories, plannedMounts } from "./mounts.ts";
 import type { PlannedMount } from "./mounts.ts";
 import { portWishes } from "./ports.ts";
+import { architectureOf } from "../../../../util/hosts/architecture.ts";
 
 const NAME = /^\/?[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 
@@ -117,20 +118,14 @@ async function makeVolumes(engine: Engine, planned: readonly PlannedMount[]): Pr
   }
 }
 
-/** What else two architectures are called. */
-const ARCHITECTURES: Record<string, string> = {
-  x86_64: "amd64",
-  "x86-64": "amd64",
-  aarch64: "arm64",
-};
-
 /** Refuse an image of another platform than the one asked for. @throws 404, at which clients pull the right one */
 function checkPlatform({ view }: KnownImage, ref: string, wished: string): void {
   const [os = "linux", architecture = "", variant] = view.platform.split("/");
   const parts = wished.toLowerCase().split("/");
-  const [wantOs, called, wantVariant] =
+  const [wantOs, called, saidVariant] =
     parts.length === 1 && parts[0] !== "linux" ? ["linux", ...parts] : parts;
-  const want = ARCHITECTURES[called ?? ""] ?? called ?? architecture;
+  const [want, implied] = architectureOf(called ?? architecture);
+  const wantVariant = saidVariant ?? implied;
   const other = wantVariant !== undefined && variant !== undefined && wantVariant !== variant;
   if (wantOs === os && want === architecture && !other) return;
   throw new DockerError(

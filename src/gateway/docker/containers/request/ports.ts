@@ -5,6 +5,7 @@ import type { AddressInfo } from "node:net";
 import type { PublishedPort } from "../../../../model/policy.ts";
 import type { ContainerConfig, HostConfig } from "../../../../schema/docker.ts";
 import { DockerError } from "../../errors.ts";
+import { bracketed } from "../../../../util/hosts/bracketed.ts";
 
 /** Where a port listens whose request names no address. */
 const DEFAULT_ADDRESS = "127.0.0.1";
@@ -107,6 +108,5 @@ export async function choosePorts(wishes: readonly PortWish[]): Promise<Publishe
 
 /** As `ports` of a VM's options. */
 export function portWord({ protocol, hostAddress, hostPort, guestPort }: PublishedPort): string {
-  const address = hostAddress.includes(":") ? `[${hostAddress}]` : hostAddress;
-  return `${address}:${hostPort}:${guestPort}/${protocol}`;
+  return `${bracketed(hostAddress)}:${hostPort}:${guestPort}/${protocol}`;
 }
