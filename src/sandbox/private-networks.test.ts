@@ -148,6 +148,8 @@ test("a VM has its places from its making to its end, and others see its names",
   for (const ref of ["a", "b", "d"]) await sandboxes.remove(ref, true);
   expect(await networks.prune()).toEqual({ networks: ["app"] });
   expect(networks.list()).toEqual([]);
+  // Of networks that are no more nothing is remembered, however many there were.
+  expect(sandboxes.places["last"].size).toBe(0);
 });
 
 test("in and out while it runs; what fails changes nothing", async () => {

@@ -83,6 +83,7 @@ export class PrivateNetworks {
       });
     }
     await this.store.remove(name);
+    this.sandboxes.places.forget(name);
     this.sandboxes.events.host("network.removed", { network: name });
   }
 

@@ -607,3 +607,22 @@ describe("a booted machine that a VM cannot start from", () => {
     expect(dropped).toEqual([]);
   });
 });
+
+test("who waits for a VM's change and gives up is forgotten: a client may ask for as long as it sleeps", async () => {
+  const sandboxes = await start();
+  const { id } = await sandboxes.create(request, work(), ignore);
+  const entry = sandboxes.find(id);
+  for (let i = 0; i < 3; i += 1) {
+    const gone = new AbortController();
+    const waiting = sandboxes.change(entry, gone.signal);
+    expect(entry.watchers.size).toBe(1);
+    gone.abort(new Error("gone"));
+    await expect(waiting).rejects.toThrow("gone");
+    expect(entry.watchers.size).toBe(0);
+    await expect(sandboxes.change(entry, gone.signal)).rejects.toThrow("gone");
+  }
+  const waiting = sandboxes.change(entry, new AbortController().signal);
+  sandboxes.changed(entry);
+  await waiting;
+  expect(entry.watchers.size).toBe(0);
+});

@@ -131,11 +131,21 @@ export class VmTable {
     entry.watchers.clear();
   }
 
-  /** Resolves at a VM's next change of state. */
+  /** Resolves at a VM's next change of state. @throws the signal's reason */
   async change(entry: Entry, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
     await new Promise<void>((resolve, reject) => {
-      entry.watchers.add(resolve);
-      signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
+      const wake = (): void => {
+        signal.removeEventListener("abort", leave);
+        resolve();
+      };
+      // A client may ask every few seconds for as long as a VM sleeps, which may be for ever.
+      const leave = (): void => {
+        entry.watchers.delete(wake);
+        reject(signal.reason as Error);
+      };
+      entry.watchers.add(wake);
+      signal.addEventListener("abort", leave, { once: true });
     });
   }
 

@@ -80,6 +80,11 @@ export class Places {
     return all;
   }
 
+  /** A network is no more. */
+  forget(network: string): void {
+    this.last.delete(network);
+  }
+
   /**
    * The places of a VM that starts again: its own, where the networks are still what they were.
    * @throws ERR_PRIVATE_NETWORK_NOT_FOUND …

@@ -29,6 +29,11 @@ import type { ReadyClone, WarmPlan } from "./warm-plan.ts";
 const QUIET_MS = 4000;
 /** How long it may go on before one is made all the same, by a VM that runs when nothing else does. */
 const PATIENCE_MS = 60_000;
+/**
+ * Templates that wait to be made, at most; those of the VMs that came last. Each is a minute's work on a busy host, and
+ * whoever asks for VMs can ask for any number of kinds.
+ */
+const MOST_WAITING = 8;
 
 /** Templates of one VMSAN_DIR. */
 export class Templates {
@@ -208,11 +213,11 @@ export class Templates {
       }
       // Before anything is made: the next daemon removes what is still being created.
       await records.save(record);
-      const limit = AbortSignal.timeout(stages.bootLimitMs(record.accelerator));
       // As for its template: an emulator keeps what it has translated meanwhile.
-      const guest = await makeReady(how, async ({ channel }) =>
-        rehearse(channel, record, AbortSignal.any([signal, limit])),
-      );
+      const guest = await makeReady(how, async ({ channel }) => {
+        const limit = AbortSignal.timeout(stages.bootLimitMs(record.accelerator));
+        await rehearse(channel, record, AbortSignal.any([signal, limit]));
+      });
       return { record, key: wish.key, guest };
     } catch (error) {
       await records.remove(id);
@@ -253,13 +258,21 @@ export class Templates {
     const image = plan && (await this.wishOf(like, plan));
     if (this.stopping.signal.aborted) return;
     if (machine !== undefined)
-      this.queue.set(machine.key, async () => await makeMachine(this.bench, machine, like));
+      this.line(machine.key, async () => await makeMachine(this.bench, machine, like));
     if (image !== undefined && plan !== undefined)
-      this.queue.set(image.key, async () => await makeOfImage(this.bench, image, like, plan));
+      this.line(image.key, async () => await makeOfImage(this.bench, image, like, plan));
     if (this.queue.size === 0) return;
     this.making ??= this.makeAll().finally(() => {
       this.making = undefined;
     });
+  }
+
+  /** Have one wait for its turn. */
+  private line(key: string, make: () => Promise<void>): void {
+    this.queue.delete(key);
+    this.queue.set(key, make);
+    const [oldest] = this.queue.keys();
+    if (this.queue.size > MOST_WAITING && oldest !== undefined) this.queue.delete(oldest);
   }
 
   /** Make all that are wanted, one after the other. */
