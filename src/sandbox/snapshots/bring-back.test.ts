@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { createRequest } from "../../client/options.ts";
+import { closedPolicy } from "../../model/policy.ts";
 import type { ProgressEvent } from "../../model/progress.ts";
 import type { LiveGuest } from "../starting/await-guest.ts";
 import { layoutOf } from "../../util/paths.ts";
@@ -92,4 +93,41 @@ test("the record of a clone that waits is there for as long as the clone runs", 
   };
   await expect(sandboxes.make(maker, work, () => undefined)).rejects.toThrow(/nowhere/);
   expect(await readdir(records.dir(id))).not.toEqual([]);
+});
+
+test("a memory that cannot be had ends the making of the network before that is taken away", async () => {
+  const order: string[] = [];
+  const { networks } = fakeStages(root);
+  const stages = fakeStages(root, {
+    networks: {
+      ...networks,
+      attach: async (_id, _policy, _ports, signal) => {
+        order.push("attach");
+        await new Promise((resolve) => signal.addEventListener("abort", resolve, { once: true }));
+        // Others take their turns before it is undone.
+        await new Promise(setImmediate);
+        order.push("attach has ended");
+        throw signal.reason;
+      },
+      detach: async () => {
+        order.push("detach");
+        return await Promise.resolve({ removed: [], failed: [] });
+      },
+    },
+  });
+  const choice = await stages.chooseDriver("auto");
+  const record = newRecord("vm-00000003", join(root, "late"), createRequest({}), choice);
+  record.policy = closedPolicy("deny-all");
+  await expect(
+    bringBack({
+      record,
+      token: "",
+      image: async () => await Promise.reject(new Error("no memory")),
+      stages,
+      work,
+      log: quietLog,
+      save: async () => await Promise.resolve(),
+    }),
+  ).rejects.toMatchObject({ code: "ERR_VM_RESTORE", why: "no memory" });
+  expect(order).toEqual(["attach", "attach has ended", "detach"]);
 });

@@ -1,6 +1,7 @@
 /** From a memory image to a guest that answers and knows who it is now. */
 import { asVmsanError } from "../../model/errors.ts";
 import type { VmRecord } from "../../model/vm.ts";
+import { together } from "../../util/flow/together.ts";
 import { mend } from "../../snapshots/freeze.ts";
 import type { MemoryImage } from "../../snapshots/store.ts";
 import type { RunningVm } from "../../vmm/driver.ts";
@@ -116,8 +117,13 @@ async function load(how: BringBack, made: Attempt): Promise<LiveGuest> {
   const driver = stages.driver(record.driver);
   const { lap } = made;
   const since = performance.now();
-  const making = how.attached === true ? undefined : attachNetwork(record, stages, work);
-  const [image] = await Promise.all([how.image(), making]);
+  const [image] = await together<[MemoryImage, void]>(
+    work.signal,
+    async () => await how.image(),
+    async (signal) => {
+      if (how.attached !== true) await attachNetwork(record, stages, { ...work, signal });
+    },
+  );
   // Before the guest goes on: what it has open is of that time, and numbers of another would mean other files.
   if (image.shares !== undefined) await stages.shares.takeUp(record, image.shares);
   let at = lap("network", since);

@@ -3,7 +3,7 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { CloneRequest, VmView } from "../../model/api.ts";
 import type { SnapshotRecord } from "../../model/snapshot.ts";
-import type { VmRecord } from "../../model/vm.ts";
+import type { DiskAttachment, VmRecord } from "../../model/vm.ts";
 import { giveDisk, shareDisk } from "../../snapshots/disks.ts";
 import { memoryPaths, type MemoryImage } from "../../snapshots/store.ts";
 import { parseName } from "../../util/names.ts";
@@ -12,6 +12,7 @@ import type { RunningVm } from "../../vmm/driver.ts";
 import type { LiveGuest } from "../starting/await-guest.ts";
 import { bringUp } from "../starting/bring-up.ts";
 import type { SharedMutex } from "../../util/flow/shared-mutex.ts";
+import { together } from "../../util/flow/together.ts";
 import { attachVolumes } from "../starting/mounts.ts";
 import { setBootFiles } from "../starting/new-vm.ts";
 import type { Sandboxes } from "../sandboxes.ts";
@@ -144,15 +145,17 @@ class Cloning {
   }
 
   /** Give a VM the disks of the snapshot. */
-  private async giveDisks(vm: VmRecord): Promise<void> {
+  private async giveDisks(vm: VmRecord, signal: AbortSignal): Promise<void> {
     const { stages } = this.sandboxes;
     const { diskLayers } = stages.driver(vm.driver).capabilities;
     const { record, dir, owner } = this.origin;
-    vm.spec.disks = await Promise.all(
-      record.disks.map(async (disk) =>
-        disk.readonly
-          ? await shareDisk(disk, dir, vm.spec.dir)
-          : await giveDisk(disk, dir, vm.spec.dir, diskLayers),
+    vm.spec.disks = await together<DiskAttachment[]>(
+      signal,
+      ...record.disks.map(
+        (disk) => async () =>
+          disk.readonly
+            ? await shareDisk(disk, dir, vm.spec.dir)
+            : await giveDisk(disk, dir, vm.spec.dir, diskLayers),
       ),
     );
     await stages.shareBase(owner, vm.id);
@@ -161,7 +164,7 @@ class Cloning {
   /** A VM that boots from the snapshot's disks. */
   private async boot(vm: VmRecord, work: Work): Promise<LiveGuest> {
     const { stages, records } = this.sandboxes;
-    await this.giveDisks(vm);
+    await this.giveDisks(vm, work.signal);
     await attachVolumes(vm, stages.volumes);
     setBootFiles(vm.spec, await stages.bootFiles(vm.kernelFile, work));
     await records.save(vm);
@@ -181,7 +184,7 @@ class Cloning {
       image: async () => {
         // Once more, now that it holds its volumes: from here on nobody writes to them.
         await checkOutside(this.origin.record, true, stages);
-        await this.giveDisks(vm);
+        await this.giveDisks(vm, work.signal);
         return await this.origin.image();
       },
       loaded: async (running) => {
