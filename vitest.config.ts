@@ -1,4 +1,16 @@
-import { defineConfig } from "vitest/config";
+import { configDefaults, defineConfig } from "vitest/config";
+
+/** End-to-end tests of what the daemon does only in a moment in which the machine has nothing else to do. */
+const quiet = ["test/e2e/snapshots/warm.test.ts", "test/e2e/snapshots/snapshot-kills.test.ts"];
+
+/** End-to-end tests, in real guests. */
+const e2e = {
+  globalSetup: ["test/e2e/global-setup.ts"],
+  // Tests say themselves when a template may be made behind their backs.
+  env: { VMSAN_WARM: "off" },
+  testTimeout: 240_000,
+  hookTimeout: 240_000,
+};
 
 export default defineConfig({
   test: {
@@ -17,17 +29,17 @@ export default defineConfig({
       },
       {
         test: {
+          ...e2e,
           name: "e2e",
           include: ["test/e2e/**/*.test.ts"],
-          globalSetup: ["test/e2e/global-setup.ts"],
-          // Tests say themselves when a template may be made behind their backs.
-          env: { VMSAN_WARM: "off" },
-          testTimeout: 240_000,
-          hookTimeout: 240_000,
-          // Two cores emulate the guests: one file at a time keeps boots inside their bounds.
-          fileParallelism: false,
+          exclude: [...configDefaults.exclude, ...quiet],
+          // Two cores emulate the guests, and a file of these keeps hardly more than one busy: it waits, and its
+          // guests have one core each. Each stands on an installation of its own.
+          maxWorkers: 2,
         },
       },
+      // One at a time, when those are done.
+      { test: { ...e2e, name: "e2e-quiet", include: quiet, fileParallelism: false } },
       {
         test: {
           name: "install",
@@ -35,7 +47,7 @@ export default defineConfig({
           env: { VMSAN_WARM: "off" },
           testTimeout: 240_000,
           hookTimeout: 240_000,
-          fileParallelism: false,
+          maxWorkers: 2,
         },
       },
     ],

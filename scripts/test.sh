@@ -32,12 +32,13 @@ step() {
   echo "$name $status $((SECONDS - start))" >>"$results/steps"
 }
 
-# vitest_run PROJECT REPORT [FILE…]; then a failing file or three once more, said as such in the end:
-# what fails twice is broken, what passes then is unsteady and has to be mended, but keeps nobody out.
+# vitest_run PROJECT REPORT [FILE…], and the projects whose names begin like it; then a failing file or three once more,
+# said as such in the end: what fails twice is broken, what passes then is unsteady and has to be mended, but keeps
+# nobody out.
 vitest_run() {
   local project=$1 report=$2 again
   shift 2
-  vitest run --project "$project" --reporter=default --reporter=json \
+  vitest run --project "$project*" --reporter=default --reporter=json \
     --outputFile.json="$results/$report.vitest.json" "$@" && return
   [ "$report" = "$project" ] || return 1
   mapfile -t again < <(node scripts/tally.ts --again "$results/$report.vitest.json")
