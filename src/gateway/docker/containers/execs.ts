@@ -1,5 +1,6 @@
 /** Further commands in running containers. */
 import { randomBytes } from "node:crypto";
+import type { z } from "zod";
 import type { GuestStream } from "../../../agent/streams.ts";
 import { mergeEnv } from "../../../client/vm.ts";
 import { execSchema, execStartSchema } from "../../../schema/docker.ts";
@@ -80,11 +81,9 @@ export class Execs {
   /** Run a command: its client has the connection until it ends, unless it is to go on alone. */
   async start(hijack: Hijack, exec: Exec): Promise<void> {
     const body = readBody(execStartSchema, hijack.body, "request to start a command");
-    if (exec.state !== "created") {
-      throw new DockerError(409, `exec command ${exec.id} is already running or has ended`);
-    }
     const { container, tty } = exec;
     const vm = await container.runningGuest();
+    if (exec.state !== "created") return await startedBefore(hijack, exec, body);
     const [rows, cols] = body.ConsoleSize ?? [];
     if (rows && cols) exec.size = { rows, cols };
     const detached = body.Detach === true;
@@ -164,6 +163,24 @@ export class Execs {
     delete exec.stream;
     exec.container.tell("exec_die", { execID: exec.id, exitCode: String(exec.exitCode) });
   }
+}
+
+/**
+ * Answer who starts a command again. As with the engine its own words are the stream's, not the status's: compose starts
+ * each command of `watch` twice, and looks at the status alone. @throws 409 where there is no stream
+ */
+async function startedBefore(
+  hijack: Hijack,
+  { id }: Exec,
+  { Detach: detach, Tty: tty }: z.infer<typeof execStartSchema>,
+): Promise<void> {
+  const message = `exec command ${id} is already running or has ended`;
+  if (detach === true) throw new DockerError(409, message);
+  const duplex = hijack.accept(tty === true);
+  duplex.on("error", () => duplex.destroy());
+  await pushFrame(duplex, 2, Buffer.from(`${message}\r\n`), tty === true);
+  duplex.end();
+  duplex.resume();
 }
 
 /** Give a command's terminal a size. */
