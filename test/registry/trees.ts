@@ -4,7 +4,7 @@
  */
 import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { lstatSync, mkdirSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
+import { lstatSync, mkdirSync, readFileSync, readdirSync, readlinkSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
 /** One entry of a tree; `path` of all that share its inode stands in `links`. */
@@ -137,6 +137,14 @@ function parseXattrs(text: string): Record<string, string> {
   );
 }
 
+/** One extended attribute's value, in hexadecimal: `stat` shows no long ones. @param file that it is written to on the way */
+function xattrOf(disk: string, inode: string, name: string, file: string): string {
+  debugfs(disk, [`ea_get -f ${file} <${inode}> ${name}`]);
+  const value = readFileSync(file).toString("hex");
+  rmSync(file);
+  return value;
+}
+
 /** What `stat` of debugfs says of an inode. */
 function parseStat(text: string): Omit<TreeEntry, "type" | "mode"> & { mode: number } {
   const field = (pattern: RegExp): string => {
@@ -199,6 +207,9 @@ export function treeOfDisk(disk: string, scratch: string): Tree {
     if (info === undefined) throw new Error(`debugfs says nothing about ${path}`);
     const type = typeOf(mode);
     const file = join(scratch, path);
+    for (const [name, value] of Object.entries(info.xattrs)) {
+      if (value === "") info.xattrs[name] = xattrOf(disk, inode, name, `${scratch}.value`);
+    }
     entries.set(path, {
       inode,
       entry: {
