@@ -18,7 +18,7 @@ import {
   removeTemplate,
   templateCall,
 } from "./control/template-calls.ts";
-import { resolveTemplate } from "./control/templates.ts";
+import { templateId } from "./control/templates.ts";
 import { readBody, parseObject } from "./envd/connect.ts";
 import { isUpload } from "./control/uploads.ts";
 import { DataPlane, ENVD_PORT, urlOf } from "./envd/data-plane.ts";
@@ -201,7 +201,7 @@ async function answerTemplate(
   const [first = ""] = rest;
   switch (`${method} ${id === "aliases" || id === "tags" ? id : ""}`) {
     case "GET aliases": {
-      const { id: templateID } = await resolveTemplate(context.store, caller, first);
+      const templateID = await templateId(context.store, caller, first);
       return { status: 200, body: { templateID, public: false } };
     }
     case "POST tags":

@@ -7,7 +7,7 @@ import { Builds, buildSchema } from "./builds.ts";
 import type { ControlContext } from "./context.ts";
 import { E2bStore } from "./store.ts";
 import { makeTemplate } from "./template-calls.ts";
-import { resolveTemplate } from "./templates.ts";
+import { resolveTemplate, templateId } from "./templates.ts";
 
 /** What a build says of itself. */
 interface Status {
@@ -19,27 +19,36 @@ interface Status {
 type Build = (name: string, wish: Parameters<Builds["begin"]>[3]) => Promise<Status>;
 
 /** A gateway's templates, with none of them yet. */
-async function templates(): Promise<{ store: E2bStore; caller: Caller; build: Build }> {
+async function templates(): Promise<{
+  store: E2bStore;
+  caller: Caller;
+  build: Build;
+  /** Ask for a build. @returns does it, and gives how that has ended */
+  begin: (name: string) => Promise<(wish: Parameters<Build>[1]) => Promise<Status>>;
+}> {
   const directory = await mkdtemp(join(tmpdir(), "vmsan-builds-"));
   onTestFinished(() => rm(directory, { recursive: true, force: true }));
   const store = new E2bStore(directory);
   const context = { store } as unknown as ControlContext;
   const caller = { key: { project: "ours", admin: false } } as unknown as Caller;
   const builds = new Builds(context);
-  const build: Build = async (name, wish) => {
+  const begin = async (name: string): Promise<(wish: Parameters<Build>[1]) => Promise<Status>> => {
     const made = (await makeTemplate(context, caller, { name })) as {
       templateID: string;
       buildID: string;
     };
     const kept = (await store.load()).templates.find(({ id }) => id === made.templateID);
     if (kept === undefined) throw new Error("the template was not kept");
-    await builds.begin(caller, kept, made.buildID, wish);
-    for (;;) {
-      const now = (await builds.status(kept.id, made.buildID, 0)) as Status;
-      if (now.status !== "building") return now;
-    }
+    return async (wish) => {
+      await builds.begin(caller, kept, made.buildID, wish);
+      for (;;) {
+        const now = (await builds.status(kept.id, made.buildID, 0)) as Status;
+        if (now.status !== "building") return now;
+      }
+    };
   };
-  return { store, caller, build };
+  const build: Build = async (name, wish) => await (await begin(name))(wish);
+  return { store, caller, build, begin };
 }
 
 test("a build that fails while it is asked about is never told as one of another gateway", async () => {
@@ -73,4 +82,30 @@ test("a template goes on from what its origin has set, and pip may install in wh
   expect((await resolveTemplate(store, caller, "base")).env).toEqual([
     "PIP_BREAK_SYSTEM_PACKAGES=1",
   ]);
+});
+
+test("a template can be used while it is built anew, and when that fails; one that never was built is none", async () => {
+  const { store, caller, build, begin } = await templates();
+  const fails = { steps: [], fromImageRegistry: {} };
+  const works = (image: string): Parameters<Builds["begin"]>[3] =>
+    buildSchema.parse({ fromImage: image, steps: [] });
+  const image = async (): Promise<unknown> => (await resolveTemplate(store, caller, "mine")).image;
+
+  expect(await build("mine", fails)).toMatchObject({ status: "error" });
+  await expect(image()).rejects.toMatchObject({ status: 400 });
+  await expect(templateId(store, caller, "mine")).rejects.toMatchObject({ status: 404 });
+
+  expect(await build("mine", works("first"))).toMatchObject({ status: "ready" });
+  expect(await image()).toBe("first");
+  expect(await build("mine", fails)).toMatchObject({ status: "error" });
+  expect(await image()).toBe("first");
+
+  const [second, third] = [await begin("mine"), await begin("mine")];
+  expect(await image()).toBe("first");
+  expect(await third(works("third"))).toMatchObject({ status: "ready" });
+  expect(await image()).toBe("third");
+  // It was asked for before, and comes to its end later.
+  expect(await second(works("second"))).toMatchObject({ status: "ready" });
+  expect(await image()).toBe("third");
+  expect(await templateId(store, caller, "mine")).toMatch(/^tpl-/);
 });

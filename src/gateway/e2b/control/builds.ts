@@ -8,6 +8,7 @@ import { occupied } from "../../access/limits.ts";
 import { remoteCreateRequest } from "../../native/bodies.ts";
 import { E2bError } from "../errors.ts";
 import type { ControlContext } from "./context.ts";
+import { takeTags } from "./store.ts";
 import type { KnownTemplate, TemplateBuild } from "./store.ts";
 import { startInterpreter } from "./interpreter.ts";
 import { StepError, doStep, setScene, startUp } from "./steps.ts";
@@ -118,10 +119,11 @@ export class Builds {
     change: Partial<TemplateBuild>,
   ): Promise<void> {
     await this.context.store.change(({ templates }) => {
-      const build = templates
-        .find(({ id }) => id === templateId)
-        ?.builds.find(({ id }) => id === buildId);
-      if (build !== undefined) Object.assign(build, change);
+      const template = templates.find(({ id }) => id === templateId);
+      const build = template?.builds.find(({ id }) => id === buildId);
+      if (template === undefined || build === undefined) return;
+      Object.assign(build, change);
+      takeTags(template, build);
     });
   }
 

@@ -34,6 +34,8 @@ const buildSchema = z.object({
   vcpus: z.int().optional(),
   memMib: z.int().optional(),
   status: z.enum(["waiting", "building", "ready", "error"]),
+  /** Tags that were asked for with it. */
+  wanted: z.array(text).optional(),
   reason: z.object({ message: text, step: text.optional() }).optional(),
   /** What sandboxes are made of: exactly one, once it is ready. */
   runtime: text.optional(),
@@ -101,6 +103,21 @@ export function findTemplate(
   const build = template?.builds.find(({ id }) => id === meaning);
   if (template === undefined) return undefined;
   return { template, ...(build === undefined ? {} : { build }) };
+}
+
+/**
+ * Have a build meant by the tags that were asked for with it. A build that can be used stays meant by them until the
+ * new one can, and if that fails; of two the later one is.
+ */
+export function takeTags({ tags, builds }: KnownTemplate, build: TemplateBuild): void {
+  const isReady = (one: TemplateBuild | undefined): boolean => one?.status === "ready";
+  for (const tag of build.wanted ?? []) {
+    const at = builds.findIndex(({ id }) => id === tags[tag]?.buildID);
+    const later = at <= builds.indexOf(build);
+    if (isReady(builds[at]) ? isReady(build) && later : isReady(build) || later) {
+      tags[tag] = { buildID: build.id, createdAt: build.createdAt };
+    }
+  }
 }
 
 /** The file of one gateway directory. */

@@ -7,7 +7,7 @@ import { E2bError } from "../errors.ts";
 import { buildSchema } from "./builds.ts";
 import type { Builds } from "./builds.ts";
 import type { ControlContext } from "./context.ts";
-import { findTemplate, parseTemplateName } from "./store.ts";
+import { findTemplate, parseTemplateName, takeTags } from "./store.ts";
 import type { KnownTemplate, Remembered } from "./store.ts";
 
 /** Most builds that a template keeps; the oldest without a tag go. */
@@ -85,10 +85,11 @@ export async function makeTemplate(
       status: "waiting" as const,
       ...(wish.cpuCount ? { vcpus: wish.cpuCount } : {}),
       ...(wish.memoryMB ? { memMib: wish.memoryMB } : {}),
+      wanted: named,
       env: [],
     };
     template.builds.push(build);
-    for (const one of named) template.tags[one] = { buildID: build.id, createdAt };
+    takeTags(template, build);
     const kept = new Set(Object.values(template.tags).map(({ buildID }) => buildID));
     template.builds = template.builds.filter(
       ({ id }, i, all) => kept.has(id) || i >= all.length - MAX_BUILDS,
@@ -141,7 +142,7 @@ export async function templateCall(
     default:
       throw new E2bError(
         "unimplemented",
-        `${method} of a template's ${rest.join("/").slice(0, 100)} is not offered`,
+        `${method} /${["templates", "ID", ...rest].join("/").slice(0, 100)} is not offered`,
         501,
       );
   }

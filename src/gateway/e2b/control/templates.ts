@@ -51,7 +51,24 @@ function builtinTemplate(name: string): Template | undefined {
   return RUNTIMES.has(bare) ? { id: bare, runtime: bare } : undefined;
 }
 
-/** What a caller means by a template's name or ID, or a snapshot's. @throws not_found */
+/**
+ * The ID of the template of a name. One that was never built is as good as none: clients that ask whether it is
+ * there build it then, again if the build before has failed.
+ * @throws not_found
+ */
+export async function templateId(store: E2bStore, caller: Caller, name: string): Promise<string> {
+  try {
+    return (await resolveTemplate(store, caller, name)).id;
+  } catch (error) {
+    if (!(error instanceof E2bError) || error.code !== "failed_precondition") throw error;
+    throw new E2bError("not_found", error.message);
+  }
+}
+
+/**
+ * What a caller means by a template's name or ID, or a snapshot's.
+ * @throws not_found, failed_precondition for a template of which no build has come to its end
+ */
 export async function resolveTemplate(
   store: E2bStore,
   caller: Caller,
