@@ -34,8 +34,11 @@ export interface GuestMount {
   label?: string;
   readOnly?: boolean;
   fill?: boolean;
-  /** Of kind own: nothing of the image, and everybody may write there. */
+  /** Of kind own: nothing of the image, and everybody may write there, or whom `mode` lets. */
   empty?: boolean;
+  /** Mounts of one kind and name show the same directory, or a part of it. */
+  name?: string;
+  part?: string;
   /** Of kind tmpfs: most bytes, permissions of its root and whose that is, whether programs in it cannot be run. */
   sizeBytes?: number;
   mode?: number;

@@ -25,17 +25,31 @@ export interface VolumeMount {
   copy?: true;
 }
 
+/** What the VM itself has, and may show at several places. */
+interface Shown {
+  /** Mounts of one kind and name are the same directory; default: each has its own. */
+  name?: string;
+  /** A path below it, made where it is missing: what is shown of it; default all. */
+  part?: string;
+  /** Here, whatever it is elsewhere. */
+  readonly?: boolean;
+}
+
 /** A directory on the VM's own disk, beside the image's tree; gone with the VM. */
-export interface AnonymousMount {
+export interface AnonymousMount extends Shown {
   kind: "anonymous";
   /** As in {@link BindMount}. */
   target: string;
   /** Nothing of the image is in it, and everybody in the guest may write there. */
   empty?: true;
+  /** Permissions of an empty one; default 0o777. */
+  mode?: number;
+  /** Whose group an empty one is; default root's. */
+  gid?: number;
 }
 
 /** A file system in the guest's memory; gone when the VM stops. */
-export interface TmpfsMount {
+export interface TmpfsMount extends Shown {
   kind: "tmpfs";
   /** As in {@link BindMount}. */
   target: string;

@@ -76,22 +76,38 @@ const volumeSchema = z.strictObject({
   readonly: z.boolean().default(false),
   nocopy: z.boolean().default(false),
 });
+/** The largest number of a user or group. */
+const MOST_ID = 2 ** 32 - 2;
+const mode = z.int().min(0).max(0o7777);
+/** Of what the VM itself has, and may show at several places. */
+const shown = {
+  name: text(128)
+    .regex(/^[^/]+$/)
+    .optional(),
+  // Without `.`, `..` and empty names.
+  part: text(4095)
+    .regex(/^(?!\.{0,2}(?:\/|$))[^/]+(?:\/(?!\.{0,2}(?:\/|$))[^/]+)*$/)
+    .optional(),
+  readonly: z.boolean().optional(),
+};
 const anonymousSchema = z.strictObject({
   kind: z.literal("anonymous"),
   target: absolutePath,
+  ...shown,
   empty: z.literal(true).optional(),
+  mode: mode.optional(),
+  gid: z.int().min(0).max(MOST_ID).optional(),
 });
-/** The largest number of a user or group. */
-const MOST_ID = 2 ** 32 - 2;
 const tmpfsSchema = z.strictObject({
   kind: z.literal("tmpfs"),
   target: absolutePath,
+  ...shown,
   sizeBytes: z
     .int()
     .min(4096)
     .max(2 ** 45)
     .optional(),
-  mode: z.int().min(0).max(0o7777).optional(),
+  mode: mode.optional(),
   uid: z.int().min(0).max(MOST_ID).optional(),
   gid: z.int().min(0).max(MOST_ID).optional(),
   noexec: z.literal(true).optional(),

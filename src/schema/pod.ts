@@ -99,6 +99,8 @@ const securityContext = z.looseObject({
   runAsGroup: integer.nullish(),
   runAsNonRoot: z.boolean().nullish(),
   readOnlyRootFilesystem: z.boolean().nullish(),
+  fsGroup: integer.nullish(),
+  supplementalGroups: z.array(integer).nullish(),
   sysctls: z.array(z.object({ name: text, value: text })).nullish(),
 });
 
@@ -155,6 +157,7 @@ const container = z.looseObject({
         mountPath: text,
         readOnly: z.boolean().nullish(),
         subPath: text.nullish(),
+        subPathExpr: text.nullish(),
       }),
     )
     .nullish(),

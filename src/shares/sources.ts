@@ -94,7 +94,9 @@ export async function checkSources(mounts: readonly Mount[], own: string): Promi
     if (mount.kind !== "bind") checked.push(mount);
     else {
       const { file: _before, ...rest } = mount;
-      checked.push((await checkSource(mount.source, own)) ? { ...rest, file: true } : rest);
+      checked.push(
+        (await checkSource(mount.source, own)) ? { ...rest, file: true as const } : rest,
+      );
     }
   }
   return checked;

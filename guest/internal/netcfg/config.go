@@ -125,6 +125,8 @@ type Config struct {
 	written map[string]string
 	// mounted has the targets of mounts that were made.
 	mounted map[string]bool
+	// memories are file systems in memory that several mounts show, by their names.
+	memories map[string]string
 	// sealed: the root is read-only, and what is still written is written in place.
 	sealed bool
 	// rehearsed: the files that are to be written are there, and nobody has seen them yet.

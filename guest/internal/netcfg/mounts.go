@@ -35,8 +35,12 @@ type Mount struct {
 	ReadOnly bool   `json:"readOnly"`
 	// Fill copies what the image has at the target into a volume that is empty.
 	Fill bool `json:"fill"`
-	// Empty: of the VM's own disk nothing of the image, and everybody may write there.
+	// Empty: of the VM's own disk nothing of the image, and everybody may write there unless Mode says otherwise.
 	Empty bool `json:"empty"`
+	// Name: mounts of one kind and name show the same directory; "": each has its own.
+	Name string `json:"name"`
+	// Part of it that is shown: a path below it, made where it is missing; "": all of it.
+	Part string `json:"part"`
 	// SizeBytes of a tmpfs; 0: half of the memory. Mode of its root; nil: everybody's, as /tmp.
 	SizeBytes uint64  `json:"sizeBytes"`
 	Mode      *uint32 `json:"mode"`
@@ -58,10 +62,13 @@ func checkMount(m *Mount) error {
 	if !strings.HasPrefix(m.Target, "/") || len(m.Target) > maxPath || strings.ContainsRune(m.Target, 0) {
 		return bad("The mount on %.128q needs an absolute target.", m.Target)
 	}
+	if m.Mode != nil && *m.Mode > 0o7777 || !isPart(m.Part) || len(m.Name) > maxMountName || strings.HasPrefix(m.Name, "/") {
+		return bad("The mount on %.128q has no such mode, part or name.", m.Target)
+	}
 	switch {
 	case m.Kind == kindOwn && m.Label == "":
-	case m.Kind == kindVolume && strings.HasPrefix(m.Label, blockdev.VolumePrefix):
-	case m.Kind == kindTmpfs && m.Label == "" && (m.Mode == nil || *m.Mode <= 0o7777):
+	case m.Kind == kindVolume && m.Name == "" && m.Part == "" && strings.HasPrefix(m.Label, blockdev.VolumePrefix):
+	case m.Kind == kindTmpfs && m.Label == "":
 	default:
 		return bad("The mount on %.128q is of no kind, or of no volume.", m.Target)
 	}
@@ -102,10 +109,17 @@ func (c *Config) mount(m Mount) error {
 	case kindVolume:
 		return mountVolume(m)
 	case kindTmpfs:
-		return mountTmpfs(m)
+		return c.mountMemory(m)
 	}
 	if c.Own != nil {
-		return mountOwn(fdPath(c.Own), m.Target, m.Empty)
+		dir, err := ownDirectory(fdPath(c.Own), m)
+		if err != nil {
+			return err
+		}
+		return bindPart(dir, m)
+	}
+	if m.Name != "" || m.Part != "" || m.ReadOnly {
+		return wire.Errorf(wire.CodeMount, "The guest has no disk beside its root for %.256q.", m.Target)
 	}
 	// The disk is the root itself.
 	if m.Empty {
@@ -114,8 +128,34 @@ func (c *Config) mount(m Mount) error {
 	return nil
 }
 
+// mountMemory mounts a file system in memory, or shows what one of that name has.
+func (c *Config) mountMemory(m Mount) error {
+	if m.Name == "" && m.Part == "" {
+		if err := mountTmpfs(m, m.Target); err != nil || !m.ReadOnly {
+			return err
+		}
+		return makeReadOnly(m.Target)
+	}
+	place := c.memories[m.Name]
+	if place == "" {
+		// Out of everybody's way, and there for as long as the guest runs.
+		made, err := os.MkdirTemp("/dev", ".vmsan-memory-")
+		if err != nil {
+			return err
+		}
+		if err := mountTmpfs(m, made); err != nil {
+			return errors.Join(err, os.Remove(made))
+		}
+		if c.memories == nil {
+			c.memories = map[string]string{}
+		}
+		place, c.memories[m.Name] = made, made
+	}
+	return bindPart(place, m)
+}
+
 // mountTmpfs mounts a file system in memory at target.
-func mountTmpfs(m Mount) error {
+func mountTmpfs(m Mount, target string) error {
 	mode := uint32(0o1777)
 	if m.Mode != nil {
 		mode = *m.Mode
@@ -128,7 +168,7 @@ func mountTmpfs(m Mount) error {
 	if m.NoExec {
 		flags |= syscall.MS_NOEXEC
 	}
-	return syscall.Mount("tmpfs", m.Target, "tmpfs", flags, options)
+	return syscall.Mount("tmpfs", target, "tmpfs", flags, options)
 }
 
 func fdPath(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
@@ -136,30 +176,33 @@ func fdPath(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd
 // emptyMode is that of directories that begin empty: whoever runs in the guest may write there.
 const emptyMode = 0o777
 
-// mountOwn shows a directory of the VM's own disk at target; the first time it is
-// made, empty or as a copy of what the image has there.
-func mountOwn(disk, target string, empty bool) error {
-	sum := sha256.Sum256([]byte(target))
+// ownDirectory is a directory of the VM's own disk; the first time it is made, empty or as a copy of what the image
+// has at the target.
+func ownDirectory(disk string, m Mount) (string, error) {
+	// A name does not begin as a path does.
+	key := m.Target
+	if m.Name != "" {
+		key = m.Name
+	}
+	sum := sha256.Sum256([]byte(key))
 	all := disk + "/volumes"
 	if err := os.Mkdir(all, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
+		return "", err
 	}
 	dir := all + "/" + hex.EncodeToString(sum[:16])
-	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
-		if empty {
-			err = makeEmpty(dir)
+	_, err := os.Lstat(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		if m.Empty {
+			err = makeEmpty(dir, m)
 		} else {
-			err = fill(target, dir)
-		}
-		if err != nil {
-			return err
+			err = fill(m.Target, dir)
 		}
 	}
-	return syscall.Mount(dir, target, "", syscall.MS_BIND, "")
+	return dir, err
 }
 
-// makeEmpty makes a directory with the mode of empty ones: it is there when it has it.
-func makeEmpty(dir string) error {
+// makeEmpty makes a directory with owner and mode of empty ones: it is there when it has them.
+func makeEmpty(dir string, m Mount) error {
 	made := dir + ".new"
 	if err := os.RemoveAll(made); err != nil {
 		return err
@@ -167,7 +210,12 @@ func makeEmpty(dir string) error {
 	if err := os.Mkdir(made, 0o700); err != nil {
 		return err
 	}
-	if err := os.Chmod(made, emptyMode); err != nil {
+	mode := uint32(emptyMode)
+	if m.Mode != nil {
+		mode = *m.Mode
+	}
+	// The owner first: its change clears bits of the mode.
+	if err := errors.Join(os.Chown(made, int(m.UID), int(m.GID)), syscall.Chmod(made, mode)); err != nil {
 		return err
 	}
 	return syscall.Rename(made, dir)

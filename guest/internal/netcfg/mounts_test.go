@@ -37,7 +37,7 @@ func TestEmptyDirectoriesAreEverybodys(t *testing.T) {
 	if err := os.MkdirAll(dir+".new/old", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := makeEmpty(dir); err != nil {
+	if err := makeEmpty(dir, Mount{UID: uint32(os.Getuid()), GID: uint32(os.Getgid())}); err != nil {
 		t.Fatal(err)
 	}
 	fi, err := os.Stat(dir)
@@ -60,6 +60,13 @@ func TestMountsAreChecked(t *testing.T) {
 		{Kind: "", Target: "/a"},
 		{Kind: "tmpfs", Target: "/a", Label: "vmsan-v1"},
 		{Kind: "tmpfs", Target: "/a", Mode: &tooMuch},
+		{Kind: "own", Target: "/a", Mode: &tooMuch},
+		{Kind: "own", Target: "/a", Name: "/b"},
+		{Kind: "own", Target: "/a", Part: ".."},
+		{Kind: "own", Target: "/a", Part: "b/../../c"},
+		{Kind: "own", Target: "/a", Part: "/b"},
+		{Kind: "tmpfs", Target: "/a", Part: "b//c"},
+		{Kind: "volume", Target: "/a", Label: "vmsan-v1", Part: "b"},
 	} {
 		if _, err := check(&Request{Mounts: []Mount{m}}); err == nil {
 			t.Errorf("%+v is taken", m)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,6 +25,9 @@ type User struct {
 // maxDatabase bounds what is read of /etc/passwd and /etc/group.
 const maxDatabase = 4 << 20
 
+// maxGroups is how many groups a user is in at most.
+const maxGroups = 1024
+
 // OwnHome, unless "", is the home of the agent's own user, whatever the databases say: an agent that is an ordinary
 // process of a host leaves alone what that user has at home.
 var OwnHome string
@@ -32,11 +36,13 @@ var OwnHome string
 // databases below etc; "" is the agent's own user. It reads them as runc does: a
 // number is a number, also where a user or group is called so, and need not be
 // listed; the first line that fits counts; an empty user is root (the agent's own), an
-// empty group the user's primary one; what follows a second colon is ignored.
+// empty group the user's primary one; what follows a second colon is ignored. Unlike there, groups behind commas
+// (`uid:gid,gid`) are further ones, by number.
 func LookupUser(etc, spec string) (*User, error) {
 	self := uint32(os.Getuid())
 	parts := append(strings.SplitN(spec, ":", 3), "")
-	name, group := parts[0], parts[1]
+	name := parts[0]
+	group, further, _ := strings.Cut(parts[1], ",")
 	bad := func(why string) error {
 		return wire.Errorf(wire.CodeUser, "The user %.64q cannot be used.", spec).Because(why).
 			Remedy("Give a name from the guest's /etc/passwd, or numbers: UID or UID:GID.")
@@ -81,7 +87,18 @@ func LookupUser(etc, spec string) (*User, error) {
 	if err := u.lookupGroups(etc, group, found); err != nil {
 		return nil, bad(err.Error())
 	}
-	if self != 0 && (u.UID != self || group != "" && u.GID != uint32(os.Getgid())) {
+	if further != "" {
+		for _, s := range strings.Split(further, ",") {
+			gid, ok := parseID(s)
+			if !ok || len(u.Groups) >= maxGroups {
+				return nil, bad("its further groups are no numbers, or too many")
+			}
+			if !slices.Contains(u.Groups, gid) {
+				u.Groups = append(u.Groups, gid)
+			}
+		}
+	}
+	if self != 0 && (u.UID != self || further != "" || group != "" && u.GID != uint32(os.Getgid())) {
 		return nil, bad("the agent runs as user " + strconv.Itoa(int(self)) + " and cannot become another one")
 	}
 	if self != 0 {
@@ -123,7 +140,7 @@ func (u *User) lookupGroups(etc, group string, listed bool) error {
 				u.Groups = append(u.Groups, gid)
 			}
 		}
-		return len(u.Groups) < 1024
+		return len(u.Groups) < maxGroups
 	})
 	return nil
 }

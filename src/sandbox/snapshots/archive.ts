@@ -59,7 +59,7 @@ export async function exportSnapshot(
       disks[index] = asCopy({ ...disk, path: name });
     }
     const mounts = record.mounts?.map((mount): Mount =>
-      mount.kind === "volume" ? { ...mount, copy: true } : mount,
+      mount.kind === "volume" ? { ...mount, copy: true as const } : mount,
     );
     const whole = { ...record, files, disks, ...(mounts && { mounts }) };
     await writeFileAtomic(join(draft, DOCUMENT), `${JSON.stringify(whole, null, 2)}\n`);

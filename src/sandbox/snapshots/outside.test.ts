@@ -35,7 +35,7 @@ const snapshot = (mounts: Mount[], disks: SnapshotRecord["disks"] = []): Snapsho
   ({ id: "snap-00000001", vm: { id: "vm-00000001" }, mounts, disks }) as unknown as SnapshotRecord;
 
 test("what a VM writes to is a copy in its snapshot; a disk alone knows of its own only", () => {
-  const copy: Mount = { ...volume("copied", false), copy: true };
+  const copy: Mount = { ...volume("copied", false), copy: true as const };
   const record = vm(bind(), volume("written", false), volume("read", true), anonymous, copy);
   expect(keptMounts(record, true).mounts).toEqual([
     bind(),
@@ -78,7 +78,11 @@ test("a directory that is gone, and a volume that is gone or was written to, are
 
 test("a VM that writes to a volume does not go back, one that reads or has a copy may", () => {
   requireNoWrittenVolume("box", vm(volume("a", true), bind()), "snap-00000001");
-  requireNoWrittenVolume("box", vm({ ...volume("a", false), copy: true }), "snap-00000001");
+  requireNoWrittenVolume(
+    "box",
+    vm({ ...volume("a", false), copy: true as const }),
+    "snap-00000001",
+  );
   expect(() => requireNoWrittenVolume("box", vm(volume("a", false)), "snap-00000001")).toThrow(
     "Cannot take box back",
   );

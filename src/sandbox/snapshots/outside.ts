@@ -18,7 +18,7 @@ export function keptMounts({ mounts = [] }: VmRecord, memory: boolean): { mounts
     const own = mount.kind === "anonymous" || mount.kind === "tmpfs";
     if (own || (mount.kind === "volume" && mount.copy === true)) return [mount];
     if (!memory) return [];
-    return [mount.kind === "volume" && !mount.readonly ? { ...mount, copy: true } : mount];
+    return [mount.kind === "volume" && !mount.readonly ? { ...mount, copy: true as const } : mount];
   });
   return kept.length === 0 ? {} : { mounts: kept };
 }

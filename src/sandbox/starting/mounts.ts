@@ -117,11 +117,11 @@ export function guestMounts(record: VmRecord, first: boolean): GuestMount[] {
     optional: true,
   }));
   for (const mount of record.mounts ?? []) {
-    if (mount.kind === "anonymous") {
-      const empty = mount.empty === true ? { empty: true } : {};
-      mounts.push({ kind: "own", target: mount.target, ...empty });
+    if (mount.kind === "anonymous" || mount.kind === "tmpfs") {
+      const { readonly, ...rest } = mount;
+      const kind = mount.kind === "tmpfs" ? "tmpfs" : "own";
+      mounts.push({ ...rest, kind, ...(readonly === true ? { readOnly: true } : {}) });
     }
-    if (mount.kind === "tmpfs") mounts.push(mount);
     if (mount.kind !== "volume") continue;
     const disk = record.spec.disks.find(({ volume }) => volume?.name === mount.name);
     mounts.push({

@@ -16,10 +16,6 @@ const NOT_OFFERED: readonly { pattern: string; why: string }[] = [
   },
   { pattern: "ImageVolume", why: "no volumes of images" },
   {
-    pattern: "volume subpath|subpaths in container|subpath expansion",
-    why: "`subPathExpr` is not offered",
-  },
-  {
     pattern:
       "shared volumes between containers|binary data should be reflected|optional updates should be|KubeletManagedEtcHosts",
     why: "a pod is one container, and these have several",
@@ -39,7 +35,6 @@ const NOT_OFFERED: readonly { pattern: string; why: string }[] = [
     pattern: "SchedulerPreemption.*(preemption works|critical pod|preemption running path)",
     why: "their pods ask for resources of the test's own",
   },
-  { pattern: "fsGroup", why: "`fsGroup` is not offered" },
   {
     pattern: "Update Demo|Guestbook|Kubectl expose|environment variables for services",
     why: "Services do not select these pods",

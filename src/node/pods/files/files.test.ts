@@ -87,6 +87,28 @@ test("a volume is changed at one instant, by a link that is exchanged", async ()
   expect(fs.readdirSync(join(dir, "new/place"))).toHaveLength(2);
 });
 
+test.runIf(process.geteuid?.() === 0)(
+  "files of a group are its own, with what is made there",
+  async () => {
+    const files = [file("sub/b", "2", 0o440), file("a", "1", 0o440)].map((one) => ({
+      ...one,
+      gid: 2000,
+    }));
+    await writeVolumes(vm, [{ target: dir, files, gid: 2000 }]);
+    const [state = ""] = names();
+    const what = ["a", "sub", "sub/b", state].map((name) => {
+      const { gid, mode } = fs.statSync(join(dir, name));
+      return [gid, mode & 0o7777];
+    });
+    expect(what).toEqual([
+      [2000, 0o440],
+      [2000, 0o2755],
+      [2000, 0o440],
+      [2000, 0o2755],
+    ]);
+  },
+);
+
 /** An API server with objects by `kind/name`, all of namespace team. */
 class Objects implements ApiServer {
   readonly url = "";
@@ -159,7 +181,9 @@ async function started(
   });
   const [container] = pod.spec.containers;
   if (container === undefined) throw new Error("no container");
-  const files = await volumesOf(pod, container, new References(api, pod), host, live.tokens);
+  const files = await volumesOf(pod, container, new References(api, pod), host, {
+    tokens: live.tokens,
+  });
   await writeVolumes(vm, files.volumes);
   live.wrote(files);
   return { live, record, state, said };

@@ -149,7 +149,9 @@ export class LiveFiles {
       this.follow(seen);
       return;
     }
-    const files = await volumesOf(object, container, references, context.host, this.tokens);
+    const files = await volumesOf(object, container, references, context.host, {
+      tokens: this.tokens,
+    });
     const vm = guest();
     if (this.over || vm === undefined) return;
     await writeVolumes(vm, files.volumes);

@@ -17,6 +17,7 @@ import type {
 import { parseTarget } from "../../../util/mounts.ts";
 import { fieldOf, resourceText } from "../spec/downward.ts";
 import type { HostFacts } from "../spec/downward.ts";
+import { expand } from "../spec/env.ts";
 import { PodNotReadyError, PodRefusedError } from "../spec/failure.ts";
 import { parseQuantity } from "../spec/quantity.ts";
 import type { Content, ContentKind, References } from "./references.ts";
@@ -27,6 +28,8 @@ export interface VolumeFile {
   /** Relative to the volume. */
   path: string;
   mode: number;
+  /** Default root's. */
+  gid?: number;
   bytes: Buffer;
 }
 
@@ -40,6 +43,16 @@ export interface GuestEntry extends VolumeFile {
 export interface FileVolume {
   target: string;
   files: VolumeFile[];
+  /** The group that has them, and what is made there. */
+  gid?: number;
+}
+
+/** What volumes are made with besides their pod. */
+export interface VolumeOptions {
+  /** Absent: tokens in files are left empty, as when they are only looked at. */
+  tokens?: Tokens;
+  /** The container's, for parts that are named by them; absent: those parts are left out. */
+  variables?: ReadonlyMap<string, string>;
 }
 
 /** An object of the cluster whose content is in a volume, as it was then. */
@@ -71,16 +84,50 @@ export interface AllowedHostPath {
 
 const FILE_MODE = 0o644;
 const NO_TOKEN = Buffer.alloc(0);
-/** Of directories that begin empty: everybody's. */
+/** Of a token's file where a group is to read it. */
+const TOKEN_MODE = 0o600;
+/** Of directories that begin empty: everybody's; what is made in a group's is the group's. */
 const EMPTY_MODE = 0o777;
+const GROUP_MODE = 0o2777;
+/** What a group may do with files that are written for it. */
+const GROUP_READS = 0o440;
+
+/** A path below a volume in its shortest form, empty for all of it; undefined: it leads elsewhere. */
+function below(path: string): string | undefined {
+  const clean = posix.normalize(path).replace(/\/$/, "");
+  if (clean.startsWith("..") || posix.isAbsolute(path) || clean.includes("\0")) return undefined;
+  return clean === "." ? "" : clean;
+}
 
 /** Where a file of a volume may be: below it. @throws PodRefusedError */
 function inside(path: string): string {
-  const clean = posix.normalize(path);
-  if (path === "" || clean.startsWith("..") || posix.isAbsolute(clean) || clean.includes("\0")) {
-    throw new PodRefusedError("InvalidVolume", `a volume's path ${JSON.stringify(path)}`);
-  }
-  return clean;
+  const clean = below(path);
+  if (clean !== undefined && clean !== "") return clean;
+  throw new PodRefusedError("InvalidVolume", `a volume's path ${JSON.stringify(path)}`);
+}
+
+type VolumeMount = NonNullable<PodContainer["volumeMounts"]>[number];
+
+/**
+ * Which part of its volume a mount shows; empty: all of it. One that variables name may be right after the next
+ * change of the pod: so it is waited for.
+ * @returns undefined for one that variables name which are not given
+ * @throws PodRefusedError, PodNotReadyError
+ */
+function partOf(
+  { name, subPath, subPathExpr }: VolumeMount,
+  variables: ReadonlyMap<string, string> | undefined,
+): string | undefined {
+  if (!subPathExpr) return subPath ? (below(subPath) === "" ? "" : inside(subPath)) : "";
+  if (variables === undefined) return undefined;
+  const waits = (why: string): PodNotReadyError =>
+    new PodNotReadyError("CreateContainerConfigError", `subPathExpr of volume ${name}: ${why}`);
+  const path = expand(subPathExpr, variables, (variable) => {
+    throw waits(`there is no variable ${variable}`);
+  });
+  const part = below(path);
+  if (part !== undefined) return part;
+  throw waits(`${JSON.stringify(path)} is no path below the volume`);
 }
 
 /** Keys as files: all, or those that are named. */
@@ -175,9 +222,10 @@ class FileMaker {
       files.push(...this.downward(source.downwardAPI?.items, mode));
       if (source.serviceAccountToken) {
         const { path, audience, expirationSeconds } = source.serviceAccountToken;
+        const group = this.pod.spec.securityContext?.fsGroup ?? undefined;
         files.push({
           path: inside(path),
-          mode,
+          mode: group === undefined ? mode : TOKEN_MODE,
           bytes: await this.token(audience ?? undefined, expirationSeconds ?? 3600),
         });
       }
@@ -216,13 +264,27 @@ function hostMount(
   return { kind: "bind", source: place.path, target, readonly: readonly || place.readonly };
 }
 
+/** How an emptyDir is mounted. */
+interface EmptyPlace {
+  target: string;
+  name?: string;
+  part?: string;
+  readonly?: boolean;
+}
+
 /** An emptyDir: on the VM's disk, or in its memory. @throws PodRefusedError for a size that is none */
-function emptyMount({ name, emptyDir }: PodVolume, target: string): Mount {
-  if (emptyDir?.medium !== "Memory") return { kind: "anonymous", target, empty: true };
+function emptyMount(
+  { name, emptyDir }: PodVolume,
+  place: EmptyPlace,
+  gid: number | undefined,
+): Mount {
+  const group = gid === undefined ? {} : { gid, mode: GROUP_MODE };
+  if (emptyDir?.medium !== "Memory") return { kind: "anonymous", empty: true, ...place, ...group };
   const { sizeLimit } = emptyDir;
-  if (!sizeLimit) return { kind: "tmpfs", target, mode: EMPTY_MODE };
+  const memory = { kind: "tmpfs", mode: EMPTY_MODE, ...place, ...group } as const;
+  if (!sizeLimit) return memory;
   const sizeBytes = Math.floor(parseQuantity(sizeLimit) ?? 0);
-  if (sizeBytes > 0) return { kind: "tmpfs", target, mode: EMPTY_MODE, sizeBytes };
+  if (sizeBytes > 0) return { ...memory, sizeBytes };
   throw new PodRefusedError(
     "InvalidVolume",
     `spec.volumes[${name}].emptyDir.sizeLimit: ${sizeLimit}`,
@@ -239,9 +301,14 @@ function digestOf({ sources, own }: FileMaker): string {
     .slice(0, 32);
 }
 
+/** Files as a group has them. */
+function ofGroup(files: readonly VolumeFile[], gid: number | undefined): VolumeFile[] {
+  if (gid === undefined) return [...files];
+  return files.map((file) => ({ ...file, mode: file.mode | GROUP_READS, gid }));
+}
+
 /**
  * What a pod's volumes are in its VM.
- * @param tokens absent: those in its files are left empty, as when they are only looked at
  * @throws PodRefusedError, PodNotReadyError
  */
 export async function volumesOf(
@@ -249,8 +316,9 @@ export async function volumesOf(
   container: PodContainer,
   references: References,
   host: HostFacts & { hostPaths: readonly AllowedHostPath[] },
-  tokens?: Tokens,
+  { tokens, variables }: VolumeOptions = {},
 ): Promise<PodFiles> {
+  const gid = pod.spec.securityContext?.fsGroup ?? undefined;
   const maker = new FileMaker(pod, references, host, tokens);
   const mounts: Mount[] = [];
   const entries: GuestEntry[] = [];
@@ -260,24 +328,35 @@ export async function volumesOf(
     if (volume === undefined) continue;
     const target = parseTarget(mount.mountPath);
     const files = await maker.files(volume);
+    const part = partOf(mount, variables);
+    if (part === undefined) continue;
     if (files === undefined) {
-      const shared = hostMount(volume, target, mount.readOnly === true, host.hostPaths);
-      mounts.push(shared ?? emptyMount(volume, target));
-    } else if (mount.subPath) {
-      entries.push(...partOf(files, inside(mount.subPath), target));
-    } else volumes.push({ target, files });
+      const readonly = mount.readOnly === true;
+      const shared = hostMount(volume, target, readonly, host.hostPaths);
+      const others = container.volumeMounts?.filter(({ name }) => name === mount.name) ?? [];
+      const place: EmptyPlace = {
+        target,
+        ...(part !== "" || others.length > 1 ? { name: volume.name } : {}),
+        ...(part === "" ? {} : { part }),
+        ...(readonly ? { readonly } : {}),
+      };
+      mounts.push(shared ?? emptyMount(volume, place, gid));
+    } else if (part === "") {
+      volumes.push({ target, files: ofGroup(files, gid), ...(gid === undefined ? {} : { gid }) });
+    } else entries.push(...entriesOf(ofGroup(files, gid), part, target));
   }
   const sources = [...maker.sources.values()];
   return { mounts, entries, volumes, sources, digest: digestOf(maker) };
 }
 
 /** One file of a volume, or those below one of its directories, at a place in the guest. */
-function partOf(files: readonly VolumeFile[], part: string, target: string): GuestEntry[] {
-  return files.flatMap(({ path, mode, bytes }) => {
+function entriesOf(files: readonly VolumeFile[], part: string, target: string): GuestEntry[] {
+  return files.flatMap((file) => {
+    const { path } = file;
     if (path === part) {
-      return [{ root: posix.dirname(target), path: posix.basename(target), mode, bytes }];
+      return [{ ...file, root: posix.dirname(target), path: posix.basename(target) }];
     }
     if (!path.startsWith(`${part}/`)) return [];
-    return [{ root: target, path: path.slice(part.length + 1), mode, bytes }];
+    return [{ ...file, root: target, path: path.slice(part.length + 1) }];
   });
 }

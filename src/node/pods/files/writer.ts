@@ -21,15 +21,27 @@ const NEXT = "..data_tmp";
 /** Names of the directories that the link leads to. */
 const STATE = /^\.\.\d{4}_[\d_.]+$/;
 const DIRECTORY_MODE = 0o755;
+/** What is made in a directory of a group is the group's. */
+const GROUP_DIRECTORY_MODE = 0o2755;
 const ROOT = { user: "root" };
 
 /** Something in an archive: a file, a directory, a link. */
-type Entry = { path: string; mode: number } & ({ bytes: Buffer } | { link: string } | object);
+type Entry = { path: string; mode: number; gid?: number } & (
+  | { bytes: Buffer }
+  | { link: string }
+  | object
+);
 
 function* archive(entries: Iterable<Entry>): Generator<Buffer> {
   const mtimeNs = BigInt(Date.now()) * 1_000_000n;
   for (const entry of entries) {
-    const common = { name: Buffer.from(entry.path), mode: entry.mode, uid: 0, gid: 0, mtimeNs };
+    const common = {
+      name: Buffer.from(entry.path),
+      mode: entry.mode,
+      uid: 0,
+      gid: entry.gid ?? 0,
+      mtimeNs,
+    };
     if ("bytes" in entry) {
       const { bytes } = entry;
       yield encodeEntry({ ...common, type: "file", size: bytes.length });
@@ -45,10 +57,12 @@ function* archive(entries: Iterable<Entry>): Generator<Buffer> {
 async function unpack(
   vm: Vm,
   root: string,
-  entries: Iterable<Entry>,
+  entries: readonly Entry[],
   signal: AbortSignal,
 ): Promise<void> {
-  await vm.unpack(Readable.from(archive(entries)), root, { ...ROOT, parents: true, signal });
+  const owners = entries.some(({ gid }) => gid !== undefined);
+  const options = { ...ROOT, parents: true, owners, signal };
+  await vm.unpack(Readable.from(archive(entries)), root, options);
 }
 
 /** Directories that a volume's files need, outer ones first. */
@@ -73,12 +87,14 @@ async function present(vm: Vm, target: string, signal: AbortSignal): Promise<Fil
 /** Have one volume be as it is to be, at one instant. */
 async function writeVolume(
   vm: Vm,
-  { target, files }: FileVolume,
+  { target, files, gid }: FileVolume,
   signal: AbortSignal,
 ): Promise<void> {
   const now = new Date().toISOString().replaceAll(/[-:T]/g, "_").slice(0, 19);
   const state = `..${now}.${randomInt(1e9, 1e10 - 1)}`;
   const names = new Set(files.map(({ path }) => path.split("/", 1)[0] ?? ""));
+  const group = gid === undefined ? {} : { gid };
+  const mode = gid === undefined ? DIRECTORY_MODE : GROUP_DIRECTORY_MODE;
   const there = await present(vm, target, signal);
   const remove = async (name: string): Promise<void> =>
     await removeFile(vm.transport, `${target}/${name}`, { ...ROOT, recursive: true, signal });
@@ -90,9 +106,9 @@ async function writeVolume(
     vm,
     target,
     [
-      { path: state, mode: DIRECTORY_MODE },
-      ...directoriesOf(files).map((path) => ({ path: `${state}/${path}`, mode: DIRECTORY_MODE })),
-      ...files.map(({ path, mode, bytes }) => ({ path: `${state}/${path}`, mode, bytes })),
+      { path: state, mode, ...group },
+      ...directoriesOf(files).map((path) => ({ path: `${state}/${path}`, mode, ...group })),
+      ...files.map((file) => ({ ...file, path: `${state}/${file.path}` })),
       { path: NEXT, mode: 0o777, link: state },
       // Those that are new lead nowhere until the next step.
       ...[...names].map((name) => ({ path: name, mode: 0o777, link: `${DATA}/${name}` })),

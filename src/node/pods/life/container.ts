@@ -13,7 +13,7 @@ import type { Pod, PodContainer, PodRecord } from "../../../schema/pod.ts";
 import type { Slots } from "../../../util/flow/slots.ts";
 import { PodNotReadyError, whyOf } from "../spec/failure.ts";
 import type { GuestEntry } from "../files/volumes.ts";
-import { mustNotBeRoot } from "../spec/plan.ts";
+import { mustNotBeRoot, withGroups } from "../spec/plan.ts";
 import type { PodPlan } from "../spec/plan.ts";
 import type { PodImages } from "../starting/images.ts";
 import { ensureRuns, furnish, messageFile, removeVm } from "./guest.ts";
@@ -125,6 +125,11 @@ export class Container {
     await volumes.ensure(pod.metadata.namespace, plan.volumes, work.signal);
     if (plan.vm.snapshot !== undefined) return;
     plan.vm.pull = await images.fetch(pod, this.spec, plan.references, work);
+    if (plan.groups.length > 0) {
+      const user =
+        plan.vm.user ?? (await this.context.vmsan.images.inspect(this.spec.image)).config.user;
+      plan.vm.user = withGroups(user ?? "", plan.groups);
+    }
   }
 
   /** Make its VM. @throws PodNotReadyError, and what VMs are not made for */

@@ -7,10 +7,17 @@ import type { References } from "../files/references.ts";
 
 type Variable = NonNullable<PodContainer["env"]>[number];
 
-/** `$(NAME)` of known names replaced; `$$` stands for `$`; unknown names stay as they are written. */
-export function expand(text: string, variables: ReadonlyMap<string, string>): string {
+/**
+ * `$(NAME)` of known names replaced; `$$` stands for `$`.
+ * @param unknown what stands for another name; default: as it is written
+ */
+export function expand(
+  text: string,
+  variables: ReadonlyMap<string, string>,
+  unknown: (name: string, written: string) => string = (_name, written) => written,
+): string {
   return text.replaceAll(/\$(?:\$|\(([^()]*)\))/g, (whole, name: string | undefined) =>
-    name === undefined ? "$" : (variables.get(name) ?? whole),
+    name === undefined ? "$" : (variables.get(name) ?? unknown(name, whole)),
   );
 }
 

@@ -116,6 +116,7 @@ const container = fields({
       mountPath: true,
       readOnly: true,
       subPath: true,
+      subPathExpr: true,
       mountPropagation: oneOf("None"),
       recursiveReadOnly: oneOf("Disabled"),
     }),
@@ -187,6 +188,11 @@ const spec = fields({
     seLinuxOptions: true,
     seccompProfile: fields({ type: oneOf("RuntimeDefault", "Unconfined") }),
     appArmorProfile: fields({ type: oneOf("RuntimeDefault", "Unconfined") }),
+    fsGroup: true,
+    // Volumes are new with each pod: what is to happen to those that are not never does.
+    fsGroupChangePolicy: oneOf("Always", "OnRootMismatch"),
+    supplementalGroups: true,
+    supplementalGroupsPolicy: oneOf("Merge"),
     sysctls: each(fields({ name: isOwnSetting, value: true })),
   }),
   // A VM asks the name server that its network policy gives it, whatever these say of the cluster's.
@@ -231,20 +237,21 @@ function look(rule: Rule, value: unknown, path: string, refused: string[]): void
   }
 }
 
-/** Sources of files that a place in the guest may be a single one of (`subPath`). */
-const FILE_SOURCES = ["configMap", "secret", "downwardAPI", "projected"] as const;
+/** Sources of volumes that a place in the guest may be a part of (`subPath`). */
+const PARTED_SOURCES = ["configMap", "secret", "downwardAPI", "projected", "emptyDir"] as const;
 
-/** A part of a volume that holds no files of the API server's. */
+/** A part of a volume of which only the whole is mounted: directories of the host. */
 function subPaths(pod: { containers?: unknown; volumes?: unknown }, refused: string[]): void {
   const volumes = (Array.isArray(pod.volumes) ? pod.volumes : []) as Record<string, unknown>[];
   const containers = (Array.isArray(pod.containers) ? pod.containers : []) as {
-    volumeMounts?: { name?: string; subPath?: string }[] | null;
+    volumeMounts?: { name?: string; subPath?: string; subPathExpr?: string }[] | null;
   }[];
   for (const [index, mount] of (containers[0]?.volumeMounts ?? []).entries()) {
-    if (isEmpty(mount.subPath)) continue;
+    const field = isEmpty(mount.subPath) ? "subPathExpr" : "subPath";
+    if (isEmpty(mount[field])) continue;
     const source = volumes.find(({ name }) => name === mount.name);
-    if (FILE_SOURCES.some((kind) => (source?.[kind] ?? undefined) !== undefined)) continue;
-    refused.push(`spec.containers[0].volumeMounts[${index}].subPath`);
+    if (PARTED_SOURCES.some((kind) => (source?.[kind] ?? undefined) !== undefined)) continue;
+    refused.push(`spec.containers[0].volumeMounts[${index}].${field}`);
   }
 }
 

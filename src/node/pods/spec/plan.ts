@@ -42,6 +42,8 @@ export interface PodPlan {
   command: string[] | undefined;
   args: string[];
   files: PodFiles;
+  /** Groups of its processes besides its user's. */
+  groups: number[];
   /** Lines of /etc/hosts besides the VM's own. */
   hosts: string[];
   /** Its root is read-only but for these places and what is mounted; undefined: it is not. */
@@ -73,6 +75,20 @@ function userOf(pod: Pod, container: PodContainer): string | undefined {
     );
   }
   return group === undefined ? String(user) : `${user}:${group}`;
+}
+
+/** Groups of a pod's processes besides their user's: that of its volumes, and others. */
+function groupsOf({ spec }: Pod): number[] {
+  const { fsGroup, supplementalGroups } = spec.securityContext ?? {};
+  const own = fsGroup === undefined || fsGroup === null ? [] : [fsGroup];
+  return [...new Set([...(supplementalGroups ?? []), ...own])];
+}
+
+/** A user, as the agent reads it, with further groups. @param user empty: root */
+export function withGroups(user: string, groups: readonly number[]): string {
+  if (groups.length === 0) return user;
+  const [name = "", group = ""] = user.split(":");
+  return `${name === "" ? "0" : name}:${[group, ...groups].join(",")}`;
 }
 
 /** Whether its command must not run as root. */
@@ -145,10 +161,11 @@ export async function planPod(
     );
   }
   const variables = await variablesOf(pod, container, references, host);
-  const files = await volumesOf(pod, container, references, host, tokens);
+  const files = await volumesOf(pod, container, references, host, { tokens, variables });
   const writable = writableOf(container, files);
   const wishes = wishesOf(annotations ?? {}, namespace);
   const user = userOf(pod, container) ?? wishes.user;
+  const groups = groupsOf(pod);
   const common: CreateOptions = {
     labels: podLabels(pod),
     env: [...variables].map(([key, value]) => `${key}=${value}`),
@@ -179,12 +196,13 @@ export async function planPod(
         "spec.volumes: a VM that goes on from a snapshot has the volumes that the snapshot has",
       );
     }
-    if (sysctls.length > 0) {
-      throw new PodRefusedError(
+    const refuse = (field: string, what: string): PodRefusedError =>
+      new PodRefusedError(
         "FieldNotOffered",
-        "spec.securityContext.sysctls: a VM that goes on from a snapshot has the settings that the snapshot has",
+        `spec.securityContext.${field}: a VM that goes on from a snapshot has the ${what} that the snapshot has`,
       );
-    }
+    if (sysctls.length > 0) throw refuse("sysctls", "settings");
+    if (groups.length > 0) throw refuse("fsGroup and supplementalGroups", "user");
     vm = { ...common, snapshot: wishes.snapshot };
   }
   const words = (list: readonly string[] | null | undefined): string[] =>
@@ -196,6 +214,7 @@ export async function planPod(
     command: command.length === 0 ? undefined : command,
     args: words(container.args),
     files,
+    groups,
     hosts: hostsOf(pod),
     writable,
     volumes: wishes.volumes.map(({ name }) => name),

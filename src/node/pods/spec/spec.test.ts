@@ -10,7 +10,7 @@ import { wishesOf } from "./annotations.ts";
 import { expand } from "./env.ts";
 import { startFailure } from "./failure.ts";
 import { refusedFields } from "./offered.ts";
-import { planPod } from "./plan.ts";
+import { planPod, withGroups } from "./plan.ts";
 import { isFor } from "./pull.ts";
 import { parseQuantity } from "./quantity.ts";
 import { References } from "../files/references.ts";
@@ -92,15 +92,19 @@ test("each field that is not offered is named", () => {
         { name: "m", emptyDir: { medium: "HugePages" } },
         { name: "s", emptyDir: { sizeLimit: "1Gi" } },
         { name: "n", nfs: { server: "a", path: "/" } },
+        { name: "h", hostPath: { path: "/srv/data" } },
       ],
-      securityContext: { fsGroup: 1 },
+      securityContext: { supplementalGroupsPolicy: "Strict" },
     },
     {
       lifecycle: { preStop: { exec: { command: ["a"] } }, stopSignal: "SIGUSR1" },
       securityContext: { privileged: true, capabilities: { add: ["NET_ADMIN"], drop: ["ALL"] } },
       resources: { limits: { "nvidia.com/gpu": "1" } },
       livenessProbe: { grpc: { port: 1, mode: "TLS" } },
-      volumeMounts: [{ name: "s", mountPath: "/s", subPath: "x" }],
+      volumeMounts: [
+        { name: "h", mountPath: "/s", subPath: "x" },
+        { name: "h", mountPath: "/t", subPathExpr: "$(X)" },
+      ],
     },
     { annotations: { "vmsan.io/warm-start": "true", "vmsan.io/hot-start": "true", other: "x" } },
   );
@@ -113,13 +117,14 @@ test("each field that is not offered is named", () => {
       'spec.volumes[0].emptyDir.medium: "HugePages"',
       "spec.volumes[1].emptyDir.sizeLimit",
       "spec.volumes[2].nfs",
-      "spec.securityContext.fsGroup",
+      'spec.securityContext.supplementalGroupsPolicy: "Strict"',
       "spec.containers[0].lifecycle.stopSignal",
       "spec.containers[0].securityContext.privileged",
       "spec.containers[0].securityContext.capabilities.add",
       "spec.containers[0].resources.limits.nvidia.com/gpu",
       "spec.containers[0].livenessProbe.grpc.mode",
       "spec.containers[0].volumeMounts[0].subPath",
+      "spec.containers[0].volumeMounts[1].subPathExpr",
       "metadata.annotations[vmsan.io/hot-start]",
     ].toSorted(),
   );
@@ -188,6 +193,83 @@ test("sizes, names and volumes of a VM are the pod's", async () => {
   for (const word of ["/etc:/x", "/x", "db", "a/b:/x"]) {
     expect(() => wishesOf({ "vmsan.io/volumes": word }, "team"), word).toThrow("team.");
   }
+});
+
+test("parts of a volume are named by the container's variables, and never lead out of it", async () => {
+  const plan = async (variable: string, expression: string, volume = "e"): Promise<unknown> => {
+    const volumes = [
+      { name: "e", emptyDir: {} },
+      { name: "m", emptyDir: { medium: "Memory" } },
+      { name: "c", configMap: { name: "c" } },
+    ];
+    const made = pod(
+      { volumes },
+      {
+        env: [{ name: "PART", value: variable }],
+        volumeMounts: [
+          { name: volume, mountPath: "/whole", readOnly: true },
+          { name: volume, mountPath: "/part", subPathExpr: expression },
+        ],
+      },
+    );
+    expect(refusedFields(made)).toEqual([]);
+    const { vm, files } = await planPod(made, host, api, new Tokens());
+    return volume === "c" ? files.entries : vm.mounts;
+  };
+  const own = (volume: string, part: object): object[] => {
+    const common =
+      volume === "e" ? { kind: "anonymous", empty: true } : { kind: "tmpfs", mode: 0o777 };
+    return [
+      { ...common, target: "/whole", name: volume, readonly: true },
+      { ...common, target: "/part", name: volume, ...part },
+    ];
+  };
+  expect(await plan("b/./c//d", "a$(PART)/")).toEqual(own("e", { part: "ab/c/d" }));
+  expect(await plan("", "$(PART)", "m")).toEqual(own("m", {}));
+  expect(await plan("x", "$$(PART)")).toEqual(own("e", { part: "$(PART)" }));
+  expect(await plan("a.conf", "$(PART)", "c")).toMatchObject([{ root: "/", path: "part" }]);
+  for (const [variable, expression] of [
+    ["..", "$(PART)"],
+    ["/tmp", "$(PART)"],
+    ["", "$(PART)/x"],
+    ["a/../../b", "$(PART)"],
+    ["x", "$(OTHER)"],
+    ["a\0b", "$(PART)"],
+  ] as const) {
+    await expect(plan(variable, expression), variable).rejects.toMatchObject({
+      reason: "CreateContainerConfigError",
+    });
+  }
+});
+
+test("the group of volumes has their files, and the processes are in it", async () => {
+  const spec = {
+    securityContext: { fsGroup: 2000, supplementalGroups: [5, 2000] },
+    volumes: [
+      { name: "e", emptyDir: {} },
+      { name: "m", emptyDir: { medium: "Memory" } },
+      { name: "c", configMap: { name: "c", defaultMode: 0o400 } },
+    ],
+  };
+  const volumeMounts = ["e", "m", "c"].map((name) => ({ name, mountPath: `/${name}` }));
+  const plan = await planPod(pod(spec, { volumeMounts }), host, api, new Tokens());
+  expect(plan.vm.mounts).toEqual([
+    { kind: "anonymous", target: "/e", empty: true, gid: 2000, mode: 0o2777 },
+    { kind: "tmpfs", target: "/m", gid: 2000, mode: 0o2777 },
+  ]);
+  expect(plan.files.volumes).toMatchObject([
+    { target: "/c", gid: 2000, files: [{ path: "a.conf", gid: 2000, mode: 0o440 }] },
+  ]);
+  expect(plan.groups).toEqual([5, 2000]);
+  const users = ["", "app", "1000:100", "1000", ":7"];
+  expect(users.map((user) => withGroups(user, plan.groups))).toEqual([
+    "0:,5,2000",
+    "app:,5,2000",
+    "1000:100,5,2000",
+    "1000:,5,2000",
+    "0:7,5,2000",
+  ]);
+  expect(withGroups("app", [])).toBe("app");
 });
 
 test("settings of the kernel are those that a VM has for itself, and names of hosts are lines", async () => {
