@@ -3,6 +3,7 @@ package netcfg
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 )
@@ -50,5 +51,80 @@ func TestPartsAreEntered(t *testing.T) {
 	}
 	if _, err := enter(at, "file"); err == nil {
 		t.Fatal("a file was entered")
+	}
+}
+
+// What has one name is one directory, whatever part of it is shown where and whether it may be written there.
+func TestMountsOfOneNameAreOneDirectory(t *testing.T) {
+	// This thread, which ends with the test, mounts for itself alone.
+	runtime.LockOSThread()
+	if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
+		t.Skip(err)
+	}
+	if err := syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
+		t.Skip(err)
+	}
+	root := t.TempDir()
+	if err := syscall.Mount("tmpfs", root, "tmpfs", 0, ""); err != nil {
+		t.Skip(err)
+	}
+	own, err := os.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	c := &Config{Own: own}
+	defer func() {
+		for _, place := range c.memories {
+			_ = syscall.Unmount(place, syscall.MNT_DETACH) // gone with the namespace anyway
+			_ = os.Remove(place)
+		}
+		_ = syscall.Unmount(root, syscall.MNT_DETACH) // so that it can be removed
+	}()
+	mode := uint32(0o2770)
+	in := func(names ...string) string { return filepath.Join(append([]string{root, "at"}, names...)...) }
+	write := func(path string) error { return os.WriteFile(path, []byte("x"), 0o600) }
+	for _, kind := range []string{kindOwn, kindTmpfs} {
+		for _, m := range []Mount{
+			{Name: "e", Target: in(kind, "whole")},
+			{Name: "e", Target: in(kind, "part"), Part: "a/b"},
+			{Name: "e", Target: in(kind, "whole", "fixed"), Part: "a", ReadOnly: true},
+			{Target: in(kind, "other")},
+			{Target: in(kind, "still"), ReadOnly: true},
+		} {
+			m.Kind, m.Empty, m.Mode, m.GID = kind, true, &mode, 2000
+			if err := c.mount(m); err != nil {
+				t.Fatal(kind, m.Target, err)
+			}
+		}
+		if err := write(in(kind, "part", "file")); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{in(kind, "whole", "a", "b", "file"), in(kind, "whole", "fixed", "b", "file")} {
+			if _, err := os.Stat(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, dir := range []string{in(kind, "whole", "fixed"), in(kind, "still")} {
+			if err := write(dir + "/new"); err == nil {
+				t.Fatalf("%s was written to", dir)
+			}
+		}
+		if names, err := os.ReadDir(in(kind, "other")); err != nil || len(names) != 0 {
+			t.Fatal(names, err)
+		}
+		for _, dir := range []string{"whole", "part", "other", "still"} {
+			var st syscall.Stat_t
+			if err := syscall.Stat(in(kind, dir), &st); err != nil || st.Mode&0o7777 != mode || st.Gid != 2000 {
+				t.Fatalf("%s/%s: %o of %d (%v)", kind, dir, st.Mode, st.Gid, err)
+			}
+		}
+		// Who runs in the guest has put a link in a part's place.
+		if err := os.Symlink("/etc", in(kind, "whole", "link")); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.mount(Mount{Kind: kind, Empty: true, Name: "e", Part: "link", Target: in(kind, "away")}); err == nil {
+			t.Fatal("a link was followed")
+		}
 	}
 }
