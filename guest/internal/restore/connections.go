@@ -4,6 +4,8 @@
 package restore
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"net/netip"
 	"os"
 	"slices"
@@ -30,14 +32,20 @@ func ResetConnections(own []netip.Addr) int {
 		return 0
 	}
 	seen := map[string]bool{}
-	var all []connection
+	var all, queued []connection
 	for _, n := range names {
-		if pid, err := strconv.Atoi(n.Name()); err == nil && pid != os.Getpid() {
-			all = append(all, connectionsOf(pid, seen)...)
+		pid, err := strconv.Atoi(n.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		all = append(all, connectionsOf(pid, seen)...)
+		if space, err := os.Readlink("/proc/" + n.Name() + "/ns/net"); err == nil && !seen[space] {
+			seen[space] = true
+			queued = append(queued, unaccepted("/proc/"+n.Name()+"/net")...)
 		}
 	}
 	cut := 0
-	for _, c := range leaving(all, own) {
+	for _, c := range leaving(all, queued, own) {
 		fd := fetch(c.pid, c.number)
 		if fd < 0 {
 			continue
@@ -56,12 +64,12 @@ type connection struct {
 	local, peer netip.AddrPort
 }
 
-// leaving are those whose other end is not in the list, and those of which one end has one of the addresses.
+// leaving are those whose other end is in neither list, and those of which one end has one of the addresses.
 // What a packet filter of the guest has translated has no other end here, and is cut as well.
-func leaving(all []connection, own []netip.Addr) []connection {
+func leaving(all, queued []connection, own []netip.Addr) []connection {
 	type ends struct{ local, peer netip.AddrPort }
 	here := map[ends]bool{}
-	for _, c := range all {
+	for _, c := range slices.Concat(all, queued) {
 		here[ends{c.local, c.peer}] = true
 	}
 	var out []connection
@@ -77,11 +85,14 @@ func leaving(all []connection, own []netip.Addr) []connection {
 	return out
 }
 
-// States of sockets in /proc/net/tcp that have no socket any more, or have no other end yet.
+// States of sockets in /proc/net/tcp: those that have no socket any more, or have no other end yet, and those that can be
+// sent to.
 const (
-	stateTimeWait = "06"
-	stateListen   = "0A"
-	stateNewSyn   = "0C"
+	stateEstablished = "01"
+	stateCloseWait   = "08"
+	stateTimeWait    = "06"
+	stateListen      = "0A"
+	stateNewSyn      = "0C"
 )
 
 // NoneLeaves tells whether it is certain that no TCP connection leaves the machine.
@@ -137,6 +148,47 @@ func listed(path string, digits int) (rows int, leaves bool, ok bool) {
 		}
 	}
 	return rows, leaves, true
+}
+
+// unaccepted are the ends of connections in a network namespace's lists that wait for a program to accept them: no
+// process has a descriptor of such a one.
+func unaccepted(dir string) []connection {
+	var out []connection
+	for _, list := range []string{"/tcp", "/tcp6"} {
+		text, err := os.ReadFile(dir + list)
+		if err != nil {
+			continue // gone, or a kernel without version 6
+		}
+		for line := range strings.Lines(string(text)) {
+			words := strings.Fields(line)
+			if len(words) < 10 || words[9] != "0" || words[3] != stateEstablished && words[3] != stateCloseWait {
+				continue
+			}
+			local, peer := listedEnd(words[1]), listedEnd(words[2])
+			if local.IsValid() && peer.IsValid() {
+				out = append(out, connection{0, -1, local, peer})
+			}
+		}
+	}
+	return out
+}
+
+// listedEnd reads an address as /proc/net/tcp writes it: words of the machine's byte order, and a port.
+func listedEnd(text string) netip.AddrPort {
+	digits, portDigits, _ := strings.Cut(text, ":")
+	port, err := strconv.ParseUint(portDigits, 16, 16)
+	bytes, bad := hex.DecodeString(digits)
+	if err != nil || bad != nil || len(bytes)%4 != 0 {
+		return netip.AddrPort{}
+	}
+	for at := 0; at < len(bytes); at += 4 {
+		binary.NativeEndian.PutUint32(bytes[at:], binary.BigEndian.Uint32(bytes[at:]))
+	}
+	address, ok := netip.AddrFromSlice(bytes)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(address.Unmap(), uint16(port))
 }
 
 // withinMachine tells whether an address as /proc/net/tcp writes it is a loopback one.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"testing"
+	"time"
 )
 
 // TestNoneLeaves: sockets that are all listed and within the machine need no look at the processes; what is not
@@ -88,8 +89,11 @@ func TestLeaving(t *testing.T) {
 	add(8, "[fd00::2]:4000", "[fd00::3]:80")
 	// A container's connection with the world.
 	add(9, "172.17.0.3:4002", "192.0.2.1:443")
+	// Two containers again, one of which has not accepted yet.
+	add(10, "172.17.0.3:4003", "172.17.0.2:5432")
+	queued := []connection{{0, -1, netip.MustParseAddrPort("172.17.0.2:5432"), netip.MustParseAddrPort("172.17.0.3:4003")}}
 	var cut []int
-	for _, c := range leaving(all, own) {
+	for _, c := range leaving(all, queued, own) {
 		cut = append(cut, c.number)
 	}
 	if want := []int{5, 6, 7, 8, 9}; !slices.Equal(cut, want) {
@@ -122,5 +126,58 @@ func TestConnectionsOf(t *testing.T) {
 	far := netip.AddrPortFrom(near.Addr(), uint16(l.Addr().(*net.TCPAddr).Port))
 	if found[near] != far || found[far] != near {
 		t.Errorf("%v: %v, %v: %v", near, found[near], far, found[far])
+	}
+}
+
+// TestUnaccepted: an end that waits to be accepted is found, also when its client has said all; once accepted it is
+// none, and neither is a listener.
+func TestUnaccepted(t *testing.T) {
+	for _, address := range []string{"127.0.0.1:0", "[::]:0", "[::1]:0"} {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Log(address, err) // no version 6
+			continue
+		}
+		defer l.Close()
+		port := l.Addr().(*net.TCPAddr).Port
+		host := map[string]string{"[::1]:0": "::1"}[address]
+		if host == "" {
+			host = "127.0.0.1"
+		}
+		c, err := net.Dial("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		near := netip.MustParseAddrPort(c.LocalAddr().String())
+		far := netip.AddrPortFrom(near.Addr(), uint16(port))
+		queued := func() bool {
+			return slices.ContainsFunc(unaccepted("/proc/self/net"), func(one connection) bool {
+				return one.local == far && one.peer == near
+			})
+		}
+		if !queued() {
+			t.Error(address, "is not found")
+		}
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		for range 1000 {
+			if queued() {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if !queued() {
+			t.Error(address, "is not found once its client has said all")
+		}
+		other, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		if queued() {
+			t.Error(address, "is still found")
+		}
 	}
 }

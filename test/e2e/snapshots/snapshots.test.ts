@@ -26,7 +26,7 @@ const DAY_MS = 86_400_000;
 /**
  * A program with all that a program can have: an open, deleted file with a position, a listening
  * socket, a counter, a clock that it watches, a connection with another network namespace, as
- * containers have. Its first act in a VM of another generation is to draw what must be the VM's own.
+ * containers have, and one that nobody there has accepted yet. Its first act in a VM of another generation is to draw what must be the VM's own.
  * It tells all to whoever connects.
  */
 const WITNESS = String.raw`
@@ -38,7 +38,8 @@ sub draw { my $b; open my $f, "<:raw", "/dev/urandom"; sysread $f, $b, $_[0]; un
 exec qw(ip netns exec far perl -MIO::Socket::INET -e), 'my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => "10.99.0.2", LocalPort => 7100) or die;
   my $c = $s->accept; while (sysread $c, my $b, 1) { syswrite $c, $b }' unless fork;
 my $far; select undef, undef, undef, 0.1 until $far = IO::Socket::INET->new("10.99.0.2:7100");
-sub far { syswrite $far, "x"; sysread($far, my $b, 1) ? "answers" : "gone" }
+my $late = IO::Socket::INET->new("10.99.0.2:7100") or die;
+sub far { syswrite $far, "x"; return "gone" unless sysread $far, my $b, 1; syswrite($late, "x") ? "answers" : "gone before it was accepted" }
 my $server = IO::Socket::INET->new(Listen => 50, LocalAddr => "0.0.0.0", LocalPort => ${PORT}) or die;
 sub isn {
   my $s = IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1") or die;
