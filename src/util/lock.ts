@@ -8,7 +8,7 @@ import { mkdirSync, statSync, truncateSync, utimesSync } from "node:fs";
 import { dirname } from "node:path";
 import type * as Sqlite from "node:sqlite";
 import { setTimeout as sleep } from "node:timers/promises";
-import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
+import { VmsanError, messageOf } from "../model/errors.ts";
 import { Slots } from "./flow/slots.ts";
 
 /** Load node:sqlite without its "experimental" warning, which would land on users' terminals. */
@@ -108,9 +108,9 @@ function sign(path: string, waits: boolean): void {
   const seconds = waits ? (Date.now() + AHEAD_MS) / 1000 : 1;
   try {
     utimesSync(path, seconds, seconds);
-  } catch (error) {
-    // The file is another user's: no order is kept among the processes then, and the lock is one all the same.
-    if (errnoOf(error) !== "EPERM" && errnoOf(error) !== "EROFS") throw error;
+  } catch {
+    // EPERM, ENOENT …: the file is another user's, or its holder removes it with its directory. No order is kept among the
+    // processes then, and the lock is one all the same.
   }
 }
 
