@@ -12,7 +12,7 @@ import type { LiveGuest } from "./starting/await-guest.ts";
 import type { Entry } from "./records/entry.ts";
 import { Lives, startTimeLimit } from "./lives.ts";
 import { Mutex } from "../util/flow/mutex.ts";
-import { attachVolumes, checkTargets, volumesOf } from "./starting/mounts.ts";
+import { attachVolumes, placeMounts, volumesOf } from "./starting/mounts.ts";
 import { makeDisks, newRecord, prepareVm, setBootFiles } from "./starting/new-vm.ts";
 import { requireCard } from "./records/memberships.ts";
 import { requireFreeVolumes } from "./records/volume-users.ts";
@@ -140,7 +140,7 @@ export class Sandboxes extends Lives {
           const since = performance.now();
           const flat = request.diskMode === "flat";
           const base = await prepareVm(record, request, this.stages, own);
-          checkTargets(base, request.mounts);
+          if (request.mounts.length > 0) record.mounts = placeMounts(base, request.mounts);
           await this.makeVolumes(record);
           const plan = { base, flat };
           record.timings["prepare"] = Math.round(performance.now() - since);

@@ -1,11 +1,13 @@
 /** What is mounted into a guest besides its root: checked before anything starts, attached, told to the agent. */
+import { posix } from "node:path";
 import type { GuestMount } from "../../agent/config.ts";
 import { lookup } from "../../ext4/reading/lookup.ts";
+import type { Found } from "../../ext4/reading/lookup.ts";
 import { VmsanError } from "../../model/errors.ts";
 import type { BindMount, Mount, VolumeMount } from "../../model/mount.ts";
 import type { DiskAttachment, VmRecord } from "../../model/vm.ts";
 import { isVolume } from "../../snapshots/disks.ts";
-import { parseTarget } from "../../util/mounts.ts";
+import { checkMounts, parseTarget } from "../../util/mounts.ts";
 import type { VolumeStore } from "../../volumes/store.ts";
 
 /** What has mounts: a VM, a snapshot, a request. */
@@ -33,31 +35,45 @@ function badTarget(target: string, why: string, fix: string): VmsanError {
   });
 }
 
+/** How many links may lead to a place. */
+const MOST_LINKS = 40;
+
+/** Where a place of the image is once its links are followed, and what is there. @throws ERR_MOUNT_TARGET, ERR_VALIDATION_MOUNT */
+function behindLinks(rootfs: string, { target, kind }: Mount): { place: string; found?: Found } {
+  let place = target;
+  for (let links = 0; links < MOST_LINKS; links += 1) {
+    const found = lookup(rootfs, place);
+    if (found?.kind !== "symlink") {
+      const known = found === undefined ? {} : { found };
+      return { place: place === target ? target : parseTarget(place, kind), ...known };
+    }
+    const { path, target: leads } = found;
+    // What is on the way to a link are directories: `..` in it is the one above.
+    place = posix.join(posix.resolve(posix.dirname(path), leads), place.slice(path.length));
+  }
+  throw badTarget(target, "Links of the image lead from it in a circle.", "Name another place.");
+}
+
 /**
- * Refuse places that are no directories of the image, or that links lead elsewhere; files are mounted over
- * files, and go where links lead in the guest, as `/etc/localtime` does.
+ * Mounts at the places where links of the image lead, as `/run` for `/var/run`: guests mount nothing through a link. Refuse
+ * places that are no directories of the image; files are mounted over files, and go where links lead in the guest, as
+ * `/etc/localtime` does.
  * @param rootfs the image's disk; one that is not of our making is left to the guest
- * @throws ERR_MOUNT_TARGET
+ * @throws ERR_MOUNT_TARGET, ERR_VALIDATION_MOUNT
  */
-export function checkTargets(rootfs: string, mounts: readonly Mount[]): void {
-  for (const mount of mounts) {
+export function placeMounts(rootfs: string, mounts: readonly Mount[]): Mount[] {
+  const placed = mounts.map((mount) => {
     const { target } = mount;
-    const found = lookup(rootfs, target);
     if (mount.kind === "bind" && mount.file === true) {
-      if (found?.kind !== "directory" || found.path !== target) continue;
+      const found = lookup(rootfs, target);
+      if (found?.kind !== "directory" || found.path !== target) return mount;
       throw badTarget(
         target,
         "It is a directory of the image, and what is shared is a file.",
         "Name the file itself: the directory, a slash, the file's name.",
       );
     }
-    if (found?.kind === "symlink") {
-      throw badTarget(
-        target,
-        `${found.path} of the image is a symbolic link to ${found.target}.`,
-        "Name the place itself.",
-      );
-    }
+    const { place, found } = behindLinks(rootfs, mount);
     if (found !== undefined && found.kind !== "directory") {
       throw badTarget(
         target,
@@ -65,7 +81,9 @@ export function checkTargets(rootfs: string, mounts: readonly Mount[]): void {
         "Name a directory, or a path that is not there yet.",
       );
     }
-  }
+    return place === target ? mount : { ...mount, target: place };
+  });
+  return checkMounts(placed);
 }
 
 /** The disks of a VM, those of its volumes anew; its kernel's come last. @throws ERR_VOLUME_* */

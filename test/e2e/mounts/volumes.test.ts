@@ -124,7 +124,7 @@ test("a volume that is held is refused to others, and so is what no place in the
   for (const word of ["seed:/mnt", "seed:/mnt:ro"]) {
     await expect(make([word])).rejects.toMatchObject({ code: "ERR_VOLUME_IN_USE" });
   }
-  for (const word of ["new:/var/run/x", "/keep/file", "/bin/sh/x"]) {
+  for (const word of ["/keep/file", "/bin/sh/x"]) {
     await expect(make([word])).rejects.toMatchObject({ code: "ERR_MOUNT_TARGET" });
   }
   expect((await made.vmsan.list()).map(({ id }) => id)).toEqual(before);
