@@ -61,9 +61,7 @@ func Untar(opts UntarOptions, r io.Reader) (err error) {
 		return fileError(err, "The directory %.256q cannot be used.", opts.Path)
 	}
 	defer u.dest.Close()
-	var id [8]byte
-	_, _ = rand.Read(id[:]) // never fails on Linux
-	name := ".vmsan-untar-" + hex.EncodeToString(id[:])
+	name := asideName()
 	if err := os.Mkdir(at(u.dest, name), 0o700); err != nil {
 		return fileError(err, "Nothing can be written into %.256q.", opts.Path)
 	}
@@ -87,6 +85,13 @@ func Untar(opts UntarOptions, r io.Reader) (err error) {
 		return err
 	}
 	return u.finishDirs()
+}
+
+// asideName is a name that nobody has.
+func asideName() string {
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails on Linux
+	return ".vmsan-untar-" + hex.EncodeToString(id[:])
 }
 
 func archiveError(format string, args ...any) error {
@@ -375,11 +380,36 @@ func (u *untarrer) place(from, to *os.File, prefix string) error {
 			}
 			continue
 		}
-		if err := os.Rename(at(from, n), at(to, n)); err != nil {
+		if err := move(from, to, n); err != nil {
 			return fileError(err, "%.256q could not be put into place.", u.opts.Path+"/"+prefix+n)
 		}
 	}
 	return nil
+}
+
+// move gives an entry its final name. A volume or a shared directory below the target is a file
+// system of its own, into which nothing is renamed: the entry is copied there beside its place.
+func move(from, to *os.File, name string) error {
+	err := os.Rename(at(from, name), at(to, name))
+	if !errors.Is(err, syscall.EXDEV) {
+		return err
+	}
+	aside := asideName()
+	c := &treeCopier{links: map[[2]uint64]string{}, root: to}
+	if err = c.copy(from, name, to, aside, aside, 0); err == nil {
+		err = os.Rename(at(to, aside), at(to, name))
+	}
+	if err == nil {
+		return nil
+	}
+	rerr := os.Remove(at(to, aside))
+	if rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
+		rerr = removeAll(to, aside)
+	}
+	if errors.Is(rerr, os.ErrNotExist) {
+		rerr = nil
+	}
+	return errors.Join(err, rerr)
 }
 
 // finishDirs sets mode and time of the new directories, the deepest first.
