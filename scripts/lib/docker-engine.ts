@@ -43,6 +43,8 @@ machine reaches a port. Web pages are refused.
 - The network is that of every VM: out to the world, not to the host and its private networks (docs/network.md). Networks that users
   make are vmsan's private networks: members reach each other by name, alias and address over IPv4, and nobody else does;
   \`--internal\` ones have no way out. \`docker network connect\` works while a container runs.
+- \`act\` (GitHub's workflows) asks for the host's network and the engine's socket, which are refused: \`act --network bridge --container-daemon-socket -\`. Its
+  jobs share the volume \`act-toolcache\`, which one may write to at a time: \`--concurrent-jobs 1\`.
 - The main process is not number 1 of its guest: TERM ends it, \`--init\` means nothing,
   and \`docker top\` shows its own processes alone.
 - \`--tmpfs\` and \`--shm-size\` are memory of the guest, with Docker's options; anonymous volumes are directories on the VM's own
@@ -70,7 +72,9 @@ guests: the command line 28.2, \`docker build\` and \`docker compose build\` wit
 network of its session, and itself), Go's own client (github.com/docker/docker/client 28.5, fifty calls), and compose files with profiles,
 \`extends\`, \`include\`, anchors, \`env_file\`, configs and secrets (files, \`content\`, \`environment\`), all conditions of \`depends_on\`, health checks of every form,
 restart policies, \`scale\`, \`deploy\`, networks with aliases and fixed addresses, external ones, volumes, tmpfs, ulimits, sysctls, with
-\`run\`, \`exec\`, \`cp\`, \`top\`, \`ps\`, \`port\`, \`pause\`, \`kill\`, \`events\`, \`down -v\`.
+\`run\`, \`exec\`, \`cp\`, \`top\`, \`ps\`, \`port\`, \`pause\`, \`kill\`, \`events\`, \`down -v\`. \`act\` 0.2.89: a workflow of two jobs
+with a checkout, outputs, a container of its own and a service. On the fake driver \`compose\` besides with \`--wait\`, \`watch\` (all its actions), \`wait\`, \`attach\`,
+\`config --hash\`, \`--force-recreate\`, \`commit\`, and a hundred calls of the command line with filters and formats.
 
 By hand also other people's own suites, unmodified, with small images of ours under the names that they ask for: docker-py's integration tests (7.2;
 on the fake driver, but for Swarm, plugins and what pulls), dockerode's (5.0, likewise), and in guests those of testcontainers for Node (12.1) and for Python (4.15).
