@@ -205,6 +205,17 @@ test(
         await vm.extendTimeout().catch(() => undefined);
         ({ status } = await vm.refresh());
       }
+      if (victim === "vmm" && status === "running") {
+        // It may have ended a moment ago, and the daemon not have seen that yet.
+        await vi.waitFor(async () => {
+          const ran = await vm.exec(["true"]).then(
+            () => true,
+            () => false,
+          );
+          ({ status } = await vm.refresh());
+          expect(ran || status !== "running", what).toBe(true);
+        }, SOON);
+      }
       if (status === "suspended") await vm.resume();
       else if (status === "stopped") {
         expect(victim, what).toBe("vmm");
