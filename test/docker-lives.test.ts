@@ -173,3 +173,15 @@ test("one that is restarted has not ended, for whoever hears of it and asks", as
   expect(after.State).toMatchObject({ Status: "running", Restarting: false });
   await engine.ask("DELETE", `/containers/${id}?force=1`);
 });
+
+test("one that removes itself does so at its end, and not when it is restarted", async () => {
+  const id = await engine.create({ Cmd: ["sleep", "300"], HostConfig: { AutoRemove: true } });
+  await engine.ask("POST", `/containers/${id}/start`);
+  expect(await engine.ask("POST", `/containers/${id}/restart?t=0`)).toMatchObject({ status: 204 });
+  const { State } = await engine.json<{ State: object }>("GET", `/containers/${id}/json`);
+  expect(State).toMatchObject({ Status: "running" });
+  await engine.ask("POST", `/containers/${id}/kill`);
+  await expect
+    .poll(async () => (await engine.ask("GET", `/containers/${id}/json`)).status)
+    .toBe(404);
+});

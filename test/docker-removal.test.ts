@@ -1,4 +1,6 @@
 /** What Docker's clients remove on the fake driver, and what of it others need. */
+import { readFile, writeFile } from "node:fs/promises";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { fakeEngine } from "./fixtures/docker-engine.ts";
 
@@ -87,6 +89,28 @@ describe("images of containers that were made and not started", () => {
       Deleted: expect.any(String) as string,
     });
   });
+});
+
+test("an image stays held by a document that cannot be read, whatever is made meanwhile", async () => {
+  const { images } = engine.made.vmsan;
+  await engine.load("unread", { Env: ["WHICH=first"] });
+  const id = await engine.create({ Image: "unread", Cmd: ["true"] });
+  await engine.load("unread", { Env: ["WHICH=second"] });
+  const path = join(engine.made.dir, "gateway/docker/containers", `${id}.json`);
+  const document = await readFile(path);
+  await engine.gateway?.close();
+  await writeFile(path, "{");
+  await engine.serve();
+  const other = await engine.create({ Image: "unread", Cmd: ["true"] });
+  await images.prune({ all: true });
+  await engine.gateway?.close();
+  await writeFile(path, document);
+  await engine.serve();
+  for (const each of [id, other]) {
+    expect(await engine.ask("POST", `/containers/${each}/start`)).toMatchObject({ status: 204 });
+    await engine.ask("DELETE", `/containers/${each}?force=1`);
+  }
+  await engine.load("alpine");
 });
 
 test("of a builder's cache nothing is pruned that is not asked for in whole", async () => {

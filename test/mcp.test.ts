@@ -16,7 +16,9 @@ import { startGateway } from "../src/gateway/gateway.ts";
 import type { ListeningGateway } from "../src/gateway/http/server.ts";
 import { CLIENTS, clientOf, configurationFor, writeConfiguration } from "../src/mcp/install.ts";
 import { allowedImage, allowedNetwork, loadPolicy } from "../src/mcp/policy.ts";
+import { commandPath } from "../src/util/package.ts";
 import { layoutOf } from "../src/util/paths.ts";
+import { run } from "../src/util/run.ts";
 
 const root = join(import.meta.dirname, "..");
 let daemon: FakeDaemon;
@@ -502,6 +504,17 @@ describe("install", () => {
     expect(text).toMatch(/vmsan/);
     expect(text).toContain("VMSAN_DIR");
     if (text.startsWith("{")) expect(JSON.stringify(JSON.parse(text))).toContain(server.command);
+  });
+
+  test("a gateway that the environment names is named, its key is not", async () => {
+    const env = { ...process.env, VMSAN_URL: "http://10.0.0.7:7300", VMSAN_KEY: "vmsan_secret" };
+    const { code, stdout, stderr } = await run(commandPath(), ["mcp", "install"], { env });
+    expect([code, stdout.split("http://10.0.0.7:7300").length - 1]).toEqual([
+      0,
+      Object.keys(CLIENTS).length,
+    ]);
+    expect(stdout + stderr).not.toContain("vmsan_secret");
+    expect(stderr).toContain("VMSAN_KEY");
   });
 
   test("what is written keeps what is there; what cannot be read is left alone", async () => {

@@ -17,6 +17,9 @@ import { Events } from "./events.ts";
 import { Catalogue } from "./images/catalogue.ts";
 import { Networks } from "./networks/networks.ts";
 
+/** Who holds images while documents cannot be read. */
+const BESIDE_DAMAGED = "docker-beside-damaged";
+
 /** What an engine is made of. */
 export interface EngineParts {
   vmsan: Vmsan;
@@ -49,6 +52,8 @@ export class Engine {
   private readonly holding = new Mutex();
   /** Images that are held; undefined: whatever an engine before this one has left. */
   private held: string[] | undefined;
+  /** In whose name they are held. */
+  private holder = "docker";
 
   constructor({ vmsan, directory, log, driver, socket, relay }: EngineParts) {
     this.socket = socket;
@@ -79,8 +84,10 @@ export class Engine {
     const { records, damaged } = await this.store.load(this.log);
     for (const record of records) this.add(record);
     await this.adopt(damaged);
-    // Those of documents that cannot be read stay held with them.
-    if (damaged.length === 0) await this.holdImages();
+    // Whatever documents that cannot be read had held stays with them, whatever else is made and removed.
+    if (damaged.length > 0) this.holder = BESIDE_DAMAGED;
+    await this.holdImages();
+    if (damaged.length === 0) await this.hold(BESIDE_DAMAGED, []);
     await Promise.all(
       [...this.byId.values()].map(async (container) => {
         try {
@@ -105,9 +112,14 @@ export class Engine {
       const digests = this.containers.map(({ record }) => record.image.digest);
       const wanted = [...new Set(digests.filter((digest) => digest !== ""))].toSorted();
       if (this.held?.join() === wanted.join()) return;
-      await this.vmsan.images.hold("docker", wanted, "containers of Docker's clients");
+      await this.hold(this.holder, wanted);
       this.held = wanted;
     });
+  }
+
+  private async hold(holder: string, digests: readonly string[]): Promise<void> {
+    if (this.vmsan.cluster) return;
+    await this.vmsan.images.hold(holder, digests, "containers of Docker's clients");
   }
 
   /** Let go of all containers; they go on. */

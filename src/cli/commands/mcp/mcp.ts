@@ -25,12 +25,21 @@ function installCommand(): Command {
       await import("../../../mcp/install.ts");
     const { commandPath } = await import("../../../util/package.ts");
     const policy = flags.policy === undefined ? [] : ["--policy", resolve(flags.policy)];
-    const { VMSAN_DIR } = process.env;
+    const { VMSAN_DIR, VMSAN_URL } = process.env;
+    const env = {
+      ...(VMSAN_DIR === undefined ? {} : { VMSAN_DIR: resolve(VMSAN_DIR) }),
+      ...(VMSAN_URL === undefined || VMSAN_URL === "" ? {} : { VMSAN_URL }),
+    };
     const server = {
       command: commandPath(),
       args: ["mcp", ...policy],
-      env: VMSAN_DIR === undefined ? {} : { VMSAN_DIR: resolve(VMSAN_DIR) },
+      env,
     };
+    if (env.VMSAN_URL !== undefined) {
+      output.note(
+        "VMSAN_KEY is not written: have it in the client's environment, or add it there.",
+      );
+    }
     if (flags.write === true) {
       const path = await writeConfiguration(clientOf(name ?? ""), server);
       output.result({ path }, `written to ${path}`);

@@ -63,7 +63,8 @@ async function member(call: Call, join: boolean): Promise<void> {
   try {
     network = await networkOf(call);
   } catch (error) {
-    if (join || !(await leaveLost(call, body.Container))) throw error;
+    const isLost = error instanceof DockerError && error.status === 404;
+    if (join || !isLost || !(await leaveLost(call, body.Container))) throw error;
     return done(call, 200);
   }
   const container = call.engine.find(body.Container);

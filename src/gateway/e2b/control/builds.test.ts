@@ -1,12 +1,12 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import type { Caller } from "../../access/gate.ts";
 import { Builds, buildSchema } from "./builds.ts";
 import type { ControlContext } from "./context.ts";
 import { E2bStore } from "./store.ts";
-import { makeTemplate } from "./template-calls.ts";
+import { makeTemplate, removeTemplate } from "./template-calls.ts";
 import { resolveTemplate, templateId } from "./templates.ts";
 
 /** What a build says of itself. */
@@ -25,11 +25,18 @@ async function templates(): Promise<{
   build: Build;
   /** Ask for a build. @returns does it, and gives how that has ended */
   begin: (name: string) => Promise<(wish: Parameters<Build>[1]) => Promise<Status>>;
+  /** Snapshots that were removed. */
+  removed: string[];
+  context: ControlContext;
 }> {
   const directory = await mkdtemp(join(tmpdir(), "vmsan-builds-"));
   onTestFinished(() => rm(directory, { recursive: true, force: true }));
   const store = new E2bStore(directory);
-  const context = { store } as unknown as ControlContext;
+  const removed: string[] = [];
+  const snapshots = {
+    remove: async (id: string) => await Promise.resolve(void removed.push(id)),
+  };
+  const context = { store, vmsan: { snapshots } } as unknown as ControlContext;
   const caller = { key: { project: "ours", admin: false } } as unknown as Caller;
   const builds = new Builds(context);
   const begin = async (name: string): Promise<(wish: Parameters<Build>[1]) => Promise<Status>> => {
@@ -48,7 +55,7 @@ async function templates(): Promise<{
     };
   };
   const build: Build = async (name, wish) => await (await begin(name))(wish);
-  return { store, caller, build, begin };
+  return { store, caller, build, begin, removed, context };
 }
 
 test("a build that fails while it is asked about is never told as one of another gateway", async () => {
@@ -108,4 +115,24 @@ test("a template can be used while it is built anew, and when that fails; one th
   expect(await second(works("second"))).toMatchObject({ status: "ready" });
   expect(await image()).toBe("third");
   expect(await templateId(store, caller, "mine")).toMatch(/^tpl-/);
+});
+
+test("a build that goes takes its snapshot with it: an old one without a tag, and one that ends too late", async () => {
+  const { store, caller, begin, removed, context } = await templates();
+  for (let i = 0; i < 99; i += 1) await begin("mine");
+  const last = await begin("mine");
+  await store.change(({ templates: [template] }) => {
+    for (const [i, build] of template?.builds.entries() ?? []) build.snapshot = `snap-${i}`;
+  });
+  await begin("mine");
+  expect(removed).toEqual(["snap-0"]);
+
+  const parts = Builds.prototype as unknown as { make: () => Promise<object> };
+  const make = vi.spyOn(parts, "make").mockImplementation(async () => {
+    await removeTemplate(context, caller, "mine");
+    return { snapshot: "snap-late" };
+  });
+  onTestFinished(() => make.mockRestore());
+  await expect(last(buildSchema.parse({ fromImage: "x", steps: [] }))).rejects.toThrow();
+  await expect.poll(() => removed.at(-1)).toBe("snap-late");
 });

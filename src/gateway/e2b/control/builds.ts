@@ -113,17 +113,19 @@ export class Builds {
     }
   }
 
+  /** Remember what has become of a build. @returns false when it is no more */
   private async note(
     templateId: string,
     buildId: string,
     change: Partial<TemplateBuild>,
-  ): Promise<void> {
-    await this.context.store.change(({ templates }) => {
+  ): Promise<boolean> {
+    return await this.context.store.change(({ templates }) => {
       const template = templates.find(({ id }) => id === templateId);
       const build = template?.builds.find(({ id }) => id === buildId);
-      if (template === undefined || build === undefined) return;
+      if (template === undefined || build === undefined) return false;
       Object.assign(build, change);
       takeTags(template, build);
+      return true;
     });
   }
 
@@ -136,7 +138,11 @@ export class Builds {
     const { id } = build;
     try {
       const made = await this.make(caller, build, wish);
-      await this.note(templateId, id, { status: "ready", ...made });
+      if (!(await this.note(templateId, id, { status: "ready", ...made }))) {
+        const { snapshot } = made;
+        if (snapshot !== undefined) await this.context.vmsan.snapshots.remove(snapshot);
+        throw new E2bError("not_found", "the template was removed, or built anew too often");
+      }
       this.say(id, "the template is ready");
     } catch (error) {
       const known: VmsanError = asVmsanError(error, "The build failed");

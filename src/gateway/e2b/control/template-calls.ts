@@ -8,7 +8,7 @@ import { buildSchema } from "./builds.ts";
 import type { Builds } from "./builds.ts";
 import type { ControlContext } from "./context.ts";
 import { findTemplate, parseTemplateName, takeTags } from "./store.ts";
-import type { KnownTemplate, Remembered } from "./store.ts";
+import type { KnownTemplate, Remembered, TemplateBuild } from "./store.ts";
 
 /** Most builds that a template keeps; the oldest without a tag go. */
 const MAX_BUILDS = 100;
@@ -62,7 +62,7 @@ function view(template: KnownTemplate): object {
 
 /** Make a template, or another build of one. */
 export async function makeTemplate(
-  { store }: ControlContext,
+  { store, vmsan }: ControlContext,
   caller: Caller,
   body: unknown,
 ): Promise<object> {
@@ -71,7 +71,7 @@ export async function makeTemplate(
   const { name, tag } = parseTemplateName(wish.name ?? wish.alias ?? "", project);
   const named = [...new Set([tag ?? "default", ...(wish.tags ?? [])])];
   for (const one of named) parseTemplateName(`${name}:${one}`, project);
-  return await store.change(({ templates }) => {
+  const { reply, dropped } = await store.change(({ templates }) => {
     const createdAt = new Date().toISOString();
     let template = templates.find((one) => one.project === project && one.name === name);
     if (template === undefined) {
@@ -91,19 +91,35 @@ export async function makeTemplate(
     template.builds.push(build);
     takeTags(template, build);
     const kept = new Set(Object.values(template.tags).map(({ buildID }) => buildID));
-    template.builds = template.builds.filter(
-      ({ id }, i, all) => kept.has(id) || i >= all.length - MAX_BUILDS,
-    );
+    const { builds } = template;
+    template.builds = builds.filter(({ id }, i) => kept.has(id) || i >= builds.length - MAX_BUILDS);
+    const stay = new Set(template.builds);
     const names = [`${project}/${name}`];
     return {
-      templateID: template.id,
-      buildID: build.id,
-      public: false,
-      names,
-      tags: named,
-      aliases: [name],
+      dropped: builds.filter((one) => !stay.has(one)),
+      reply: {
+        templateID: template.id,
+        buildID: build.id,
+        public: false,
+        names,
+        tags: named,
+        aliases: [name],
+      },
     };
   });
+  await removeSnapshots(vmsan, dropped);
+  return reply;
+}
+
+/** Remove what builds that are no more have left. */
+async function removeSnapshots(
+  vmsan: ControlContext["vmsan"],
+  builds: readonly Pick<TemplateBuild, "snapshot">[],
+): Promise<void> {
+  for (const { snapshot } of builds) {
+    // Another's removal may have been first.
+    if (snapshot !== undefined) await vmsan.snapshots.remove(snapshot).catch(() => undefined);
+  }
 }
 
 /** Calls about one template, by method and the words behind its ID. */
@@ -164,10 +180,7 @@ export async function removeTemplate(
 ): Promise<boolean> {
   const found = findTemplate(await store.load(), caller, ref)?.template;
   if (found === undefined) return false;
-  for (const { snapshot } of found.builds) {
-    // Another's removal may have been first.
-    if (snapshot !== undefined) await vmsan.snapshots.remove(snapshot).catch(() => undefined);
-  }
+  await removeSnapshots(vmsan, found.builds);
   await store.change((remembered) => {
     remembered.templates = remembered.templates.filter(({ id }) => id !== found.id);
   });

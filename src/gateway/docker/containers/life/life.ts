@@ -295,7 +295,7 @@ export class Life {
     this.waiters.ended();
     this.log?.wake();
     if (delay !== undefined) void this.saved();
-    else if ((record.hostConfig as HostConfig).AutoRemove === true) {
+    else if (this.removesItself) {
       void this.serial(() => this.destroy()).catch(this.complain);
     } else {
       // In this order: a VM that is stopped cannot be asked any more how its main process has ended.
@@ -340,8 +340,9 @@ export class Life {
     if (!this.gone) await this.waiters.removal();
   }
 
+  /** Whether it is removed at its end; what is stopped to be started again is not. */
   protected get removesItself(): boolean {
-    return (this.record.hostConfig as HostConfig).AutoRemove === true;
+    return this.returns === 0 && (this.record.hostConfig as HostConfig).AutoRemove === true;
   }
 
   /** Take all of it away. */
