@@ -211,6 +211,9 @@ func (s *Server) config(w http.ResponseWriter, r *http.Request) {
 		}
 		return err
 	}
+	for _, one := range c.Shares {
+		c.Request.Shared = append(c.Request.Shared, one.Target)
+	}
 	steps := []func() error{func() error { return shares.Check(c.Shares) }, share, apply}
 	if within(c.Shares, c.Mounts) {
 		steps[1], steps[2] = apply, share

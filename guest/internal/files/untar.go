@@ -388,28 +388,27 @@ func (u *untarrer) place(from, to *os.File, prefix string) error {
 }
 
 // move gives an entry its final name. A volume or a shared directory below the target is a file
-// system of its own, into which nothing is renamed: the entry is copied there beside its place.
-func move(from, to *os.File, name string) error {
-	err := os.Rename(at(from, name), at(to, name))
-	if !errors.Is(err, syscall.EXDEV) {
+// system of its own, into which nothing is renamed: the entry is copied there first, into a directory of
+// the agent's alone, since whoever may write beside it could put a link in the copy's place.
+func move(from, to *os.File, name string) (err error) {
+	if err = os.Rename(at(from, name), at(to, name)); !errors.Is(err, syscall.EXDEV) {
 		return err
 	}
 	aside := asideName()
-	c := &treeCopier{links: map[[2]uint64]string{}, root: to}
-	if err = c.copy(from, name, to, aside, aside, 0); err == nil {
-		err = os.Rename(at(to, aside), at(to, name))
+	if err = os.Mkdir(at(to, aside), 0o700); err != nil {
+		return err
 	}
-	if err == nil {
-		return nil
+	defer func() { err = errors.Join(err, removeAll(to, aside)) }()
+	d, err := openDir(to, aside)
+	if err != nil {
+		return err
 	}
-	rerr := os.Remove(at(to, aside))
-	if rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
-		rerr = removeAll(to, aside)
+	defer d.Close()
+	c := &treeCopier{links: map[[2]uint64]string{}, root: d}
+	if err = c.copy(from, name, d, name, name, 0); err != nil {
+		return err
 	}
-	if errors.Is(rerr, os.ErrNotExist) {
-		rerr = nil
-	}
-	return errors.Join(err, rerr)
+	return os.Rename(at(d, name), at(to, name))
 }
 
 // finishDirs sets mode and time of the new directories, the deepest first.

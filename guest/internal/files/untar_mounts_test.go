@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -77,5 +78,62 @@ func TestUntarIntoAFileSystemBelow(t *testing.T) {
 				t.Fatal("left behind:", n.Name())
 			}
 		}
+	}
+}
+
+// Whoever may write into a volume must not find anything there, before it has its name, that could be exchanged for a link.
+func TestUntarIntoAFileSystemBelowIsNobodyElses(t *testing.T) {
+	runtime.LockOSThread()
+	if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
+		t.Skip(err)
+	}
+	if err := syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
+		t.Skip(err)
+	}
+	to := t.TempDir()
+	below := to + "/volume"
+	if err := os.Mkdir(below, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", below, "tmpfs", 0, ""); err != nil {
+		t.Skip(err)
+	}
+	defer func() { _ = syscall.Unmount(below, syscall.MNT_DETACH) }() // gone with the namespace anyway
+	seen, err := os.Open(below)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer seen.Close()
+	var list []tar.Header
+	for n := range 2000 {
+		list = append(list, tar.Header{Name: "volume/" + strconv.Itoa(n), Typeflag: tar.TypeReg})
+	}
+	done, open := make(chan struct{}), make(chan string, 1)
+	go func() {
+		defer close(open)
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			_, _ = seen.Seek(0, 0) // a directory
+			names, _ := seen.Readdirnames(-1)
+			for _, n := range names {
+				if !strings.HasPrefix(n, ".vmsan") {
+					continue
+				}
+				// One that has gone is as good.
+				if fi, err := os.Lstat(at(seen, n)); err == nil && fi.Mode() != os.ModeDir|0o700 {
+					open <- n + " " + fi.Mode().String()
+					return
+				}
+			}
+		}
+	}()
+	err = Untar(UntarOptions{Path: to}, bytes.NewReader(entries(t, list...)))
+	close(done)
+	if what, was := <-open; was || err != nil {
+		t.Fatal(what, err)
 	}
 }

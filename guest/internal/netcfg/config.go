@@ -36,6 +36,8 @@ type Request struct {
 	Trust *Trust `json:"trust"`
 	// Mounts are made in this order, once each.
 	Mounts []Mount `json:"mounts"`
+	// Shared are the places of what is mounted besides.
+	Shared []string `json:"-"`
 	// Sysctls are values by path below /proc/sys.
 	Sysctls map[string]string `json:"sysctls"`
 	// Directories are made if they are missing, absolute paths.
@@ -227,7 +229,7 @@ func (c *Config) Apply(r *Request) (*Reply, error) {
 		// After the network, whose cards have settings of their own.
 		step("sysctls", len(r.Sysctls) > 0, func() error { return setSysctls("/proc/sys", r.Sysctls) }),
 		step("mounts", len(r.Mounts) > 0, func() error {
-			return c.mountAll(r.Mounts, func(err error) { reply.Warnings = append(reply.Warnings, err.Error()) })
+			return c.mountAll(r.Mounts, r.Shared, func(err error) { reply.Warnings = append(reply.Warnings, err.Error()) })
 		}),
 	}
 	for _, err := range steps {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -75,10 +77,10 @@ func checkMount(m *Mount) error {
 	return nil
 }
 
-// mountAll mounts what is not mounted yet, in the order given.
-func (c *Config) mountAll(mounts []Mount, warn func(error)) error {
+// mountAll mounts what is not mounted yet, in the order given. shared are the places of what is mounted besides.
+func (c *Config) mountAll(mounts []Mount, shared []string, warn func(error)) error {
 	for _, m := range mounts {
-		if c.mounted[m.Target] {
+		if c.mounted[m.Target] || m.Optional && c.isBehindLink(m.Target, shared) {
 			continue
 		}
 		if err := c.mount(m); err != nil {
@@ -95,6 +97,13 @@ func (c *Config) mountAll(mounts []Mount, warn func(error)) error {
 		c.mounted[m.Target] = true
 	}
 	return nil
+}
+
+// isBehindLink tells whether something was mounted where links lead from a place that the image wants kept apart. What the
+// user has put there must not be hidden by the image's own.
+func (c *Config) isBehindLink(target string, shared []string) bool {
+	place, err := filepath.EvalSymlinks(target)
+	return err == nil && place != target && (c.mounted[place] || slices.Contains(shared, place))
 }
 
 func (c *Config) mount(m Mount) error {
@@ -143,13 +152,18 @@ func (c *Config) mountMemory(m Mount) error {
 		if err != nil {
 			return err
 		}
-		if err := mountTmpfs(m, made); err != nil {
+		// The directory is root's: else what is in it could be had there, past what a mount shows and permits.
+		inner := made + "/all"
+		if err := os.Mkdir(inner, 0o700); err != nil {
 			return errors.Join(err, os.Remove(made))
+		}
+		if err := mountTmpfs(m, inner); err != nil {
+			return errors.Join(err, os.RemoveAll(made))
 		}
 		if c.memories == nil {
 			c.memories = map[string]string{}
 		}
-		place, c.memories[m.Name] = made, made
+		place, c.memories[m.Name] = inner, inner
 	}
 	return bindPart(place, m)
 }

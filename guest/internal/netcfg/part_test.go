@@ -1,6 +1,7 @@
 package netcfg
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -77,7 +78,7 @@ func TestMountsOfOneNameAreOneDirectory(t *testing.T) {
 	defer func() {
 		for _, place := range c.memories {
 			_ = syscall.Unmount(place, syscall.MNT_DETACH) // gone with the namespace anyway
-			_ = os.Remove(place)
+			_ = os.RemoveAll(filepath.Dir(place))
 		}
 		_ = syscall.Unmount(root, syscall.MNT_DETACH) // so that it can be removed
 	}()
@@ -119,12 +120,47 @@ func TestMountsOfOneNameAreOneDirectory(t *testing.T) {
 				t.Fatalf("%s/%s: %o of %d (%v)", kind, dir, st.Mode, st.Gid, err)
 			}
 		}
+		// What it all lies in is nobody's but root's.
+		for _, place := range c.memories {
+			if fi, err := os.Stat(filepath.Dir(place)); err != nil || fi.Mode().Perm() != 0o700 {
+				t.Fatal(fi, err)
+			}
+		}
 		// Who runs in the guest has put a link in a part's place.
 		if err := os.Symlink("/etc", in(kind, "whole", "link")); err != nil {
 			t.Fatal(err)
 		}
 		if err := c.mount(Mount{Kind: kind, Empty: true, Name: "e", Part: "link", Target: in(kind, "away")}); err == nil {
 			t.Fatal("a link was followed")
+		}
+	}
+}
+
+// A place of the image's that a link of it leads away from hides nothing that the user has put where it leads.
+func TestPlacesOfTheImageHideNoMount(t *testing.T) {
+	root := t.TempDir()
+	if err := errors.Join(os.Mkdir(root+"/run", 0o755), os.Symlink("run", root+"/link")); err != nil {
+		t.Fatal(err)
+	}
+	own, err := os.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.Close()
+	image := []Mount{{Kind: kindOwn, Target: root + "/link", Optional: true}}
+	fail := func(err error) { t.Error(err) }
+	for _, shared := range []bool{false, true} {
+		c, others := &Config{Own: own}, []string{}
+		if shared {
+			others = append(others, root+"/run")
+		} else {
+			c.mounted = map[string]bool{root + "/run": true}
+		}
+		if err := c.mountAll(image, others, fail); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Lstat(root + "/volumes"); !os.IsNotExist(err) {
+			t.Fatal("something was made for it", err)
 		}
 	}
 }

@@ -71,7 +71,9 @@ export class Message {
       else if (kind === 5) value = BigInt(take(4).readUInt32LE());
       else throw new RangeError(`a field of kind ${kind}`);
       const field = Math.floor(tag / 8);
-      this.fields.set(field, [...(this.fields.get(field) ?? []), value]);
+      const known = this.fields.get(field);
+      if (known === undefined) this.fields.set(field, [value]);
+      else known.push(value);
     }
   }
 

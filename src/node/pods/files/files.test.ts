@@ -199,6 +199,18 @@ beforeEach(() =>
   vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "performance", "Date"] }),
 );
 
+test("who has files of an earlier object is told when another pod comes with later ones", () => {
+  const shared = new SharedObjects(new Objects());
+  const told: string[] = [];
+  const object = { kind: "configmaps", name: "c", immutable: false } as const;
+  shared.use("one", "team", [{ ...object, version: "1" }], () => told.push("one"));
+  shared.use("two", "team", [{ ...object, version: "2" }], () => told.push("two"));
+  expect(told).toEqual(["one"]);
+  shared.use("one", "team", [{ ...object, version: "2" }], () => told.push("one"));
+  expect(told).toEqual(["one"]);
+  for (const owner of ["one", "two"]) shared.drop(owner);
+});
+
 test("files follow their objects while a pod runs, and what has them is asked for by its version alone", async () => {
   const api = new Objects();
   api.set("configmaps/c", { a: "1" });

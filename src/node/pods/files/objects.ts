@@ -52,6 +52,8 @@ export class SharedObjects {
       if (known === undefined) {
         this.watched.set(path, { version, owners: new Map([[owner, onChange]]) });
       } else {
+        // Who was here before has files of another one, and the next look would no longer tell.
+        if (known.version !== version) for (const tell of known.owners.values()) tell();
         known.version = version;
         known.owners.set(owner, onChange);
       }
