@@ -119,5 +119,7 @@ test("of a builder's cache nothing is pruned that is not asked for in whole", as
   expect((await prune({ until: { "24h": true } })).status).toBe(200);
   expect((await prune({ "unused-for": ["1h30m"] })).status).toBe(200);
   expect((await prune({ until: ["yesterday-ish"] })).status).toBe(400);
+  expect((await engine.ask("POST", "/build/prune?min-free-space=1000")).status).toBe(400);
+  expect((await engine.ask("POST", "/build/prune?min-free-space=0")).status).toBe(200);
   expect((await prune({ type: ["exec.cachemount"] })).text).toContain("invalid filter 'type'");
 });

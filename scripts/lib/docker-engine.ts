@@ -112,7 +112,7 @@ const NOT_YET = `## What does not hold yet
 - \`docker diff\` lists the mount points that the guest's agent has made (\`/lib/modules/…\`; \`/proc\` and the like where the image has none).
 - \`docker ps --size\` says 0.
 - The builder's cache is one thing: \`docker builder prune\` removes all of it, or with \`--filter until=24h\` or \`--keep-storage 10GB\` nothing, if it was used since
-  or is no larger. Other filters are refused.
+  or is no larger. Other filters and \`min-free-space\` are refused.
 - A network may be removed while only containers that do not run are on it; they do not start without it, and do with a new one of its name, or after
   \`docker network disconnect\`.
 - Volumes of another kind than vmsan's own (\`driver_opts\` with \`type\`, \`o\`, \`device\`) are refused: share a directory (\`-v /path:/data\`).

@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { layoutOf } from "../../../src/util/paths.ts";
 import { booted, installation, temporary } from "../../fixtures/ladder.ts";
+import { ownPort } from "../../fixtures/ports.ts";
 import { put, tool, umociImage } from "../images.ts";
 import { vmsanOk } from "../support.ts";
 import { copyFile, mkdir, symlink } from "node:fs/promises";
@@ -19,7 +20,6 @@ if (!wanted) {
   );
 }
 const LIMIT_MS = 1_800_000;
-const PORT = 48_317;
 const packages = [
   ["docker.io", "docker-compose", "iptables", "kmod"],
   ["podman", "uidmap", "slirp4netns", "fuse-overlayfs", "dbus-user-session"],
@@ -40,7 +40,7 @@ describe.runIf(wanted)("containers in a guest", () => {
     runtime: "containers",
     memory: "1536m",
     vcpus: 2,
-    ports: [`${PORT}:8080`],
+    ports: [`${ownPort}:8080`],
     mounts: ["docker:/var/lib/docker", "/home/ubuntu/.local/share/containers"],
   });
 
@@ -85,7 +85,7 @@ describe.runIf(wanted)("containers in a guest", () => {
       expect(await sh("sudo docker info 2>/dev/null")).toMatch(/Storage Driver: overlay2/);
       await sh("sudo docker load -i web.tar && sudo docker run -d --name web -p 8080:80 web:1");
       const page = async (): Promise<string> =>
-        await fetch(`http://127.0.0.1:${PORT}/`).then(
+        await fetch(`http://127.0.0.1:${ownPort}/`).then(
           (reply) => reply.text(),
           () => "",
         );

@@ -140,6 +140,9 @@ export class BuildKit {
     if (message.text(1) !== "") {
       throw new DockerError(400, "the builder's cache is one thing: of filters there is until");
     }
+    if (message.number(6) !== 0n) {
+      throw new DockerError(400, "the builder's cache does not go by what is free");
+    }
     const { freedBytes } = await this.builder.vmsan.builds.prune({
       // Nanoseconds.
       unusedMs: Number(message.number(3)) / 1e6,

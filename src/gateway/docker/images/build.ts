@@ -136,6 +136,9 @@ export async function pruneBuilds(call: Call): Promise<void> {
   // Clients send an empty `filters` here.
   const filters = query.filters().only(["until", "unused-for"]);
   const until = untilOf(filters, filters.of("until") === undefined ? "unused-for" : "until");
+  if ((query.number("min-free-space") ?? 0) > 0) {
+    throw new DockerError(400, "the builder's cache does not go by what is free (min-free-space)");
+  }
   const bounds = ["keep-storage", "reserved-space", "max-used-space"];
   const keepBytes = Math.max(...bounds.map((name) => query.number(name) ?? 0));
   try {
