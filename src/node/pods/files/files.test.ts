@@ -87,6 +87,21 @@ test("a volume is changed at one instant, by a link that is exchanged", async ()
   expect(fs.readdirSync(join(dir, "new/place"))).toHaveLength(2);
 });
 
+test("what is to be removed from a volume may have gone meanwhile", async () => {
+  const target = dir;
+  await writeVolumes(vm, [{ target, files: [file("a", "1")] }]);
+  const before = fs.readlinkSync(join(dir, "..data"));
+  const racing = {
+    transport: vm.transport,
+    unpack: async (...given: Parameters<Vm["unpack"]>) => {
+      await vm.unpack(...given);
+      fs.rmSync(join(dir, before), { recursive: true });
+    },
+  } as unknown as Vm;
+  await writeVolumes(racing, [{ target, files: [file("a", "2")] }]);
+  expect(read("a")).toBe("2");
+});
+
 test.runIf(process.geteuid?.() === 0)(
   "files of a group are its own, with what is made there",
   async () => {

@@ -96,8 +96,14 @@ async function writeVolume(
   const group = gid === undefined ? {} : { gid };
   const mode = gid === undefined ? DIRECTORY_MODE : GROUP_DIRECTORY_MODE;
   const there = await present(vm, target, signal);
-  const remove = async (name: string): Promise<void> =>
-    await removeFile(vm.transport, `${target}/${name}`, { ...ROOT, recursive: true, signal });
+  const remove = async (name: string): Promise<void> => {
+    try {
+      await removeFile(vm.transport, `${target}/${name}`, { ...ROOT, recursive: true, signal });
+    } catch (error) {
+      // Who runs in the guest may have been first.
+      if (guestErrno(error) !== "ENOENT") throw error;
+    }
+  };
   for (const { name, type } of there) {
     // The image's own, which the volume hides.
     if (type === "dir" && names.has(name.toString())) await remove(name.toString());

@@ -90,6 +90,8 @@ export class Starter {
     this.watch.begin();
     this.watch.at("its VM is started again");
     try {
+      // Its command may have ended because of files that changed: two that write them would take each other's away.
+      await this.parts.files.idle();
       const plan = await this.plan();
       if (await this.parts.box.again(plan)) {
         this.parts.files.wrote(plan.files);
