@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { VmsanError } from "../model/errors.ts";
-import { isFatal } from "./transport.ts";
+import { isFatal, parseReply } from "./transport.ts";
 
 test("what does not get better by itself is not tried again", () => {
   const fatal = (code: string): boolean => isFatal(new VmsanError({ code, message: "no" }));
@@ -18,4 +18,15 @@ test("what does not get better by itself is not tried again", () => {
     expect(fatal(code), code).toBe(false);
   }
   expect(isFatal(new Error("ECONNRESET"))).toBe(false);
+});
+
+test("a list of a guest's that is forged to take all memory once it is read is refused", () => {
+  const type = "application/x-ndjson";
+  expect(parseReply(type, "{}\n".repeat(3))).toHaveLength(3);
+  expect(() => parseReply(type, "{}\n".repeat(400_001))).toThrow(
+    expect.objectContaining({
+      code: "ERR_AGENT_PROTOCOL",
+      why: "It has more than 400000 lines.",
+    }) as Error,
+  );
 });

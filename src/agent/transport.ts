@@ -39,6 +39,9 @@ export interface GuestTransport extends StreamOpener {
 /** Longest reply of a JSON call, in bytes. */
 export const MAX_REPLY = 64 << 20;
 
+/** Most lines of one that is a list: an honest one of that length has fewer, and forged ones would be gigabytes once they are read. */
+const MAX_LINES = 400_000;
+
 const CODE = /^ERR_[A-Z0-9_]{1,60}$/;
 
 /** Text of an untrusted guest, bounded. */
@@ -90,13 +93,22 @@ export function guestErrno(error: unknown): string | undefined {
   return typeof errno === "string" ? errno : undefined;
 }
 
+/** The lines of a text. @throws RangeError for too many, before they are made */
+function linesOf(text: string): string[] {
+  let count = 0;
+  for (let at = text.indexOf("\n"); at !== -1; at = text.indexOf("\n", at + 1)) {
+    count += 1;
+    if (count > MAX_LINES) throw new RangeError(`more than ${MAX_LINES} lines`);
+  }
+  return text.split("\n");
+}
+
 /** The value of a reply's body. */
 export function parseReply(contentType: string, text: string): unknown {
   if (text === "") return undefined;
   try {
     if (!contentType.startsWith("application/x-ndjson")) return JSON.parse(text);
-    return text
-      .split("\n")
+    return linesOf(text)
       .filter((line) => line !== "")
       .map((line): unknown => JSON.parse(line));
   } catch (error) {
@@ -104,7 +116,7 @@ export function parseReply(contentType: string, text: string): unknown {
       {
         code: "ERR_AGENT_PROTOCOL",
         message: "The guest's agent sent a reply that is not JSON",
-        why: text.slice(0, 200),
+        why: error instanceof RangeError ? `It has ${error.message}.` : text.slice(0, 200),
         fix: "Restart the VM, so that its agent is of this vmsan's version.",
       },
       error,
