@@ -4,7 +4,11 @@ import { FAILING, reasonFor } from "./not-offered.ts";
 import type { Ended, Results } from "./results.ts";
 
 /** A test's name without its labels. */
-const plain = (name: string): string => name.replaceAll(/ ?\[[^\]]*\]/g, "").replaceAll("|", "\\|");
+const plain = (name: string): string =>
+  name
+    .replaceAll(/ ?\[[^\]]*\]/g, "")
+    .replaceAll("|", "\\|")
+    .trim();
 
 function table(rows: readonly string[][], head: readonly string[]): string {
   const lines = [head, head.map(() => "---"), ...rows].map((row) => `| ${row.join(" | ")} |`);
