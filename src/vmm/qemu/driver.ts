@@ -129,6 +129,18 @@ export class QemuDriver implements Driver {
     return probe;
   }
 
+  /** The same, where it can be used. @throws ERR_DRIVER_UNUSABLE */
+  private async usable(): Promise<{ accelerator: "kvm" | "tcg"; version: string }> {
+    const { usable, accelerator, version, reason, fix } = await this.probe();
+    if (usable && accelerator !== "none" && version !== undefined) return { accelerator, version };
+    throw new VmsanError({
+      code: "ERR_DRIVER_UNUSABLE",
+      message: "Cannot use QEMU here",
+      why: reason,
+      ...(fix === undefined ? {} : { fix }),
+    });
+  }
+
   /** {@inheritDoc Driver.start} */
   async start(spec: VmSpec, signal: AbortSignal): Promise<RunningVm> {
     return await this.launch(spec, signal);
@@ -143,20 +155,12 @@ export class QemuDriver implements Driver {
   private async launch(spec: VmSpec, signal: AbortSignal, from?: SnapshotFiles): Promise<QemuVm> {
     signal.throwIfAborted();
     checkIsolation(this, spec.isolation, spec.network !== undefined);
-    const probe = await this.probe();
-    if (!probe.usable || probe.accelerator === "none") {
-      throw new VmsanError({
-        code: "ERR_DRIVER_UNUSABLE",
-        message: "Cannot use QEMU here",
-        why: probe.reason,
-        ...(probe.fix === undefined ? {} : { fix: probe.fix }),
-      });
-    }
+    const { accelerator } = await this.usable();
     const attempt: Attempt = {
       spec,
       host: {
         arch: this.options.arch ?? hostArch(),
-        accelerator: probe.accelerator,
+        accelerator,
         cpu: this.cpu,
       },
       notEnforced: [],
@@ -338,11 +342,12 @@ export class QemuDriver implements Driver {
 
   /** {@inheritDoc Driver.machine} */
   async machine(): Promise<MachineIdentity> {
-    const { accelerator, version } = await this.probe();
+    // Memory of a machine that nobody could name would fit none.
+    const { accelerator, version } = await this.usable();
     const emulated = accelerator === "tcg";
     const khz = emulated ? hostTscKhz() : undefined;
     return {
-      vmm: `QEMU ${version ?? "of an unknown version"}`,
+      vmm: `QEMU ${version}`,
       accelerator,
       // What emulation offers depends on the program alone.
       cpu: emulated ? "max" : `${this.cpu}: ${hostCpu()}`,
