@@ -48,6 +48,8 @@ function sha256(bytes: Buffer): string {
 
 /** Seconds and nanoseconds as text. */
 function time(seconds: bigint, nanoseconds: bigint): string {
+  // Of times before 1970 both are negative where they are parts of one number.
+  if (nanoseconds < 0n) return time(seconds - 1n, nanoseconds + 1_000_000_000n);
   return `${seconds}.${nanoseconds.toString().padStart(9, "0")}`;
 }
 
