@@ -1,4 +1,5 @@
 /** Lines that a container is to have in files of its guest's agent: names of hosts, how names are looked up. */
+import { Readable } from "node:stream";
 import { guestErrno } from "../agent/transport.ts";
 import type { Vm } from "../client/vm.ts";
 import { VmsanError } from "../model/errors.ts";
@@ -44,9 +45,5 @@ export async function addLines(vm: Vm, path: string, lines: readonly string[]): 
     `${text}${text === "" || text.endsWith("\n") ? "" : "\n"}${missing.join("\n")}\n`,
     "latin1",
   );
-  const source = (async function* one(): AsyncGenerator<Buffer> {
-    await Promise.resolve();
-    yield whole;
-  })();
-  await vm.writeFile(path, source, { user: "root", inPlace: true });
+  await vm.writeFile(path, Readable.from([whole]), { user: "root", inPlace: true });
 }

@@ -3,6 +3,7 @@ import { randomBytes } from "node:crypto";
 import { open, readdir, rm, stat } from "node:fs/promises";
 import { basename, isAbsolute, join } from "node:path";
 import type { DiskAttachment } from "../model/vm.ts";
+import { together } from "../util/flow/together.ts";
 import { allocatedBytes, canReflink, copySparse, reflink, share, stampOf } from "./files.ts";
 import { emptyQcow2, virtualSize } from "./qcow2.ts";
 
@@ -143,11 +144,7 @@ export async function giveDisk(
 }
 
 /** A shared disk of a snapshot for a VM: where it lies, or a name of the snapshot's own file. */
-export async function shareDisk(
-  disk: DiskAttachment,
-  from: string,
-  dir: string,
-): Promise<DiskAttachment> {
+async function shareDisk(disk: DiskAttachment, from: string, dir: string): Promise<DiskAttachment> {
   if (isAbsolute(disk.path)) return disk;
   const path = layerPath(dir, disk, extensionOf(0));
   await share(join(from, disk.path), path);
@@ -161,4 +158,27 @@ export async function removeUnused(dir: string, disks: readonly DiskAttachment[]
     if (!/^(base|upper|root|data|modules)(-[0-9a-f]{8})?\.(ext4|qcow2)$/.test(name)) continue;
     if (!used.has(join(dir, basename(name)))) await rm(join(dir, name), { force: true });
   }
+}
+
+/**
+ * Give a VM all disks of a snapshot, side by side: its own of those that it writes to, a part in the others. When one fails,
+ * the others have ended before that is thrown.
+ * @param from the snapshot's directory
+ * @param dir the VM's
+ * @param layers whether the driver takes disks in layers
+ */
+export async function giveDisks(
+  disks: readonly DiskAttachment[],
+  from: string,
+  dir: string,
+  layers: boolean,
+  signal: AbortSignal,
+): Promise<DiskAttachment[]> {
+  return await together<DiskAttachment[]>(
+    signal,
+    ...disks.map(
+      (disk) => async () =>
+        disk.readonly ? await shareDisk(disk, from, dir) : await giveDisk(disk, from, dir, layers),
+    ),
+  );
 }

@@ -39,6 +39,20 @@ const vmsan = join(root, "bin/vmsan");
 const watched =
   "execve,mount,umount2,fsopen,fsmount,move_mount,open_tree,pivot_root,mount_setattr,unshare,setns";
 
+/** What runs a program with these calls of it, and of all that it starts, written to a file. */
+const straced = (file: string, calls: string, ...more: string[]): string[] => [
+  "strace",
+  "-f",
+  ...more,
+  "-qq",
+  "-e",
+  "signal=none",
+  "-e",
+  `trace=${calls}`,
+  "-o",
+  file,
+];
+
 /** For whatever runs in a box: a kernel and a base image are made there, beside another file's. */
 const LIMIT_MS = 600_000;
 
@@ -79,18 +93,7 @@ export function boxedSetup(uid: number, traced: boolean): void {
     "setup makes everything, mounting nothing and asking nobody",
     async () => {
       const trace = join(dir, String(uid), "trace");
-      const strace = [
-        "strace",
-        "-f",
-        "--seccomp-bpf",
-        "-qq",
-        "-e",
-        "signal=none",
-        "-e",
-        `trace=${watched}`,
-        "-o",
-        trace,
-      ];
+      const strace = straced(trace, watched, "--seccomp-bpf");
       const setup = await inside({}, [...(traced ? strace : []), vmsan, "setup", "--json"]);
       expect(setup.code, setup.stdout + setup.stderr).toBe(0);
       expect(JSON.parse(setup.stdout)).toMatchObject({ ok: true });
@@ -112,17 +115,7 @@ export function boxedSetup(uid: number, traced: boolean): void {
     "the second time needs no network, starts no other program and is quick",
     async () => {
       const trace = join(dir, String(uid), "trace2");
-      const strace = [
-        "strace",
-        "-f",
-        "-qq",
-        "-e",
-        "signal=none",
-        "-e",
-        "trace=execve",
-        "-o",
-        trace,
-      ];
+      const strace = straced(trace, "execve");
       const again = await inside({ offline: true }, [...strace, vmsan, "setup", "--json"]);
       const { ok, items } = JSON.parse(again.stdout) as {
         ok: boolean;

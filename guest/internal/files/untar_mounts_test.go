@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// A volume below the target is a file system of its own, into which nothing can be renamed.
-func TestUntarIntoAFileSystemBelow(t *testing.T) {
-	// This thread, which ends with the test, mounts for itself alone.
+// mountBelow mounts a file system in memory for this thread alone, which ends with the test. It returns what takes it away.
+func mountBelow(t *testing.T, place, options string) func() {
+	t.Helper()
 	runtime.LockOSThread()
 	if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
 		t.Skip(err)
@@ -21,15 +21,20 @@ func TestUntarIntoAFileSystemBelow(t *testing.T) {
 	if err := syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
 		t.Skip(err)
 	}
-	to := t.TempDir()
-	below := to + "/work/volume"
-	if err := os.MkdirAll(below, 0o755); err != nil {
+	if err := os.MkdirAll(place, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mount("tmpfs", below, "tmpfs", 0, "size=1m,nr_inodes=20"); err != nil {
+	if err := syscall.Mount("tmpfs", place, "tmpfs", 0, options); err != nil {
 		t.Skip(err)
 	}
-	defer func() { _ = syscall.Unmount(below, syscall.MNT_DETACH) }() // gone with the namespace anyway
+	return func() { _ = syscall.Unmount(place, syscall.MNT_DETACH) } // gone with the namespace anyway
+}
+
+// A volume below the target is a file system of its own, into which nothing can be renamed.
+func TestUntarIntoAFileSystemBelow(t *testing.T) {
+	to := t.TempDir()
+	below := to + "/work/volume"
+	defer mountBelow(t, below, "size=1m,nr_inodes=20")()
 	if err := os.WriteFile(below+"/old", []byte("old"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -83,22 +88,9 @@ func TestUntarIntoAFileSystemBelow(t *testing.T) {
 
 // Whoever may write into a volume must not find anything there, before it has its name, that could be exchanged for a link.
 func TestUntarIntoAFileSystemBelowIsNobodyElses(t *testing.T) {
-	runtime.LockOSThread()
-	if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
-		t.Skip(err)
-	}
-	if err := syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
-		t.Skip(err)
-	}
 	to := t.TempDir()
 	below := to + "/volume"
-	if err := os.Mkdir(below, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mount("tmpfs", below, "tmpfs", 0, ""); err != nil {
-		t.Skip(err)
-	}
-	defer func() { _ = syscall.Unmount(below, syscall.MNT_DETACH) }() // gone with the namespace anyway
+	defer mountBelow(t, below, "")()
 	seen, err := os.Open(below)
 	if err != nil {
 		t.Fatal(err)

@@ -107,7 +107,6 @@ export class Engine {
    * its hosts'.
    */
   async holdImages(): Promise<void> {
-    if (this.vmsan.cluster) return;
     await this.holding.run(async () => {
       const digests = this.containers.map(({ record }) => record.image.digest);
       const wanted = [...new Set(digests.filter((digest) => digest !== ""))].toSorted();

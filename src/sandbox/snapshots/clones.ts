@@ -3,8 +3,8 @@ import { mkdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { CloneRequest, VmView } from "../../model/api.ts";
 import type { SnapshotRecord } from "../../model/snapshot.ts";
-import type { DiskAttachment, VmRecord } from "../../model/vm.ts";
-import { giveDisk, shareDisk } from "../../snapshots/disks.ts";
+import type { VmRecord } from "../../model/vm.ts";
+import { giveDisks } from "../../snapshots/disks.ts";
 import { memoryPaths, type MemoryImage } from "../../snapshots/store.ts";
 import { parseName } from "../../util/names.ts";
 import { checkIsolation } from "../../vmm/isolation.ts";
@@ -12,7 +12,6 @@ import type { RunningVm } from "../../vmm/driver.ts";
 import type { LiveGuest } from "../starting/await-guest.ts";
 import { bringUp } from "../starting/bring-up.ts";
 import type { SharedMutex } from "../../util/flow/shared-mutex.ts";
-import { together } from "../../util/flow/together.ts";
 import { attachVolumes } from "../starting/mounts.ts";
 import { setBootFiles } from "../starting/new-vm.ts";
 import type { Sandboxes } from "../sandboxes.ts";
@@ -149,15 +148,7 @@ class Cloning {
     const { stages } = this.sandboxes;
     const { diskLayers } = stages.driver(vm.driver).capabilities;
     const { record, dir, owner } = this.origin;
-    vm.spec.disks = await together<DiskAttachment[]>(
-      signal,
-      ...record.disks.map(
-        (disk) => async () =>
-          disk.readonly
-            ? await shareDisk(disk, dir, vm.spec.dir)
-            : await giveDisk(disk, dir, vm.spec.dir, diskLayers),
-      ),
-    );
+    vm.spec.disks = await giveDisks(record.disks, dir, vm.spec.dir, diskLayers, signal);
     await stages.shareBase(owner, vm.id);
   }
 

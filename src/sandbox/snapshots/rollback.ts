@@ -4,11 +4,10 @@ import { join } from "node:path";
 import type { VmView } from "../../model/api.ts";
 import { VmsanError } from "../../model/errors.ts";
 import type { SnapshotRecord } from "../../model/snapshot.ts";
-import type { DiskAttachment, MachineIdentity, VmRecord } from "../../model/vm.ts";
-import { giveDisk, shareDisk } from "../../snapshots/disks.ts";
+import type { MachineIdentity, VmRecord } from "../../model/vm.ts";
+import { giveDisks } from "../../snapshots/disks.ts";
 import { share } from "../../snapshots/files.ts";
 import { keepShares, memoryFiles, writeToken, type SnapshotStore } from "../../snapshots/store.ts";
-import { together } from "../../util/flow/together.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
 import { requireFreeVolumes } from "../records/volume-users.ts";
@@ -94,15 +93,7 @@ async function layOut(
   const memory = await makeMemoryDir(record);
   try {
     const { diskLayers } = driver.capabilities;
-    const disks = await together<DiskAttachment[]>(
-      signal,
-      ...snapshot.disks.map(
-        (disk) => async () =>
-          disk.readonly
-            ? await shareDisk(disk, from, dir)
-            : await giveDisk(disk, from, dir, diskLayers),
-      ),
-    );
+    const disks = await giveDisks(snapshot.disks, from, dir, diskLayers, signal);
     const { files, token, shares } = await store.memoryOf(snapshot);
     for (const name of ["state", "memory"] as const) {
       await share(files[name], join(memory, memoryFiles[name]));

@@ -22,7 +22,7 @@ import { httpModule } from "../../../util/process/http-modules.ts";
 import { packageVersion } from "../../../util/package.ts";
 import type { Pod } from "../../../schema/pod.ts";
 import type { RunningPod } from "../../pods/running.ts";
-import { containerOf, mustNotBeRoot } from "../../pods/spec/plan.ts";
+import { commandUser, containerOf, isRoot, mustNotBeRoot } from "../../pods/spec/plan.ts";
 import { SUCCESS, failureStatus } from "./session.ts";
 import type { RemoteSession } from "./session.ts";
 
@@ -64,9 +64,6 @@ function shown({ pid: _pid, ...view }: VmView): VmView {
   return { ...view, kernel: basename(view.kernel), rootfs: basename(view.rootfs) };
 }
 
-/** Root's names; none is root, too. */
-const ROOT = /^(0+|root)?(:|$)/;
-
 /**
  * Commands may be anybody's by this way, root's as well: it is closed where a pod's commands are not root's, but for
  * VMs that were made to be used by it, and for those only where nobody has ruled root out.
@@ -76,8 +73,8 @@ async function checkUsers(running: RunningPod): Promise<void> {
   const idle = pod.metadata.annotations?.[POD_ANNOTATION.command] !== undefined;
   const ruledOut = mustNotBeRoot(pod, containerOf(pod));
   if (idle && !ruledOut) return;
-  const { defaults, image } = (await running.guest()).view;
-  if (!ruledOut && ROOT.test(defaults.user ?? image?.config.user ?? "")) return;
+  const { view } = await running.guest();
+  if (!ruledOut && isRoot(commandUser(view))) return;
   throw new VmsanError({
     code: "ERR_CLUSTER_POD",
     message: `The pod ${running.namespace}/${running.name} is not to be used as a VM`,

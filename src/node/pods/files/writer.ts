@@ -130,14 +130,19 @@ async function writeVolume(
   }
 }
 
+/** Ends when that is not wanted any more, or has taken too long. */
+function limitOf(wanted: AbortSignal | undefined): AbortSignal {
+  const late = AbortSignal.timeout(FILES_MS);
+  return wanted === undefined ? late : AbortSignal.any([wanted, late]);
+}
+
 /** Have a pod's volumes be in its guest as they are to be. */
 export async function writeVolumes(
   vm: Vm,
   volumes: readonly FileVolume[],
   wanted?: AbortSignal,
 ): Promise<void> {
-  const limit = AbortSignal.timeout(FILES_MS);
-  const signal = wanted === undefined ? limit : AbortSignal.any([wanted, limit]);
+  const signal = limitOf(wanted);
   for (const volume of volumes) await writeVolume(vm, volume, signal);
 }
 
@@ -147,8 +152,7 @@ export async function writeEntries(
   entries: readonly GuestEntry[],
   wanted?: AbortSignal,
 ): Promise<void> {
-  const limit = AbortSignal.timeout(FILES_MS);
-  const signal = wanted === undefined ? limit : AbortSignal.any([wanted, limit]);
+  const signal = limitOf(wanted);
   for (const [root, inside] of Map.groupBy(entries, (entry) => entry.root)) {
     await unpack(vm, root, inside, signal);
   }

@@ -13,7 +13,7 @@ import type { Pod, PodContainer, PodRecord } from "../../../schema/pod.ts";
 import type { Slots } from "../../../util/flow/slots.ts";
 import { PodNotReadyError, whyOf } from "../spec/failure.ts";
 import type { GuestEntry } from "../files/volumes.ts";
-import { mustNotBeRoot, withGroups } from "../spec/plan.ts";
+import { commandUser, isRoot, mustNotBeRoot, withGroups } from "../spec/plan.ts";
 import type { PodPlan } from "../spec/plan.ts";
 import type { PodImages } from "../starting/images.ts";
 import { ensureRuns, furnish, messageFile, removeVm } from "./guest.ts";
@@ -32,15 +32,6 @@ const REMOVE_ATTEMPTS = 10;
 
 /** As whom and where a VM waits in which nothing is started. */
 const WAIT_OPTIONS = { user: "0", workdir: "/" };
-
-/** As whom its command runs, in the image's words; empty: as root. */
-function userOf({ view }: Vm): string {
-  return view.defaults.user ?? view.image?.config.user ?? "";
-}
-
-function isRoot(user: string): boolean {
-  return /^(0+|root)?(:|$)/.test(user);
-}
 
 function argvOf({ idle, command, args }: PodPlan, vm: Vm): string[] {
   if (idle) return [...WAIT_COMMAND];
@@ -148,7 +139,8 @@ export class Container {
     this.checkUser(pod, vm);
     work.onProgress({ phase: "files" });
     // Root writes its last words where it likes; others need the file, and so does who can make none.
-    const message = isRoot(userOf(vm)) && plan.writable === undefined ? [] : this.messageFile();
+    const message =
+      isRoot(commandUser(vm.view)) && plan.writable === undefined ? [] : this.messageFile();
     await furnish(vm, plan, { message, signal: work.signal });
     work.signal.throwIfAborted();
   }
@@ -162,7 +154,7 @@ export class Container {
   /** @throws PodNotReadyError when it must not be root, and is, or may be */
   private checkUser(pod: Pod, vm: Vm): void {
     if (!mustNotBeRoot(pod, this.spec)) return;
-    const user = userOf(vm);
+    const user = commandUser(vm.view);
     if (/^0*[1-9]\d*(:|$)/.test(user)) return;
     throw new PodNotReadyError(
       "CreateContainerConfigError",

@@ -2,6 +2,7 @@
 import { isHostSource } from "../../../client/options.ts";
 import type { CreateOptions } from "../../../client/options.ts";
 import { POD_PREFIX } from "../../../kube/pod-words.ts";
+import type { VmView } from "../../../model/api.ts";
 import type { Pod, PodContainer } from "../../../schema/pod.ts";
 import type { ApiServer } from "../../../kube/api-server.ts";
 import { wishesOf } from "./annotations.ts";
@@ -95,6 +96,16 @@ export function withGroups(user: string, groups: readonly number[]): string {
 export function mustNotBeRoot(pod: Pod, container: PodContainer): boolean {
   const own = container.securityContext?.runAsNonRoot;
   return (own ?? pod.spec.securityContext?.runAsNonRoot) === true;
+}
+
+/** As whom the commands of a pod's VM run, in the image's words; empty: as root. */
+export function commandUser({ defaults, image }: Pick<VmView, "defaults" | "image">): string {
+  return defaults.user ?? image?.config.user ?? "";
+}
+
+/** Whether a user is root; none is root, too. */
+export function isRoot(user: string): boolean {
+  return /^(0+|root)?(:|$)/.test(user);
 }
 
 /** Ports of the host that lead into the guest, as words. */
