@@ -11,11 +11,13 @@ export async function joined(client: Duplex, guest: Duplex): Promise<void> {
       one.on("error", () => other.destroy());
       one.once("close", () => {
         if (!one.readableEnded || !one.writableFinished) other.destroy();
+        // What it no longer takes is dropped: its sender is not held up, and the end of it is seen.
+        else other.resume();
         resolve();
       });
     });
-  const ends = Promise.all([[client, guest] as const, [guest, client] as const].map(closed));
   client.pipe(guest);
   guest.pipe(client);
-  await ends;
+  // Behind pipe(), whose own end of it pauses what it has read from.
+  await Promise.all([[client, guest] as const, [guest, client] as const].map(closed));
 }
