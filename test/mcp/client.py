@@ -10,6 +10,7 @@ import json
 import sys
 import time
 
+import anyio
 import mcp
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
@@ -56,8 +57,10 @@ def failed(result):
     return bool(getattr(result, "is_error", getattr(result, "isError", False)))
 
 
+seen = {}
+
+
 async def main(words):
-    seen = {}
     nap = words.pop()
     async with connected(words) as client:
         tools = await client.list_tools()
@@ -119,7 +122,13 @@ async def main(words):
         seen["no file"] = [failed(answer), text_of(answer)[:200]]
         answer = await client.call_tool("destroy_sandbox", {"sandbox": sandbox})
         seen["destroyed"] = failed(answer)
-    print(json.dumps(seen))
+        print(json.dumps(seen), flush=True)
+        seen["printed"] = True
 
 
-asyncio.run(main(sys.argv[1:]))
+try:
+    asyncio.run(main(sys.argv[1:]))
+except* anyio.BrokenResourceError:
+    # Version 1 fails while it closes when the answer to what was given up comes just then.
+    if not seen.get("printed"):
+        raise
