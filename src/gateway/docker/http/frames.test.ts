@@ -3,11 +3,13 @@ import { Writable } from "node:stream";
 import { expect, test } from "vitest";
 import type { OutputNumber } from "../../../agent/frames.ts";
 import { FrameBatch } from "./frames.ts";
+import type { Cut } from "./frames.ts";
 
 /** What a reader gets of some pieces: `STREAM:TEXT` for each frame. */
 async function framesOf(
   pieces: readonly [OutputNumber, string][],
-  tty = false,
+  cut: Cut = "line",
+  flushing = true,
 ): Promise<{ frames: string[]; raw: string }> {
   const parts: Buffer[] = [];
   const sink = new Writable({
@@ -16,18 +18,18 @@ async function framesOf(
       done();
     },
   });
-  const batch = new FrameBatch(sink as unknown as ServerResponse, tty);
+  const batch = new FrameBatch(sink as unknown as ServerResponse, cut);
   for (const [stream, text] of pieces) {
     // The reader's memory is used again for what comes next.
     const bytes = Buffer.from(text);
     expect(await batch.add(stream, bytes)).toBe(true);
     bytes.fill("#");
-    await batch.flush();
+    if (flushing) await batch.flush();
   }
   await batch.end();
   const all = Buffer.concat(parts);
   const frames: string[] = [];
-  if (tty) return { frames, raw: all.toString() };
+  if (cut === "raw") return { frames, raw: all.toString() };
   for (let at = 0; at < all.length;) {
     const length = all.readUInt32BE(at + 4);
     frames.push(`${all.readUInt8(at)}:${all.toString("utf8", at + 8, at + 8 + length)}`);
@@ -62,7 +64,37 @@ test("what a terminal printed comes as it is", async () => {
       [1, "$ "],
       [1, "ls\r\n"],
     ],
-    true,
+    "raw",
   );
   expect(raw).toBe("$ ls\r\n");
+});
+
+test("short lines are frames as well, at the edges of what is gathered too", async () => {
+  const lines = Array.from({ length: 60_000 }, (_, index) => "x".repeat(index % 60));
+  const { frames } = await framesOf([[2, `${lines.join("\n")}\n`]], "line", false);
+  expect(frames).toEqual(lines.map((line) => `2:${line}\n`));
+});
+
+test("for those that join them, many lines come in one frame, of each output in turn, and none is cut", async () => {
+  const { frames } = await framesOf(
+    [
+      [1, "one\ntwo\nth"],
+      [2, "err"],
+      [1, "ree\nfo"],
+      [1, "ur\n"],
+      [2, "or\n"],
+      [1, "five\nlast"],
+    ],
+    "lines",
+    false,
+  );
+  expect(frames).toEqual(["1:one\ntwo\nthree\nfour\n", "2:error\n", "1:five\nlast"]);
+});
+
+test("and more than is gathered at once comes in several", async () => {
+  const text = "0123456789\n".repeat(5_000);
+  const pieces = Array.from({ length: 20 }, () => [1, text] as [OutputNumber, string]);
+  const { frames } = await framesOf(pieces, "lines", false);
+  expect(frames.length).toBeLessThan(10);
+  expect(frames.map((frame) => frame.slice(2)).join("")).toBe(text.repeat(20));
 });

@@ -2,6 +2,7 @@
 import type { Container } from "../containers/container.ts";
 import { DockerError } from "../errors.ts";
 import { FrameBatch } from "../http/frames.ts";
+import type { Cut } from "../http/frames.ts";
 import { parseMoment } from "../http/moments.ts";
 import type { OutputNumber } from "../../../agent/frames.ts";
 import type { Call } from "../http/route.ts";
@@ -30,6 +31,18 @@ function wishOf({ query }: Call): LogWish {
     sinceNs: toNs(parseMoment(query.text("since"))),
     untilNs: toNs(parseMoment(query.text("until"))),
   };
+}
+
+/**
+ * Clients that join pieces, by how they name themselves: Docker's command line and compose. The former writes each
+ * piece by itself: short lines, each in its own, would take it ten times as long.
+ */
+const JOINING = /^(?:Docker-Client|compose)\//;
+
+/** How the pieces are cut that a client gets. */
+function cutFor({ request }: Call, tty: boolean | undefined): Cut {
+  if (tty === true) return "raw";
+  return JOINING.test(request.headers["user-agent"] ?? "") ? "lines" : "line";
 }
 
 /** How a reader of a container's log waits for more. */
@@ -68,7 +81,7 @@ export async function serveLogs(call: Call, container: Container): Promise<void>
       resolve();
     }),
   );
-  const batch = new FrameBatch(response, tty);
+  const batch = new FrameBatch(response, cutFor(call, tty));
   const reading = query.flag("follow") ? followOf(container, log, gone) : {};
   if (reading.follow !== undefined) {
     const { more } = reading.follow;
