@@ -151,12 +151,48 @@ describe("instructions", () => {
     ["USER a:b", { User: "a:b" }],
     ['VOLUME ["/data"]', { Volumes: { "/data": {} } }],
     ["STOPSIGNAL 9", { StopSignal: "9" }],
+    ["HEALTHCHECK NONE", { Healthcheck: { Test: ["NONE"] } }],
+    [
+      "HEALTHCHECK --interval=1m30.5s --retries=2 CMD curl -f http://localhost/",
+      {
+        Healthcheck: {
+          Test: ["CMD-SHELL", "curl -f http://localhost/"],
+          Interval: 90_500_000_000,
+          Retries: 2,
+        },
+      },
+    ],
+    [
+      'healthcheck --start-period=5s --start-interval=200ms --timeout=1h cmd ["a", "b"]',
+      {
+        Healthcheck: {
+          Test: ["CMD", "a", "b"],
+          StartPeriod: 5e9,
+          StartInterval: 2e8,
+          Timeout: 3600e9,
+        },
+      },
+    ],
+    ["ONBUILD RUN make", { OnBuild: ["RUN make"] }],
   ])("%s", (text, wanted) => {
     const before = { Env: ["B0=0"], WorkingDir: "/srv" };
     expect(withInstructions(before, [text])).toMatchObject(wanted);
   });
 
-  test.each(["RUN x", "ENV", "ENV =x", 'ENV A="', "EXPOSE http", ""])("%j is refused", (text) => {
+  test.each([
+    "RUN x",
+    "ENV",
+    "ENV =x",
+    'ENV A="',
+    "EXPOSE http",
+    "HEALTHCHECK true",
+    "HEALTHCHECK --interval=5 CMD true",
+    "HEALTHCHECK --retries=1.5 CMD true",
+    "HEALTHCHECK --bogus=1s CMD true",
+    "HEALTHCHECK CMD",
+    "ONBUILD ONBUILD RUN x",
+    "",
+  ])("%j is refused", (text) => {
     expect(() => withInstructions({}, [text])).toThrow(/Cannot use the change/);
   });
 });

@@ -1,6 +1,6 @@
 /**
  * Instructions of a Dockerfile over an image's configuration, as `docker commit --change` takes them:
- * CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR.
+ * CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME, WORKDIR.
  */
 import { VmsanError } from "../model/errors.ts";
 
@@ -13,7 +13,7 @@ function badInstruction(text: string, why: string): VmsanError {
     code: "ERR_VALIDATION_FLAGS",
     message: `Cannot use the change ${JSON.stringify(text)}`,
     why,
-    fix: "Use CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME or WORKDIR, e.g. --change 'CMD [\"app\"]'.",
+    fix: "Use CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER, VOLUME or WORKDIR, e.g. --change 'CMD [\"app\"]'.",
   });
 }
 
@@ -61,6 +61,61 @@ function mapOf(config: RunConfig, key: string): Record<string, unknown> {
   config[key] = map;
   return map;
 }
+
+const NANOSECONDS: Record<string, number> = {
+  ns: 1,
+  us: 1e3,
+  µs: 1e3,
+  ms: 1e6,
+  s: 1e9,
+  m: 60e9,
+  h: 3600e9,
+};
+
+/** A time as Go writes it (`1m30s`), in nanoseconds; undefined when it is none. */
+function nanosecondsOf(text: string): number | undefined {
+  if (!/^(?:\d+(?:\.\d+)?(?:ns|us|µs|ms|s|m|h))+$/.test(text)) return undefined;
+  let sum = 0;
+  for (const [, count, unit = ""] of text.matchAll(/(\d+(?:\.\d+)?)([a-zµ]+)/g)) {
+    sum += Number(count) * (NANOSECONDS[unit] ?? 0);
+  }
+  return Math.round(sum);
+}
+
+/** Options of HEALTHCHECK, by the names that a configuration has for them. */
+const HEALTH_TIMES: Record<string, string> = {
+  interval: "Interval",
+  timeout: "Timeout",
+  "start-period": "StartPeriod",
+  "start-interval": "StartInterval",
+};
+
+/** `NONE`, or `[--interval=…] CMD …`. */
+function healthOf(text: string, rest: string): Record<string, unknown> {
+  if (/^none$/i.test(rest)) return { Test: ["NONE"] };
+  const health: Record<string, unknown> = {};
+  let left = rest;
+  for (let match; (match = /^--([a-z-]+)=(\S+)\s+(.*)$/s.exec(left)) !== null;) {
+    const [, option = "", value = "", behind = ""] = match;
+    const key = HEALTH_TIMES[option];
+    const number = key === undefined ? Number(value) : nanosecondsOf(value);
+    const known = key !== undefined || option === "retries";
+    if (!known || number === undefined || !Number.isSafeInteger(number) || number < 0) {
+      throw badInstruction(text, `${JSON.stringify(`--${option}=${value}`)} is no option of it.`);
+    }
+    health[key ?? "Retries"] = number;
+    left = behind;
+  }
+  const command = /^cmd\s+(.*)$/is.exec(left)?.[1];
+  if (command === undefined)
+    throw badInstruction(text, "It is neither NONE nor CMD with a command.");
+  const words = listOf(command);
+  health["Test"] = words === undefined ? ["CMD-SHELL", command] : ["CMD", ...words];
+  return health;
+}
+
+/** Instructions that stand behind no ONBUILD. */
+const NOT_LATER = /^(?:onbuild|from|maintainer)\b/i;
 
 /** Apply one instruction to a configuration. @throws ERR_VALIDATION_FLAGS */
 function apply(config: RunConfig, text: string): void {
@@ -112,6 +167,15 @@ function apply(config: RunConfig, text: string): void {
     case "STOPSIGNAL":
       config["StopSignal"] = rest;
       break;
+    case "HEALTHCHECK":
+      config["Healthcheck"] = healthOf(text, rest);
+      break;
+    case "ONBUILD": {
+      if (NOT_LATER.test(rest)) throw badInstruction(text, "It does not stand behind ONBUILD.");
+      const before = Array.isArray(config["OnBuild"]) ? config["OnBuild"].map(String) : [];
+      config["OnBuild"] = [...before, rest];
+      break;
+    }
     default:
       throw badInstruction(text, "It is none of the instructions that change a configuration.");
   }

@@ -33,7 +33,8 @@ const mount = z.object({
     .object({
       NoCopy: bool,
       Labels: map,
-      DriverConfig: z.object({ Name: text.nullish() }).nullish(),
+      Subpath: text.nullish(),
+      DriverConfig: z.object({ Name: text.nullish(), Options: map }).nullish(),
     })
     .nullish(),
   BindOptions: z.looseObject({ CreateMountpoint: bool }).nullish(),

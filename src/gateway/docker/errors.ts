@@ -33,7 +33,11 @@ export function badCompression(): DockerError {
 /** One line of what failed and why, and what to do. */
 export function sentence({ message, why, fix }: VmsanError): string {
   const rest = [why, fix].filter((part) => part !== undefined && part !== "");
-  return rest.length === 0 ? message : `${message}: ${rest.join(" ")}`;
+  if (rest.length === 0) return message;
+  // What the guest's agent says ends with a point, and its reason is the system's words without one.
+  const [first = "", ...others] = rest;
+  const reason = others.length === 0 || /[.!?]$/.test(first) ? first : `${first}.`;
+  return `${message.replace(/\.$/, "")}: ${[reason, ...others].join(" ")}`;
 }
 
 /** Anything thrown, in the engine's terms. */

@@ -91,6 +91,9 @@ function isOfImage({ Type: type, Actor: { ID: id, Attributes: attributes } }: Do
 /** Kinds of things that a filter can name; of some there are none here. */
 const KINDS = "config container daemon network node plugin secret service volume".split(" ");
 
+/** Filters of events. */
+export const EVENT_FILTERS = [...KINDS, "event", "image", "label", "scope", "type"];
+
 /** Whether an event is among those asked for. */
 export function isWanted(event: DockerEvent, filters: Filters): boolean {
   const { Type: type, Action: action, Actor: actor } = event;

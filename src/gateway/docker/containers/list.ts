@@ -6,7 +6,8 @@ import type { Filters } from "../http/filters.ts";
 import { familiar, repositoryOf, withTag } from "../images/names.ts";
 import type { Container } from "./container.ts";
 
-const KNOWN = [
+/** Filters of lists of containers. */
+export const CONTAINER_FILTERS = [
   "ancestor",
   "before",
   "exited",
@@ -61,7 +62,6 @@ export function isListed(
   all: boolean,
   engine: Engine,
 ): boolean {
-  filters.only(KNOWN);
   const { record } = container;
   const { state } = record;
   const status = filters.of("status");

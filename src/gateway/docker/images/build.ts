@@ -134,7 +134,12 @@ export async function buildImage(call: Call): Promise<void> {
 export async function pruneBuilds(call: Call): Promise<void> {
   const { query } = call;
   // Clients send an empty `filters` here.
-  const filters = query.filters().only(["until", "unused-for"]);
+  const filters = query.filters().only(["label", "label!", "until", "unused-for"]);
+  if (filters.of("label") !== undefined) {
+    // `docker system prune` sends it to all that prunes: the cache has no labels.
+    reply(call, { CachesDeleted: null, SpaceReclaimed: 0 });
+    return;
+  }
   const until = untilOf(filters, filters.of("until") === undefined ? "unused-for" : "until");
   if ((query.number("min-free-space") ?? 0) > 0) {
     throw new DockerError(400, "the builder's cache does not go by what is free (min-free-space)");

@@ -98,13 +98,23 @@ export function withWantedNames(image: KnownImage, filters: Filters): KnownImage
   return { ...image, names: image.names.filter(wanted) };
 }
 
-/** Whether an image is among those asked for. @throws 400 */
+/** Filters of lists of images. */
+export const IMAGE_FILTERS = [
+  "before",
+  "dangling",
+  "label",
+  "label!",
+  "reference",
+  "since",
+  "until",
+];
+
+/** Whether an image is among those asked for. @throws 404 */
 export function isWantedImage(
   image: KnownImage,
   filters: Filters,
   all: readonly KnownImage[],
 ): boolean {
-  filters.only(["before", "dangling", "label", "label!", "reference", "since", "until"]);
   const until = untilOf(filters);
   const other = (wish: string): number => {
     const found = all.find(({ names, id }) => names.includes(withTag(wish)) || id.includes(wish));

@@ -11,7 +11,7 @@ import {
   processorsOf,
   unappliedOf,
 } from "../containers/request/host-config.ts";
-import { isListed } from "../containers/list.ts";
+import { CONTAINER_FILTERS, isListed } from "../containers/list.ts";
 import { sendStats } from "../containers/stats.ts";
 import { top } from "../containers/top.ts";
 import { inspection, summary } from "../containers/view.ts";
@@ -34,6 +34,9 @@ function endOf({ query }: Call): [seconds?: number | undefined, signal?: string 
 async function rename(call: Call): Promise<void> {
   const container = containerOf(call);
   const wished = call.query.text("name");
+  if (wished.replace(/^\//, "") === container.record.name) {
+    throw new DockerError(400, "Renaming a container with the same name as its current name");
+  }
   await container.rename(() => checkName(call.engine, wished));
   done(call);
 }
@@ -108,7 +111,7 @@ export const containerRoutes: readonly Route[] = [
     says: "works",
     run: async (call) => {
       const { query, engine } = call;
-      const filters = query.filters();
+      const filters = query.filters().only(CONTAINER_FILTERS);
       const limit = query.number("limit") ?? 0;
       const all = query.flag("all") || limit > 0;
       const found = engine.containers.filter((one) => isListed(one, filters, all, engine));

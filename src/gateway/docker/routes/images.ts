@@ -1,5 +1,6 @@
 /** Routes below /images, and of commits. */
 import type { Container } from "../containers/container.ts";
+import type { HealthConfig } from "../../../schema/docker.ts";
 import type { Engine } from "../engine.ts";
 import { DockerError } from "../errors.ts";
 import { untilOf } from "../http/moments.ts";
@@ -10,7 +11,14 @@ import { joinName, shortId, withTag } from "../images/names.ts";
 import { buildImage, pruneBuilds } from "../images/build.ts";
 import { changesOf, createImage, load, pushImage, save } from "../images/transfer.ts";
 import { absent } from "./absent.ts";
-import { createdOf, imageView, isWantedImage, summaryOf, withWantedNames } from "../images/view.ts";
+import {
+  IMAGE_FILTERS,
+  createdOf,
+  imageView,
+  isWantedImage,
+  summaryOf,
+  withWantedNames,
+} from "../images/view.ts";
 
 const imageOf = async ({ engine, params }: Call): Promise<KnownImage> =>
   await engine.catalogue.find(params["name"] ?? "");
@@ -107,6 +115,23 @@ const quoted = (text: string): string => `"${text.replaceAll(/["\\$]/g, "\\$&")}
 /** A list as an instruction takes it; none stands for one without words. */
 const listed = (words: readonly string[] | null): string => JSON.stringify(words ?? []);
 
+/** The instruction that gives an image a container's health check; none for one that says nothing. */
+function healthInstruction(health: HealthConfig): string[] {
+  const [kind, ...words] = health.Test ?? [];
+  if (kind === undefined) return [];
+  if (kind === "NONE") return ["HEALTHCHECK NONE"];
+  const times: [string, number | null | undefined][] = [
+    ["interval", health.Interval],
+    ["timeout", health.Timeout],
+    ["start-period", health.StartPeriod],
+    ["start-interval", health.StartInterval],
+  ];
+  const options = times.flatMap(([name, ns]) => (ns ? [`--${name}=${ns}ns`] : []));
+  if (health.Retries) options.push(`--retries=${health.Retries}`);
+  const command = kind === "CMD" ? listed(words) : words.join(" ");
+  return [["HEALTHCHECK", ...options, "CMD", command].join(" ")];
+}
+
 /** Instructions that give an image the configuration of a container. */
 function instructionsOf({ record }: Container): string[] {
   const { config } = record;
@@ -124,6 +149,7 @@ function instructionsOf({ record }: Container): string[] {
     ...(config.WorkingDir === "" ? [] : [`WORKDIR ${config.WorkingDir}`]),
     ...(config.User === "" ? [] : [`USER ${config.User}`]),
     ...(config.StopSignal === undefined ? [] : [`STOPSIGNAL ${config.StopSignal}`]),
+    ...(config.Healthcheck === undefined ? [] : healthInstruction(config.Healthcheck)),
   ];
 }
 
@@ -176,7 +202,7 @@ export const imageRoutes: readonly Route[] = [
     says: "works",
     run: async (call) => {
       const { engine, query } = call;
-      const filters = query.filters();
+      const filters = query.filters().only(IMAGE_FILTERS);
       const all = await engine.catalogue.all();
       const shown = all.filter((image) => isWantedImage(image, filters, all));
       const counts = (id: string): number =>

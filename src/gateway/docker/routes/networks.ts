@@ -11,6 +11,8 @@ import { bodyOf, done, reply } from "../http/route.ts";
 import type { Call, Route } from "../http/route.ts";
 import type { Network } from "../networks/networks.ts";
 
+const NETWORK_FILTERS = ["dangling", "driver", "id", "label", "name", "scope", "type"];
+
 const networkOf = async ({ engine, params }: Call): Promise<Network> =>
   await engine.networks.find(params["id"] ?? "");
 
@@ -126,7 +128,7 @@ export const networkRoutes: readonly Route[] = [
     path: "/networks",
     says: "works",
     run: async (call) => {
-      const filters = call.query.filters();
+      const filters = call.query.filters().only(NETWORK_FILTERS);
       const shown = (await call.engine.networks.list()).filter(
         (network) =>
           filters.allows("name", (wish) => network.Name.includes(wish)) &&

@@ -2,7 +2,7 @@
 import { arch, cpus, hostname, release, totalmem } from "node:os";
 import { hostArchitecture } from "../../../util/hosts/architecture.ts";
 import { packageVersion } from "../../../util/package.ts";
-import { isWanted } from "../events.ts";
+import { EVENT_FILTERS, isWanted } from "../events.ts";
 import type { DockerEvent } from "../events.ts";
 import { parseMoment } from "../http/moments.ts";
 import { bodyOf, reply } from "../http/route.ts";
@@ -123,7 +123,7 @@ async function info(call: Call): Promise<void> {
 /** What has happened, and what does until a moment or until the client goes. */
 async function events(call: Call): Promise<void> {
   const { query, response, engine } = call;
-  const filters = query.filters();
+  const filters = query.filters().only(EVENT_FILTERS);
   const since = parseMoment(query.text("since"));
   const until = parseMoment(query.text("until"));
   beginStream(response, "application/json");

@@ -115,6 +115,15 @@ export class Life {
     this.context.events.emit("container", action, id, all);
   }
 
+  /** Say that it is on its networks from now on, or no longer. */
+  private tellNetworks(action: "connect" | "disconnect"): void {
+    const { id: container, networks } = this.record;
+    for (const [name, { id }] of Object.entries(networks)) {
+      const type = name === "none" ? "null" : "bridge";
+      this.context.events.emit("network", action, id, { container, name, type });
+    }
+  }
+
   /** Write its record. */
   async save(): Promise<void> {
     if (!this.gone) await this.context.store.save(this.record);
@@ -248,6 +257,7 @@ export class Life {
       finishedAt: record.state.finishedAt,
     };
     this.health.begin();
+    this.tellNetworks("connect");
     this.tell("start");
     await this.save();
   }
@@ -284,6 +294,7 @@ export class Life {
     };
     if (end.oomKilled) this.tell("oom");
     this.tell("die", { exitCode: String(end.exitCode) });
+    this.tellNetworks("disconnect");
     this.failures = ranMs > 10_000 ? 0 : this.failures;
     const delay = restartDelay(record, this.failures);
     if (delay !== undefined) {

@@ -81,7 +81,17 @@ export function placeIn(
   };
 }
 
-/** The networks that a container is to be on. @throws 404 */
+/** A network for a new container. @throws 400 where there is none: at 404 clients pull the image, and say that of that */
+async function existing(engine: Engine, name: string): Promise<Network> {
+  try {
+    return await engine.networks.find(name);
+  } catch (error) {
+    if (!(error instanceof DockerError) || error.status !== 404) throw error;
+    throw new DockerError(400, error.message, error);
+  }
+}
+
+/** The networks that a container is to be on. @throws 400 */
 async function networksOf(
   engine: Engine,
   body: ContainerBody,
@@ -96,7 +106,7 @@ async function networksOf(
   names.delete("none");
   const networks: ContainerRecord["networks"] = {};
   for (const name of names) {
-    const network = await engine.networks.find(name);
+    const network = await existing(engine, name);
     networks[network.Name] = placeIn(network, wishOf(name), id);
   }
   if (mode === "none") {

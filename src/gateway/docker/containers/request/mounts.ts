@@ -66,12 +66,22 @@ function tmpfsMount(target: string, options: string): Mount {
   return options.split(",").includes("exec") ? mount : { ...mount, noexec: true };
 }
 
+/** Words behind the second colon of `-v`; what one kind alone has stands there for both, as Docker has it. */
+const MODES = new Set(
+  "ro rw nocopy z Z cached delegated consistent shared rshared slave rslave private rprivate".split(
+    " ",
+  ),
+);
+
 /** `SOURCE:TARGET[:OPTIONS]`. @throws 400 */
 function bindOf(text: string): PlannedMount {
   const parts = text.split(":");
   const [source = "", target = "", options = ""] = parts;
   if (parts.length < 2 || parts.length > 3 || source === "") throw invalid(text);
   const words = options === "" ? [] : options.split(",");
+  if (!words.every((word) => MODES.has(word)) || (words.includes("ro") && words.includes("rw"))) {
+    throw new DockerError(400, `invalid mode: ${options.slice(0, 100)}`);
+  }
   const common = { Destination: parseTarget(target), Mode: options, RW: !words.includes("ro") };
   if (source.startsWith("/")) {
     return { make: true, point: bindPoint(source, common) };
@@ -80,6 +90,20 @@ function bindOf(text: string): PlannedMount {
 }
 
 type MountBody = NonNullable<NonNullable<ContainerBody["HostConfig"]>["Mounts"]>[number];
+
+/** Refuse what would put data elsewhere than was asked for. @throws 400 */
+function refuseOptions(volume: MountBody["VolumeOptions"]): void {
+  const { Subpath: part, DriverConfig: driver } = volume ?? {};
+  if (part) {
+    throw refused(
+      "volume-subpath",
+      "a volume is mounted as a whole: mount it elsewhere, and have a link lead to the part, or use a volume for it.",
+    );
+  }
+  if (Object.keys(driver?.Options ?? {}).length > 0) {
+    throw refused("volume-opt", "make the volume first: docker volume create -o size=…");
+  }
+}
 
 /** A mount in full. @throws 400 */
 function mountOf(mount: MountBody): PlannedMount {
@@ -101,6 +125,7 @@ function mountOf(mount: MountBody): PlannedMount {
     const words = [size && `size=${size}`, mode && `mode=${mode.toString(8)}`];
     return { point: tmpfsPoint(mount.Target, words.filter(Boolean).join(",")) };
   }
+  if (type === "volume") refuseOptions(volume);
   if (type === "volume" && source === "") {
     return { point: { Type: "volume", Source: "", Propagation: "", ...common } };
   }

@@ -1,0 +1,124 @@
+/** Requests to Docker's Engine API whose words matter, on the fake driver: filters, mounts, networks, and what events tell of them. */
+import { describe, expect, test } from "vitest";
+import { fakeEngine } from "./fixtures/docker-engine.ts";
+import { tarOf } from "./registry/fixture.ts";
+import type { DockerEvent } from "../src/gateway/docker/events.ts";
+
+const engine = fakeEngine();
+
+const message = async (method: string, path: string, body?: unknown): Promise<string> => {
+  const { status, text } = await engine.ask(method, path, body);
+  return `${status} ${(JSON.parse(text) as { message: string }).message}`;
+};
+
+describe("filters", () => {
+  test.each(["/containers/json", "/images/json", "/networks", "/volumes", "/events"])(
+    "%s refuses one that there is not, also when there is nothing to be filtered",
+    async (path) => {
+      const filters = encodeURIComponent(JSON.stringify({ bogus: { 1: true } }));
+      expect(await message("GET", `${path}?filters=${filters}&until=1`)).toBe(
+        "400 invalid filter 'bogus'",
+      );
+    },
+  );
+
+  test("labels, which `docker system prune` sends to all that prunes, keep the builder's cache", async () => {
+    const filters = encodeURIComponent(JSON.stringify({ label: { "a=b": true } }));
+    for (const path of ["containers", "networks", "volumes", "images", "build"]) {
+      const { status } = await engine.ask("POST", `/${path}/prune?filters=${filters}`);
+      expect([path, status]).toEqual([path, 200]);
+    }
+  });
+});
+
+describe("what would put data elsewhere than was asked for is refused", () => {
+  const volume = (VolumeOptions: object): object => ({
+    Mounts: [{ Type: "volume", Source: "data", Target: "/data", VolumeOptions }],
+  });
+  test.each([
+    [volume({ Subpath: "a/b" }), /^400 volume-subpath is not possible: /],
+    [volume({ DriverConfig: { Name: "nfs" } }), /^400 --volume-driver nfs is not possible: /],
+    [
+      volume({ DriverConfig: { Name: "local", Options: { type: "nfs" } } }),
+      /^400 volume-opt is not possible: /,
+    ],
+    [{ Binds: ["data:/data:bogus"] }, /^400 invalid mode: bogus$/],
+    [{ Binds: ["data:/data:ro,rw"] }, /^400 invalid mode: ro,rw$/],
+  ])("%j", async (HostConfig, words) => {
+    const body = { Image: "alpine", Cmd: ["true"], HostConfig };
+    expect(await message("POST", "/containers/create", body)).toMatch(words);
+    expect(await engine.json("GET", "/volumes")).toMatchObject({ Volumes: [] });
+  });
+
+  test("and what changes nothing of that is taken", async () => {
+    const mounts = volume({ Subpath: "", DriverConfig: { Name: "local", Options: null } });
+    const more = { ...mounts, Binds: ["other:/other:z,rw,nocopy", "third:/third:"] };
+    const id = await engine.create({ Cmd: ["true"], HostConfig: more });
+    await engine.ask("DELETE", `/containers/${id}`);
+  });
+});
+
+test("a network that there is not is no image that is missing", async () => {
+  // The command line pulls the image at each 404, and tells of that instead.
+  const HostConfig = { NetworkMode: "nosuch" };
+  expect(await message("POST", "/containers/create", { Image: "alpine", HostConfig })).toBe(
+    "400 network nosuch not found",
+  );
+});
+
+test("events tell of a container's networks when it comes and goes, in Docker's order", async () => {
+  const { Id: network } = await engine.json<{ Id: string }>(
+    "POST",
+    "/networks/create",
+    { Name: "told" },
+    201,
+  );
+  const HostConfig = { NetworkMode: "told" };
+  const id = await engine.create({ Cmd: ["true"], HostConfig }, "teller");
+  await engine.ask("POST", `/containers/${id}/start`);
+  await engine.ask("POST", `/containers/${id}/wait`);
+  const { text } = await engine.ask("GET", `/events?since=1&until=${Date.now() / 1000 + 0.5}`);
+  const events = text
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as DockerEvent);
+  const own = events.filter(
+    ({ Actor: { ID, Attributes } }) => ID === id || Attributes["container"] === id,
+  );
+  expect(own.map(({ Type, Action }) => `${Type} ${Action}`)).toEqual([
+    "container create",
+    "network connect",
+    "container start",
+    "container die",
+    "network disconnect",
+  ]);
+  expect(own[1]?.Actor).toEqual({
+    ID: network,
+    Attributes: { container: id, name: "told", type: "bridge" },
+  });
+  await engine.ask("DELETE", `/containers/${id}`);
+});
+
+test("a container keeps its name, and is told so", async () => {
+  const id = await engine.create({ Cmd: ["true"] }, "same");
+  expect(await message("POST", `/containers/${id}/rename?name=same`)).toBe(
+    "400 Renaming a container with the same name as its current name",
+  );
+  await engine.ask("DELETE", `/containers/${id}`);
+});
+
+test("an image that is made of files has the health check and the triggers that are asked for", async () => {
+  const changes = ["HEALTHCHECK --interval=5s CMD true", "ONBUILD RUN make", 'CMD ["sh"]']
+    .map((change) => `&changes=${encodeURIComponent(change)}`)
+    .join("");
+  const made = await engine.ask(
+    "POST",
+    `/images/create?fromSrc=-&repo=checked&tag=1${changes}`,
+    tarOf("file", Buffer.from("content")),
+  );
+  expect([made.status, made.text]).toEqual([200, expect.stringContaining("sha256:")]);
+  const { Config } = await engine.json<{ Config: object }>("GET", "/images/checked:1/json");
+  expect(Config).toMatchObject({
+    Healthcheck: { Test: ["CMD-SHELL", "true"], Interval: 5e9 },
+  });
+});
