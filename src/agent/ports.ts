@@ -60,7 +60,8 @@ function join(socket: Socket, stream: GuestStream, onError: (error: unknown) => 
   // A half that breaks takes the whole: bytes are missing, so it must not look like an end.
   socket.on("error", () => socket.destroy());
   socket.on("data", (bytes: Buffer) => {
-    if (!stream.stdin.write(bytes)) socket.pause();
+    // What the guest no longer takes is dropped: its sender is not held up, and the end of it is seen.
+    if (stream.stdin.writable && !stream.stdin.write(bytes)) socket.pause();
   });
   stream.stdin.on("drain", () => socket.resume());
   socket.on("end", () => stream.stdin.end());

@@ -15,6 +15,7 @@ import { asVmsanError } from "../model/errors.ts";
 import type { Digest } from "../model/image.ts";
 import { isDigest } from "../oci/reference.ts";
 import type { ContentStore } from "../oci/images.ts";
+import { dropUnread } from "../util/flow/unread.ts";
 import { listenUnix } from "../util/socket-path.ts";
 import { Had } from "./had.ts";
 import type { Imports } from "./imports.ts";
@@ -79,6 +80,7 @@ export class BuildRegistry {
   async open(): Promise<void> {
     if (this.#server !== undefined) return;
     const server = createServer((request, response) => {
+      dropUnread(request, response);
       this.#handle(request, response).catch((error: unknown) => {
         const known = asVmsanError(error, "The build's registry failed");
         if (response.headersSent) response.destroy();

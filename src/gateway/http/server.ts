@@ -8,6 +8,7 @@ import type { Duplex } from "node:stream";
 import { VmsanError, asVmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import { statusOf } from "../../http/reply.ts";
 import { bracketed } from "../../util/hosts/bracketed.ts";
+import { dropUnread } from "../../util/flow/unread.ts";
 import type { Log } from "../../util/log.ts";
 import type { Hosts } from "./hosts.ts";
 import { CertificateFiles } from "./listen.ts";
@@ -145,6 +146,7 @@ export async function listen(parts: ServerParts): Promise<ListeningGateway> {
   const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
     const since = performance.now();
     let face: Face | undefined;
+    dropUnread(request, response);
     response.once("close", () => {
       parts.answered?.(face?.name, response.statusCode, performance.now() - since);
     });

@@ -4,9 +4,9 @@
  */
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
-import { pipeline } from "node:stream/promises";
 import { createWebSocketStream } from "ws";
 import { agreeToWebSocket, webSocketServer } from "../../http/websocket.ts";
+import { joined } from "../../util/flow/joined.ts";
 import { presentedKey } from "../access/gate.ts";
 
 /** The subprotocol that is agreed on. */
@@ -50,7 +50,6 @@ export async function acceptSocket(
  * left, what it has sent is handed on, and the guest has one client less.
  */
 export async function joinSocket(messages: Duplex, guest: Duplex): Promise<void> {
-  const up = pipeline(messages, guest).finally(() => guest.destroy());
-  // Either may break: that is how browsers leave.
-  await Promise.allSettled([up, pipeline(guest, messages)]);
+  messages.once("end", () => guest.once("finish", () => guest.destroy()));
+  await joined(messages, guest);
 }

@@ -1,7 +1,6 @@
 /** The native face: routes of the table, and raw streams of guests. */
 import type { IncomingMessage } from "node:http";
 import type { Duplex } from "node:stream";
-import { pipeline } from "node:stream/promises";
 import { getRequestListener } from "@hono/node-server";
 import type { HttpBindings } from "@hono/node-server";
 import { Hono } from "hono";
@@ -11,6 +10,7 @@ import type { Vmsan } from "../../client/vmsan.ts";
 import { errorReply, statusOf } from "../../http/reply.ts";
 import { PATIENCE_HEADER, patienceOf } from "../../model/api.ts";
 import { VmsanError, asVmsanError } from "../../model/errors.ts";
+import { joined } from "../../util/flow/joined.ts";
 import type { Gate } from "../access/gate.ts";
 import type { Face } from "../http/server.ts";
 import type { GatewayDriver } from "./bodies.ts";
@@ -120,7 +120,7 @@ export function nativeFace(vmsan: Vmsan, gate: Gate, driver: GatewayDriver): Fac
         "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: vmsan-stream\r\n\r\n",
       );
       if (head.length > 0) socket.unshift(head);
-      await Promise.all([pipeline(socket, guest), pipeline(guest, socket)]);
+      await joined(socket, guest);
     },
   };
 }

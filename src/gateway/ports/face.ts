@@ -7,6 +7,7 @@ import type { Vm } from "../../client/vm.ts";
 import type { Vmsan } from "../../client/vmsan.ts";
 import type { VmView } from "../../model/api.ts";
 import { VmsanError, messageOf } from "../../model/errors.ts";
+import { joined } from "../../util/flow/joined.ts";
 import { HOP_BY_HOP } from "../../util/hop-by-hop.ts";
 import type { Gate } from "../access/gate.ts";
 import { isKeyText } from "../access/keys.ts";
@@ -178,7 +179,7 @@ export async function proxyUpgrade(
   );
   connection.write(`${request.method} ${request.url} HTTP/1.1\r\n${lines.join("")}\r\n`, "latin1");
   if (head.length > 0) connection.write(head);
-  await Promise.all([pipeline(socket, connection), pipeline(connection, socket)]);
+  await joined(socket, connection);
 }
 
 /** What another protocol promises of the ports of its VMs. */

@@ -102,6 +102,14 @@ beforeAll(async () => {
       stream.close(8);
       return;
     }
+    if (headers[":path"] === "/early") {
+      stream.once("data", () => {
+        stream.respond({ ":status": 413 });
+        stream.end("enough");
+        stream.close(0);
+      });
+      return;
+    }
     stream.respond(
       { ":status": 200, "content-type": "application/grpc" },
       { waitForTrailers: true },
@@ -181,6 +189,21 @@ async function ask(
 const grpc = { ":authority": "80-vm-1.vms.example", "content-type": "application/grpc" };
 
 describe("by prior knowledge", () => {
+  test("a port that answers early holds its client's request up no more", async () => {
+    await withClient(async (client) => {
+      const stream = client.request({ ":method": "POST", ...grpc, ":path": "/early" });
+      let said = "";
+      stream.setEncoding("utf8").on("data", (text: string) => (said += text));
+      const closed = new Promise((resolve) => stream.once("close", resolve));
+      // More than the windows on the way have room for, all of it before the answer is looked at.
+      for (let sent = 0; sent < 512; sent += 1)
+        await new Promise<void>((resolve) => stream.write(Buffer.alloc(64 << 10), () => resolve()));
+      stream.end();
+      await closed;
+      expect(said).toBe("enough");
+    });
+  });
+
   test("gRPC: both ways at once, trailers, and one connection into the guest for all", async () => {
     await withClient(async (client) => {
       dialled = 0;

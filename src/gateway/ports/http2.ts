@@ -98,7 +98,13 @@ export async function proxyHttp2(
     { endStream: false },
   );
   stream.once("close", () => up.close(constants.NGHTTP2_CANCEL));
-  const sent = pipeline(request, up).catch(() => undefined);
+  // Not by pipeline(), which would leave a request that it has given up where it is.
+  request.pipe(up);
+  const sent = new Promise<void>((resolve) => {
+    for (const event of ["end", "close"]) request.once(event, () => resolve());
+  });
+  // A port that has answered early takes no more: the rest of the request is dropped.
+  up.once("close", () => request.resume());
   // Sent by the response at its stream's end.
   up.on("trailers", (headers) =>
     (response as unknown as Http2ServerResponse).addTrailers(answerHeaders(headers)),

@@ -10,6 +10,7 @@ import type { Socket } from "node:net";
 import { pipeline, type Readable } from "node:stream";
 import { errnoOf, messageOf } from "../../model/errors.ts";
 import { decoderOf } from "../../util/flow/coding.ts";
+import { dropUnread } from "../../util/flow/unread.ts";
 import { maxGrown, wholeBody, maxWhole, ReplacingStream } from "./bodies.ts";
 import { puttingIn } from "./forms.ts";
 import { incoming, judge, outgoing, outgoingPath, valuesOf, type RawHeaders } from "./heads.ts";
@@ -51,6 +52,7 @@ export class Exchange {
   run(): void {
     const { request, response } = this;
     this.passage.open.add(this);
+    dropUnread(request, response);
     response.on("close", () => this.end());
     // A guest that resets its connection has lost interest in the answer.
     request.on("error", () => response.destroy());
@@ -63,6 +65,8 @@ export class Exchange {
     passage.open.delete(this);
     passage.room.give(this.held);
     this.held = 0;
+    // A server that has answered early takes no more.
+    if (this.up?.writableFinished === false) this.up.destroy();
     if (response.writableFinished) return;
     response.destroy();
     this.up?.destroy();

@@ -1,6 +1,6 @@
 /** Ports of pods for clients elsewhere: two streams of SPDY/3.1 for each connection, one for data, one for errors. */
 import type { Duplex } from "node:stream";
-import { pipeline } from "node:stream/promises";
+import { joined } from "../../util/flow/joined.ts";
 import type { RunningPod } from "../pods/running.ts";
 import { SpdyConnection } from "./spdy/connection.ts";
 import type { SpdyStream } from "./spdy/connection.ts";
@@ -70,9 +70,8 @@ async function forwardOne(
       guest.destroy();
       return;
     }
-    // What breaks one way breaks the other; a connection that its client resets is no failure.
-    const up = pipeline(data, guest).catch(() => guest.destroy());
-    await Promise.all([up, pipeline(guest, data).catch(() => data.destroy())]);
+    // A connection that its client resets is no failure.
+    await joined(data, guest);
     error.end();
   } catch (cause) {
     error.end(wordsOf(cause, `Cannot reach port ${port}`));

@@ -11,6 +11,7 @@ import { setTimeout } from "node:timers/promises";
 import type { Vmsan } from "../../client/vmsan.ts";
 import { VmsanError, asVmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import { VM_API_COMMAND } from "../../kube/pod-words.ts";
+import { dropUnread } from "../../util/flow/unread.ts";
 import { httpsModule } from "../../util/process/http-modules.ts";
 import type { Log } from "../../util/log.ts";
 import type { ApiServer } from "../../kube/api-server.ts";
@@ -257,6 +258,7 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
   server.maxConnections = MAX_CONNECTIONS;
   server.on("connection", (socket: Socket) => socket.setKeepAlive(true, KEEP_ALIVE_MS));
   server.on("request", (incoming, response) => {
+    dropUnread(incoming, response);
     answer(incoming, response).catch((error: unknown) => {
       if (response.headersSent) {
         response.destroy();

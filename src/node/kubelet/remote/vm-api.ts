@@ -18,6 +18,7 @@ import { POD_ANNOTATION, POD_UID_HEADER } from "../../../kube/pod-words.ts";
 import { VmsanError, asVmsanError, messageOf } from "../../../model/errors.ts";
 import { collect } from "../../../util/flow/collect.ts";
 import { joined } from "../../../util/flow/joined.ts";
+import { dropUnread } from "../../../util/flow/unread.ts";
 import { httpModule } from "../../../util/process/http-modules.ts";
 import { packageVersion } from "../../../util/package.ts";
 import type { Pod } from "../../../schema/pod.ts";
@@ -233,6 +234,7 @@ export async function serveVmApi(
   const server = httpModule().createServer();
   server.requestTimeout = 0;
   server.on("request", (request, response) => {
+    dropUnread(request, response);
     api.answer(request, response).catch((error: unknown) => {
       if (response.headersSent) response.destroy();
       else refuse(response, error);

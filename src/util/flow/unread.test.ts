@@ -1,0 +1,64 @@
+import { once } from "node:events";
+import { createServer } from "node:http";
+import type { IncomingMessage, RequestListener, Server } from "node:http";
+import { connect } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
+import { Writable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { afterEach, expect, test } from "vitest";
+import { collect } from "./collect.ts";
+import { dropUnread } from "./unread.ts";
+
+/** More than all buffers between two ends have room for. */
+const LENGTH = 64 << 20;
+
+let server: Server;
+let client: Socket;
+afterEach(() => {
+  client.destroy();
+  server.closeAllConnections();
+  server.close();
+});
+
+/** Send a long request as many clients do: the answer is looked at when everything has been sent. */
+async function sendAll(read: (request: IncomingMessage) => Promise<unknown>): Promise<string> {
+  const listener: RequestListener = (request, response) => {
+    dropUnread(request, response);
+    read(request).then(
+      () => response.end(),
+      () => response.writeHead(413, { "content-length": 0 }).end(),
+    );
+  };
+  server = createServer({ requestTimeout: 0 }, listener).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  client = connect((server.address() as AddressInfo).port, "127.0.0.1");
+  client.write(`POST / HTTP/1.1\r\nhost: test\r\ncontent-length: ${LENGTH}\r\n\r\n`);
+  await new Promise<void>((resolve, reject) => {
+    client.write(Buffer.alloc(LENGTH), (error) => (error ? reject(error) : resolve()));
+  });
+  const answer = (client.read() as Buffer | null) ?? ((await once(client, "data"))[0] as Buffer);
+  return answer.toString("latin1").split("\r\n")[0] ?? "";
+}
+
+const refusal = "HTTP/1.1 413 Payload Too Large";
+
+test("a client whose long request is refused in its middle can send it to its end", async () => {
+  expect(await sendAll(async (request) => await collect(request, 1000, () => new Error()))).toBe(
+    refusal,
+  );
+});
+
+test("so can one whose request goes into a pipeline that fails", async () => {
+  const full = new Writable({ write: (_bytes, _encoding, done) => done(new Error("no space")) });
+  expect(await sendAll(async (request) => await pipeline(request, full))).toBe(refusal);
+});
+
+test("so can one whose request nobody goes on reading", async () => {
+  const stuck = new Writable({ write: () => undefined });
+  const begun = async (request: IncomingMessage): Promise<void> => {
+    request.pipe(stuck);
+    await once(request, "pause");
+    throw new Error("enough");
+  };
+  expect(await sendAll(begun)).toBe(refusal);
+});

@@ -1,0 +1,33 @@
+/** Requests that are answered before all of them has come. */
+import type { IncomingMessage, ServerResponse } from "node:http";
+
+/** How long a client may go on sending what nobody reads, in milliseconds. */
+const LINGER_MS = 30_000;
+
+/** What Node.js itself calls for a body that nobody has begun to read: the parser then drops what comes, whatever has become of the stream. */
+type Dumpable = IncomingMessage & { _dump?: () => void };
+
+/**
+ * Drop what has not been read of a request once it has been answered. Many clients look for an answer only when they have sent
+ * everything: one that is held up would see its connection broken instead.
+ */
+export function dropUnread(request: IncomingMessage, response: ServerResponse): void {
+  const { socket } = request;
+  response.once("finish", () => {
+    if (request.complete || socket.destroyed) return;
+    request.unpipe();
+    // A stream of HTTP/2 holds no other up.
+    if ("stream" in request) {
+      request.resume();
+      return;
+    }
+    // By its parser: what a pipeline or a loop has given up cannot be read any more.
+    (request as Dumpable)._dump?.();
+    socket.resume();
+    const late = setTimeout(() => {
+      if (!request.complete) socket.destroy();
+    }, LINGER_MS);
+    late.unref();
+    socket.once("close", () => clearTimeout(late));
+  });
+}
