@@ -9,11 +9,12 @@
  * written of all that is there.
  */
 import { spawn } from "node:child_process";
-import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, relative, resolve } from "node:path";
 import { Keys } from "../src/gateway/access/keys.ts";
 import { startGateway } from "../src/gateway/gateway.ts";
+import { writeFileAtomic } from "../src/util/atomic.ts";
 import { layoutOf, vmsanDir } from "../src/util/paths.ts";
 import { DOMAIN, localHosts } from "./e2b-suite/hosts.ts";
 import { writePage } from "./e2b-suite/page.ts";
@@ -56,7 +57,7 @@ const gateway = await startGateway({
   driver: fake ? "fake" : "auto",
 });
 const keys = new Keys(layoutOf(dir).gateway);
-const { key, text } = await keys.create({ project: "e2b-suite" });
+const { key, text } = await keys.create({ project: `e2b-suite-${language}` });
 try {
   const all = (await readdir(tests, { recursive: true })).filter(suite.isTest).toSorted();
   const chosen: string[] = [];
@@ -91,9 +92,10 @@ try {
       (known) => (JSON.parse(known) as { files: object }).files,
       () => ({}),
     );
-    for (const result of Object.values(now)) result.fake = fake;
+    const when = new Date().toISOString().slice(0, 10);
+    for (const result of Object.values(now)) Object.assign(result, { fake, when });
     const files = { ...before, ...now };
-    await writeFile(file, `${JSON.stringify({ version, all, left, files }, null, 2)}\n`);
+    await writeFileAtomic(file, `${JSON.stringify({ version, all, left, files }, null, 2)}\n`);
     await writePage(join(root, "docs/e2b-compat.md"), kept);
     for (const [of, { passed, failed }] of Object.entries(now)) {
       console.log(`${of}: ${passed.length} passed, ${failed.length} failed`);

@@ -1,6 +1,7 @@
 /** The page of results, written of what all runs gave. */
-import { readFile, writeFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { writeFileAtomic } from "../../src/util/atomic.ts";
 import type { FileResult } from "./results.ts";
 import { suites } from "./suites.ts";
 
@@ -102,13 +103,13 @@ function section({ version, all, left, files }: Kept): string {
   const host = { passed: 0, all: 0 };
   const besides = new Set(left.map(([name]) => name));
   const run = Object.entries(files).filter(([name]) => !besides.has(name));
-  for (const [file, { passed, failed, skipped, fake = false }] of run.toSorted(byName)) {
+  for (const [file, { passed, failed, skipped, fake = false, when = "?" }] of run.toSorted(byName)) {
     if (passed.length + failed.length === 0) continue;
     const where = fake ? host : guests;
     where.passed += passed.length;
     where.all += passed.length + failed.length;
     rows.push(
-      `| ${file} | ${fake ? "no" : "yes"} | ${passed.length} | ${failed.length} | ${skipped} |`,
+      `| ${file} | ${fake ? "fake driver" : "real guest"} | ${when} | ${passed.length} | ${failed.length} | ${skipped} |`,
     );
     count.passed += passed.length;
     for (const { test, message } of failed) {
@@ -128,8 +129,8 @@ ${count.passed} of the ${inside} tests that need no host outside pass (${percent
 fail here. Of the ${guests.all} that ran in guests that really boot, ${guests.passed} pass; of the ${host.all} that ran with processes of the
 host in their place, which is quicker, ${host.passed} pass.
 
-| File | guests | passed | failed | left out by itself |
-|---|---|---|---|---|
+| File | where | when | passed | failed | left out by itself |
+|---|---|---|---|---|---|
 ${rows.join("\n")}
 
 Not passed:
@@ -151,7 +152,7 @@ export async function writePage(path: string, kept: string): Promise<void> {
     const content = await readFile(join(kept, `${language}.json`), "utf8").catch(() => undefined);
     if (content !== undefined) parts.push(section(JSON.parse(content) as Kept));
   }
-  await writeFile(
+  await writeFileAtomic(
     path,
     `# E2B's own tests
 

@@ -8,6 +8,8 @@ export interface FileResult {
   skipped: number;
   /** Processes of the host stood for guests. */
   fake?: boolean;
+  /** The day it was run. */
+  when?: string;
 }
 
 /** A file whose runner ended without a report. */
