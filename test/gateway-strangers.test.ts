@@ -1,5 +1,5 @@
 /**
- * A gateway as strangers meet it: every place that is not in the tables of routes (test/e2e/faces/serve.test.ts) by every kind of key
+ * A gateway as strangers meet it: every place that is not in the tables of routes (test/gateway-e2b-routes.test.ts, test/e2e/faces/serve.test.ts) by every kind of key
  * and token, and bytes that are no request, or two. Guests are processes of this host.
  */
 import { once } from "node:events";

@@ -103,7 +103,9 @@ function section({ version, all, left, files }: Kept): string {
   const host = { passed: 0, all: 0 };
   const besides = new Set(left.map(([name]) => name));
   const run = Object.entries(files).filter(([name]) => !besides.has(name));
-  for (const [file, { passed, failed, skipped, fake = false, when = "?" }] of run.toSorted(byName)) {
+  for (const [file, { passed, failed, skipped, fake = false, when = "?" }] of run.toSorted(
+    byName,
+  )) {
     if (passed.length + failed.length === 0) continue;
     const where = fake ? host : guests;
     where.passed += passed.length;

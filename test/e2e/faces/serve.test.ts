@@ -8,7 +8,6 @@ import { request as httpRequest } from "node:http";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { Keys } from "../../../src/gateway/access/keys.ts";
 import { KEY_LABEL } from "../../../src/gateway/access/limits.ts";
-import { e2bRoutes } from "../../../src/gateway/e2b/face.ts";
 import { startGateway } from "../../../src/gateway/gateway.ts";
 import type { ListeningGateway } from "../../../src/gateway/http/server.ts";
 import { routes } from "../../../src/gateway/native/routes.ts";
@@ -174,98 +173,6 @@ describe("keys", () => {
     const limited = statuses.filter(({ status }) => status === 429);
     expect(limited.length).toBeGreaterThan(0);
     expect(Number(limited[0]?.headers["retry-after"])).toBeGreaterThan(0);
-  });
-});
-
-describe("E2B's routes", () => {
-  let sandbox = "";
-  let volume = "";
-
-  beforeAll(async () => {
-    const made = await ask("POST", "/v2/sandboxes", {
-      key: key.ours,
-      body: { templateID: "base" },
-    });
-    ({ sandboxID: sandbox } = JSON.parse(made.text) as { sandboxID: string });
-    const kept = await ask("POST", "/volumes", { key: key.ours, body: { name: "kept" } });
-    ({ volumeID: volume } = JSON.parse(kept.text) as { volumeID: string });
-  });
-
-  afterAll(async () => {
-    await ask("DELETE", `/sandboxes/${sandbox}`, { key: key.ours });
-    await ask("DELETE", `/volumes/${volume}`, { key: key.ours });
-  });
-
-  const parts = (route: string): [string, string] => {
-    const [method = "", path = ""] = route.split(" ");
-    return [method, path.replace("ID", sandbox).replace("VOLUME", volume)];
-  };
-
-  test("every one refuses who has none, a wrong, a revoked or an expired key, in both generations", async () => {
-    for (const route of e2bRoutes) {
-      const [method, path] = parts(route);
-      for (const text of [undefined, "", "x", `e2b_${"0".repeat(48)}`, key.revoked, key.expired]) {
-        for (const prefix of ["", "/v2"]) {
-          const { status, text: reply } = await ask(
-            method,
-            prefix + path,
-            text === undefined ? {} : { key: text },
-          );
-          expect([route, text, status]).toEqual([route, text, 401]);
-          expect(JSON.parse(reply)).toMatchObject({ code: 401 });
-        }
-      }
-    }
-  });
-
-  test("another project's key does not learn of a sandbox by any of them, nor of what is inside", async () => {
-    for (const route of e2bRoutes.filter((one) => /ID|VOLUME/.test(one))) {
-      const [method, path] = parts(route);
-      const { status, text } = await ask(method, path, {
-        key: key.other,
-        ...(method.startsWith("P") ? { body: { timeout: 1 } } : {}),
-      });
-      expect([route, status]).toEqual([route, 404]);
-      expect(JSON.parse(text)).toMatchObject({ code: 404 });
-    }
-    expect((await ask("GET", "/v2/sandboxes", { key: key.other })).text).toBe("[]");
-    expect((await ask("GET", `/sandboxes/${sandbox}`, { key: key.ours })).status).toBe(200);
-    expect((await ask("GET", "/volumes", { key: key.other })).text).toBe("[]");
-    expect((await ask("GET", `/volumes/${volume}`, { key: key.ours })).status).toBe(200);
-    const headers = { "e2b-sandbox-id": sandbox, "e2b-sandbox-port": "49983" };
-    for (const path of [
-      "/files?path=/etc/passwd",
-      "/process.Process/List",
-      "/filesystem.Filesystem/Stat",
-    ]) {
-      for (const token of [undefined, "", "0".repeat(48), key.ours]) {
-        const method = path.startsWith("/files") ? "GET" : "POST";
-        const { status } = await ask(method, path, {
-          key: key.ours,
-          headers: token === undefined ? headers : { ...headers, "x-access-token": token },
-        });
-        expect([path, token, status]).toEqual([path, token, 401]);
-      }
-    }
-  });
-
-  test("what is not offered says so, and a body that is none is refused", async () => {
-    for (const [method, path] of [
-      ["PATCH", `/volumes/${volume}`],
-      ["GET", "/secrets"],
-      ["POST", `/sandboxes/${sandbox}/nothing`],
-    ] as const) {
-      const { status, text } = await ask(method, path, { key: key.ours });
-      expect([path, status]).toEqual([path, 501]);
-      expect(JSON.parse(text)).toMatchObject({ code: 501, message: expect.stringContaining(path) });
-    }
-    for (const body of [[], "x", { timeout: "1" }, { timeout: -1 }, { timeout: 1e9 }]) {
-      const path = `/sandboxes/${sandbox}/timeout`;
-      expect((await ask("POST", path, { key: key.ours, body })).status).toBe(400);
-    }
-    for (const path of ["/sandboxes/%ff", "/sandboxes/..%2f..%2fetc", "/sandboxes/vm-00000000"]) {
-      expect([400, 404]).toContain((await ask("GET", path, { key: key.ours })).status);
-    }
   });
 });
 

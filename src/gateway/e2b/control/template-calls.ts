@@ -122,46 +122,56 @@ async function removeSnapshots(
   }
 }
 
-/** Calls about one template, by method and the words behind its ID. */
-export async function templateCall(
-  context: ControlContext,
-  builds: Builds,
+/** Where the files of a build's step go, and whether they are there already. @throws not_found */
+export async function placeForFiles(
+  { store, uploads }: ControlContext,
   caller: Caller,
-  words: { method: string; id: string; rest: readonly string[] },
-  call: { query: URLSearchParams; body: () => Promise<object>; origin: string },
-): Promise<{ status: number; body?: object }> {
-  const { method, id, rest } = words;
-  const [action = "", which = "", more = ""] = rest;
+  ref: string,
+  { hash, origin }: { hash: string; origin: string },
+): Promise<object> {
+  own(await store.load(), caller, ref);
+  const { key } = caller;
+  const present = await uploads.has(key.project, hash);
+  return { present, url: uploads.url(origin, key, hash) };
+}
+
+/** What a call about builds works with. */
+interface Building {
+  context: ControlContext;
+  builds: Builds;
+}
+
+/** Begin a build of a template. @throws not_found, invalid_argument */
+export async function beginBuild(
+  { context, builds }: Building,
+  caller: Caller,
+  { id, build }: { id: string; build: string },
+  body: () => Promise<object>,
+): Promise<void> {
   const template = own(await context.store.load(), caller, id);
-  switch (`${method} ${action} ${more}`.trim()) {
-    case "GET files": {
-      const { key } = caller;
-      const present = await context.uploads.has(key.project, which);
-      return {
-        status: 201,
-        body: { present, url: context.uploads.url(call.origin, key, which) },
-      };
-    }
-    case "POST builds": {
-      const wish = validate(buildSchema, await call.body(), "build");
-      await builds.begin(caller, template, which, wish);
-      return { status: 202 };
-    }
-    case "GET builds status": {
-      const offset = Math.max(0, Number(call.query.get("logsOffset") ?? 0) || 0);
-      return { status: 200, body: await builds.status(template.id, which, offset) };
-    }
-    case "GET tags": {
-      const list = Object.entries(template.tags).map(([tag, meaning]) => ({ tag, ...meaning }));
-      return { status: 200, body: list };
-    }
-    default:
-      throw new E2bError(
-        "unimplemented",
-        `${method} /${["templates", "ID", ...rest].join("/").slice(0, 100)} is not offered`,
-        501,
-      );
-  }
+  await builds.begin(caller, template, build, validate(buildSchema, await body(), "build"));
+}
+
+/** How far a build is. @param query `logsOffset`: lines that are known @throws not_found */
+export async function buildStatus(
+  { context, builds }: Building,
+  caller: Caller,
+  { id, build }: { id: string; build: string },
+  query: URLSearchParams,
+): Promise<object> {
+  const template = own(await context.store.load(), caller, id);
+  const offset = Math.max(0, Number(query.get("logsOffset") ?? 0) || 0);
+  return await builds.status(template.id, build, offset);
+}
+
+/** A template's tags. @throws not_found */
+export async function listTags(
+  { store }: ControlContext,
+  caller: Caller,
+  ref: string,
+): Promise<object[]> {
+  const { tags: known } = own(await store.load(), caller, ref);
+  return Object.entries(known).map(([tag, meaning]) => ({ tag, ...meaning }));
 }
 
 /** Templates of the caller's. */

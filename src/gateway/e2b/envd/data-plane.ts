@@ -17,9 +17,9 @@ import { SANDBOX_LABELS, isSandbox, isSecure, stateOf, wakesOnUse } from "../san
 import { sendError } from "./connect.ts";
 import { DeadSandbox } from "./dead-sandbox.ts";
 import { filesRoute } from "./files.ts";
-import { filesystemService } from "./filesystem.ts";
+import { filesystemMethods, filesystemService } from "./filesystem.ts";
 import { LiveProcesses } from "./live.ts";
-import { processService } from "./process.ts";
+import { processMethods, processService } from "./process.ts";
 import { checkExpiration, isSigned, isSignedWith } from "./signature.ts";
 import type { GuestUsers } from "./users.ts";
 import { Watchers } from "./watchers.ts";
@@ -30,6 +30,16 @@ export const ENVD_PORT = 49_983;
 const SERVICE = /^\/(process\.Process|filesystem\.Filesystem)\/([A-Za-z]{1,40})$/;
 const OWN =
   /^\/(?:(?:files|health|envs|metrics)(?:\?|$)|process\.Process\/|filesystem\.Filesystem\/)/;
+
+/** All that is answered for a sandbox, by methods and paths. */
+export const envdRoutes: readonly string[] = [
+  "GET /files",
+  "HEAD /files",
+  "POST /files",
+  "GET /health",
+  ...processMethods.map((method) => `POST /process.Process/${method}`),
+  ...filesystemMethods.map((method) => `POST /filesystem.Filesystem/${method}`),
+];
 
 /** The path and query of a request. */
 export function urlOf(request: IncomingMessage): URL {

@@ -148,6 +148,14 @@ const unary: Record<
   },
 };
 
+const streams: Record<string, typeof watch> = { WatchDir: watch };
+
+/** All methods of the service. */
+export const filesystemMethods: readonly string[] = [
+  ...Object.keys(streams),
+  ...Object.keys(unary),
+];
+
 /** Answer a call of the service. @param method the part of the path behind the service's name */
 export async function filesystemService(
   request: IncomingMessage,
@@ -155,7 +163,8 @@ export async function filesystemService(
   method: string,
   context: FilesystemContext,
 ): Promise<void> {
-  if (method === "WatchDir") return await watch(request, response, context);
+  const stream = Object.hasOwn(streams, method) ? streams[method] : undefined;
+  if (stream !== undefined) return await stream(request, response, context);
   const call = Object.hasOwn(unary, method) ? unary[method] : undefined;
   if (call === undefined) throw new E2bError("unimplemented", `no method ${method.slice(0, 80)}`);
   sendUnary(response, await call(context, parseObject(await readBody(request))));

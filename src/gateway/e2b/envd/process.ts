@@ -208,6 +208,11 @@ const unary: Record<
   },
 };
 
+const streams: Record<string, typeof start> = { Start: start, Connect: connect };
+
+/** All methods of the service. */
+export const processMethods: readonly string[] = [...Object.keys(streams), ...Object.keys(unary)];
+
 /** Answer a call of the service. @param method the part of the path behind the service's name */
 export async function processService(
   request: IncomingMessage,
@@ -215,8 +220,8 @@ export async function processService(
   method: string,
   context: EnvdContext,
 ): Promise<void> {
-  if (method === "Start") return await start(request, response, context);
-  if (method === "Connect") return await connect(request, response, context);
+  const stream = Object.hasOwn(streams, method) ? streams[method] : undefined;
+  if (stream !== undefined) return await stream(request, response, context);
   const call = Object.hasOwn(unary, method) ? unary[method] : undefined;
   if (call === undefined) throw new E2bError("unimplemented", `no method ${method.slice(0, 80)}`);
   sendUnary(response, await call(context, parseObject(await readBody(request))));

@@ -257,6 +257,11 @@ const CALLS: Record<string, (call: ContentCall) => Promise<Content>> = {
   },
 };
 
+/** All routes, `:volume` for any. */
+export const contentRoutes: readonly string[] = Object.keys(CALLS).map((call) =>
+  call.replace(" ", " /volumecontent/:volume/"),
+);
+
 /** Answer a call about what is in a volume. @throws E2bError, VmsanError */
 export async function volumeContent(
   context: VolumeContext,
