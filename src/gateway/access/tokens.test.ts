@@ -28,13 +28,17 @@ test("a token is a key's, for one thing and one purpose, and dies with the key",
   const tried: string[] = [];
   const isIts = (text: string): boolean => tried.push(text) > 0 && text === token;
   const may = (): boolean => true;
-  expect(await tokens.whose("data", "vm-1", may, isIts)).toBe(one);
-  expect(await tokens.whose("data", "vm-2", may, isIts)).toBeUndefined();
+  const [vm1, vm2] = [{ id: "vm-1" }, { id: "vm-2" }];
+  expect(await tokens.whose("data", [vm2, vm1], may, isIts)).toEqual({ key: one, subject: vm1 });
+  expect(await tokens.whose("data", [vm2], may, isIts)).toBeUndefined();
   // A stranger's text is compared with those of keys that may, and no other.
   tried.length = 0;
-  expect(await tokens.whose("data", "vm-1", (key) => key !== one, isIts)).toBeUndefined();
+  expect(await tokens.whose("data", [vm1], (key) => key !== one, isIts)).toBeUndefined();
   expect(tried).toEqual([tokens.of(two, "data", "vm-1")]);
+  expect(await tokens.holder(`${two.id}${"0".repeat(48)}`)).toBe(two);
+  expect(await tokens.holder(two.id)).toBeUndefined();
   good = [two];
+  expect(await tokens.holder(token)).toBeUndefined();
   expect(await tokens.bearer(token, "data", "vm-1")).toBeUndefined();
-  expect(await tokens.whose("data", "vm-1", may, isIts)).toBeUndefined();
+  expect(await tokens.whose("data", [vm1], may, isIts)).toBeUndefined();
 });

@@ -39,37 +39,55 @@ export class Tokens {
     return id + proof.digest("hex").slice(0, 48);
   }
 
+  /** The key in whose name a text could be a token, as it says itself; undefined for what is none, and once the key is not good any more. */
+  async holder(text: string): Promise<GatewayKey | undefined> {
+    const [, id] = TOKEN.exec(text) ?? [];
+    if (id === undefined) return undefined;
+    return (await this.keys.good()).find((candidate) => candidate.id === id);
+  }
+
   /** Whose token for this thing a text is; undefined for any other text, and once the key is not good any more. */
   async bearer(
     text: string,
     purpose: TokenPurpose,
     subject: string,
   ): Promise<GatewayKey | undefined> {
-    const [, id] = TOKEN.exec(text) ?? [];
-    const key = (await this.keys.good()).find((candidate) => candidate.id === id);
+    const key = await this.holder(text);
     if (key === undefined) return undefined;
     const right = Buffer.from(this.of(key, purpose, subject));
     return timingSafeEqual(right, Buffer.from(text)) ? key : undefined;
   }
 
   /**
-   * Whose token for this thing meets a condition, for proofs that were made with a token and do not show it.
-   * @param subject one that is there, since its tokens are remembered
-   * @param may whether a key may use it: only of those is it tried, as anybody may send what is no proof
+   * Whose token for which of several things meets a condition, for proofs that were made with a token and do not show it.
+   * @param subjects that are there, since their tokens are remembered
+   * @param may whether a key may use one: only of those is it tried, as anybody may send what is no proof
    */
-  async whose(
+  async whose<S extends { id: string }>(
     purpose: TokenPurpose,
-    subject: string,
-    may: (key: GatewayKey) => boolean,
+    subjects: readonly S[],
+    may: (key: GatewayKey, subject: S) => boolean,
     isMeant: (token: string) => boolean,
-  ): Promise<GatewayKey | undefined> {
-    return (await this.keys.good()).filter(may).find((key) => {
-      const name = `${purpose} ${key.id} ${subject}`;
-      const token = this.remembered.get(name) ?? this.of(key, purpose, subject);
+  ): Promise<{ key: GatewayKey; subject: S } | undefined> {
+    const keys = await this.keys.good();
+    for (const subject of subjects) {
+      for (const key of keys) {
+        if (may(key, subject) && isMeant(this.remember(key, purpose, subject.id)))
+          return { key, subject };
+      }
+    }
+    return undefined;
+  }
+
+  private remember(key: GatewayKey, purpose: TokenPurpose, subject: string): string {
+    const name = `${purpose} ${key.id} ${subject}`;
+    let token = this.remembered.get(name);
+    if (token === undefined) {
+      token = this.of(key, purpose, subject);
       if (this.remembered.size >= MAX_REMEMBERED) this.remembered.clear();
       this.remembered.set(name, token);
-      return isMeant(token);
-    });
+    }
+    return token;
   }
 }
 

@@ -13,14 +13,15 @@ import { guestPortOf } from "../../ports/access.ts";
 import { E2bError } from "../errors.ts";
 import type { ControlContext } from "../control/context.ts";
 import type { Waker } from "../control/lifecycle.ts";
-import { SANDBOX_LABELS, isSandbox, isSecure, stateOf, wakesOnUse } from "../sandbox.ts";
+import { SANDBOX_LABELS, isSecure, stateOf, wakesOnUse } from "../sandbox.ts";
 import { sendError } from "./connect.ts";
 import { DeadSandbox } from "./dead-sandbox.ts";
 import { filesRoute } from "./files.ts";
 import { filesystemMethods, filesystemService } from "./filesystem.ts";
 import { LiveProcesses } from "./live.ts";
 import { processMethods, processService } from "./process.ts";
-import { checkExpiration, isSigned, isSignedWith } from "./signature.ts";
+import { ProvenSandboxes } from "./proven.ts";
+import { checkExpiration, isSigned, signedWith } from "./signature.ts";
 import type { GuestUsers } from "./users.ts";
 import { Watchers } from "./watchers.ts";
 
@@ -64,6 +65,7 @@ export class DataPlane {
   private readonly processes = new LiveProcesses();
   private readonly watchers = new Watchers();
   private readonly waker: Waker;
+  private readonly proven: ProvenSandboxes;
 
   constructor(
     { vmsan, gate, users }: Pick<ControlContext, "vmsan" | "gate" | "users">,
@@ -75,6 +77,7 @@ export class DataPlane {
     this.gate = gate;
     this.users = users;
     this.hosts = hosts;
+    this.proven = new ProvenSandboxes(vmsan, gate.tokens);
   }
 
   /** Whether a request is for a sandbox's envd. */
@@ -159,18 +162,16 @@ export class DataPlane {
     if (!signed && request.headers["x-access-token"] === undefined) {
       throw new E2bError("unauthenticated", "the request names no sandbox");
     }
-    for (const view of (await this.vmsan.list()).filter(isSandbox)) {
-      const key = signed
-        ? await this.signerOf(request, query, view)
-        : await this.bearerOf(request, view);
-      if (key === undefined) continue;
-      if (signed) checkExpiration(query);
-      if (sees(this.gate.pass(request, key), view)) return await this.alive(view.id);
+    const found = signed
+      ? await this.proven.ofProof(proofOf(request, query))
+      : await this.proven.ofToken(String(request.headers["x-access-token"]));
+    if (found === undefined) {
+      const why = signed ? "invalid signature" : "the request names no sandbox";
+      throw new E2bError("unauthenticated", why);
     }
-    throw new E2bError(
-      "unauthenticated",
-      signed ? "invalid signature" : "the request names no sandbox",
-    );
+    if (signed) checkExpiration(query);
+    this.gate.pass(request, found.key);
+    return await this.alive(found.id);
   }
 
   /** The key whose token for a sandbox is with a request. */
@@ -185,17 +186,14 @@ export class DataPlane {
 
   /** The key whose token for a sandbox a request is signed with. */
   private async signerOf(
-    { method }: IncomingMessage,
+    request: IncomingMessage,
     query: URLSearchParams,
     view: VmView,
   ): Promise<GatewayKey | undefined> {
-    const operation = method === "GET" ? "read" : "write";
-    return await this.gate.tokens.whose(
-      "data",
-      view.id,
-      (key) => sees({ key }, view),
-      (token) => isSignedWith(query, operation, token),
-    );
+    const isMeant = proofOf(request, query);
+    if (isMeant === undefined) return undefined;
+    const may = (key: GatewayKey): boolean => sees({ key }, view);
+    return (await this.gate.tokens.whose("data", [view], may, isMeant))?.key;
   }
 
   /** A sandbox that is not at its end. @throws DeadSandbox */
@@ -210,6 +208,14 @@ export class DataPlane {
     }
     throw new DeadSandbox(id);
   }
+}
+
+/** What tells whether a request is signed with a token. */
+function proofOf(
+  { method }: IncomingMessage,
+  query: URLSearchParams,
+): ReturnType<typeof signedWith> {
+  return signedWith(query, method === "GET" ? "read" : "write");
 }
 
 /** The user of a sandbox whose clients name none. */
