@@ -184,7 +184,9 @@ test("none answers who has no key, a wrong, a revoked or an expired one", async 
 });
 
 test("another project's key learns nothing by any, and changes nothing", async () => {
-  for (const route of e2bRoutes.control.filter((one) => one.includes(":") || one.endsWith("tags"))) {
+  for (const route of e2bRoutes.control.filter(
+    (one) => one.includes(":") || one.endsWith("tags"),
+  )) {
     const [method, path] = parts(route, ours);
     const reply = await ask(method, path, { key: key["other"], ...bodyOf(method) });
     expect([route, reply.status]).toEqual([route, 404]);

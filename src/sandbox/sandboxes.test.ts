@@ -360,7 +360,11 @@ test("a time limit says why commands ended, can be put off, and starts anew with
   }
   await sandboxes.start(id, work());
   expect(sandboxes.get(id).stopReason).toBeUndefined();
-  expect((await sandboxes.extendTimeout(id, 3_600_000)).timeoutMs).toBe(3_600_000);
+  const { timeoutMs, timeoutAt } = await sandboxes.extendTimeout(id, 3_600_000);
+  expect(timeoutMs).toBe(3_600_000);
+  // Another limit is told, the putting off was not.
+  const updates = [...sandboxes.events.kept(0)].filter(({ type }) => type === "vm.updated");
+  expect(updates.map(({ data }) => data)).toEqual([{ timeoutMs, timeoutAt }]);
 });
 
 test.each([

@@ -371,6 +371,9 @@ export class Sandboxes extends Lives {
       startTimeLimit(record, new Date());
       await this.records.save(record);
       this.armTimeout(entry);
+      // Commands put the end off all the time: that is no news.
+      if (limitMs !== undefined)
+        this.events.vm("vm.updated", record, { timeoutMs: limitMs, timeoutAt: record.timeoutAt });
       return viewOf(record);
     });
   }
