@@ -8,7 +8,7 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import type { VmSpec } from "../model/vm.ts";
@@ -80,6 +80,14 @@ describe("version 2", () => {
     const value = readFileSync(join(root, "v1", "vmsan", "vm-b", "memory.limit_in_bytes"), "utf8");
     expect(value).toBe(String(256 << 20));
     expect(existsSync(join(root, "v2", "vmsan"))).toBe(false);
+  });
+
+  test("version 1: all VMs together weigh as many processes as there are processors", async () => {
+    const v1 = { cpu: join(root, "v1"), memory: join(root, "v1"), pids: join(root, "v1") };
+    const group = await createCgroup("vm-e", limits, { v1 });
+    expect(group.notEnforced).toEqual([]);
+    const value = readFileSync(join(root, "v1", "vmsan", "cpu.shares"), "utf8");
+    expect(value).toBe(String(1024 * availableParallelism()));
   });
 
   test("a limit that the kernel refuses is named; the others hold", async () => {

@@ -3,6 +3,7 @@
  * it has the controllers, else on version 1. What cannot be enforced is said, not hidden.
  */
 import { mkdir, readFile, rmdir, writeFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { errnoOf, messageOf } from "../model/errors.ts";
@@ -112,6 +113,15 @@ async function makeV2(mount: string, id: string): Promise<string> {
   return dir;
 }
 
+/**
+ * What all VMs together weigh beside single processes, on version 1: there the group of all counts as one
+ * process of the root group, so that every VM stands still where a host has other work.
+ */
+async function weigh(mount: string): Promise<void> {
+  const shares = String(1024 * availableParallelism());
+  await writeFile(join(mount, parentName, "cpu.shares"), shares).catch(() => undefined);
+}
+
 /** Set one controller's limits in a directory; the reason when that fails. */
 async function limit(
   dir: string,
@@ -164,6 +174,7 @@ export async function createCgroup(
       try {
         await mkdir(dir, { recursive: true });
         result.dirs.push(dir);
+        if (controller === "cpu") await weigh(mount);
         why = await limit(dir, 1, controller, limits);
       } catch (error) {
         why = messageOf(error);
