@@ -1,6 +1,6 @@
 /** Requests to Docker's Engine API whose words matter, on the fake driver: filters, mounts, networks, and what events tell of them. */
 import { describe, expect, test } from "vitest";
-import { fakeEngine } from "./fixtures/docker-engine.ts";
+import { fakeEngine, unframed } from "./fixtures/docker-engine.ts";
 import { tarOf } from "./registry/fixture.ts";
 import type { DockerEvent } from "../src/gateway/docker/events.ts";
 
@@ -121,4 +121,40 @@ test("an image that is made of files has the health check and the triggers that 
   expect(Config).toMatchObject({
     Healthcheck: { Test: ["CMD-SHELL", "true"], Interval: 5e9 },
   });
+});
+
+test("groups are the main process's and those of commands, whoever runs them", async () => {
+  const HostConfig = { GroupAdd: ["4242", "daemon"] };
+  const id = await engine.create({ Cmd: ["sh", "-c", "id -G; sleep 300"], User: "1", HostConfig });
+  await engine.ask("POST", `/containers/${id}/start`);
+  const run = async (User: string): Promise<string> => {
+    const made = { Cmd: ["id", "-G"], AttachStdout: true, User };
+    const exec = await engine.json<{ Id: string }>("POST", `/containers/${id}/exec`, made, 201);
+    const { all } = await engine.hijack(`/exec/${exec.Id}/start`, "{}");
+    return unframed(await all).stdout.trim();
+  };
+  // On this driver the groups of this host count: daemon's is 1.
+  const groups = async (user: string): Promise<string[]> => (await run(user)).split(" ").toSorted();
+  expect(await groups("")).toEqual(["1", "4242"]);
+  expect(await groups("65534:7")).toEqual(["1", "4242", "7"]);
+  const { text } = await engine.ask("GET", `/containers/${id}/logs?stdout=1`);
+  expect(unframed(Buffer.from(text, "latin1")).stdout.trim().split(" ").toSorted()).toEqual([
+    "1",
+    "4242",
+  ]);
+  await engine.ask("DELETE", `/containers/${id}?force=1`);
+  const odd = { Image: "alpine", HostConfig: { GroupAdd: ["1,2"] } };
+  expect(await message("POST", "/containers/create", odd)).toMatch(/^400 .*GroupAdd/);
+});
+
+test("a VM that ran for its files alone keeps no volume from the next container", async () => {
+  const HostConfig = { Binds: ["shared-by-turns:/by-turns"] };
+  const idle = await engine.create({ Cmd: ["true"], HostConfig }, "idle");
+  expect((await engine.ask("HEAD", `/containers/${idle}/archive?path=/tmp`)).status).toBe(200);
+  const next = await engine.create({ Cmd: ["sleep", "300"], HostConfig }, "next");
+  const started = await engine.ask("POST", `/containers/${next}/start`);
+  expect([started.status, started.text]).toEqual([204, ""]);
+  // That one runs: nobody else may write there.
+  expect(await message("POST", `/containers/${idle}/start`)).toContain("may write to it");
+  for (const id of [next, idle]) await engine.ask("DELETE", `/containers/${id}?force=1`);
 });

@@ -106,7 +106,7 @@ const NOT_YET = `## What does not hold yet
 - What containers on one machine's Docker share and microVMs do not: a volume in two running containers at once, IPC, process numbers.
 - podman's remote client speaks another API (libpod).
 - Of other people's suites (below) these are not met, each for its reason: links and \`volumes_from\`, \`--pid\`, \`--uts\` and \`--ipc host\`, IPv6 and
-  MAC addresses, Swarm, plugins, another volume driver, \`--group-add\` (no groups but the user's), network names with blanks, IPAM besides a subnet, subnets of public addresses, a look at an
+  MAC addresses, Swarm, plugins, another volume driver, network names with blanks, IPAM besides a subnet, subnets of public addresses, a look at an
   image in its registry, \`Parent\` of what was committed, the size of a running container, \`SpaceReclaimed\` of removed ones, capabilities and
   \`no-new-privileges\` of process 1, which is the agent. dockerode's builds by BuildKit (\`version: "2"\`) are refused: its classic ones work.
 - \`docker diff\` lists the mount points that the guest's agent has made (\`/lib/modules/…\`; \`/proc\` and the like where the image has none).

@@ -88,7 +88,7 @@ export const runFlags: readonly RunFlag[] = [
   client("--env-file"),
   works("--expose", "", "--expose", "90"),
   refused("--gpus", NO_DEVICES, "--gpus", "all"),
-  warns("--group-add", "groups are those of the user (`-u USER:GROUP`)", "--group-add", "20"),
+  works("--group-add", "", "--group-add", "20"),
   works("--health-cmd", "", "--health-cmd", "true"),
   works("--health-interval", "", "--health-interval", "1s"),
   works("--health-retries", "", "--health-retries", "2"),

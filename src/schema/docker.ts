@@ -82,6 +82,10 @@ const hostConfig = z.looseObject({
   DeviceRequests: z.array(z.unknown()).nullish(),
   VolumesFrom: texts,
   Links: texts,
+  GroupAdd: z
+    .array(text.regex(/^[\w.][\w.-]{0,99}$/))
+    .max(100)
+    .nullish(),
   CapDrop: texts,
   SecurityOpt: texts,
   ReadonlyRootfs: bool,

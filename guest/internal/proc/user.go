@@ -37,7 +37,7 @@ var OwnHome string
 // number is a number, also where a user or group is called so, and need not be
 // listed; the first line that fits counts; an empty user is root (the agent's own), an
 // empty group the user's primary one; what follows a second colon is ignored. Unlike there, groups behind commas
-// (`uid:gid,gid`) are further ones, by number.
+// (`uid:gid,gid`) are further ones.
 func LookupUser(etc, spec string) (*User, error) {
 	self := uint32(os.Getuid())
 	parts := append(strings.SplitN(spec, ":", 3), "")
@@ -89,9 +89,12 @@ func LookupUser(etc, spec string) (*User, error) {
 	}
 	if further != "" {
 		for _, s := range strings.Split(further, ",") {
-			gid, ok := parseID(s)
-			if !ok || len(u.Groups) >= maxGroups {
-				return nil, bad("its further groups are no numbers, or too many")
+			gid, ok := lookupGroup(etc, s)
+			if !ok {
+				return nil, bad("the guest's /etc/group does not list the group " + strconv.Quote(s))
+			}
+			if len(u.Groups) >= maxGroups {
+				return nil, bad("it has too many groups")
 			}
 			if !slices.Contains(u.Groups, gid) {
 				u.Groups = append(u.Groups, gid)
@@ -107,21 +110,26 @@ func LookupUser(etc, spec string) (*User, error) {
 	return u, nil
 }
 
+// lookupGroup gives the number of a group that is named, or given by its number.
+func lookupGroup(etc, group string) (gid uint32, found bool) {
+	if gid, found = parseID(group); found {
+		return gid, true
+	}
+	scanDatabase(etc+"/group", func(f []string) bool {
+		if len(f) >= 3 && f[0] == group {
+			gid, found = parseID(f[2])
+		}
+		return !found
+	})
+	return gid, found
+}
+
 // lookupGroups sets the group that was asked for; without one, the groups that
 // list a user of /etc/passwd as their member. The primary group is among them,
 // so that it still counts for a process that changes its own.
 func (u *User) lookupGroups(etc, group string, listed bool) error {
 	if group != "" {
-		gid, isNumber := parseID(group)
-		found := isNumber
-		if !isNumber {
-			scanDatabase(etc+"/group", func(f []string) bool {
-				if len(f) >= 3 && f[0] == group {
-					gid, found = parseID(f[2])
-				}
-				return !found
-			})
-		}
+		gid, found := lookupGroup(etc, group)
 		if !found {
 			return errors.New("the guest's /etc/group does not list the group")
 		}

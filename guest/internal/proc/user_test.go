@@ -23,6 +23,7 @@ func TestFurtherGroupsStandBehindCommas(t *testing.T) {
 	}
 	for spec, want := range map[string][]uint32{
 		"app:,2000":           {100, 10, 2000},
+		"app:,extra,7":        {100, 10, 2000, 7},
 		"app:users,2000,7":    {100, 2000, 7},
 		"app:,10":             {100, 10},
 		"0:,5":                {0, 5},
@@ -36,7 +37,7 @@ func TestFurtherGroupsStandBehindCommas(t *testing.T) {
 			t.Errorf("%s: %+v (%v), not %v", spec, u, err, want)
 		}
 	}
-	for _, spec := range []string{"app:,extra", "app:,5,", "app:users,-1", "app:,4294967295", "none:,5"} {
+	for _, spec := range []string{"app:,nosuch", "app:,5,", "app:users,-1", "app:,4294967295", "none:,5"} {
 		if u, err := LookupUser(etc, spec); err == nil {
 			t.Errorf("%s is taken: %+v", spec, u)
 		}

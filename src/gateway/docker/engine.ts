@@ -6,7 +6,7 @@ import type { Log } from "../../util/log.ts";
 import type { GatewayDriver } from "../native/bodies.ts";
 import { BuildKit } from "./buildkit/buildkit.ts";
 import { Container } from "./containers/container.ts";
-import type { ContainerContext } from "./containers/life/life.ts";
+import type { ContainerContext, Life } from "./containers/life/life.ts";
 import { Execs } from "./containers/execs.ts";
 import { CONTAINER_LABEL } from "./containers/life/guest.ts";
 import { startsByItself } from "./containers/life/restart.ts";
@@ -72,6 +72,7 @@ export class Engine {
       log,
       driver,
       lead: async (vm, path) => await this.relay.lead(vm, path),
+      claim: async (container) => await this.claim(container),
       forget: (container) => {
         this.byId.delete(container.id);
         void this.holdImages().catch((error: unknown) => this.log.error("images in use", error));
@@ -167,6 +168,14 @@ export class Engine {
       this.byId.delete(container.id);
       throw error;
     }
+  }
+
+  /** Have the volumes of a container free of VMs that linger for their files. */
+  private async claim({ record }: Life): Promise<void> {
+    const volumes = new Set(record.mounts.flatMap(({ Name }) => Name ?? []));
+    if (volumes.size === 0) return;
+    const others = this.containers.filter(({ id }) => id !== record.id);
+    await Promise.all(others.map(async (other) => await other.letGo(volumes)));
   }
 
   /** All containers, the newest first. */

@@ -3,7 +3,9 @@ import { randomBytes } from "node:crypto";
 import type { z } from "zod";
 import type { GuestStream } from "../../../agent/streams.ts";
 import { mergeEnv } from "../../../client/vm.ts";
+import { withGroups } from "../../../containers/user.ts";
 import { execSchema, execStartSchema } from "../../../schema/docker.ts";
+import type { HostConfig } from "../../../schema/docker.ts";
 import { DockerError, startFailure } from "../errors.ts";
 import { readBody } from "../http/bodies.ts";
 import { pushFrame } from "../http/frames.ts";
@@ -43,12 +45,14 @@ export class Execs {
     if (argv.length === 0) throw new DockerError(400, "No exec command specified");
     await container.runningGuest();
     const [rows, cols] = body.ConsoleSize ?? [];
+    const { GroupAdd: groups } = container.record.hostConfig as HostConfig;
     const exec: Exec = {
       id: randomBytes(32).toString("hex"),
       container,
       argv,
       env: mergeEnv(body.Env ?? []),
-      user: body.User ?? "",
+      // Without one it is the container's, which has its groups already.
+      user: body.User ? withGroups(body.User, groups ?? []) : "",
       workdir: body.WorkingDir ?? "",
       tty: body.Tty ?? false,
       attach: {

@@ -85,13 +85,6 @@ function groupsOf({ spec }: Pod): number[] {
   return [...new Set([...(supplementalGroups ?? []), ...own])];
 }
 
-/** A user, as the agent reads it, with further groups. @param user empty: root */
-export function withGroups(user: string, groups: readonly number[]): string {
-  if (groups.length === 0) return user;
-  const [name = "", group = ""] = user.split(":");
-  return `${name === "" ? "0" : name}:${[group, ...groups].join(",")}`;
-}
-
 /** Whether its command must not run as root. */
 export function mustNotBeRoot(pod: Pod, container: PodContainer): boolean {
   const own = container.securityContext?.runAsNonRoot;

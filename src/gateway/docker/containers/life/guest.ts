@@ -4,6 +4,7 @@ import type { PlaceOptions } from "../../../../client/private-networks.ts";
 import type { Vm } from "../../../../client/vm.ts";
 import type { Vmsan } from "../../../../client/vmsan.ts";
 import { addLines } from "../../../../containers/lines.ts";
+import { withGroups } from "../../../../containers/user.ts";
 import { VmsanError } from "../../../../model/errors.ts";
 import type { ContainerRecord, HostConfig } from "../../../../schema/docker.ts";
 import type { GatewayDriver } from "../../../native/bodies.ts";
@@ -70,6 +71,7 @@ async function vmOptions(
   if (config.Hostname !== "") sysctls.push(`kernel.hostname=${config.Hostname}`);
   if (config.Domainname !== "") sysctls.push(`kernel.domainname=${config.Domainname}`);
   const size = host.StorageOpt?.["size"];
+  const user = withGroups(config.User, host.GroupAdd ?? []);
   return {
     image: image.digest === "" ? image.name : `${image.name}@${image.digest}`,
     // The image that is here is a cluster's host's to fetch.
@@ -80,7 +82,7 @@ async function vmOptions(
     vcpus: record.vcpus,
     memory: record.memMib,
     env: [`HOSTNAME=${hostnameOf(record)}`, ...record.env],
-    ...(config.User === "" ? {} : { user: config.User }),
+    ...(user === "" ? {} : { user }),
     ...(config.WorkingDir === "" ? {} : { workdir: config.WorkingDir }),
     ports: record.ports.map(portWord),
     mounts: await vmMounts(record),

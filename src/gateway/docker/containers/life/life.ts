@@ -35,6 +35,8 @@ export interface ContainerContext {
   driver: GatewayDriver;
   /** It has been removed. */
   forget(container: Life): void;
+  /** Its VM is to run: others that run for their files alone let go of its volumes. */
+  claim(container: Life): Promise<void>;
   lead: LeadToEngine;
 }
 
@@ -54,6 +56,8 @@ export class Life {
   private chain: Promise<unknown> = Promise.resolve();
   protected restartTimer: NodeJS.Timeout | undefined;
   private failures = 0;
+  /** Whether its VM is about to run. */
+  private claiming = false;
   protected gone = false;
   /** How many have stopped it to start it again, and are not done yet. */
   protected returns = 0;
@@ -174,9 +178,22 @@ export class Life {
   /** Its VM, running; its record says so before anything else is done. */
   protected async guest(): Promise<Vm> {
     const before = this.record.vm;
-    const vm = await this.keeper.ensure();
-    if (before !== this.record.vm) await this.save();
-    return vm;
+    this.claiming = true;
+    try {
+      await this.context.claim(this);
+      const vm = await this.keeper.ensure();
+      if (before !== this.record.vm) await this.save();
+      return vm;
+    } finally {
+      this.claiming = false;
+    }
+  }
+
+  /** Stop a VM that lingers, if it has one of these volumes. Two that want the same do not wait for each other. */
+  async letGo(volumes: ReadonlySet<string>): Promise<void> {
+    const idle = !this.active && !this.claiming && this.keeper.vm !== undefined;
+    const has = this.record.mounts.some(({ Name }) => Name !== undefined && volumes.has(Name));
+    if (idle && has) await this.haltIdle();
   }
 
   /** Stop a VM that nobody needs any more, a little later. */

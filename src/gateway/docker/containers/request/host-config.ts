@@ -116,7 +116,6 @@ const UNAPPLIED: readonly (readonly [why: string, fields: Readonly<Record<string
     },
   ],
   ["a guest does not see the host's devices", { DeviceCgroupRules: "--device-cgroup-rule" }],
-  ["groups are those of the user (-u USER:GROUP)", { GroupAdd: "--group-add" }],
 ];
 
 /** Whether a field says something; clients send defaults for all that they know. */
