@@ -15,6 +15,7 @@ test("guests that are held go on when there is room, and nobody is asked otherwi
       return await Promise.resolve(held && free > 0);
     },
   };
+  const given: number[] = [];
   const lines: string[] = [];
   const write = (line: string): void => void lines.push(line);
   const sandboxes = {
@@ -25,6 +26,7 @@ test("guests that are held go on when there is room, and nobody is asked otherwi
       ]),
     ),
     log: { info: write, error: write },
+    warm: { makeRoom: async () => await Promise.resolve(void given.push(free)) },
   } as unknown as Sandboxes;
   const watch = new FullDiskWatch(sandboxes, "/vms", async () => await Promise.resolve(free));
   try {
@@ -35,6 +37,7 @@ test("guests that are held go on when there is room, and nobody is asked otherwi
     held = false;
     await watch.look();
     expect(asked.splice(0)).toEqual([]);
+    expect(given).toEqual([]);
 
     // Full: told once, and nobody can go on.
     free = 0;
@@ -43,6 +46,8 @@ test("guests that are held go on when there is room, and nobody is asked otherwi
     await watch.look();
     expect(asked.splice(0)).toEqual([]);
     expect(lines.splice(0)).toEqual([expect.stringContaining("/vms")]);
+    // What starts can do without is removed, also what has been made since.
+    expect(given).toEqual([0, 0]);
 
     // A little room is tried; then enough, for the last time, and again for who did not answer.
     free = 2 ** 20;

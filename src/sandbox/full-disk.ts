@@ -34,7 +34,7 @@ export class FullDiskWatch {
     this.timer = setInterval(() => void this.look(), LOOK_MS).unref();
   }
 
-  /** Look once: take note of a disk that is nearly full; let guests go on when there is room. */
+  /** Look once: take note of a disk that is nearly full, and give it what templates take; let guests go on when there is room. */
   async look(): Promise<void> {
     if (this.looking) return;
     this.looking = true;
@@ -46,7 +46,10 @@ export class FullDiskWatch {
           `${formatBytes(free)} are free in ${this.dir}: a guest that writes more than that stands still`,
         );
       this.low = free < LOW;
-      if (this.low) this.held = true;
+      if (this.low) {
+        this.held = true;
+        await this.sandboxes.warm?.makeRoom();
+      }
       // A little room is enough to try: what finds none is held again.
       if (this.held && free > 0) this.held = !(await this.letGo()) || this.low;
     } catch (error) {

@@ -566,8 +566,8 @@ test("a volume has one writer or many readers, and whoever holds it is known to 
   expect(await face.prune()).toMatchObject({ volumes: ["shared"] });
 });
 
-describe("a booted machine that a VM cannot start from", () => {
-  /** A composer that finds one, which its driver cannot load; what was dropped. */
+describe("a booted machine and a template that a VM cannot start from", () => {
+  /** A composer that finds both, of which its driver can load none; what was dropped. */
   const withMachine = async (
     changes: Partial<Stages> = {},
   ): Promise<{ sandboxes: Sandboxes; dropped: unknown[] }> => {
@@ -575,8 +575,12 @@ describe("a booted machine that a VM cannot start from", () => {
     const dropped: unknown[] = [];
     sandboxes.warm = {
       take: async () => await Promise.resolve(undefined),
-      start: async () => await Promise.resolve(undefined),
+      start: async () =>
+        await Promise.resolve({
+          drop: async () => await Promise.resolve(void dropped.push("template")),
+        }),
       next: ignore,
+      makeRoom: async () => await Promise.resolve(),
       findMachine: async () =>
         await Promise.resolve({
           files: { memory: "/none", state: "/none" },
@@ -587,18 +591,18 @@ describe("a booted machine that a VM cannot start from", () => {
     return { sandboxes, dropped };
   };
 
-  test("is dropped once the VM has booted; that nothing can be kept for the next one ends none", async () => {
+  test("are dropped once the VM has booted; that nothing can be kept for the next one ends none", async () => {
     const { sandboxes, dropped } = await withMachine();
     const { id } = await sandboxes.create({ ...request, warm: true }, work(), ignore);
     expect(await runs(sandboxes, id)).toBe(3);
-    expect(dropped).toHaveLength(1);
+    expect(dropped).toEqual([expect.anything(), "template"]);
     await sandboxes.stop(id);
     await sandboxes.start(id, work());
     expect(sandboxes.get(id).status).toBe("running");
-    expect(dropped).toHaveLength(2);
+    expect(dropped).toHaveLength(3);
   });
 
-  test("stays where the VM does not boot either: it is everybody's", async () => {
+  test("stay where the VM does not boot either: they are everybody's", async () => {
     const driver = new FakeDriver("/no/agent");
     const { sandboxes, dropped } = await withMachine({
       driver: () => driver,

@@ -21,7 +21,7 @@ import type { SecretWishes } from "./records/secrets.ts";
 import { recover } from "./recovery.ts";
 import { interrupted, notFound, notRunning, notStopped, startInterrupted } from "./refusals.ts";
 import { takeOver } from "./warm/warm-plan.ts";
-import type { ReadyClone, WarmPlan } from "./warm/warm-plan.ts";
+import type { ReadyClone, WarmPlan, WarmStart } from "./warm/warm-plan.ts";
 import type { DriverChoice, Work } from "./stages.ts";
 import { viewOf } from "./records/view.ts";
 
@@ -55,12 +55,14 @@ export interface WarmStarts {
     plan: WarmPlan,
     work: Work,
     ready: ReadyClone | undefined,
-  ): Promise<LiveGuest | undefined>;
+  ): Promise<WarmStart>;
   /** Have a clone wait for the next such request, where that is switched on. */
   next(request: CreateRequest, choice: DriverChoice, plan: WarmPlan): void;
   /** A booted machine that a VM can start from, its disks in place. */
   findMachine(record: VmRecord): Promise<BootedMachine | undefined>;
   wanted(record: VmRecord, plan: WarmPlan | undefined): Promise<void>;
+  /** The disk is nearly full: remove what starts can do without. */
+  makeRoom(): Promise<void>;
 }
 
 /** From what a VM may start instead of booting. */
@@ -144,7 +146,7 @@ export class Sandboxes extends Lives {
           await this.makeVolumes(record);
           const plan = { base, flat };
           record.timings["prepare"] = Math.round(performance.now() - since);
-          const guest = await byImage?.start(record, plan, own, ready);
+          const { guest, drop } = (await byImage?.start(record, plan, own, ready)) ?? {};
           if (guest !== undefined) {
             byImage?.next(request, choice, plan);
             return guest;
@@ -153,7 +155,7 @@ export class Sandboxes extends Lives {
           await this.records.save(record);
           record.timings["prepare"] = Math.round(performance.now() - since);
           const booted = await this.bringUp(record, own, warm);
-          await this.keepFor(warm, record, byImage && plan);
+          await this.keepFor(warm, record, byImage && plan, drop);
           return booted;
         },
       },
@@ -232,13 +234,18 @@ export class Sandboxes extends Lives {
     return await bringUp(record, token, this.stages, work, save, findMachine);
   }
 
-  /** Have kept what the next VM can start from; whatever becomes of that, this one runs. */
+  /**
+   * Have kept what the next VM can start from; whatever becomes of that, this one runs.
+   * @param drop forgets what this one could not be started from
+   */
   private async keepFor(
     warm: WarmStarts | undefined,
     record: VmRecord,
     plan: WarmPlan | undefined,
+    drop?: () => Promise<void>,
   ): Promise<void> {
     try {
+      await drop?.();
       await warm?.wanted(record, plan);
     } catch (error) {
       this.log.error(`${record.id}: nothing is kept for the next start`, error);

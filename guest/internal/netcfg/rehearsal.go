@@ -40,15 +40,31 @@ func rehearse(r *Rehearsal) {
 	syscall.Sync()
 }
 
-// read brings a file's beginning into the page cache. Only regular files: opening others may wait.
+// read brings a file's beginning into the page cache.
 func read(path string) {
-	if fi, err := os.Stat(path); err != nil || !fi.Mode().IsRegular() {
-		return
-	}
-	f, err := os.Open(path)
-	if err != nil {
+	f, ok := openAhead("/", path)
+	if !ok {
 		return
 	}
 	defer f.Close()
 	_, _ = io.CopyN(io.Discard, f, readAhead) // shorter, or it cannot be read: then it stays out
+}
+
+// openAhead opens a file of the root that can be read to its end. The image says what is there: opening what is no
+// regular file may wait, and so may reading what is one by name alone (a link to /proc/kmsg), until the template is
+// given up.
+func openAhead(root, path string) (*os.File, bool) {
+	if fi, err := os.Stat(path); err != nil || !fi.Mode().IsRegular() {
+		return nil, false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, false
+	}
+	var of, at syscall.Statfs_t
+	if syscall.Statfs(root, &of) != nil || syscall.Fstatfs(int(f.Fd()), &at) != nil || at.Type != of.Type {
+		f.Close()
+		return nil, false
+	}
+	return f, true
 }

@@ -149,6 +149,17 @@ test("one whose VMM ends is removed", async () => {
   expect(await waits(ready)).toBe(false);
 });
 
+test("all go where the disk is full, and another one may wait later", async () => {
+  const { ready, whenMade } = clones(1);
+  ready.next(asked(), choice, plan);
+  await whenMade(1);
+  await ready.giveUp();
+  expect(await left()).toEqual([]);
+  expect(await waits(ready)).toBe(false);
+  ready.next(asked(), choice, plan);
+  expect(await waits(ready)).toBe(true);
+});
+
 test("one that nobody asks for goes after five minutes", async () => {
   vi.useFakeTimers({ toFake: ["setInterval", "clearInterval", "Date"] });
   try {

@@ -167,12 +167,17 @@ export class ReadyClones {
     this.ending.add(ending);
   }
 
+  /** End those that wait. */
+  async giveUp(): Promise<void> {
+    for (const kind of this.kept.keys()) this.drop(kind);
+    await Promise.all(this.ending);
+  }
+
   /** End all, and wait until nothing of them is left. */
   async close(): Promise<void> {
     this.stopping.abort(new Error("the daemon ends"));
     await Promise.all([...this.making.values()].map(async ({ done }) => await done));
-    for (const kind of this.kept.keys()) this.drop(kind);
+    await this.giveUp();
     clearInterval(this.looking);
-    await Promise.all(this.ending);
   }
 }

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { appendFile, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -25,9 +26,10 @@ async function keep(
   const draft = await shelf.begin("vm-00000001");
   await writeFile(join(draft, "memory"), Buffer.alloc(5 << 20, 7));
   await writeFile(join(draft, "state"), "state");
+  await writeFile(join(draft, "token"), randomUUID());
   await writeFile(join(draft, "console.log"), "not needed");
   const about = { disk, machine, slot, needs: [base], ...change };
-  await shelf.keep(draft, key, ["memory", "state"], about);
+  await shelf.keep(draft, key, ["memory", "state", "token"], about);
   return key;
 }
 
@@ -41,6 +43,7 @@ test("a template is there whole or not at all, and what is changed is of no use"
     "memory",
     "state",
     "template.json",
+    "token",
   ]);
   expect(await shelf.find(key)).toMatchObject({ disk, slot: "a" });
   await appendFile(join(shelf.place(key), "state"), "x");
@@ -70,6 +73,38 @@ test("what another kernel, image or VMM has superseded goes, and the least recen
   delete process.env["VMSAN_TEMPLATE_BYTES"];
   const newer = await keep(shelf, "e", { machine: { ...machine, vmm: "QEMU 8.0" } });
   expect(await there()).toEqual([newer]);
+});
+
+test("whoever has waited since it found a template is told that another one is there by now, or none", async () => {
+  const shelf = new TemplateShelf(join(root, "changed"));
+  const key = await keep(shelf, "a");
+  const found = await shelf.find(key);
+  if (found === undefined) throw new Error("it was not kept");
+  await shelf.find(key);
+  expect(await shelf.holds(key, found)).toBe(true);
+  await shelf.drop(key);
+  expect(await shelf.holds(key, found)).toBe(false);
+  expect(await keep(shelf, "a")).toBe(key);
+  expect(await shelf.holds(key, found)).toBe(false);
+});
+
+test("what a killed daemon has removed half of goes with the next one, and all when there is no room", async () => {
+  const dir = join(root, "swept");
+  const shelf = new TemplateShelf(dir);
+  await shelf.sweep();
+  expect(await shelf.clear()).toBe(0);
+  const half = await keep(shelf, "a");
+  await rm(join(shelf.place(half), "template.json"));
+  const old = await keep(shelf, "b");
+  await writeFile(join(shelf.place(old), "template.json"), "{}");
+  const whole = await keep(shelf, "c");
+  const draft = await shelf.begin("vm-00000003");
+  await shelf.sweep();
+  expect((await readdir(dir)).toSorted()).toEqual([".new-vm-00000003", whole]);
+  expect(await shelf.room()).toBeGreaterThan(0);
+  expect(await shelf.clear()).toBe(1);
+  // What is being made is its maker's.
+  expect(await shelf.unfinished()).toEqual([draft]);
 });
 
 test("a template that goes while somebody looks for it is not there", async () => {

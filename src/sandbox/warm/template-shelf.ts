@@ -7,6 +7,7 @@ import type { StoredFile } from "../../model/vm.ts";
 import { parseTemplate } from "../../schema/state.ts";
 import { allocatedBytes, describeFile, syncFile, whatIsDamaged } from "../../snapshots/files.ts";
 import { syncDirectory, writeFileAtomic } from "../../util/atomic.ts";
+import { freeBytes } from "../../util/free-bytes.ts";
 
 const DOCUMENT = "template.json";
 /** The record of the VM that a template is being made of, in its directory. */
@@ -57,22 +58,45 @@ export class TemplateShelf {
     return draft;
   }
 
+  /** Bytes that are free where templates are kept. */
+  async room(): Promise<number> {
+    await mkdir(this.dir, { recursive: true, mode: 0o700 });
+    return await freeBytes(this.dir);
+  }
+
+  /** Remove what is left of templates of which a killed daemon was removing the files, and of what cannot be read. */
+  async sweep(): Promise<void> {
+    for (const key of (await this.names()).filter((name) => KEY.test(name)))
+      if ((await this.read(key)) === undefined) await this.drop(key);
+  }
+
+  /** Remove all. @returns how many there were */
+  async clear(): Promise<number> {
+    const keys = (await this.names()).filter((name) => KEY.test(name));
+    for (const key of keys) await this.drop(key);
+    return keys.length;
+  }
+
   /** Directories of templates that were not finished. */
   async unfinished(): Promise<string[]> {
     return (await this.names()).filter((name) => DRAFT.test(name)).map((name) => this.place(name));
+  }
+
+  private async read(key: string): Promise<Template | undefined> {
+    try {
+      return parseTemplate(JSON.parse(await readFile(join(this.place(key), DOCUMENT), "utf8")));
+    } catch {
+      // ENOENT: there is none; anything else: it is of no use.
+      return undefined;
+    }
   }
 
   /** The template of a key, whole, and used now; undefined when there is none. */
   async find(key: string): Promise<Template | undefined> {
     const place = this.place(key);
     const path = join(place, DOCUMENT);
-    let found: Template;
-    try {
-      found = parseTemplate(JSON.parse(await readFile(path, "utf8")));
-    } catch {
-      // ENOENT: there is none; anything else: it is of no use.
-      return undefined;
-    }
+    const found = await this.read(key);
+    if (found === undefined) return undefined;
     if ((await whatIsDamaged(place, found.files)) !== undefined) {
       await this.drop(key);
       return undefined;
@@ -85,6 +109,12 @@ export class TemplateShelf {
       return undefined;
     }
     return found;
+  }
+
+  /** Whether the template of a key is still that one: no two have the same token. */
+  async holds(key: string, { files }: Template): Promise<boolean> {
+    const now = await this.read(key);
+    return now !== undefined && JSON.stringify(now.files) === JSON.stringify(files);
   }
 
   /** Remove a template. VMs that were made of it keep what they share with it. */

@@ -1,24 +1,27 @@
-/** Which templates are made, and which are not. */
-import { expect, onTestFinished, test } from "vitest";
-import type { MachineIdentity, VmRecord } from "../../model/vm.ts";
+/** Where templates are made, and where not. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, onTestFinished, test, vi } from "vitest";
 import type { Sandboxes } from "../sandboxes.ts";
+import { TemplateShelf } from "./template-shelf.ts";
 import { Templates } from "./templates.ts";
 
-test("however many kinds of VMs there are, few templates wait to be made: those of the last", async () => {
-  const machine: MachineIdentity = { vmm: "QEMU 7.2", accelerator: "tcg", cpu: "max" };
-  const sandboxes = {
-    // Never quiet.
-    starting: true,
-    log: { info: () => undefined, error: () => undefined },
-    stages: { driver: () => ({ machine: async () => await Promise.resolve(machine) }) },
-  } as unknown as Sandboxes;
-  const templates = new Templates(sandboxes, "/nowhere");
+test("none is made on a disk that is nearly full, which is told once", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "vmsan-templates-"));
+  onTestFinished(async () => await rm(dir, { recursive: true }));
+  const lines: string[] = [];
+  const write = (line: string): void => void lines.push(line);
+  const sandboxes = { log: { info: write, error: write } } as unknown as Sandboxes;
+  const templates = new Templates(sandboxes, dir);
   onTestFinished(async () => await templates.close());
-  for (let memMib = 1; memMib <= 100; memMib += 1) {
-    const spec = { kernelArgs: [], vcpus: 1, memMib, kernel: "/k", initramfs: "/i", disks: [] };
-    const record = { id: "vm-00000001", driver: "qemu", policy: { mode: "none" }, spec };
-    await templates.wanted(record as unknown as VmRecord, undefined);
+  const room = vi.spyOn(TemplateShelf.prototype, "room");
+  onTestFinished(() => room.mockRestore());
+  const made: number[] = [];
+  for (const [turn, free] of [2 ** 34, 2 ** 29, 0, 2 ** 31, 2 ** 20].entries()) {
+    room.mockResolvedValue(free);
+    await templates["whereRoom"](async () => await Promise.resolve(void made.push(turn)))();
   }
-  expect(templates["queue"].size).toBe(8);
-  expect(new Set(templates["queue"].keys()).size).toBe(8);
+  expect(made).toEqual([0, 3]);
+  expect(lines).toHaveLength(2);
 });

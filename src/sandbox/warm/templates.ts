@@ -19,38 +19,44 @@ import type { DriverChoice, Work } from "../stages.ts";
 import { bringBack, goOn, makeReady } from "../snapshots/bring-back.ts";
 import type { BringBack } from "../snapshots/bring-back.ts";
 import { hasOwnInit, machineWish } from "./booted.ts";
+import { MakingLine } from "./line.ts";
 import { baseDisks, makeMachine, makeOfImage, rehearse, type Bench } from "./make.ts";
 import { quiet } from "./quiet.ts";
 import { ReadyClones } from "./ready.ts";
 import { DRAFT_RECORD, TemplateShelf, nameOf, type Wish } from "./template-shelf.ts";
-import type { ReadyClone, WarmPlan } from "./warm-plan.ts";
+import type { ReadyClone, WarmPlan, WarmStart } from "./warm-plan.ts";
 
 /** How long nothing may have gone on before a template is made: the user's work comes first. */
 const QUIET_MS = 4000;
 /** How long it may go on before one is made all the same, by a VM that runs when nothing else does. */
 const PATIENCE_MS = 60_000;
-/**
- * Templates that wait to be made, at most; those of the VMs that came last. Each is a minute's work on a busy host, and
- * whoever asks for VMs can ask for any number of kinds.
- */
-const MOST_WAITING = 8;
+/** Bytes of the host's disk that must be free for one to be made. */
+const ENOUGH = 2 ** 30;
 
 /** Templates of one VMSAN_DIR. */
 export class Templates {
   private readonly sandboxes: Sandboxes;
   private readonly shelf: TemplateShelf;
   private readonly stopping = new AbortController();
-  /** What makes those that are wanted, by key. */
-  private readonly queue = new Map<string, () => Promise<void>>();
-  private making: Promise<void> | undefined;
+  private readonly line: MakingLine;
   private readonly ready: ReadyClones;
   private readonly bench: Bench;
+  private hadRoom = true;
 
   /** @param dir absolute path of the directory of templates */
   constructor(sandboxes: Sandboxes, dir: string) {
     this.sandboxes = sandboxes;
     this.shelf = new TemplateShelf(dir);
-    this.bench = { sandboxes, shelf: this.shelf, signal: this.stopping.signal };
+    const { signal } = this.stopping;
+    this.bench = { sandboxes, shelf: this.shelf, signal };
+    const isBusy = (): boolean => sandboxes.starting;
+    this.line = new MakingLine({
+      isThere: async (key) => (await this.shelf.find(key)) !== undefined,
+      whenQuiet: async () =>
+        await quiet({ quietMs: QUIET_MS, patienceMs: PATIENCE_MS, isBusy, signal }),
+      failed: (error, key = "") => sandboxes.log.error(`cannot keep a template ${key}`, error),
+      signal,
+    });
     this.ready = new ReadyClones(sandboxes, async (request, choice, plan, signal) =>
       this.makeClone(request, choice, plan, signal),
     );
@@ -69,6 +75,7 @@ export class Templates {
       }
       await rm(draft, { recursive: true, force: true });
     }
+    await this.shelf.sweep();
   }
 
   /** The template that a VM would start from; undefined when it must boot. */
@@ -90,42 +97,41 @@ export class Templates {
 
   /**
    * Start a VM from a template.
-   * @returns undefined when there is none; nothing has been made then
+   * @returns without a guest when there is none, or it fails; nothing has been made then
    */
   async start(
     record: VmRecord,
     plan: WarmPlan,
     work: Work,
     ready?: ReadyClone,
-  ): Promise<LiveGuest | undefined> {
+  ): Promise<WarmStart> {
     const { log } = this.sandboxes;
     const wish = await this.wishOf(record, plan);
     if (ready !== undefined) {
       const guest = await this.goOnFrom(ready, record, wish?.key, work);
-      if (guest !== undefined) return guest;
+      if (guest !== undefined) return { guest };
     }
-    if (wish === undefined) return undefined;
-    const how = await this.fromTemplate(wish.key, record, plan, work);
-    if (how === undefined) return undefined;
+    const found = wish && (await this.fromTemplate(wish.key, record, plan, work));
+    if (found === undefined) return {};
     const last = kernelDisks(record.spec);
     try {
-      return await bringBack(how);
+      return { guest: await bringBack(found.how) };
     } catch (error) {
       work.signal.throwIfAborted();
       log.error(`${record.id}: cannot start from a template; booting`, error);
       await this.forgetDisk(record, last);
-      await this.shelf.drop(wish.key);
-      return undefined;
+      record.timings = {};
+      return { drop: found.drop };
     }
   }
 
-  /** How a VM is brought up from the template of a key; undefined when there is none. */
+  /** How a VM is brought up from the template of a key, and what forgets that template; undefined when there is none. */
   private async fromTemplate(
     key: string,
     record: VmRecord,
     plan: WarmPlan,
     work: Work,
-  ): Promise<BringBack | undefined> {
+  ): Promise<{ how: BringBack; drop: () => Promise<void> } | undefined> {
     const template = await this.shelf.find(key);
     if (template === undefined) return undefined;
     const own = template.disk;
@@ -135,7 +141,7 @@ export class Templates {
     const { spec } = record;
     const path = join(spec.dir, basename(own.path));
     const last = kernelDisks(spec);
-    return {
+    const how: BringBack = {
       record,
       token: await records.token(record.id),
       stages,
@@ -146,8 +152,16 @@ export class Templates {
         spec.disks = [...baseDisks(plan), { ...own, path }, ...last];
         return await readMemoryImage(place);
       },
+      loaded: async () => {
+        // It may have waited its turn for minutes. Of another template the memory does not know this disk.
+        if (!(await this.shelf.holds(key, template))) throw new Error("the template has gone");
+      },
       save: () => records.save(record),
     };
+    const drop = async (): Promise<void> => {
+      if (await this.shelf.holds(key, template)) await this.shelf.drop(key);
+    };
+    return { how, drop };
   }
 
   /** Remove a VM's own disk, of which nothing is used. @param left the disks that it keeps */
@@ -175,6 +189,7 @@ export class Templates {
       }
     } else this.sandboxes.report(record.id, await tearDown(record, stages, ready.guest));
     await this.forgetDisk(record, last);
+    delete record.timings["resume"];
     return undefined;
   }
 
@@ -206,15 +221,15 @@ export class Templates {
     try {
       setBootFiles(record.spec, await stages.bootFiles(record.kernelFile, work));
       const wish = await this.wishOf(record, plan);
-      const how = wish && (await this.fromTemplate(wish.key, record, plan, work));
-      if (wish === undefined || how === undefined) {
+      const found = wish && (await this.fromTemplate(wish.key, record, plan, work));
+      if (wish === undefined || found === undefined) {
         await records.remove(id);
         return undefined;
       }
       // Before anything is made: the next daemon removes what is still being created.
       await records.save(record);
       // As for its template: an emulator keeps what it has translated meanwhile.
-      const guest = await makeReady(how, async ({ channel }) => {
+      const guest = await makeReady(found.how, async ({ channel }) => {
         const limit = AbortSignal.timeout(stages.bootLimitMs(record.accelerator));
         await rehearse(channel, record, AbortSignal.any([signal, limit]));
       });
@@ -256,55 +271,41 @@ export class Templates {
     const like = structuredClone(record);
     const machine = await this.machineWishOf(like);
     const image = plan && (await this.wishOf(like, plan));
-    if (this.stopping.signal.aborted) return;
     if (machine !== undefined)
-      this.line(machine.key, async () => await makeMachine(this.bench, machine, like));
+      this.line.add(
+        machine.key,
+        this.whereRoom(async () => await makeMachine(this.bench, machine, like)),
+      );
     if (image !== undefined && plan !== undefined)
-      this.line(image.key, async () => await makeOfImage(this.bench, image, like, plan));
-    if (this.queue.size === 0) return;
-    this.making ??= this.makeAll().finally(() => {
-      this.making = undefined;
-    });
+      this.line.add(
+        image.key,
+        this.whereRoom(async () => await makeOfImage(this.bench, image, like, plan)),
+      );
   }
 
-  /** Have one wait for its turn. */
-  private line(key: string, make: () => Promise<void>): void {
-    this.queue.delete(key);
-    this.queue.set(key, make);
-    const [oldest] = this.queue.keys();
-    if (this.queue.size > MOST_WAITING && oldest !== undefined) this.queue.delete(oldest);
+  /** Do that unless the host's disk is nearly full: what is left of it is for the disks of VMs. */
+  private whereRoom(make: () => Promise<void>): () => Promise<void> {
+    return async () => {
+      const hasRoom = (await this.shelf.room()) >= ENOUGH;
+      if (hasRoom) await make();
+      else if (this.hadRoom)
+        this.sandboxes.log.info("no templates are made: the disk is nearly full");
+      this.hadRoom = hasRoom;
+    };
   }
 
-  /** Make all that are wanted, one after the other. */
-  private async makeAll(): Promise<void> {
-    const { signal } = this.stopping;
-    try {
-      for (;;) {
-        const isBusy = (): boolean => this.sandboxes.starting;
-        await quiet({ quietMs: QUIET_MS, patienceMs: PATIENCE_MS, isBusy, signal });
-        const next = this.queue.entries().next().value;
-        if (next === undefined) return;
-        const [key, make] = next;
-        this.queue.delete(key);
-        try {
-          if ((await this.shelf.find(key)) === undefined) await make();
-        } catch (error) {
-          // One that cannot be made keeps none of the others from being made.
-          if (signal.aborted) return;
-          this.sandboxes.log.error(`cannot keep the template ${key}`, error);
-        }
-        if (this.queue.size === 0) return;
-      }
-    } catch (error) {
-      if (!signal.aborted) this.sandboxes.log.error("cannot keep a template", error);
-    }
+  /** {@inheritDoc WarmStarts.makeRoom} */
+  async makeRoom(): Promise<void> {
+    // Those that wait map the memory of theirs: it is freed with the last of them.
+    await this.ready.giveUp();
+    const count = await this.shelf.clear();
+    if (count > 0) this.sandboxes.log.info(`${count} templates are removed: the disk is full`);
   }
 
   /** End what is under way and what waits, and wait until nothing of it is left. */
   async close(): Promise<void> {
-    this.queue.clear();
     this.stopping.abort(new Error("the daemon ends"));
-    await this.making;
+    await this.line.close();
     await this.ready.close();
   }
 }

@@ -10,6 +10,17 @@ export interface WarmPlan {
   flat: boolean;
 }
 
+/** What became of a start by a template. */
+export interface WarmStart {
+  /** It runs; absent: it is to boot. */
+  guest?: LiveGuest;
+  /**
+   * Forget the template that it could not be started from. Only once it has booted without: what keeps a VM from coming up either way
+   * (a port that is taken, a setting that its kernel does not know) says nothing against a template, which is everybody's.
+   */
+  drop?: () => Promise<void>;
+}
+
 /** A clone that waits. */
 export interface ReadyClone {
   /** What was made for it; its ID becomes the VM's. */

@@ -2,7 +2,7 @@
  * The QEMU driver: the machine `microvm` with KVM where it works, else by software emulation,
  * which needs nothing of the host. One virtio-serial port is the way to the agent.
  */
-import { chmod, mkdir, rm, symlink } from "node:fs/promises";
+import { chmod, mkdir, rm, stat, symlink } from "node:fs/promises";
 import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { hostArch, type KernelArch } from "../../boot/kernel.ts";
@@ -28,6 +28,7 @@ import { capability, checkIsolation, hasCapabilities, readIsolation } from "../i
 import { killLeftovers } from "../leftovers.ts";
 import {
   boxed,
+  findProgram,
   spawnDetached,
   tailOf,
   whyNoNetworkNamespace,
@@ -100,6 +101,8 @@ export class QemuDriver implements Driver {
   private readonly options: QemuDriverOptions;
   private readonly uidDir: string;
   private probed: Promise<DriverProbe> | undefined;
+  /** Tells the program that was probed from another one in its place: upgrades do not wait for daemons to end. */
+  private stamp: string | undefined;
   /** Processor model that works with KVM here. */
   private cpu = "host";
 
@@ -110,6 +113,9 @@ export class QemuDriver implements Driver {
 
   /** {@inheritDoc Driver.probe} */
   async probe(): Promise<DriverProbe> {
+    const stamp = await this.stampOf();
+    if (stamp !== this.stamp) this.probed = undefined;
+    this.stamp = stamp;
     this.probed ??= this.look();
     try {
       const probe = await this.probed;
@@ -119,6 +125,23 @@ export class QemuDriver implements Driver {
     } catch (error) {
       this.probed = undefined;
       throw error;
+    }
+  }
+
+  private get program(): string {
+    return this.options.binary ?? `qemu-system-${this.options.arch ?? hostArch()}`;
+  }
+
+  /** Another one whenever the program is; undefined when there is none. */
+  private async stampOf(): Promise<string | undefined> {
+    try {
+      const path = await findProgram(this.program);
+      if (path === undefined) return undefined;
+      const { dev, ino, size, ctimeNs } = await stat(path, { bigint: true });
+      return [path, dev, ino, size, ctimeNs].join(" ");
+    } catch {
+      // ENOENT: it is being replaced at this moment.
+      return undefined;
     }
   }
 
@@ -273,9 +296,8 @@ export class QemuDriver implements Driver {
     restore: QemuRestore | undefined,
     descriptors: readonly number[] = [],
   ): Promise<Started> {
-    const name = this.options.binary ?? `qemu-system-${host.arch}`;
     const lowly = spec.background === true ? ["nice", "-n", "5", "--"] : [];
-    const argv = boxed([...lowly, name, ...qemuArguments(spec, host, restore)], boxes);
+    const argv = boxed([...lowly, this.program, ...qemuArguments(spec, host, restore)], boxes);
     const log = join(spec.dir, qemuFiles.log);
     return await spawnDetached(argv, { cwd: spec.dir, log, descriptors, env: { LC_ALL: "C" } });
   }
