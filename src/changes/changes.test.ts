@@ -44,7 +44,7 @@ function fileSystem(spec: Spec): Ext4Reader {
 
 const GONE = { kind: "char", major: 0, minor: 0 } as const;
 const attribute = (name: string, value: string): Pick<NodeFields, "xattrs"> => ({
-  xattrs: new Map([[name, Buffer.from(value)]]),
+  xattrs: new Map([[name, Buffer.from(value, "latin1")]]),
 });
 /** The changes of an upper tree over a base. */
 const acts = (upper: Spec, base: Spec): string[] =>
@@ -100,6 +100,42 @@ describe("changes of an overlay", () => {
       change.act === "make" ? Object.keys(change.inode.xattrs) : [],
     );
     expect(own).toEqual([]);
+  });
+
+  test("what an agent made for its mounts and nobody touched is no change; what somebody did is", () => {
+    const place = (path: string, at = "755 0 0"): Pick<NodeFields, "xattrs"> =>
+      attribute("trusted.vmsan.place", `${at} /${path}`);
+    const upper = {
+      empty: { in: { inner: { in: {}, ...place("empty/inner") } }, ...place("empty") },
+      filled: { in: { ours: { in: {}, ...place("filled/ours") }, x: {} }, ...place("filled") },
+      file: { mode: 0o644, ...place("file", "644 0 0") },
+      grown: { mode: 0o644, size: 1, ...place("grown", "644 0 0") },
+      owned: { in: {}, uid: 7, ...place("owned") },
+      closed: { in: {}, mode: 0o700, ...place("closed") },
+      moved: { in: {}, ...place("elsewhere") },
+      theirs: { in: {} },
+      base: { in: { vol: { in: {}, ...place("base/vol") } }, ...place("base") },
+      größe: { in: {}, ...place("größe") },
+    };
+    const base = { base: { in: {} } };
+    expect(acts(upper, base)).toEqual([
+      "make base",
+      "make closed",
+      "make filled",
+      "make filled/x",
+      "make grown",
+      "make moved",
+      "make owned",
+      "make theirs",
+    ]);
+    const [disk, image] = [fileSystem({ upper: { in: upper } }), fileSystem(base)];
+    const listed = listChanges(disk, image).map(({ path }) => path);
+    expect(listed).not.toContain("/base");
+    expect(listed).toContain("/filled");
+    const marks = [...changesOf(disk, image)].flatMap((change) =>
+      change.act === "make" ? Object.keys(change.inode.xattrs) : [],
+    );
+    expect(marks).toEqual([]);
   });
 
   test("the list shows directories for what changed in them, and not for being copied up", () => {

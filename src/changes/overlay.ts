@@ -37,6 +37,8 @@ const OF_THE_BOOT = new Set([
 const OPAQUE = "trusted.overlay.opaque";
 const REDIRECT = "trusted.overlay.redirect";
 const OWN = "trusted.overlay.";
+/** Of what the agent made to mount something there: what it was then, see guest/internal/netcfg/place.go. */
+const PLACE = "trusted.vmsan.place";
 /** An overlay in the guest, whose directories lie on this one, has its attributes one level down. */
 const NESTED = "trusted.overlay.overlay.";
 /** Directories within each other, and changes, at most: more only a hostile disk has. */
@@ -93,11 +95,27 @@ function isWhiteout(inode: FoundInode): boolean {
   return inode.kind === "char" && inode.major === 0 && inode.minor === 0;
 }
 
-/** An inode as the guest sees it: without what the overlay keeps in its attributes. */
+/** Whether the agent made this for a mount, and nobody has touched it since; of a directory not what is in it. */
+function isPlace(inode: FoundInode, path: string): boolean {
+  const now = `${inode.mode.toString(8)} ${inode.uid} ${inode.gid} /${path}`;
+  return textOf(inode, PLACE) === now && (inode.kind === "directory" || inode.size === 0);
+}
+
+/** What is in a directory that is none of the user's, behind it; nothing when there is nothing. */
+function* withPlace(place: Change, inside: Iterable<Change>): Generator<Change> {
+  let empty = true;
+  for (const change of inside) {
+    if (empty) yield place;
+    empty = false;
+    yield change;
+  }
+}
+
+/** An inode as the guest sees it: without what overlay and agent keep in its attributes. */
 function seen(inode: FoundInode): FoundInode {
   const xattrs = Object.entries(inode.xattrs).flatMap(([name, value]) => {
     if (name.startsWith(NESTED)) return [[OWN + name.slice(NESTED.length), value] as const];
-    return name.startsWith(OWN) ? [] : [[name, value] as const];
+    return name.startsWith(OWN) || name === PLACE ? [] : [[name, value] as const];
   });
   return { ...inode, xattrs: Object.fromEntries(xattrs) };
 }
@@ -137,6 +155,27 @@ class Walk {
       : childDirectory(below, redirect);
   }
 
+  /** A directory of the upper file system, below the directories that {@link walk} was given. */
+  *#within(
+    path: string,
+    name: string,
+    inner: Directory,
+    base: Directory | undefined,
+    below: Directory | undefined,
+    depth: number,
+  ): Generator<Change> {
+    const { inode } = inner;
+    if (this.#open.has(inode.inode)) throw new RangeError("a directory within itself");
+    this.#open.add(inode.inode);
+    const there = childDirectory(base, name);
+    const shown = this.#shown(inode, name, below);
+    const same = there !== undefined && shown?.inode === there.inode;
+    if (there !== undefined && !same) yield { act: "opaque", path };
+    const opened = shown === undefined ? undefined : openDirectory(this.#base.from, shown);
+    yield* this.walk(path, inner, same ? opened : undefined, opened, depth + 1);
+    this.#open.delete(inode.inode);
+  }
+
   /**
    * One directory.
    * @param upper what the guest has made or changed there
@@ -161,18 +200,19 @@ class Walk {
         if (known) yield { act: "remove", path: at(name) };
         continue;
       }
-      yield this.#make(at(name), known, inode, upper.from);
-      if (inode.kind !== "directory") continue;
-      if (this.#open.has(inode.inode)) throw new RangeError("a directory within itself");
-      this.#open.add(inode.inode);
-      const there = childDirectory(base, name);
-      const shown = this.#shown(inode, name, below);
-      const same = there !== undefined && shown?.inode === there.inode;
-      if (there !== undefined && !same) yield { act: "opaque", path: at(name) };
-      const opened = shown === undefined ? undefined : openDirectory(this.#base.from, shown);
+      const place = !known && isPlace(inode, at(name));
+      if (inode.kind !== "directory") {
+        if (!place) yield this.#make(at(name), known, inode, upper.from);
+        continue;
+      }
+      const made = this.#make(at(name), known, inode, upper.from);
       const inner = openDirectory(upper.from, inode);
-      yield* this.walk(at(name), inner, same ? opened : undefined, opened, depth + 1);
-      this.#open.delete(inode.inode);
+      const inside = this.#within(at(name), name, inner, base, below, depth);
+      if (place) yield* withPlace(made, inside);
+      else {
+        yield made;
+        yield* inside;
+      }
     }
     // What shows of a renamed directory is not at this path for those who look by layers.
     if (below === undefined || below === base) return;

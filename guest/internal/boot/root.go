@@ -177,11 +177,10 @@ func (m *Machine) keep(path string) error {
 // switchRoot makes target "/", with the kernel's file systems moved into it.
 func switchRoot(target string) error {
 	for _, d := range []string{"/proc", "/sys", "/dev"} {
-		to := target + d
-		if err := ensureDir(to, 0o755); err != nil {
+		if err := ensureDir(target, d, 0o755); err != nil {
 			return fail(CodeRoot, err, "%s cannot be made in the image's root", d)
 		}
-		if err := syscall.Mount(d, to, "", syscall.MS_MOVE, ""); err != nil {
+		if err := syscall.Mount(d, target+d, "", syscall.MS_MOVE, ""); err != nil {
 			return fail(CodeRoot, err, "%s cannot be moved into the image's root", d)
 		}
 	}
@@ -197,9 +196,10 @@ func switchRoot(target string) error {
 	return os.Chdir("/")
 }
 
-// ensureDir makes path a directory; something else of that name (a symlink in
-// the image, say) is replaced, which changes the VM's own disk only.
-func ensureDir(path string, mode os.FileMode) error {
+// ensureDir makes a directory of the root that is at target; something else of that name
+// (a symlink in the image, say) is replaced, which changes the VM's own disk only.
+func ensureDir(target, name string, mode os.FileMode) error {
+	path := target + name
 	fi, err := os.Lstat(path)
 	if err == nil && fi.IsDir() {
 		return nil
@@ -213,7 +213,11 @@ func ensureDir(path string, mode os.FileMode) error {
 		return err
 	}
 	// Mkdir is subject to the umask and does not know the sticky bit.
-	return os.Chmod(path, mode)
+	if err := os.Chmod(path, mode); err != nil {
+		return err
+	}
+	netcfg.MarkPlace(path, name)
+	return nil
 }
 
 // furnish adds what programs expect and images may lack. Nothing here is worth
@@ -233,7 +237,7 @@ func furnish() {
 	for dir, mode := range map[string]os.FileMode{"/tmp": 0o777 | os.ModeSticky, "/run": 0o755, "/etc": 0o755} {
 		// Here a symlink is the image's own choice (/tmp to /var/tmp, say).
 		if _, err := os.Stat(dir); err != nil {
-			_ = ensureDir(dir, mode)
+			_ = ensureDir("", dir, mode)
 		}
 	}
 	for name, value := range map[string]string{

@@ -17,17 +17,17 @@ const maxLinks = 40
 func makeDirectories(paths []string) error {
 	var failed []error
 	for _, p := range paths {
-		if err := MakeDirectory(p); err != nil {
+		if err := makeDirectory(p, ownedByRoot); err != nil {
 			failed = append(failed, &os.PathError{Op: "make", Path: p, Err: err})
 		}
 	}
 	return errors.Join(failed...)
 }
 
-// MakeDirectory makes path with all that is missing above it, root's with mode
-// 0755. Symlinks are followed, and where they lead to nothing that is made: as
-// Docker does, and MkdirAll does not.
-func MakeDirectory(path string) error { return makeDirectory(path, ownedByRoot) }
+// MakeDirectory makes path, where something is to be mounted, with all that is missing
+// above it, root's with mode 0755. Symlinks are followed, and where they lead to nothing
+// that is made: as Docker does, and MkdirAll does not.
+func MakeDirectory(path string) error { return makeDirectory(path, marked(ownedByRoot)) }
 
 // MakeFile makes a file that something is to be mounted over, with the directories above it;
 // what is there already stays, also behind a link.
@@ -38,6 +38,7 @@ func MakeFile(path string) error {
 	// Not by package os, which shows every file to the poller: on a share the kernel then asks the host about
 	// it with the poller locked, and the relay, who is to carry that question, waits for its own poller.
 	const flags = syscall.O_RDONLY | syscall.O_CREAT | syscall.O_NONBLOCK | syscall.O_NOCTTY | syscall.O_CLOEXEC
+	_, missing := os.Lstat(path)
 	fd, err := syscall.Open(path, flags, 0o644)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: path, Err: err}
@@ -45,6 +46,9 @@ func MakeFile(path string) error {
 	var st syscall.Stat_t
 	err = syscall.Fstat(fd, &st)
 	_ = syscall.Close(fd) // nothing was written
+	if missing != nil {
+		MarkPlace(path, path)
+	}
 	if err == nil && st.Mode&syscall.S_IFMT == syscall.S_IFDIR {
 		err = &os.PathError{Op: "mount a file at", Path: path, Err: syscall.EISDIR}
 	}
@@ -54,7 +58,7 @@ func MakeFile(path string) error {
 // makePlace is MakeDirectory for a place that the user has named: what is missing
 // belongs to whom the directory above it belongs to, so that a place in somebody's
 // home is theirs.
-func makePlace(path string) error { return makeDirectory(path, ownedAsAbove) }
+func makePlace(path string) error { return makeDirectory(path, marked(ownedAsAbove)) }
 
 func makeDirectory(path string, own func(path, above string) error) error {
 	done, todo := "/", strings.Split(path, "/")
@@ -102,6 +106,17 @@ func makeDirectory(path string, own func(path, above string) error) error {
 		}
 	}
 	return nil
+}
+
+// marked is own for what is made to mount something there.
+func marked(own func(path, above string) error) func(path, above string) error {
+	return func(path, above string) error {
+		err := own(path, above)
+		if err == nil {
+			MarkPlace(path, path)
+		}
+		return err
+	}
 }
 
 // ownedByRoot gives to root what an agent that is root has made.

@@ -28,6 +28,8 @@ beforeAll(async () => {
     await mkdir(join(rootfs, "var"));
     await symlink("../run", join(rootfs, "var/run"));
   };
+  await mkdir(join(work.path, "shared"));
+  await writeFile(join(work.path, "shared/one"), "");
   image = await umociImage(join(work.path, "image"), [busyboxLayer, content], {
     volumes: ["/keep", "/seed", "/var/run/late"],
   });
@@ -41,6 +43,8 @@ const options = (): CreateOptions => ({
     "seed:/seed",
     "/own/place",
     { kind: "volume", name: "plain", target: "/plain", readonly: false, nocopy: true },
+    `${work.path}/shared:/shared/all`,
+    `${work.path}/shared/one:/shared/just/one:ro`,
   ],
   kernelArgs: ["loglevel=6", "vmsantest.word=1"],
   sysctls: ["kernel.pid_max=40000", "vm.swappiness=7"],
@@ -87,6 +91,13 @@ test("a new volume is filled from the image: owners, modes, links; its file syst
   const overlay =
     "mkdir -p /keep/o/l /keep/o/u /keep/o/w /keep/o/m && busybox mount -t overlay none -o lowerdir=/keep/o/l,upperdir=/keep/o/u,workdir=/keep/o/w /keep/o/m";
   expect(await sh(`alias mkdir='busybox mkdir'; ${overlay} && echo stands`)).toBe("stands\n");
+});
+
+test("what the agent made to mount something there is no change of the image; what is put there is", async () => {
+  expect(await one.vm.diff()).toEqual([]);
+  await sh("busybox umount -l /shared/all; echo x >/shared/all/x; busybox mkdir /made");
+  const added = ["/made", "/shared", "/shared/all", "/shared/all/x"];
+  expect(await one.vm.diff()).toEqual(added.map((path) => ({ path, kind: "added" })));
 });
 
 test("arguments and settings are the kernel's; what it does not know fails with a code", async () => {
