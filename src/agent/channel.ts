@@ -13,7 +13,7 @@ import { abortable } from "../util/flow/abortable.ts";
 import type { ConfigReply, GuestConfig, Hello } from "./config.ts";
 import { parseConfigReply, parseHello } from "./config.ts";
 import { handshake, isToken } from "./handshake.ts";
-import { MAX_REPLY, isFatal, parseReply, replyError } from "./transport.ts";
+import { isFatal, longestReply, parseReply, replyError, tooLongReply } from "./transport.ts";
 import type { GuestTransport, RequestOptions } from "./transport.ts";
 
 /** Version of protocol/README.md that this end speaks. */
@@ -318,7 +318,7 @@ export class AgentChannel implements GuestTransport {
       },
     );
     if (body !== undefined) stream.end(body);
-    const { status, contentType, text } = await readReply(stream);
+    const { status, contentType, text } = await readReply(stream, path);
     if (status >= 400) throw replyError(status, contentType, text);
     return parseReply(contentType, text);
   }
@@ -327,6 +327,7 @@ export class AgentChannel implements GuestTransport {
 /** A stream's status and body, to its proper end. */
 async function readReply(
   stream: ClientHttp2Stream,
+  path: string,
 ): Promise<{ status: number; contentType: string; text: string }> {
   return await new Promise((resolve, reject) => {
     let status = 0;
@@ -341,7 +342,8 @@ async function readReply(
     stream.on("data", (chunk: Buffer) => {
       size += chunk.length;
       chunks.push(chunk);
-      if (size > MAX_REPLY) stream.destroy(new Error("the agent's reply is too long"));
+      const most = longestReply(path, status);
+      if (size > most) stream.destroy(tooLongReply(most));
     });
     stream.on("end", () => {
       ended = true;

@@ -1,10 +1,11 @@
 import { randomBytes } from "node:crypto";
+import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buffer, text } from "node:stream/consumers";
 import { pipeline } from "node:stream/promises";
-import { Readable, type Duplex } from "node:stream";
+import { Duplex, Readable } from "node:stream";
 import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { VmsanError } from "../model/errors.ts";
 import { connectUnix } from "../util/socket-path.ts";
@@ -204,6 +205,16 @@ describe("streams", () => {
     expect(double.streams.get(stream.id)?.signals).toEqual([9]);
   });
 
+  test("a peer that takes nothing keeps no connection that has been left", async () => {
+    const duplex = new Duplex({ read: () => undefined, write: () => undefined });
+    const closed = once(duplex, "close");
+    const stream = startStream({ open: async () => await Promise.resolve(duplex) }, exec("cat"));
+    while (duplex.writableLength === 0) await new Promise(setImmediate);
+    stream.detach();
+    await closed;
+    await expect(stream.exit).rejects.toMatchObject({ code: "ERR_AGENT_DETACHED" });
+  });
+
   test("detach, attach from an offset, gone streams", async () => {
     const first = startStream(channel, exec("cat"));
     first.stdin.write("hello ");
@@ -242,4 +253,16 @@ describe("streams", () => {
     expect(await text(stream.stdout)).toBe("awake");
     expect(refusals).toBe(10);
   });
+});
+
+test("a reply that is longer than any honest one is refused, and not asked for again", async () => {
+  double.replies.set("/v1/stats", JSON.stringify("x".repeat(1 << 20)));
+  await expect(channel.request("GET", "/v1/stats")).rejects.toMatchObject({
+    code: "ERR_AGENT_PROTOCOL",
+    why: "It has more than 262144 bytes.",
+  });
+  expect(double.requests.filter(({ path }) => path === "/v1/stats")).toHaveLength(1);
+  double.replies.delete("/v1/stats");
+  expect(await channel.request("GET", "/v1/stats")).toEqual({});
+  expect(double.sessions).toBe(1);
 });

@@ -40,9 +40,19 @@ const RECONNECT_MS = 60_000;
 const MAX_BACKLOG = 8 << 20;
 /** How long an aborted stream's command has to end before the stream is left alone. */
 const ABORT_MS = 5000;
+/** How long what is left to be said may take at a connection's end. */
+const LAST_WORDS_MS = 2000;
 
 /** Offset of an ACK which says that nobody reads that output any more. */
 const NO_READER = 2n ** 64n - 1n;
+
+/** End a connection: what is written goes out, but an agent or proxy that does not end its side must not keep it. */
+function part(duplex: Duplex): void {
+  duplex.end();
+  const timer = setTimeout(() => duplex.destroy(), LAST_WORDS_MS);
+  timer.unref();
+  duplex.once("close", () => clearTimeout(timer));
+}
 
 /** Something with input, outputs and an end, in a guest: a command, an archive, a connection. */
 export class GuestStream {
@@ -389,13 +399,7 @@ export class GuestStream {
       }
       this.write(encodeOutput(FrameType.ACK, 0, 0n));
     }
-    if (duplex !== undefined) {
-      duplex.end();
-      // An agent or proxy that does not end its side must not keep the connection.
-      const timer = setTimeout(() => duplex.destroy(), 2000);
-      timer.unref();
-      duplex.once("close", () => clearTimeout(timer));
-    }
+    if (duplex !== undefined) part(duplex);
     this.over = true;
     this.release();
     this.resolveStarted();
@@ -415,8 +419,10 @@ export class GuestStream {
     this.over = true;
     const failure = error instanceof Error ? error : new Error(messageOf(error));
     this.ending.abort(failure);
-    if (gently) this.duplex?.end();
-    else this.duplex?.destroy();
+    if (this.duplex !== undefined) {
+      if (gently) part(this.duplex);
+      else this.duplex.destroy();
+    }
     this.release();
     for (const number of [1, 2] as const) {
       this.outputs[number].end(gently ? undefined : failure);

@@ -36,11 +36,42 @@ export interface GuestTransport extends StreamOpener {
   request<T>(method: string, path: string, options?: RequestOptions): Promise<T>;
 }
 
-/** Longest reply of a JSON call, in bytes. */
-export const MAX_REPLY = 64 << 20;
+/** Longest reply of a call that no line below is for, in bytes; and of every one that says what failed. */
+const SMALL_REPLY = 256 << 10;
+
+/** Longest replies of those that hold more, in bytes, by their paths. */
+const LONG_REPLIES: readonly (readonly [path: RegExp, bytes: number])[] = [
+  [/^\/v1\/fs\/list$/, 64 << 20],
+  [/^\/v1\/(?:streams|processes)$/, 16 << 20],
+  // A command's arguments are as long as START lets them be.
+  [/^\/v1\/streams\/[0-9a-f]{16}(?:\/wait)?$/, 16 << 20],
+  // A small file's content, or an entry's attributes.
+  [/^\/v1\/fs\/(?:read|stat)$/, 4 << 20],
+];
+
+/** Longest reply of a call, in bytes. */
+export function longestReply(path: string, status: number): number {
+  if (status >= 400) return SMALL_REPLY;
+  return LONG_REPLIES.find(([pattern]) => pattern.test(path))?.[1] ?? SMALL_REPLY;
+}
+
+/** The error for a reply that is longer. */
+export function tooLongReply(bytes: number): VmsanError {
+  return new VmsanError({
+    code: "ERR_AGENT_PROTOCOL",
+    message: "The guest's agent sent a reply that is too long",
+    why: `It has more than ${bytes} bytes.`,
+    fix: "Restart the VM, so that its agent is of this vmsan's version.",
+  });
+}
 
 /** Most lines of one that is a list: an honest one of that length has fewer, and forged ones would be gigabytes once they are read. */
 const MAX_LINES = 400_000;
+
+/** Replies up to that length make no objects to speak of, whatever is in them. */
+const FREE_BYTES = 1 << 20;
+/** Fewest bytes of longer ones for each object or list in them: honest ones have many more, and forged ones would be gigabytes once they are read. */
+const BYTES_EACH = 32;
 
 const CODE = /^ERR_[A-Z0-9_]{1,60}$/;
 
@@ -93,6 +124,32 @@ export function guestErrno(error: unknown): string | undefined {
   return typeof errno === "string" ? errno : undefined;
 }
 
+/** Refuse a text that would be objects and little else. @throws RangeError */
+function checkObjects(text: string): void {
+  if (text.length <= FREE_BYTES) return;
+  const most = text.length / BYTES_EACH;
+  let count = 0;
+  for (let at = 0; at < text.length; at += 1) {
+    const code = text.charCodeAt(at);
+    if (code === 0x5b || code === 0x7b) {
+      count += 1;
+      if (count > most) throw new RangeError(`an object or list in less than ${BYTES_EACH} bytes`);
+    } else if (code === 0x22) {
+      at = endOfString(text, at);
+    }
+  }
+}
+
+/** Where a string ends that begins at a place. */
+function endOfString(text: string, start: number): number {
+  for (let at = text.indexOf('"', start + 1); at !== -1; at = text.indexOf('"', at + 1)) {
+    let slashes = 0;
+    while (text.charCodeAt(at - 1 - slashes) === 0x5c) slashes += 1;
+    if (slashes % 2 === 0) return at;
+  }
+  return text.length;
+}
+
 /** The lines of a text. @throws RangeError for too many, before they are made */
 function linesOf(text: string): string[] {
   let count = 0;
@@ -107,6 +164,7 @@ function linesOf(text: string): string[] {
 export function parseReply(contentType: string, text: string): unknown {
   if (text === "") return undefined;
   try {
+    checkObjects(text);
     if (!contentType.startsWith("application/x-ndjson")) return JSON.parse(text);
     return linesOf(text)
       .filter((line) => line !== "")

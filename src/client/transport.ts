@@ -252,6 +252,10 @@ export class Transport implements Backend {
       }
       const upload = options.upload();
       upload.on("error", (error) => request.destroy(error));
+      // Answered before all of it was taken: nobody waits for the rest.
+      request.once("response", (reply: IncomingMessage) =>
+        reply.once("end", () => void (request.writableFinished || request.destroy())),
+      );
       request.on("close", () => upload.unpipe(request));
       upload.pipe(request);
     });

@@ -42,6 +42,7 @@ type Session struct {
 	mu sync.Mutex
 	// conn is nil while there is no connection; attached: the agent has answered on it.
 	conn          *Conn
+	sender        *sender
 	attached      bool
 	everAttached  bool
 	detached      bool
@@ -88,12 +89,14 @@ func (s *Session) Input(r io.Reader, filter func([]byte) []byte) { s.in.read(r, 
 // Detach leaves the command running: Run gives errDetached.
 func (s *Session) Detach() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.detached = true
-	if s.conn != nil {
-		s.write(wire.AppendRaw(nil, wire.Detach, nil))
+	conn, sender := s.conn, s.sender
+	s.write(wire.AppendRaw(nil, wire.Detach, nil))
+	s.mu.Unlock()
+	if conn != nil {
+		sender.flush()
 		// Ends the reader; the daemon has what was written.
-		_ = s.conn.Close()
+		_ = conn.Close()
 	}
 }
 
@@ -149,7 +152,7 @@ func (s *Session) path() string {
 // converse uses one connection until the command or the connection ends.
 func (s *Session) converse(conn *Conn) (exit *wire.Exit, attached bool, err error) {
 	s.mu.Lock()
-	s.conn, s.attached = conn, false
+	s.conn, s.sender, s.attached = conn, newSender(conn), false
 	if s.everAttached {
 		_, stdout := s.out[0].offsets()
 		_, stderr := s.out[1].offsets()
@@ -163,8 +166,13 @@ func (s *Session) converse(conn *Conn) (exit *wire.Exit, attached bool, err erro
 	defer func() {
 		s.in.disconnect()
 		s.mu.Lock()
+		sender := s.sender
 		attached, s.attached, s.conn = s.attached, false, nil
 		s.mu.Unlock()
+		if exit != nil {
+			sender.flush()
+		}
+		sender.close()
 		_ = conn.Close()
 	}()
 	frames := wire.NewReader(conn)
@@ -277,9 +285,9 @@ func (s *Session) sendAttached(frame []byte) {
 	}
 }
 
-// write puts a frame on the connection; the lock is held. That it is broken shows when it is read.
+// write puts a frame on the connection, which is the connection's then; the lock is held.
 func (s *Session) write(frame []byte) {
 	if s.conn != nil {
-		_, _ = s.conn.Write(frame)
+		s.sender.push(frame)
 	}
 }

@@ -56,6 +56,8 @@ export class AgentDouble {
   /** So many STARTs are obeyed and their connections cut before any reply. */
   loseReplies = 0;
   protocol = 1;
+  /** What is replied to calls, by their paths; else nothing of note. */
+  readonly replies = new Map<string, string>();
   readonly requests: { method: string; path: string; body: string }[] = [];
   /** Bytes sent in front of the echo: what a virtio-serial port may still hold. */
   stale = Buffer.alloc(0);
@@ -126,7 +128,7 @@ export class AgentDouble {
       this.requests.push({ method, path, body });
       const reply = path === "/v1/hello" ? { protocol: this.protocol, build: "double" } : {};
       stream.respond({ ":status": 200, "content-type": "application/json" });
-      stream.end(JSON.stringify(reply));
+      stream.end(this.replies.get(path) ?? JSON.stringify(reply));
     });
   }
 
