@@ -46,6 +46,7 @@ export class QemuVm implements RunningVm {
   readonly exited: Promise<VmmExit>;
   readonly fileServerPort: FileServerPort;
   private readonly spec: VmSpec;
+  private readonly gone = new AbortController();
   private channel: Socket | undefined;
 
   constructor(
@@ -58,6 +59,7 @@ export class QemuVm implements RunningVm {
     this.process = process;
     this.isolation = isolation;
     this.exited = exited;
+    void exited.then(() => this.gone.abort(notRunning(spec.id)));
     this.fileServerPort = { socket: join(spec.dir, qemuFiles.shares) };
   }
 
@@ -87,8 +89,11 @@ export class QemuVm implements RunningVm {
   private async command<T>(body: (monitor: Qmp) => Promise<T>): Promise<T> {
     let monitor: Qmp;
     try {
-      monitor = await connectMonitor(this.spec, AbortSignal.timeout(monitorTimeoutMs));
+      const limit = AbortSignal.timeout(monitorTimeoutMs);
+      // A process that ends meanwhile will never listen.
+      monitor = await connectMonitor(this.spec, AbortSignal.any([limit, this.gone.signal]));
     } catch (error) {
+      if (this.gone.signal.aborted) throw this.gone.signal.reason;
       if (!isAlive(this.process)) throw notRunning(this.spec.id, error);
       throw silent(this.process, error);
     }

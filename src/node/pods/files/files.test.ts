@@ -217,13 +217,47 @@ beforeEach(() =>
 test("who has files of an earlier object is told when another pod comes with later ones", () => {
   const shared = new SharedObjects(new Objects());
   const told: string[] = [];
+  const follow = (uid: string) => ({
+    changed: () => void told.push(uid),
+    failed: () => void told.push(`${uid} failed`),
+  });
   const object = { kind: "configmaps", name: "c", immutable: false } as const;
-  shared.use("one", "team", [{ ...object, version: "1" }], () => told.push("one"));
-  shared.use("two", "team", [{ ...object, version: "2" }], () => told.push("two"));
+  shared.use("one", "team", [{ ...object, version: "1" }], follow("one"));
+  shared.use("two", "team", [{ ...object, version: "2" }], follow("two"));
   expect(told).toEqual(["one"]);
-  shared.use("one", "team", [{ ...object, version: "2" }], () => told.push("one"));
+  shared.use("one", "team", [{ ...object, version: "2" }], follow("one"));
   expect(told).toEqual(["one"]);
   for (const owner of ["one", "two"]) shared.drop(owner);
+});
+
+test("an object that cannot be looked at for long is told of once, until it can be again", async () => {
+  const api = new Objects();
+  api.set("configmaps/c", { a: "1" });
+  const shared = new SharedObjects(api);
+  const told: unknown[] = [];
+  const owner = {
+    changed: () => void told.push("changed"),
+    failed: (error: unknown) => void told.push((error as ApiError).status),
+  };
+  const source = { kind: "configmaps", name: "c", immutable: false, version: "1" } as const;
+  shared.use("one", "team", [source], owner);
+  const { request } = api;
+  const failing = async (status: number, rounds: number): Promise<void> => {
+    api.request = async (_method, path) =>
+      await Promise.reject(new ApiError(status, "Forbidden", path, ""));
+    await vi.advanceTimersByTimeAsync(rounds * 31_000);
+    api.request = request;
+  };
+  await failing(403, 2);
+  await vi.advanceTimersByTimeAsync(31_000);
+  await failing(403, 2);
+  expect(told).toEqual([]);
+  await failing(403, 8);
+  expect(told).toEqual([403]);
+  await vi.advanceTimersByTimeAsync(31_000);
+  await failing(500, 8);
+  expect(told).toEqual([403, 500]);
+  shared.drop("one");
 });
 
 test("files follow their objects while a pod runs, and what has them is asked for by its version alone", async () => {

@@ -162,8 +162,9 @@ export class LiveFiles {
   /** Hear of what they are made of, and of the time when a token ends. */
   private follow({ sources }: PodFiles): void {
     if (this.over) return;
-    const { context, record } = this.parts;
-    context.objects.use(record.uid, record.namespace, sources, () => this.look());
+    const { context, record, complain } = this.parts;
+    const owner = { changed: () => this.look(), failed: complain };
+    context.objects.use(record.uid, record.namespace, sources, owner);
     const { renewAt } = this.tokens;
     if (renewAt === undefined) return;
     this.timers.clear();

@@ -5,6 +5,7 @@
  */
 import { apiPath, isStatus } from "../../../kube/api-server.ts";
 import type { ApiServer } from "../../../kube/api-server.ts";
+import { asVmsanError } from "../../../model/errors.ts";
 import { versionSchema } from "../../../schema/pod.ts";
 import { validate } from "../../../schema/validate.ts";
 import { Timers } from "../life/timers.ts";
@@ -13,15 +14,27 @@ import type { Source } from "./volumes.ts";
 /** Milliseconds between looks at an object, and the shortest time between two requests. */
 const PERIOD_MS = 30_000;
 const PACE_MS = 100;
+/** Looks in a row that fail before it is said. */
+const LASTING = 4;
 /** The API server's word for an object without its content. */
 const WITHOUT_CONTENT =
   "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 
+/** Who has files of an object. */
+interface Owner {
+  /** It is another one now. */
+  changed: () => void;
+  /** It could not be looked at for a while; said once until it can be again. */
+  failed: (error: unknown) => void;
+}
+
 /** One object and who has it. */
 interface Watched {
   version: string;
-  /** By the owner's UID. */
-  owners: Map<string, () => void>;
+  /** By their UIDs. */
+  owners: Map<string, Owner>;
+  /** Looks in a row that have failed. */
+  failures: number;
 }
 
 /** The objects that the volumes of all pods here are made of. */
@@ -39,10 +52,11 @@ export class SharedObjects {
 
   /**
    * A pod's files are made of these, as they were then.
-   * @param onChange called whenever one of them is another one
+   * @param uid the pod's
+   * @param owner told whenever one of them is another one
    */
-  use(owner: string, namespace: string, sources: readonly Source[], onChange: () => void): void {
-    this.drop(owner);
+  use(uid: string, namespace: string, sources: readonly Source[], owner: Owner): void {
+    this.drop(uid);
     const paths: string[] = [];
     for (const { kind, name, version, immutable } of sources) {
       if (immutable) continue;
@@ -50,15 +64,15 @@ export class SharedObjects {
       paths.push(path);
       const known = this.watched.get(path);
       if (known === undefined) {
-        this.watched.set(path, { version, owners: new Map([[owner, onChange]]) });
+        this.watched.set(path, { version, owners: new Map([[uid, owner]]), failures: 0 });
       } else {
         // Who was here before has files of another one, and the next look would no longer tell.
-        if (known.version !== version) for (const tell of known.owners.values()) tell();
+        if (known.version !== version) for (const { changed } of known.owners.values()) changed();
         known.version = version;
-        known.owners.set(owner, onChange);
+        known.owners.set(uid, owner);
       }
     }
-    if (paths.length > 0) this.paths.set(owner, paths);
+    if (paths.length > 0) this.paths.set(uid, paths);
     if (!this.going && this.watched.size > 0) {
       this.going = true;
       this.timers.after(PERIOD_MS, () => void this.round());
@@ -66,13 +80,13 @@ export class SharedObjects {
   }
 
   /** A pod has none any more. */
-  drop(owner: string): void {
-    for (const path of this.paths.get(owner) ?? []) {
+  drop(uid: string): void {
+    for (const path of this.paths.get(uid) ?? []) {
       const owners = this.watched.get(path)?.owners;
-      owners?.delete(owner);
+      owners?.delete(uid);
       if (owners?.size === 0) this.watched.delete(path);
     }
-    this.paths.delete(owner);
+    this.paths.delete(uid);
   }
 
   /** Look at all of them, one after the other. */
@@ -81,8 +95,8 @@ export class SharedObjects {
     for (const path of this.watched.keys()) {
       try {
         await this.look(path);
-      } catch {
-        // The API server is away, or is not asked for what it has just been told of: the next round tells.
+      } catch (error) {
+        this.failed(path, error);
       }
       await new Promise<void>((resolve) => this.timers.after(PACE_MS, resolve));
     }
@@ -90,6 +104,15 @@ export class SharedObjects {
     if (!this.going) return;
     const left = Math.max(PACE_MS, PERIOD_MS - (performance.now() - since));
     this.timers.after(left, () => void this.round());
+  }
+
+  /** The next round may tell; what lasts is said, unless it is that nobody answers, which the node says of itself. */
+  private failed(path: string, error: unknown): void {
+    const known = this.watched.get(path);
+    if (known === undefined || asVmsanError(error, "").code === "ERR_NODE_API") return;
+    known.failures += 1;
+    if (known.failures !== LASTING) return;
+    for (const owner of known.owners.values()) owner.failed(error);
   }
 
   private async look(path: string): Promise<void> {
@@ -104,8 +127,10 @@ export class SharedObjects {
       if (!isStatus(error, 404)) throw error;
     }
     const known = this.watched.get(path);
-    if (known === undefined || known.version === version) return;
+    if (known === undefined) return;
+    known.failures = 0;
+    if (known.version === version) return;
     known.version = version;
-    for (const onChange of known.owners.values()) onChange();
+    for (const { changed } of known.owners.values()) changed();
   }
 }
