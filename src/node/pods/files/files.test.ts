@@ -241,7 +241,7 @@ test("an object that cannot be looked at for long is told of once, until it can 
   };
   const source = { kind: "configmaps", name: "c", immutable: false, version: "1" } as const;
   shared.use("one", "team", [source], owner);
-  const { request } = api;
+  const request = api.request.bind(api);
   const failing = async (status: number, rounds: number): Promise<void> => {
     api.request = async (_method, path) =>
       await Promise.reject(new ApiError(status, "Forbidden", path, ""));
