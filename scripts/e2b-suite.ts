@@ -4,7 +4,8 @@
  * CHECKOUT is a checkout of E2B's repository, or of its code interpreter's, with the dependencies of its SDK installed (js: in
  * node_modules beside its tests; python: pytest and the package's own for the interpreter that
  * E2B_PYTHON names). Nothing is fetched: a test that builds from an image of a public registry takes what the host's store has under its name. E2B_SUITE_DRIVER=fake takes processes of this host for guests, which is
- * fast and shows what the gateway answers, not what guests do; the host then needs a user `user` as guests have. FILTERs are parts of file names: the suites are long under emulation and
+ * fast and shows what the gateway answers, not what guests do; the host then needs a user `user` as guests have. E2B_SUITE_BATCH is how many
+ * files one process of the test runner takes. FILTERs are parts of file names: the suites are long under emulation and
  * can be run in groups. What each file gave is kept in .cache/e2b-suite/, and docs/e2b-compat.md is
  * written of all that is there.
  */
@@ -28,6 +29,8 @@ if (checkout === undefined || suite === undefined) {
     "usage: node scripts/e2b-suite.ts CHECKOUT js|python|interpreter-js|interpreter-python [FILTER…]",
   );
 }
+/** Files that one process of the runner takes: starting it costs more than many a file. */
+const BATCH = Number(process.env["E2B_SUITE_BATCH"] ?? 1);
 const root = resolve(import.meta.dirname, "..");
 const source = join(resolve(checkout), suite.folder);
 const tests = join(source, "tests");
@@ -71,11 +74,12 @@ try {
   await mkdir(kept, { recursive: true });
   const file = join(kept, `${language}.json`);
   const version = await suite.version(source);
-  // One after the other: what is interrupted keeps the results of the files before.
-  for (const name of chosen) {
+  // A few after the other: what is interrupted keeps the results of those before.
+  for (let i = 0; i < chosen.length; i += BATCH) {
+    const names = chosen.slice(i, i + BATCH);
     const report = join(scratch, "report");
     await rm(report, { force: true });
-    await run(await suite.command(root, scratch, report, [name]), {
+    await run(await suite.command(root, scratch, report, names), {
       E2B_API_URL: gateway.url,
       E2B_SANDBOX_URL: gateway.url,
       E2B_API_KEY: `e2b_${text}`,
@@ -84,10 +88,10 @@ try {
     const content = await readFile(report, "utf8").catch(() => "");
     const now =
       content === ""
-        ? { [name]: crashed() }
+        ? Object.fromEntries(names.map((name) => [name, crashed()]))
         : language.endsWith("js")
           ? readVitest(content, (path) => relative(tests, path))
-          : readJunit(content, [name]);
+          : readJunit(content, names);
     const before = await readFile(file, "utf8").then(
       (known) => (JSON.parse(known) as { files: object }).files,
       () => ({}),
