@@ -16,11 +16,14 @@ import type { Scene, Stage } from "./steps.ts";
 import { BASE, resolveTemplate } from "./templates.ts";
 import type { Template } from "./templates.ts";
 
-/** Most lines that are kept of a build, and most of them in one reply. */
+/** Most lines, and characters of them, that are kept of a build, and most lines in one reply. */
 const MAX_LINES = 20_000;
+const MAX_CHARACTERS = 2 << 20;
 const PAGE = 100;
 /** Most builds of this process whose lines are kept. */
-const MAX_KEPT = 1_000;
+const MAX_KEPT = 200;
+/** Longest reason of a failure: it may be what a build has printed. */
+const MAX_REASON = 4000;
 
 const text = z.string().max(131_072);
 /** What a build is asked to be. */
@@ -53,6 +56,8 @@ const BASE_IMAGE = /^(?:docker\.io\/)?e2bdev\/base(?::latest)?$/;
 export class Builds {
   private readonly context: ControlContext;
   private readonly lines = new Map<string, Line[]>();
+  /** Characters of them. */
+  private readonly sizes = new Map<string, number>();
   private readonly running = new Set<string>();
 
   constructor(context: ControlContext) {
@@ -67,7 +72,12 @@ export class Builds {
       throw new E2bError("already_exists", `build '${buildId}' was started already`);
     this.running.add(buildId);
     this.lines.set(buildId, []);
-    if (this.lines.size > MAX_KEPT) this.lines.delete(this.lines.keys().next().value ?? "");
+    this.sizes.set(buildId, 0);
+    if (this.lines.size > MAX_KEPT) {
+      const [oldest = ""] = this.lines.keys();
+      this.lines.delete(oldest);
+      this.sizes.delete(oldest);
+    }
     try {
       await this.note(template.id, buildId, { status: "building" });
     } catch (error) {
@@ -105,10 +115,13 @@ export class Builds {
     level: Line["level"] = "info",
   ): void {
     const lines = this.lines.get(buildId);
-    if (lines === undefined || lines.length >= MAX_LINES) return;
+    if (lines === undefined) return;
     const timestamp = new Date().toISOString();
     for (const line of message.split("\n").filter((part) => part !== "")) {
       const shown = line.slice(0, 8192);
+      const size = (this.sizes.get(buildId) ?? 0) + shown.length;
+      if (lines.length >= MAX_LINES || size > MAX_CHARACTERS) return;
+      this.sizes.set(buildId, size);
       lines.push({ timestamp, level, message: shown, ...(step === undefined ? {} : { step }) });
     }
   }
@@ -146,10 +159,11 @@ export class Builds {
       this.say(id, "the template is ready");
     } catch (error) {
       const known: VmsanError = asVmsanError(error, "The build failed");
-      const message =
+      const whole =
         error instanceof StepError || error instanceof E2bError
           ? error.message
           : [known.message, known.why].filter(Boolean).join(": ");
+      const message = whole.slice(0, MAX_REASON);
       const step = error instanceof StepError ? error.step : undefined;
       this.say(id, message, step, "error");
       const reason = { message, ...(step === undefined ? {} : { step }) };

@@ -3,7 +3,7 @@
  * what they are called, and
  * templates with their builds. One file, read again whenever it changed; all gateways of a directory share it.
  */
-import { mkdir, readFile } from "node:fs/promises";
+import { mkdir, readFile, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import * as z from "zod";
 import { errnoOf } from "../../../model/errors.ts";
@@ -14,10 +14,16 @@ import type { Caller } from "../../access/gate.ts";
 import { E2bError } from "../errors.ts";
 import { bareName } from "./pages.ts";
 
-/** Most snapshots, and most templates. */
+/** Most snapshots, and most templates, of all projects. */
 const MAX_ENTRIES = 10_000;
+/** Most of one project, so that none takes the place of others. */
+const MAX_OF_PROJECT = { snapshots: 1_000, templates: 500, builds: 2_000, tags: 2_000 };
+/** Most characters of what one project has written into it. */
+const MAX_PROJECT_CHARACTERS = 4 << 20;
 
 const text = z.string().max(4096);
+/** What a build may say of an environment. */
+const long = z.string().max(131_072);
 
 const snapshotSchema = z.object({
   /** ID of the snapshot in the store. */
@@ -41,7 +47,7 @@ const buildSchema = z.object({
   runtime: text.optional(),
   image: text.optional(),
   snapshot: text.optional(),
-  env: z.array(text).optional(),
+  env: z.array(long).optional(),
   user: text.optional(),
   workdir: text.optional(),
 });
@@ -120,9 +126,45 @@ export function takeTags({ tags, builds }: KnownTemplate, build: TemplateBuild):
   }
 }
 
+/** What would not be read again, or is too much for one project, is not written. @throws resource_exhausted, invalid_argument */
+function check(remembered: Remembered, before: ReadonlyMap<string, number>): void {
+  const parsed = fileSchema.safeParse(remembered);
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    const what = `${issue?.path.slice(-2).join(".")}: ${issue?.message}`;
+    throw new E2bError("invalid_argument", `cannot be remembered: ${what}`);
+  }
+  for (const [project, characters] of weights(remembered)) {
+    // Who has too much already may have less.
+    if (characters <= (before.get(project) ?? 0)) continue;
+    const templates = remembered.templates.filter((one) => one.project === project);
+    const counts = {
+      snapshots: remembered.snapshots.filter((one) => one.project === project).length,
+      templates: templates.length,
+      builds: templates.reduce((sum, { builds }) => sum + builds.length, 0),
+      tags: templates.reduce((sum, { tags }) => sum + Object.keys(tags).length, 0),
+    };
+    const names = Object.keys(MAX_OF_PROJECT) as (keyof typeof MAX_OF_PROJECT)[];
+    const over = names.find((name) => counts[name] > MAX_OF_PROJECT[name]);
+    if (over !== undefined || characters > MAX_PROJECT_CHARACTERS) {
+      const what = over === undefined ? "text" : `${over} (${MAX_OF_PROJECT[over]})`;
+      throw new E2bError("resource_exhausted", `the project has too many templates: ${what}`, 403);
+    }
+  }
+}
+
+/** How much of it each project's is, in characters. */
+function weights({ snapshots, templates }: Remembered): Map<string, number> {
+  const sums = new Map<string, number>();
+  for (const one of [...snapshots, ...templates])
+    sums.set(one.project, (sums.get(one.project) ?? 0) + JSON.stringify(one).length);
+  return sums;
+}
+
 /** The file of one gateway directory. */
 export class E2bStore {
   private readonly path: string;
+  private cached: { stamp: string; remembered: Remembered } | undefined;
 
   /** @param directory absolute path of the gateway's files */
   constructor(directory: string) {
@@ -131,6 +173,23 @@ export class E2bStore {
 
   /** What is remembered now; not to be changed. */
   async load(): Promise<Remembered> {
+    const stamp = await this.stamp();
+    if (this.cached?.stamp !== stamp) this.cached = { stamp, remembered: await this.read() };
+    return this.cached.remembered;
+  }
+
+  /** Every rename into place gives another inode, so this changes with the content. */
+  private async stamp(): Promise<string> {
+    try {
+      const { ino, mtimeNs, size } = await stat(this.path, { bigint: true });
+      return `${ino}.${mtimeNs}.${size}`;
+    } catch (error) {
+      if (errnoOf(error) !== "ENOENT") throw error;
+      return "";
+    }
+  }
+
+  private async read(): Promise<Remembered> {
     let content: string;
     try {
       content = await readFile(this.path, "utf8");
@@ -146,8 +205,10 @@ export class E2bStore {
   async change<T>(body: (remembered: Remembered) => T): Promise<T> {
     await mkdir(dirname(this.path), { recursive: true, mode: 0o700 });
     return await withLock(`${this.path}.lock`, async () => {
-      const remembered = await this.load();
+      const remembered = await this.read();
+      const before = weights(remembered);
       const result = body(remembered);
+      check(remembered, before);
       await writeFileAtomic(this.path, `${JSON.stringify(remembered, null, 2)}\n`);
       return result;
     });

@@ -6,7 +6,7 @@ import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import { afterAll, beforeAll, expect, test, vi } from "vitest";
+import { afterAll, beforeAll, expect, onTestFinished, test, vi } from "vitest";
 import type { GatewayKey } from "../../../model/gateway.ts";
 import { Tokens } from "../../access/tokens.ts";
 import { asE2bError } from "../errors.ts";
@@ -95,7 +95,12 @@ test("any other address is refused", async () => {
 });
 
 test("what has no size, is too large or is cut off leaves nothing", async () => {
-  const before = (await readdir(join(directory, "uploads"))).toSorted();
+  const now = async (): Promise<string[]> =>
+    (await readdir(join(directory, "uploads"), { recursive: true, withFileTypes: true }))
+      .filter((entry) => entry.isFile())
+      .map(({ name }) => name)
+      .toSorted();
+  const before = await now();
   const target = new URL(uploads.url(origin, keyOf("third"), hash));
   const send = (headers: Record<string, string>, body: string): Promise<number | undefined> =>
     new Promise((resolve, reject) => {
@@ -111,7 +116,27 @@ test("what has no size, is too large or is cut off leaves nothing", async () => 
   expect(await send({ "transfer-encoding": "chunked" }, "abc")).toBe(411);
   expect(await send({ "content-length": "99999999999999" }, "abc")).toBe(413);
   await expect(send({ "content-length": "9" }, "abc")).rejects.toThrow("left");
-  const now = async (): Promise<string[]> => (await readdir(join(directory, "uploads"))).toSorted();
   await expect.poll(now).toEqual(before);
   expect(await uploads.has("third", hash)).toBe(false);
+});
+
+test("one project's archives leave others room", async () => {
+  const gib = 2 ** 30;
+  /** Begin to send an archive that is said to be so large. */
+  const begin = async (project: string, bytes: number): Promise<number | "goes on"> => {
+    const which = createHash("sha256").update(String(Math.random())).digest("hex");
+    const target = new URL(uploads.url(origin, keyOf(project), which));
+    return await new Promise((resolve) => {
+      const asked = request(target, { method: "PUT", headers: { "content-length": bytes } });
+      asked.on("response", (reply) => resolve(reply.resume().statusCode ?? 0));
+      asked.on("error", () => undefined);
+      asked.write("x");
+      setTimeout(() => resolve("goes on"), 500);
+      onTestFinished(() => void asked.destroy());
+    });
+  };
+  expect(await begin("ours", 4 * gib)).toBe("goes on");
+  expect(await begin("ours", 4 * gib - 1000)).toBe("goes on");
+  expect(await begin("ours", 2000)).toBe(507);
+  expect(await begin("other", 2000)).toBe("goes on");
 });

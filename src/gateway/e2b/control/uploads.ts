@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { createReadStream, createWriteStream } from "node:fs";
 import { mkdir, open, readdir, rename, rm, stat, utimes } from "node:fs/promises";
 import type { IncomingMessage } from "node:http";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { pipeline as pipe } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGunzip } from "node:zlib";
@@ -13,8 +13,9 @@ import { syncDirectory, temporarySibling } from "../../../util/atomic.ts";
 import type { Tokens } from "../../access/tokens.ts";
 import { E2bError } from "../errors.ts";
 
-/** Most bytes of one archive, and of all of them. */
+/** Most bytes of one archive, of a project's, and of all of them. */
 const MAX_BYTES = 4 * 2 ** 30;
+const MAX_PROJECT = 8 * 2 ** 30;
 const MAX_TOTAL = 20 * 2 ** 30;
 /** How long a URL can be used, and how long an archive that no build uses is kept, in milliseconds. */
 const URL_MS = 3_600_000;
@@ -36,7 +37,8 @@ export function isUpload(request: IncomingMessage): boolean {
 export class Uploads {
   private readonly directory: string;
   private readonly tokens: Tokens;
-  private receiving = 0;
+  /** Bytes that are coming in, by project. */
+  private readonly receiving = new Map<string, number>();
 
   /** @param directory absolute path of the gateway's files */
   constructor(directory: string, tokens: Tokens) {
@@ -50,11 +52,16 @@ export class Uploads {
     return createHash("sha256").update(`${project}\0${hash}`).digest("hex");
   }
 
+  /** Where a project's archives are. */
+  private place(project: string): string {
+    return join(this.directory, createHash("sha256").update(project).digest("hex"));
+  }
+
   /** Whether an archive is there; a build that asks keeps it. */
   async has(project: string, hash: string): Promise<boolean> {
     const now = new Date();
     try {
-      await utimes(join(this.directory, this.name(project, hash)), now, now);
+      await utimes(join(this.place(project), this.name(project, hash)), now, now);
       return true;
     } catch (error) {
       if (errnoOf(error) !== "ENOENT") throw error;
@@ -85,14 +92,20 @@ export class Uploads {
       throw new E2bError("invalid_argument", "the archive's size is not said", 411);
     if (declared > MAX_BYTES)
       throw new E2bError("resource_exhausted", `an archive has at most ${MAX_BYTES} bytes`, 413);
-    await mkdir(this.directory, { recursive: true, mode: 0o700 });
-    if ((await this.clean()) + this.receiving + declared > MAX_TOTAL)
+    const { project } = signer;
+    const place = this.place(project);
+    await mkdir(place, { recursive: true, mode: 0o700 });
+    const sizes = await this.clean();
+    for (const [coming, bytes] of this.receiving) add(sizes, this.place(coming), bytes);
+    const all = [...sizes.values()].reduce((sum, bytes) => sum + bytes, 0);
+    // One project's are not to take the place of another's.
+    if ((sizes.get(place) ?? 0) + declared > MAX_PROJECT || all + declared > MAX_TOTAL)
       throw new E2bError("resource_exhausted", "there is no room for more archives", 507);
-    this.receiving += declared;
+    add(this.receiving, project, declared);
     try {
-      await this.keep(request, join(this.directory, name));
+      await this.keep(request, join(place, name));
     } finally {
-      this.receiving -= declared;
+      add(this.receiving, project, -declared);
     }
   }
 
@@ -101,31 +114,32 @@ export class Uploads {
     try {
       await pipeline(request, createWriteStream(aside, { mode: 0o600, flags: "wx", flush: true }));
       await rename(aside, path);
-      await syncDirectory(this.directory);
+      await syncDirectory(dirname(path));
     } catch (error) {
       await rm(aside, { force: true });
       throw error;
     }
   }
 
-  /** Take away what nobody has used for long. @returns bytes of what is left */
-  private async clean(): Promise<number> {
-    let total = 0;
-    for (const name of await readdir(this.directory)) {
-      const path = join(this.directory, name);
+  /** Take away what nobody has used for long. @returns bytes of what is left, by directory */
+  private async clean(): Promise<Map<string, number>> {
+    const sizes = new Map<string, number>();
+    for (const entry of await readdir(this.directory, { recursive: true, withFileTypes: true })) {
+      if (!entry.isFile()) continue;
+      const path = join(entry.parentPath, entry.name);
       // Another cleaner may have been first.
       const found = await stat(path).catch(() => undefined);
       if (found === undefined) continue;
-      const limit = HASH.test(name) ? KEPT_MS : BROKEN_MS;
+      const limit = HASH.test(entry.name) ? KEPT_MS : BROKEN_MS;
       if (Date.now() - found.mtimeMs > limit) await rm(path, { force: true });
-      else total += found.size;
+      else add(sizes, entry.parentPath, found.size);
     }
-    return total;
+    return sizes;
   }
 
   /** The tar archive that was uploaded, unzipped. @throws not_found */
   async open(project: string, hash: string): Promise<AsyncIterable<Buffer>> {
-    const path = join(this.directory, this.name(project, hash));
+    const path = join(this.place(project), this.name(project, hash));
     const magic = Buffer.alloc(2);
     try {
       const file = await open(path);
@@ -144,4 +158,9 @@ export class Uploads {
     // The reader of the last part is told of a failure in either.
     return pipe(content, createGunzip({ chunkSize: CHUNK }), () => undefined);
   }
+}
+
+/** Count something under a name. */
+function add(counts: Map<string, number>, name: string, more: number): void {
+  counts.set(name, (counts.get(name) ?? 0) + more);
 }

@@ -1,10 +1,10 @@
-import { once } from "node:events";
+import { EventEmitter, once } from "node:events";
 import { createServer } from "node:http";
-import type { IncomingMessage } from "node:http";
+import type { IncomingMessage, ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Readable } from "node:stream";
 import * as fc from "fast-check";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { E2bError } from "../errors.ts";
 import { ReplyStream, parseObject, readBody, requestMessages } from "./connect.ts";
 import { DeadSandbox } from "./dead-sandbox.ts";
@@ -109,4 +109,29 @@ test("a sandbox that goes before anything was told is answered as gone; after th
   await expect(
     fetch(`http://127.0.0.1:${port}/late`).then(async (late) => await late.text()),
   ).rejects.toThrow();
+});
+
+test("signs of life come no faster than once a second, and none is kept for who does not read", async () => {
+  const sent: number[] = [];
+  for (const needsDrain of [false, true]) {
+    vi.useFakeTimers();
+    const response = Object.assign(new EventEmitter(), {
+      headersSent: true,
+      destroyed: false,
+      writableNeedDrain: needsDrain,
+      write: vi.fn<() => boolean>(() => true),
+      end: () => undefined,
+    });
+    const headers = { "keepalive-ping-interval": "0.0001" };
+    const replies = new ReplyStream(
+      { headers } as unknown as IncomingMessage,
+      response as unknown as ServerResponse,
+      { keepalive: {} },
+    );
+    vi.advanceTimersByTime(5_000);
+    sent.push(response.write.mock.calls.length);
+    replies.end();
+    vi.useRealTimers();
+  }
+  expect(sent).toEqual([5, 0]);
 });

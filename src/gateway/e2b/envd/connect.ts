@@ -5,6 +5,8 @@ import { E2bError, asE2bError } from "../errors.ts";
 
 /** Most bytes of a request. */
 const MAX_REQUEST = 16 << 20;
+/** Shortest time between signs of life that a client may ask for, in seconds. */
+const MIN_PACE_S = 1;
 /** Flag of the last frame of a stream. */
 const END_OF_STREAM = 2;
 
@@ -107,7 +109,9 @@ export class ReplyStream {
     }
     const pace = Number(request.headers["keepalive-ping-interval"]);
     if (pace > 0) {
-      this.keepalive = setInterval(() => this.write(keepalive), Math.min(pace, 3600) * 1000);
+      // One that does not read has nothing kept for it.
+      const ping = (): void => void (response.writableNeedDrain || this.write(keepalive));
+      this.keepalive = setInterval(ping, Math.min(Math.max(pace, MIN_PACE_S), 3600) * 1000);
     }
   }
 

@@ -72,7 +72,23 @@ export async function sendContent(
     // Files of /proc have no size; what is empty must say so, or clients wait for a body.
     ...(entry.type === "file" && entry.size > 0 ? { "content-length": String(entry.size) } : {}),
   });
-  await pipeline(source, response);
+  // A guest may change its file meanwhile: bytes behind those that were announced would be taken for another answer.
+  const sized = entry.type === "file" && entry.size > 0;
+  await pipeline(sized ? exactly(source, entry.size) : source, response);
+}
+
+/** So many bytes of a stream. Fewer are a failure: who has announced more must not end as if all was said. */
+export async function* exactly(
+  source: AsyncIterable<Buffer>,
+  size: number,
+): AsyncGenerator<Buffer> {
+  let left = size;
+  for await (const chunk of source) {
+    if (left === 0) return;
+    yield chunk.subarray(0, left);
+    left -= Math.min(left, chunk.length);
+  }
+  if (left > 0) throw new Error(`the file ended ${left} bytes before its size`);
 }
 
 /** Whose upload it is, and what is to be kept with the files. */

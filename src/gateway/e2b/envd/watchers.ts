@@ -5,8 +5,10 @@ import { E2bError } from "../errors.ts";
 import { changeOf, rightsOf } from "./entries.ts";
 import type { FilesContext } from "./entries.ts";
 
+/** Most watchers of one project, and events that nobody has taken yet of one and of all of them. */
 const MAX_WATCHERS = 1_000;
 const MAX_EVENTS = 10_000;
+const MAX_PROJECT_EVENTS = 50_000;
 /** A watcher that nobody has asked for so long is taken away, in milliseconds. */
 const FORGOTTEN_MS = 60 * 60_000;
 /**
@@ -18,6 +20,7 @@ const SETTLING_MS = 800;
 
 interface Watcher {
   vmId: string;
+  project: string;
   events: object[];
   stop: AbortController;
   asked: number;
@@ -36,11 +39,13 @@ export class Watchers {
     options: { recursive: boolean; includeEntry: boolean },
   ): Promise<string> {
     for (const [id, { asked }] of this.all) if (Date.now() - asked > FORGOTTEN_MS) this.drop(id);
-    if (this.all.size >= MAX_WATCHERS)
+    const { project } = context.vm.view;
+    if (this.sum(project, () => 1) >= MAX_WATCHERS)
       throw new E2bError("resource_exhausted", "too many watchers");
     const id = randomUUID();
     const watcher: Watcher = {
       vmId: context.vm.id,
+      project,
       events: [],
       stop: new AbortController(),
       asked: Date.now(),
@@ -58,7 +63,9 @@ export class Watchers {
       for await (const event of changes) {
         const change = await changeOf(context, root, event, options.includeEntry);
         watcher.told = Date.now();
-        if (change !== undefined && watcher.events.length < MAX_EVENTS) watcher.events.push(change);
+        if (change === undefined || watcher.events.length >= MAX_EVENTS) continue;
+        if (this.sum(project, ({ events }) => events.length) < MAX_PROJECT_EVENTS)
+          watcher.events.push(change);
       }
     };
     // Its end is seen by whoever asks next.
@@ -68,6 +75,13 @@ export class Watchers {
     });
     await ready.promise;
     return id;
+  }
+
+  /** Of all watchers of a project: one's are not to take another's place. */
+  private sum(project: string, what: (watcher: Watcher) => number): number {
+    let sum = 0;
+    for (const one of this.all.values()) if (one.project === project) sum += what(one);
+    return sum;
   }
 
   private of(vmId: string, id: string): Watcher {
