@@ -38,10 +38,11 @@ function kindOf(request: CreateRequest, choice: DriverChoice): string | undefine
   return nameOf([machine, what]);
 }
 
-/** The same request of nobody in particular. */
+/** The same request of nobody in particular: nobody's limits, nobody's keys. */
 function anybodys(request: CreateRequest): CreateRequest {
-  const { name: _, user: _user, workdir: _workdir, timeoutMs: _limit, ...rest } = request;
-  return { ...rest, env: [], labels: {}, project: "", ephemeral: true };
+  const { name: _, user: _user, workdir: _workdir, registry: _registry, ...rest } = request;
+  const { timeoutMs: _limit, onTimeout: _on, idle: _idle, bootTimeoutMs: _boot, ...any } = rest;
+  return { ...any, env: [], labels: {}, project: "", ephemeral: true };
 }
 
 /** One that is being made. */
