@@ -14,6 +14,7 @@ import { memoryPaths, readMemoryImage } from "../../snapshots/store.ts";
 import type { LiveGuest } from "../starting/await-guest.ts";
 import { tearDown, type BootedMachine } from "../starting/bring-up.ts";
 import { kernelDisks, newRecord, setBootFiles } from "../starting/new-vm.ts";
+import { settleIn, standingOf } from "../records/copies.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { DriverChoice, Work } from "../stages.ts";
 import { bringBack, goOn, makeReady } from "../snapshots/bring-back.ts";
@@ -69,6 +70,10 @@ export class Templates {
       try {
         const text = await readFile(join(draft, DRAFT_RECORD), "utf8");
         const record = parseVmRecord(JSON.parse(text));
+        const standing = standingOf(record, draft);
+        if (standing !== "own") settleIn(record, draft, standing);
+        // What its original has is being made there.
+        if (standing === "copy") await this.sandboxes.stages.networks.forget(record.id);
         this.sandboxes.report(record.id, await tearDown(record, this.sandboxes.stages, undefined));
       } catch (error) {
         this.sandboxes.log.info(`${draft}: nothing ran of it (${messageOf(error)})`);
