@@ -36,7 +36,8 @@ describe("what would put data elsewhere than was asked for is refused", () => {
     Mounts: [{ Type: "volume", Source: "data", Target: "/data", VolumeOptions }],
   });
   test.each([
-    [volume({ Subpath: "a/b" }), /^400 volume-subpath is not possible: /],
+    [volume({ Subpath: "/a" }), /^400 .* relative path within the volume/],
+    [volume({ Subpath: "a/../../b" }), /^400 .* relative path within the volume/],
     [volume({ DriverConfig: { Name: "nfs" } }), /^400 --volume-driver nfs is not possible: /],
     [
       volume({ DriverConfig: { Name: "local", Options: { type: "nfs" } } }),

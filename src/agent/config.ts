@@ -36,7 +36,7 @@ export interface GuestMount {
   fill?: boolean;
   /** Of kind own: nothing of the image, and everybody may write there, or whom `mode` lets. */
   empty?: boolean;
-  /** Mounts of one kind and name show the same directory, or a part of it. */
+  /** Mounts of one kind and name show the same directory; `part`: a part of it, or of a volume, which must have it. */
   name?: string;
   part?: string;
   /** Of kind tmpfs: most bytes, permissions of its root and whose that is, whether programs in it cannot be run. */

@@ -19,6 +19,8 @@ export interface VolumeMount {
   /** As in {@link BindMount}. */
   target: string;
   readonly: boolean;
+  /** A directory or file of it, by its path there, that is mounted instead of all of it; it must be there. */
+  part?: string;
   /** Left empty: the image's content at the target is not copied into a new volume. */
   nocopy: boolean;
   /** Not the volume itself: a copy of one instant, on a disk of the VM's own that goes with it. */

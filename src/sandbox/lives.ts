@@ -3,6 +3,7 @@ import { messageOf } from "../model/errors.ts";
 import type { EndAction, VmRecord } from "../model/vm.ts";
 import { thaw } from "../snapshots/freeze.ts";
 import { tearDown } from "./starting/bring-up.ts";
+import { volumesOf } from "./starting/mounts.ts";
 import type { LiveGuest } from "./starting/await-guest.ts";
 import { removeDamaged } from "./records/damaged.ts";
 import type { Entry } from "./records/entry.ts";
@@ -11,8 +12,18 @@ import { VmTable } from "./table.ts";
 import { viewOf } from "./records/view.ts";
 
 const STOP_GRACE_MS = 10_000;
+/** How long a guest may take to write out what it has of volumes, before its VM goes by force. */
+const CLOSE_MS = 30_000;
 /** How long an ephemeral VM that a restarted daemon finds waits for its owner. */
 const CLAIM_MS = 10_000;
+
+/**
+ * Whether a VM may write to volumes. Its guest is ended by its own hand, however suddenly: volumes outlive it, a command that
+ * has ended without an error has left its files there, and readers take no file system that nobody has let go of.
+ */
+function writesVolumes(record: VmRecord): boolean {
+  return volumesOf(record).some(({ readonly }) => !readonly);
+}
 
 /** Start a VM's time limit, if it has one. @param from the instant it counts from */
 export function startTimeLimit(record: VmRecord, from: Date): void {
@@ -176,6 +187,30 @@ export class Lives extends VmTable {
     this.changed(entry);
   }
 
+  /** Have a guest shut itself down. @param limitMs until that is given up @param graceMs of its processes */
+  private async shutDown(
+    record: VmRecord,
+    guest: LiveGuest,
+    limitMs: number,
+    graceMs: number,
+  ): Promise<void> {
+    try {
+      const limit = AbortSignal.timeout(limitMs);
+      if (record.status === "paused") await guest.running.resume();
+      if (record.held === true) await thaw(guest);
+      await guest.channel.request("POST", "/v1/shutdown", {
+        body: { graceMs, reboot: false },
+        signal: limit,
+      });
+      await Promise.race([
+        guest.running.exited,
+        new Promise((resolve) => limit.addEventListener("abort", resolve, { once: true })),
+      ]);
+    } catch (error) {
+      this.log.info(`${record.id}: no graceful stop (${messageOf(error)}); ending it by force`);
+    }
+  }
+
   /** The guest's own shutdown, then the end of whatever is left. */
   async powerOff(entry: Entry, graceMs: number): Promise<void> {
     const { record, guest } = entry;
@@ -183,22 +218,15 @@ export class Lives extends VmTable {
     // Taken out first: the watcher must not take this end for a crash.
     delete entry.guest;
     clearTimeout(entry.timeout);
-    if (graceMs > 0) {
-      try {
-        const limit = AbortSignal.timeout(graceMs);
-        if (record.status === "paused") await guest.running.resume();
-        if (record.held === true) await thaw(guest);
-        await guest.channel.request("POST", "/v1/shutdown", {
-          body: { graceMs: Math.max(1000, Math.floor(graceMs / 2)), reboot: false },
-          signal: limit,
-        });
-        await Promise.race([
-          guest.running.exited,
-          new Promise((resolve) => limit.addEventListener("abort", resolve, { once: true })),
-        ]);
-      } catch (error) {
-        this.log.info(`${record.id}: no graceful stop (${messageOf(error)}); ending it by force`);
-      }
+    const writes = writesVolumes(record);
+    if (graceMs > 0 || writes) {
+      const processesMs = graceMs > 0 ? Math.max(1000, Math.floor(graceMs / 2)) : 0;
+      await this.shutDown(
+        record,
+        guest,
+        writes ? Math.max(graceMs, CLOSE_MS) : graceMs,
+        processesMs,
+      );
     }
     this.report(record.id, await tearDown(record, this.stages, guest));
     record.status = "stopped";
@@ -240,6 +268,9 @@ export class Lives extends VmTable {
     delete entry.guest;
     clearTimeout(entry.timeout);
     clearTimeout(entry.claim);
+    if (guest !== undefined && writesVolumes(record)) {
+      await this.shutDown(record, guest, CLOSE_MS, 0);
+    }
     this.report(record.id, await tearDown(record, this.stages, guest));
     try {
       await this.stages.releaseBase(record.id);

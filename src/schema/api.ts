@@ -69,11 +69,16 @@ const bindSchema = z.strictObject({
   // What a VM's view says of itself may be asked for again; the host looks anyway.
   file: z.literal(true).optional(),
 });
+// Without `.`, `..` and empty names.
+const part = text(4095)
+  .regex(/^(?!\.{0,2}(?:\/|$))[^/]+(?:\/(?!\.{0,2}(?:\/|$))[^/]+)*$/)
+  .optional();
 const volumeSchema = z.strictObject({
   kind: z.literal("volume"),
   name: text(128),
   target: absolutePath,
   readonly: z.boolean().default(false),
+  part,
   nocopy: z.boolean().default(false),
 });
 /** The largest number of a user or group. */
@@ -84,10 +89,7 @@ const shown = {
   name: text(128)
     .regex(/^[^/]+$/)
     .optional(),
-  // Without `.`, `..` and empty names.
-  part: text(4095)
-    .regex(/^(?!\.{0,2}(?:\/|$))[^/]+(?:\/(?!\.{0,2}(?:\/|$))[^/]+)*$/)
-    .optional(),
+  part,
   readonly: z.boolean().optional(),
 };
 const anonymousSchema = z.strictObject({

@@ -259,6 +259,8 @@ const mountPoint = z.object({
   RW: z.boolean(),
   Propagation: text,
   NoCopy: z.boolean().optional(),
+  /** What is shown of a volume. */
+  Part: z.string().optional(),
   /** It is the engine's socket: the container is given a narrower one (reaper/). */
   Engine: z.boolean().optional(),
 });

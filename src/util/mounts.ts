@@ -56,6 +56,16 @@ export function parseTarget(text: string, kind: Mount["kind"] = "volume"): strin
   return target;
 }
 
+/** A path within a volume, in its shortest form. @throws ERR_VALIDATION_MOUNT */
+export function parsePart(text: string): string {
+  const names = text.split("/").filter((name) => name !== "" && name !== ".");
+  if (!text.startsWith("/") && names.length > 0 && !names.includes("..") && !text.includes("\0")) {
+    return names.join("/");
+  }
+  const why = "A part of a volume is named by a relative path within the volume.";
+  throw wrong(text, why, "For example: volume-subpath=db/main.");
+}
+
 const SIZE_UNITS = { "": 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 };
 const MOST_BYTES = 2 ** 45;
 
@@ -155,20 +165,23 @@ function fields(text: string): string[] {
 }
 
 /** Names of `--mount`'s keys, other spellings included. */
-const KEYS: Record<string, "type" | "source" | "target" | "readonly" | "nocopy" | "size" | "mode"> =
-  {
-    type: "type",
-    src: "source",
-    source: "source",
-    dst: "target",
-    destination: "target",
-    target: "target",
-    ro: "readonly",
-    readonly: "readonly",
-    "volume-nocopy": "nocopy",
-    "tmpfs-size": "size",
-    "tmpfs-mode": "mode",
-  };
+const KEYS: Record<
+  string,
+  "type" | "source" | "target" | "readonly" | "nocopy" | "part" | "size" | "mode"
+> = {
+  type: "type",
+  src: "source",
+  source: "source",
+  dst: "target",
+  destination: "target",
+  target: "target",
+  ro: "readonly",
+  readonly: "readonly",
+  "volume-nocopy": "nocopy",
+  "volume-subpath": "part",
+  "tmpfs-size": "size",
+  "tmpfs-mode": "mode",
+};
 
 /** A switch of `--mount`: present, or said in words. */
 function flag(text: string, key: string, value: string | undefined): boolean {
@@ -193,7 +206,7 @@ export function parseMountWord(text: string): Mount {
       throw wrong(
         text,
         `There is no key ${JSON.stringify(word)}.`,
-        "There are type, src, dst, ro, volume-nocopy, tmpfs-size and tmpfs-mode.",
+        "There are type, src, dst, ro, volume-nocopy, volume-subpath, tmpfs-size and tmpfs-mode.",
       );
     }
     if (key in given) throw wrong(text, `${word} is given twice.`, "Give it once.");
@@ -202,7 +215,7 @@ export function parseMountWord(text: string): Mount {
   const { type = "volume", source, target, size, mode } = given;
   if (target === undefined) throw wrong(text, "It names no place in the guest.", "Add dst=/path.");
   if (type === "tmpfs") {
-    if (["source", "readonly", "nocopy"].some((key) => key in given)) {
+    if (["source", "readonly", "nocopy", "part"].some((key) => key in given)) {
       throw wrong(text, "Memory is empty, and written to.", "It takes tmpfs-size and tmpfs-mode.");
     }
     const words = [size && `size=${size}`, mode && `mode=${mode}`].filter(Boolean);
@@ -214,6 +227,10 @@ export function parseMountWord(text: string): Mount {
   const place = parseTarget(target);
   const readonly = "readonly" in given && flag(text, "ro", given["readonly"]);
   const nocopy = "nocopy" in given && flag(text, "volume-nocopy", given["nocopy"]);
+  const part = given["part"] === undefined ? undefined : parsePart(given["part"]);
+  if (part !== undefined && (type !== "volume" || source === undefined)) {
+    throw wrong(text, "volume-subpath is for volumes with a name.", "Add type=volume,src=NAME.");
+  }
   if (type === "bind") {
     if (source === undefined || source === "" || nocopy) {
       const why = nocopy ? "volume-nocopy is for volumes." : "It names no directory of the host.";
@@ -225,7 +242,9 @@ export function parseMountWord(text: string): Mount {
     throw wrong(text, `There is no type ${JSON.stringify(type)}.`, "Use bind, volume or tmpfs.");
   }
   if (source !== undefined) {
-    return { kind: "volume", name: parseVolumeName(source), target: place, readonly, nocopy };
+    const name = parseVolumeName(source);
+    const shown = part === undefined ? {} : { part };
+    return { kind: "volume", name, target: place, readonly, nocopy, ...shown };
   }
   if (readonly) {
     throw wrong(text, "Nobody could ever write into it.", "Leave out ro, or name a volume.");

@@ -41,7 +41,7 @@ type Mount struct {
 	Empty bool `json:"empty"`
 	// Name: mounts of one kind and name show the same directory; "": each has its own.
 	Name string `json:"name"`
-	// Part of it that is shown: a path below it, made where it is missing; "": all of it.
+	// Part of it that is shown: a path below it, made where it is missing (but of a volume); "": all of it.
 	Part string `json:"part"`
 	// SizeBytes of a tmpfs; 0: half of the memory. Mode of its root; nil: everybody's, as /tmp.
 	SizeBytes uint64  `json:"sizeBytes"`
@@ -69,7 +69,7 @@ func checkMount(m *Mount) error {
 	}
 	switch {
 	case m.Kind == kindOwn && m.Label == "":
-	case m.Kind == kindVolume && m.Name == "" && m.Part == "" && strings.HasPrefix(m.Label, blockdev.VolumePrefix):
+	case m.Kind == kindVolume && m.Name == "" && strings.HasPrefix(m.Label, blockdev.VolumePrefix):
 	case m.Kind == kindTmpfs && m.Label == "":
 	default:
 		return bad("The mount on %.128q is of no kind, or of no volume.", m.Target)
@@ -107,6 +107,9 @@ func (c *Config) isBehindLink(target string, shared []string) bool {
 }
 
 func (c *Config) mount(m Mount) error {
+	if m.Kind == kindVolume && m.Part != "" {
+		return mountVolume(m) // which may have a file there
+	}
 	place := makePlace
 	if m.Optional {
 		place = MakeDirectory // the image's own: root's, as with Docker
@@ -235,7 +238,7 @@ func makeEmpty(dir string, m Mount) error {
 	return syscall.Rename(made, dir)
 }
 
-// mountVolume shows a volume's data at target.
+// mountVolume shows a volume's data, or a part of it, at target.
 func mountVolume(m Mount) error {
 	disk := ""
 	for deadline := time.Now().Add(diskWait); disk == ""; time.Sleep(5 * time.Millisecond) {
@@ -258,6 +261,9 @@ func mountVolume(m Mount) error {
 	}
 	defer func() { _ = syscall.Unmount(whole, syscall.MNT_DETACH) }() // just mounted
 	data := whole + "/" + volumeData
+	if m.Part != "" {
+		return bindFound(data, m)
+	}
 	if !m.ReadOnly {
 		if err := os.Mkdir(data, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 			return err

@@ -66,7 +66,7 @@ func TestMountsAreChecked(t *testing.T) {
 		{Kind: "own", Target: "/a", Part: "b/../../c"},
 		{Kind: "own", Target: "/a", Part: "/b"},
 		{Kind: "tmpfs", Target: "/a", Part: "b//c"},
-		{Kind: "volume", Target: "/a", Label: "vmsan-v1", Part: "b"},
+		{Kind: "volume", Target: "/a", Label: "vmsan-v1", Part: "b/../c"},
 	} {
 		if _, err := check(&Request{Mounts: []Mount{m}}); err == nil {
 			t.Errorf("%+v is taken", m)

@@ -3,6 +3,7 @@ package netcfg
 import (
 	"errors"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -51,6 +52,45 @@ func bindPart(dir string, m Mount) error {
 		return err
 	}
 	return makeReadOnly(m.Target)
+}
+
+// oPath opens a name without what is behind it: neither a device nor a pipe is touched.
+const oPath = 0x200000
+
+// bindFound shows a directory or a regular file below dir at the target. It must be there, and no link is followed.
+func bindFound(dir string, m Mount) error {
+	at, err := syscall.Open(dir, oPath|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	for _, name := range strings.Split(m.Part, "/") {
+		if err != nil {
+			break
+		}
+		var next int
+		next, err = syscall.Openat(at, name, oPath|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
+		_ = syscall.Close(at) // a name; nothing is lost
+		at = next
+	}
+	var st syscall.Stat_t
+	if err == nil {
+		defer func() { _ = syscall.Close(at) }() // as above
+		err = syscall.Fstat(at, &st)
+	}
+	if err != nil {
+		return wire.Errorf(wire.CodeMount, "The volume for %.256q has no %.256q.", m.Target, m.Part).
+			Because("cannot access path: " + err.Error()).Remedy("Make it in the volume first.")
+	}
+	place := makePlace
+	switch st.Mode & syscall.S_IFMT {
+	case syscall.S_IFDIR:
+	case syscall.S_IFREG:
+		place = MakeFile
+	default:
+		return wire.Errorf(wire.CodeMount, "%.256q is neither a directory nor a file of the volume for %.256q.", m.Part, m.Target).
+			Remedy("Name what is one; links are not followed.")
+	}
+	if err := place(m.Target); err != nil {
+		return wire.Errorf(wire.CodeMount, "%.256q cannot be a place of the guest.", m.Target).Because(err)
+	}
+	return syscall.Mount("/proc/self/fd/"+strconv.Itoa(at), m.Target, "", syscall.MS_BIND, "")
 }
 
 // enter opens a directory below another one, made with the rights of that one if it is missing.

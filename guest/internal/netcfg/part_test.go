@@ -136,6 +136,50 @@ func TestMountsOfOneNameAreOneDirectory(t *testing.T) {
 	}
 }
 
+// Of a volume a part is shown as it is found: nothing is made in it, and no link leads out of it.
+func TestPartsOfVolumesAreFound(t *testing.T) {
+	runtime.LockOSThread()
+	if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
+		t.Skip(err)
+	}
+	if err := syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
+		t.Skip(err)
+	}
+	root := t.TempDir()
+	data, at := filepath.Join(root, "data"), filepath.Join(root, "at")
+	if err := os.MkdirAll(data+"/a/b", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(data+"/a/b/file", []byte("x"), 0o600), os.Symlink("/etc", data+"/out"),
+		os.Symlink("a", data+"/in"), syscall.Mkfifo(data+"/pipe", 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for part, found := range map[string]string{"a": "/b/file", "a/b": "/file", "a/b/file": ""} {
+		m := Mount{Kind: kindVolume, Part: part, Target: filepath.Join(at, part, "here")}
+		if err := bindFound(data, m); err != nil {
+			t.Fatal(part, err)
+		}
+		if text, err := os.ReadFile(m.Target + found); err != nil || string(text) != "x" {
+			t.Fatal(part, string(text), err)
+		}
+		if err := syscall.Unmount(m.Target, syscall.MNT_DETACH); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, part := range []string{"none", "a/none/b", "out", "out/hosts", "in/b", "a/b/file/x", "pipe"} {
+		target := filepath.Join(at, "refused")
+		if err := bindFound(data, Mount{Kind: kindVolume, Part: part, Target: target}); err == nil {
+			t.Fatal(part, "was mounted")
+		}
+		if _, err := os.Lstat(target); err == nil {
+			t.Fatal(part, "has made its place")
+		}
+	}
+	if names, err := os.ReadDir(data + "/a"); err != nil || len(names) != 1 {
+		t.Fatal("something was made in the volume", names, err)
+	}
+}
+
 // A place of the image's that a link of it leads away from hides nothing that the user has put where it leads.
 func TestPlacesOfTheImageHideNoMount(t *testing.T) {
 	root := t.TempDir()

@@ -147,7 +147,9 @@ export function guestMounts(record: VmRecord, first: boolean): GuestMount[] {
       target: mount.target,
       label: disk?.volume?.label ?? "",
       readOnly: mount.readonly,
-      fill: first && !mount.nocopy,
+      ...(mount.part === undefined ? {} : { part: mount.part }),
+      // What the image has is no part of a volume's.
+      fill: first && !mount.nocopy && mount.part === undefined,
     });
   }
   const depth = ({ target }: GuestMount): number => target.split("/").length;

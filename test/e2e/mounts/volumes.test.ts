@@ -219,7 +219,14 @@ test("volumes outlive their VM, are read by others, grow, and travel as files", 
   await expect(two.restore((await made.vmsan.snapshots.create(two.id)).id)).rejects.toMatchObject({
     code: "ERR_SNAPSHOT_VOLUME",
   });
+  // What was written last is there, although the VM goes at once, and readers may have it.
+  await sh("echo late >/copy/late", two);
   await two.remove();
+  const disk = join(made.dir, "volumes/copy/volume.ext4");
+  const asked = (request: string): string =>
+    execFileSync("/sbin/debugfs", ["-R", request, disk], { encoding: "utf8", stdio: "pipe" });
+  expect(asked("cat /data/late")).toBe("late\n");
+  expect(asked("features")).not.toContain("needs_recovery");
   await fork.start();
   expect(await sh("cat /copy/only", fork)).toBe("of the fork\n");
   expect((await volumes.get("copy")).usedBy).toEqual([]);

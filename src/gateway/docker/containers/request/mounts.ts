@@ -11,6 +11,7 @@ import type {
 } from "../../../../schema/docker.ts";
 import {
   SHARED_MEMORY,
+  parsePart,
   parseTarget,
   parseTmpfs,
   parseVolumeName,
@@ -91,20 +92,6 @@ function bindOf(text: string): PlannedMount {
 
 type MountBody = NonNullable<NonNullable<ContainerBody["HostConfig"]>["Mounts"]>[number];
 
-/** Refuse what would put data elsewhere than was asked for. @throws 400 */
-function refuseOptions(volume: MountBody["VolumeOptions"]): void {
-  const { Subpath: part, DriverConfig: driver } = volume ?? {};
-  if (part) {
-    throw refused(
-      "volume-subpath",
-      "a volume is mounted as a whole: mount it elsewhere, and have a link lead to the part, or use a volume for it.",
-    );
-  }
-  if (Object.keys(driver?.Options ?? {}).length > 0) {
-    throw refused("volume-opt", "make the volume first: docker volume create -o size=…");
-  }
-}
-
 /** A mount in full. @throws 400 */
 function mountOf(mount: MountBody): PlannedMount {
   const { Type: type, VolumeOptions: volume } = mount;
@@ -125,15 +112,16 @@ function mountOf(mount: MountBody): PlannedMount {
     const words = [size && `size=${size}`, mode && `mode=${mode.toString(8)}`];
     return { point: tmpfsPoint(mount.Target, words.filter(Boolean).join(",")) };
   }
-  if (type === "volume") refuseOptions(volume);
-  if (type === "volume" && source === "") {
+  if (Object.keys(volume?.DriverConfig?.Options ?? {}).length > 0) {
+    throw refused("volume-opt", "make the volume first: docker volume create -o size=…");
+  }
+  if (type === "volume" && source === "" && !volume?.Subpath) {
     return { point: { Type: "volume", Source: "", Propagation: "", ...common } };
   }
   if (type === "volume") {
-    return {
-      point: volumePoint(source, common, volume?.NoCopy === true),
-      ...(volume?.Labels ? { labels: volume.Labels } : {}),
-    };
+    const point = volumePoint(source, common, volume?.NoCopy === true);
+    if (volume?.Subpath) point.Part = parsePart(volume.Subpath);
+    return { point, ...(volume?.Labels ? { labels: volume.Labels } : {}) };
   }
   throw new DockerError(
     400,
@@ -251,14 +239,22 @@ export async function vmMounts({ mounts: points, hostConfig }: ContainerRecord):
     mounts.push(tmpfsMount(SHARED_MEMORY, `size=${shared}`));
   }
   for (const point of points) {
-    const { Type: type, Source, Name, Destination: target, RW: writable, NoCopy } = point;
+    const { Type: type, Source, Name, Destination: target, RW: writable, NoCopy, Part } = point;
     const readonly = !writable;
     if (point.Engine === true) continue;
     if (type === "bind") {
       // Docker follows links of the host; a VM takes none, since they may lead elsewhere later.
       mounts.push({ kind: "bind", source: await withoutLinks(Source), target, readonly });
     } else if (type === "volume" && Name !== undefined) {
-      mounts.push({ kind: "volume", name: Name, target, readonly, nocopy: NoCopy === true });
+      const part = Part === undefined ? {} : { part: Part };
+      mounts.push({
+        kind: "volume",
+        name: Name,
+        target,
+        readonly,
+        nocopy: NoCopy === true,
+        ...part,
+      });
     } else if (type === "tmpfs") mounts.push(tmpfsMount(target, point.Mode));
     else mounts.push({ kind: "anonymous", target });
   }
