@@ -18,6 +18,7 @@ import type { Work } from "../sandbox/stages.ts";
 import { freeBytes } from "../util/free-bytes.ts";
 import { BuilderGuest, isGone } from "./guest.ts";
 import { BuildRegistry } from "./registry.ts";
+import { BuildUsers } from "./users.ts";
 
 /** Name of the VM. */
 const NAME = "vmsan-builder";
@@ -101,7 +102,7 @@ export class Builder {
   /** Where VMs' disks lie. */
   readonly #dir: string;
   /** Builds that run; the way to this host is open while there are some. */
-  #users = 0;
+  readonly #users = new BuildUsers();
   #forwarding: Forwarding | undefined;
   /** The life of the VM that it belongs to. */
   #way = "";
@@ -113,7 +114,6 @@ export class Builder {
   #emptied = 0;
   /** Share of its disk that was free last. */
   #freeShare = 1;
-  readonly #waiting = new Set<() => void>();
   /** One at a time makes, wakes or clears the VM. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -158,12 +158,7 @@ export class Builder {
       const id = await this.#tryEnter(policy, work);
       if (id !== undefined) return id;
       work.progress({ phase: "build", message: "waiting for builds with another network policy" });
-      const { signal } = work;
-      signal.throwIfAborted();
-      await new Promise<void>((resolve, reject) => {
-        this.#waiting.add(resolve);
-        signal.addEventListener("abort", () => reject(signal.reason as Error), { once: true });
-      });
+      await this.#users.none(work.signal);
     }
   }
 
@@ -171,7 +166,7 @@ export class Builder {
   async #tryEnter(policy: NetworkPolicy, work: Work): Promise<string | undefined> {
     return await this.#alone(async () => {
       work.signal.throwIfAborted();
-      if (this.#users > 0 && JSON.stringify(policy) !== this.#policy) return undefined;
+      if (this.#users.count > 0 && JSON.stringify(policy) !== this.#policy) return undefined;
       const id = await this.#opened(policy, work).catch(async (error: unknown) => {
         // It has ended, which is told some time after the fact: it is started, then.
         if (!isGone(error)) throw error;
@@ -179,7 +174,7 @@ export class Builder {
       });
       await this.#allow(id, policy, work);
       this.#policy = JSON.stringify(policy);
-      this.#users += 1;
+      this.#users.enter(work.signal);
       return id;
     });
   }
@@ -188,7 +183,7 @@ export class Builder {
   async #opened(policy: NetworkPolicy, work: Work): Promise<string> {
     const id = await this.#running(policy, work);
     const way = this.#lifeOf(id);
-    if (this.#users > 0 && this.#way === way) return id;
+    if (this.#users.count > 0 && this.#way === way) return id;
     await this.#makeReady(id, work);
     await this.registry.open();
     this.#forwarding = await forwardToHost(
@@ -219,20 +214,24 @@ export class Builder {
 
   /**
    * A build has ended. What it had in the guest goes; a builder that is gone has nothing.
+   * @param signal of its work
    * @param whole whether the build came to a good end: otherwise it may have left processes and containers
    */
-  async leave(id: string, dirs: { dir: string; secrets: string }, whole: boolean): Promise<void> {
+  async leave(
+    id: string,
+    signal: AbortSignal,
+    dirs: { dir: string; secrets: string },
+    whole: boolean,
+  ): Promise<void> {
     const paths = [dirs.secrets, ...(whole ? [dirs.dir] : [])];
-    const removed = await this.#orNot(async (signal) => {
-      const { stdout } = await this.guest.run(id, ["sh", "-c", REMOVE, "sh", ...paths], signal);
+    const removed = await this.#orNot(async (limit) => {
+      const { stdout } = await this.guest.run(id, ["sh", "-c", REMOVE, "sh", ...paths], limit);
       this.#freeShare = freeShareOf(stdout);
     });
     await this.#alone(async () => {
-      this.#users -= 1;
+      this.#users.leave(signal);
       if (!whole || !removed) this.#ready = "";
-      if (this.#users > 0) return;
-      for (const wake of this.#waiting) wake();
-      this.#waiting.clear();
+      if (this.#users.count > 0) return;
       const forwarding = this.#forwarding;
       this.#forwarding = undefined;
       // The VM may be gone, and its end of it with it.
@@ -242,8 +241,8 @@ export class Builder {
       ]);
       await this.registry.close();
       if (this.#ready !== "") return;
-      await this.#orNot(async (signal) => {
-        await this.#makeReady(id, { signal, progress: () => undefined });
+      await this.#orNot(async (limit) => {
+        await this.#makeReady(id, { signal: limit, progress: () => undefined });
       });
     });
   }
@@ -327,15 +326,16 @@ export class Builder {
     return randomBytes(16).toString("hex");
   }
 
-  /** Remove the VM with its cache, if it is one of those. @throws ERR_BUILD_IN_USE while something is built */
+  /** Remove the VM with its cache, if it is one of those; builds that were interrupted may leave first. @throws ERR_BUILD_IN_USE while something is built */
   async prune({ unusedMs = 0, keepBytes = 0 }: BuildPruneRequest = {}): Promise<BuildPrune> {
+    await this.#users.settled(AbortSignal.timeout(CLEAR_MS));
     return await this.#alone(async () => {
-      if (this.#users > 0) {
+      if (this.#users.count > 0) {
         if (unusedMs > 0) return { removed: false, freedBytes: 0 };
         throw new VmsanError({
           code: "ERR_BUILD_IN_USE",
           message: "Cannot remove the builder",
-          why: `${this.#users} builds run in it.`,
+          why: `${this.#users.count} builds run in it.`,
           fix: "Wait for their end, or interrupt them.",
         });
       }

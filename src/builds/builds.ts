@@ -191,7 +191,7 @@ export class Builds {
       throw isGone(error) ? endedWithVm(error) : error;
     } finally {
       builder.registry.dismiss(id);
-      await builder.leave(vm, places, whole);
+      await builder.leave(vm, work.signal, places, whole);
     }
   }
 
