@@ -6,6 +6,7 @@ import { addCreateFlags, createOptions } from "../create-flags.ts";
 import type { CreateFlags } from "../create-flags.ts";
 import { warnOfAssumedKvm } from "../host-warning.ts";
 import { progressView, silent } from "../progress.ts";
+import { imageIn } from "../words/image-word.ts";
 import { createReply } from "../vm-reply.ts";
 
 interface Flags extends CreateFlags {
@@ -34,7 +35,8 @@ export function createCommand(): Command {
   addCreateFlags(target);
   return runs<Flags>(target, async (context, rest: string[]) => {
     const { flags, output } = context;
-    const argv = withoutSeparator(rest);
+    const named = namesNothing(flags) ? imageIn(rest) : undefined;
+    const argv = withoutSeparator(named === undefined ? rest : rest.slice(1));
     if (flags.rootfs !== undefined && flags.fromImage !== undefined) {
       throw new VmsanError({
         code: "ERR_VALIDATION_FLAGS",
@@ -43,7 +45,7 @@ export function createCommand(): Command {
         fix: "Give one of them.",
       });
     }
-    const options = createOptions(flags);
+    const options = createOptions(named === undefined ? flags : { ...flags, fromImage: named });
     if (flags.snapshot === undefined && (flags.cold === true || flags.count !== undefined)) {
       throw new VmsanError({
         code: "ERR_VALIDATION_FLAGS",
@@ -83,8 +85,8 @@ export function createCommand(): Command {
       if (argv.length > 0) {
         const { execInTerminal } = await import("../session/exec.ts");
         const status = await execInTerminal(vm, { argv }, output);
-        const { fromImage, runtime, rootfs } = flags;
-        if (status === 127 && (fromImage ?? runtime ?? rootfs) === undefined && !output.json) {
+        const plain = named === undefined && namesNothing(flags);
+        if (status === 127 && plain && !output.json) {
           output.note(
             `  If ${argv[0]} is an image: vmsan create --from-image ${argv[0]}`,
             `  ${vm.id} stays: vmsan rm -f ${vm.id}`,
@@ -106,6 +108,11 @@ export function createCommand(): Command {
       interrupt.dispose();
     }
   });
+}
+
+/** Whether no option says what is in the VM. */
+function namesNothing({ fromImage, runtime, rootfs, snapshot }: Flags): boolean {
+  return (fromImage ?? runtime ?? rootfs ?? snapshot) === undefined;
 }
 
 /** Several VMs have no one command and no one shell. */

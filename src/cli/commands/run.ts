@@ -1,6 +1,8 @@
 /** `vmsan run`: make a VM, run one command in it, remove it. */
 import type { Command } from "commander";
+import { VmsanError } from "../../model/errors.ts";
 import type { Vm } from "../../client/vm.ts";
+import type { Vmsan } from "../../client/vmsan.ts";
 import { parseDuration } from "../../util/units.ts";
 import { command, interruptSignal, runs, withoutSeparator } from "../command.ts";
 import { addCreateFlags, createOptions } from "../create-flags.ts";
@@ -62,7 +64,7 @@ export function runCommand(): Command {
         output,
       );
     } catch (error) {
-      if (!interrupt.signal.aborted) throw error;
+      if (!interrupt.signal.aborted) throw await ofVm(error, image, vmsan);
       return 128 + interrupt.number();
     } finally {
       view.close();
@@ -72,4 +74,17 @@ export function runCommand(): Command {
       if (id !== undefined) await vmsan.remove(id, { force: true }).catch(ignoreNotFound);
     }
   });
+}
+
+/** An image that is not there, and is the name of a VM: the command for those is another one. */
+async function ofVm(error: unknown, image: string, vmsan: Vmsan): Promise<unknown> {
+  if (!(error instanceof VmsanError) || !error.code.startsWith("ERR_IMAGE_")) return error;
+  // ERR_VM_NOT_FOUND, mostly: then it was meant as an image.
+  const isVm = await vmsan.get(image).then(
+    () => true,
+    () => false,
+  );
+  if (!isVm) return error;
+  const fix = `${image} is a VM: vmsan exec ${image} COMMAND`;
+  return new VmsanError({ ...error.toJSON(), fix }, error);
 }
