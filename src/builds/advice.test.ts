@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import type { BuildRequest } from "../model/api.ts";
 import { failed } from "./advice.ts";
 import { BuildOutput } from "./output.ts";
-import { placesOf, wordsOf } from "./words.ts";
+import { placesOf, wordsOf } from "./builder/words.ts";
 
 /** The error for a build that said this. */
 const errorFor = (...lines: string[]): ReturnType<typeof failed> => {

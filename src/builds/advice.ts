@@ -3,7 +3,7 @@
  * does the same.
  */
 import { VmsanError } from "../model/errors.ts";
-import { linesOf } from "./lines.ts";
+import { linesOf } from "./dockerfile/lines.ts";
 import type { BuildOutput } from "./output.ts";
 
 /** Words, and what to do about them. */

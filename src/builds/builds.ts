@@ -1,4 +1,10 @@
-/** One build: the context into the builder, buildah, the result out of it and into the store. */
+/**
+ * builds/: images from Dockerfiles. Takes a Dockerfile and a context; gives an image of the store, built by buildah in a
+ * VM of its own (builder/), which reaches images through this host alone (registry/); dockerfile/ is what is read of
+ * a Dockerfile here.
+ *
+ * builds.ts: one build: the context into the builder, buildah, the result out of it and into the store.
+ */
 import type { Readable } from "node:stream";
 import { feed } from "../agent/file-stream.ts";
 import { writeFile } from "../agent/file-stream.ts";
@@ -10,25 +16,25 @@ import { assembleImage, findManifest } from "../oci/store/assemble.ts";
 import { setName } from "../oci/store/names.ts";
 import type { Host } from "../sandbox/host.ts";
 import type { Work } from "../sandbox/stages.ts";
-import type { Builder } from "./builder.ts";
+import type { Builder } from "./builder/builder.ts";
 import { failed } from "./advice.ts";
-import { groupOf } from "./had.ts";
-import { endedWithVm, isGone } from "./guest.ts";
-import { hostsIn, registriesConf, resultName } from "./hosts.ts";
-import { Imports } from "./imports.ts";
-import { findBuilt } from "./known.ts";
-import { withoutLinks } from "./links.ts";
+import { groupOf } from "./registry/had.ts";
+import { endedWithVm, isGone } from "./builder/guest.ts";
+import { hostsIn, registriesConf, resultName } from "./registry/hosts.ts";
+import { Imports } from "./registry/imports.ts";
+import { findBuilt } from "./registry/known.ts";
+import { withoutLinks } from "./dockerfile/links.ts";
 import { BuildOutput } from "./output.ts";
 import { formatBytes } from "../util/units.ts";
 import { Phases } from "./phases.ts";
 import { platformsIn } from "./platforms.ts";
-import { RESULT } from "./registry.ts";
+import { RESULT } from "./registry/registry.ts";
 import { Remembered, lookAt, originOf } from "./remembered.ts";
-import { Results } from "./results.ts";
-import type { SentManifest } from "./results.ts";
+import { Results } from "./registry/results.ts";
+import type { SentManifest } from "./registry/results.ts";
 import { withRoom } from "./room.ts";
-import { placesOf, wordsOf } from "./words.ts";
-import type { Places } from "./words.ts";
+import { placesOf, wordsOf } from "./builder/words.ts";
+import type { Places } from "./builder/words.ts";
 
 /** The names that the result gets, spelt out. @throws ERR_VALIDATION_IMAGE_REF */
 function namesOf(tags: readonly string[]): string[] {

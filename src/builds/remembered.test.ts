@@ -8,7 +8,7 @@ import { afterAll, describe, expect, test } from "vitest";
 import type { BuildRequest } from "../model/api.ts";
 import { pack } from "../agent/archive/pack.ts";
 import { contentDigest } from "./content.ts";
-import type { Asked, Imports } from "./imports.ts";
+import type { Asked, Imports } from "./registry/imports.ts";
 import { Remembered, lookAt, originOf } from "./remembered.ts";
 
 const request: BuildRequest = {

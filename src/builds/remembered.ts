@@ -10,7 +10,7 @@ import { createHash } from "node:crypto";
 import { Readable } from "node:stream";
 import type { BuildRequest } from "../model/api.ts";
 import { contentDigest } from "./content.ts";
-import type { Asked, Imports } from "./imports.ts";
+import type { Asked, Imports } from "./registry/imports.ts";
 
 /** Largest context that is looked at before it is sent, in bytes: it is kept in memory. */
 const SMALL = 8 << 20;

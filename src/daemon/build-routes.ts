@@ -1,7 +1,7 @@
 /** Routes about builds. */
 import { Readable } from "node:stream";
 import type { Hono } from "hono";
-import { Builder } from "../builds/builder.ts";
+import { Builder } from "../builds/builder/builder.ts";
 import { Builds } from "../builds/builds.ts";
 import type { BuildPruneRequest, BuildReport, BuildRequest } from "../model/api.ts";
 import { VmsanError, messageOf } from "../model/errors.ts";

@@ -3,8 +3,8 @@ import { mkdtemp, rm, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
-import type { Host } from "../sandbox/host.ts";
-import type { Sandboxes } from "../sandbox/sandboxes.ts";
+import type { Host } from "../../sandbox/host.ts";
+import type { Sandboxes } from "../../sandbox/sandboxes.ts";
 import { Builder } from "./builder.ts";
 
 const HOUR = 3_600_000;

@@ -3,14 +3,14 @@ import { createReadStream } from "node:fs";
 import { randomBytes } from "node:crypto";
 import { Transform } from "node:stream";
 import type { IncomingMessage, ServerResponse } from "node:http";
-import { VmsanError } from "../model/errors.ts";
-import type { Digest } from "../model/image.ts";
-import type { ContentStore, Lease } from "../oci/images.ts";
-import { protectBytes } from "../oci/archives/archive-file.ts";
-import { MANIFEST_LIMIT, parseDocument } from "../oci/documents/documents.ts";
-import { isDigest } from "../oci/reference.ts";
-import { ingest } from "../oci/store/ingest.ts";
-import { collect } from "../util/flow/collect.ts";
+import { VmsanError } from "../../model/errors.ts";
+import type { Digest } from "../../model/image.ts";
+import type { ContentStore, Lease } from "../../oci/images.ts";
+import { protectBytes } from "../../oci/archives/archive-file.ts";
+import { MANIFEST_LIMIT, parseDocument } from "../../oci/documents/documents.ts";
+import { isDigest } from "../../oci/reference.ts";
+import { ingest } from "../../oci/store/ingest.ts";
+import { collect } from "../../util/flow/collect.ts";
 import type { Imports } from "./imports.ts";
 
 /** Most bytes that a build may send: what runs in its VM could send without end. */

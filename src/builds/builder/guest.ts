@@ -1,14 +1,14 @@
 /** What is done in the builder's guest: commands of builds, by its agent. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { listStreams, signalStream } from "../agent/commands.ts";
-import { openFile } from "../agent/file-stream.ts";
-import type { StreamInfo } from "../agent/spec.ts";
-import { startStream } from "../agent/streams.ts";
-import type { GuestStream, StreamOptions } from "../agent/streams.ts";
-import type { GuestTransport } from "../agent/transport.ts";
-import { VmsanError } from "../model/errors.ts";
-import type { Sleep } from "../sandbox/snapshots/sleep.ts";
-import { collect } from "../util/flow/collect.ts";
+import { listStreams, signalStream } from "../../agent/commands.ts";
+import { openFile } from "../../agent/file-stream.ts";
+import type { StreamInfo } from "../../agent/spec.ts";
+import { startStream } from "../../agent/streams.ts";
+import type { GuestStream, StreamOptions } from "../../agent/streams.ts";
+import type { GuestTransport } from "../../agent/transport.ts";
+import { VmsanError } from "../../model/errors.ts";
+import type { Sleep } from "../../sandbox/snapshots/sleep.ts";
+import { collect } from "../../util/flow/collect.ts";
 
 /** Label of commands that belong to a build. */
 const STREAM_LABEL = "vmsan-build";

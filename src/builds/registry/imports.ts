@@ -1,18 +1,18 @@
 /** Images that a build asks for: from the store, pulled if it lacks them, as the caller may. */
-import type { BuildRequest } from "../model/api.ts";
-import { VmsanError, asVmsanError } from "../model/errors.ts";
-import type { Digest, Image } from "../model/image.ts";
-import type { Lease } from "../oci/images.ts";
-import { protectBytes } from "../oci/archives/archive-file.ts";
-import { CONFIG_LIMIT, MANIFEST_LIMIT } from "../oci/documents/documents.ts";
-import { MEDIA } from "../oci/documents/media.ts";
-import { isDigest } from "../oci/reference.ts";
-import { fetchByDigest } from "../oci/registry/pull.ts";
-import { locateBlob } from "../oci/store/locate.ts";
-import { digestOf, readVerified } from "../oci/store/store.ts";
-import { parseReference } from "../oci/images.ts";
-import type { Host } from "../sandbox/host.ts";
-import type { Work } from "../sandbox/stages.ts";
+import type { BuildRequest } from "../../model/api.ts";
+import { VmsanError, asVmsanError } from "../../model/errors.ts";
+import type { Digest, Image } from "../../model/image.ts";
+import type { Lease } from "../../oci/images.ts";
+import { protectBytes } from "../../oci/archives/archive-file.ts";
+import { CONFIG_LIMIT, MANIFEST_LIMIT } from "../../oci/documents/documents.ts";
+import { MEDIA } from "../../oci/documents/media.ts";
+import { isDigest } from "../../oci/reference.ts";
+import { fetchByDigest } from "../../oci/registry/pull.ts";
+import { locateBlob } from "../../oci/store/locate.ts";
+import { digestOf, readVerified } from "../../oci/store/store.ts";
+import { parseReference } from "../../oci/images.ts";
+import type { Host } from "../../sandbox/host.ts";
+import type { Work } from "../../sandbox/stages.ts";
 
 /** A manifest as it is served. */
 export interface Served {

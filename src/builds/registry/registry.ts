@@ -1,22 +1,19 @@
 /**
- * builds/: images from Dockerfiles. Takes a Dockerfile and a context; gives an image of the store,
- * built by buildah in a VM of its own, which reaches images through this host alone.
- *
- * registry.ts: what that VM sees of registries, a server of the distribution API on a socket of this
- * host: base images come from the store, which pulls what it lacks with the caller's credentials, and
- * the result goes back the same way, verified. A build sees what lies below its own identifier.
+ * What the builder sees of registries, a server of the distribution API on a socket of this host: base images come
+ * from the store, which pulls what it lacks with the caller's credentials, and the result goes back the same way,
+ * verified. A build sees what lies below its own identifier.
  */
 import { createReadStream } from "node:fs";
 import { rm, stat } from "node:fs/promises";
 import { createServer } from "node:http";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
-import { asVmsanError } from "../model/errors.ts";
-import type { Digest } from "../model/image.ts";
-import { isDigest } from "../oci/reference.ts";
-import type { ContentStore } from "../oci/images.ts";
-import { dropUnread } from "../util/flow/unread.ts";
-import { listenUnix } from "../util/socket-path.ts";
+import { asVmsanError } from "../../model/errors.ts";
+import type { Digest } from "../../model/image.ts";
+import { isDigest } from "../../oci/reference.ts";
+import type { ContentStore } from "../../oci/images.ts";
+import { dropUnread } from "../../util/flow/unread.ts";
+import { listenUnix } from "../../util/socket-path.ts";
 import { Had } from "./had.ts";
 import type { Imports } from "./imports.ts";
 import type { Results } from "./results.ts";

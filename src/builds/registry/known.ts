@@ -1,10 +1,10 @@
 /** Results that the store has already: an image's identifier for buildah is its configuration's digest. */
-import type { Digest } from "../model/image.ts";
-import type { ContentStore, Lease } from "../oci/images.ts";
-import { isDigest } from "../oci/reference.ts";
-import { blobsOf } from "../oci/store/assemble.ts";
-import { manifestOf } from "../oci/store/manage.ts";
-import { listNames } from "../oci/store/names.ts";
+import type { Digest } from "../../model/image.ts";
+import type { ContentStore, Lease } from "../../oci/images.ts";
+import { isDigest } from "../../oci/reference.ts";
+import { blobsOf } from "../../oci/store/assemble.ts";
+import { manifestOf } from "../../oci/store/manage.ts";
+import { listNames } from "../../oci/store/names.ts";
 import type { SentManifest } from "./results.ts";
 
 /**
