@@ -10,7 +10,7 @@ import { sandboxReply, stateOf } from "../sandbox.ts";
 import { vmLimit } from "./lifecycle.ts";
 import { bareName, page } from "./pages.ts";
 import type { SandboxControl } from "./sandboxes.ts";
-import { isSnapshotNamed } from "./store.ts";
+import { isMeant, isSnapshotNamed } from "./store.ts";
 import type { KnownSnapshot } from "./store.ts";
 
 /** Most forks by one call. */
@@ -88,9 +88,7 @@ export async function removeSnapshot(
 ): Promise<boolean> {
   const { vmsan, store } = control.context;
   const { snapshots } = await store.load();
-  const known = snapshots.find(
-    (one) => (caller.key.admin || one.project === caller.key.project) && isSnapshotNamed(one, ref),
-  );
+  const known = snapshots.find((one) => isMeant(caller.key, one, ref));
   if (known === undefined) return false;
   await vmsan.snapshots.remove(known.id).catch((error: unknown) => {
     if (!(error instanceof VmsanError) || !error.code.endsWith("_NOT_FOUND")) throw error;

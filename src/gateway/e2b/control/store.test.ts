@@ -2,7 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeEach, expect, onTestFinished, test } from "vitest";
-import { E2bStore } from "./store.ts";
+import { E2bStore, isMeant } from "./store.ts";
 import type { KnownTemplate } from "./store.ts";
 
 let store: E2bStore;
@@ -80,4 +80,28 @@ test("a change by another process is seen", async () => {
   const other = new E2bStore(join(path, ".."));
   await other.change(({ templates }) => templates.push(template("ours", "one")));
   expect((await store.load()).templates.length).toBe(1);
+});
+
+test("a bare name means the own project's, for an admin too; another's is named with its project or by ID", () => {
+  const theirs = { id: "tpl-1", project: "theirs", name: "base" };
+  const admin = { admin: true, project: "ours" };
+  const means = (key: Parameters<typeof isMeant>[0], one: object, refs: string[]): boolean[] =>
+    refs.map((ref) => isMeant(key, one as typeof theirs, ref));
+  const refs = ["base", "base:default", "ours/base", "theirs/base", "tpl-1"];
+  expect(means(admin, theirs, refs)).toEqual([false, false, false, true, true]);
+  expect(means({ admin: false, project: "ours" }, theirs, refs)).toEqual(refs.map(() => false));
+  expect(means({ admin: false, project: "theirs" }, theirs, refs)).toEqual([
+    true,
+    true,
+    false,
+    true,
+    true,
+  ]);
+  const nameless = { id: "s-1", project: "theirs" };
+  expect(means(admin, nameless, ["", "theirs/", "undefined", "s-1"])).toEqual([
+    false,
+    false,
+    false,
+    true,
+  ]);
 });

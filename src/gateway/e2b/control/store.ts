@@ -7,6 +7,7 @@ import { mkdir, readFile, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import * as z from "zod";
 import { errnoOf } from "../../../model/errors.ts";
+import type { GatewayKey } from "../../../model/gateway.ts";
 import { validate } from "../../../schema/api.ts";
 import { writeFileAtomic } from "../../../util/atomic.ts";
 import { withLock } from "../../../util/lock.ts";
@@ -77,7 +78,22 @@ export type KnownTemplate = z.infer<typeof templateSchema>;
 /** All that is remembered. */
 export type Remembered = z.infer<typeof fileSchema>;
 
-/** Whether a snapshot is meant by a name or ID as clients write it. */
+/**
+ * Whether a key means this by a name or ID. An admin's key means another project's by its ID or with the project before the name:
+ * a bare one is the own project's or nobody's, or anybody could have `base` mean something else for admins.
+ */
+export function isMeant(
+  { admin, project }: Pick<GatewayKey, "admin" | "project">,
+  one: { id: string; name?: string | undefined; project: string },
+  ref: string,
+): boolean {
+  if (!admin && one.project !== project) return false;
+  if (ref === one.id) return true;
+  const full = one.project === project || ref.startsWith(`${one.project}/`);
+  return full && one.name !== undefined && bareName(ref, one.project) === one.name;
+}
+
+/** Whether a snapshot has a name or ID as clients write it. */
 export function isSnapshotNamed({ id, name, project }: KnownSnapshot, ref: string): boolean {
   const bare = bareName(ref, project);
   return ref === id || (name !== undefined && bare === name);
@@ -101,10 +117,7 @@ export function findTemplate(
   ref: string,
 ): { template: KnownTemplate; build?: TemplateBuild } | undefined {
   const [, whole = "", tag = "default"] = /^([^:]*)(?::([^:]*))?$/.exec(ref) ?? [];
-  const name = bareName(whole, key.project);
-  const template = templates.find(
-    (one) => (key.admin || one.project === key.project) && (one.id === whole || one.name === name),
-  );
+  const template = templates.find((one) => isMeant(key, one, whole));
   const meaning = template?.tags[tag]?.buildID;
   const build = template?.builds.find(({ id }) => id === meaning);
   if (template === undefined) return undefined;

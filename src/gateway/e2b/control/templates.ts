@@ -7,7 +7,7 @@ import { withoutUndefined } from "../../../schema/api.ts";
 import type { Caller } from "../../access/gate.ts";
 import { E2bError } from "../errors.ts";
 import { INTERPRETER_RUNTIME } from "./interpreter.ts";
-import { findTemplate, isSnapshotNamed } from "./store.ts";
+import { findTemplate, isMeant } from "./store.ts";
 import type { E2bStore } from "./store.ts";
 
 /** What a sandbox is made of. */
@@ -77,9 +77,7 @@ export async function resolveTemplate(
   const remembered = await store.load();
   const { snapshots } = remembered;
   const { key } = caller;
-  const snapshot = snapshots.find(
-    (one) => (key.admin || one.project === key.project) && isSnapshotNamed(one, name),
-  );
+  const snapshot = snapshots.find((one) => isMeant(key, one, name));
   if (snapshot !== undefined) return { id: snapshot.id, snapshot: snapshot.id };
   const known = findTemplate(remembered, caller, name);
   if (known?.build?.status === "ready") {
