@@ -30,6 +30,8 @@ interface Running {
   readonly child: ChildProcess;
   readonly pending: Map<number, Pending>;
   stderr: string;
+  /** That it is no longer there has been told. */
+  told: boolean;
 }
 
 /** Milliseconds for which programs of a helper that has ended are waited for: as long as it lets them run. */
@@ -110,13 +112,14 @@ export class Helper {
 
   /** The process, started if it is not there. */
   private start(): Running {
-    if (this.running !== undefined) return this.running;
+    // One whose channel has ended is on its way out, and takes nothing any more.
+    if (this.running?.child.connected === true) return this.running;
     const [file = "", ...args] = this.command();
     const child = spawn(file, args, {
       stdio: ["ignore", "ignore", "pipe", "ipc"],
       env: { ...process.env, PATH: adminPath, LC_ALL: "C" },
     });
-    const running: Running = { child, pending: new Map(), stderr: "" };
+    const running: Running = { child, pending: new Map(), stderr: "", told: false };
     this.running = running;
     child.stderr?.setEncoding("utf8").on("data", (text: string) => {
       running.stderr = (running.stderr + text).slice(-2000);
@@ -136,8 +139,11 @@ export class Helper {
       const { exitCode, signalCode } = child;
       if (exitCode !== null || signalCode !== null)
         this.lost(running, `ended with ${signalCode ?? exitCode}`);
-      // It does nothing for anybody any more, and would keep whoever waits for it.
-      else child.kill("SIGKILL");
+      else {
+        // It does nothing for anybody any more, and would keep whoever waits for it.
+        child.kill("SIGKILL");
+        this.gone(running);
+      }
     });
     child.unref();
     child.channel?.unref();
@@ -170,8 +176,14 @@ export class Helper {
   /** A helper has ended by itself. */
   private lost(running: Running, why: string, code: HelperCode = "ERR_NETWORK_HELPER_LOST"): void {
     this.settle(running, why, code);
-    if (this.running !== running) return;
-    this.running = undefined;
+    this.gone(running);
+  }
+
+  /** A helper is of no use any more; the next request starts another. */
+  private gone(running: Running): void {
+    if (this.running === running) this.running = undefined;
+    if (running.told) return;
+    running.told = true;
     this.onExit();
   }
 
@@ -295,6 +307,7 @@ export class Helper {
     const { running } = this;
     if (running === undefined) return;
     this.running = undefined;
+    running.told = true;
     if (running.child.connected) running.child.disconnect();
     this.settle(running, "was stopped", "ERR_NETWORK_HELPER");
   }

@@ -10,8 +10,8 @@ import (
 	"vmsan/guest/internal/proc"
 )
 
-// maxGrace bounds the time that processes get between TERM and KILL.
-const maxGrace = 10 * time.Minute
+// maxGrace bounds the time that processes get between TERM and KILL: the host asks for an hour at most.
+const maxGrace = time.Hour
 
 // shutdown answers at once and ends everything behind the answer.
 func (s *Server) shutdown(w http.ResponseWriter, r *http.Request) {

@@ -1,3 +1,5 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -39,6 +41,32 @@ test("the host's settings are taken back by the last user only", async () => {
   expect(await state.leave(() => false, undo)).toEqual([]);
   expect(done).toEqual(["used", "undone"]);
   expect(state.exists).toBe(false);
+});
+
+test("a process of another PID namespace, which cannot be seen, holds what it uses until its end", async () => {
+  const state = new HostState(join(dir, "state"));
+  await state.use({}, [], async () => await Promise.resolve());
+  // No process has that number here.
+  const mark = join(dir, "state", "user-4000000-1");
+  const lock = JSON.stringify(join(import.meta.dirname, "../../util/lock.ts"));
+  const program = `const { tryLock } = await import(${lock});
+    globalThis.held = tryLock(${JSON.stringify(mark)});
+    process.stdout.write("held");
+    setInterval(() => undefined, 1000);`;
+  const words = ["--input-type=module", "--eval", program];
+  const child = spawn(process.execPath, words, { stdio: ["ignore", "pipe", "inherit"] });
+  await once(child.stdout, "data");
+  let undone = 0;
+  const undo = async (): Promise<void> => {
+    undone += 1;
+    await Promise.resolve();
+  };
+  await state.leave(() => false, undo);
+  expect([undone, state.exists]).toEqual([0, true]);
+  child.kill("SIGKILL");
+  await once(child, "exit");
+  await state.leave(() => false, undo);
+  expect([undone, state.exists]).toEqual([1, false]);
 });
 
 test("forward chains that drop are named, unless they know vmsan", () => {

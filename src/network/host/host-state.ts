@@ -15,7 +15,8 @@ import {
 import { join } from "node:path";
 import { errnoOf, messageOf } from "../../model/errors.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
-import { withLock } from "../../util/lock.ts";
+import { tryLock, withLock } from "../../util/lock.ts";
+import type { Lock } from "../../util/lock.ts";
 import { identityOf } from "../../util/process-identity.ts";
 
 /** A setting that was changed: the file's content before, and the one that was written. */
@@ -30,9 +31,26 @@ function defaultDir(): string {
   return `/run/vmsan-network-${inode}`;
 }
 
+/**
+ * Whether a mark is a living process's that cannot be seen from here: one of another PID namespace, such as a container's, has
+ * another number there, and this one may be nobody's.
+ */
+function isHeld(path: string): boolean {
+  try {
+    const mark = tryLock(path);
+    mark?.release();
+    return mark === undefined;
+  } catch {
+    // ERR_LOCK_FILE: nothing is known of it, and what may live stays.
+    return true;
+  }
+}
+
 /** The record of changes; one for each process. */
 export class HostState {
   private readonly dir: string;
+  /** Held for as long as this process uses the host's network. */
+  private mark: Lock | undefined;
 
   /** @param dir where it is kept; default below /run */
   constructor(dir: string = defaultDir()) {
@@ -55,7 +73,9 @@ export class HostState {
       const match = /^user-(\d+)-(\d+)$/.exec(name);
       if (match === null) return false;
       if (identityOf(Number(match[1]))?.startTime === Number(match[2])) return true;
-      rmSync(join(this.dir, name), { force: true });
+      const path = join(this.dir, name);
+      if (isHeld(path)) return true;
+      rmSync(path, { force: true });
       return false;
     });
   }
@@ -100,7 +120,7 @@ export class HostState {
       await writeFileAtomic(join(this.dir, "changes.json"), text);
     };
     await this.locked(async () => {
-      writeFileSync(join(this.dir, this.own), "");
+      this.mark ??= tryLock(join(this.dir, this.own));
       const changes = this.changes();
       const due = Object.entries(wanted).filter(([path, set]) => {
         if (!existsSync(path)) return false;
@@ -140,6 +160,8 @@ export class HostState {
   ): Promise<{ what: string; why: string }[]> {
     return await this.locked(async () => {
       const failed: { what: string; why: string }[] = [];
+      this.mark?.release();
+      this.mark = undefined;
       rmSync(join(this.dir, this.own), { force: true });
       if (inUse() || this.users().length > 0) return failed;
       await body();

@@ -1,4 +1,6 @@
-import { mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import { closeSync, openSync } from "node:fs";
+import { mkdtemp, readFile, readdir, readlink, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
@@ -25,4 +27,36 @@ test("files that cannot be written are refused before the build; a former one is
   expect(JSON.parse(await readFile(join(dir, "facts"), "utf8"))).toMatchObject({
     "image.name": "a,b",
   });
+});
+
+test("a link in a file's place is followed, and stays", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "vmsan-facts-"));
+  onTestFinished(() => rm(dir, { recursive: true }));
+  const [iidfile, target] = [join(dir, "iid"), join(dir, "elsewhere")];
+  await writeFile(target, "of a build before, and longer than what comes");
+  await symlink(target, iidfile);
+  await makeRoom({ iidfile });
+  expect(await readFile(target, "utf8")).toBe("");
+  const report = { digest: "sha256:1", configDigest: "sha256:2", names: [] };
+  await writeFacts({ iidfile }, report as unknown as BuildReport);
+  expect([await readFile(target, "utf8"), await readlink(iidfile)]).toEqual(["sha256:1", target]);
+});
+
+test("standard output that is a file keeps what is in it, and its link", async () => {
+  const dir = await mkdtemp(join(tmpdir(), "vmsan-facts-"));
+  onTestFinished(() => rm(dir, { recursive: true }));
+  const [link, log] = [join(dir, "stdout"), join(dir, "log")];
+  await symlink("/proc/self/fd/1", link);
+  await writeFile(log, "before\n");
+  const from = JSON.stringify(join(import.meta.dirname, "build-files.ts"));
+  const program = `const { makeRoom, writeFacts } = await import(${from});
+    const files = { iidfile: ${JSON.stringify(link)} };
+    await makeRoom(files);
+    await writeFacts(files, { digest: "sha256:1" });`;
+  const out = openSync(log, "a");
+  const words = ["--input-type=module", "--eval", program];
+  execFileSync(process.execPath, words, { stdio: ["ignore", out, "inherit"] });
+  closeSync(out);
+  expect(await readFile(log, "utf8")).toBe("before\nsha256:1");
+  expect(await readlink(link)).toBe("/proc/self/fd/1");
 });
