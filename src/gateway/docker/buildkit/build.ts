@@ -4,11 +4,12 @@
  *
  * build.ts: one build that buildx asks for: its files fetched over the session, then built like any other.
  */
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { keepArchive, textIn } from "../../../client/builds/archive.ts";
 import type { BuildOptions } from "../../../client/builds/builds.ts";
-import { DockerError } from "../errors.ts";
+import { DockerError, badCompression } from "../errors.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import type { Events } from "../events.ts";
 import { addedHosts } from "../images/hosts.ts";
@@ -32,6 +33,9 @@ export interface BuildWish {
   tags: readonly string[];
 }
 
+/** Addresses of archives that the client has, as `docker build -` does. */
+const UPLOADED = "http://buildkit-session/";
+const UPLOAD = "/moby.upload.v1.Upload/Pull";
 const SECRETS = "/moby.buildkit.secrets.v1.Secrets/GetSecret";
 
 /** Refuse what only BuildKit has. @throws 501 */
@@ -42,7 +46,7 @@ function refuse(what: string, instead: string): never {
 /** Attributes that ask for something that builds here do not have. */
 function refuseUnknown(attributes: Record<string, string>): void {
   const address = attributes["context"] ?? "";
-  if (address !== "")
+  if (address !== "" && !address.startsWith(UPLOADED))
     refuse(`building from ${address.slice(0, 200)}`, "fetch it, and build from the directory.");
   const named = Object.keys(attributes).find((name) => name.startsWith("context:"));
   if (named !== undefined)
@@ -126,6 +130,74 @@ function optionsOf({ attributes, tags }: BuildWish): Omit<BuildOptions, "archive
   };
 }
 
+/** The error for a build without a Dockerfile. */
+function noDockerfile(filename: string): DockerError {
+  const why = `failed to read dockerfile: open ${filename}: no such file or directory`;
+  return new DockerError(400, why);
+}
+
+/** Have an archive that the client was given. @returns the Dockerfile, which is in it or the client's own */
+async function fetchArchive(
+  peer: GrpcPeer,
+  attributes: Record<string, string>,
+  path: string,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<string> {
+  const { filename = "Dockerfile", context = "", dockerfilekey } = attributes;
+  progress.begin("[internal] load remote build context");
+  const call = peer.call(UPLOAD, { urlpath: `/${context.slice(UPLOADED.length)}` }, signal);
+  call.end();
+  const source = async function* bytes(): AsyncGenerator<Buffer> {
+    for await (const message of call.messages) yield new Message(message).bytes(1);
+  };
+  try {
+    const kept = await keepArchive(source(), badCompression);
+    try {
+      await rename(kept.path, path);
+    } finally {
+      await kept.remove();
+    }
+  } finally {
+    call.cancel();
+  }
+  const dockerfile =
+    dockerfilekey === undefined
+      ? await textIn(path, [filename])
+      : (await readTexts(peer, dockerfilekey, [filename], signal)).get(filename);
+  if (dockerfile === undefined) throw noDockerfile(filename);
+  return dockerfile;
+}
+
+/** Have a directory of the client's as an archive. @returns the Dockerfile */
+async function fetchDirectory(
+  peer: GrpcPeer,
+  attributes: Record<string, string>,
+  archive: string,
+  progress: Progress,
+  signal: AbortSignal,
+): Promise<string> {
+  const {
+    filename = "Dockerfile",
+    contextkey = "context",
+    dockerfilekey = "dockerfile",
+  } = attributes;
+  progress.begin(`[internal] load build definition from ${filename}`);
+  const own = `${filename}.dockerignore`;
+  const texts = await readTexts(peer, dockerfilekey, [filename, own], signal);
+  const dockerfile = texts.get(filename);
+  if (dockerfile === undefined) throw noDockerfile(filename);
+  progress.begin("[internal] load build context");
+  const general = ".dockerignore";
+  const ignore =
+    texts.get(own) ?? (await readTexts(peer, contextkey, [general], signal)).get(general) ?? "";
+  // A list of the Dockerfile's own counts alone.
+  const exclude = [...ignorePatterns(ignore), ...(texts.has(own) ? [general] : [])];
+  const sent = await writeArchive(peer, { directory: contextkey, exclude }, archive, signal);
+  progress.log(`transferred ${sent.files} files, ${sent.bytes} bytes\n`);
+  return dockerfile;
+}
+
 /** Build. @returns the configuration's digest */
 export async function buildFor(
   builder: Builder,
@@ -136,32 +208,12 @@ export async function buildFor(
 ): Promise<string> {
   const { attributes, tags } = wish;
   refuseUnknown(attributes);
-  const {
-    filename = "Dockerfile",
-    contextkey = "context",
-    dockerfilekey = "dockerfile",
-  } = attributes;
   const dir = await mkdtemp(join(tmpdir(), "vmsan-build-"));
   try {
-    progress.begin(`[internal] load build definition from ${filename}`);
-    const own = `${filename}.dockerignore`;
-    const texts = await readTexts(peer, dockerfilekey, [filename, own], signal);
-    const dockerfile = texts.get(filename);
-    if (dockerfile === undefined) {
-      throw new DockerError(
-        400,
-        `failed to read dockerfile: open ${filename}: no such file or directory`,
-      );
-    }
-    progress.begin("[internal] load build context");
-    const general = ".dockerignore";
-    const ignore =
-      texts.get(own) ?? (await readTexts(peer, contextkey, [general], signal)).get(general) ?? "";
     const archive = join(dir, "context.tar");
-    // A list of the Dockerfile's own counts alone.
-    const exclude = [...ignorePatterns(ignore), ...(texts.has(own) ? [general] : [])];
-    const sent = await writeArchive(peer, { directory: contextkey, exclude }, archive, signal);
-    progress.log(`transferred ${sent.files} files, ${sent.bytes} bytes\n`);
+    const dockerfile = attributes["context"]
+      ? await fetchArchive(peer, attributes, archive, progress, signal)
+      : await fetchDirectory(peer, attributes, archive, progress, signal);
     const secrets = await fetchSecrets(peer, secretsIn(dockerfile), signal);
     progress.begin("[internal] prepare the builder");
     let last = "";

@@ -3,11 +3,13 @@ import { once } from "node:events";
 import { connect as http2, performServerHandshake } from "node:http2";
 import type { ClientHttp2Session, IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { connect, createServer } from "node:net";
+import { gzipSync } from "node:zlib";
 import type { AddressInfo, Socket } from "node:net";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import type { BuildOptions } from "../../../client/builds/builds.ts";
 import type { WorkOptions } from "../../../client/daemon.ts";
 import { readArchive } from "../../../agent/archive/read.ts";
+import { tarOf } from "../../../../test/registry/fixture.ts";
 import { ignorePatterns, secretsIn } from "./build.ts";
 import { BuildKit } from "./buildkit.ts";
 import { messagesOf } from "./grpc.ts";
@@ -51,6 +53,7 @@ let client: ClientHttp2Session;
 let asked: { wishes: IncomingHttpHeaders[] };
 let built: { options: BuildOptions; names: string[]; secret: string } | undefined;
 let failing = "";
+let uploaded: Buffer = Buffer.alloc(0);
 
 /** Serve files as buildx does; what a wish leaves out is not sent. */
 async function serveFiles(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> {
@@ -88,6 +91,17 @@ async function serveSecret(stream: ServerHttp2Stream): Promise<void> {
   stream.respond({ ":status": 200 }, { waitForTrailers: true });
   stream.once("wantTrailers", () => stream.sendTrailers({ "grpc-status": there ? "0" : "5" }));
   if (there) stream.write(framed(encode([1, "secret"])));
+  stream.end();
+}
+
+/** Serve an archive in pieces, as buildx does with what it was given on its standard input. */
+function serveUpload(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): void {
+  asked.wishes.push(headers);
+  stream.respond({ ":status": 200 }, { waitForTrailers: true });
+  stream.once("wantTrailers", () => stream.sendTrailers({ "grpc-status": "0" }));
+  for (let at = 0; at < uploaded.length; at += 1000) {
+    stream.write(framed(encode([1, uploaded.subarray(at, at + 1000)])));
+  }
   stream.end();
 }
 
@@ -147,9 +161,9 @@ async function session(id: string): Promise<Socket> {
     "stream",
     (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => {
       stream.on("error", () => undefined);
-      void (headers[":path"]?.endsWith("/GetSecret") === true
-        ? serveSecret(stream)
-        : serveFiles(stream, headers));
+      const path = headers[":path"] ?? "";
+      if (path.endsWith("/Pull")) serveUpload(stream, headers);
+      else void (path.endsWith("/GetSecret") ? serveSecret(stream) : serveFiles(stream, headers));
     },
   );
   return near;
@@ -214,6 +228,31 @@ test("what fails says why, in the step and at the end", async () => {
   });
   const errors = messages.flatMap((one) => one.messages(1).map((vertex) => vertex.text(7)));
   expect(errors.at(-1)).toContain(failing);
+  near.destroy();
+});
+
+test("an archive that buildx was given is the context, and has the Dockerfile unless that is the client's", async () => {
+  const near = await session("s4");
+  uploaded = gzipSync(tarOf("sub/Dockerfile", Buffer.from("FROM x\n")));
+  const solve = async (ref: string, more: Record<string, string>) =>
+    await call(
+      `${CONTROL}/Solve`,
+      encode(
+        [1, ref],
+        [5, "s4"],
+        [6, "dockerfile.v0"],
+        ...mapFields(7, { context: "http://buildkit-session/abc", ...more }),
+      ),
+    );
+  expect(await solve("u1", { filename: "sub/Dockerfile" })).toMatchObject({ status: "0", said: "" });
+  expect(asked.wishes.map((headers) => headers["urlpath"])).toEqual(["/abc"]);
+  expect(built?.options.dockerfile).toBe("FROM x\n");
+  expect(built?.names).toEqual(["file sub/Dockerfile 644 7"]);
+  expect((await solve("u2", { dockerfilekey: "dockerfile" })).status).toBe("0");
+  expect(built?.options.dockerfile).toContain("type=secret");
+  expect(await solve("u3", {})).toMatchObject({
+    said: expect.stringContaining("open Dockerfile: no such file") as string,
+  });
   near.destroy();
 });
 
