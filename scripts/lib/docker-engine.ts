@@ -96,7 +96,7 @@ By \`node bench/docker.ts\`, by turns, medians, on two cores at a load of 2.6: \
 const NOT_YET = `## What does not hold yet
 
 - Steps of builds are buildah's, and its words: with buildx (its driver \`docker\`) as with the classic builder. Of BuildKit there
-  are Dockerfiles with contexts of files, arguments, labels, targets, \`--secret\`, \`RUN --mount=type=cache\`; \`--output\` to files, \`--push\`,
+  are Dockerfiles with contexts of files or archives (\`docker build -\`), arguments, labels, targets, \`--secret\`, \`RUN --mount=type=cache\`; \`--output\` to files, \`--push\`,
   \`--build-context\`, \`--ssh\`, \`--check\`, several platforms at once, caches elsewhere and \`# syntax\` of one's own are refused or ignored.
 - \`docker search\` is refused, and \`docker import\` of an address.
 - A container in another's network (\`network_mode: service:web\`, as sidecars have it) is refused: two microVMs share no network card. So is
