@@ -244,7 +244,10 @@ test("an archive that buildx was given is the context, and has the Dockerfile un
         ...mapFields(7, { context: "http://buildkit-session/abc", ...more }),
       ),
     );
-  expect(await solve("u1", { filename: "sub/Dockerfile" })).toMatchObject({ status: "0", said: "" });
+  expect(await solve("u1", { filename: "sub/Dockerfile" })).toMatchObject({
+    status: "0",
+    said: "",
+  });
   expect(asked.wishes.map((headers) => headers["urlpath"])).toEqual(["/abc"]);
   expect(built?.options.dockerfile).toBe("FROM x\n");
   expect(built?.names).toEqual(["file sub/Dockerfile 644 7"]);
