@@ -1,32 +1,27 @@
 /** Makes VMs' networks, keeps their leases, and removes them; the folder's one way in. */
-import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import type { GuestNetwork, NetworkPolicy, PublishedPort } from "../model/policy.ts";
-import { machinePrefix6, mtu, planFor, tapName, type Plan } from "./kernel/address.ts";
+import { mtu, planFor, tapName, type Plan } from "./kernel/address.ts";
 import { Helper, isLost } from "./helper.ts";
-import { forwardingEffects, forwardingSettings } from "./host/forwarding.ts";
-import { HostState } from "./host/host-state.ts";
+import { Ground } from "./ground.ts";
+import { reshape } from "./bandwidth.ts";
 import { Leases, checkId, type Lease } from "./leases.ts";
 import {
   guestLinks,
   guestSysctls,
   hostLinks,
   proxyTable,
-  removeLinks,
   shape,
   shaperLink,
-  unshape,
-  unshapeLink,
 } from "./kernel/links.ts";
 import { decisionOf } from "./log.ts";
 import { checkPortsAgainstPolicy } from "./policy/parse.ts";
 import { mayAdministrate, probeHost } from "./host/probe.ts";
-import { hostAddresses } from "./host/addresses.ts";
 import { Realm } from "./host/realm.ts";
 import { RootlessRealm } from "./host/rootless.ts";
 import { proxyMark } from "./kernel/rule-input.ts";
-import { hostRuleset } from "./kernel/rules.ts";
+import { Removal } from "./removal.ts";
 import { PrivateNets, type Wanted } from "./private/nets.ts";
 import { Service } from "./service.ts";
 import type {
@@ -42,9 +37,6 @@ import { parseServer } from "./names/upstream.ts";
 /** Milliseconds between looks at the host's own addresses, which rules name. */
 const addressInterval = 15_000;
 
-/** Milliseconds for which the host's way out is taken to be what it was. */
-const routeFreshMs = 1000;
-
 /** How often another slot is tried when a link of that name turns up in between. */
 const slotAttempts = 8;
 
@@ -56,16 +48,11 @@ class Manager implements NetworkManager {
   private readonly leases: Leases;
   private readonly nets: PrivateNets;
   private readonly services = new Map<string, Service>();
-  /** VMs whose link this process has made itself. */
-  private readonly linked = new Set<string>();
+  private readonly removal: Removal;
   private readonly warn: (message: string) => void;
-  private readonly prefix6: string;
-  private readonly hostState = new HostState();
-  private hostReady: Promise<void> | undefined;
+  private readonly ground: Ground;
   /** Attachments under way, which may not have a lease yet. */
   private attaching = 0;
-  private addresses: string[] = hostAddresses();
-  private ipv6Route = { at: Number.NEGATIVE_INFINITY, there: false };
   private readonly timer: NodeJS.Timeout;
 
   constructor(options: NetworkOptions, realm: Realm) {
@@ -73,16 +60,18 @@ class Manager implements NetworkManager {
     this.realm = realm;
     this.warn = options.onWarning ?? (() => undefined);
     this.leases = new Leases(options.dir, this.warn);
-    this.prefix6 = machinePrefix6(machineId());
     this.helper = new Helper(
       () => [...realm.prefix, options.helper],
       (event) => this.services.get(event.vm)?.log.add(decisionOf(event)),
       () => this.relog(),
     );
     const { leases, helper } = this;
+    this.ground = new Ground(realm, helper, options.ipv6);
     // In another place it would be in one that is gone when that is made anew.
     if (realm.isHost) realm.launcher = async (...program) => await helper.run(...program);
-    this.nets = new PrivateNets({ realm, helper, leases, planOf: (lease) => this.planOf(lease) });
+    const planOf = (lease: Lease): Plan => this.planOf(lease);
+    this.nets = new PrivateNets({ realm, helper, leases, planOf });
+    this.removal = new Removal({ realm, leases, nets: this.nets, planOf });
     this.timer = setInterval(() => void this.look(), addressInterval).unref();
   }
 
@@ -95,35 +84,20 @@ class Manager implements NetworkManager {
     }
   }
 
-  /** Take note of the host's own addresses; whether they have changed. */
-  private lookAtAddresses(): boolean {
-    const now = hostAddresses();
-    if (now.join() === this.addresses.join()) return false;
-    this.addresses = now;
-    return true;
-  }
-
   /** Now and then: the host's addresses, and the way out of a realm that needs one kept up. */
   private async look(): Promise<void> {
     await this.refreshAddresses();
     if (this.services.size === 0 || this.realm.isHost || this.attaching > 0) return;
     try {
-      await this.enterRealm();
+      await this.ground.enter();
     } catch (error) {
       this.warn(messageOf(error));
     }
   }
 
-  /** Make the realm ready; what an earlier one held is gone, and the helper was in that one. */
-  private async enterRealm(): Promise<void> {
-    if (!(await this.realm.ready())) return;
-    this.hostReady = undefined;
-    this.helper.stop();
-  }
-
   /** When the host has got other addresses, no guest shall reach those. */
   private async refreshAddresses(): Promise<void> {
-    if (!this.lookAtAddresses()) return;
+    if (!this.ground.lookAtAddresses()) return;
     for (const [vmId, service] of this.services) {
       try {
         await service.apply();
@@ -137,64 +111,10 @@ class Manager implements NetworkManager {
     return probeHost(this.options.helper);
   }
 
-  /** The host's own table and forwarding, once for each manager; in a realm, once for each. */
-  private async prepareHost(): Promise<void> {
-    await this.enterRealm();
-    this.hostReady ??= this.prepareOnce();
-    try {
-      await this.hostReady;
-    } catch (error) {
-      this.hostReady = undefined;
-      throw error;
-    }
-  }
-
-  private async prepareOnce(): Promise<void> {
-    const rules = (): Promise<void> => this.realm.nft(hostRuleset(this.prefix6));
-    const settings = forwardingSettings(this.wantsIpv6(), this.realm.isHost);
-    if (this.realm.isHost) {
-      await this.hostState.use(settings, forwardingEffects(), rules);
-      return;
-    }
-    await rules();
-    const root = "/proc/sys/net/";
-    const relative = Object.entries(settings).map(([path, to]) => [path.slice(root.length), to]);
-    await this.helper.sysctl(
-      "/proc/self/ns/net",
-      Object.fromEntries(relative) as Record<string, string>,
-    );
-  }
-
   /** When no VM of ours has a network any more: take back what was done for all of them. */
   private async leaveHost(): Promise<{ what: string; why: string }[]> {
     if (this.attaching > 0 || this.leases.all().length > 0) return [];
-    try {
-      if (!this.realm.isHost) {
-        this.helper.stop();
-        await this.realm.release();
-        this.hostReady = undefined;
-        return [];
-      }
-      if (!this.hostState.exists) return [];
-      this.hostReady = undefined;
-      return await this.hostState.leave(
-        () => [...this.realm.links()].some((name) => /^vmsan\d+$/.test(name)),
-        () => this.realm.nft("table inet vmsan\ndelete table inet vmsan\n"),
-      );
-    } catch (error) {
-      return [{ what: "the host's network settings", why: messageOf(error) }];
-    }
-  }
-
-  /** Whether guests get IPv6. The kernel's list of routes has some of each VM: it is not read for each that is made. */
-  private wantsIpv6(): boolean {
-    const { ipv6 } = this.options;
-    if (ipv6 !== undefined) return ipv6;
-    const now = performance.now();
-    if (now - this.ipv6Route.at > routeFreshMs) {
-      this.ipv6Route = { at: now, there: this.realm.hasIpv6Route() };
-    }
-    return this.ipv6Route.there;
+    return await this.ground.leave();
   }
 
   /** The plan that a lease stands for. */
@@ -217,7 +137,7 @@ class Manager implements NetworkManager {
         secrets,
         netns: this.realm.netnsPath(plan.netns),
         upstreams: this.options.upstreams?.map(parseServer).filter((one) => one !== undefined),
-        hostAddresses: () => this.addresses,
+        hostAddresses: () => this.ground.addresses,
         links: () => this.leases.get(lease.vmId)?.links ?? [],
         peers: () => this.options.peers?.(lease.vmId) ?? [],
         nft: (transaction, signal) => this.realm.nftIn(plan.netns, transaction, signal),
@@ -264,16 +184,16 @@ class Manager implements NetworkManager {
   /** A lease with a slot whose link does not exist, written before anything is made. */
   private async lease(vmId: string, policy: NetworkPolicy): Promise<Lease> {
     const slot = this.leases.freeSlot((candidate) => this.realm.hasLink(`vmsan${candidate}`));
-    const { netns } = planFor(vmId, slot, this.prefix6);
+    const { netns } = planFor(vmId, slot, this.ground.prefix6);
     // No link of this slot has been made yet, whatever an earlier lease had.
-    this.linked.delete(vmId);
+    this.removal.note(vmId, false);
     const lease: Lease = {
       schema: 1,
       vmId,
       netns: this.freeNetns(netns),
       slot,
-      prefix6: this.prefix6,
-      ipv6: this.wantsIpv6(),
+      prefix6: this.ground.prefix6,
+      ipv6: this.ground.wantsIpv6(),
       policy,
       generation: 1,
       changing: false,
@@ -298,7 +218,7 @@ class Manager implements NetworkManager {
     if (policy.mode === "none") return undefined;
     this.attaching += 1;
     try {
-      await this.prepareHost();
+      await this.ground.prepare();
       await this.refreshAddresses();
       return await this.attachWithSlot(vmId, policy, ports, signal, networks);
     } finally {
@@ -344,7 +264,7 @@ class Manager implements NetworkManager {
     const plan = this.planOf(lease);
     const { ipv6, policy } = lease;
     await this.realm.ip(`netns add ${plan.netns}\n${hostLinks(plan, ipv6)}`, signal);
-    this.linked.add(lease.vmId);
+    this.removal.note(lease.vmId, true);
     const mbit = policy.bandwidthMbit;
     const inside = guestLinks(plan, ipv6) + (mbit === undefined ? "" : shaperLink());
     await this.realm.ipIn(plan.netns, inside, signal);
@@ -390,7 +310,7 @@ class Manager implements NetworkManager {
       before: async () => {
         const now = this.leases.get(vmId) ?? old;
         await this.leases.put({ ...now, policy, generation, changing: true });
-        await this.reshape(plan.netns, now, mbit);
+        await reshape(this.realm, plan.netns, now, mbit);
       },
       after: async () => {
         const now = this.leases.get(vmId);
@@ -404,36 +324,9 @@ class Manager implements NetworkManager {
         const { policy: before, shapedMbit } = old;
         // Unsure of the limit from here on: the next change makes it anew.
         await this.leases.put({ ...now, policy: before, shapedMbit, generation, changing: true });
-        if (mbit !== shapedMbit) await this.reshape(plan.netns, now, shapedMbit);
+        if (mbit !== shapedMbit) await reshape(this.realm, plan.netns, now, shapedMbit);
       },
     });
-  }
-
-  /** Change the bandwidth limit. */
-  private async reshape(netns: string, lease: Lease, mbit: number): Promise<void> {
-    try {
-      if (!lease.changing) {
-        await this.reshapeOnce(netns, lease.shapedMbit, mbit);
-        return;
-      }
-    } catch (error) {
-      if (!isLost(error)) throw error;
-    }
-    // Nobody knows how far a change came.
-    await this.realm.tcIn(netns, unshape(), undefined, true);
-    await this.realm.ipIn(netns, unshapeLink, undefined, true);
-    await this.reshapeOnce(netns, 0, mbit);
-  }
-
-  private async reshapeOnce(netns: string, before: number, mbit: number): Promise<void> {
-    if (before === mbit) return;
-    if (mbit === 0) {
-      await this.realm.tcIn(netns, unshape());
-      await this.realm.ipIn(netns, unshapeLink);
-    } else {
-      if (before === 0) await this.realm.ipIn(netns, shaperLink());
-      await this.realm.tcIn(netns, shape(mbit, before !== 0));
-    }
   }
 
   cut(vmId: string): void {
@@ -456,7 +349,7 @@ class Manager implements NetworkManager {
     if (lease === undefined || !this.realm.hasNetns(this.planOf(lease).netns)) {
       throw noNetwork(vmId);
     }
-    await this.prepareHost();
+    await this.ground.prepare();
     const service = await this.serviceFor(lease);
     this.services.set(vmId, service);
     try {
@@ -483,8 +376,8 @@ class Manager implements NetworkManager {
     this.services.delete(vmId);
     const lease = this.leases.get(vmId);
     if (lease === undefined) return { removed: [], failed: [] };
-    if (lease.links.length === 0) return await this.remove([lease]);
-    return await this.nets.serial(async () => await this.remove([lease]));
+    if (lease.links.length === 0) return await this.removal.remove([lease]);
+    return await this.nets.serial(async () => await this.removal.remove([lease]));
   }
 
   async forget(vmId: string): Promise<void> {
@@ -498,71 +391,8 @@ class Manager implements NetworkManager {
       this.services.get(vmId)?.close();
       this.services.delete(vmId);
     }
-    const report = await this.nets.serial(async () => await this.remove(dead));
+    const report = await this.nets.serial(async () => await this.removal.remove(dead));
     report.failed.push(...(await this.leaveHost()));
-    return report;
-  }
-
-  /**
-   * Which of these leases' links are theirs: of two installations that take the same slot in one moment, one has
-   * a namespace and the other one's link before it.
-   */
-  private async owners(leases: readonly Lease[]): Promise<ReadonlySet<Lease>> {
-    const unsure = leases.filter(({ vmId }) => !this.linked.has(vmId));
-    const names = unsure.map((lease) => this.planOf(lease).hostLink);
-    const addresses = await this.realm.hardwareAddresses(names).catch(() => undefined);
-    return new Set(
-      leases.filter((lease) => {
-        const { hostLink, hostMac } = this.planOf(lease);
-        return this.linked.has(lease.vmId) || addresses?.get(hostLink) === hostMac;
-      }),
-    );
-  }
-
-  /** Remove what leases stand for, in one launch or two; a lease whose things stay is kept. */
-  private async remove(leases: readonly Lease[]): Promise<NetworkCleanup> {
-    const report: NetworkCleanup = { removed: [], failed: [] };
-    const owners = await this.owners(leases);
-    const present = (): Map<Lease, { link: boolean; netns: boolean }> => {
-      return new Map(
-        leases.map((lease) => {
-          const { hostLink, netns } = this.planOf(lease);
-          const link = owners.has(lease) && this.realm.hasLink(hostLink);
-          return [lease, { link, netns: this.realm.hasNetns(netns) }];
-        }),
-      );
-    };
-    const before = present();
-    const batch = [...before].map(([lease, has]) =>
-      // What leads nowhere of ours belongs to whoever made it since.
-      removeLinks(this.planOf(lease), { netns: has.netns, link: has.link && has.netns }),
-    );
-    const nets = this.nets.unused(leases).filter((name) => this.realm.hasNetns(name));
-    batch.push(...nets.map((name) => `netns del ${name}\n`));
-    if (batch.join("") !== "") await this.realm.ip(batch.join(""), undefined, true);
-    const left = nets.filter((name) => this.realm.hasNetns(name));
-    report.removed.push(...nets.filter((name) => !left.includes(name)));
-    const why = "The network namespace is still there.";
-    report.failed.push(...left.map((what) => ({ what, why })));
-    for (const [lease, has] of present()) {
-      const { netns, hostLink } = this.planOf(lease);
-      const was = before.get(lease);
-      if (was?.netns === true) {
-        if (has.netns)
-          report.failed.push({ what: netns, why: "The network namespace is still there." });
-        else report.removed.push(netns);
-      }
-      if (was?.link === true && was.netns) {
-        if (has.link) report.failed.push({ what: hostLink, why: "The link is still there." });
-        else report.removed.push(hostLink);
-      }
-      const isLeft = has.netns || (has.link && was?.netns === true);
-      const keeps = lease.links.some(({ netns: net }) => left.includes(net));
-      if (!isLeft && !keeps) {
-        this.linked.delete(lease.vmId);
-        await this.leases.drop(lease.vmId);
-      }
-    }
     return report;
   }
 
@@ -593,14 +423,6 @@ function noNetwork(vmId: string): VmsanError {
     why: "The VM has none, or it was removed behind vmsan's back.",
     fix: `Stop and start the VM: vmsan stop ${vmId}, vmsan start ${vmId}.`,
   });
-}
-
-/** What tells this machine from others; only a hash of it is used. */
-function machineId(): string {
-  for (const path of ["/etc/machine-id", "/var/lib/dbus/machine-id"]) {
-    if (existsSync(path)) return readFileSync(path, "utf8");
-  }
-  return "no machine-id";
 }
 
 /**
