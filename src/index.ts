@@ -63,23 +63,18 @@ export { forwardToGuest, forwardToHost } from "./agent/ports.ts";
 export type { Endpoint, ForwardOptions, Forwarding } from "./agent/ports.ts";
 export { VmsanError } from "./model/errors.ts";
 export type { ErrorInfo } from "./model/errors.ts";
+export type { BlobPeers, PullPolicy, SnapshotView, VmView } from "./model/api.ts";
 export type {
-  BlobPeers,
-  BuildPrune,
-  BuildReport,
   CommitReport,
   DiffEntry,
   HistoryEntry,
   ImageList,
   ImageView,
-  KernelList,
-  KernelView,
   PruneReport,
-  PullPolicy,
   PushReport,
-  SnapshotView,
-  VmView,
-} from "./model/api.ts";
+} from "./model/api/images.ts";
+export type { BuildPrune, BuildReport } from "./model/api/builds.ts";
+export type { KernelList, KernelView } from "./model/api/kernels.ts";
 export type { DiskSummary } from "./model/disk.ts";
 export type { ImageConfig } from "./model/image.ts";
 export type { GuestNetwork, NetworkPolicy, PublishedPort } from "./model/policy.ts";

@@ -1,6 +1,6 @@
 /** What a build is told that buildah has given up, and what buildah is told of a build. */
 import { expect, test } from "vitest";
-import type { BuildRequest } from "../model/api.ts";
+import type { BuildRequest } from "../model/api/builds.ts";
 import { failed } from "./advice.ts";
 import { BuildOutput } from "./output.ts";
 import { placesOf, wordsOf } from "./builder/words.ts";

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { makeImage, noise, tarOf, writeLayout } from "../../test/registry/fixture.ts";
-import type { BuildRequest } from "../model/api.ts";
+import type { BuildRequest } from "../model/api/builds.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { ProgressEvent } from "../model/progress.ts";
 import { openStore, parsePlatform, resolveImage, takeLease } from "../oci/images.ts";

@@ -8,7 +8,7 @@
 import type { Readable } from "node:stream";
 import { feed } from "../agent/file-stream.ts";
 import { writeFile } from "../agent/file-stream.ts";
-import type { BuildReport, BuildRequest } from "../model/api.ts";
+import type { BuildReport, BuildRequest } from "../model/api/builds.ts";
 import { VmsanError } from "../model/errors.ts";
 import { formatReference, parseReference, withLease } from "../oci/images.ts";
 import type { Lease } from "../oci/images.ts";

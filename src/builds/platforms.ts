@@ -1,5 +1,5 @@
 /** Platforms that the stages of one build want: most want one, a cross-compiling one two. */
-import type { BuildRequest } from "../model/api.ts";
+import type { BuildRequest } from "../model/api/builds.ts";
 import { formatPlatform, hostPlatform, parsePlatform } from "../oci/images.ts";
 
 /** A platform as it is written everywhere else; undefined for what is none, which buildah says better. */

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { afterAll, describe, expect, test } from "vitest";
-import type { BuildRequest } from "../model/api.ts";
+import type { BuildRequest } from "../model/api/builds.ts";
 import { pack } from "../agent/archive/pack.ts";
 import { contentDigest } from "./content.ts";
 import type { Asked, Imports } from "./registry/imports.ts";

@@ -8,7 +8,7 @@
  */
 import { createHash } from "node:crypto";
 import { Readable } from "node:stream";
-import type { BuildRequest } from "../model/api.ts";
+import type { BuildRequest } from "../model/api/builds.ts";
 import { contentDigest } from "./content.ts";
 import type { Asked, Imports } from "./registry/imports.ts";
 

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { Readable, Transform } from "node:stream";
 import { createGzip } from "node:zlib";
-import type { CommitReport, CommitRequest } from "../model/api.ts";
+import type { CommitReport, CommitRequest } from "../model/api/images.ts";
 import type { Digest, Image } from "../model/image.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { ContentStore, Lease } from "../oci/images.ts";

@@ -1,6 +1,6 @@
 /** Changes as `image diff` shows them: as Docker does, added, changed and deleted names. */
 import { textOfBytes } from "../util/byte-text.ts";
-import type { DiffEntry } from "../model/api.ts";
+import type { DiffEntry } from "../model/api/images.ts";
 import type { Ext4Reader } from "../ext4/ext4.ts";
 import { changesOf, differs } from "./overlay.ts";
 import type { Change } from "./overlay.ts";

@@ -2,17 +2,16 @@
 import { mkdir, realpath } from "node:fs/promises";
 import type { Readable, Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import type { BlobPeers, PullPolicy } from "../model/api.ts";
 import type {
-  BlobPeers,
   DiskRequest,
   HistoryEntry,
   ImageList,
   ImageView,
   PruneReport,
-  PullPolicy,
   PushReport,
   SaveFormat,
-} from "../model/api.ts";
+} from "../model/api/images.ts";
 import type { DiskSummary } from "../model/disk.ts";
 import type { ImageConfig } from "../model/image.ts";
 import { absolutePath, encodeText, fsPath, textOfBytes } from "../util/byte-text.ts";

@@ -1,5 +1,5 @@
 /** Guest kernels of the store, for SDK users. */
-import type { KernelList, KernelRequest, KernelView } from "../model/api.ts";
+import type { KernelList, KernelRequest, KernelView } from "../model/api/kernels.ts";
 import { encodeText } from "../util/byte-text.ts";
 import type { Daemon } from "./daemon.ts";
 import { textPath } from "./paths.ts";

@@ -8,14 +8,8 @@ import { attachStream, startStream } from "../agent/streams.ts";
 import type { AttachOptions, GuestStream, StreamOptions } from "../agent/streams.ts";
 import type { StreamExit, StreamSpec } from "../agent/spec.ts";
 import type { GuestTransport, RequestOptions } from "../agent/transport.ts";
-import type {
-  CommitReport,
-  CommitRequest,
-  DiffEntry,
-  SnapshotView,
-  SshView,
-  VmView,
-} from "../model/api.ts";
+import type { SnapshotView, SshView, VmView } from "../model/api.ts";
+import type { CommitReport, CommitRequest, DiffEntry } from "../model/api/images.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
 import type { ProcessLimit } from "../model/process.ts";

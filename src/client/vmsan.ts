@@ -1,5 +1,6 @@
 /** The SDK's entrance: all VMs and images of one VMSAN_DIR. */
-import type { BuildReport, CreateRequest, VmList, VmView } from "../model/api.ts";
+import type { CreateRequest, VmList, VmView } from "../model/api.ts";
+import type { BuildReport } from "../model/api/builds.ts";
 import type { DoctorReport } from "../model/doctor.ts";
 import type { VmsanEvent } from "../model/event.ts";
 import type { MetricFamily } from "../model/metrics.ts";

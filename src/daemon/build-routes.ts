@@ -3,7 +3,7 @@ import { Readable } from "node:stream";
 import type { Hono } from "hono";
 import { Builder } from "../builds/builder/builder.ts";
 import { Builds } from "../builds/builds.ts";
-import type { BuildPruneRequest, BuildReport, BuildRequest } from "../model/api.ts";
+import type { BuildPruneRequest, BuildReport, BuildRequest } from "../model/api/builds.ts";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import type { Host } from "../sandbox/host.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";

@@ -1,7 +1,7 @@
 /** Routes about what VMs have changed of their images. */
 import type { Hono } from "hono";
 import * as z from "zod";
-import type { CommitReport, CommitRequest, DiffEntry } from "../model/api.ts";
+import type { CommitReport, CommitRequest, DiffEntry } from "../model/api/images.ts";
 import { commitVm, diffVm } from "../sandbox/commit.ts";
 import type { Host } from "../sandbox/host.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";

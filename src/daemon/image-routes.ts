@@ -3,7 +3,13 @@ import { stat } from "node:fs/promises";
 import { PassThrough, Readable } from "node:stream";
 import type { Context, Hono } from "hono";
 import * as z from "zod";
-import type { DiskRequest, ImageList, ImageView, PruneReport, PushReport } from "../model/api.ts";
+import type {
+  DiskRequest,
+  ImageList,
+  ImageView,
+  PruneReport,
+  PushReport,
+} from "../model/api/images.ts";
 import type { DiskSummary } from "../model/disk.ts";
 import { VmsanError } from "../model/errors.ts";
 import { importTree } from "../changes/import.ts";

@@ -1,7 +1,7 @@
 /** Routes about guest kernels. */
 import type { Hono } from "hono";
 import * as z from "zod";
-import type { KernelRequest } from "../model/api.ts";
+import type { KernelRequest } from "../model/api/kernels.ts";
 import type { Host } from "../sandbox/host.ts";
 import { chooseKernel, dropKernel, keepKernel, kernelList } from "../sandbox/kernels.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";

@@ -1,5 +1,5 @@
 /** A VM's changes: listed, or made an image. The VM stands still for the instant in which its disk is taken. */
-import type { CommitReport, CommitRequest, DiffEntry } from "../model/api.ts";
+import type { CommitReport, CommitRequest, DiffEntry } from "../model/api/images.ts";
 import { VmsanError, asVmsanError } from "../model/errors.ts";
 import type { Digest, Image } from "../model/image.ts";
 import type { VmRecord } from "../model/vm.ts";

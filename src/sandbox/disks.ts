@@ -2,7 +2,8 @@
 import { mkdir } from "node:fs/promises";
 import { basename, dirname } from "node:path";
 import type { Readable } from "node:stream";
-import type { DiskRequest, ResourceUser } from "../model/api.ts";
+import type { ResourceUser } from "../model/api.ts";
+import type { DiskRequest } from "../model/api/images.ts";
 import type { DiskSummary } from "../model/disk.ts";
 import { withLease } from "../oci/images.ts";
 import { keptImage } from "../oci/archives/save.ts";

@@ -10,7 +10,8 @@ import {
   storedKernel,
   type Kernel,
 } from "../boot/kernel.ts";
-import type { KernelList, KernelRequest, KernelView, ResourceUser } from "../model/api.ts";
+import type { ResourceUser } from "../model/api.ts";
+import type { KernelList, KernelRequest, KernelView } from "../model/api/kernels.ts";
 import { VmsanError } from "../model/errors.ts";
 
 /** Names of the VMs and snapshots that need a kernel: both know the path. */

@@ -1,5 +1,5 @@
 /** What buildah is told of a build, and where it finds what belongs to it. */
-import type { BuildRequest } from "../../model/api.ts";
+import type { BuildRequest } from "../../model/api/builds.ts";
 import { GUEST_DIR, GUEST_SECRETS } from "./builder.ts";
 
 /** Where things of one build are in the guest. */

@@ -2,7 +2,7 @@
  * What the builder has had from this host or sent to it, by whose builds: that need not be sent again. A digest alone
  * proves nothing, since whoever breaks out of a build's steps may say any: it counts for builds that belong together.
  */
-import type { BuildRequest } from "../../model/api.ts";
+import type { BuildRequest } from "../../model/api/builds.ts";
 import type { Digest } from "../../model/image.ts";
 import { parseReference } from "../../oci/images.ts";
 

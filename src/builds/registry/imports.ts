@@ -1,5 +1,5 @@
 /** Images that a build asks for: from the store, pulled if it lacks them, as the caller may. */
-import type { BuildRequest } from "../../model/api.ts";
+import type { BuildRequest } from "../../model/api/builds.ts";
 import { VmsanError, asVmsanError } from "../../model/errors.ts";
 import type { Digest, Image } from "../../model/image.ts";
 import type { Lease } from "../../oci/images.ts";

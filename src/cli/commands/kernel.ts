@@ -1,6 +1,6 @@
 /** `vmsan kernel …`: the kernels that guests boot. */
 import type { Command } from "commander";
-import type { KernelList } from "../../model/api.ts";
+import type { KernelList } from "../../model/api/kernels.ts";
 import { formatBytes } from "../../util/units.ts";
 import { command, runs } from "../command.ts";
 import { toEach } from "../each.ts";

@@ -1,13 +1,13 @@
 /** Builds of images from Dockerfiles, for SDK users. */
 import { createReadStream } from "node:fs";
 import { Readable } from "node:stream";
+import type { PullPolicy } from "../../model/api.ts";
 import type {
   BuildPrune,
   BuildPruneRequest,
   BuildReport,
   BuildRequest,
-  PullPolicy,
-} from "../../model/api.ts";
+} from "../../model/api/builds.ts";
 import type { VmsanError } from "../../model/errors.ts";
 import { emptyContext, secretOf, sourcesOf, sourcesOfStream, textOfStream } from "./context.ts";
 import type { Sources } from "./context.ts";

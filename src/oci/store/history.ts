@@ -1,5 +1,5 @@
 /** How an image was made, step by step, as its configuration tells. */
-import type { HistoryEntry } from "../../model/api.ts";
+import type { HistoryEntry } from "../../model/api/images.ts";
 import type { Platform } from "../../model/image.ts";
 import { diffIdsOf, parseConfig } from "../documents/config.ts";
 import { CONFIG_LIMIT } from "../documents/documents.ts";

@@ -1,6 +1,6 @@
 /** The host: whether all is well, its kernels, and what happened on it. */
 import { useState } from "preact/hooks";
-import type { KernelList } from "../../model/api.ts";
+import type { KernelList } from "../../model/api/kernels.ts";
 import type { CheckResult, DoctorReport } from "../../model/doctor.ts";
 import { work } from "../api/client.ts";
 import { EventList } from "../parts/event-list.tsx";

@@ -1,6 +1,6 @@
 /** Images of the host's store, and what they take. */
 import { useState } from "preact/hooks";
-import type { ImageList, ImageView, PruneReport } from "../../model/api.ts";
+import type { ImageList, ImageView, PruneReport } from "../../model/api/images.ts";
 import { call, part, work } from "../api/client.ts";
 import { AskText, Button, Confirm, Empty, Failure, Foreign, PageHead } from "../parts/basics.tsx";
 import { ACTIONS, Table } from "../parts/table.tsx";

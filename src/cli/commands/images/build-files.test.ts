@@ -4,7 +4,7 @@ import { mkdtemp, readFile, readdir, readlink, rm, symlink, writeFile } from "no
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
-import type { BuildReport } from "../../../model/api.ts";
+import type { BuildReport } from "../../../model/api/builds.ts";
 import { makeRoom, writeFacts } from "./build-files.ts";
 
 test("files that cannot be written are refused before the build; a former one is none of this build's", async () => {

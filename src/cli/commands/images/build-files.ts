@@ -2,7 +2,7 @@
 import { fstatSync } from "node:fs";
 import type { Stats } from "node:fs";
 import { lstat, open, rm } from "node:fs/promises";
-import type { BuildReport } from "../../../model/api.ts";
+import type { BuildReport } from "../../../model/api/builds.ts";
 import { errnoOf } from "../../../model/errors.ts";
 import { absolutePath, fsPath } from "../../../util/byte-text.ts";
 import { invalid } from "../../../util/units.ts";

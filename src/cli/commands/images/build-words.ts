@@ -1,5 +1,5 @@
 /** Words of `vmsan build`: pairs, secrets, hosts, and where a result goes. */
-import type { SaveFormat } from "../../../model/api.ts";
+import type { SaveFormat } from "../../../model/api/images.ts";
 import { invalid } from "../../../util/units.ts";
 
 /** `KEY=VALUE` words as a map; a name alone takes the value from the environment, as in Docker. */

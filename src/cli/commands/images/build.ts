@@ -3,7 +3,7 @@ import { Option } from "commander";
 import type { Command } from "commander";
 import type { BuildOptions } from "../../../client/builds/builds.ts";
 import { hostsOf } from "../../../client/builds/hosts.ts";
-import type { BuildReport } from "../../../model/api.ts";
+import type { BuildReport } from "../../../model/api/builds.ts";
 import type { ProgressEvent, ProgressSink } from "../../../model/progress.ts";
 import { formatBytes, invalid } from "../../../util/units.ts";
 import { collect, command, interruptSignal, runs } from "../../command.ts";

@@ -1,7 +1,7 @@
 /** `vmsan image …`: the images of the store. */
 import { Option } from "commander";
 import type { Command } from "commander";
-import type { SaveFormat } from "../../../model/api.ts";
+import type { SaveFormat } from "../../../model/api/images.ts";
 import { formatBytes } from "../../../util/units.ts";
 import { command, runs } from "../../command.ts";
 import { toEach } from "../../each.ts";

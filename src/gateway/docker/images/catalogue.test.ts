@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import type { ImageDetails } from "../../../client/images.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
-import type { ImageView } from "../../../model/api.ts";
+import type { ImageView } from "../../../model/api/images.ts";
 import { Catalogue } from "./catalogue.ts";
 
 test("of an image with two manifests neither names nor users are lost", async () => {

@@ -1,7 +1,7 @@
 /** The store's images by what Docker calls them: names, and the digest of the configuration. */
 import type { ImageDetails } from "../../../client/images.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
-import type { ImageView } from "../../../model/api.ts";
+import type { ImageView } from "../../../model/api/images.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import { DockerError } from "../errors.ts";
 import { familiar, withTag } from "./names.ts";
