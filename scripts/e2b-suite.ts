@@ -96,7 +96,7 @@ try {
       (known) => (JSON.parse(known) as { files: object }).files,
       () => ({}),
     );
-    const when = new Date().toISOString().slice(0, 10);
+    const when = new Date().toISOString().slice(0, 16).replace("T", " ");
     for (const result of Object.values(now)) Object.assign(result, { fake, when });
     const files = { ...before, ...now };
     await writeFileAtomic(file, `${JSON.stringify({ version, all, left, files }, null, 2)}\n`);

@@ -8,7 +8,7 @@ export interface FileResult {
   skipped: number;
   /** Processes of the host stood for guests. */
   fake?: boolean;
-  /** The day it was run. */
+  /** When it was run, to the minute. */
   when?: string;
 }
 
