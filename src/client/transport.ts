@@ -20,7 +20,8 @@ import { asStep } from "./tracing/timeline.ts";
 import { switchUnix } from "./connection/upgrade.ts";
 import { watchRequest } from "./connection/watchdog.ts";
 
-const MAX_REPLY = 64 << 20;
+/** A list of all VMs, which may say 2 MiB each. */
+const MAX_REPLY = 384 << 20;
 const MAX_LINE = 16 << 20;
 
 /** What a call may carry. */

@@ -21,7 +21,23 @@ const text = (max: number): z.ZodString => z.string().max(max);
 const absolutePath = text(4096).regex(/^\/[^\0]*$/, "must be an absolute path");
 const port = z.int().min(1).max(65535);
 const envEntry = text(131_072).regex(/^[^=\0]+(=[^\0]*)?$/s, "must be KEY=VALUE or KEY");
+/** Most characters of a VM's environment and of its labels: all VMs of a host are listed in one reply. */
+const MAX_ENV = 1 << 20;
+const MAX_LABELS = 256 << 10;
 const list = <T extends z.ZodType>(item: T, max: number): z.ZodArray<T> => z.array(item).max(max);
+
+const sum = (texts: readonly string[]): number =>
+  texts.reduce((total, one) => total + one.length, 0);
+const environment = list(envEntry, 10_000).refine(
+  (entries) => sum(entries) <= MAX_ENV,
+  `at most ${MAX_ENV} characters in all`,
+);
+const labels = z
+  .record(text(256), text(4096))
+  .refine(
+    (all) => sum(Object.entries(all).flat()) <= MAX_LABELS,
+    `at most ${MAX_LABELS} characters in all`,
+  );
 
 /** A network policy; addresses and names themselves are checked by network/. */
 export const policySchema = z.strictObject({
@@ -159,9 +175,9 @@ export const createSchema = z.strictObject({
     .multipleOf(4096),
   diskMode: z.enum(["overlay", "flat"]),
   project: text(256),
-  labels: z.record(text(256), text(4096)),
+  labels,
   driver: z.enum(["auto", "firecracker", "qemu", "fake"]),
-  env: list(envEntry, 10_000),
+  env: environment,
   user: text(256).optional(),
   workdir: absolutePath.optional(),
   policy: policySchema,
@@ -205,7 +221,7 @@ export const cloneSchema = z.strictObject({
   name: text(63).optional(),
   project: text(256).optional(),
   labels: createSchema.shape.labels,
-  env: list(envEntry, 10_000).optional(),
+  env: environment.optional(),
   user: text(256).optional(),
   workdir: absolutePath.optional(),
   policy: policySchema.optional(),

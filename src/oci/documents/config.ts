@@ -7,6 +7,9 @@ import { parseJson, validate } from "./documents.ts";
 import { absoluteInImage, entrypointOf, environmentOf, volumesOf } from "./odd-values.ts";
 import { normalizePlatform } from "./platform.ts";
 
+/** Most characters of what every VM says of its image: all VMs of a host are listed in one reply. */
+const SAID_LIMIT = 1 << 20;
+
 /** Parse a configuration and check that it fits the manifest. Throws ERR_IMAGE_CONFIG. */
 export function parseConfig(bytes: Uint8Array, layers: number, what: string): ConfigDocument {
   const code = "ERR_IMAGE_CONFIG";
@@ -19,6 +22,15 @@ export function parseConfig(bytes: Uint8Array, layers: number, what: string): Co
       `Cannot use the configuration of ${what}`,
       `It lists ${count} layers, the manifest ${layers}.`,
       "Build or push the image again with a current tool.",
+    );
+  }
+  const size = JSON.stringify(toImageConfig(config)).length;
+  if (size > SAID_LIMIT) {
+    throw imageError(
+      code,
+      `Cannot use the configuration of ${what}`,
+      `Its environment, command and labels have ${size} characters; at most ${SAID_LIMIT} are kept of each VM.`,
+      "Keep what is large in files of the image.",
     );
   }
   return config;

@@ -492,3 +492,19 @@ test.each([
 ])("the token answer %j", (answer, token) => {
   expect(tokenSchema.safeParse(answer).data).toBe(token);
 });
+
+test("a configuration that every VM would repeat in full is bounded", () => {
+  const of = (size: number): Buffer =>
+    Buffer.from(
+      JSON.stringify({
+        architecture: "amd64",
+        os: "linux",
+        config: { Labels: { long: "x".repeat(size) } },
+        rootfs: { type: "layers", diff_ids: [] },
+      }),
+    );
+  expect(parseConfig(of(500_000), 0, "x").config?.Labels?.["long"]?.length).toBe(500_000);
+  expect(() => parseConfig(of(2_000_000), 0, "x")).toThrow(
+    expect.objectContaining({ code: "ERR_IMAGE_CONFIG" }),
+  );
+});
