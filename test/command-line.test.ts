@@ -11,7 +11,7 @@ import { withCallersValues } from "../src/cli/environment.ts";
 import { createOptions } from "../src/cli/create-flags.ts";
 import type { CreateFlags } from "../src/cli/create-flags.ts";
 import { createRequest } from "../src/client/options.ts";
-import { mergeEnv } from "../src/client/vm.ts";
+import { mergeEnv } from "../src/client/guest/commands.ts";
 
 interface WordsCase {
   words: string[];

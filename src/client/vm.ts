@@ -6,14 +6,15 @@ import type { FileOptions, WriteOptions } from "../agent/file-stream.ts";
 import type { Endpoint } from "../agent/ports.ts";
 import { attachStream, startStream } from "../agent/streams.ts";
 import type { AttachOptions, GuestStream, StreamOptions } from "../agent/streams.ts";
-import type { StreamExit, StreamSpec } from "../agent/spec.ts";
-import type { GuestTransport, RequestOptions } from "../agent/transport.ts";
+import type { GuestTransport } from "../agent/transport.ts";
 import type { SnapshotView, SshView, VmView } from "../model/api.ts";
 import type { CommitReport, CommitRequest, DiffEntry } from "../model/api/images.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
 import type { ProcessLimit } from "../model/process.ts";
-import { parseEnv } from "./options.ts";
+import { collected, commandLineOf, commandSpec } from "./guest/commands.ts";
+import type { ExecOptions, ExecOutput } from "./guest/commands.ts";
+import { VmTransport } from "./guest/transport.ts";
 import type { Hold } from "./hold.ts";
 import type { Daemon, WorkOptions } from "./daemon.ts";
 import { removeVm, startVm, stopVm, updateVm } from "./lives.ts";
@@ -22,28 +23,6 @@ import { vmPath } from "./paths.ts";
 import { traceCommand } from "./tracing/tracing.ts";
 import { Snapshots } from "./snapshots.ts";
 import type { SnapshotOptions } from "./snapshots.ts";
-
-/** A command as SDK users write it; what is left out comes from the VM and its image. */
-export interface ExecOptions {
-  /** `KEY=VALUE`, over the VM's and the image's; `KEY` alone takes one of theirs away. */
-  env?: string[];
-  workdir?: string;
-  user?: string;
-  tty?: { rows: number; cols: number; term?: string };
-  /** Whether the command has a standard input; default true for spawn, false for exec. */
-  stdin?: boolean;
-  /** Goes on without a client; its output is kept in a ring. */
-  detach?: boolean;
-  /** With `detach`: what nobody takes holds the command up, once the ring is full, and is never lost. */
-  hold?: boolean;
-  /** Bytes of output kept in the guest; default 4 MiB, 1 MiB with `detach`. */
-  ringBytes?: number;
-  /** Milliseconds: then TERM to all it started, and KILL after a grace time. */
-  timeoutMs?: number;
-  graceMs?: number;
-  /** Name of the session, for `ps`. */
-  label?: string;
-}
 
 /** How a VM becomes an image. */
 export interface CommitOptions extends WorkOptions {
@@ -54,51 +33,8 @@ export interface CommitOptions extends WorkOptions {
   author?: string;
 }
 
-/** A finished command with its output. */
-export interface ExecOutput extends StreamExit {
-  stdout: Buffer;
-  stderr: Buffer;
-}
-
-/** Most bytes of each output that `exec` collects. */
-const MAX_COLLECTED = 64 << 20;
-
-/** Reaches a VM's agent through the daemon, also after the daemon was started anew. */
-class VmTransport implements GuestTransport {
-  private readonly daemon: Daemon;
-  private readonly id: string;
-
-  constructor(daemon: Daemon, id: string) {
-    this.daemon = daemon;
-    this.id = id;
-  }
-
-  async open(path: string, signal: AbortSignal, patienceMs?: number): Promise<Duplex> {
-    return await this.daemon.upgrade(vmPath(this.id) + path, signal, patienceMs);
-  }
-
-  async request<T>(method: string, path: string, options: RequestOptions = {}): Promise<T> {
-    const repeat = options.idempotent ?? method !== "POST";
-    return await this.daemon.call<T>(method, vmPath(this.id, `agent${path}`), {
-      ...options,
-      repeat,
-    });
-  }
-}
-
 /** Calls that change a state, which is then as they wanted it. */
 const REPEATED = { repeat: true, doneIf: "ERR_VM_NOT_RUNNING" } as const;
-
-/** Join `KEY=VALUE` lists; later ones win. `KEY` alone takes the variable away, as in Docker. */
-export function mergeEnv(...lists: readonly (readonly string[])[]): string[] {
-  const merged = new Map<string, string>();
-  for (const entry of lists.flat()) {
-    const at = entry.indexOf("=");
-    if (at < 0) merged.delete(entry);
-    else merged.set(entry.slice(0, at), entry);
-  }
-  return [...merged.values()];
-}
 
 /**
  * A microVM. Methods that change it keep {@link view} up to date; what copies files is loaded when
@@ -132,45 +68,7 @@ export class Vm {
 
   /** The image's command line: its entrypoint, then the given words or its own. */
   commandLine(words: readonly string[], entrypoint?: string): string[] {
-    const config = this.view.image?.config;
-    const before = entrypoint ?? config?.entrypoint ?? [];
-    const first = typeof before === "string" ? (before === "" ? [] : [before]) : before;
-    // An entrypoint given by the user clears the image's CMD, as with other runtimes.
-    const rest = words.length > 0 || entrypoint !== undefined ? words : (config?.cmd ?? []);
-    const line = [...first, ...rest];
-    if (line.length > 0) return line;
-    throw new VmsanError({
-      code: "ERR_VALIDATION_FLAGS",
-      message: `No command to run in ${this.view.image?.name ?? this.id}`,
-      why: "The image has neither an entrypoint nor a command of its own.",
-      fix: "Say what to run behind the image: vmsan run IMAGE -- COMMAND.",
-    });
-  }
-
-  /** What the agent is asked to start for these words and options. */
-  private specOf(argv: readonly string[], options: ExecOptions): StreamSpec {
-    const { defaults } = this.view;
-    const config = this.view.image?.config;
-    const user = options.user ?? defaults.user ?? config?.user;
-    const workdir = options.workdir ?? defaults.workdir ?? config?.workingDir;
-    const { tty } = options;
-    return {
-      kind: "exec",
-      argv: [...argv],
-      env: mergeEnv(config?.env ?? [], defaults.env, parseEnv(options.env ?? [])),
-      ...(workdir === undefined || workdir === "" ? {} : { workdir }),
-      ...(user === undefined || user === "" ? {} : { user }),
-      ...(tty === undefined
-        ? {}
-        : { tty: { rows: tty.rows, cols: tty.cols, term: tty.term ?? "xterm-256color" } }),
-      stdin: options.stdin ?? true,
-      detach: options.detach ?? false,
-      ...(options.hold === true ? { hold: true } : {}),
-      ...(options.ringBytes === undefined ? {} : { ringBytes: options.ringBytes }),
-      ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
-      ...(options.graceMs === undefined ? {} : { graceMs: options.graceMs }),
-      ...(options.label === undefined ? {} : { label: options.label }),
-    };
+    return commandLineOf(this.view, words, entrypoint);
   }
 
   /**
@@ -178,7 +76,7 @@ export class Vm {
    * The stream survives broken connections and a restart of the daemon.
    */
   spawn(argv: readonly string[], options: ExecOptions = {}, io: StreamOptions = {}): GuestStream {
-    const stream = startStream(this.transport, this.specOf(argv, options), io);
+    const stream = startStream(this.transport, commandSpec(this.view, argv, options), io);
     traceCommand({ "vmsan.vm": this.id, "process.command": argv[0] }, stream.exit);
     return stream;
   }
@@ -196,40 +94,7 @@ export class Vm {
     argv: readonly string[],
     options: ExecOptions & { input?: string | Uint8Array; signal?: AbortSignal } = {},
   ): Promise<ExecOutput> {
-    const { input, signal, ...rest } = options;
-    const stdout: Buffer[] = [];
-    const stderr: Buffer[] = [];
-    let size = 0;
-    const keep =
-      (list: Buffer[]) =>
-      (chunk: Buffer): void => {
-        size += chunk.length;
-        if (size <= MAX_COLLECTED) list.push(Buffer.from(chunk));
-      };
-    const stream = this.spawn(
-      argv,
-      { ...rest, stdin: input !== undefined },
-      {
-        onStdout: keep(stdout),
-        onStderr: keep(stderr),
-        ...(signal === undefined ? {} : { signal }),
-      },
-    );
-    if (input !== undefined) {
-      // A command that does not read its input is its own affair; its status tells.
-      stream.stdin.on("error", () => undefined);
-      stream.stdin.end(input);
-    }
-    const exit = await stream.exit;
-    if (size > MAX_COLLECTED) {
-      throw new VmsanError({
-        code: "ERR_AGENT_OUTPUT",
-        message: `Cannot collect the output of ${JSON.stringify(argv[0] ?? "")}`,
-        why: `It printed ${size} bytes; at most ${MAX_COLLECTED} are collected.`,
-        fix: "Use spawn, which hands output over as it comes.",
-      });
-    }
-    return { ...exit, stdout: Buffer.concat(stdout), stderr: Buffer.concat(stderr) };
+    return await collected(options, (more, io) => this.spawn(argv, more, io), argv[0]);
   }
 
   /**
@@ -266,7 +131,7 @@ export class Vm {
   async ssh(authorizedKeys: readonly string[], io: StreamOptions = {}): Promise<GuestStream> {
     const { connectSsh } = await import("./ssh/connect.ts");
     const spec = {
-      ...this.specOf([], {}),
+      ...commandSpec(this.view, [], {}),
       kind: "ssh" as const,
       authorizedKeys: [...authorizedKeys],
     };

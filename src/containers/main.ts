@@ -8,7 +8,8 @@
 import { listStreams, signalStream } from "../agent/commands.ts";
 import type { StreamInfo } from "../agent/spec.ts";
 import type { GuestStream, StreamOptions } from "../agent/streams.ts";
-import type { ExecOptions, Vm } from "../client/vm.ts";
+import type { ExecOptions } from "../client/guest/commands.ts";
+import type { Vm } from "../client/vm.ts";
 import { VmsanError } from "../model/errors.ts";
 
 /** Bytes of output that wait in the guest for a keeper that is away. */

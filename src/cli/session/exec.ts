@@ -1,7 +1,7 @@
 /** session/: joined to a guest as it runs. One command, tied to this process's input, outputs, signals and terminal. */
 import type { GuestStream } from "../../agent/streams.ts";
 import type { Vm } from "../../client/vm.ts";
-import type { ExecOptions } from "../../client/vm.ts";
+import type { ExecOptions } from "../../client/guest/commands.ts";
 import { VmsanError } from "../../model/errors.ts";
 import type { Output } from "../output.ts";
 import { renewTimeLimit, timeLimitPassed } from "./time-limit.ts";

@@ -1,7 +1,8 @@
 /** Tools that run things: commands, code, and what they printed. */
 import type { McpServer } from "@modelcontextprotocol/server";
 import * as z from "zod";
-import type { ExecOptions, Vm } from "../../client/vm.ts";
+import type { ExecOptions } from "../../client/guest/commands.ts";
+import type { Vm } from "../../client/vm.ts";
 import { SHOWN_BYTES } from "../outputs.ts";
 import { within } from "../policy.ts";
 import type { Session } from "../session.ts";

@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import type { z } from "zod";
 import type { GuestStream } from "../../../agent/streams.ts";
-import { mergeEnv } from "../../../client/vm.ts";
+import { mergeEnv } from "../../../client/guest/commands.ts";
 import { withGroups } from "../../../containers/user.ts";
 import { execSchema, execStartSchema } from "../../../schema/docker.ts";
 import type { HostConfig } from "../../../schema/docker.ts";

@@ -5,7 +5,8 @@
 import { forgetStream } from "../../../agent/commands.ts";
 import type { StreamExit, StreamInfo } from "../../../agent/spec.ts";
 import type { GuestStream, StreamOptions } from "../../../agent/streams.ts";
-import type { ExecOptions, Vm } from "../../../client/vm.ts";
+import type { ExecOptions } from "../../../client/guest/commands.ts";
+import type { Vm } from "../../../client/vm.ts";
 import { E2bError } from "../errors.ts";
 import type { ReplyStream } from "./connect.ts";
 import { DeadSandbox } from "./dead-sandbox.ts";

@@ -1,5 +1,5 @@
 /** A request for a container and its image, as one configuration. */
-import { mergeEnv } from "../../../../client/vm.ts";
+import { mergeEnv } from "../../../../client/guest/commands.ts";
 import type { ImageConfig } from "../../../../model/image.ts";
 import type { ContainerBody, ContainerConfig, HealthConfig } from "../../../../schema/docker.ts";
 import { DockerError } from "../../errors.ts";
