@@ -42,6 +42,9 @@ test("x86_64: microvm, emulated with a fixed time stamp counter, or KVM without 
   expect(values(emulated, "-bios")).toEqual(["qboot.rom"]);
   expect(values(emulated, "-cpu")).toEqual(["max,-erms"]);
   expect(kernelArguments(spec, tcg)).toContain("tsc_early_khz=2400000");
+  expect(kernelArguments(spec, tcg)).toContain("noreplace-smp");
+  expect(kernelArguments(spec, kvm)).not.toContain("noreplace-smp");
+  expect(kernelArguments(spec, arm)).not.toContain("noreplace-smp");
   expect(kernelArguments(spec, tcg).at(-1)).toBe("vmsan.root=overlay");
   expect(kernelArguments(spec, kvm).join(" ")).not.toContain("tsc");
   expect(values(qemuArguments(spec, kvm), "-cpu")).toEqual(["host"]);
