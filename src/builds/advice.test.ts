@@ -41,6 +41,14 @@ test("what buildah says of a repository that it has not got is explained", () =>
   expect(error.fix).toContain("could not be cloned");
 });
 
+test("files whose names mean in layers that others are removed are named", () => {
+  const file = "open /var/lib/containers/storage/overlay/1f/diff/opt/.wh.tree";
+  const pushing = `pushing image "sha256:1" to "docker://x": reading blob sha256:2: ${file}`;
+  const error = errorFor(`Error: ${pushing}: no such file or directory`);
+  expect(error.fix).toContain(".dockerignore");
+  expect(errorFor(`Error: ${pushing.replace(".wh.", ".")}: no such file`).fix).not.toContain(".wh.");
+});
+
 test("hosts and images as contexts reach buildah", () => {
   const request = {
     buildArgs: [],

@@ -55,6 +55,11 @@ const MEANING: readonly Advice[] = [
     "The repository could not be cloned: check its address and the build's network (`--allowed-domain`, `--network-policy`), or clone it before the build.",
   ],
   [
+    // Layers on an overlay lose such files, and are then not what they were said to be.
+    /reading blob .*\/\.wh\.[^/]*: no such file or directory/,
+    "A name that begins with `.wh.` means in a layer that the rest of it is removed: no image can have such files. Leave them out by .dockerignore.",
+  ],
+  [
     /exec format error/i,
     "Commands of other processors cannot be run here: begin what cross-compiles with `FROM --platform=$BUILDPLATFORM`.",
   ],

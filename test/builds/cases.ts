@@ -31,6 +31,8 @@ interface CaseFile {
   flags?: string[];
   /** It fails, and says this. */
   fails?: string;
+  /** It fails in the builder's storage (overlay) alone: that of the judge (vfs) takes it. */
+  overlay?: boolean;
   /** Name of the result, for cases further on. */
   tag?: string;
   /** It has what an old buildah knows nothing of (heredocs): that is no judge of it. */
