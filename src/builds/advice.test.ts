@@ -46,7 +46,9 @@ test("files whose names mean in layers that others are removed are named", () =>
   const pushing = `pushing image "sha256:1" to "docker://x": reading blob sha256:2: ${file}`;
   const error = errorFor(`Error: ${pushing}: no such file or directory`);
   expect(error.fix).toContain(".dockerignore");
-  expect(errorFor(`Error: ${pushing.replace(".wh.", ".")}: no such file`).fix).not.toContain(".wh.");
+  expect(errorFor(`Error: ${pushing.replace(".wh.", ".")}: no such file`).fix).not.toContain(
+    ".wh.",
+  );
 });
 
 test("hosts and images as contexts reach buildah", () => {
