@@ -32,7 +32,7 @@ const REASONS: { pattern: RegExp; why: string; outside?: boolean }[] = [
     why: "counts the change of owner that envd's write makes; here a new file is its user's from the start",
   },
   {
-    pattern: /ptyConnect/,
+    pattern: /ptyConnect|test_connect_to_pty/,
     why: "wants the first command's output 0.3 s after the shell was started; in an emulated guest it comes later",
   },
   {
@@ -128,8 +128,8 @@ function section({ version, all, left, files }: Kept): string {
   return `## ${version}
 
 ${count.passed} of the ${inside} tests that need no host outside pass (${percent} %); ${count.outside} others need one and
-fail here. Of the ${guests.all} that ran in guests that really boot, ${guests.passed} pass; of the ${host.all} that ran with processes of the
-host in their place, which is quicker, ${host.passed} pass.
+fail here. Of the ${guests.all} that ran in real guests, ${guests.passed} pass; of the ${host.all} that ran with the fake driver, which is quicker,
+${host.passed} pass.
 
 | File | where | when | passed | failed | left out by itself |
 |---|---|---|---|---|---|
@@ -159,7 +159,8 @@ export async function writePage(path: string, kept: string): Promise<void> {
     `# E2B's own tests
 
 Written by \`node scripts/e2b-suite.ts CHECKOUT SUITE\`: the tests of E2B's repositories, unmodified, with the
-SDKs' sources beside them, against \`vmsan serve\`. Under emulation a test has 120 s. A row is of the last run of its file. Where no public
+SDKs' sources beside them, against \`vmsan serve\`. Under emulation a test has 120 s. A row is of the last run of its file: where it was (in guests, or with
+processes of the host in their place: the fake driver), and when; \`earlier\`: before that was written down. Where no public
 registry is to be had, the image that tests build from, \`ubuntu:22.04\`, is the runtime \`e2b\` under that name.
 
 ${parts.join("\n")}`,

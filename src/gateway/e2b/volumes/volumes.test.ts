@@ -1,8 +1,9 @@
 import type { IncomingMessage } from "node:http";
 import { expect, test } from "vitest";
 import { VmsanError } from "../../../model/errors.ts";
+import type { Caller } from "../../access/gate.ts";
 import type { VolumeContext } from "./volumes.ts";
-import { volumeOfToken } from "./volumes.ts";
+import { volumeMounts, volumeOfToken } from "./volumes.ts";
 
 /** A request with this token. */
 const bearing = (token: string): IncomingMessage =>
@@ -44,4 +45,26 @@ test("a token is held against one volume, and says nothing of others", async () 
     });
   }
   expect(looked).toEqual(["mine", "mine", "none", "../x"]);
+});
+
+test("a volume's bare name is the own project's, for an admin too; another's, or the host's, is its ID", async () => {
+  const labels = (project: string): object => ({
+    "vmsan.project": project,
+    "vmsan.e2b.name": "data",
+  });
+  const all = [
+    { name: "e2b-1", labels: labels("theirs") },
+    { name: "e2b-2", labels: labels("ours") },
+    { name: "disk", labels: {} },
+  ];
+  const vmsan = { volumes: { list: async () => await Promise.resolve(all) } };
+  const mounted = async (project: string, name: string): Promise<string | undefined> => {
+    const caller = { key: { admin: true, project } } as unknown as Caller;
+    const context = { vmsan } as unknown as VolumeContext;
+    return (await volumeMounts(context, caller, [{ name, path: "/mnt" }]))[0]?.name;
+  };
+  expect(await mounted("ours", "data")).toBe("e2b-2");
+  expect(await mounted("ours", "e2b-1")).toBe("e2b-1");
+  expect(await mounted("ours", "disk")).toBe("disk");
+  await expect(mounted("third", "data")).rejects.toThrow("not found");
 });

@@ -167,10 +167,11 @@ export async function volumeMounts(
   if (wishes.length === 0) return [];
   const visible = (await vmsan.volumes.list()).filter((volume) => sees(caller, volume));
   return wishes.map(({ name, path }) => {
-    const named = visible.filter((volume) => nameOf(volume) === name);
-    // An admin may see several of a name: its own project's is meant.
-    const own = named.find(({ labels }) => labels[PROJECT_LABEL] === caller.key.project);
-    const volume = own ?? named[0];
+    // An admin sees others of a name, whose content would not be its own: those are meant by their IDs.
+    const isOwn = ({ labels }: VolumeView): boolean => labels[PROJECT_LABEL] === caller.key.project;
+    const volume =
+      visible.find((one) => isOwn(one) && nameOf(one) === name) ??
+      visible.find((one) => one.name === name);
     if (volume === undefined) throw new E2bError("invalid_argument", `volume '${name}' not found`);
     return {
       kind: "volume",
