@@ -146,20 +146,21 @@ async function fetchArchive(
 ): Promise<string> {
   const { filename = "Dockerfile", context = "", dockerfilekey } = attributes;
   progress.begin("[internal] load remote build context");
-  const call = peer.call(UPLOAD, { urlpath: `/${context.slice(UPLOADED.length)}` }, signal);
-  call.end();
   const source = async function* bytes(): AsyncGenerator<Buffer> {
-    for await (const message of call.messages) yield new Message(message).bytes(1);
-  };
-  try {
-    const kept = await keepArchive(source(), badCompression);
+    // Asked for once it is read: a small one is over at once, and what nobody has read by then is lost.
+    const call = peer.call(UPLOAD, { urlpath: `/${context.slice(UPLOADED.length)}` }, signal);
+    call.end();
     try {
-      await rename(kept.path, path);
+      for await (const message of call.messages) yield new Message(message).bytes(1);
     } finally {
-      await kept.remove();
+      call.cancel();
     }
+  };
+  const kept = await keepArchive(source(), badCompression);
+  try {
+    await rename(kept.path, path);
   } finally {
-    call.cancel();
+    await kept.remove();
   }
   const dockerfile =
     dockerfilekey === undefined
