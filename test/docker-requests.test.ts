@@ -67,7 +67,7 @@ test("a network that there is not is no image that is missing", async () => {
   );
 });
 
-test("events tell of a container's networks when it comes and goes, in Docker's order", async () => {
+test("events tell of a container's networks and of commands in it, in Docker's order", async () => {
   const { Id: network } = await engine.json<{ Id: string }>(
     "POST",
     "/networks/create",
@@ -75,8 +75,14 @@ test("events tell of a container's networks when it comes and goes, in Docker's 
     201,
   );
   const HostConfig = { NetworkMode: "told" };
-  const id = await engine.create({ Cmd: ["true"], HostConfig }, "teller");
+  const id = await engine.create({ Cmd: ["cat"], OpenStdin: true, HostConfig }, "teller");
   await engine.ask("POST", `/containers/${id}/start`);
+  const body = { Cmd: ["true"], AttachStdout: true };
+  const exec = await engine.json<{ Id: string }>("POST", `/containers/${id}/exec`, body, 201);
+  await (
+    await engine.hijack(`/exec/${exec.Id}/start`, "{}")
+  ).all;
+  await engine.ask("POST", `/containers/${id}/kill`);
   await engine.ask("POST", `/containers/${id}/wait`);
   const { text } = await engine.ask("GET", `/events?since=1&until=${Date.now() / 1000 + 0.5}`);
   const events = text
@@ -90,6 +96,10 @@ test("events tell of a container's networks when it comes and goes, in Docker's 
     "container create",
     "network connect",
     "container start",
+    "container exec_create: true",
+    "container exec_start: true",
+    "container exec_die",
+    "container kill",
     "container die",
     "network disconnect",
   ]);

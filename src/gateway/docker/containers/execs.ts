@@ -71,7 +71,7 @@ export class Execs {
       const old = [...this.known.values()].find(({ state }) => state === "ended");
       if (old !== undefined) this.known.delete(old.id);
     }
-    container.tell(`exec_create: ${argv.join(" ").slice(0, 500)}`, { execID: exec.id });
+    tellOf(exec, "exec_create");
     return exec;
   }
 
@@ -104,6 +104,7 @@ export class Execs {
         }
       };
     exec.state = "running";
+    tellOf(exec, "exec_start");
     const stream = vm.spawn(
       exec.argv,
       {
@@ -167,6 +168,11 @@ export class Execs {
     delete exec.stream;
     exec.container.tell("exec_die", { execID: exec.id, exitCode: String(exec.exitCode) });
   }
+}
+
+/** Say that something has happened to a command. */
+function tellOf({ id, container, argv }: Exec, action: string): void {
+  container.tell(`${action}: ${argv.join(" ").slice(0, 500)}`, { execID: id });
 }
 
 /**
