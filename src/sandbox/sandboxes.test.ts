@@ -358,8 +358,12 @@ test("a time limit says why commands ended, can be put off, and starts anew with
       why: expect.stringMatching(/time limit of 1s .*has passed/),
     });
   }
+  // The next one is said before it runs: the old one is not to end it again.
+  expect((await sandboxes.extendTimeout(id, 90_000)).timeoutAt).toBeUndefined();
   await sandboxes.start(id, work());
-  expect(sandboxes.get(id).stopReason).toBeUndefined();
+  const started = sandboxes.get(id);
+  expect(started.stopReason).toBeUndefined();
+  expect(Date.parse(started.timeoutAt ?? "") - Date.parse(started.startedAt ?? "")).toBe(90_000);
   const { timeoutMs, timeoutAt } = await sandboxes.extendTimeout(id, 3_600_000);
   expect(timeoutMs).toBe(3_600_000);
   // Another limit is told, the putting off was not.

@@ -365,14 +365,20 @@ export class Sandboxes extends Lives {
 
   /**
    * Let a running VM's time limit count from now on; without a limit nothing changes.
-   * @param limitMs another limit from now on, in milliseconds
+   * @param limitMs another limit from now on, in milliseconds; of a VM that sleeps or is stopped it counts from when it
+   *   runs again, so that nobody has to be quicker than its old one
    * @throws ERR_VM_NOT_RUNNING
    */
   async extendTimeout(ref: string, limitMs?: number): Promise<VmView> {
     return await this.exclusively(ref, async (entry) => {
       const { record } = entry;
       if (entry.guest === undefined || record.stopReason !== undefined) {
-        throw notRunning(ref, record);
+        const rests = record.status === "stopped" || record.status === "suspended";
+        if (limitMs === undefined || entry.guest !== undefined || !rests)
+          throw notRunning(ref, record);
+        record.timeoutMs = limitMs;
+        await this.records.save(record);
+        return viewOf(record);
       }
       if (limitMs !== undefined) record.timeoutMs = limitMs;
       startTimeLimit(record, new Date());

@@ -43,6 +43,8 @@ export async function pauseSandbox(vm: Vm, memory: boolean): Promise<void> {
  * @param places of the volumes that one gets back whose disk alone was kept
  */
 export async function resumeSandbox(vm: Vm, ms: number, places: VolumePlaces): Promise<void> {
+  // Before it runs: its end was over, and it would pause again, or be stopped, before it is told another.
+  await prolong(vm, ms);
   if (vm.view.status === "stopped") {
     await places.without(volumesOf(vm.view), async () => await vm.start());
     await startInterpreter(vm);

@@ -271,6 +271,7 @@ export class SandboxControl {
   async setTimeout(caller: Caller, id: string, body: unknown): Promise<void> {
     const { timeout: seconds } = validate(timeoutSchema, body, "timeout");
     const vm = await this.find(caller, id);
+    requireAwake(vm);
     await prolong(vm, seconds * 1000);
   }
 
@@ -301,7 +302,7 @@ export class SandboxControl {
     if (Date.parse(endOf(vm.view) ?? "") - Date.now() > ms) return true;
     try {
       await prolong(vm, ms);
-      return true;
+      return stateOf(vm.view) !== "paused";
     } catch (error) {
       if (stateOf(await vm.refresh()) !== "paused") throw error;
       return false;
@@ -312,6 +313,7 @@ export class SandboxControl {
   async prolong(caller: Caller, id: string, body: unknown): Promise<void> {
     const { duration = DEFAULT_TIMEOUT_S } = validate(refreshSchema, body, "duration");
     const vm = await this.find(caller, id);
+    requireAwake(vm);
     if (!(Date.parse(endOf(vm.view) ?? "") - Date.now() > duration * 1000))
       await prolong(vm, duration * 1000);
   }
@@ -356,6 +358,12 @@ export class SandboxControl {
     );
     return { sandboxes: Object.fromEntries(samples.flat()) };
   }
+}
+
+/** @throws failed_precondition for a sandbox that is paused */
+function requireAwake({ id, view }: Vm): void {
+  if (stateOf(view) === "paused")
+    throw new E2bError("failed_precondition", `Sandbox "${id}" is paused`, 409);
 }
 
 /** A query string that clients encode once more; its keys and values are encoded within. */
