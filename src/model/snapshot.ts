@@ -70,6 +70,8 @@ export interface Template {
   /** The VM's own disk, absent where it has none yet; `path` is a name in the template's directory. */
   disk?: DiskAttachment;
   files: StoredFile[];
+  /** Of its memory file, which a VMM that its guest has taken over may be able to write to: another one from then on. */
+  stamp: string;
   /** Files elsewhere without which it is of no use. */
   needs: string[];
   machine: MachineIdentity;

@@ -189,6 +189,7 @@ const templateSchema = z.looseObject({
     })
     .optional(),
   files: storedFiles,
+  stamp: z.string(),
   needs: z.array(z.string()),
   machine: machineSchema,
   slot: z.string(),

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { appendFile, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { appendFile, mkdtemp, open, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -20,7 +20,7 @@ await writeFile(base, "base");
 async function keep(
   shelf: TemplateShelf,
   slot: string,
-  change: Partial<Omit<Template, "disk">> = {},
+  change: Partial<Pick<Template, "needs" | "machine">> = {},
 ): Promise<string> {
   const key = nameOf([slot, change]);
   const draft = await shelf.begin("vm-00000001");
@@ -48,6 +48,15 @@ test("a template is there whole or not at all, and what is changed is of no use"
   expect(await shelf.find(key)).toMatchObject({ disk, slot: "a" });
   await appendFile(join(shelf.place(key), "state"), "x");
   expect(await shelf.find(key)).toBeUndefined();
+  // Of the size that it had, as a VMM that was taken over would leave it.
+  const other = await keep(shelf, "a");
+  const found = await shelf.find(other);
+  if (found === undefined) throw new Error("it was not kept");
+  const memory = await open(join(shelf.place(other), "memory"), "r+");
+  await memory.write("x", 1 << 20);
+  await memory.close();
+  expect(await shelf.holds(other, found)).toBe(false);
+  expect(await shelf.find(other)).toBeUndefined();
   expect(await readdir(join(root, "whole"))).toEqual([".new-vm-00000002"]);
 });
 

@@ -5,7 +5,14 @@ import { join } from "node:path";
 import type { Template } from "../../model/snapshot.ts";
 import type { StoredFile } from "../../model/vm.ts";
 import { parseTemplate } from "../../schema/state.ts";
-import { allocatedBytes, describeFile, syncFile, whatIsDamaged } from "../../snapshots/files.ts";
+import {
+  allocatedBytes,
+  describeFile,
+  stampOf,
+  syncFile,
+  whatIsDamaged,
+} from "../../snapshots/files.ts";
+import { memoryPaths } from "../../snapshots/store.ts";
 import { syncDirectory, writeFileAtomic } from "../../util/atomic.ts";
 import { freeBytes } from "../../util/free-bytes.ts";
 
@@ -20,7 +27,7 @@ const MAX_BYTES = 2 * 2 ** 30;
 /** A template that a VM would start from. */
 export interface Wish {
   key: string;
-  about: Omit<Template, "files" | "disk">;
+  about: Omit<Template, "files" | "stamp" | "disk">;
 }
 
 /** A short name that differs where anything differs. */
@@ -97,7 +104,8 @@ export class TemplateShelf {
     const path = join(place, DOCUMENT);
     const found = await this.read(key);
     if (found === undefined) return undefined;
-    if ((await whatIsDamaged(place, found.files)) !== undefined) {
+    const isWhole = (await whatIsDamaged(place, found.files)) === undefined;
+    if (!isWhole || !(await this.isUnwritten(key, found))) {
       await this.drop(key);
       return undefined;
     }
@@ -111,10 +119,20 @@ export class TemplateShelf {
     return found;
   }
 
-  /** Whether the template of a key is still that one: no two have the same token. */
-  async holds(key: string, { files }: Template): Promise<boolean> {
+  /** Whether the template of a key is still that one, and as it was. */
+  async holds(key: string, { stamp }: Template): Promise<boolean> {
     const now = await this.read(key);
-    return now !== undefined && JSON.stringify(now.files) === JSON.stringify(files);
+    return now?.stamp === stamp && (await this.isUnwritten(key, now));
+  }
+
+  /** Whether nobody has written to a template's memory since it was kept. */
+  private async isUnwritten(key: string, { stamp }: Template): Promise<boolean> {
+    try {
+      return (await stampOf(memoryPaths(this.place(key)).memory)) === stamp;
+    } catch {
+      // ENOENT: somebody has dropped it meanwhile.
+      return false;
+    }
   }
 
   /** Remove a template. VMs that were made of it keep what they share with it. */
@@ -131,7 +149,7 @@ export class TemplateShelf {
     draft: string,
     key: string,
     names: readonly string[],
-    about: Omit<Template, "files">,
+    about: Omit<Template, "files" | "stamp">,
   ): Promise<void> {
     const files: StoredFile[] = [];
     for (const name of await readdir(draft)) {
@@ -143,7 +161,8 @@ export class TemplateShelf {
       await syncFile(path);
       files.push(await describeFile(draft, name));
     }
-    await writeFileAtomic(join(draft, DOCUMENT), JSON.stringify({ ...about, files }));
+    const stamp = await stampOf(memoryPaths(draft).memory);
+    await writeFileAtomic(join(draft, DOCUMENT), JSON.stringify({ ...about, files, stamp }));
     await this.drop(key);
     await rename(draft, this.place(key));
     await syncDirectory(this.dir);
@@ -151,7 +170,10 @@ export class TemplateShelf {
   }
 
   /** Remove templates that nothing fits any more, and the least recently used of too many. */
-  private async bound(kept: string, { machine, slot }: Omit<Template, "files">): Promise<void> {
+  private async bound(
+    kept: string,
+    { machine, slot }: Omit<Template, "files" | "stamp">,
+  ): Promise<void> {
     const given = Number(process.env["VMSAN_TEMPLATE_BYTES"]);
     let left = Number.isFinite(given) && given > 0 ? given : MAX_BYTES;
     const found: { key: string; bytes: number; used: number }[] = [];

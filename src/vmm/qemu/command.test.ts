@@ -83,6 +83,12 @@ test("isolation: seccomp unless switched off; own user and root directory as roo
   const root = qemuArguments(spec, { ...tcg, runAs: { uid: 7, gid: 8 } });
   expect(values(root, "-runas")).toEqual(["7:8"]);
   expect(values(root, "-chroot")).toEqual(["root"]);
+  for (const version of ["9.1.0", "10.0.2"]) {
+    const newer = qemuArguments(spec, { ...tcg, version, runAs: { uid: 7, gid: 8 } });
+    expect(values(newer, "-run-with")).toEqual(["chroot=root,user=7:8"]);
+    expect(newer).not.toContain("-runas");
+    expect(newer).not.toContain("-chroot");
+  }
   const off = { ...spec, isolation: { ...spec.isolation, seccomp: false } };
   expect(qemuArguments(off, tcg)).not.toContain("-sandbox");
 });

@@ -28,6 +28,8 @@ export interface QemuHost {
   cpu?: string;
   /** Guest time stamp counter for software emulation, in kHz (x86_64). */
   tscKhz?: number;
+  /** QEMU's, e.g. `7.2.22`. */
+  version?: string;
   /** Start as root, give up privileges for this uid and gid, and change the root directory. */
   runAs?: { uid: number; gid: number };
 }
@@ -94,6 +96,12 @@ function option(key: string, value: string | number): string {
  * the instructions are there all the same.
  */
 const EMULATED_CPU = { x86_64: "max,-erms", aarch64: "max" } as const;
+
+/** Whether it is this version of QEMU or a later one. */
+function isSince({ version = "" }: QemuHost, major: number, minor: number): boolean {
+  const [ofMajor = 0, ofMinor = 0] = version.split(".").map(Number);
+  return ofMajor > major || (ofMajor === major && ofMinor >= minor);
+}
 
 /** Machine, memory and processors. */
 function machine(spec: VmSpec, host: QemuHost, restore?: QemuRestore): string[] {
@@ -219,7 +227,10 @@ function confinement(spec: VmSpec, host: QemuHost): string[] {
     );
   }
   if (host.runAs !== undefined) {
-    args.push("-runas", `${host.runAs.uid}:${host.runAs.gid}`, "-chroot", qemuFiles.root);
+    const user = `${host.runAs.uid}:${host.runAs.gid}`;
+    // QEMU 10 has no longer the one way, those before 9.1 not yet the other.
+    if (isSince(host, 9, 1)) args.push("-run-with", `chroot=${qemuFiles.root},user=${user}`);
+    else args.push("-runas", user, "-chroot", qemuFiles.root);
   }
   return args;
 }

@@ -178,12 +178,13 @@ export class QemuDriver implements Driver {
   private async launch(spec: VmSpec, signal: AbortSignal, from?: SnapshotFiles): Promise<QemuVm> {
     signal.throwIfAborted();
     checkIsolation(this, spec.isolation, spec.network !== undefined);
-    const { accelerator } = await this.usable();
+    const { accelerator, version } = await this.usable();
     const attempt: Attempt = {
       spec,
       host: {
         arch: this.options.arch ?? hostArch(),
         accelerator,
+        version,
         cpu: this.cpu,
       },
       notEnforced: [],
