@@ -59,6 +59,27 @@ describe("what would put data elsewhere than was asked for is refused", () => {
   });
 });
 
+test("binds are shown with the propagation that was asked for", async () => {
+  const bind = (Target: string, BindOptions?: object): object => ({
+    ...{ Type: "bind", Source: engine.place.path, Target, BindOptions },
+  });
+  const Mounts = [bind("/a", { Propagation: "rslave" }), bind("/b")];
+  const HostConfig = { Binds: [`${engine.place.path}:/c:ro,rshared`], Mounts };
+  const id = await engine.create({ Cmd: ["true"], HostConfig });
+  const inspected = await engine.json<{ Mounts: { Destination: string; Propagation: string }[] }>(
+    "GET",
+    `/containers/${id}/json`,
+  );
+  expect(
+    Object.fromEntries(inspected.Mounts.map((one) => [one.Destination, one.Propagation])),
+  ).toEqual({ "/a": "rslave", "/b": "rprivate", "/c": "rshared" });
+  await engine.ask("DELETE", `/containers/${id}`);
+  const odd = { Image: "alpine", HostConfig: { Mounts: [bind("/a", { Propagation: "odd" })] } };
+  expect(await message("POST", "/containers/create", odd)).toBe(
+    "400 invalid propagation mode: odd",
+  );
+});
+
 test("a network that there is not is no image that is missing", async () => {
   // The command line pulls the image at each 404, and tells of that instead.
   const HostConfig = { NetworkMode: "nosuch" };
@@ -168,4 +189,25 @@ test("a VM that ran for its files alone keeps no volume from the next container"
   // That one runs: nobody else may write there.
   expect(await message("POST", `/containers/${idle}/start`)).toContain("may write to it");
   for (const id of [next, idle]) await engine.ask("DELETE", `/containers/${id}?force=1`);
+});
+
+test("whoever starts a container that has used its restarts up gives it all of them again", async () => {
+  const RestartPolicy = { Name: "on-failure", MaximumRetryCount: 1 };
+  const id = await engine.create({
+    Cmd: ["sh", "-c", "echo ran; exit 1"],
+    HostConfig: { RestartPolicy },
+  });
+  const runs = async (): Promise<number> => {
+    const { text } = await engine.ask("GET", `/containers/${id}/logs?stdout=1`);
+    return unframed(Buffer.from(text, "latin1")).stdout.split("\n").length - 1;
+  };
+  for (const count of [2, 4]) {
+    expect((await engine.ask("POST", `/containers/${id}/start`)).status).toBe(204);
+    await expect.poll(runs, { timeout: 60_000 }).toBe(count);
+    const ended = async (): Promise<unknown> => await engine.json("GET", `/containers/${id}/json`);
+    await expect
+      .poll(ended, { timeout: 60_000 })
+      .toMatchObject({ RestartCount: 1, State: { Status: "exited" } });
+  }
+  await engine.ask("DELETE", `/containers/${id}`);
 });

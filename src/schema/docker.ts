@@ -37,7 +37,7 @@ const mount = z.object({
       DriverConfig: z.object({ Name: text.nullish(), Options: map }).nullish(),
     })
     .nullish(),
-  BindOptions: z.looseObject({ CreateMountpoint: bool }).nullish(),
+  BindOptions: z.looseObject({ CreateMountpoint: bool, Propagation: text.nullish() }).nullish(),
   TmpfsOptions: z.looseObject({ SizeBytes: count, Mode: count }).nullish(),
 });
 

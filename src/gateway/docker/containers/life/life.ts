@@ -219,6 +219,7 @@ export class Life {
       if (status === "running") return false;
       clearTimeout(this.restartTimer);
       this.failures = 0;
+      this.record.restartCount = 0;
       this.record.stoppedByHand = false;
       try {
         await this.startProcess(await this.guest());

@@ -33,11 +33,14 @@ function invalid(text: string): DockerError {
 /** Where a mount is and whether it may be written. */
 type Place = Pick<MountPoint, "Destination" | "Mode" | "RW">;
 
+/** What a bind says of mounts that come later; shown as it was asked for, since a guest's mounts are its own. */
+const PROPAGATIONS = ["shared", "rshared", "slave", "rslave", "private", "rprivate"];
+
 /** A directory or file of the host. */
-const bindPoint = (source: string, place: Place): MountPoint => ({
+const bindPoint = (source: string, place: Place, propagation = "rprivate"): MountPoint => ({
   Type: "bind",
   Source: source,
-  Propagation: "rprivate",
+  Propagation: propagation,
   ...place,
 });
 
@@ -68,11 +71,10 @@ function tmpfsMount(target: string, options: string): Mount {
 }
 
 /** Words behind the second colon of `-v`; what one kind alone has stands there for both, as Docker has it. */
-const MODES = new Set(
-  "ro rw nocopy z Z cached delegated consistent shared rshared slave rslave private rprivate".split(
-    " ",
-  ),
-);
+const MODES = new Set([
+  ..."ro rw nocopy z Z cached delegated consistent".split(" "),
+  ...PROPAGATIONS,
+]);
 
 /** `SOURCE:TARGET[:OPTIONS]`. @throws 400 */
 function bindOf(text: string): PlannedMount {
@@ -85,7 +87,8 @@ function bindOf(text: string): PlannedMount {
   }
   const common = { Destination: parseTarget(target), Mode: options, RW: !words.includes("ro") };
   if (source.startsWith("/")) {
-    return { make: true, point: bindPoint(source, common) };
+    const propagation = words.find((word) => PROPAGATIONS.includes(word));
+    return { make: true, point: bindPoint(source, common, propagation) };
   }
   return { point: volumePoint(source, common, words.includes("nocopy")) };
 }
@@ -105,7 +108,11 @@ function mountOf(mount: MountBody): PlannedMount {
       );
     }
     const make = mount.BindOptions?.CreateMountpoint === true;
-    return { make, point: bindPoint(source, common) };
+    const propagation = mount.BindOptions?.Propagation || undefined;
+    if (propagation !== undefined && !PROPAGATIONS.includes(propagation)) {
+      throw new DockerError(400, `invalid propagation mode: ${propagation.slice(0, 60)}`);
+    }
+    return { make, point: bindPoint(source, common, propagation) };
   }
   if (type === "tmpfs") {
     const { SizeBytes: size, Mode: mode } = mount.TmpfsOptions ?? {};
