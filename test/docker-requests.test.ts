@@ -61,7 +61,10 @@ describe("what would put data elsewhere than was asked for is refused", () => {
 
 test("binds are shown with the propagation that was asked for", async () => {
   const bind = (Target: string, BindOptions?: object): object => ({
-    ...{ Type: "bind", Source: engine.place.path, Target, BindOptions },
+    Type: "bind",
+    Source: engine.place.path,
+    Target,
+    BindOptions,
   });
   const Mounts = [bind("/a", { Propagation: "rslave" }), bind("/b")];
   const HostConfig = { Binds: [`${engine.place.path}:/c:ro,rshared`], Mounts };
