@@ -15,6 +15,7 @@ import { toolsArchive } from "../test/cluster/tools-image.ts";
 import { vmsanBin } from "../test/e2e/support.ts";
 import { bench } from "./lib/bench.ts";
 import { byTurns, costOf, median, report } from "./lib/measure.ts";
+import { TOLERATIONS } from "./lib/pods.ts";
 
 const { values: flags } = parseArgs({ options: { rounds: { type: "string", default: "40" } } });
 
@@ -29,7 +30,7 @@ await bench("cluster-exec", async ({ dir, defer }) => {
     kind: "Pod",
     metadata: { name: "one" },
     spec: {
-      tolerations: [{ key: "vmsan.io/node", operator: "Exists" }],
+      tolerations: TOLERATIONS,
       automountServiceAccountToken: false,
       terminationGracePeriodSeconds: 1,
       containers: [{ name: "main", image: archive.image, command: ["sleep", "1000000"] }],

@@ -6,7 +6,7 @@
  */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
@@ -14,7 +14,7 @@ import { selfSigned } from "../src/node/join/certificates.ts";
 import { FakeApiServer } from "../test/fixtures/api-server.ts";
 import { bench, measured } from "./lib/bench.ts";
 import type { Bench } from "./lib/bench.ts";
-import { processCpu } from "./lib/measure.ts";
+import { processCpu, residentMb } from "./lib/measure.ts";
 import { MockDaemon } from "./lib/mock-daemon.ts";
 import { packagedVmsan } from "./lib/package.ts";
 
@@ -40,12 +40,6 @@ async function node(program: string, dir: string, words: readonly string[]): Pro
     await closed;
   };
   return { pid: child.pid ?? 0, end };
-}
-
-/** Resident memory of a process, in MB. */
-function residentMb(pid: number, what: "VmRSS" | "VmHWM"): number {
-  const text = readFileSync(`/proc/${pid}/status`, "latin1");
-  return Math.round(Number(new RegExp(`^${what}:\\s+(\\d+)`, "m").exec(text)?.[1]) / 1000);
 }
 
 const show = (what: string, value: string): void => console.log(`${what.padEnd(44)}${value}`);

@@ -35,6 +35,12 @@ export function processTreeCpu(pid: number): number {
   return [11, 12, 13, 14].reduce((sum, at) => sum + (fields[at] ?? 0) * TICK_MS, 0);
 }
 
+/** Resident memory of a process, in MB: as it is, or the most it was. */
+export function residentMb(pid: number, what: "VmRSS" | "VmHWM"): number {
+  const text = readFileSync(`/proc/${pid}/status`, "latin1");
+  return Math.round(Number(new RegExp(`^${what}:\\s+(\\d+)`, "m").exec(text)?.[1]) / 1000);
+}
+
 /** User and system time of this process's children that have ended, in milliseconds, by ticks. */
 export function childrenCpu(): number {
   const fields = stat("self");

@@ -7,6 +7,12 @@ import { readKubeconfig } from "../../src/kube/kubeconfig.ts";
 /** Where they are. */
 export const POD_PATH = apiPath("v1", "namespaces", "default", "pods");
 
+/** Also of a disk that others have filled: no pod would be bound, and what is measured needs next to none of it. */
+export const TOLERATIONS = ["vmsan.io/node", "node.kubernetes.io/disk-pressure"].map((key) => ({
+  key,
+  operator: "Exists",
+}));
+
 /** The cluster. @param file path of the kubeconfig */
 export async function openCluster(file: string): Promise<{ api: KubeClient; identity: Identity }> {
   const { identity } = await readKubeconfig({ file });
@@ -26,7 +32,7 @@ export async function makePod(
       kind: "Pod",
       metadata: { name },
       spec: {
-        tolerations: [{ key: "vmsan.io/node", operator: "Exists" }],
+        tolerations: TOLERATIONS,
         automountServiceAccountToken: false,
         terminationGracePeriodSeconds: graceSeconds,
         containers: [{ name: "main", ...container }],

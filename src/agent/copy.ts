@@ -30,6 +30,22 @@ export interface UnpackOptions extends FileOptions {
   owners?: boolean;
 }
 
+/** What is made of an archive at a place of a guest. */
+export interface FillOptions {
+  /**
+   * `volume` (default): a directory that is exchanged at one instant, as Kubernetes does; `tree`: a directory; `file`: one file,
+   * the archive's only entry.
+   */
+  shape?: "volume" | "tree" | "file";
+  /** Who runs in the guest may write there, as far as modes permit. */
+  writable?: boolean;
+  /** Of the directory; default 0o755. */
+  mode?: number;
+  /** Whose group the directory is; default root's. */
+  gid?: number;
+  signal?: AbortSignal;
+}
+
 /** The home directory of a user of the guest: from its /etc/passwd, else / (/root for root). */
 export async function homeOf(
   transport: GuestTransport,
@@ -172,6 +188,26 @@ export async function unpack(
   });
   await feed(stream, archive);
   await checkExit(stream, `Cannot write to ${path} in the guest`, said);
+}
+
+/**
+ * Have an archive's files be at a place of the guest, in memory.
+ * @param archive not compressed
+ * @param path absolute
+ */
+export async function fill(
+  transport: GuestTransport,
+  archive: AsyncIterable<Buffer>,
+  path: string,
+  { signal, shape = "volume", ...rest }: FillOptions = {},
+): Promise<void> {
+  const stream = startStream(
+    transport,
+    { kind: "fill", stdin: true, path, shape, ...rest },
+    signal === undefined ? {} : { signal },
+  );
+  await feed(stream, archive);
+  await checkExit(stream, `Cannot write to ${path} in the guest`);
 }
 
 /** Whether a path of this host is a directory; undefined: nothing is there. */

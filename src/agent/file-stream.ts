@@ -65,6 +65,12 @@ export async function feed(stream: GuestStream, source: AsyncIterable<Buffer>): 
   stream.stdin.end();
 }
 
+/** How a file is read. */
+export interface ReadOptions extends FileOptions {
+  /** A symlink in its place is an error. */
+  noFollow?: boolean;
+}
+
 /**
  * One file's bytes. The promise resolves when all of them have been taken.
  * @param onData may return a promise to slow the guest down
@@ -73,9 +79,10 @@ export async function readFile(
   transport: GuestTransport,
   path: string,
   onData: (bytes: Buffer) => void | Promise<void>,
-  options: FileOptions = {},
+  options: ReadOptions = {},
 ): Promise<void> {
-  const spec = withUser({ kind: "read", path }, options);
+  const noFollow = options.noFollow === true ? { noFollow: true } : {};
+  const spec = withUser({ kind: "read", path, ...noFollow }, options);
   const stream = startStream(transport, spec, { ...withSignal(options), onStdout: onData });
   await checkExit(stream, `Cannot read ${path} in the guest`);
 }

@@ -17,6 +17,7 @@ export interface StreamSpec {
   kind:
     | "exec"
     | "untar"
+    | "fill"
     | "tar"
     | "read"
     | "write"
@@ -47,6 +48,10 @@ export interface StreamSpec {
   address?: string;
   mode?: number;
   inPlace?: boolean;
+  noFollow?: boolean;
+  shape?: "volume" | "tree" | "file";
+  writable?: boolean;
+  gid?: number;
   attributes?: { prefix: string; values: Record<string, string> };
   parents?: boolean;
   owners?: boolean;

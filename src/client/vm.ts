@@ -1,8 +1,8 @@
 /** One VM, as SDK users hold it. */
 import { Readable } from "node:stream";
 import type { Duplex } from "node:stream";
-import type { CopyOptions, UnpackOptions } from "../agent/copy.ts";
-import type { FileOptions, WriteOptions } from "../agent/file-stream.ts";
+import type { CopyOptions, FillOptions, UnpackOptions } from "../agent/copy.ts";
+import type { FileOptions, ReadOptions, WriteOptions } from "../agent/file-stream.ts";
 import type { Endpoint } from "../agent/ports.ts";
 import { attachStream, startStream } from "../agent/streams.ts";
 import type { AttachOptions, GuestStream, StreamOptions } from "../agent/streams.ts";
@@ -223,11 +223,10 @@ export class Vm {
 
   /**
    * Make its root read-only for everybody in the guest until it is started again. What is mounted besides (volumes,
-   * memory) can still be written to, and so can what is to be kept.
-   * @param keep files and directories of the root that are there, absolute
+   * memory) can still be written to.
    */
-  async sealRoot(keep: readonly string[] = []): Promise<void> {
-    await this.transport.request("PUT", "/v1/seal", { body: { keep } });
+  async sealRoot(): Promise<void> {
+    await this.transport.request("PUT", "/v1/seal", { body: {} });
   }
 
   /** Limits (setrlimit(2)) of all commands that are started in it from now on, until it is started again. */
@@ -286,6 +285,21 @@ export class Vm {
     await unpack(this.transport, archive, path, this.asUser(options));
   }
 
+  /**
+   * Have an archive's files be at a place of the guest, from memory there and read-only: whoever runs in it cannot lead them
+   * elsewhere, by links or by moving the place. The first time they are mounted there; again, they are others.
+   * @param archive not compressed
+   * @param path absolute
+   */
+  async fill(
+    archive: AsyncIterable<Buffer>,
+    path: string,
+    options: FillOptions = {},
+  ): Promise<void> {
+    const { fill } = await import("../agent/copy.ts");
+    await fill(this.transport, archive, path, options);
+  }
+
   /** Copy a file or tree of the guest to this host, as cp would: all of it, or nothing. */
   async download(path: string, destination: string, options: CopyOptions = {}): Promise<void> {
     const { download } = await import("../agent/copy.ts");
@@ -296,7 +310,7 @@ export class Vm {
   async readFile(
     path: string,
     onData: (bytes: Buffer) => void | Promise<void>,
-    options: FileOptions = {},
+    options: ReadOptions = {},
   ): Promise<void> {
     const { readFile } = await import("../agent/file-stream.ts");
     await readFile(this.transport, await this.inHome(path, options), onData, this.asUser(options));

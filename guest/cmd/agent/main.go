@@ -125,7 +125,7 @@ func newServer(o api.Options, orphans bool, groups *proc.Cgroups) *api.Server {
 	if cfg.System {
 		freezer.Lapsed = netcfg.Reseed
 	}
-	o.Host = &kinds.Host{Host: run.Host{Reaper: proc.NewReaper(orphans), Cgroups: groups, Freezer: freezer, Env: cfg.Env, Limits: cfg.Limits, Etc: "/etc"}}
+	o.Host = &kinds.Host{Host: run.Host{Reaper: proc.NewReaper(orphans), Cgroups: groups, Freezer: freezer, Env: cfg.Env, Limits: cfg.Limits, Etc: "/etc"}, Fill: cfg.Fill}
 	return api.New(o)
 }
 

@@ -59,7 +59,7 @@ func newAgentAt(t *testing.T, dir string, change func(*Options)) *agent {
 	reaper := proc.NewReaper(false)
 	o := Options{
 		Build: "test", Mode: ModeProcess, BootID: "boot", Pin: pin, Config: cfg, Limits: limits,
-		Host:     &kinds.Host{Host: run.Host{Reaper: reaper, Freezer: &proc.Freezer{}, Env: cfg.Env, Etc: "/etc"}},
+		Host:     &kinds.Host{Host: run.Host{Reaper: reaper, Freezer: &proc.Freezer{}, Env: cfg.Env, Etc: "/etc"}, Fill: cfg.Fill},
 		PowerOff: func(bool) { close(a.off) },
 	}
 	if change != nil {

@@ -231,15 +231,9 @@ func (s *Server) config(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, reply)
 }
 
-// seal makes the root read-only, but for the places named.
-func (s *Server) seal(w http.ResponseWriter, r *http.Request) {
-	var c struct {
-		Keep []string `json:"keep"`
-	}
-	if !readJSON(w, r, &c) {
-		return
-	}
-	if err := s.opts.Config.Seal(c.Keep); err != nil {
+// seal makes the root read-only.
+func (s *Server) seal(w http.ResponseWriter, _ *http.Request) {
+	if err := s.opts.Config.Seal(); err != nil {
 		writeError(w, statusOf(err), err)
 		return
 	}

@@ -358,10 +358,16 @@ func TestReadWrite(t *testing.T) {
 	}
 	var b bytes.Buffer
 	n := int64(3)
-	if err := Read(dir+"/l", 2, &n, &b); err != nil || b.String() != "765" {
+	if err := Read(dir+"/l", false, 2, &n, &b); err != nil || b.String() != "765" {
 		t.Fatal(b.String(), err)
 	}
-	if err := Read(dir, 0, nil, io.Discard); err == nil {
+	if err := Read(dir+"/l", true, 0, nil, io.Discard); err == nil {
+		t.Fatal("a link was read through")
+	}
+	if err := Read(dir+"/f", true, 0, nil, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if err := Read(dir, false, 0, nil, io.Discard); err == nil {
 		t.Fatal("a directory was read")
 	}
 	if err := Write("/dev/null", WriteOptions{}, strings.NewReader("x")); err != nil {

@@ -14,8 +14,13 @@ import (
 )
 
 // Read copies a file's bytes from offset on, at most length (nil: to its end).
-func Read(path string, offset int64, length *int64, out io.Writer) error {
-	f, err := os.OpenFile(path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
+// itself: a symlink in its place is not read through.
+func Read(path string, itself bool, offset int64, length *int64, out io.Writer) error {
+	flags := syscall.O_RDONLY | syscall.O_NONBLOCK | syscall.O_NOCTTY
+	if itself {
+		flags |= syscall.O_NOFOLLOW
+	}
+	f, err := os.OpenFile(path, flags, 0)
 	if err != nil {
 		return fileError(err, "%.256q cannot be read.", path)
 	}
@@ -71,7 +76,7 @@ func ReadSmall(path string, limit int64) ([]byte, error) {
 	var out bytes.Buffer
 	// One more tells whether there are more.
 	length := limit + 1
-	if err := Read(path, 0, &length, &out); err != nil {
+	if err := Read(path, false, 0, &length, &out); err != nil {
 		return nil, err
 	}
 	if int64(out.Len()) > limit {

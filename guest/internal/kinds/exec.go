@@ -5,7 +5,9 @@ package kinds
 
 import (
 	"fmt"
+	"io"
 
+	"vmsan/guest/internal/netcfg"
 	"vmsan/guest/internal/proc"
 	"vmsan/guest/internal/run"
 	"vmsan/guest/internal/stream"
@@ -15,13 +17,16 @@ import (
 // Host is what kinds need of the agent around them.
 type Host struct {
 	run.Host
-	ssh ssh
+	// Fill has an archive's files be at a place of the guest.
+	Fill func(netcfg.Filling, io.Reader) error
+	ssh  ssh
 }
 
 // Register tells r about all kinds.
 func (h *Host) Register(r *stream.Registry) {
 	r.Handle("exec", h.startExec)
 	r.Handle("untar", withInput(h.fileKind(untar)))
+	r.Handle("fill", withInput(h.fileKind(h.fill)))
 	r.Handle("write", withInput(h.fileKind(write)))
 	r.Handle("tar", h.fileKind(tarOf))
 	r.Handle("read", h.fileKind(read))

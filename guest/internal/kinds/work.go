@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"vmsan/guest/internal/files"
+	"vmsan/guest/internal/netcfg"
 	"vmsan/guest/internal/proc"
 	"vmsan/guest/internal/stream"
 	"vmsan/guest/internal/wire"
@@ -93,6 +94,16 @@ func untar(s *stream.Stream) error {
 	return files.Untar(files.UntarOptions{Path: string(s.Spec.Path), Parents: s.Spec.Parents, Owners: s.Spec.Owners}, s.Input())
 }
 
+// fill is kind fill: what is written is root's and shown by mounts, whatever user is named.
+func (h *Host) fill(s *stream.Stream) error {
+	mode := uint32(0o755)
+	if s.Spec.Mode != nil {
+		mode = uint32(*s.Spec.Mode)
+	}
+	f := netcfg.Filling{Place: string(s.Spec.Path), Shape: s.Spec.Shape, Writable: s.Spec.Writable, Mode: mode, GID: s.Spec.GID}
+	return h.Fill(f, s.Input())
+}
+
 func tarOf(s *stream.Stream) error {
 	n, err := files.Tar(string(s.Spec.Path), s.Spec.Follow, s.Output(stream.Stdout), s.Output(stream.Stderr))
 	if err == nil && n > 0 {
@@ -102,7 +113,7 @@ func tarOf(s *stream.Stream) error {
 }
 
 func read(s *stream.Stream) error {
-	return files.Read(string(s.Spec.Path), s.Spec.Offset, s.Spec.Length, s.Output(stream.Stdout))
+	return files.Read(string(s.Spec.Path), s.Spec.NoFollow, s.Spec.Offset, s.Spec.Length, s.Output(stream.Stdout))
 }
 
 func write(s *stream.Stream) error {

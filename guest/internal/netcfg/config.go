@@ -129,6 +129,8 @@ type Config struct {
 	mounted map[string]bool
 	// memories are file systems in memory that several mounts show, by their names.
 	memories map[string]string
+	// fillings are files of the host's in the guest's memory.
+	fillings fillings
 	// sealed: the root is read-only, and what is still written is written in place.
 	sealed bool
 	// rehearsed: the files that are to be written are there, and nobody has seen them yet.

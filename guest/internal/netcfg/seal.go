@@ -2,8 +2,6 @@ package netcfg
 
 import (
 	"errors"
-	"path/filepath"
-	"strings"
 	"syscall"
 
 	"vmsan/guest/internal/wire"
@@ -12,31 +10,19 @@ import (
 // kept are the files that the agent goes on writing below a sealed root, as addresses change.
 var kept = []string{"/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/machine-id"}
 
-// maxPlaces is how many places a caller may keep writable.
-const maxPlaces = 1024
-
 // Seal makes the root read-only until the guest is started again. What else is mounted stays as it is,
-// and so do the files that the agent keeps and the places named: each becomes a mount of its own, with
-// what is mounted below it.
-func (c *Config) Seal(places []string) error {
+// and so do the files that the agent keeps: each becomes a mount of its own.
+func (c *Config) Seal() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.System {
 		return wire.Errorf(wire.CodeConfig, "The root is not this agent's.")
 	}
-	if len(places) > maxPlaces {
-		return bad("At most %d places are kept.", maxPlaces)
-	}
-	for _, path := range places {
-		if !strings.HasPrefix(path, "/") || len(path) > maxPath || strings.ContainsRune(path, 0) || filepath.Clean(path) == "/" {
-			return bad("%.128q is no place below the root.", path)
-		}
-	}
 	if c.sealed {
 		return nil
 	}
-	for _, path := range append(places, kept...) {
-		err := syscall.Mount(path, path, "", syscall.MS_BIND|syscall.MS_REC, "")
+	for _, path := range kept {
+		err := syscall.Mount(path, path, "", syscall.MS_BIND, "")
 		if err != nil && !errors.Is(err, syscall.ENOENT) {
 			return wire.Errorf(wire.CodeMount, "%s cannot be kept apart.", path).Because(err)
 		}

@@ -87,6 +87,12 @@ type Spec struct {
 	Length   *int64 `json:"length"`
 	Mode     *int64 `json:"mode"`
 	InPlace  bool   `json:"inPlace"`
+	// NoFollow: what is read is no symlink.
+	NoFollow bool `json:"noFollow"`
+	// Shape of what is filled, and whether whoever runs in the guest may write there.
+	Shape    string `json:"shape"`
+	Writable bool   `json:"writable"`
+	GID      uint32 `json:"gid"`
 	// Attributes of the written file.
 	Attributes *Attributes `json:"attributes"`
 	// Connections.
@@ -98,8 +104,18 @@ type Spec struct {
 	Recursive bool `json:"recursive"`
 }
 
+// Shapes of what a stream of kind fill puts somewhere.
+const (
+	// FillVolume: a directory whose content is exchanged at one instant.
+	FillVolume = "volume"
+	// FillTree: a directory.
+	FillTree = "tree"
+	// FillFile: one file.
+	FillFile = "file"
+)
+
 // Kinds of stream that a client may start.
-var kinds = map[string]bool{"exec": true, "untar": true, "tar": true, "read": true, "write": true, "dial": true, "listen": true, "watch": true, "program": true, "ssh": true}
+var kinds = map[string]bool{"exec": true, "untar": true, "fill": true, "tar": true, "read": true, "write": true, "dial": true, "listen": true, "watch": true, "program": true, "ssh": true}
 
 // ParseSpec decodes and checks START's payload.
 func ParseSpec(b []byte) (*Spec, error) {
@@ -152,12 +168,15 @@ func ParseSpec(b []byte) (*Spec, error) {
 		return bad("ringBytes %d is not between %d and %d.", s.RingBytes, minRing, maxRing)
 	}
 	switch s.Kind {
-	case "untar", "tar", "read", "write", "watch":
+	case "untar", "tar", "read", "write", "watch", "fill":
 		if s.Path == "" || s.Path[0] != '/' {
 			return bad("The path %.64q is not absolute.", s.Path)
 		}
 		if s.Offset < 0 || s.Length != nil && *s.Length < 0 || s.Mode != nil && (*s.Mode < 0 || *s.Mode > 0o7777) {
 			return bad("offset, length or mode is out of range.")
+		}
+		if s.Kind == "fill" && s.Shape != FillVolume && s.Shape != FillTree && s.Shape != FillFile {
+			return bad("Nothing of the shape %.64q can be filled.", s.Shape)
 		}
 	case "ssh":
 		if len(s.AuthorizedKeys) == 0 || len(s.AuthorizedKeys) > maxKeys {

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from "vitest";
 import { fakeGuest } from "../../../../test/exec-cases/fake-guest.ts";
 import type { FakeGuest } from "../../../../test/exec-cases/fake-guest.ts";
-import { unpack } from "../../../agent/copy.ts";
-import type { UnpackOptions } from "../../../agent/copy.ts";
+import { fill } from "../../../agent/copy.ts";
+import type { FillOptions } from "../../../agent/copy.ts";
 import { watchFiles } from "../../../agent/files.ts";
 import type { Vm } from "../../../client/vm.ts";
 import { ApiError } from "../../../kube/api-server.ts";
@@ -17,7 +17,7 @@ import { SharedObjects } from "./objects.ts";
 import { References } from "./references.ts";
 import { volumesOf } from "./volumes.ts";
 import type { VolumeFile } from "./volumes.ts";
-import { writeVolumes } from "./writer.ts";
+import { fillPlaces } from "./writer.ts";
 
 let guest: FakeGuest;
 let vm: Vm;
@@ -25,9 +25,8 @@ let dir: string;
 beforeAll(async () => {
   guest = await fakeGuest();
   vm = {
-    transport: guest.channel,
-    unpack: async (archive: AsyncIterable<Buffer>, path: string, options: UnpackOptions) =>
-      await unpack(guest.channel, archive, path, options),
+    fill: async (archive: AsyncIterable<Buffer>, path: string, options: FillOptions) =>
+      await fill(guest.channel, archive, path, options),
   } as unknown as Vm;
 });
 afterAll(async () => await guest.close());
@@ -45,11 +44,10 @@ const read = (path: string): string => fs.readFileSync(join(dir, path), "utf8");
 const names = (): string[] => fs.readdirSync(dir).toSorted();
 
 test("a volume is changed at one instant, by a link that is exchanged", async () => {
-  const target = dir;
-  fs.mkdirSync(join(dir, "sub"));
+  const [target, shape] = [dir, "volume" as const];
   fs.writeFileSync(join(dir, "image"), "its own");
-  await writeVolumes(vm, [
-    { target, files: [file("a", "1"), file("sub/b", "2", 0o400), file("gone", "3")] },
+  await fillPlaces(vm, [
+    { target, shape, files: [file("a", "1"), file("sub/b", "2", 0o400), file("gone", "3")] },
   ]);
   const [state = ""] = names();
   expect(state).toMatch(/^\.\.\d{4}_\d\d_\d\d_\d\d_\d\d_\d\d\.\d{10}$/);
@@ -70,7 +68,7 @@ test("a volume is changed at one instant, by a link that is exchanged", async ()
     return false;
   })();
   await ready.promise;
-  await writeVolumes(vm, [{ target, files: [file("a", "one"), file("sub/c", "3")] }]);
+  await fillPlaces(vm, [{ target, shape, files: [file("a", "one"), file("sub/c", "3")] }]);
   expect(await exchanged).toBe(true);
   expect(fs.readFileSync(open, "utf8")).toBe("1");
   fs.closeSync(open);
@@ -81,25 +79,23 @@ test("a volume is changed at one instant, by a link that is exchanged", async ()
   // One that was cut off has left a state that nothing leads to, and a link that is not in its place.
   fs.mkdirSync(join(dir, "..2026_01_01_00_00_00.1234567890"));
   fs.symlinkSync("nowhere", join(dir, "..data_tmp"));
-  await writeVolumes(vm, [{ target, files: [] }]);
+  await fillPlaces(vm, [{ target, shape, files: [] }]);
   expect(names()).toEqual([fs.readlinkSync(join(dir, "..data")), "..data", "image"]);
-  await writeVolumes(vm, [{ target: join(dir, "new/place"), files: [] }]);
+  await fillPlaces(vm, [{ target: join(dir, "new/place"), shape, files: [] }]);
   expect(fs.readdirSync(join(dir, "new/place"))).toHaveLength(2);
 });
 
-test("what is to be removed from a volume may have gone meanwhile", async () => {
-  const target = dir;
-  await writeVolumes(vm, [{ target, files: [file("a", "1")] }]);
-  const before = fs.readlinkSync(join(dir, "..data"));
-  const racing = {
-    transport: vm.transport,
-    unpack: async (...given: Parameters<Vm["unpack"]>) => {
-      await vm.unpack(...given);
-      fs.rmSync(join(dir, before), { recursive: true });
-    },
-  } as unknown as Vm;
-  await writeVolumes(racing, [{ target, files: [file("a", "2")] }]);
-  expect(read("a")).toBe("2");
+test("a part of a volume is what it was, as a file or a directory", async () => {
+  const single = { target: join(dir, "etc/app.conf"), shape: "file" } as const;
+  await fillPlaces(vm, [{ ...single, files: [file("app.conf", "a=1", 0o400)] }]);
+  const { ino } = fs.statSync(join(dir, "etc/app.conf"));
+  await fillPlaces(vm, [{ ...single, files: [file("app.conf", "a=2", 0o440)] }]);
+  expect(read("etc/app.conf")).toBe("a=2");
+  expect(fs.statSync(join(dir, "etc/app.conf"))).toMatchObject({ ino, mode: 0o100440 });
+  const tree = { target: join(dir, "tree"), shape: "tree" } as const;
+  await fillPlaces(vm, [{ ...tree, files: [file("a", "1"), file("d/b", "2")] }]);
+  await fillPlaces(vm, [{ ...tree, files: [file("a", "3")] }]);
+  expect([fs.readdirSync(join(dir, "tree")), read("tree/a")]).toEqual([["a"], "3"]);
 });
 
 test.runIf(process.geteuid?.() === 0)(
@@ -109,7 +105,7 @@ test.runIf(process.geteuid?.() === 0)(
       ...one,
       gid: 2000,
     }));
-    await writeVolumes(vm, [{ target: dir, files, gid: 2000 }]);
+    await fillPlaces(vm, [{ target: dir, shape: "volume", files, gid: 2000 }]);
     const [state = ""] = names();
     const what = ["a", "sub", "sub/b", state].map((name) => {
       const { gid, mode } = fs.statSync(join(dir, name));
@@ -199,7 +195,7 @@ async function started(
   const files = await volumesOf(pod, container, new References(api, pod), host, {
     tokens: live.tokens,
   });
-  await writeVolumes(vm, files.volumes);
+  await fillPlaces(vm, files.places);
   live.wrote(files);
   return { live, record, state, said };
 }
@@ -291,7 +287,8 @@ test("files follow their objects while a pod runs, and what has them is asked fo
   api.set("configmaps/later", { here: "yes" });
   await round(() => fs.existsSync(join(dir, "later/here")) && fs.existsSync(join(dir, "c/b")));
   expect([read("c/a"), read("fixed/a"), read("s/key")]).toEqual(["2", "2", "one"]);
-  expect(fs.existsSync(join(dir, "single"))).toBe(false);
+  // A part is as it was at the start.
+  expect(read("single")).toBe("1");
   expect(record.files).not.toBe(before);
   expect(record.files).toMatch(/^[0-9a-f]{32}$/);
   // What has gone stays as it was, which is said once.

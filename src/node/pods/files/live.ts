@@ -11,7 +11,7 @@ import { References } from "./references.ts";
 import { Tokens } from "./tokens.ts";
 import { volumesOf } from "./volumes.ts";
 import type { PodFiles } from "./volumes.ts";
-import { writeVolumes } from "./writer.ts";
+import { fillPlaces } from "./writer.ts";
 
 /** Longest until a pod that was found running is looked at, in milliseconds: not all at once. */
 const FOUND_MS = 30_000;
@@ -154,7 +154,10 @@ export class LiveFiles {
     });
     const vm = guest();
     if (this.over || vm === undefined) return;
-    await writeVolumes(vm, files.volumes);
+    await fillPlaces(
+      vm,
+      files.places.filter(({ shape }) => shape === "volume"),
+    );
     this.wrote(files);
     save();
   }

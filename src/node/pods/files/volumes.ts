@@ -33,18 +33,16 @@ export interface VolumeFile {
   bytes: Buffer;
 }
 
-/** A file that is written into a guest before its command starts, and not again while that runs: a part of a volume. */
-export interface GuestEntry extends VolumeFile {
-  /** The directory that it is written into, absolute: made if it is missing; links on the way to it are followed. */
-  root: string;
-}
-
-/** A volume of files at a place in the guest, absolute; links on the way to it are followed. */
-export interface FileVolume {
+/** Files at a place in the guest, absolute: mounted there, whatever the image has. */
+export interface FilledPlace {
   target: string;
+  /** `volume`: all of a volume, changed with what it is made of; `tree`, `file`: a part of one, as it is when the command starts. */
+  shape: "volume" | "tree" | "file";
   files: VolumeFile[];
   /** The group that has them, and what is made there. */
   gid?: number;
+  /** Whoever runs in the guest may write there. */
+  writable?: true;
 }
 
 /** What volumes are made with besides their pod. */
@@ -67,8 +65,8 @@ export interface Source {
 /** All that a pod has of volumes. */
 export interface PodFiles {
   mounts: Mount[];
-  entries: GuestEntry[];
-  volumes: FileVolume[];
+  /** Outer places first. */
+  places: FilledPlace[];
   /** What of the cluster is in its files. */
   sources: Source[];
   /** Of all that may change in them but tokens; tells nothing of it. */
@@ -321,8 +319,8 @@ export async function volumesOf(
   const gid = pod.spec.securityContext?.fsGroup ?? undefined;
   const maker = new FileMaker(pod, references, host, tokens);
   const mounts: Mount[] = [];
-  const entries: GuestEntry[] = [];
-  const volumes: FileVolume[] = [];
+  const places: FilledPlace[] = [];
+  const group = gid === undefined ? {} : { gid };
   for (const mount of container.volumeMounts ?? []) {
     const volume = pod.spec.volumes?.find(({ name }) => name === mount.name);
     if (volume === undefined) continue;
@@ -342,21 +340,38 @@ export async function volumesOf(
       };
       mounts.push(shared ?? emptyMount(volume, place, gid));
     } else if (part === "") {
-      volumes.push({ target, files: ofGroup(files, gid), ...(gid === undefined ? {} : { gid }) });
-    } else entries.push(...entriesOf(ofGroup(files, gid), part, target));
+      places.push({ target, shape: "volume", files: ofGroup(files, gid), ...group });
+    } else places.push(...partsOf(ofGroup(files, gid), part, { target, ...group }));
   }
+  checkPlaces(places, mounts);
+  places.sort((a, b) => a.target.split("/").length - b.target.split("/").length);
   const sources = [...maker.sources.values()];
-  return { mounts, entries, volumes, sources, digest: digestOf(maker) };
+  return { mounts, places, sources, digest: digestOf(maker) };
+}
+
+/** Nothing is mounted below files: they are read-only, and mounted last. @throws PodRefusedError */
+function checkPlaces(places: readonly FilledPlace[], mounts: readonly Mount[]): void {
+  for (const { target } of [...places, ...mounts]) {
+    const outer = places.find((place) => target.startsWith(`${place.target}/`));
+    if (outer === undefined) continue;
+    throw new PodRefusedError(
+      "InvalidVolume",
+      `spec.containers[0].volumeMounts: ${target} is below ${outer.target}, which is read-only`,
+    );
+  }
 }
 
 /** One file of a volume, or those below one of its directories, at a place in the guest. */
-function entriesOf(files: readonly VolumeFile[], part: string, target: string): GuestEntry[] {
-  return files.flatMap((file) => {
-    const { path } = file;
-    if (path === part) {
-      return [{ ...file, root: posix.dirname(target), path: posix.basename(target) }];
-    }
-    if (!path.startsWith(`${part}/`)) return [];
-    return [{ ...file, root: target, path: path.slice(part.length + 1) }];
-  });
+function partsOf(
+  files: readonly VolumeFile[],
+  part: string,
+  place: Omit<FilledPlace, "shape" | "files">,
+): FilledPlace[] {
+  const single = files.find(({ path }) => path === part);
+  if (single !== undefined) {
+    return [{ ...place, shape: "file", files: [{ ...single, path: posix.basename(part) }] }];
+  }
+  const below = files.filter(({ path }) => path.startsWith(`${part}/`));
+  const inner = below.map((file) => ({ ...file, path: file.path.slice(part.length + 1) }));
+  return inner.length === 0 ? [] : [{ ...place, shape: "tree", files: inner }];
 }

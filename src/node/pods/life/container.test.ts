@@ -1,5 +1,6 @@
 import type { Readable } from "node:stream";
 import { expect, test, vi } from "vitest";
+import { VmsanError } from "../../../model/errors.ts";
 import type { Pod, PodRecord } from "../../../schema/pod.ts";
 import { Slots } from "../../../util/flow/slots.ts";
 import type { Vm } from "../../../client/vm.ts";
@@ -88,12 +89,15 @@ test("a command that runs, and cannot be written down, is not started again", as
 });
 
 test("a user who is not root finds the file for its last words", async () => {
-  const written: [string, string][] = [];
+  const written: [string, object | undefined, string][] = [];
   const vm = (user: string): unknown => ({
     id: "vm-1",
     view: { defaults: { user } },
-    unpack: async (content: Readable, root: string) => {
-      written.push([root, Buffer.concat(await content.toArray()).toString("latin1")]);
+    fill: async (content: Readable, place: string, options?: object) => {
+      written.push([place, options, Buffer.concat(await content.toArray()).toString("latin1")]);
+      // What stands there may be such that nothing can be mounted over it.
+      const [code, message, why, fix] = ["ERR_AGENT_MOUNT", "", "", ""];
+      throw new VmsanError({ code, message, why, fix });
     },
   });
   const record: PodRecord = { uid: "u", namespace: "n", name: "a", restarts: 0 };
@@ -105,12 +109,13 @@ test("a user who is not root finds the file for its last words", async () => {
       { metadata: {}, spec: {} } as Pod,
       {
         vm: {},
-        files: { entries: [], volumes: [] },
+        files: { places: [] },
         hosts: [],
       } as unknown as PodPlan,
       { signal: new AbortController().signal, onProgress: () => undefined },
     );
   }
-  expect(written.map(([root]) => root)).toEqual(["/dev"]);
-  expect(written[0]?.[1]).toMatch(/\0custom-log\0+0000666\0/);
+  expect(written.map(([place]) => place)).toEqual(["/dev/custom-log"]);
+  expect(written[0]?.[1]).toMatchObject({ shape: "file", writable: true });
+  expect(written[0]?.[2]).toMatch(/\0message\0+0000666\0/);
 });

@@ -12,7 +12,7 @@ import { messageOf } from "../../../model/errors.ts";
 import type { Pod, PodContainer, PodRecord } from "../../../schema/pod.ts";
 import type { Slots } from "../../../util/flow/slots.ts";
 import { PodNotReadyError, whyOf } from "../spec/failure.ts";
-import type { GuestEntry } from "../files/volumes.ts";
+import type { FilledPlace } from "../files/volumes.ts";
 import { commandUser, isRoot, mustNotBeRoot } from "../spec/plan.ts";
 import { withGroups } from "../../../containers/user.ts";
 import type { PodPlan } from "../spec/plan.ts";
@@ -140,14 +140,13 @@ export class Container {
     this.checkUser(pod, vm);
     work.onProgress({ phase: "files" });
     // Root writes its last words where it likes; others need the file, and so does who can make none.
-    const message =
-      isRoot(commandUser(vm.view)) && plan.writable === undefined ? [] : this.messageFile();
-    await furnish(vm, plan, { message, signal: work.signal });
+    const message = isRoot(commandUser(vm.view)) && !plan.sealed ? [] : this.messageFile();
+    await furnish(vm, plan, message, work.signal);
     work.signal.throwIfAborted();
   }
 
   /** The file, empty, that its command may leave its last words in. */
-  private messageFile(): GuestEntry[] {
+  private messageFile(): FilledPlace[] {
     const { terminationMessagePath: path } = this.spec;
     return path ? messageFile(path) : [];
   }
@@ -267,16 +266,15 @@ export class Container {
   async again(plan: PodPlan): Promise<boolean> {
     const { vm, record } = this;
     if (vm === undefined) return false;
-    let booted: boolean;
     try {
-      booted = await ensureRuns(vm);
+      const booted = await ensureRuns(vm);
       if (!booted) await endOthers(vm, AbortSignal.timeout(ANSWER_MS));
     } catch (error) {
       this.context.complain(error);
       return false;
     }
     // The last words of the run before are not this one's.
-    await furnish(vm, plan, { message: this.messageFile(), booted });
+    await furnish(vm, plan, this.messageFile());
     delete record.run;
     await this.launch(plan);
     return true;

@@ -6,6 +6,9 @@ test("of a termination message without an end no more is read than is told", asy
   const text = await terminationMessage(
     {
       readFile: async (_path, onData, options) => {
+        // With the rights of who has run there, and not through a link.
+        expect(options).toMatchObject({ noFollow: true });
+        expect(options).not.toHaveProperty("user");
         for (; sent < 1000; sent += 1) {
           options?.signal?.throwIfAborted();
           await onData(Buffer.alloc(1024, "a"));

@@ -1,13 +1,12 @@
 /** A pod's VM: made, found again, given its files, taken away. */
 import { posix } from "node:path";
-import { Readable } from "node:stream";
 import type { Vm } from "../../../client/vm.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import { addLines } from "../../../containers/lines.ts";
 import { isLost } from "../../../containers/main.ts";
-import type { GuestEntry } from "../files/volumes.ts";
-import { writeEntries, writeVolumes } from "../files/writer.ts";
+import type { FilledPlace } from "../files/volumes.ts";
+import { fillPlaces } from "../files/writer.ts";
 import type { PodPlan } from "../spec/plan.ts";
 
 /** Most bytes of a termination message. */
@@ -15,33 +14,25 @@ const MAX_MESSAGE = 4096;
 /** How long it is waited for, in milliseconds. */
 const MESSAGE_MS = 10_000;
 
-/** What a guest is given before a command is started in it, besides what its pod's plan says. */
-interface Furnishing {
-  /** Files to be written with those of volumes. */
-  message: readonly GuestEntry[];
-  /** Its VM has booted since it was given its things last, or never was. */
-  booted?: boolean;
-  signal?: AbortSignal;
-}
-
-/** Have a guest be as its pod wants it: files, names of hosts, and a root that nobody writes to. */
+/**
+ * Have a guest be as its pod wants it: files, names of hosts, and a root that nobody writes to.
+ * @param message the file of its last words, if it needs one
+ */
 export async function furnish(
   vm: Vm,
-  { files, hosts, writable }: PodPlan,
-  { message, booted = true, signal }: Furnishing,
+  { files, hosts, sealed }: PodPlan,
+  message: readonly FilledPlace[],
+  signal?: AbortSignal,
 ): Promise<void> {
-  if (writable === undefined || booted) {
-    await writeEntries(vm, [...files.entries, ...message], signal);
-  } else {
-    // No file of its read-only root takes another's place.
-    for (const { root, path } of message) {
-      const empty = Readable.from([]);
-      await vm.writeFile(posix.join(root, path), empty, { user: "root", inPlace: true });
-    }
+  await fillPlaces(vm, files.places, signal);
+  try {
+    await fillPlaces(vm, message, signal);
+  } catch (error) {
+    // Where nothing can be mounted (a device, a link that is not root's) no words are left.
+    if (!(error instanceof VmsanError) || error.code !== "ERR_AGENT_MOUNT") throw error;
   }
-  await writeVolumes(vm, files.volumes, signal);
   await addLines(vm, "/etc/hosts", hosts);
-  if (writable !== undefined) await vm.sealRoot(writable);
+  if (sealed) await vm.sealRoot();
 }
 
 /** Have a VM run that is there: woken, let go on, or booted. @returns whether it was booted */
@@ -66,12 +57,16 @@ export async function removeVm(vmsan: Vmsan, id: string): Promise<void> {
 }
 
 /** The empty file, for everybody to write to, that a container's last words are read from. */
-export function messageFile(path: string): GuestEntry[] {
-  const { dir: root, base } = posix.parse(posix.resolve("/", path));
-  return base === "" ? [] : [{ root, path: base, mode: 0o666, bytes: Buffer.alloc(0) }];
+export function messageFile(path: string): FilledPlace[] {
+  const target = posix.resolve("/", path);
+  const files = [{ path: "message", mode: 0o666, bytes: Buffer.alloc(0) }];
+  return target === "/" ? [] : [{ target, shape: "file", files, writable: true }];
 }
 
-/** What a container has left to be read of its end; undefined: nothing. */
+/**
+ * What a container has left to be read of its end; undefined: nothing. It is read with the rights of who has run there, and a link
+ * is nothing: else it could show what its user may not read.
+ */
 export async function terminationMessage(
   vm: Pick<Vm, "readFile">,
   path: string,
@@ -89,7 +84,7 @@ export async function terminationMessage(
         size += bytes.length;
         if (size > MAX_MESSAGE) enough.abort();
       },
-      { user: "root", signal },
+      { noFollow: true, signal },
     );
   } catch (error) {
     // Most leave none; one whose VM has gone can leave none.

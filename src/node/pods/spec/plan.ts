@@ -47,8 +47,8 @@ export interface PodPlan {
   groups: number[];
   /** Lines of /etc/hosts besides the VM's own. */
   hosts: string[];
-  /** Its root is read-only but for these places and what is mounted; undefined: it is not. */
-  writable: string[] | undefined;
+  /** Its root is read-only but for what is mounted. */
+  sealed: boolean;
   /** Names of volumes of the host that it mounts. */
   volumes: string[];
   /** What it names, fetched. */
@@ -126,18 +126,6 @@ function hostsOf({ spec }: Pod): string[] {
   return lines.length === 0 ? [] : ["# Entries added by HostAliases.", ...lines];
 }
 
-/** The places to which can be written where the root is read-only; undefined: it is not. What a container says at its end is one. */
-function writableOf(
-  { securityContext, terminationMessagePath: path }: PodContainer,
-  { volumes }: PodFiles,
-): string[] | undefined {
-  if (securityContext?.readOnlyRootFilesystem !== true) return undefined;
-  const places = volumes.map(({ target }) => target);
-  // Below /dev is another file system.
-  if (!path?.startsWith("/") || path.startsWith("/dev/")) return places;
-  return [...places, path];
-}
-
 /** Settings of the guest's kernel that a pod wants. */
 function sysctlsOf({ spec }: Pod): string[] {
   return (spec.securityContext?.sysctls ?? []).map(({ name, value }) => `${name}=${value}`);
@@ -166,7 +154,6 @@ export async function planPod(
   }
   const variables = await variablesOf(pod, container, references, host);
   const files = await volumesOf(pod, container, references, host, { tokens, variables });
-  const writable = writableOf(container, files);
   const wishes = wishesOf(annotations ?? {}, namespace);
   const user = userOf(pod, container) ?? wishes.user;
   const groups = groupsOf(pod);
@@ -220,7 +207,7 @@ export async function planPod(
     files,
     groups,
     hosts: hostsOf(pod),
-    writable,
+    sealed: container.securityContext?.readOnlyRootFilesystem === true,
     volumes: wishes.volumes.map(({ name }) => name),
     references,
   };

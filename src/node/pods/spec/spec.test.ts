@@ -215,7 +215,7 @@ test("parts of a volume are named by the container's variables, and never lead o
     );
     expect(refusedFields(made)).toEqual([]);
     const { vm, files } = await planPod(made, host, api, new Tokens());
-    return volume === "c" ? files.entries : vm.mounts;
+    return volume === "c" ? files.places : vm.mounts;
   };
   const own = (volume: string, part: object): object[] => {
     const common =
@@ -228,7 +228,10 @@ test("parts of a volume are named by the container's variables, and never lead o
   expect(await plan("b/./c//d", "a$(PART)/")).toEqual(own("e", { part: "ab/c/d" }));
   expect(await plan("", "$(PART)", "m")).toEqual(own("m", {}));
   expect(await plan("x", "$$(PART)")).toEqual(own("e", { part: "$(PART)" }));
-  expect(await plan("a.conf", "$(PART)", "c")).toMatchObject([{ root: "/", path: "part" }]);
+  expect(await plan("a.conf", "$(PART)", "c")).toMatchObject([
+    { target: "/whole", shape: "volume" },
+    { target: "/part", shape: "file", files: [{ path: "a.conf" }] },
+  ]);
   for (const [variable, expression] of [
     ["..", "$(PART)"],
     ["/tmp", "$(PART)"],
@@ -239,6 +242,24 @@ test("parts of a volume are named by the container's variables, and never lead o
   ] as const) {
     await expect(plan(variable, expression), variable).rejects.toMatchObject({
       reason: "CreateContainerConfigError",
+    });
+  }
+});
+
+test("nothing is mounted below files, which hide what was there and are read-only", async () => {
+  const volumes = [
+    { name: "e", emptyDir: {} },
+    { name: "c", configMap: { name: "c" } },
+  ];
+  const places = async (...at: [string, string][]): Promise<string[]> => {
+    const volumeMounts = at.map(([name, mountPath]) => ({ name, mountPath }));
+    const plan = await planPod(pod({ volumes }, { volumeMounts }), host, api, new Tokens());
+    return plan.files.places.map(({ target }) => target);
+  };
+  expect(await places(["c", "/a/b/c"], ["e", "/a"], ["c", "/ab"])).toEqual(["/ab", "/a/b/c"]);
+  for (const name of ["e", "c"]) {
+    await expect(places([name, "/a/b"], ["c", "/a"])).rejects.toMatchObject({
+      message: expect.stringContaining("/a/b is below /a") as string,
     });
   }
 });
@@ -258,7 +279,7 @@ test("the group of volumes has their files, and the processes are in it", async 
     { kind: "anonymous", target: "/e", empty: true, gid: 2000, mode: 0o2777 },
     { kind: "tmpfs", target: "/m", gid: 2000, mode: 0o2777 },
   ]);
-  expect(plan.files.volumes).toMatchObject([
+  expect(plan.files.places).toMatchObject([
     { target: "/c", gid: 2000, files: [{ path: "a.conf", gid: 2000, mode: 0o440 }] },
   ]);
   expect(plan.groups).toEqual([5, 2000]);
@@ -296,7 +317,7 @@ test("settings of the kernel are those that a VM has for itself, and names of ho
     "vm.max_map_count=262144",
   ]);
   expect(plan.hosts).toEqual(["# Entries added by HostAliases.", "10.0.0.7\tfoo\tbar.example"]);
-  expect(plan.writable).toEqual(["/var/end"]);
+  expect(plan.sealed).toBe(true);
   const names = ["kernel.hostname", "kernel.core_pattern", "fs.file-max", "kernel.modprobe", "net"];
   const refused = refusedFields(
     pod({ securityContext: { sysctls: names.map((name) => ({ name, value: "1" })) } }),
