@@ -10,9 +10,6 @@ import (
 	"unsafe"
 )
 
-// oPath is O_PATH: the place itself, not what could be read there.
-const oPath = 0x200000
-
 // errForeignLink is of a link that others than root may have put there.
 var errForeignLink = errors.New("a symbolic link on the way is not root's")
 
