@@ -40,7 +40,7 @@ test("x86_64: microvm, emulated with a fixed time stamp counter, or KVM without 
   expect(values(emulated, "-machine")).toEqual(["microvm,memory-backend=mem"]);
   expect(values(emulated, "-accel")).toEqual(["tcg,tb-size=32"]);
   expect(values(emulated, "-bios")).toEqual(["qboot.rom"]);
-  expect(values(emulated, "-cpu")).toEqual(["max,-erms"]);
+  expect(values(emulated, "-cpu")).toEqual(["max,-erms,-fsrm"]);
   expect(kernelArguments(spec, tcg)).toContain("tsc_early_khz=2400000");
   expect(kernelArguments(spec, tcg)).toContain("noreplace-smp");
   expect(kernelArguments(spec, kvm)).not.toContain("noreplace-smp");
