@@ -68,7 +68,8 @@ killed gateway and daemon; on the fake driver over a hundred of its commands wit
 that boot (test/e2e/faces/docker-clients.test.ts): \`docker compose\` 5.6 (a file of three services with volume, networks, health check, \`depends_on\`, \`scale\`,
 \`logs -f\`, \`exec\`, \`down -v\`; a second \`up\` changes nothing; a second project reaches nothing of the first, and a port is on the address asked
 for alone), testcontainers for Node 12.2 and for Python 4.15 (ports, logs, files, networks), \`devcontainer up\` and \`exec\` 0.89. By hand, in
-guests: the command line 28.2, \`docker build\` and \`docker compose build\` with buildx 0.38, the real Ryuk 0.14 (it removed a container and a
+guests: the command line 28.2, \`docker build\` (also of archives and Dockerfiles on standard input), \`buildx bake\`, \`--metadata-file\`
+and \`docker compose build\` with buildx 0.38, the real Ryuk 0.14 (it removed a container and a
 network of its session, and itself), Go's own client (github.com/docker/docker/client 28.5, fifty calls), and compose files with profiles,
 \`extends\`, \`include\`, anchors, \`env_file\`, configs and secrets (files, \`content\`, \`environment\`), all conditions of \`depends_on\`, health checks of every form,
 restart policies, \`scale\`, \`deploy\`, networks with aliases and fixed addresses, external ones, volumes, tmpfs, ulimits, sysctls, with
