@@ -33,10 +33,6 @@ const REASONS: { pattern: RegExp; why: string; outside?: boolean }[] = [
     why: "asks once, 2 to 3 s after Python's web server was started; in an emulated guest on a busy machine it listens later, and 502 tells so",
   },
   {
-    pattern: /(?:keep_memory_none.*suspended|filesystem-only auto-pause.*terminated)/,
-    why: "had its next end only after it had begun to go on with the old one; mended since, and not run again yet",
-  },
-  {
     pattern: /test_watch.*: AssertionError: assert 2 == 3/,
     why: "counts the change of owner that envd's write makes; here a new file is its user's from the start",
   },
