@@ -92,6 +92,21 @@ export const DEFAULT_LISTEN = "127.0.0.1:7300";
  * @throws ERR_VALIDATION_FLAGS for an unsafe address, ERR_GATEWAY_LISTEN, ERR_GATEWAY_TLS
  */
 export async function startGateway(options: GatewayOptions = {}): Promise<Gateway> {
+  const begun: (() => void | Promise<void>)[] = [];
+  try {
+    return await begin(options, begun);
+  } catch (error) {
+    // What goes on would keep the process, and the daemon with it.
+    for (const end of begun.toReversed()) await end();
+    throw error;
+  }
+}
+
+/** @param begun what ends each thing that goes on by itself */
+async function begin(
+  options: GatewayOptions,
+  begun: (() => void | Promise<void>)[],
+): Promise<Gateway> {
   const address = parseListen(options.listen ?? DEFAULT_LISTEN);
   const { tls } = options;
   checkExposure(address, options);
@@ -115,6 +130,11 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
   const places = new VolumePlaces(vmsan, driver, log);
   const waker = new Waker(places);
   const sweeper = new Sweeper(vmsan, log);
+  begun.push(
+    () => gate.close(),
+    () => sweeper.close(),
+    async () => await places.close(),
+  );
   const context: ControlContext = {
     vmsan,
     gate,
@@ -126,8 +146,10 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
     domain: options.domains?.[0] ?? null,
   };
   const mcp = mcpFace({ ...context, policy: await loadPolicy(options.mcpPolicy), log }, hosts);
+  begun.push(async () => await mcp.close());
   const totals = new RequestTotals();
   const metrics = await listenForMetrics(options.metricsListen, vmsan, totals, log);
+  begun.push(async () => await metrics?.close());
   const gateway = await listen({
     address,
     answered: totals.note,
@@ -147,23 +169,17 @@ export async function startGateway(options: GatewayOptions = {}): Promise<Gatewa
   // Clients would take E2B's own domain, and ask its hosts with this gateway's tokens; all of ours are on this machine.
   if (isLoopback(address.host) && options.behindProxy !== true)
     context.domain ??= `localhost:${gateway.port}`;
-  let docker: DockerServer | undefined;
-  try {
-    if (options.docker !== undefined) {
-      docker = await DockerServer.start({
-        vmsan,
-        driver,
-        log,
-        ...options.docker,
-        ...(tls === undefined ? {} : { tls }),
-      });
-    }
-  } catch (error) {
-    sweeper.close();
-    gate.close();
-    await Promise.all([gateway.close(), metrics?.close()]);
-    throw error;
-  }
+  begun.push(async () => await gateway.close());
+  const docker =
+    options.docker === undefined
+      ? undefined
+      : await DockerServer.start({
+          vmsan,
+          driver,
+          log,
+          ...options.docker,
+          ...(tls === undefined ? {} : { tls }),
+        });
   await noteServing(directory, gateway.url);
   return {
     ...gateway,
