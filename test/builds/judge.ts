@@ -1,5 +1,6 @@
 /** buildah without vmsan, on this machine: what it makes of a case, and what an image holds. */
-import { chmod, mkdir, readFile, readdir, rm } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { chmod, mkdir, readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { run } from "../../src/util/run.ts";
 import type { BuiltRuntime } from "../../src/runtimes/index.ts";
@@ -163,13 +164,40 @@ export class Buildah {
     return { ...built, id };
   }
 
+  /** The same image without ONBUILD, which older ones run as soon as a container is made. @returns its identifier */
+  async #withoutTriggers(id: string): Promise<string> {
+    const dir = join(this.#place, "plain");
+    await this.must("push", "-q", id, `dir:${dir}`);
+    const manifestFile = join(dir, "manifest.json");
+    const manifest = JSON.parse(await readFile(manifestFile, "utf8")) as {
+      config: { digest: string; size: number };
+    };
+    const digest = manifest.config.digest.slice("sha256:".length);
+    const config = JSON.parse(await readFile(join(dir, digest), "utf8")) as {
+      config: { OnBuild?: unknown };
+    };
+    delete config.config.OnBuild;
+    const text = Buffer.from(JSON.stringify(config));
+    const changed = createHash("sha256").update(text).digest("hex");
+    manifest.config = { ...manifest.config, digest: `sha256:${changed}`, size: text.length };
+    await writeFile(join(dir, changed), text);
+    await writeFile(manifestFile, JSON.stringify(manifest));
+    const pulled = await this.must("pull", "-q", `dir:${dir}`);
+    await rm(dir, { recursive: true });
+    return pulled;
+  }
+
   /** What an image of the storage holds. */
   async hold(id: string): Promise<Held> {
-    const container = await this.must("from", "--pull=never", id);
+    const asked = await this.run(["inspect", "--type=image", id]);
+    const { OnBuild: triggers = null } = (
+      JSON.parse(asked.output) as { Docker: { config: { OnBuild?: unknown } } }
+    ).Docker.config;
+    const bare = triggers === null ? id : await this.#withoutTriggers(id);
+    const container = await this.must("from", "--pull=never", bare);
     try {
       const dir = await this.must("mount", container);
-      const { output } = await this.run(["inspect", "--type=image", id]);
-      const { Docker: docker } = JSON.parse(output) as { Docker: Record<string, unknown> };
+      const { Docker: docker } = JSON.parse(asked.output) as { Docker: Record<string, unknown> };
       const history = (docker["history"] as Record<string, unknown>[] | undefined) ?? [];
       const steps = history.map(({ created_by: by, empty_layer: empty }) => ({
         by: told(by),

@@ -33,8 +33,8 @@ const IDLE_MS = 10 * 60_000;
 const PORT = 5000;
 /** Directory of builds in the guest. */
 export const GUEST_DIR = "/var/lib/vmsan-builds";
-/** The same for what must not reach its disk. */
-export const GUEST_SECRETS = "/dev/shm/vmsan-builds";
+/** The same for secrets: in memory, and not below /dev, which every step sees. */
+export const GUEST_SECRETS = "/run/vmsan-builds";
 /** Share of the disk that must be free before a build: below it, the cache is emptied. */
 const FREE_SHARE = 0.25;
 /** Milliseconds that what a build left is cleared away in. */
@@ -58,6 +58,7 @@ const MAKE_READY = `
 mount -o remount,nodelalloc /
 ${MAKE_ROOM}
 mkdir -p -m 0700 ${GUEST_DIR} ${GUEST_SECRETS}
+mountpoint -q ${GUEST_SECRETS} || mount -t tmpfs -o mode=0700,nosuid,nodev,noexec vmsan-builds ${GUEST_SECRETS}
 if [ -n "$(ls -A ${GUEST_DIR})" ]; then
   rm -rf ${GUEST_SECRETS}/*
   buildah rm --all >/dev/null

@@ -124,7 +124,7 @@ describe.skipIf(wanted === undefined)(`builds that go wrong (${reason})`, () => 
       const held = await readdir(join(made.dir, "images/leases"));
       expect(held.filter((name) => existsSync(`/proc/${name.split("-")[0]}`))).toEqual([]);
     }, SOON);
-    const look = "ls -A /var/lib/vmsan-builds /dev/shm/vmsan-builds; buildah containers -q";
+    const look = "ls -A /var/lib/vmsan-builds /run/vmsan-builds; buildah containers -q";
     const exec = ["exec", "--user", "root", "vmsan-builder", "--", "sh", "-c", look];
     const left = await vmsanOk(exec, { dir: made.dir });
     expect(left.split("\n").filter((line) => line !== "" && !line.endsWith(":"))).toEqual([]);
