@@ -114,7 +114,6 @@ const NOT_YET = `## What does not hold yet
   MAC addresses, Swarm, plugins, another volume driver, network names with blanks, IPAM besides a subnet, subnets of public addresses, a look at an
   image in its registry, \`Parent\` of what was committed, the size of a running container, \`SpaceReclaimed\` of removed ones, capabilities and
   \`no-new-privileges\` of process 1, which is the agent. dockerode's builds by BuildKit (\`version: "2"\`) are refused: its classic ones work.
-- \`docker diff\` lists the mount points that the guest's agent has made (\`/lib/modules/…\`; \`/proc\` and the like where the image has none).
 - \`docker ps --size\` says 0.
 - The builder's cache is one thing: \`docker builder prune\` removes all of it, or with \`--filter until=24h\` or \`--keep-storage 10GB\` nothing, if it was used since
   or is no larger. Other filters and \`min-free-space\` are refused.

@@ -112,6 +112,10 @@ describe("changes of an overlay", () => {
       grown: { mode: 0o644, size: 1, ...place("grown", "644 0 0") },
       owned: { in: {}, uid: 7, ...place("owned") },
       closed: { in: {}, mode: 0o700, ...place("closed") },
+      listed: {
+        in: {},
+        xattrs: new Map([["user.acl", Buffer.from("x")], ...(place("listed").xattrs ?? [])]),
+      },
       moved: { in: {}, ...place("elsewhere") },
       theirs: { in: {} },
       base: { in: { vol: { in: {}, ...place("base/vol") } }, ...place("base") },
@@ -124,6 +128,7 @@ describe("changes of an overlay", () => {
       "make filled",
       "make filled/x",
       "make grown",
+      "make listed",
       "make moved",
       "make owned",
       "make theirs",
@@ -135,7 +140,7 @@ describe("changes of an overlay", () => {
     const marks = [...changesOf(disk, image)].flatMap((change) =>
       change.act === "make" ? Object.keys(change.inode.xattrs) : [],
     );
-    expect(marks).toEqual([]);
+    expect(marks).toEqual(["user.acl"]);
   });
 
   test("the list shows directories for what changed in them, and not for being copied up", () => {

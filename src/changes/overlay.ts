@@ -98,7 +98,10 @@ function isWhiteout(inode: FoundInode): boolean {
 /** Whether the agent made this for a mount, and nobody has touched it since; of a directory not what is in it. */
 function isPlace(inode: FoundInode, path: string): boolean {
   const now = `${inode.mode.toString(8)} ${inode.uid} ${inode.gid} /${path}`;
-  return textOf(inode, PLACE) === now && (inode.kind === "directory" || inode.size === 0);
+  if (textOf(inode, PLACE) !== now) return false;
+  const isEmpty = inode.kind === "directory" || inode.size === 0;
+  // The agent gives it no attributes: an ACL, say, is somebody's, and need not show in the mode.
+  return isEmpty && Object.keys(seen(inode).xattrs).length === 0;
 }
 
 /** What is in a directory that is none of the user's, behind it; nothing when there is nothing. */

@@ -2,6 +2,7 @@
 import { messageOf } from "../model/errors.ts";
 import type { EndAction, VmRecord } from "../model/vm.ts";
 import { thaw } from "../snapshots/freeze.ts";
+import { abortable } from "../util/flow/abortable.ts";
 import { tearDown } from "./starting/bring-up.ts";
 import { volumesOf } from "./starting/mounts.ts";
 import type { LiveGuest } from "./starting/await-guest.ts";
@@ -194,18 +195,17 @@ export class Lives extends VmTable {
     limitMs: number,
     graceMs: number,
   ): Promise<void> {
-    try {
-      const limit = AbortSignal.timeout(limitMs);
+    const limit = AbortSignal.timeout(limitMs);
+    const ask = async (): Promise<void> => {
       if (record.status === "paused") await guest.running.resume();
       if (record.held === true) await thaw(guest);
-      await guest.channel.request("POST", "/v1/shutdown", {
-        body: { graceMs, reboot: false },
-        signal: limit,
-      });
-      await Promise.race([
-        guest.running.exited,
-        new Promise((resolve) => limit.addEventListener("abort", resolve, { once: true })),
-      ]);
+      const body = { graceMs, reboot: false };
+      await guest.channel.request("POST", "/v1/shutdown", { body, signal: limit });
+      await guest.running.exited;
+    };
+    try {
+      // All of it: a guest need not answer to anything.
+      await abortable(ask(), limit);
     } catch (error) {
       this.log.info(`${record.id}: no graceful stop (${messageOf(error)}); ending it by force`);
     }

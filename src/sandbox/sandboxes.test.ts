@@ -102,6 +102,18 @@ test("create, exec, stop, start, remove", async () => {
   expect(await readdir(vms)).toEqual([]);
 });
 
+test("a guest that answers nothing is ended by force, also one whose work is held", async () => {
+  const sandboxes = await start();
+  const { id } = await sandboxes.create(request, work(), ignore);
+  const { record, guest } = sandboxes.find(id);
+  record.held = true;
+  if (guest === undefined) throw new Error("no guest");
+  guest.channel.request = async () => await new Promise<never>(ignore);
+  await sandboxes.stop(id, 50);
+  expect(sandboxes.get(id).status).toBe("stopped");
+  expect(record.held).toBeUndefined();
+});
+
 test("of several creations with one name, one wins and the others leave nothing", async () => {
   const sandboxes = await start();
   const results = await Promise.allSettled(

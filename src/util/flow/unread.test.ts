@@ -62,3 +62,23 @@ test("so can one whose request nobody goes on reading", async () => {
   };
   expect(await sendAll(begun)).toBe(refusal);
 });
+
+test("a connection that goes on and on is listened to once", async () => {
+  let listeners = 0;
+  const head = "POST / HTTP/1.1\r\nhost: test\r\ncontent-length: 5\r\n\r\n";
+  server = createServer((request, response) => {
+    dropUnread(request, response);
+    response.end();
+    listeners = request.socket.listenerCount("close");
+  }).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  client = connect((server.address() as AddressInfo).port, "127.0.0.1");
+  const counts: number[] = [];
+  for (let i = 0; i < 4; i += 1) {
+    client.write(head);
+    await once(client, "data");
+    counts.push(listeners);
+    client.write(Buffer.alloc(5));
+  }
+  expect(counts[3]).toBe(counts[1]);
+});

@@ -1,11 +1,26 @@
 /** Requests that are answered before all of them has come. */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { Socket } from "node:net";
 
 /** How long a client may go on sending what nobody reads, in milliseconds. */
 const LINGER_MS = 30_000;
 
 /** What Node.js itself calls for a body that nobody has begun to read: the parser then drops what comes, whatever has become of the stream. */
 type Dumpable = IncomingMessage & { _dump?: () => void };
+
+/** What ends a connection whose client goes on for too long; one each, since of one request at a time some is yet to come. */
+const timers = new WeakMap<Socket, NodeJS.Timeout>();
+
+/** Give a connection's client so long for the rest of a request. */
+function allow(request: IncomingMessage, socket: Socket): void {
+  const earlier = timers.get(socket);
+  if (earlier === undefined) socket.once("close", () => clearTimeout(timers.get(socket)));
+  else clearTimeout(earlier);
+  const late = setTimeout(() => {
+    if (!request.complete) socket.destroy();
+  }, LINGER_MS);
+  timers.set(socket, late.unref());
+}
 
 /**
  * Drop what has not been read of a request once it has been answered. Many clients look for an answer only when they have sent
@@ -24,10 +39,6 @@ export function dropUnread(request: IncomingMessage, response: ServerResponse): 
     // By its parser: what a pipeline or a loop has given up cannot be read any more.
     (request as Dumpable)._dump?.();
     socket.resume();
-    const late = setTimeout(() => {
-      if (!request.complete) socket.destroy();
-    }, LINGER_MS);
-    late.unref();
-    socket.once("close", () => clearTimeout(late));
+    allow(request, socket);
   });
 }
