@@ -10,6 +10,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from "vitest";
 import { VmsanError } from "../model/errors.ts";
 import { connectUnix } from "../util/socket-path.ts";
 import { AgentChannel } from "./channel.ts";
+import { FrameType, encodeJson } from "./frames.ts";
 import { newToken } from "./handshake.ts";
 import { attachStream, startStream } from "./streams.ts";
 import { AgentDouble } from "./testing/double.ts";
@@ -213,6 +214,17 @@ describe("streams", () => {
     stream.detach();
     await closed;
     await expect(stream.exit).rejects.toMatchObject({ code: "ERR_AGENT_DETACHED" });
+  });
+
+  test("an agent that answers twice is not sent the input once more each time", async () => {
+    const duplex = new Duplex({ read: () => undefined, write: () => undefined });
+    const stream = startStream({ open: async () => await Promise.resolve(duplex) }, exec("cat"));
+    const offsets = { stdin: "0", stdout: "0", stderr: "0" };
+    duplex.push(encodeJson(FrameType.ATTACHED, offsets));
+    await stream.started;
+    duplex.push(encodeJson(FrameType.ATTACHED, offsets));
+    await expect(stream.exit).rejects.toMatchObject({ code: "ERR_AGENT_PROTOCOL" });
+    expect(duplex.destroyed).toBe(true);
   });
 
   test("detach, attach from an offset, gone streams", async () => {

@@ -18,6 +18,7 @@ import {
   encodeOutput,
   encodeResize,
   encodeSignal,
+  protocolError,
 } from "./frames.ts";
 import type { OutputNumber } from "./frames.ts";
 import { Output } from "./output.ts";
@@ -358,6 +359,8 @@ export class GuestStream {
   }
 
   private takeAttached(value: Record<string, unknown>): void {
+    // Each would have what is kept of the input sent once more, whether it is taken or not.
+    if (this.attached) throw protocolError("The agent answers twice.");
     const pid = value["pid"];
     if (typeof pid === "number" && Number.isInteger(pid)) this.guestPid = pid;
     const first = !this.everAttached;

@@ -6,34 +6,48 @@ import (
 	"time"
 )
 
-// lastWords is how long what is left to be said may take at a connection's end.
-const lastWords = 2 * time.Second
+const (
+	// lastWords is how long what is left to be said may take at a connection's end.
+	lastWords = 2 * time.Second
+	// maxWaiting is how many bytes may wait to be written. The credit for input keeps it below, unless an agent acknowledges
+	// what it has not taken.
+	maxWaiting = 4 * credit
+)
 
 // sender writes frames to a connection without holding up who has them: a daemon that takes nothing must stop
-// neither who reads what it says nor the end. How much waits is bounded by the credit for input.
+// neither who reads what it says nor the end.
 type sender struct {
-	mu    sync.Mutex
-	cond  *sync.Cond
-	queue [][]byte
+	mu      sync.Mutex
+	cond    *sync.Cond
+	to      io.WriteCloser
+	queue   [][]byte
+	waiting int
 	// writing: some of it is with the connection; closed: nothing is written any more.
 	writing, closed bool
 }
 
-func newSender(to io.Writer) *sender {
-	s := &sender{}
+func newSender(to io.WriteCloser) *sender {
+	s := &sender{to: to}
 	s.cond = sync.NewCond(&s.mu)
-	go s.run(to)
+	go s.run()
 	return s
 }
 
-// push has a frame written behind all others; the frame is the sender's then.
+// push has a frame written behind all others; the frame is the sender's then. Too many end the connection: whoever reads
+// it sees that.
 func (s *sender) push(frame []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closed {
-		s.queue = append(s.queue, frame)
-		s.cond.Broadcast()
+	if s.closed {
+		return
 	}
+	s.queue = append(s.queue, frame)
+	s.waiting += len(frame)
+	if s.waiting > maxWaiting {
+		s.closed, s.queue = true, nil
+		_ = s.to.Close()
+	}
+	s.cond.Broadcast()
 }
 
 // flush waits until everything is written, but not for ever.
@@ -55,7 +69,7 @@ func (s *sender) close() {
 	s.cond.Broadcast()
 }
 
-func (s *sender) run(to io.Writer) {
+func (s *sender) run() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
@@ -66,11 +80,11 @@ func (s *sender) run(to io.Writer) {
 			return
 		}
 		frames := s.queue
-		s.queue, s.writing = nil, true
+		s.queue, s.waiting, s.writing = nil, 0, true
 		s.mu.Unlock()
 		var err error
 		for _, frame := range frames {
-			if _, err = to.Write(frame); err != nil {
+			if _, err = s.to.Write(frame); err != nil {
 				break
 			}
 		}

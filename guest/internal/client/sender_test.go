@@ -70,3 +70,29 @@ func TestDetachFromDeafDaemon(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestTwoAnswers: an agent cannot have what is kept of the input sent again and again.
+func TestTwoAnswers(t *testing.T) {
+	again := wire.AppendRaw(nil, wire.Attached, []byte(`{"stdin":"0","stdout":"0","stderr":"0"}`))
+	_, err := deaf(t, func(*Session) {}, again, again)
+	var final *endError
+	if !errors.As(err, &final) {
+		t.Error(err)
+	}
+}
+
+// TestWhatWaitsIsBounded: nor have all of it wait here, by acknowledging what it does not take.
+func TestWhatWaitsIsBounded(t *testing.T) {
+	here, there := net.Pipe()
+	t.Cleanup(func() { _ = there.Close() })
+	s := newSender(here)
+	for range 2*maxWaiting/inputChunk + 1 {
+		s.push(make([]byte, inputChunk))
+	}
+	if s.waiting > maxWaiting+inputChunk {
+		t.Errorf("%d bytes wait", s.waiting)
+	}
+	if _, err := io.Copy(io.Discard, there); err != nil {
+		t.Error(err)
+	}
+}

@@ -230,6 +230,10 @@ func (s *Session) takeAttached(payload []byte) error {
 	s.out[0].skipTo(uint64(reply.Stdout))
 	s.out[1].skipTo(uint64(reply.Stderr))
 	s.mu.Lock()
+	if s.attached {
+		s.mu.Unlock()
+		return nonsense("It answers twice.")
+	}
 	first := !s.everAttached
 	s.attached, s.everAttached = true, true
 	if s.rows > 0 {

@@ -1,23 +1,24 @@
 import { once } from "node:events";
 import { createServer } from "node:http";
-import type { IncomingMessage, RequestListener, Server } from "node:http";
+import type { IncomingMessage, RequestListener, Server, ServerResponse } from "node:http";
+import * as http2 from "node:http2";
 import { connect } from "node:net";
 import type { AddressInfo, Socket } from "node:net";
 import { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { collect } from "./collect.ts";
 import { dropUnread } from "./unread.ts";
 
 /** More than all buffers between two ends have room for. */
 const LENGTH = 64 << 20;
 
-let server: Server;
-let client: Socket;
+let server: Server | undefined;
+let client: Socket | undefined;
 afterEach(() => {
-  client.destroy();
-  server.closeAllConnections();
-  server.close();
+  client?.destroy();
+  server?.closeAllConnections();
+  server?.close();
 });
 
 /** Send a long request as many clients do: the answer is looked at when everything has been sent. */
@@ -31,12 +32,13 @@ async function sendAll(read: (request: IncomingMessage) => Promise<unknown>): Pr
   };
   server = createServer({ requestTimeout: 0 }, listener).listen(0, "127.0.0.1");
   await once(server, "listening");
-  client = connect((server.address() as AddressInfo).port, "127.0.0.1");
-  client.write(`POST / HTTP/1.1\r\nhost: test\r\ncontent-length: ${LENGTH}\r\n\r\n`);
+  const socket = connect((server.address() as AddressInfo).port, "127.0.0.1");
+  client = socket;
+  socket.write(`POST / HTTP/1.1\r\nhost: test\r\ncontent-length: ${LENGTH}\r\n\r\n`);
   await new Promise<void>((resolve, reject) => {
-    client.write(Buffer.alloc(LENGTH), (error) => (error ? reject(error) : resolve()));
+    socket.write(Buffer.alloc(LENGTH), (error) => (error ? reject(error) : resolve()));
   });
-  const answer = (client.read() as Buffer | null) ?? ((await once(client, "data"))[0] as Buffer);
+  const answer = (socket.read() as Buffer | null) ?? ((await once(socket, "data"))[0] as Buffer);
   return answer.toString("latin1").split("\r\n")[0] ?? "";
 }
 
@@ -72,13 +74,41 @@ test("a connection that goes on and on is listened to once", async () => {
     listeners = request.socket.listenerCount("close");
   }).listen(0, "127.0.0.1");
   await once(server, "listening");
-  client = connect((server.address() as AddressInfo).port, "127.0.0.1");
+  const socket = connect((server.address() as AddressInfo).port, "127.0.0.1");
+  client = socket;
   const counts: number[] = [];
   for (let i = 0; i < 4; i += 1) {
-    client.write(head);
-    await once(client, "data");
+    socket.write(head);
+    await once(socket, "data");
     counts.push(listeners);
-    client.write(Buffer.alloc(5));
+    socket.write(Buffer.alloc(5));
   }
   expect(counts[3]).toBe(counts[1]);
+});
+
+test("a stream of HTTP/2 can be sent to its end as well, and one without an end is ended", async () => {
+  const side = http2.createServer((request, response) => {
+    dropUnread(request as unknown as IncomingMessage, response as unknown as ServerResponse);
+    request.once("data", () => {
+      request.pause();
+      response.end();
+    });
+  });
+  side.listen(0, "127.0.0.1");
+  await once(side, "listening");
+  const session = http2.connect(`http://127.0.0.1:${(side.address() as AddressInfo).port}`);
+  try {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    const stream = session.request({ ":method": "POST" });
+    stream.resume();
+    stream.write("on and ");
+    await once(stream, "end");
+    await new Promise((resolve) => stream.write(Buffer.alloc(1 << 20), resolve));
+    vi.advanceTimersByTime(60_000);
+    await once(stream, "close");
+  } finally {
+    vi.useRealTimers();
+    session.destroy();
+    side.close();
+  }
 });

@@ -1,5 +1,6 @@
 /** Requests that are answered before all of them has come. */
 import type { IncomingMessage, ServerResponse } from "node:http";
+import type { ServerHttp2Stream } from "node:http2";
 import type { Socket } from "node:net";
 
 /** How long a client may go on sending what nobody reads, in milliseconds. */
@@ -28,12 +29,18 @@ function allow(request: IncomingMessage, socket: Socket): void {
  */
 export function dropUnread(request: IncomingMessage, response: ServerResponse): void {
   const { socket } = request;
-  response.once("finish", () => {
+  // An HTTP/2 response says that it has finished only once its stream has closed.
+  const answer = "stream" in response ? (response.stream as ServerHttp2Stream) : response;
+  answer.once("finish", () => {
     if (request.complete || socket.destroyed) return;
     request.unpipe();
     // A stream of HTTP/2 holds no other up.
     if ("stream" in request) {
+      const stream = request.stream as ServerHttp2Stream;
       request.resume();
+      const late = setTimeout(() => stream.close(), LINGER_MS);
+      late.unref();
+      stream.once("close", () => clearTimeout(late));
       return;
     }
     // By its parser: what a pipeline or a loop has given up cannot be read any more.
