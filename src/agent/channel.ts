@@ -158,7 +158,7 @@ export class AgentChannel implements GuestTransport {
     stream.on("response", (headers) => {
       const status = headers[":status"] ?? 0;
       if (status === 200) return;
-      stream.destroy(replyError(status, "", ""));
+      stream.destroy(replyError(status, ""));
     });
     return stream;
   }
@@ -319,8 +319,8 @@ export class AgentChannel implements GuestTransport {
     );
     if (body !== undefined) stream.end(body);
     const { status, contentType, text } = await readReply(stream, path);
-    if (status >= 400) throw replyError(status, contentType, text);
-    return parseReply(contentType, text);
+    if (status >= 400) throw replyError(status, text);
+    return await parseReply(contentType, text);
   }
 }
 

@@ -30,6 +30,8 @@ test.each(vectors.cases)("golden vector $token", async ({ token, nonce, request,
 describe("the echo", () => {
   const token = randomBytes(16);
   const nonce = randomBytes(16);
+  // Else half an echo and the first byte of the next would be a whole one, once in 256 runs.
+  nonce.writeUInt8(token.readUInt8(0) ^ 1, 15);
   const echo = Buffer.concat([token, nonce]);
   const behind = Buffer.from("HTTP/2 begins here");
 

@@ -20,33 +20,53 @@ test("what does not get better by itself is not tried again", () => {
   expect(isFatal(new Error("ECONNRESET"))).toBe(false);
 });
 
-test("a list of a guest's that is forged to take all memory once it is read is refused", () => {
+test("a list of a guest's that is forged to take all memory once it is read is refused", async () => {
   const type = "application/x-ndjson";
-  expect(parseReply(type, "{}\n".repeat(3))).toHaveLength(3);
+  expect(await parseReply(type, "{}\n".repeat(3))).toHaveLength(3);
   const line = `${JSON.stringify({ name: "a name of some length, as files have" })}\n`;
-  expect(() => parseReply(type, line.repeat(400_001))).toThrow(
-    expect.objectContaining({
-      code: "ERR_AGENT_PROTOCOL",
-      why: "It has more than 400000 lines.",
-    }) as Error,
-  );
+  await expect(parseReply(type, line.repeat(400_001))).rejects.toMatchObject({
+    code: "ERR_AGENT_PROTOCOL",
+    why: "It has more than 400000 lines.",
+  });
 });
 
-test("so is one of objects and little else, and one of text is not", () => {
+test("a long list is read bit by bit, and nothing that holds everybody up for seconds is read", async () => {
+  const type = "application/x-ndjson";
+  const entry = { name: "a name of some length, as files have" };
+  let turns = 0;
+  let reading = true;
+  const turn = (): void => {
+    turns += 1;
+    if (reading) setImmediate(turn);
+  };
+  setImmediate(turn);
+  const list = await parseReply(type, `${JSON.stringify(entry)}\n`.repeat(100_000));
+  reading = false;
+  expect(turns).toBeGreaterThan(3);
+  expect(list).toHaveLength(100_000);
+  expect((list as unknown[]).at(-1)).toEqual(entry);
+  const text = JSON.stringify("x".repeat(17 << 20));
+  const refusal = { code: "ERR_AGENT_PROTOCOL", why: expect.stringMatching(/more than \d+ bytes/) };
+  await expect(parseReply(type, text)).rejects.toMatchObject(refusal);
+  await expect(parseReply("application/json", text)).rejects.toMatchObject(refusal);
+});
+
+test("so is one of objects and little else, and one of text is not", async () => {
   const json = "application/json";
-  const refusal = expect.objectContaining({
+  const refusal = {
     code: "ERR_AGENT_PROTOCOL",
     why: "It has an object or list in less than 32 bytes.",
-  }) as Error;
+  };
   for (const piece of ["[]", "{}", '{"a":[]}', '["[\\\\"]']) {
     const forged = `[${`${piece},`.repeat(500_000)}0]`;
     JSON.parse(forged);
-    expect(() => parseReply(json, forged), piece).toThrow(refusal);
-    expect(() => parseReply("application/x-ndjson", `${forged}\n`), piece).toThrow(refusal);
+    for (const type of [json, "application/x-ndjson"]) {
+      await expect(parseReply(type, `${forged}\n`), piece).rejects.toMatchObject(refusal);
+    }
   }
   const names = ["[".repeat(255), '"{[\\"'.repeat(40), "\\", '\\"'];
   const honest = Array.from({ length: 20_000 }, () => ({ names, size: 1, type: "file" }));
-  expect(parseReply(json, JSON.stringify(honest))).toEqual(honest);
+  expect(await parseReply(json, JSON.stringify(honest))).toEqual(honest);
 });
 
 test("a call's reply is as long as what it asks for may be", () => {

@@ -1,6 +1,7 @@
 /** How the functions of this folder reach an agent: directly, or through the daemon. */
 import { constants } from "node:os";
 import type { Duplex } from "node:stream";
+import { setImmediate } from "node:timers/promises";
 import { VmsanError } from "../model/errors.ts";
 import type { ErrorInfo } from "../model/errors.ts";
 
@@ -64,6 +65,12 @@ export function tooLongReply(bytes: number): VmsanError {
     fix: "Restart the VM, so that its agent is of this vmsan's version.",
   });
 }
+
+/** Longest value of one, and longest line of one that is a list, in bytes: reading it holds everybody up. */
+const MAX_VALUE = 16 << 20;
+const MAX_LINE = 4 << 20;
+/** How much of a list is read at one go, in bytes. */
+const PIECE = 1 << 20;
 
 /** Most lines of one that is a list: an honest one of that length has fewer, and forged ones would be gigabytes once they are read. */
 const MAX_LINES = 400_000;
@@ -150,25 +157,48 @@ function endOfString(text: string, start: number): number {
   return text.length;
 }
 
-/** The lines of a text. @throws RangeError for too many, before they are made */
-function linesOf(text: string): string[] {
+/** A value, after its text was looked at. @throws RangeError, SyntaxError */
+function parseValue(text: string): unknown {
+  if (text.length > MAX_VALUE) throw new RangeError(`a value of more than ${MAX_VALUE} bytes`);
+  checkObjects(text);
+  return JSON.parse(text);
+}
+
+/** Some lines of a list. @throws RangeError for too many, before they are made @param most how many are left */
+function parseLines(text: string, most: number): unknown[] {
   let count = 0;
   for (let at = text.indexOf("\n"); at !== -1; at = text.indexOf("\n", at + 1)) {
     count += 1;
-    if (count > MAX_LINES) throw new RangeError(`more than ${MAX_LINES} lines`);
+    if (count > most) throw new RangeError(`more than ${MAX_LINES} lines`);
   }
-  return text.split("\n");
+  checkObjects(text);
+  const lines = text.split("\n").filter((line) => line !== "");
+  return lines.map((line): unknown => JSON.parse(line));
+}
+
+/** The values of a list, read bit by bit: the daemon is everybody's, and has other things to do meanwhile. */
+async function parseList(text: string): Promise<unknown[]> {
+  const values: unknown[][] = [];
+  let left = MAX_LINES;
+  for (let at = 0; at < text.length;) {
+    const newline = text.indexOf("\n", at + PIECE);
+    const end = newline === -1 ? text.length : newline + 1;
+    if (end - at > PIECE + MAX_LINE) throw new RangeError(`a line of more than ${MAX_LINE} bytes`);
+    const some = parseLines(text.slice(at, end), left);
+    values.push(some);
+    left -= some.length;
+    at = end;
+    if (at < text.length) await setImmediate();
+  }
+  return values.flat(1);
 }
 
 /** The value of a reply's body. */
-export function parseReply(contentType: string, text: string): unknown {
+export async function parseReply(contentType: string, text: string): Promise<unknown> {
   if (text === "") return undefined;
   try {
-    checkObjects(text);
-    if (!contentType.startsWith("application/x-ndjson")) return JSON.parse(text);
-    return linesOf(text)
-      .filter((line) => line !== "")
-      .map((line): unknown => JSON.parse(line));
+    const isList = contentType.startsWith("application/x-ndjson");
+    return isList ? await parseList(text) : parseValue(text);
   } catch (error) {
     throw new VmsanError(
       {
@@ -183,10 +213,10 @@ export function parseReply(contentType: string, text: string): unknown {
 }
 
 /** The error in the body of a reply with a status of 400 and more. */
-export function replyError(status: number, contentType: string, text: string): VmsanError {
+export function replyError(status: number, text: string): VmsanError {
   let body: unknown;
   try {
-    body = parseReply(contentType, text);
+    body = parseValue(text);
   } catch {
     // Not JSON: agentError reports the status alone.
     body = undefined;
