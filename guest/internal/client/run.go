@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"vmsan/guest/internal/wire"
@@ -27,7 +28,7 @@ func Run(c *RunCommand, d *Daemon, launcher string) (status int, done bool) {
 		signal.Stop(interrupted)
 		return 0, false
 	}
-	made := d.make(conn, interrupted)
+	made := d.make(conn, c.Image, interrupted)
 	if made.end != nil {
 		_ = conn.Close()
 		return made.end(launcher)
@@ -50,8 +51,8 @@ type making struct {
 	end func(launcher string) (status int, done bool)
 }
 
-// make follows the making of a VM.
-func (d *Daemon) make(conn *Conn, interrupted <-chan os.Signal) making {
+// make follows the making of a VM of an image.
+func (d *Daemon) make(conn *Conn, image string, interrupted <-chan os.Signal) making {
 	view := &progressLine{terminal: isTerminal(2)}
 	type outcome struct {
 		result json.RawMessage
@@ -102,7 +103,7 @@ func (d *Daemon) make(conn *Conn, interrupted <-chan os.Signal) making {
 			case errors.As(o.err, &info):
 				id = ""
 				view.clear()
-				return leave(report(info), true)
+				return leave(report(d.ofVM(info, image)), true)
 			case o.err != nil, json.Unmarshal(o.result, vm) != nil, vm.ID == "":
 				// The daemon is gone: the next one removes what there was, and the other client asks it.
 				id = ""
@@ -112,6 +113,25 @@ func (d *Daemon) make(conn *Conn, interrupted <-chan os.Signal) making {
 			return making{vm: vm}
 		}
 	}
+}
+
+// ofVM is the error of an image that is not there; where it is the name of a VM, with the command for those.
+func (d *Daemon) ofVM(info *wire.ErrorInfo, image string) *wire.ErrorInfo {
+	if !strings.HasPrefix(info.Code, "ERR_IMAGE_") || strings.ContainsAny(image, "/:@") {
+		return info
+	}
+	conn, err := d.Dial()
+	if err != nil {
+		return info
+	}
+	defer conn.Close()
+	// No such VM, mostly: then it was meant as an image.
+	if _, err := conn.View(image); err != nil {
+		return info
+	}
+	told := *info
+	told.Fix = image + " is a VM: vmsan exec " + image + " COMMAND"
+	return &told
 }
 
 // exitAtNext ends this process at the next interrupt: the daemon does the rest.
