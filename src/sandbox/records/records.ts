@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import type { VmRecord } from "../../model/vm.ts";
 import { parseVmRecord } from "../../schema/state.ts";
-import { writeFileAtomic } from "../../util/atomic.ts";
+import { ASIDE, writeFileAtomic } from "../../util/atomic.ts";
 import { isVmId } from "../../util/names.ts";
 import { dropSecretFile } from "./secrets.ts";
 
@@ -48,7 +48,10 @@ export class VmRecords {
     await writeFileAtomic(path, `${JSON.stringify(record, null, 2)}\n`);
   }
 
-  /** All VMs, and the directories that cannot be read. */
+  /**
+   * All VMs, and the directories that cannot be read. For a daemon's start, when nobody else writes: what a
+   * killed one was writing aside is removed.
+   */
   async load(): Promise<{ records: VmRecord[]; broken: BrokenRecord[]; empty: string[] }> {
     const records: VmRecord[] = [];
     const broken: BrokenRecord[] = [];
@@ -62,6 +65,9 @@ export class VmRecords {
     }
     for (const id of names.filter(isVmId)) {
       try {
+        for (const name of await readdir(this.dir(id))) {
+          if (name.startsWith(ASIDE)) await rm(join(this.dir(id), name), { force: true });
+        }
         records.push(
           parseVmRecord(JSON.parse(await readFile(join(this.root, id, "vm.json"), "utf8"))),
         );
