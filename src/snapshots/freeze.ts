@@ -9,6 +9,8 @@ import type { RunningVm } from "../vmm/driver.ts";
 const CLOCK_SLACK_NS = 2_000_000n;
 /** Longest time for a guest to write back and stand still: gigabytes, emulated, on a busy host. */
 const FREEZE_LIMIT_MS = 5 * 60_000;
+/** Longest time for a guest's work to go on: nothing is written for that, on however busy a host. */
+const THAW_LIMIT_MS = 2 * 60_000;
 /** Looks at the guest's clock, and the milliseconds for a look that make another one needless. */
 const LOOKS = 4;
 const QUICK_MS = 10;
@@ -52,12 +54,32 @@ function restless(cause: unknown): VmsanError {
   );
 }
 
-/** Let the guest's work go on. */
-export async function thaw(vm: LiveVm, adjustNs = 0n): Promise<void> {
-  await vm.channel.request("POST", "/v1/thaw", {
-    body: adjustNs === 0n ? {} : { adjustNs: String(adjustNs) },
-    idempotent: adjustNs === 0n,
-  });
+/** Let the guest's work go on. @param limitMs until it is taken for a guest that never answers */
+export async function thaw(vm: LiveVm, adjustNs = 0n, limitMs = THAW_LIMIT_MS): Promise<void> {
+  // Whoever waits has the VM's turn: without a limit a guest could keep its own end from coming.
+  const signal = AbortSignal.timeout(limitMs);
+  try {
+    await vm.channel.request("POST", "/v1/thaw", {
+      body: adjustNs === 0n ? {} : { adjustNs: String(adjustNs) },
+      idempotent: adjustNs === 0n,
+      signal,
+    });
+  } catch (error) {
+    throw signal.aborted ? stiff(error, limitMs) : error;
+  }
+}
+
+/** It does not say that it goes on. */
+function stiff(cause: unknown, limitMs: number): VmsanError {
+  return new VmsanError(
+    {
+      code: "ERR_TIMEOUT_AGENT",
+      message: `The guest did not go on within ${formatDuration(limitMs)}`,
+      why: "Its agent does not answer.",
+      fix: "See the VM's console (vmsan logs ID), or remove it (vmsan rm -f ID).",
+    },
+    cause,
+  );
 }
 
 /** How far the guest's wall clock is ahead of the host's, in nanoseconds, by the quickest of a few looks. */
