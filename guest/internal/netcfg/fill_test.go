@@ -14,8 +14,8 @@ import (
 	"vmsan/guest/internal/wire"
 )
 
-// ownMounts gives this thread, which ends with the test, mounts of its own, and a /dev to have memory below.
-func ownMounts(t *testing.T) string {
+// mountsApart gives this thread, which ends with the test, mounts for itself alone.
+func mountsApart(t *testing.T) {
 	t.Helper()
 	runtime.LockOSThread()
 	if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
@@ -24,6 +24,12 @@ func ownMounts(t *testing.T) string {
 	if err := syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
 		t.Skip(err)
 	}
+}
+
+// ownMounts is the same with a /dev to have memory below, and a root of memory, whose path it returns.
+func ownMounts(t *testing.T) string {
+	t.Helper()
+	mountsApart(t)
 	root := t.TempDir()
 	for _, place := range []string{root, "/dev"} {
 		if err := syscall.Mount("tmpfs", place, "tmpfs", 0, "mode=755"); err != nil {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"testing"
 )
@@ -57,14 +56,7 @@ func TestPartsAreEntered(t *testing.T) {
 
 // What has one name is one directory, whatever part of it is shown where and whether it may be written there.
 func TestMountsOfOneNameAreOneDirectory(t *testing.T) {
-	// This thread, which ends with the test, mounts for itself alone.
-	runtime.LockOSThread()
-	if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
-		t.Skip(err)
-	}
-	if err := syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
-		t.Skip(err)
-	}
+	mountsApart(t)
 	root := t.TempDir()
 	if err := syscall.Mount("tmpfs", root, "tmpfs", 0, ""); err != nil {
 		t.Skip(err)
@@ -138,13 +130,7 @@ func TestMountsOfOneNameAreOneDirectory(t *testing.T) {
 
 // Of a volume a part is shown as it is found: nothing is made in it, and no link leads out of it.
 func TestPartsOfVolumesAreFound(t *testing.T) {
-	runtime.LockOSThread()
-	if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
-		t.Skip(err)
-	}
-	if err := syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
-		t.Skip(err)
-	}
+	mountsApart(t)
 	root := t.TempDir()
 	data, at := filepath.Join(root, "data"), filepath.Join(root, "at")
 	if err := os.MkdirAll(data+"/a/b", 0o755); err != nil {
