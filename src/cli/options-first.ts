@@ -9,6 +9,7 @@ import type { Option, ParseOptionsResult } from "commander";
 export class OptionsFirst extends Command {
   private behind = false;
   private passes = false;
+  private separated = false;
 
   /**
    * What follows the first argument may begin with options of this command: those up to the first
@@ -25,9 +26,15 @@ export class OptionsFirst extends Command {
     return super.passThroughOptions(passes);
   }
 
+  /** Whether its first argument stands behind `--`, which commander takes away. */
+  get isSeparated(): boolean {
+    return this.separated;
+  }
+
   /** Commander's own, on words it understands. */
   override parseOptions(args: string[]): ParseOptionsResult {
     const first = super.parseOptions(this.withoutShortEquals(args));
+    this.separated = args.at(-first.operands.length - 1) === "--";
     const [vm, ...rest] = first.operands;
     if (!this.behind || vm === undefined || first.unknown.length > 0) return first;
     const second = super.parseOptions(this.withoutShortEquals(rest));

@@ -35,7 +35,7 @@ export function createCommand(): Command {
   addCreateFlags(target);
   return runs<Flags>(target, async (context, rest: string[]) => {
     const { flags, output } = context;
-    const named = namesNothing(flags) ? imageIn(rest) : undefined;
+    const named = namesNothing(flags) && !target.isSeparated ? imageIn(rest) : undefined;
     const argv = withoutSeparator(named === undefined ? rest : rest.slice(1));
     if (flags.rootfs !== undefined && flags.fromImage !== undefined) {
       throw new VmsanError({

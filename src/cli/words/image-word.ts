@@ -9,7 +9,7 @@ const IMAGES = [
 ];
 
 /**
- * The image that the words of `create` begin with, where that can be no command. Behind `--` everything is one.
+ * The image that the words of `create` begin with, where that can be no command.
  * @throws ERR_VALIDATION_FLAGS for options behind it, which would be its command's
  */
 export function imageIn(words: readonly string[]): string | undefined {
