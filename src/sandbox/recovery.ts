@@ -69,6 +69,7 @@ async function recoverOne(lives: Lives, record: VmRecord): Promise<void> {
         await lives.records.save(record);
       }
     }
+    if (record.held === true && record.status !== "paused") void finishHold(lives, entry);
     if (record.placing === true) void finishPlacing(lives, entry);
     lives.armTimeout(entry);
     if (record.ephemeral) lives.awaitClaim(entry);
@@ -88,6 +89,22 @@ async function recoverSleeping(lives: Lives, record: VmRecord): Promise<void> {
   const { id, policy, ports, networks = [] } = record;
   await lives.stages.networks.resume(id, policy, ports, networks);
   delete record.placing;
+}
+
+/** A guest whose work an earlier daemon held goes on. */
+async function finishHold(lives: Lives, entry: Entry): Promise<void> {
+  const { record } = entry;
+  await entry.mutex.run(async () => {
+    if (entry.guest === undefined || record.held !== true) return;
+    try {
+      await thaw(entry.guest);
+      delete record.held;
+      await lives.forgetMemory(record);
+      await lives.records.save(record);
+    } catch (error) {
+      lives.log.error(`${record.id}: cannot let its work go on`, error);
+    }
+  });
 }
 
 /** The guest of a VM whose private networks were being changed is told of them. */
@@ -121,7 +138,8 @@ async function letGoOn(lives: Lives, record: VmRecord, running: RunningVm): Prom
     if (record.held !== true || record.status === "paused") return guest;
     await finishLayers(lives, record, running);
     await running.resume();
-    await thaw(guest);
+    // Its work goes on once it is taken up: a guest that does not answer holds no daemon's start up.
+    return guest;
   }
   delete record.held;
   await lives.forgetMemory(record);

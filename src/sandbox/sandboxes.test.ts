@@ -114,6 +114,35 @@ test("a guest that answers nothing is ended by force, also one whose work is hel
   expect(record.held).toBeUndefined();
 });
 
+test("a guest that does not go on keeps no daemon from starting, and goes on when it can", async () => {
+  const first = await start();
+  const { id } = await first.create(request, work(), ignore);
+  const { record } = first.find(id);
+  record.held = true;
+  await first.records.save(record);
+  await first.letGo();
+  const answers = Promise.withResolvers<void>();
+  const { openChannel } = fakeStages(root);
+  const second = await start({
+    openChannel: (running, token) => {
+      const channel = openChannel(running, token);
+      const ask = channel.request.bind(channel);
+      channel.request = async (...call) => {
+        await answers.promise;
+        return await ask(...call);
+      };
+      return channel;
+    },
+  });
+  expect(second.find(id).record.held).toBe(true);
+  answers.resolve();
+  await second.exclusively(id, async ({ record: now }) => {
+    expect(now.held).toBeUndefined();
+    await Promise.resolve();
+  });
+  expect(await runs(second, id)).toBe(3);
+});
+
 test("of several creations with one name, one wins and the others leave nothing", async () => {
   const sandboxes = await start();
   const results = await Promise.allSettled(
