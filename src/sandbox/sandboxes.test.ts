@@ -122,10 +122,10 @@ test("a guest that does not go on keeps no daemon from starting, and goes on whe
   await first.records.save(record);
   await first.letGo();
   const answers = Promise.withResolvers<void>();
-  const { openChannel } = fakeStages(root);
+  const stages = fakeStages(root);
   const second = await start({
     openChannel: (running, token) => {
-      const channel = openChannel(running, token);
+      const channel = stages.openChannel(running, token);
       const ask = channel.request.bind(channel);
       channel.request = async (...call) => {
         await answers.promise;
