@@ -13,6 +13,7 @@ import { Snapshots } from "../sandbox/snapshots/snapshots.ts";
 import type { Stages } from "../sandbox/stages.ts";
 import { fakeStages, quietLog } from "../sandbox/testing.ts";
 import { Volumes } from "../sandbox/volumes.ts";
+import { tryLock } from "../util/lock.ts";
 import { layoutOf } from "../util/paths.ts";
 import { Ring } from "../util/flow/ring.ts";
 import { eventRoutes } from "./event-routes.ts";
@@ -44,6 +45,8 @@ export async function fakeDaemon(changes: Partial<Stages> = {}): Promise<FakeDae
   const dir = await mkdtemp(join(tmpdir(), "vmsan-fake-"));
   const layout = layoutOf(dir);
   await mkdir(layout.run, { recursive: true, mode: 0o700 });
+  // As a daemon's own: who starts one while this one is between two lives waits for the next.
+  const lock = tryLock(layout.daemonLock);
   const rings = new Map<string, Ring<Omit<NetworkDecision, "seq" | "time">>>();
   const ringOf = (vmId: string): Ring<Omit<NetworkDecision, "seq" | "time">> => {
     const ring = rings.get(vmId) ?? new Ring(100);
@@ -113,6 +116,7 @@ export async function fakeDaemon(changes: Partial<Stages> = {}): Promise<FakeDae
       await server.close();
       for (const { id } of sandboxes.list()) await sandboxes.remove(id, true);
       journal?.close();
+      lock?.release();
       await rm(dir, { recursive: true, force: true });
     },
   };
