@@ -21,22 +21,22 @@ const text = (max: number): z.ZodString => z.string().max(max);
 const absolutePath = text(4096).regex(/^\/[^\0]*$/, "must be an absolute path");
 const port = z.int().min(1).max(65535);
 const envEntry = text(131_072).regex(/^[^=\0]+(=[^\0]*)?$/s, "must be KEY=VALUE or KEY");
-/** Most characters of a VM's environment and of its labels: all VMs of a host are listed in one reply. */
-const MAX_ENV = 1 << 20;
-const MAX_LABELS = 256 << 10;
+/** Most bytes of a VM's environment and of its labels, as JSON: all VMs of a host, whosever they are, are listed in one reply. */
+const MAX_ENV = 256 << 10;
+const MAX_LABELS = 64 << 10;
 const list = <T extends z.ZodType>(item: T, max: number): z.ZodArray<T> => z.array(item).max(max);
 
 const sum = (texts: readonly string[]): number =>
-  texts.reduce((total, one) => total + one.length, 0);
+  texts.reduce((total, one) => total + Buffer.byteLength(JSON.stringify(one)), 0);
 const environment = list(envEntry, 10_000).refine(
   (entries) => sum(entries) <= MAX_ENV,
-  `at most ${MAX_ENV} characters in all`,
+  `at most ${MAX_ENV} bytes of JSON in all`,
 );
 const labels = z
   .record(text(256), text(4096))
   .refine(
     (all) => sum(Object.entries(all).flat()) <= MAX_LABELS,
-    `at most ${MAX_LABELS} characters in all`,
+    `at most ${MAX_LABELS} bytes of JSON in all`,
   );
 
 /** A network policy; addresses and names themselves are checked by network/. */

@@ -7,7 +7,7 @@ import { parseJson, validate } from "./documents.ts";
 import { absoluteInImage, entrypointOf, environmentOf, volumesOf } from "./odd-values.ts";
 import { normalizePlatform } from "./platform.ts";
 
-/** Most characters of what every VM says of its image: all VMs of a host are listed in one reply. */
+/** Most bytes of what every VM says of its image: all VMs of a host are listed in one reply. */
 const SAID_LIMIT = 1 << 20;
 
 /** Parse a configuration and check that it fits the manifest. Throws ERR_IMAGE_CONFIG. */
@@ -24,12 +24,12 @@ export function parseConfig(bytes: Uint8Array, layers: number, what: string): Co
       "Build or push the image again with a current tool.",
     );
   }
-  const size = JSON.stringify(toImageConfig(config)).length;
+  const size = Buffer.byteLength(JSON.stringify(toImageConfig(config)));
   if (size > SAID_LIMIT) {
     throw imageError(
       code,
       `Cannot use the configuration of ${what}`,
-      `Its environment, command and labels have ${size} characters; at most ${SAID_LIMIT} are kept of each VM.`,
+      `Its environment, command and labels have ${size} bytes; at most ${SAID_LIMIT} are kept of each VM.`,
       "Keep what is large in files of the image.",
     );
   }
