@@ -2,7 +2,7 @@
  * Commands that this gateway holds: one guest stream each, whatever number of clients listen. Without
  * listeners output is dropped and the command goes on; a gateway that comes after takes them up again.
  */
-import { forgetStream } from "../../../agent/commands.ts";
+import { forgetStream, listStreams } from "../../../agent/commands.ts";
 import type { StreamExit, StreamInfo } from "../../../agent/spec.ts";
 import type { GuestStream, StreamOptions } from "../../../agent/streams.ts";
 import type { ExecOptions } from "../../../client/guest/commands.ts";
@@ -100,18 +100,35 @@ export class LiveProcesses {
   }
 }
 
+/**
+ * A command's end, in envd's words.
+ * @throws DeadSandbox for one that has ended with its sandbox: a guest with volumes ends its commands itself before it goes
+ */
+export async function endOf(vm: Vm, exit: StreamExit): Promise<object> {
+  // What is about to go is still listed, but nobody is let in any more.
+  const isIn = async (): Promise<boolean> =>
+    await listStreams(vm.transport).then(
+      () => true,
+      () => false,
+    );
+  if (exit.signal !== undefined && !(await isIn())) throw new DeadSandbox(vm.id);
+  return endEvent(exit);
+}
+
 /** End a stream that failed: with its error, or with its sandbox if that is no more. @throws DeadSandbox when nothing was sent */
 export async function failStream(vm: Vm, replies: ReplyStream, error: unknown): Promise<void> {
-  const alive = await vm.refresh().then(
-    ({ status }) => status === "running",
-    () => false,
-  );
+  const alive =
+    !(error instanceof DeadSandbox) &&
+    (await vm.refresh().then(
+      ({ status }) => status === "running",
+      () => false,
+    ));
   if (alive) replies.end(error);
   else if (!replies.cut()) throw new DeadSandbox(vm.id);
 }
 
 /** How a command ended, in envd's words. */
-export function endEvent({ exitCode, signal }: StreamExit): object {
+function endEvent({ exitCode, signal }: StreamExit): object {
   if (signal === undefined) {
     const status = `exit status ${exitCode}`;
     return { exitCode, exited: true, status, ...(exitCode === 0 ? {} : { error: status }) };
