@@ -130,8 +130,9 @@ test("an engine that is killed while containers come and go: the next one tells 
   for (const [index, id] of ids.entries()) {
     const inspect = async (): Promise<Inspected> =>
       await engine.json<Inspected>("GET", `/containers/${id}/json`);
-    // One that had not come so far can be started again.
-    if ((await inspect()).State.Status === "created") {
+    // One that had not come so far can be started again; what it may have printed before stands in its log, as with any start.
+    const again = (await inspect()).State.Status === "created";
+    if (again) {
       const { status, text } = await engine.ask("POST", `/containers/${id}/start`);
       expect([status, text]).toEqual([204, ""]);
     }
@@ -139,7 +140,10 @@ test("an engine that is killed while containers come and go: the next one tells 
       StatusCode: index,
     });
     const { text } = await engine.ask("GET", `/containers/${id}/logs?stdout=1`);
-    expect(unframed(Buffer.from(text, "latin1")).stdout).toBe(`${index}\n`);
+    const line = `${index}\n`;
+    expect([line, ...(again ? [line + line] : [])]).toContain(
+      unframed(Buffer.from(text, "latin1")).stdout,
+    );
   }
   await engine.json("POST", "/containers/prune");
   await expectNothing();
