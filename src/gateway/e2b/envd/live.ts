@@ -100,21 +100,6 @@ export class LiveProcesses {
   }
 }
 
-/**
- * A command's end, in envd's words.
- * @throws DeadSandbox for one that has ended with its sandbox: a guest with volumes ends its commands itself before it goes
- */
-export async function endOf(vm: Vm, exit: StreamExit): Promise<object> {
-  // What is about to go is still listed, but nobody is let in any more.
-  const isIn = async (): Promise<boolean> =>
-    await listStreams(vm.transport).then(
-      () => true,
-      () => false,
-    );
-  if (exit.signal !== undefined && !(await isIn())) throw new DeadSandbox(vm.id);
-  return endEvent(exit);
-}
-
 /** End a stream that failed: with its error, or with its sandbox if that is no more. @throws DeadSandbox when nothing was sent */
 export async function failStream(vm: Vm, replies: ReplyStream, error: unknown): Promise<void> {
   const alive =
@@ -127,11 +112,20 @@ export async function failStream(vm: Vm, replies: ReplyStream, error: unknown): 
   else if (!replies.cut()) throw new DeadSandbox(vm.id);
 }
 
-/** How a command ended, in envd's words. */
-function endEvent({ exitCode, signal }: StreamExit): object {
+/**
+ * How a command ended, in envd's words.
+ * @throws DeadSandbox for one that has ended with its sandbox: a guest with volumes ends its commands itself before it goes
+ */
+export async function endEvent(vm: Vm, { exitCode, signal }: StreamExit): Promise<object> {
   if (signal === undefined) {
     const status = `exit status ${exitCode}`;
     return { exitCode, exited: true, status, ...(exitCode === 0 ? {} : { error: status }) };
+  }
+  try {
+    // What is about to go is still listed, but nobody is let in any more.
+    await listStreams(vm.transport);
+  } catch {
+    throw new DeadSandbox(vm.id);
   }
   const names: Record<string, string> = { SIGKILL: "killed", SIGTERM: "terminated" };
   const status = `signal: ${names[signal] ?? signal.slice(3).toLowerCase()}`;

@@ -9,7 +9,7 @@ import { VmsanError } from "../../../model/errors.ts";
 import { validate } from "../../../schema/api.ts";
 import { E2bError } from "../errors.ts";
 import { ReplyStream, parseObject, readBody, requestMessages, sendUnary } from "./connect.ts";
-import { endOf, failStream } from "./live.ts";
+import { endEvent, failStream } from "./live.ts";
 import type { LiveProcess, LiveProcesses } from "./live.ts";
 import { absolute } from "./paths.ts";
 import type { GuestUser } from "./users.ts";
@@ -114,7 +114,7 @@ async function carry(
     await replies.send({ event: { start: { pid } } });
     opened.resolve();
     const exit = await Promise.race([live.stream.exit, gone]);
-    await replies.send({ event: { end: await endOf(vm, exit) } });
+    await replies.send({ event: { end: await endEvent(vm, exit) } });
     replies.end();
   } catch (error) {
     await failStream(vm, replies, error);
