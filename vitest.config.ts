@@ -18,7 +18,8 @@ export default defineConfig({
       {
         test: {
           name: "unit",
-          include: ["src/**/*.test.ts", "test/*.test.ts"],
+          include: ["src/**/*.test.ts", "test/**/*.test.ts"],
+          exclude: [...configDefaults.exclude, "test/e2e/**", "test/install/**"],
           // For a machine that has other work too.
           testTimeout: 240_000,
           hookTimeout: 240_000,

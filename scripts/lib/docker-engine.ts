@@ -64,7 +64,7 @@ const SHOWN = `## Shown with
 
 In every run of the tests: the \`docker\` command line (the machine's, or Debian's 20.10) in guests that boot, through a
 killed gateway and daemon; on the fake driver over a hundred of its commands with what Docker documents that they print
-(test/docker-commands.test.ts), over TLS with certificates, the Python package \`docker\` 7.2, dockerode 5.0, and a client that speaks as buildx does. In guests
+(test/docker/commands.test.ts), over TLS with certificates, the Python package \`docker\` 7.2, dockerode 5.0, and a client that speaks as buildx does. In guests
 that boot (test/e2e/faces/docker-clients.test.ts): \`docker compose\` 5.6 (a file of three services with volume, networks, health check, \`depends_on\`, \`scale\`,
 \`logs -f\`, \`exec\`, \`down -v\`; a second \`up\` changes nothing; a second project reaches nothing of the first, and a port is on the address asked
 for alone), testcontainers for Node 12.2 and for Python 4.15 (ports, logs, files, networks), \`devcontainer up\` and \`exec\` 0.89. By hand, in

@@ -1,5 +1,5 @@
 /**
- * Every flag of `docker run`, and what it comes to. docs/docker.md is made of this table; test/docker-flags.test.ts compares it with
+ * Every flag of `docker run`, and what it comes to. docs/docker.md is made of this table; test/docker/flags.test.ts compares it with
  * the command line's own list, and tries each row that has an example: no flag can be left out, and no row can say what is not so.
  */
 

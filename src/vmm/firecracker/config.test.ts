@@ -30,7 +30,7 @@ interface Rule {
 }
 const rulesFile = resolve(
   import.meta.dirname,
-  "../../../test/firecracker-standin/rules/rules.json",
+  "../../../test/firecracker/standin/rules/rules.json",
 );
 const rules = JSON.parse(readFileSync(rulesFile, "utf8")) as Record<string, Rule>;
 

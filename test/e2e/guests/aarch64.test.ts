@@ -14,7 +14,7 @@ import { createEmptyDisk } from "../../../src/ext4/empty.ts";
 import type { VmSpec } from "../../../src/model/vm.ts";
 import { driverContract } from "../../../src/vmm/contract.ts";
 import { QemuDriver } from "../../../src/vmm/qemu/driver.ts";
-import { buildGo } from "../../firecracker-support.ts";
+import { buildGo } from "../../firecracker/support.ts";
 
 const wanted = process.env["VMSAN_TEST_AARCH64"] === "1";
 const dir = wanted ? mkdtempSync(join(tmpdir(), "vmsan-aarch64-")) : "";

@@ -93,7 +93,7 @@ test.skipIf(!asked)(
     ]);
     await sandbox.removeCodeContext(context);
     await expect(sandbox.runCode("1", { context })).rejects.toThrow(/not found/);
-    // The package shows the status alone; what is offered stands in the body (test/interpreter.test.ts).
+    // The package shows the status alone; what is offered stands in the body (test/gateway/interpreter.test.ts).
     await expect(sandbox.runCode("1", { language: "r" })).rejects.toThrow(/500/);
     const shell = await sandbox.runCode("x=5; cd /tmp; echo $FROM_CREATE $ONCE; false", {
       language: "bash",

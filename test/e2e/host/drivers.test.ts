@@ -1,7 +1,7 @@
 /**
  * The driver contract on VMs that really boot: QEMU by software emulation with Debian's
  * kernel, and Firecracker when there is a real one (VMSAN_FIRECRACKER, VMSAN_JAILER, and
- * VMSAN_KERNEL for another kernel, VMSAN_BOOT_TIMEOUT for a slow KVM, VMSAN_KVM=assume). test/firecracker.test.ts runs the same suite on a stand-in.
+ * VMSAN_KERNEL for another kernel, VMSAN_BOOT_TIMEOUT for a slow KVM, VMSAN_KVM=assume). test/firecracker/firecracker.test.ts runs the same suite on a stand-in.
  */
 import { mkdtempSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { mkdir } from "node:fs/promises";

@@ -18,7 +18,7 @@ import {
   realFirecracker,
   whyNoStandin,
   whyNoStandinNetwork,
-} from "../../firecracker-support.ts";
+} from "../../firecracker/support.ts";
 import { ownPort } from "../../fixtures/ports.ts";
 import { buildBench, inWorld, whyNot as whyNoWorld, type Bench } from "../../network/launch.ts";
 import { order } from "../../network/table.ts";

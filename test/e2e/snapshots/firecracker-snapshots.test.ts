@@ -5,7 +5,7 @@
 import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test, vi } from "vitest";
-import { installFirecracker, realFirecracker, whyNoStandin } from "../../firecracker-support.ts";
+import { installFirecracker, realFirecracker, whyNoStandin } from "../../firecracker/support.ts";
 import { installation } from "../../fixtures/ladder.ts";
 import { strayProcesses } from "../support.ts";
 
