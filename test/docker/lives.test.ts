@@ -5,6 +5,7 @@ import { readFile, readdir, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import { connect } from "node:net";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test, vi } from "vitest";
 import { fakeEngine, unframed } from "../fixtures/docker-engine.ts";
 
@@ -99,8 +100,8 @@ test("an upgrade that is refused does not linger, though its client goes on", as
   clearInterval(typing);
 });
 
-test("an engine that is killed while containers come and go: the next one tells the truth of each", async () => {
-  await engine.gateway?.close();
+/** An engine that is a process of its own, so that it can be killed. */
+async function serveApart(): Promise<{ kill: () => Promise<void> }> {
   const words = ["serve", "--docker", "--driver", "fake", "--listen", "127.0.0.1:0", "--json"];
   const child = spawn(join(import.meta.dirname, "../../bin/vmsan"), words, {
     stdio: ["ignore", "pipe", "inherit"],
@@ -111,42 +112,130 @@ test("an engine that is killed while containers come and go: the next one tells 
     once(child.stdout, "data"),
     ended.then(() => Promise.reject(new Error("vmsan serve has ended"))),
   ]);
-  const ids = await Promise.all(
-    Array.from(
-      { length: 8 },
-      async (_, index) =>
-        await engine.create({ Cmd: ["sh", "-c", `echo ${index}; exit ${index}`] }),
-    ),
-  );
-  // The engine may be gone before it answers, at any point of a start.
-  const starts = ids.map(
-    async (id) => await engine.ask("POST", `/containers/${id}/start`).catch(() => undefined),
-  );
-  await Promise.race(starts);
-  child.kill("SIGKILL");
-  await ended;
-  await Promise.all(starts);
-  await engine.serve();
-  for (const [index, id] of ids.entries()) {
-    const inspect = async (): Promise<Inspected> =>
-      await engine.json<Inspected>("GET", `/containers/${id}/json`);
-    // One that had not come so far can be started again; what it may have printed before stands in its log, as with any start.
-    const again = (await inspect()).State.Status === "created";
-    if (again) {
+  return {
+    kill: async () => {
+      child.kill("SIGKILL");
+      await ended;
+    },
+  };
+}
+
+const scale = Number(process.env["VMSAN_TEST_SCALE"] ?? "1");
+test("an engine that is killed while containers come and go: the next one tells the truth of each", async () => {
+  await engine.gateway?.close();
+  const seen: Record<string, number> = {};
+  for (let round = 0; round < 2 * scale; round += 1) {
+    if (scale > 1) console.log(round, new Date(), seen);
+    const apart = await serveApart();
+    const ids = await Promise.all(
+      Array.from(
+        { length: 8 },
+        async (_, index) =>
+          await engine.create({ Cmd: ["sh", "-c", `echo ${index}; exit ${index}`] }),
+      ),
+    );
+    // Half of them have ended once before.
+    const olds = ids.filter((_, index) => round % 2 === 1 && index % 2 === 1);
+    for (const id of olds) {
+      await engine.ask("POST", `/containers/${id}/start`);
+      await engine.json("POST", `/containers/${id}/wait`);
+    }
+    // The engine may be gone before it answers, at any point of a start.
+    const starts = ids.map(
+      async (id) =>
+        (await engine.ask("POST", `/containers/${id}/start`).catch(() => undefined))?.status,
+    );
+    await Promise.race(starts);
+    await sleep(Math.random() * 60);
+    await apart.kill();
+    const answered = await Promise.all(starts);
+    await engine.serve();
+    for (const [index, id] of ids.entries()) {
+      const printed = async (): Promise<string> => {
+        const { text } = await engine.ask("GET", `/containers/${id}/logs?stdout=1`);
+        return unframed(Buffer.from(text, "latin1")).stdout;
+      };
+      const line = `${index}\n`;
+      const before = olds.includes(id) ? line : "";
+      const { State } = await engine.json<Inspected>("GET", `/containers/${id}/json`);
+      const known = await engine
+        .json("POST", `/containers/${id}/wait`)
+        .then(async ({ StatusCode }) => ({ code: StatusCode, said: await printed() }));
+      const ran = known.said === before + line;
+      const what = `${before === "" ? "new" : "old"} ${State.Status} ${ran ? "ran" : "did not run"}`;
+      seen[what] = (seen[what] ?? 0) + 1;
+      // One that was answered has run; one that says it has not run has not, and has printed nothing.
+      if (answered[index] === 204 || (before === "" && State.Status !== "created")) {
+        expect(known).toEqual({ code: index, said: before + line });
+      } else expect([before, before + line]).toContain(known.said);
+      if (State.Status === "created") expect(known.said).toBe("");
+      if (ran) continue;
+      // And it can be started.
       const { status, text } = await engine.ask("POST", `/containers/${id}/start`);
       expect([status, text]).toEqual([204, ""]);
+      expect(await engine.json("POST", `/containers/${id}/wait`)).toMatchObject({
+        StatusCode: index,
+      });
+      expect(await printed()).toBe(before + line);
     }
-    expect(await engine.json("POST", `/containers/${id}/wait`)).toMatchObject({
-      StatusCode: index,
-    });
-    const { text } = await engine.ask("GET", `/containers/${id}/logs?stdout=1`);
-    const line = `${index}\n`;
-    expect([line, ...(again ? [line + line] : [])]).toContain(
-      unframed(Buffer.from(text, "latin1")).stdout,
-    );
+    await engine.json("POST", "/containers/prune");
+    await expectNothing();
+    await engine.gateway?.close();
   }
-  await engine.json("POST", "/containers/prune");
-  await expectNothing();
+  if (scale > 1) console.log(seen);
+  await engine.serve();
+});
+
+test("one whose start the engine could not write down any more has run all the same", async () => {
+  const path = (id: string): string =>
+    join(engine.made.dir, "gateway/docker/containers", `${id}.json`);
+  const read = async (id: string): Promise<Record<string, unknown>> =>
+    JSON.parse(await readFile(path(id), "utf8")) as Record<string, unknown>;
+  const inspect = async (id: string): Promise<Inspected & { State: { ExitCode: number } }> =>
+    await engine.json("GET", `/containers/${id}/json`);
+  const printed = async (id: string): Promise<string> => {
+    const { text } = await engine.ask("GET", `/containers/${id}/logs?stdout=1`);
+    return unframed(Buffer.from(text, "latin1")).stdout;
+  };
+  const go = join(engine.place.path, "go");
+  const fast = await engine.create({
+    Cmd: ["sh", "-c", `echo fast; until [ -e ${go} ]; do sleep 0.1; done; exit 3`],
+  });
+  const slow = await engine.create({ Cmd: ["sh", "-c", "echo slow; exec sleep 300"] });
+  const again = await engine.create({ Cmd: ["sh", "-c", "echo again; exec sleep 300"] });
+  const wrong = await engine.create({ Cmd: ["no-such-program"] });
+  await engine.ask("POST", `/containers/${again}/start`);
+  await engine.ask("POST", `/containers/${again}/stop?t=0`);
+  // What stood in their documents before they were started.
+  const before = new Map(
+    await Promise.all(
+      [fast, slow, again].map(async (id) => [id, (await read(id))["state"]] as const),
+    ),
+  );
+  for (const id of before.keys()) {
+    expect(await engine.ask("POST", `/containers/${id}/start`)).toMatchObject({ status: 204 });
+  }
+  expect(await engine.ask("POST", `/containers/${wrong}/start`)).toMatchObject({ status: 400 });
+  await engine.gateway?.close();
+  for (const [id, state] of before) {
+    const { run: _run, ...record } = await read(id);
+    await writeFile(path(id), JSON.stringify({ ...record, state }));
+  }
+  await writeFile(go, "");
+  await engine.serve();
+  expect(await engine.json("POST", `/containers/${fast}/wait`)).toMatchObject({ StatusCode: 3 });
+  expect((await inspect(fast)).State).toMatchObject({ Status: "exited", ExitCode: 3 });
+  expect((await inspect(slow)).State).toMatchObject({ Status: "running" });
+  expect((await inspect(again)).State).toMatchObject({ Status: "running" });
+  expect((await inspect(wrong)).State).toMatchObject({ Status: "created", ExitCode: 127 });
+  expect([await printed(fast), await printed(slow), await printed(again)]).toEqual([
+    "fast\n",
+    "slow\n",
+    "again\nagain\n",
+  ]);
+  for (const id of [fast, slow, again, wrong]) {
+    await engine.ask("DELETE", `/containers/${id}?force=1`);
+  }
 });
 
 test("one that is restarted has not ended, for whoever hears of it and asks", async () => {

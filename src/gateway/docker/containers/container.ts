@@ -212,18 +212,24 @@ export class Container extends Life {
   /** Find out what is true of it, when the gateway starts: its VM and the process are what counts. */
   async reconcile(): Promise<void> {
     await this.serial(async () => {
-      if (!this.active) {
-        if (this.removesItself && this.record.state.status === "exited") await this.destroy();
+      const { record, context, active } = this;
+      const { state } = record;
+      const found = await mainBefore(context.vmsan, record).catch((error: unknown) => {
+        if (active) throw error;
+        this.complain(error);
+        return undefined;
+      });
+      if (!active && (found === undefined || found.stream === record.run)) {
+        if (this.removesItself && state.status === "exited") await this.destroy();
         // The gateway before may have been killed while it was used for its files, or being stopped.
         else void this.haltIdle();
         return;
       }
-      const found = await mainBefore(this.context.vmsan, this.record);
       if (found === undefined) return await this.lost();
-      const { vm, stream, paused } = found;
+      const { vm, stream, info } = found;
       this.keeper.vm = vm;
-      if (!paused) {
-        await placeAgain(this.context.vmsan, vm, this.record).catch(this.complain);
+      if (info !== undefined) {
+        await placeAgain(context.vmsan, vm, record).catch(this.complain);
         await this.sockets.begin(vm).catch(this.complain);
       }
       const from = (await this.log?.begin(stream)) ?? { stdout: 0, stderr: 0 };
@@ -235,9 +241,16 @@ export class Container extends Life {
         this.complain,
         true,
       );
+      const known = stream === record.run;
       this.tookUp(run);
-      this.record.state.status = paused ? "paused" : "running";
-      this.health.goOn();
+      if (known || info === undefined) {
+        state.status = info === undefined ? "paused" : "running";
+        return this.health.goOn();
+      }
+      // The gateway before was killed when it had started it, before it could write so.
+      if (!active) record.stoppedByHand = false;
+      // A guest's clock may say anything.
+      await this.began(info.pid, Date.parse(info.startedAt) || Date.now());
     });
   }
 

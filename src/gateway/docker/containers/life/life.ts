@@ -265,13 +265,19 @@ export class Life {
       throw new DockerError(400, `failed to create task for container: ${message}: unknown`, error);
     }
     this.tookUp(run);
+    await this.began(run.stream.pid ?? 1, Date.now());
+  }
+
+  /** Its main process has been started. @param startedAt milliseconds since the epoch */
+  protected async began(pid: number, startedAt: number): Promise<void> {
+    const { record } = this;
     record.state = {
       status: "running",
       exitCode: 0,
       error: "",
       oomKilled: false,
-      pid: run.stream.pid ?? 1,
-      startedAt: new Date().toISOString(),
+      pid,
+      startedAt: new Date(startedAt).toISOString(),
       finishedAt: record.state.finishedAt,
     };
     this.health.begin();

@@ -1,4 +1,5 @@
 /** A container's main process in its guest: started as it is configured, and found again. */
+import type { StreamInfo } from "../../../../agent/spec.ts";
 import type { GuestStream, StreamOptions } from "../../../../agent/streams.ts";
 import type { Vm } from "../../../../client/vm.ts";
 import type { Vmsan } from "../../../../client/vmsan.ts";
@@ -25,20 +26,22 @@ export function startMain(
   return spawnMain(vm, argvOf(config), options, io);
 }
 
-/** The main process of a container that a gateway before this one has started; undefined: it is no more. */
+/**
+ * The main process of a container that a gateway before this one has started; undefined: it is no more. Without `info` it is one of
+ * a guest whose processors are halted, and which cannot be asked.
+ */
 export async function mainBefore(
   vmsan: Vmsan,
   { vm: id, run }: ContainerRecord,
-): Promise<{ vm: Vm; stream: string; paused: boolean } | undefined> {
+): Promise<{ vm: Vm; stream: string; info?: StreamInfo } | undefined> {
   if (id === undefined) return undefined;
   try {
     const vm = await vmsan.get(id);
     const { status } = vm.view;
-    // A guest whose processors are halted cannot be asked.
-    if (status === "paused" && run !== undefined) return { vm, stream: run, paused: true };
+    if (status === "paused" && run !== undefined) return { vm, stream: run };
     if (status !== "running") return undefined;
-    const stream = (await findMain(vm, MAIN_LABEL))?.id;
-    return stream === undefined ? undefined : { vm, stream, paused: false };
+    const info = await findMain(vm, MAIN_LABEL);
+    return info === undefined ? undefined : { vm, stream: info.id, info };
   } catch (error) {
     if (isLost(error)) return undefined;
     throw error;
