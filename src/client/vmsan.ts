@@ -1,5 +1,5 @@
 /** The SDK's entrance: all VMs and images of one VMSAN_DIR. */
-import type { CreateRequest, VmList, VmView } from "../model/api.ts";
+import type { CreateRequest, VmList, VmView, WarmReply } from "../model/api.ts";
 import type { BuildReport } from "../model/api/builds.ts";
 import type { DoctorReport } from "../model/doctor.ts";
 import type { VmsanEvent } from "../model/event.ts";
@@ -140,11 +140,23 @@ export class Vmsan {
       if (vm === undefined) throw new TypeError("A clone without a VM");
       return vm;
     }
-    const request: CreateRequest = createRequest(options);
-    if (options.image !== undefined && !this.cluster) {
-      Object.assign(request, await this.images.source(options.image, request.pull, work));
-    }
-    return await this.createFrom(request, work);
+    return await this.createFrom(await this.requestOf(options, work), work);
+  }
+
+  /** The daemon's request for these options. */
+  private async requestOf(options: CreateOptions, work: WorkOptions): Promise<CreateRequest> {
+    const request = createRequest(options);
+    if (options.image === undefined || this.cluster) return request;
+    return { ...request, ...(await this.images.source(options.image, request.pull, work)) };
+  }
+
+  /**
+   * Have ready what the first VM of these options starts from, as after one that has run: made behind the answer,
+   * once the host has nothing else to do. A daemon can, a gateway and a cluster cannot.
+   */
+  async warm(options: CreateOptions = {}, work: WorkOptions = {}): Promise<WarmReply> {
+    const body = await this.requestOf(options, work);
+    return await this.daemon.call<WarmReply>("POST", "/v1/warm", { body, repeat: true });
   }
 
   /**

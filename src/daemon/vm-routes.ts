@@ -80,6 +80,11 @@ export function vmRoutes(app: Hono, sandboxes: Sandboxes, sleep: Pick<Sleep, "ch
     );
   });
 
+  app.post("/v1/warm", async (c) => {
+    const why = await sandboxes.warm?.ahead(parseCreateRequest(await jsonBody(c)));
+    return c.json({ kept: why === undefined, ...(why === undefined ? {} : { why }) });
+  });
+
   app.get("/v1/vms/:id", (c) => c.json(sandboxes.get(c.req.param("id"))));
 
   app.delete("/v1/vms/:id", async (c) => {

@@ -294,6 +294,14 @@ export interface VmList {
   damaged: { id: string; why: string }[];
 }
 
+/** What became of the wish to have ready what a VM starts from. */
+export interface WarmReply {
+  /** It is there, or is made once the host has nothing else to do. */
+  kept: boolean;
+  /** Why it is not. */
+  why?: string;
+}
+
 /** One line of a streamed reply (application/x-ndjson). */
 export type ReplyLine<T> =
   | { event: "progress"; progress: ProgressEvent }

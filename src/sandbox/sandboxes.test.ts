@@ -632,6 +632,7 @@ describe("a booted machine and a template that a VM cannot start from", () => {
           drop: async (why) => await Promise.resolve(void dropped.push(why)),
         }),
       wanted: async () => await Promise.reject(new Error("nothing can be kept")),
+      ahead: async () => await Promise.resolve(undefined),
     };
     return { sandboxes, dropped };
   };

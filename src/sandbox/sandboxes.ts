@@ -3,7 +3,7 @@ import type { CreateRequest, VmView } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
 import type { MembershipRequest } from "../model/private-network.ts";
-import type { Accelerator, VmRecord } from "../model/vm.ts";
+import type { VmRecord } from "../model/vm.ts";
 import { thaw } from "../snapshots/freeze.ts";
 import { checkIsolation } from "../vmm/isolation.ts";
 import { bringUp } from "./starting/bring-up.ts";
@@ -20,7 +20,7 @@ import { keepSecrets, secretRules } from "./records/secrets.ts";
 import type { SecretWishes } from "./records/secrets.ts";
 import { recover } from "./recovery.ts";
 import { interrupted, notFound, notRunning, notStopped, startInterrupted } from "./refusals.ts";
-import { takeOver } from "./warm/warm-plan.ts";
+import { isWarm, takeOver } from "./warm/warm-plan.ts";
 import type { ReadyClone, WarmPlan, WarmStart } from "./warm/warm-plan.ts";
 import type { DriverChoice, Work } from "./stages.ts";
 import { viewOf } from "./records/view.ts";
@@ -61,6 +61,8 @@ export interface WarmStarts {
   /** A booted machine that a VM can start from, its disks in place. */
   findMachine(record: VmRecord): Promise<BootedMachine | undefined>;
   wanted(record: VmRecord, plan: WarmPlan | undefined): Promise<void>;
+  /** Have kept what the first VM of such a request can start from. @returns why it boots all the same */
+  ahead(request: CreateRequest): Promise<string | undefined>;
   /** The disk is nearly full: remove what starts can do without. */
   makeRoom(): Promise<void>;
 }
@@ -73,14 +75,6 @@ interface HowWarm {
   byImage: WarmStarts | undefined;
   /** A clone that waits. */
   ready: ReadyClone | undefined;
-}
-
-/**
- * Whether a VM may start from a template: as was asked for, else where that was measured to be
- * faster, which is software emulation.
- */
-function isWarm({ warm }: Pick<VmRecord, "warm">, accelerator: Accelerator): boolean {
-  return warm ?? accelerator === "tcg";
 }
 
 /** The composer's public face; the daemon serves exactly this. */

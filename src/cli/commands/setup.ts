@@ -1,6 +1,7 @@
 /** `vmsan setup`: makes VMSAN_DIR ready, once; afterwards it takes a moment and no network. */
 import { resolve } from "node:path";
 import type { Command } from "commander";
+import type { WarmReply } from "../../model/api.ts";
 import type { PlannedItem, SetupItem } from "../../setup/index.ts";
 import { collectList, command, interruptSignal, runs } from "../command.ts";
 import type { Output } from "../output.ts";
@@ -98,7 +99,11 @@ export function setupCommand(): Command {
       const lines = report.items.map(itemLine);
       if (bundle !== undefined)
         lines.push(`ok       bundle       ${bundle.file}, ${formatBytes(bundle.bytes)}`);
-      output.result({ ...report, ...(bundle === undefined ? {} : { bundle }) }, lines.join("\n"));
+      const isNew = report.items.some(({ status }) => status === "made");
+      const warm = isNew && report.ok && bundle === undefined && (await makeAhead(runtimes));
+      if (warm) lines.push(warmLine(warm));
+      const rest = { ...(bundle && { bundle }), ...(warm && { warm }) };
+      output.result({ ...report, ...rest }, lines.join("\n"));
       sayMissing(output, report.items);
       return report.ok ? 0 : 1;
     } catch (error) {
@@ -111,6 +116,32 @@ export function setupCommand(): Command {
       interrupt.dispose();
     }
   });
+}
+
+/**
+ * Have made, behind this command, what the first VM starts from, as the first VM leaves it for the second.
+ * @returns what becomes of it; nothing where that is switched off
+ */
+async function makeAhead([runtime]: readonly string[]): Promise<WarmReply | undefined> {
+  const { Vmsan } = await import("../../client/vmsan.ts");
+  const { createRequest } = await import("../../client/options.ts");
+  const { vmsanDir } = await import("../../util/paths.ts");
+  const { messageOf } = await import("../../model/errors.ts");
+  const options = runtime === undefined ? {} : { image: runtime };
+  if (createRequest(options).warm === false) return undefined;
+  try {
+    return await new Vmsan({ dir: vmsanDir() }).warm(options);
+  } catch (error) {
+    // All is there that VMs need: what keeps a daemon from starting is told by whoever needs one.
+    return { kept: false, why: messageOf(error) };
+  }
+}
+
+/** One line of what is made for the first VM. */
+function warmLine({ kept, why }: WarmReply): string {
+  return kept
+    ? "later    first VM     a booted machine for it is made in the background (VMSAN_WARM=off: not)"
+    : `-        first VM     boots: ${why}`;
 }
 
 /** One line of the plan. */

@@ -19,6 +19,7 @@ import type { Sandboxes } from "../sandboxes.ts";
 import type { DriverChoice, Work } from "../stages.ts";
 import { bringBack, goOn, makeReady } from "../snapshots/bring-back.ts";
 import type { BringBack } from "../snapshots/bring-back.ts";
+import { imageAhead, machineAhead, whyNotAhead } from "./ahead.ts";
 import { hasOwnInit, machineWish } from "./booted.ts";
 import { MakingLine } from "./line.ts";
 import { baseDisks, makeMachine, makeOfImage, rehearse, type Bench } from "./make.ts";
@@ -286,6 +287,23 @@ export class Templates {
         image.key,
         this.whereRoom(async () => await makeOfImage(this.bench, image, like, plan)),
       );
+  }
+
+  /** {@inheritDoc WarmStarts.ahead} */
+  async ahead(request: CreateRequest): Promise<string | undefined> {
+    const { sandboxes } = this;
+    const choice = await sandboxes.stages.chooseDriver(request.driver, request.host);
+    const why = whyNotAhead(request, choice);
+    if (why !== undefined) return why;
+    const work: Work = { signal: this.stopping.signal, progress: () => undefined };
+    // The machine first: it is for every image, and the user's first VM may come at any moment.
+    await this.wanted(await machineAhead(sandboxes, request, choice, work), undefined);
+    const make = async (): Promise<void> =>
+      await imageAhead(sandboxes, request, choice, work, async (record, plan) =>
+        this.wanted(record, plan),
+      );
+    this.line.add(`ahead-${nameOf(request)}`, this.whereRoom(make));
+    return undefined;
   }
 
   /** Do that unless the host's disk is nearly full: what is left of it is for the disks of VMs. */

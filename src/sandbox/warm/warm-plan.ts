@@ -1,6 +1,14 @@
 /** What a start by a template is given: what is on the VM's disk, and perhaps a clone that waits already. */
-import type { VmRecord } from "../../model/vm.ts";
+import type { Accelerator, VmRecord } from "../../model/vm.ts";
 import type { LiveGuest } from "../starting/await-guest.ts";
+
+/**
+ * Whether a VM may start from a template: as was asked for, else where that was measured to be
+ * faster, which is software emulation.
+ */
+export function isWarm({ warm }: Pick<VmRecord, "warm">, accelerator: Accelerator): boolean {
+  return warm ?? accelerator === "tcg";
+}
 
 /** What a start needs to know of its VM besides the record. */
 export interface WarmPlan {
