@@ -7,7 +7,13 @@ import { packageVersion } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import { ATTEMPTS, daemonLost, isKilledAtStart } from "./lost.ts";
-import { Transport, isConnectionLost, isNotListening, isOtherVersion } from "./transport.ts";
+import {
+  Transport,
+  hasEnded,
+  isConnectionLost,
+  isNotListening,
+  isOtherVersion,
+} from "./transport.ts";
 import type { Backend, CallOptions, RemoteServer, StreamedCallOptions } from "./transport.ts";
 
 const STOP_LIMIT_MS = 15_000;
@@ -37,6 +43,9 @@ export interface RepeatOptions {
    */
   doneIf?: string;
 }
+
+/** When a call may start a daemon: whenever none runs, or only in the place of one that was killed. */
+export type StartRule = "always" | "after-kill";
 
 const PAUSE_MS = 50;
 
@@ -82,13 +91,17 @@ export class Daemon {
    * Call, and once more when the daemon turns out not to run (any more) or to be another version:
    * nothing was done then, so it is safe to repeat whatever the call is.
    */
-  private async withDaemon<T>(body: (transport: Backend) => Promise<T>): Promise<T> {
+  private async withDaemon<T>(
+    body: (transport: Backend) => Promise<T>,
+    start: StartRule = "always",
+  ): Promise<T> {
     const before = this.ready;
     try {
       return await body(this.transport);
     } catch (error) {
       if (this.transport.remote) throw error;
       if (!isNotListening(error) && !isOtherVersion(error)) throw error;
+      if (start === "after-kill" && hasEnded(error)) throw error;
       // Of several calls that find this, one starts the daemon; the others wait for it.
       if (this.ready === before) this.ready = undefined;
       await this.ensure();
@@ -175,8 +188,12 @@ export class Daemon {
   }
 
   /** A call whose reply is bytes; see resumed.ts for those that outlive the daemon. */
-  async download(method: string, path: string, options?: CallOptions): Promise<Readable> {
-    return await this.withDaemon((transport) => transport.download(method, path, options));
+  async download(
+    method: string,
+    path: string,
+    { start, ...options }: CallOptions & { start?: StartRule } = {},
+  ): Promise<Readable> {
+    return await this.withDaemon((transport) => transport.download(method, path, options), start);
   }
 
   /** A raw connection to an agent's stream. */

@@ -6,11 +6,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { EVENT_HEADER } from "../model/event.ts";
 import type { EventFilter, VmsanEvent } from "../model/event.ts";
 import type { Daemon } from "./daemon.ts";
-import { isConnectionLost } from "./transport.ts";
+import { hasEnded, isConnectionLost } from "./transport.ts";
 
 const PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 1_000;
-/** How long a daemon that has gone is waited for, in milliseconds. */
+/** How long one that was killed, or cannot be reached, is waited for, in milliseconds. */
 const PATIENCE_MS = 60_000;
 
 /** Which events, and from when. */
@@ -22,6 +22,8 @@ export interface EventOptions extends EventFilter {
   signal?: AbortSignal;
   /** Called once, when no event escapes any more: with the number of the last one before those that follow. */
   onBegin?: (last: number) => void;
+  /** Called when nothing is told any more, since the daemon or the gateway is gone, and when it is told again. */
+  onConnection?: (connected: boolean) => void;
 }
 
 function queryOf({ since, follow = true, types, vms, project }: EventOptions): URLSearchParams {
@@ -43,7 +45,8 @@ function lastBefore(reply: Readable): number | undefined {
 
 /**
  * What happens, as it happens. When the daemon, or the gateway, dies it goes on with the next one where it was; an event
- * of type `missed` says where that cannot be, since what was in between is not kept.
+ * of type `missed` says where that cannot be, since what was in between is not kept. A daemon that was killed gets a successor; for that of one
+ * that has ended in order it is waited, however long: who follows is no reason to start one.
  */
 export async function* readEvents(
   daemon: Daemon,
@@ -52,14 +55,23 @@ export async function* readEvents(
   const { signal } = options;
   let place: EventOptions = options;
   let everConnected = false;
+  let connected: boolean | undefined;
+  const note = (now: boolean): void => {
+    if (now !== connected) options.onConnection?.(now);
+    connected = now;
+  };
   let lostAt: number | undefined;
   for (let attempt = 1; ; attempt += 1) {
     try {
       const path = `/v1/events?${queryOf(place).toString()}`;
-      const reply = await daemon.download("GET", path, signal === undefined ? {} : { signal });
+      const reply = await daemon.download("GET", path, {
+        ...(signal === undefined ? {} : { signal }),
+        start: everConnected ? "after-kill" : "always",
+      });
       const last = lastBefore(reply);
       if (!everConnected && last !== undefined) options.onBegin?.(last);
       everConnected = true;
+      note(true);
       lostAt = undefined;
       attempt = 1;
       // One that has seen no event yet misses none when it must ask again.
@@ -77,10 +89,11 @@ export async function* readEvents(
       if (options.follow === false || signal?.aborted === true) return;
     } catch (error) {
       if (signal?.aborted === true) return;
-      lostAt ??= Date.now();
-      const mayComeBack = isConnectionLost(error) && everConnected;
-      if (!mayComeBack || Date.now() - lostAt > PATIENCE_MS) throw error;
+      if (!isConnectionLost(error) || !everConnected) throw error;
+      lostAt = hasEnded(error) ? undefined : (lostAt ?? Date.now());
+      if (lostAt !== undefined && Date.now() - lostAt > PATIENCE_MS) throw error;
     }
+    note(false);
     await sleep(Math.min(LONGEST_PAUSE_MS, PAUSE_MS * attempt));
   }
 }

@@ -54,6 +54,11 @@ export function isNotListening(error: unknown): boolean {
   return errno === "ENOENT" || errno === "ECONNREFUSED";
 }
 
+/** Whether the error says that no daemon is there, and that none was killed: one that ends in order takes its socket away. */
+export function hasEnded(error: unknown): boolean {
+  return errnoOf(error) === "ENOENT";
+}
+
 /** Whether the daemon refused a call, before it did anything, because its version is another. */
 export function isOtherVersion(error: unknown): boolean {
   return error instanceof VmsanError && error.code === "ERR_DAEMON_VERSION";

@@ -4,26 +4,31 @@ import { mkdtemp, mkdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { setTimeout as sleep } from "node:timers/promises";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { VERSION_HEADER } from "../model/api.ts";
 import { packageVersion } from "../util/package.ts";
 import { layoutOf } from "../util/paths.ts";
+import { startDaemon } from "./start.ts";
 import { Vmsan } from "./vmsan.ts";
+
+vi.mock(import("./start.ts"), { spy: true });
 
 let dir: string;
 let vmsan: Vmsan;
 let asked: string[];
-let old: Server;
+let old: Server | undefined;
 
 beforeEach(async () => {
   dir = await mkdtemp(join(tmpdir(), "vmsan-client-"));
   vmsan = new Vmsan({ dir });
   asked = [];
+  vi.mocked(startDaemon).mockClear();
 });
 
 afterEach(async () => {
   await vmsan.daemon.stop();
-  old.close();
+  old?.close();
   await rm(dir, { recursive: true });
 });
 
@@ -35,7 +40,7 @@ async function serveOld(): Promise<void> {
     asked.push(`${request.method} ${request.url} ${String(request.headers[VERSION_HEADER])}`);
     if (request.url === "/v1/shutdown") {
       response.writeHead(204).end();
-      old.close();
+      old?.close();
     } else if (request.url === "/v1/version") {
       response.end(JSON.stringify({ version: "0.0.1" }));
     } else {
@@ -43,7 +48,9 @@ async function serveOld(): Promise<void> {
       response.end(JSON.stringify({ error: { code: "ERR_DAEMON_VERSION", message: "other" } }));
     }
   });
-  await new Promise<void>((resolve) => old.listen(socket, resolve));
+  const { promise, resolve } = Promise.withResolvers<void>();
+  old.listen(socket, resolve);
+  await promise;
 }
 
 test("a daemon of another version is replaced, and asked again", async () => {
@@ -77,4 +84,32 @@ test("the daemon does nothing for a client of another version", async () => {
     vmsan.daemon.call("POST", "/v1/images/prune", { headers, body: { all: true } }),
   ).rejects.toMatchObject(other);
   expect(await vmsan.daemon.info()).toMatchObject({ version: packageVersion() });
+});
+
+test("who follows starts the successor of a daemon that was killed, none of one that was ended", async () => {
+  const end = new AbortController();
+  const told: boolean[] = [];
+  const onConnection = (connected: boolean): void => void told.push(connected);
+  const following = (async () => {
+    for await (const { type } of vmsan.events({ signal: end.signal, onConnection }))
+      // Nothing has happened that a daemon could have kept its number of.
+      expect(type).toBe("missed");
+  })();
+  const now = async (...states: boolean[]): Promise<void> =>
+    await vi.waitFor(() => expect(told).toEqual(states), { timeout: 20_000 });
+  await now(true);
+  const first = await vmsan.daemon.info();
+  process.kill(first?.pid ?? Number.NaN, "SIGKILL");
+  await now(true, false, true);
+  const second = await vmsan.daemon.info();
+  expect(second?.pid).not.toBe(first?.pid);
+  await vmsan.daemon.stop();
+  await now(true, false, true, false);
+  // It asks again after 0.05 s, 0.1 s, 0.15 s … meanwhile.
+  await sleep(1_000);
+  expect(startDaemon).toHaveBeenCalledTimes(2);
+  await vmsan.list();
+  await now(true, false, true, false, true);
+  end.abort();
+  await following;
 });

@@ -136,11 +136,12 @@ export async function serve(service: Service, socket: string): Promise<Listening
   chmodSync(socket, 0o600);
   return {
     close: async () => {
+      // First: whoever follows what happens tells by it an end from a death (client/events.ts).
+      rmSync(socket, { force: true });
       for (const client of raw) client.destroy();
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
       server.closeAllConnections();
       await closed;
-      rmSync(socket, { force: true });
     },
     idleMs: () => (open > 0 ? 0 : Date.now() - lastEnd),
   };

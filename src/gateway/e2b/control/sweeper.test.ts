@@ -29,6 +29,7 @@ function hostOf(views: VmView[], { events = true, cluster = false } = {}) {
   const done: string[] = [];
   const counts = { list: 0, get: 0 };
   let tell: (event: VmsanEvent) => void = () => undefined;
+  let connection: (connected: boolean) => void = () => undefined;
   const vmsan = {
     cluster,
     list: async () => {
@@ -56,10 +57,12 @@ function hostOf(views: VmView[], { events = true, cluster = false } = {}) {
       );
       tell({ type: "vm.removed", vm: { id } } as VmsanEvent);
     },
-    async *events({ signal, onBegin }: EventOptions) {
+    async *events({ signal, onBegin, onConnection }: EventOptions) {
       await Promise.resolve();
       if (!events) throw new Error("not here");
       onBegin?.(1);
+      connection = onConnection ?? connection;
+      connection(true);
       const told = new EventEmitter();
       tell = (event) => void told.emit("event", event);
       try {
@@ -76,6 +79,7 @@ function hostOf(views: VmView[], { events = true, cluster = false } = {}) {
     done,
     counts,
     log,
+    connected: (state: boolean) => connection(state),
     happens: (type: EventType, id: string) => tell({ type, vm: { id } } as VmsanEvent),
   };
 }
@@ -135,6 +139,23 @@ test("sandboxes that nothing happens to are not asked for; the one that somethin
     expect(counts.list).toBe(list + 1);
     await vi.advanceTimersByTimeAsync(61_000);
     expect(counts.list).toBe(list + 2);
+  } finally {
+    sweeper.close();
+  }
+});
+
+test("nobody is asked for anything while nobody tells what happens", async () => {
+  const views = [endingIn("a", 5_000)];
+  const { sweeper, done, counts, connected } = hostOf(views);
+  try {
+    await vi.advanceTimersByTimeAsync(2_500);
+    const asked = { ...counts };
+    connected(false);
+    await vi.advanceTimersByTimeAsync(200_000);
+    expect([counts, done]).toEqual([asked, []]);
+    connected(true);
+    await vi.advanceTimersByTimeAsync(200);
+    expect(done).toEqual(["suspend a"]);
   } finally {
     sweeper.close();
   }

@@ -38,6 +38,8 @@ export class Sweeper {
   private readonly told = new Set<string>();
   /** Whether events tell; until they do, and where they do not, lists do. */
   private following = false;
+  /** Who tells is gone. A daemon that is killed has a successor soon; one that was ended is not started for the sake of this. */
+  private away = false;
   /** Something may have happened that was not told. */
   private missed = false;
   /** By the clock that never goes back. */
@@ -67,15 +69,20 @@ export class Sweeper {
       this.following = true;
       this.soon();
     };
+    const onConnection = (connected: boolean): void => {
+      this.away = !connected;
+      if (connected) this.soon();
+    };
+    const options = { types: ["vm"], signal, onBegin, onConnection };
     while (!signal.aborted) {
       try {
-        for await (const event of this.vmsan.events({ types: ["vm"], signal, onBegin }))
-          this.hear(event);
+        for await (const event of this.vmsan.events(options)) this.hear(event);
       } catch (error) {
         if (!said) this.log.error("cannot follow what happens to sandboxes", error);
         said = true;
       }
       this.following = false;
+      this.away = false;
       // Aborted when this closes.
       await sleep(SWEEP_MS, undefined, { signal, ref: false }).catch(() => undefined);
     }
@@ -106,6 +113,7 @@ export class Sweeper {
     this.ringsAt = -Infinity;
     let next = SWEEP_MS;
     try {
+      if (this.away) return;
       await this.look();
       for (const view of this.known.values()) void this.settle(view);
       next = Math.min(this.untilNextEnd(), this.untilNextList());
