@@ -8,6 +8,7 @@ import type { Vmsan } from "../../client/vmsan.ts";
 import type { VmView } from "../../model/api.ts";
 import { VmsanError, messageOf } from "../../model/errors.ts";
 import { joined } from "../../util/flow/joined.ts";
+import { takenUntil } from "../../util/flow/unread.ts";
 import { HOP_BY_HOP } from "../../util/hop-by-hop.ts";
 import type { Gate } from "../access/gate.ts";
 import { isKeyText } from "../access/keys.ts";
@@ -42,6 +43,9 @@ function onward(
   }
   return headers;
 }
+
+/** How long a guest has to end a connection, in milliseconds. */
+const LINGER_MS = 2_000;
 
 /** Most ports of which it is remembered that they speak HTTP/2 alone. */
 const MAX_REMEMBERED = 1_000;
@@ -125,6 +129,14 @@ function isBodiless(request: IncomingMessage): boolean {
   return stream?.endAfterHeaders === true;
 }
 
+/** End a connection that nothing is sent on any more. */
+function endOf(connection: Duplex): void {
+  connection.end();
+  // What listens there may leave its end open for ever.
+  const late = setTimeout(() => connection.destroy(), LINGER_MS).unref();
+  connection.once("close", () => clearTimeout(late));
+}
+
 /** Hand one request to a connection into a guest and its answer back. */
 export async function proxyRequest(
   request: IncomingMessage,
@@ -139,13 +151,24 @@ export async function proxyRequest(
     headers: {
       ...requestHeaders(request),
       Host: hostFor(request, host),
-      connection: "close",
+      // Else it would be closed with the answer, which may come before the end of the request.
+      connection: "keep-alive",
     },
     setHost: false,
   });
-  // A client that leaves takes the connection into the guest with it.
-  response.once("close", () => upstream.destroy());
+  // A client that leaves takes the connection into the guest with it, also one that has its answer and still sends.
+  const client = "stream" in request ? (request.stream as Duplex) : request.socket;
+  const leave = (): void => void upstream.destroy();
+  client.once("close", leave);
+  // Node.js tells of room for more only until the answer is there.
+  connection.on("drain", () => upstream.emit("drain"));
   request.pipe(upstream);
+  const over = new Promise<void>((resolve) => upstream.once("close", resolve));
+  takenUntil(request, over);
+  void over.then(() => {
+    client.off("close", leave);
+    endOf(connection);
+  });
   await new Promise<void>((resolve, reject) => {
     upstream.on("error", reject);
     upstream.on("response", (reply) => {
