@@ -144,6 +144,7 @@ async function begin(
     users: new GuestUsers(),
     driver,
     domain: options.domains?.[0] ?? null,
+    behindProxy: options.behindProxy === true,
   };
   const mcp = mcpFace({ ...context, policy: await loadPolicy(options.mcpPolicy), log }, hosts);
   begun.push(async () => await mcp.close());

@@ -20,4 +20,6 @@ export interface ControlContext {
   driver: GatewayDriver;
   /** The domain of sandboxes' hosts, or null for the client's own. */
   domain: string | null;
+  /** What is in front says whom it asks for. */
+  behindProxy: boolean;
 }

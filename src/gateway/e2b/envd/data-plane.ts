@@ -8,6 +8,7 @@ import { isVmId } from "../../../util/names.ts";
 import type { GatewayKey } from "../../../model/gateway.ts";
 import { sees } from "../../access/gate.ts";
 import type { Gate } from "../../access/gate.ts";
+import { askerOf } from "../../http/asker.ts";
 import type { Hosts } from "../../http/hosts.ts";
 import { guestPortOf } from "../../ports/access.ts";
 import { E2bError } from "../errors.ts";
@@ -65,14 +66,17 @@ export class DataPlane {
   private readonly processes = new LiveProcesses();
   private readonly watchers = new Watchers();
   private readonly waker: Waker;
+  private readonly behindProxy: boolean;
   private readonly proven: ProvenSandboxes;
 
   constructor(
-    { vmsan, gate, users }: Pick<ControlContext, "vmsan" | "gate" | "users">,
+    context: Pick<ControlContext, "vmsan" | "gate" | "users" | "behindProxy">,
     hosts: Hosts,
     waker: Waker,
   ) {
+    const { vmsan, gate, users } = context;
     this.waker = waker;
+    this.behindProxy = context.behindProxy;
     this.vmsan = vmsan;
     this.gate = gate;
     this.users = users;
@@ -163,7 +167,7 @@ export class DataPlane {
       throw new E2bError("unauthenticated", "the request names no sandbox");
     }
     const found = signed
-      ? await this.proven.ofProof(proofOf(request, query))
+      ? await this.proven.ofProof(proofOf(request, query), askerOf(request, this.behindProxy))
       : await this.proven.ofToken(String(request.headers["x-access-token"]));
     if (found === undefined) {
       const why = signed ? "invalid signature" : "the request names no sandbox";
