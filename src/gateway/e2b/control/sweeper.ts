@@ -38,7 +38,7 @@ export class Sweeper {
   private readonly told = new Set<string>();
   /** Whether events tell; until they do, and where they do not, lists do. */
   private following = false;
-  /** Who tells is gone. A daemon that is killed has a successor soon; one that was ended is not started for the sake of this. */
+  /** Who tells is gone. A daemon that is killed has a successor soon; one that was ended is started again where a sandbox's time is over alone. */
   private away = false;
   /** Something may have happened that was not told. */
   private missed = false;
@@ -113,7 +113,7 @@ export class Sweeper {
     this.ringsAt = -Infinity;
     let next = SWEEP_MS;
     try {
-      if (this.away) return;
+      if (this.away && !this.isAnyOver()) return;
       await this.look();
       for (const view of this.known.values()) void this.settle(view);
       next = Math.min(this.untilNextEnd(), this.untilNextList());
@@ -194,6 +194,14 @@ export class Sweeper {
     } finally {
       this.busy.delete(id);
     }
+  }
+
+  /** Whether a sandbox runs whose time is over, which is the daemon's to end or to be told of. */
+  private isAnyOver(): boolean {
+    const now = Date.now();
+    return [...this.known.values()].some(
+      (view) => view.status === "running" && Date.parse(endOf(view) ?? "") <= now,
+    );
   }
 
   /** How long until the next end of a sandbox; what is due already, and is being done, is tried again if that fails. */
