@@ -64,7 +64,7 @@ export { forwardToGuest, forwardToHost } from "./agent/ports.ts";
 export type { Endpoint, ForwardOptions, Forwarding } from "./agent/ports.ts";
 export { VmsanError } from "./model/errors.ts";
 export type { ErrorInfo } from "./model/errors.ts";
-export type { BlobPeers, PullPolicy, SnapshotView, VmView } from "./model/api.ts";
+export type { BlobPeers, PullPolicy, SnapshotView, VmView, WarmReply } from "./model/api.ts";
 export type {
   CommitReport,
   DiffEntry,

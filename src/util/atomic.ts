@@ -28,11 +28,13 @@ export async function syncDirectory(dir: string): Promise<void> {
 /**
  * Replace a file's content: written aside, synced, renamed.
  * @param mode permission bits of the new file
+ * @param synced false: a power cut may cost it, the end of this process does not
  */
 export async function writeFileAtomic(
   path: string,
   data: string | Uint8Array,
   mode = 0o600,
+  synced = true,
 ): Promise<void> {
   const aside = temporarySibling(path);
   await mkdir(dirname(path), { recursive: true });
@@ -40,12 +42,12 @@ export async function writeFileAtomic(
     const handle = await open(aside, "wx", mode);
     try {
       await handle.writeFile(data);
-      await handle.sync();
+      if (synced) await handle.sync();
     } finally {
       await handle.close();
     }
     await rename(aside, path);
-    await syncDirectory(dirname(path));
+    if (synced) await syncDirectory(dirname(path));
   } catch (error) {
     await rm(aside, { force: true });
     throw error;

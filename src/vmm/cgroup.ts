@@ -2,6 +2,7 @@
  * Control groups of VMs: memory, processor time and number of processes, on version 2 where
  * it has the controllers, else on version 1. What cannot be enforced is said, not hidden.
  */
+import { existsSync } from "node:fs";
 import { mkdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
@@ -36,6 +37,9 @@ export interface Cgroup {
   /** Limits that could not be set, in words. */
   notEnforced: string[];
 }
+
+/** How long the kernel is given to let go of a group, in milliseconds. */
+const REMOVE_MS = 1000;
 
 /** All VMs' groups are below this one. */
 export const parentName = "vmsan";
@@ -187,15 +191,16 @@ export async function createCgroup(
 
 /** Remove a directory that the kernel may keep for a moment after its last process's end. */
 async function removeGroup(dir: string): Promise<string | undefined> {
-  for (let attempt = 0; ; attempt++) {
+  const until = performance.now() + REMOVE_MS;
+  for (let wait = 1; ; wait = Math.min(2 * wait, 20)) {
     try {
       await rmdir(dir);
       return undefined;
     } catch (error) {
       if (errnoOf(error) === "ENOENT") return undefined;
-      if (errnoOf(error) !== "EBUSY" || attempt === 50) return messageOf(error);
+      if (errnoOf(error) !== "EBUSY" || performance.now() > until) return messageOf(error);
     }
-    await sleep(20);
+    await sleep(wait);
   }
 }
 
@@ -213,17 +218,15 @@ export async function removeCgroup(
     failed: [],
   };
   const roots = new Set([...Object.values(found.v1), ...(found.v2 ? [found.v2.path] : [])]);
-  for (const root of roots) {
-    const dir = join(root, parentName, id);
-    const there = await readFile(join(dir, "cgroup.procs"), "utf8").then(
-      () => true,
-      () => false,
-    );
-    if (!there) continue;
-    const why = await removeGroup(dir);
-    if (why === undefined) result.removed.push(dir);
-    else result.failed.push({ what: dir, why });
-  }
+  await Promise.all(
+    [...roots].map(async (root) => {
+      const dir = join(root, parentName, id);
+      if (!existsSync(join(dir, "cgroup.procs"))) return;
+      const why = await removeGroup(dir);
+      if (why === undefined) result.removed.push(dir);
+      else result.failed.push({ what: dir, why });
+    }),
+  );
   return result;
 }
 

@@ -1,5 +1,6 @@
 /** What is known of each VM, on disk: one directory a VM, one JSON document in it. */
 import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
 import { mkdir, readFile, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
@@ -42,10 +43,15 @@ export class VmRecords {
     }
   }
 
-  /** Replace a VM's document. */
+  /**
+   * Replace a VM's document. The next daemon finds what is said here in any case. After a power cut nothing runs of a
+   * VM, and one that is still being made or goes with its command is not worth waiting for the disk each time.
+   */
   async save(record: VmRecord): Promise<void> {
     const path = join(this.dir(record.id), "vm.json");
-    await writeFileAtomic(path, `${JSON.stringify(record, null, 2)}\n`);
+    const passing = record.status === "creating" || record.ephemeral;
+    const synced = !passing || !existsSync(path);
+    await writeFileAtomic(path, `${JSON.stringify(record, null, 2)}\n`, 0o600, synced);
   }
 
   /**

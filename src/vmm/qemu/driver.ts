@@ -400,23 +400,25 @@ export class QemuDriver implements Driver {
   private async removeFiles(spec: VmSpec): Promise<void> {
     const { channel, monitor, network, migration, memory, root } = qemuFiles;
     const there = existsSync(spec.dir) ? readdirSync(spec.dir) : [];
-    for (const name of [channel, monitor, network, migration, memory, root]) {
-      if (!there.includes(name)) continue;
-      await rm(join(spec.dir, name), { recursive: true, force: true });
-    }
+    const own = [channel, monitor, network, migration, memory, root].filter((name) =>
+      there.includes(name),
+    );
+    await Promise.all(
+      own.map(async (name) => rm(join(spec.dir, name), { recursive: true, force: true })),
+    );
   }
 
   /** {@inheritDoc Driver.cleanup} */
   async cleanup(spec: VmSpec): Promise<CleanupReport> {
     const killed = await killLeftovers(spec.dir, guestName(spec.id));
-    const report: CleanupReport = await removeCgroup(hostIdOf(spec));
+    const [report, why] = await Promise.all([
+      removeCgroup(hostIdOf(spec)),
+      this.removeFiles(spec)
+        .then(() => releaseUids(this.uidDir, hostIdOf(spec)))
+        .catch(messageOf),
+    ]);
     report.removed.push(...killed.map((pid) => `process ${pid}`));
-    try {
-      await this.removeFiles(spec);
-      await releaseUids(this.uidDir, hostIdOf(spec));
-    } catch (error) {
-      report.failed.push({ what: spec.dir, why: messageOf(error) });
-    }
+    if (why !== undefined) report.failed.push({ what: spec.dir, why });
     return report;
   }
 
