@@ -1,6 +1,6 @@
 /**
- * Pods, as the API server hands them out: the fields that are read here. Whether there are others that
- * would have to be heeded is looked at before (node/pods/spec/offered.ts).
+ * Pods, as the API server hands them out: the fields that are read here. Others are kept, at every depth: whether there are some
+ * that would have to be heeded is looked at behind this (node/pods/spec/offered.ts).
  */
 import * as z from "zod";
 
@@ -9,17 +9,17 @@ const texts = z.array(text).nullish();
 const integer = z.number().int();
 const map = z.record(text, text).nullish();
 
-const items = z.array(z.object({ key: text, path: text, mode: integer.nullish() })).nullish();
+const items = z.array(z.looseObject({ key: text, path: text, mode: integer.nullish() })).nullish();
 
-const fieldRef = z.object({ fieldPath: text, apiVersion: text.nullish() });
-const resourceFieldRef = z.object({
+const fieldRef = z.looseObject({ fieldPath: text, apiVersion: text.nullish() });
+const resourceFieldRef = z.looseObject({
   resource: text,
   containerName: text.nullish(),
   divisor: z.union([text, z.number()]).nullish(),
 });
 const downwardItems = z
   .array(
-    z.object({
+    z.looseObject({
       path: text,
       mode: integer.nullish(),
       fieldRef: fieldRef.nullish(),
@@ -28,9 +28,13 @@ const downwardItems = z
   )
   .nullish();
 
-const keyRef = z.object({ name: text.default(""), key: text, optional: z.boolean().nullish() });
+const keyRef = z.looseObject({
+  name: text.default(""),
+  key: text,
+  optional: z.boolean().nullish(),
+});
 
-const configMapSource = z.object({
+const configMapSource = z.looseObject({
   name: text.default(""),
   items,
   optional: z.boolean().nullish(),
@@ -42,12 +46,12 @@ const secretSource = configMapSource.omit({ name: true }).extend({
   name: text.nullish(),
 });
 
-const projectedSource = z.object({
+const projectedSource = z.looseObject({
   configMap: configMapSource.nullish(),
   secret: secretSource.nullish(),
-  downwardAPI: z.object({ items: downwardItems }).nullish(),
+  downwardAPI: z.looseObject({ items: downwardItems }).nullish(),
   serviceAccountToken: z
-    .object({ path: text, audience: text.nullish(), expirationSeconds: integer.nullish() })
+    .looseObject({ path: text, audience: text.nullish(), expirationSeconds: integer.nullish() })
     .nullish(),
 });
 
@@ -55,33 +59,33 @@ const volume = z.looseObject({
   name: text,
   configMap: configMapSource.nullish(),
   secret: secretSource.nullish(),
-  downwardAPI: z.object({ items: downwardItems, defaultMode: integer.nullish() }).nullish(),
+  downwardAPI: z.looseObject({ items: downwardItems, defaultMode: integer.nullish() }).nullish(),
   projected: z
-    .object({ sources: z.array(projectedSource).nullish(), defaultMode: integer.nullish() })
+    .looseObject({ sources: z.array(projectedSource).nullish(), defaultMode: integer.nullish() })
     .nullish(),
   emptyDir: z
     .looseObject({ medium: text.nullish(), sizeLimit: z.union([text, z.number()]).nullish() })
     .nullish(),
-  hostPath: z.object({ path: text, type: text.nullish() }).nullish(),
+  hostPath: z.looseObject({ path: text, type: text.nullish() }).nullish(),
 });
 
 const port = z.union([integer, text]);
 
 /** What is done to a container: a command in it, a request to it, a connection. */
 const act = {
-  exec: z.object({ command: texts }).nullish(),
+  exec: z.looseObject({ command: texts }).nullish(),
   httpGet: z
     .looseObject({
       path: text.nullish(),
       port,
       scheme: text.nullish(),
-      httpHeaders: z.array(z.object({ name: text, value: text })).nullish(),
+      httpHeaders: z.array(z.looseObject({ name: text, value: text })).nullish(),
     })
     .nullish(),
   tcpSocket: z.looseObject({ port }).nullish(),
 };
 
-const hook = z.looseObject({ ...act, sleep: z.object({ seconds: integer }).nullish() });
+const hook = z.looseObject({ ...act, sleep: z.looseObject({ seconds: integer }).nullish() });
 
 const probe = z.looseObject({
   ...act,
@@ -101,7 +105,7 @@ const securityContext = z.looseObject({
   readOnlyRootFilesystem: z.boolean().nullish(),
   fsGroup: integer.nullish(),
   supplementalGroups: z.array(integer).nullish(),
-  sysctls: z.array(z.object({ name: text, value: text })).nullish(),
+  sysctls: z.array(z.looseObject({ name: text, value: text })).nullish(),
 });
 
 const quantities = z.record(text, z.union([text, z.number()])).nullish();
@@ -115,7 +119,7 @@ const container = z.looseObject({
   workingDir: text.nullish(),
   env: z
     .array(
-      z.object({
+      z.looseObject({
         name: text,
         value: text.nullish(),
         valueFrom: z
@@ -131,7 +135,7 @@ const container = z.looseObject({
     .nullish(),
   envFrom: z
     .array(
-      z.object({
+      z.looseObject({
         prefix: text.nullish(),
         configMapRef: keyRef.omit({ key: true }).nullish(),
         secretRef: keyRef.omit({ key: true }).nullish(),
@@ -197,12 +201,13 @@ export const podSchema = z.looseObject({
   spec: z.looseObject({
     nodeName: text.nullish(),
     hostname: text.nullish(),
-    hostAliases: z.array(z.object({ ip: text, hostnames: texts })).nullish(),
+    hostAliases: z.array(z.looseObject({ ip: text, hostnames: texts })).nullish(),
     serviceAccountName: text.nullish(),
+    runtimeClassName: text.nullish(),
     restartPolicy: text.nullish(),
     activeDeadlineSeconds: integer.nullish(),
     terminationGracePeriodSeconds: integer.nullish(),
-    imagePullSecrets: z.array(z.object({ name: text.nullish() })).nullish(),
+    imagePullSecrets: z.array(z.looseObject({ name: text.nullish() })).nullish(),
     tolerations: z
       .array(
         z.looseObject({
@@ -256,6 +261,9 @@ export const contentSchema = z.looseObject({
 export const versionSchema = z.looseObject({
   metadata: z.looseObject({ resourceVersion: text }),
 });
+
+/** A RuntimeClass. */
+export const runtimeClassSchema = z.looseObject({ handler: text });
 
 /** What the API server answers to a request for a ServiceAccount's token. */
 export const tokenSchema = z.looseObject({

@@ -10,7 +10,6 @@ import { seconds } from "../pods/life/state.ts";
 import { diskOf, nodeInfo, pressureOf } from "./capacity.ts";
 import type { Capacity } from "./capacity.ts";
 
-/** Taint and label of nodes whose pods are VMs. */
 /** Most images that a node tells of, and names of each. */
 const MAX_IMAGES = 50;
 const MAX_NAMES = 5;

@@ -42,14 +42,11 @@ const SIZES = fields({
 });
 
 const keyToPath = each(fields({ key: true, path: true, mode: true }));
-const downward = each(
-  fields({
-    path: true,
-    mode: true,
-    fieldRef: fields({ apiVersion: true, fieldPath: true }),
-    resourceFieldRef: true,
-  }),
-);
+const fieldRef = fields({ apiVersion: true, fieldPath: true });
+const resourceFieldRef = fields({ containerName: true, resource: true, divisor: true });
+const downward = each(fields({ path: true, mode: true, fieldRef, resourceFieldRef }));
+const keyRef = fields({ name: true, key: true, optional: true });
+const contentRef = fields({ name: true, optional: true });
 const configMap = fields({ name: true, items: keyToPath, optional: true, defaultMode: true });
 const secret = fields({
   name: true,
@@ -61,7 +58,12 @@ const secret = fields({
 
 const act = {
   exec: fields({ command: true }),
-  httpGet: fields({ path: true, port: true, scheme: true, httpHeaders: true }),
+  httpGet: fields({
+    path: true,
+    port: true,
+    scheme: true,
+    httpHeaders: each(fields({ name: true, value: true })),
+  }),
   tcpSocket: fields({ port: true }),
 };
 
@@ -90,14 +92,14 @@ const container = fields({
       name: true,
       value: true,
       valueFrom: fields({
-        fieldRef: true,
-        resourceFieldRef: true,
-        configMapKeyRef: true,
-        secretKeyRef: true,
+        fieldRef,
+        resourceFieldRef,
+        configMapKeyRef: keyRef,
+        secretKeyRef: keyRef,
       }),
     }),
   ),
-  envFrom: each(fields({ prefix: true, configMapRef: true, secretRef: true })),
+  envFrom: each(fields({ prefix: true, configMapRef: contentRef, secretRef: contentRef })),
   ports: each(
     fields({
       name: true,
@@ -158,7 +160,7 @@ const volume = fields({
         configMap,
         secret,
         downwardAPI: fields({ items: downward }),
-        serviceAccountToken: true,
+        serviceAccountToken: fields({ path: true, audience: true, expirationSeconds: true }),
       }),
     ),
   }),
@@ -173,7 +175,7 @@ const spec = fields({
   restartPolicy: true,
   terminationGracePeriodSeconds: true,
   activeDeadlineSeconds: true,
-  imagePullSecrets: true,
+  imagePullSecrets: each(fields({ name: true })),
   hostname: true,
   hostAliases: each(fields({ ip: true, hostnames: true })),
   // A part of the name that a headless Service gives: Services do not select these pods.
@@ -200,6 +202,8 @@ const spec = fields({
   // There are no Services to link.
   enableServiceLinks: true,
   os: fields({ name: oneOf("linux") }),
+  // Whatever it says: users of a VM are none of the host's.
+  hostUsers: true,
   // Where it is placed, and when.
   nodeName: true,
   nodeSelector: true,
@@ -213,6 +217,7 @@ const spec = fields({
   priority: true,
   priorityClassName: true,
   preemptionPolicy: true,
+  // Looked at by its object (runtime-class.ts); what it adds to the pod's sizes is the scheduler's.
   runtimeClassName: true,
   overhead: true,
 });

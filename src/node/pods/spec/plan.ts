@@ -11,6 +11,7 @@ import { expand, variablesOf } from "./env.ts";
 import { PodRefusedError } from "./failure.ts";
 import { volumesOf } from "../files/volumes.ts";
 import type { AllowedHostPath, PodFiles } from "../files/volumes.ts";
+import { checkRuntimeClass } from "./runtime-class.ts";
 import { References } from "../files/references.ts";
 import type { Tokens } from "../files/tokens.ts";
 import { sizesOf } from "./sizes.ts";
@@ -152,6 +153,7 @@ export async function planPod(
       `spec.containers[0].image: ${JSON.stringify(container.image.slice(0, 200))} names something of the host's own`,
     );
   }
+  await checkRuntimeClass(pod, api);
   const variables = await variablesOf(pod, container, references, host);
   const files = await volumesOf(pod, container, references, host, { tokens, variables });
   const wishes = wishesOf(annotations ?? {}, namespace);

@@ -131,6 +131,104 @@ test("each field that is not offered is named", () => {
   );
 });
 
+/** Something of every kind that a node reads of a pod. */
+function rich(): { spec: object; container: object } {
+  const content = { name: "c", items: [{ key: "a", path: "b" }] };
+  const items = [
+    { path: "a", fieldRef: { fieldPath: "metadata.name" } },
+    { path: "b", resourceFieldRef: { resource: "limits.cpu" } },
+  ];
+  const act = { httpGet: { port: 1, httpHeaders: [{ name: "a", value: "b" }] } };
+  const probe = { ...act, periodSeconds: 1 };
+  return {
+    spec: {
+      volumes: [
+        { name: "c", configMap: content },
+        { name: "s", secret: { secretName: "s", items: content.items } },
+        { name: "d", downwardAPI: { items } },
+        {
+          name: "p",
+          projected: {
+            sources: [
+              { configMap: content },
+              { secret: content },
+              { downwardAPI: { items } },
+              { serviceAccountToken: { path: "token" } },
+            ],
+          },
+        },
+        { name: "e", emptyDir: { medium: "Memory" } },
+        { name: "h", hostPath: { path: "/srv/data" } },
+      ],
+      imagePullSecrets: [{ name: "a" }],
+      hostAliases: [{ ip: "10.0.0.1", hostnames: ["a"] }],
+      os: { name: "linux" },
+      securityContext: {
+        seccompProfile: { type: "RuntimeDefault" },
+        sysctls: [{ name: "kernel.sem", value: "1" }],
+      },
+    },
+    container: {
+      env: [
+        { name: "a", value: "b" },
+        { name: "c", valueFrom: { fieldRef: { fieldPath: "metadata.uid" } } },
+        { name: "d", valueFrom: { resourceFieldRef: { resource: "limits.cpu" } } },
+        { name: "e", valueFrom: { configMapKeyRef: { name: "a", key: "b" } } },
+        { name: "f", valueFrom: { secretKeyRef: { name: "a", key: "b" } } },
+      ],
+      envFrom: [{ configMapRef: { name: "a" } }, { secretRef: { name: "a" } }],
+      ports: [{ containerPort: 1 }],
+      resources: { limits: { cpu: "1" }, requests: { memory: "1Gi" } },
+      volumeMounts: [{ name: "e", mountPath: "/e" }],
+      lifecycle: { postStart: { exec: { command: ["a"] } }, preStop: { sleep: { seconds: 1 } } },
+      livenessProbe: probe,
+      readinessProbe: { tcpSocket: { port: 1 } },
+      startupProbe: { grpc: { port: 1 } },
+      securityContext: { capabilities: { drop: ["ALL"] }, appArmorProfile: { type: "Unconfined" } },
+    },
+  };
+}
+
+test("a field of tomorrow is refused wherever it stands", () => {
+  const { spec, container } = rich();
+  expect(refusedFields(pod(spec, container))).toEqual([]);
+  // By way of JSON: nothing is in it twice.
+  const { containers, ...rest } = JSON.parse(
+    JSON.stringify({ ...spec, containers: [{ name: "main", image: "alpine", ...container }] }),
+  ) as { containers: object[] };
+  const wanted: string[] = [];
+  const add = (value: unknown, path: string): void => {
+    if (typeof value !== "object" || value === null) return;
+    for (const [key, inner] of Object.entries(value)) {
+      add(inner, Array.isArray(value) ? `${path}[${key}]` : `${path}.${key}`);
+    }
+    if (Array.isArray(value)) return;
+    // What quantities a container asks for is a map; another name in it is another resource.
+    Object.assign(value, { tomorrow: /\.(limits|requests)$/.test(path) ? "1" : { a: 1 } });
+    wanted.push(`${path}.tomorrow`);
+  };
+  add(rest, "spec");
+  add(containers, "spec.containers");
+  expect(wanted.length).toBeGreaterThan(60);
+  expect(refusedFields(pod(rest, containers[0])).toSorted()).toEqual(wanted.toSorted());
+});
+
+test("a pod of another runtime is not run here, and one whose class is not there waits", async () => {
+  const classes: ApiServer = {
+    ...api,
+    request: async (_method, path) => {
+      const name = path.replace("/apis/node.k8s.io/v1/runtimeclasses/", "");
+      if (name === "none") throw new ApiError(404, "NotFound", path, "");
+      return await Promise.resolve({ handler: name === "ours" ? "vmsan" : "runsc" });
+    },
+  };
+  const plan = async (runtimeClassName: string): Promise<unknown> =>
+    await planPod(pod({ runtimeClassName, hostUsers: false }), host, classes, new Tokens());
+  await expect(plan("ours")).resolves.toMatchObject({ sealed: false });
+  await expect(plan("gvisor")).rejects.toThrow('spec.runtimeClassName: "gvisor"');
+  await expect(plan("none")).rejects.toMatchObject({ code: "ERR_NODE_POD_WAITS" });
+});
+
 test("who has a token is told where the API server is", async () => {
   const token = { projected: { sources: [{ serviceAccountToken: { path: "token" } }] } };
   const spec = { volumes: [{ name: "t", ...token }] };
