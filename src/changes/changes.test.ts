@@ -150,7 +150,7 @@ describe("changes of an overlay", () => {
     const base = fileSystem({ d: { in: {} }, e: { in: {} }, m: { in: {} } });
     expect(listChanges(upper, base)).toEqual([
       { path: "/d", kind: "changed" },
-      { path: "/d/n", kind: "added" },
+      { path: "/d/n", kind: "added", sizeBytes: 0 },
       { path: "/m", kind: "changed" },
     ]);
   });

@@ -23,12 +23,17 @@ function isOwnChange(change: Extract<Change, { act: "make" }>, base: Ext4Reader)
   return before.kind !== "directory" || differs(change.inode, before);
 }
 
+/** What a file of the VM's own takes; of several names the first has it. */
+function sizeOf({ inode, link }: Extract<Change, { act: "make" }>): Pick<DiffEntry, "sizeBytes"> {
+  return inode.kind === "file" && link === undefined ? { sizeBytes: inode.size } : {};
+}
+
 /**
  * What a VM has changed, by path. A directory is changed when its mode, owner or attributes are, or
  * something in it.
  */
 export function listChanges(upper: Ext4Reader, base: Ext4Reader): DiffEntry[] {
-  const entries = new Map<string, DiffEntry["kind"]>();
+  const entries = new Map<string, Omit<DiffEntry, "path">>();
   const shown = new Set<string>();
   for (const change of changesOf(upper, base)) {
     const path = `/${change.path}`;
@@ -36,8 +41,8 @@ export function listChanges(upper: Ext4Reader, base: Ext4Reader): DiffEntry[] {
       shown.add(path);
       continue;
     }
-    if (change.act === "remove") entries.set(path, "deleted");
-    else entries.set(path, change.known ? "changed" : "added");
+    if (change.act === "remove") entries.set(path, { kind: "deleted" });
+    else entries.set(path, { kind: change.known ? "changed" : "added", ...sizeOf(change) });
     const dull = change.act === "make" && change.known && change.path !== "";
     if (dull && !isOwnChange(change, base)) continue;
     for (let at = path; at !== "" && !shown.has(at); at = at.slice(0, at.lastIndexOf("/"))) {
@@ -47,5 +52,5 @@ export function listChanges(upper: Ext4Reader, base: Ext4Reader): DiffEntry[] {
   return [...entries]
     .filter(([path]) => shown.has(path))
     .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([path, kind]) => ({ path: textOfBytes(Buffer.from(path, "latin1")), kind }));
+    .map(([path, entry]) => ({ path: textOfBytes(Buffer.from(path, "latin1")), ...entry }));
 }

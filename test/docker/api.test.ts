@@ -1,7 +1,9 @@
 /** Docker's Engine API as its clients speak it, on the fake driver: commands "in a container" run on this host. */
+import { execFileSync } from "node:child_process";
 import { request } from "node:http";
-import { readdir } from "node:fs/promises";
+import { mkdir, readFile, readdir } from "node:fs/promises";
 import { join } from "node:path";
+import { gzipSync, zstdCompressSync } from "node:zlib";
 import { beforeAll, describe, expect, test } from "vitest";
 import { startGateway } from "../../src/gateway/gateway.ts";
 import { fakeEngine, unframed } from "../fixtures/docker-engine.ts";
@@ -289,7 +291,6 @@ describe("commands and files", () => {
 
   test("an archive down is what went up; the header says what is there", async () => {
     const dir = join(place.path, "files");
-    const { mkdir, readFile } = await import("node:fs/promises");
     await mkdir(dir);
     const where = encodeURIComponent(dir);
     const archive = Buffer.concat([tarOf("sub/a.txt", Buffer.from("content")), Buffer.alloc(1024)]);
@@ -317,9 +318,36 @@ describe("commands and files", () => {
     const bad = await ask(
       "PUT",
       `/containers/task/archive?path=${where}`,
-      Buffer.from("BZh not tar"),
+      Buffer.from("BZh91AY&SY and no more"),
     );
     expect(bad.status).toBe(400);
+    const cut = await ask(
+      "PUT",
+      `/containers/task/archive?path=${where}`,
+      gzipSync(archive).subarray(0, 40),
+    );
+    expect([cut.status, cut.text]).toEqual([400, expect.stringContaining("damaged or cut off")]);
+  });
+
+  test("an archive may be compressed in every way that Docker takes, and in several parts", async () => {
+    const dir = join(place.path, "compressed");
+    await mkdir(dir);
+    const where = encodeURIComponent(dir);
+    const packed = {
+      gzip: (plain: Buffer) => gzipSync(plain),
+      zstd: (plain: Buffer) => zstdCompressSync(plain),
+      bzip2: (plain: Buffer) => execFileSync("bzip2", ["-c"], { input: plain }),
+      xz: (plain: Buffer) => execFileSync("xz", ["-c"], { input: plain }),
+    };
+    for (const [name, pack] of Object.entries(packed)) {
+      const entry = tarOf(`sub/${name}`, Buffer.alloc(300_000, `${name}\n`));
+      const half = entry.length >> 1;
+      const parts = [entry.subarray(0, half), entry.subarray(half), Buffer.alloc(1024)].map(pack);
+      const put = await ask("PUT", `/containers/task/archive?path=${where}`, Buffer.concat(parts));
+      expect([name, put.status, put.text]).toEqual([name, 200, ""]);
+      const content = await readFile(join(dir, "sub", name), "utf8");
+      expect(content).toBe(Buffer.alloc(300_000, `${name}\n`).toString());
+    }
   });
 });
 

@@ -8,7 +8,7 @@ import { readArchive } from "../../agent/archive/read.ts";
 import { VmsanError, asVmsanError } from "../../model/errors.ts";
 import { freeBytes } from "../../util/free-bytes.ts";
 import { formatBytes } from "../../util/units.ts";
-import { isCompressed, uncompressed } from "../../util/flow/uncompressed.ts";
+import { packingOfArchive, uncompressed } from "../../util/packing/uncompressed.ts";
 
 /** Most bytes of a Dockerfile. */
 const MAX_DOCKERFILE = 4 << 20;
@@ -58,20 +58,18 @@ export interface KeptArchive {
 
 /**
  * Keep an archive, uncompressed, in a temporary file.
- * @param refuse makes the error for one that is compressed in an unknown way
  * @param freeIn bytes that are free in a directory
- * @throws ERR_BUILD_CONTEXT when it takes more than half of the room that there is; ERR_DISK_FULL
+ * @throws ERR_VALIDATION_ARCHIVE for what is damaged; ERR_BUILD_CONTEXT when it takes more than half of the room that there is; ERR_DISK_FULL
  */
 export async function keepArchive(
   source: AsyncIterable<Buffer>,
-  refuse: () => Error,
   freeIn = freeBytes,
 ): Promise<KeptArchive> {
   const dir = await mkdtemp(join(tmpdir(), "vmsan-build-"));
   const remove = async (): Promise<void> => rm(dir, { recursive: true, force: true });
   const path = join(dir, "context.tar");
   try {
-    const plain = leavingRoom(uncompressed(source, refuse), dir, freeIn);
+    const plain = leavingRoom(uncompressed(source), dir, freeIn);
     await pipeline(plain, createWriteStream(path, { mode: 0o600 }));
   } catch (error) {
     await remove();
@@ -103,5 +101,5 @@ export async function textIn(
 
 /** Whether bytes are the beginning of an archive, plain or compressed, rather than of a text. */
 export function isArchive(head: Buffer): boolean {
-  return isCompressed(head) || head.toString("latin1", 257, 262) === "ustar";
+  return packingOfArchive(head) !== "none" || head.toString("latin1", 257, 262) === "ustar";
 }

@@ -163,7 +163,7 @@ export async function textOfStream(input: AsyncIterable<Buffer | string>): Promi
       throw contextError(
         "Cannot build from standard input",
         "It is longer than any Dockerfile, and no tar archive.",
-        "Send a Dockerfile, or a context as tar (plain, gzip or zstd).",
+        "Send a Dockerfile, or a context as tar (plain, gzip, bzip2, xz or zstd).",
       );
     }
     parts.push(bytes);
@@ -173,7 +173,7 @@ export async function textOfStream(input: AsyncIterable<Buffer | string>): Promi
 
 /**
  * What a build from a stream is made from: a Dockerfile without a context, or a context as a tar
- * archive (plain, gzip or zstd) with the Dockerfile in it.
+ * archive (plain, gzip, bzip2, xz or zstd) with the Dockerfile in it.
  * @param file the Dockerfile's path in the archive; default the context's own
  * @param given the Dockerfile's text instead
  * @throws ERR_BUILD_CONTEXT
@@ -191,16 +191,10 @@ export async function sourcesOfStream(
     throw contextError(
       "Cannot build from this stream",
       "It is no tar archive, and the Dockerfile comes from elsewhere.",
-      "Send the context as tar (plain, gzip or zstd), or give its directory.",
+      "Send the context as tar (plain, gzip, bzip2, xz or zstd), or give its directory.",
     );
   }
-  const kept = await keepArchive(all, () =>
-    contextError(
-      "Cannot read the archive of the context",
-      "It is compressed in a way that is not taken here.",
-      "Send it plain, or compressed by gzip or zstd.",
-    ),
-  );
+  const kept = await keepArchive(all);
   const sources = { open: () => createReadStream(kept.path), close: kept.remove };
   try {
     const dockerfile = given ?? (await textIn(kept.path, file === undefined ? NAMES : [file]));

@@ -24,12 +24,6 @@ export function refused(what: string, why: string): DockerError {
   return new DockerError(400, `${what} is not possible: ${why}`);
 }
 
-/** The error for archives that only other tools unpack. */
-export function badCompression(): DockerError {
-  const why = "the archive is compressed in a way that is not taken here: send tar or tar.gz";
-  return new DockerError(400, why);
-}
-
 /** One line of what failed and why, and what to do. */
 export function sentence({ message, why, fix }: VmsanError): string {
   const rest = [why, fix].filter((part) => part !== undefined && part !== "");

@@ -32,6 +32,8 @@ export interface DiffEntry {
   /** Absolute; bytes that are no UTF-8 as util/byte-text.ts writes them. */
   path: string;
   kind: "added" | "changed" | "deleted";
+  /** Of a file that is the VM's own, with the first of its names. */
+  sizeBytes?: number;
 }
 
 /** An image to be made of a VM's changes. */

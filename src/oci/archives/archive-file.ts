@@ -5,8 +5,9 @@ import { posix } from "node:path";
 import type { Digest, Platform } from "../../model/image.ts";
 import { errnoOf } from "../../model/errors.ts";
 import { PACKING_HEAD } from "../../util/packing/packing.ts";
-import { inflate, packingOf, sniffPacking } from "../store/decompress.ts";
-import type { ImagePacking } from "../store/decompress.ts";
+import { packingOfArchive } from "../../util/packing/uncompressed.ts";
+import type { ArchivePacking } from "../../util/packing/uncompressed.ts";
+import { inflate, packingOf } from "../store/decompress.ts";
 import { imageError } from "../errors.ts";
 import { FileWriter, ingest } from "../store/ingest.ts";
 import type { Lease } from "../store/leases.ts";
@@ -99,7 +100,7 @@ export async function spool(
         yield next.value;
       }
     })();
-    await inflate(rest, sniffPacking(head), (bytes) => writer.write(bytes), label);
+    await inflate(rest, packingOfArchive(head), (bytes) => writer.write(bytes), label);
     await writer.drain();
   } finally {
     await handle.close();
@@ -146,7 +147,7 @@ export async function takeBlob(
   name: string,
   expected: { digest?: Digest; size?: number },
   context: ArchiveContext,
-  packing: ImagePacking = "none",
+  packing: ArchivePacking = "none",
 ): Promise<{ digest: Digest; size: number }> {
   const { store, lease, signal } = context;
   const member = findMember(archive, name);
@@ -166,12 +167,12 @@ export async function takeBlob(
 }
 
 /** How a member is packed. */
-export async function packingOfMember(archive: Archive, name: string): Promise<ImagePacking> {
+export async function packingOfMember(archive: Archive, name: string): Promise<ArchivePacking> {
   const member = findMember(archive, name);
   const head: Uint8Array[] = [];
   const size = Math.min(PACKING_HEAD, member.size);
   for await (const part of readRange(archive.path, member.offset, size)) head.push(part);
-  return sniffPacking(Buffer.concat(head));
+  return packingOfArchive(Buffer.concat(head));
 }
 
 /** Store bytes as a blob that the lease protects from the start. */

@@ -8,7 +8,7 @@ import { CONFIG_LIMIT, parseJson, validate } from "../documents/documents.ts";
 import { MEDIA } from "../documents/media.ts";
 import { imageError } from "../errors.ts";
 import { formatReference, parseReference } from "../reference.ts";
-import { isCompression } from "../store/decompress.ts";
+import { isCompression } from "../../util/packing/uncompressed.ts";
 import { JSON_LIMIT, packingOfMember, protectBytes, readMember, takeBlob } from "./archive-file.ts";
 import type { Archive, ArchiveContext } from "./archive-file.ts";
 import { archiveError } from "./tar.ts";

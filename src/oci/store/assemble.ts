@@ -9,7 +9,8 @@ import { diffIdsOf, parseConfig, platformOf, toImageConfig } from "../documents/
 import { CONFIG_LIMIT, MANIFEST_LIMIT, checkManifest } from "../documents/documents.ts";
 import { isNonDistributable } from "../documents/media.ts";
 import { imageError } from "../errors.ts";
-import { isCompression, packingOf } from "./decompress.ts";
+import { isCompression } from "../../util/packing/uncompressed.ts";
+import { packingOf } from "./decompress.ts";
 import { blobCorrupt, blobMissing, readVerified } from "./store.ts";
 import type { ContentStore } from "./store.ts";
 

@@ -5,7 +5,7 @@ import { open, rm } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import type { Digest, Image } from "../../model/image.ts";
 import { inflate } from "./decompress.ts";
-import type { ImagePacking } from "./decompress.ts";
+import type { ArchivePacking } from "../../util/packing/uncompressed.ts";
 import { imageError, storeError } from "../errors.ts";
 import type { Lease } from "./leases.ts";
 import { blobCorrupt, temporaryName } from "./store.ts";
@@ -110,7 +110,7 @@ export async function ingest(
   expected: Expected,
   what: string,
   signal?: AbortSignal,
-  packing: ImagePacking = "none",
+  packing: ArchivePacking = "none",
 ): Promise<StoredBlob> {
   const file = temporaryName(lease.dir, "blob");
   const hash = createHash("sha256");
@@ -156,7 +156,7 @@ export async function ingest(
 /** Digest of a file's uncompressed content. */
 export async function findDiffId(
   path: string,
-  packing: ImagePacking,
+  packing: ArchivePacking,
   signal?: AbortSignal,
 ): Promise<Digest> {
   const hash = createHash("sha256");

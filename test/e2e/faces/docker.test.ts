@@ -213,6 +213,16 @@ describe("the docker command line", () => {
       /Could not find the file|No such container:path/,
     );
 
+    // What it has made is its own: not what is mounted, nor what was there.
+    const size = ["inspect", "--size", "web", "--format", "{{.SizeRw}} {{.SizeRootFs}}"];
+    const [before = 0, whole = 0] = (await ok(...size)).split(" ").map(Number);
+    await ok("exec", "web", "sh", "-c", "head -c 3000000 /dev/zero | tee /v/zeros > /tmp/zeros");
+    expect((await ok(...size)).split(" ").map(Number)).toEqual([
+      before + 3_000_000,
+      whole + 3_000_000,
+    ]);
+    expect(await ok("ps", "--size", "--format", "{{.Size}}")).toMatch(/^3MB \(virtual /);
+
     // While it prints, gateway and daemon are killed.
     await ok("exec", "web", "sh", "-c", "echo go > /tmp/new; busybox mv /tmp/new /tmp/go");
     await killServer();

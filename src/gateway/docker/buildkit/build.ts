@@ -9,7 +9,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { keepArchive, textIn } from "../../../client/builds/archive.ts";
 import type { BuildOptions } from "../../../client/builds/builds.ts";
-import { DockerError, badCompression } from "../errors.ts";
+import { DockerError } from "../errors.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import type { Events } from "../events.ts";
 import { addedHosts } from "../images/hosts.ts";
@@ -156,7 +156,7 @@ async function fetchArchive(
       call.cancel();
     }
   };
-  const kept = await keepArchive(source(), badCompression);
+  const kept = await keepArchive(source());
   try {
     await rename(kept.path, path);
   } finally {

@@ -9,8 +9,8 @@ import type { FileEntry } from "../../../agent/files.ts";
 import { startStream } from "../../../agent/streams.ts";
 import { guestErrno } from "../../../agent/transport.ts";
 import type { Vm } from "../../../client/vm.ts";
-import { uncompressed } from "../../../util/flow/uncompressed.ts";
-import { DockerError, badCompression } from "../errors.ts";
+import { uncompressed } from "../../../util/packing/uncompressed.ts";
+import { DockerError } from "../errors.ts";
 import type { Call } from "../http/route.ts";
 import { ENGINE_HEADERS, beginStream, push, sendStatus } from "../http/wire.ts";
 import type { Container } from "./container.ts";
@@ -251,7 +251,7 @@ export async function putArchive(call: Call, container: Container): Promise<void
     // Either what the archive says of owners, or all of it is the container's user's where it has one, who may not write there.
     const { User: user } = container.record.config;
     const theirs = call.query.flag("copyUIDGID") && user !== "";
-    const archive = uncompressed(call.request as AsyncIterable<Buffer>, badCompression);
+    const archive = uncompressed(call.request as AsyncIterable<Buffer>);
     await vm.unpack(archive, wanted.path, {
       user: theirs ? user : "root",
       owners: !theirs,

@@ -64,6 +64,8 @@ export function isListed(
 ): boolean {
   const { record } = container;
   const { state } = record;
+  // As with Docker, one that is about to be started again runs.
+  const runs = container.active || container.status === "restarting";
   const status = filters.of("status");
   const exited = filters.of("exited");
   for (const wish of status ?? []) {
@@ -73,15 +75,15 @@ export function isListed(
       throw new DockerError(400, `invalid filter 'status=${wish.slice(0, 60)}'`);
     }
   }
-  if (!all && status === undefined && exited === undefined && !container.running) return false;
+  if (!all && status === undefined && exited === undefined && !runs) return false;
   const age = (ref: string): number => Date.parse(engine.find(ref).record.createdAt);
   const own = Date.parse(record.createdAt);
   const health = container.health.state?.Status ?? "none";
   return (
-    filters.allows("status", (wish) => state.status === wish) &&
+    filters.allows("status", (wish) => container.status === wish) &&
     filters.allows(
       "exited",
-      (wish) => state.status === "exited" && state.exitCode === Number(wish),
+      (wish) => container.status === "exited" && state.exitCode === Number(wish),
     ) &&
     filters.allows("id", (wish) => record.id.startsWith(wish)) &&
     filters.allows("name", (wish) => matchesName(wish, record.name)) &&

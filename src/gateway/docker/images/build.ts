@@ -4,7 +4,7 @@ import type { BuildOptions } from "../../../client/builds/builds.ts";
 import { VmsanError } from "../../../model/errors.ts";
 import { validate } from "../../../schema/api.ts";
 import { buildArgsSchema, stringMapSchema } from "../../../schema/docker.ts";
-import { DockerError, asDockerError, badCompression } from "../errors.ts";
+import { DockerError, asDockerError } from "../errors.ts";
 import { untilOf } from "../http/moments.ts";
 import { Lines, signalOf } from "../http/lines.ts";
 import { reply } from "../http/route.ts";
@@ -91,7 +91,7 @@ export async function buildImage(call: Call): Promise<void> {
   const options = optionsOf(call);
   const lines = new Lines(call);
   const signal = signalOf(call);
-  const kept = await keepArchive(request as AsyncIterable<Buffer>, badCompression);
+  const kept = await keepArchive(request as AsyncIterable<Buffer>);
   try {
     const file = query.text("dockerfile") || "Dockerfile";
     const dockerfile = await textIn(kept.path, [file]);

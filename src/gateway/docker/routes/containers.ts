@@ -12,6 +12,7 @@ import {
   unappliedOf,
 } from "../containers/request/host-config.ts";
 import { CONTAINER_FILTERS, isListed } from "../containers/list.ts";
+import { sizesOf } from "../containers/size.ts";
 import { sendStats } from "../containers/stats.ts";
 import { top } from "../containers/top.ts";
 import { inspection, summary } from "../containers/view.ts";
@@ -115,8 +116,12 @@ export const containerRoutes: readonly Route[] = [
       const limit = query.number("limit") ?? 0;
       const all = query.flag("all") || limit > 0;
       const found = engine.containers.filter((one) => isListed(one, filters, all, engine));
-      reply(call, (limit > 0 ? found.slice(0, limit) : found).map(summary));
-      await Promise.resolve();
+      const listed = limit > 0 ? found.slice(0, limit) : found;
+      const sizes = query.flag("size") ? await sizesOf(engine, listed) : [];
+      reply(
+        call,
+        listed.map((one, index) => ({ ...summary(one), ...sizes[index] })),
+      );
     },
   },
   {
@@ -145,7 +150,11 @@ export const containerRoutes: readonly Route[] = [
     method: "GET",
     path: "/containers/:id/json",
     says: "works",
-    run: async (call) => reply(call, await Promise.resolve(inspection(containerOf(call)))),
+    run: async (call) => {
+      const container = containerOf(call);
+      const [size] = call.query.flag("size") ? await sizesOf(call.engine, [container]) : [];
+      reply(call, { ...inspection(container), ...size });
+    },
   },
   {
     method: "GET",
@@ -296,7 +305,7 @@ export const containerRoutes: readonly Route[] = [
     method: "PUT",
     path: "/containers/:id/archive",
     says: "differs",
-    note: "tar and tar.gz; all of it appears, or nothing; the VM of a container that does not run is started for it",
+    note: "all of it appears, or nothing; the VM of a container that does not run is started for it",
     run: async (call) => await putArchive(call, containerOf(call)),
   },
 ];

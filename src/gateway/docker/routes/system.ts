@@ -10,6 +10,7 @@ import type { Call, Route } from "../http/route.ts";
 import { API_VERSION, ENGINE_HEADERS, MIN_API_VERSION, beginStream } from "../http/wire.ts";
 import { summaryOf } from "../images/view.ts";
 import { checkCredentials } from "../images/transfer.ts";
+import { sizesOf } from "../containers/size.ts";
 import { summary } from "../containers/view.ts";
 import { volumeView } from "./volumes.ts";
 
@@ -156,15 +157,14 @@ async function diskUse(call: Call): Promise<void> {
   const images = await engine.catalogue.all();
   const { blobBytes } = await engine.vmsan.images.list();
   const volumes = await engine.vmsan.volumes.list();
+  const { containers } = engine;
+  const sizes = await sizesOf(engine, containers);
   reply(call, {
     LayersSize: blobBytes,
     Images: images.map((image) =>
-      summaryOf(
-        image,
-        engine.containers.filter(({ record }) => record.image.id === image.id).length,
-      ),
+      summaryOf(image, containers.filter(({ record }) => record.image.id === image.id).length),
     ),
-    Containers: engine.containers.map((one) => ({ ...summary(one), SizeRw: 0, SizeRootFs: 0 })),
+    Containers: containers.map((one, index) => ({ ...summary(one), ...sizes[index] })),
     Volumes: volumes.map(volumeView),
     BuildCache: [],
   });
