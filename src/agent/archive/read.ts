@@ -23,11 +23,7 @@ class ByteReader {
 
   /** At most `limit` bytes; undefined at the end. */
   async some(limit: number): Promise<Buffer | undefined> {
-    while (this.chunk.length === 0) {
-      const next = await this.source.next();
-      if (next.done === true) return undefined;
-      this.chunk = next.value;
-    }
+    if (await this.atEnd()) return undefined;
     const bytes = this.chunk.subarray(0, limit);
     this.chunk = this.chunk.subarray(bytes.length);
     return bytes;
@@ -57,6 +53,16 @@ class ByteReader {
     }
     const [first] = pieces;
     return pieces.length === 1 && first !== undefined ? first : Buffer.concat(pieces);
+  }
+
+  /** Whether the stream has ended. */
+  async atEnd(): Promise<boolean> {
+    while (this.chunk.length === 0) {
+      const next = await this.source.next();
+      if (next.done === true) return true;
+      this.chunk = next.value;
+    }
+    return false;
   }
 
   /** Throw bytes away. */
@@ -149,12 +155,19 @@ async function readMap(
   return { segments, left: total };
 }
 
-/** All entries of an archive, in order. Reads the stream to its end. */
-export async function* readArchive(source: AsyncIterable<Buffer>): AsyncGenerator<ReadEntry> {
+/**
+ * All entries of an archive, in order. Reads the stream to its end.
+ * @param openEnd it may end behind the last entry's content, without padding and end mark
+ */
+export async function* readArchive(
+  source: AsyncIterable<Buffer>,
+  { openEnd = false }: { openEnd?: boolean } = {},
+): AsyncGenerator<ReadEntry> {
   const reader = new ByteReader(source);
   let pax = new Map<string, Buffer>();
   for (;;) {
     const block = await reader.exact(BLOCK);
+    if (block === undefined && openEnd && pax.size === 0) return;
     if (block === undefined) throw archiveError("It has no end mark: it was cut off.");
     const header = decodeHeader(block);
     if (header === undefined) break;
@@ -196,6 +209,7 @@ export async function* readArchive(source: AsyncIterable<Buffer>): AsyncGenerato
           at += bytes.length;
         }
       }
+      if (openEnd && (await reader.atEnd())) return;
       await reader.skip(padding(stored));
     };
     const pieces = content();

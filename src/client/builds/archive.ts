@@ -1,9 +1,10 @@
 /** A context that comes as a tar archive: kept in a file while it is built, since its Dockerfile may lie at its end. */
 import { createReadStream, createWriteStream } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, open, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join, posix } from "node:path";
 import { pipeline } from "node:stream/promises";
+import { BLOCK, padding } from "../../agent/archive/pax.ts";
 import { readArchive } from "../../agent/archive/read.ts";
 import { VmsanError, asVmsanError } from "../../model/errors.ts";
 import { freeBytes } from "../../util/free-bytes.ts";
@@ -56,8 +57,33 @@ export interface KeptArchive {
   remove: () => Promise<void>;
 }
 
+/** The last bytes of an archive that has its end. */
+const END = Buffer.alloc(BLOCK);
+
+/** Give an archive its end. Docker's command line leaves it out where it adds a Dockerfile from elsewhere; Go's readers do not miss it. */
+async function closeArchive(path: string): Promise<void> {
+  await using file = await open(path, "r+");
+  const { size } = await file.stat();
+  const last = await file.read(Buffer.alloc(BLOCK), 0, BLOCK, Math.max(0, size - BLOCK));
+  if (size % BLOCK === 0 && last.buffer.equals(END) && size > 0) return;
+  try {
+    for await (const _ of readArchive(createReadStream(path), { openEnd: true }));
+  } catch (error) {
+    throw new VmsanError(
+      {
+        code: "ERR_BUILD_CONTEXT",
+        message: "Cannot read the archive of the context",
+        why: asVmsanError(error, "").why ?? "",
+        fix: "Send it again.",
+      },
+      error,
+    );
+  }
+  await file.write(Buffer.alloc(padding(size) + 2 * BLOCK), 0, undefined, size);
+}
+
 /**
- * Keep an archive, uncompressed, in a temporary file.
+ * Keep an archive, uncompressed and with its end, in a temporary file.
  * @param freeIn bytes that are free in a directory
  * @throws ERR_VALIDATION_ARCHIVE for what is damaged; ERR_BUILD_CONTEXT when it takes more than half of the room that there is; ERR_DISK_FULL
  */
@@ -71,6 +97,7 @@ export async function keepArchive(
   try {
     const plain = leavingRoom(uncompressed(source), dir, freeIn);
     await pipeline(plain, createWriteStream(path, { mode: 0o600 }));
+    await closeArchive(path);
   } catch (error) {
     await remove();
     throw asVmsanError(error, "Cannot keep the archive of the context", "ERR_BUILD_CONTEXT");

@@ -184,6 +184,8 @@ describe("a context as an archive on a stream", () => {
     ["plain", (bytes: Buffer) => bytes],
     ["gzip", (bytes: Buffer) => gzipSync(bytes)],
     ["zstd", (bytes: Buffer) => zstdCompressSync(bytes)],
+    ["bzip2", (bytes: Buffer) => execFileSync("bzip2", { input: bytes })],
+    ["xz", (bytes: Buffer) => execFileSync("xz", { input: bytes })],
   ])("%s: is sent as it is, with the Dockerfile in it", async (_how, packed) => {
     const bytes = archiveOf(context(files));
     // In the smallest pieces that a pipe may give.
@@ -194,6 +196,24 @@ describe("a context as an archive on a stream", () => {
     expect(Buffer.concat(await stream.toArray())).toEqual(bytes);
     await close?.();
     expect(existsSync(stream.path)).toBe(false);
+  });
+
+  test("without its end, as Docker's command line sends one with a Dockerfile from elsewhere, it gets one", async () => {
+    const whole = archiveOf(context({ Dockerfile: "FROM x" }));
+    const end = whole.indexOf("FROM x") + 6;
+    const { dockerfile, open, close } = await sourcesOfStream(
+      Readable.from([whole.subarray(0, end)]),
+    );
+    expect(dockerfile).toBe("FROM x");
+    const sent = Buffer.concat(await (open() as ReadStream).toArray());
+    expect(execFileSync("tar", ["-tf", "-"], { input: sent }).toString()).toBe(
+      "./\n./Dockerfile\n",
+    );
+    await close?.();
+    // What is cut off is refused all the same.
+    await expect(
+      sourcesOfStream(Readable.from([whole.subarray(0, end - 1)])),
+    ).rejects.toMatchObject({ code: "ERR_BUILD_CONTEXT" });
   });
 
   test("another Dockerfile in it, with patterns of its own; or one from elsewhere", async () => {
