@@ -14,14 +14,16 @@ import type { Vmsan } from "../../../client/vmsan.ts";
 import type { Events } from "../events.ts";
 import { addedHosts } from "../images/hosts.ts";
 import { withTag } from "../images/names.ts";
-import { readTexts, writeArchive } from "./files.ts";
+import { namedContexts } from "./contexts.ts";
+import type { NamedContexts } from "./contexts.ts";
+import { ignorePatterns, readTexts, writeArchive } from "./files.ts";
 import type { GrpcPeer } from "./grpc.ts";
 import type { Progress } from "./progress.ts";
 import { Message, encode } from "../../../util/packing/protobuf.ts";
 
 /** Who builds, and who is told. */
 export interface Builder {
-  vmsan: Pick<Vmsan, "build" | "builds">;
+  vmsan: Pick<Vmsan, "build" | "builds" | "images">;
   events: Pick<Events, "emit">;
 }
 
@@ -48,12 +50,6 @@ function refuseUnknown(attributes: Record<string, string>): void {
   const address = attributes["context"] ?? "";
   if (address !== "" && !address.startsWith(UPLOADED))
     refuse(`building from ${address.slice(0, 200)}`, "fetch it, and build from the directory.");
-  const named = Object.keys(attributes).find((name) => name.startsWith("context:"));
-  if (named !== undefined)
-    refuse(
-      `--build-context ${named.slice(8)}`,
-      "copy it into the context, or build it as an image.",
-    );
   if (attributes["requestid"] !== undefined) {
     refuse("checking and printing instead of building (--check, --call)", "leave it out.");
   }
@@ -66,20 +62,6 @@ function refuseUnknown(attributes: Record<string, string>): void {
 function withPrefix(attributes: Record<string, string>, prefix: string): Record<string, string> {
   const found = Object.entries(attributes).filter(([name]) => name.startsWith(prefix));
   return Object.fromEntries(found.map(([name, value]) => [name.slice(prefix.length), value]));
-}
-
-/** Patterns of a .dockerignore as the client's matcher takes them. */
-export function ignorePatterns(text: string): string[] {
-  return text
-    .split("\n")
-    .map((line) => line.replace(/^\uFEFF/, "").trim())
-    .filter((line) => line !== "" && !line.startsWith("#"))
-    .map((line) => {
-      const not = line.startsWith("!");
-      const path = (not ? line.slice(1) : line).trim().replace(/^\/+|\/+$/g, "");
-      return `${not ? "!" : ""}${path.replace(/^\.\//, "")}`;
-    })
-    .filter((pattern) => pattern !== "" && pattern !== "!" && pattern !== ".");
 }
 
 /** Identifiers of the secrets that a Dockerfile mounts. */
@@ -209,6 +191,7 @@ export async function buildFor(
 ): Promise<string> {
   const { attributes, tags } = wish;
   refuseUnknown(attributes);
+  let contexts: NamedContexts | undefined;
   const dir = await mkdtemp(join(tmpdir(), "vmsan-build-"));
   try {
     const archive = join(dir, "context.tar");
@@ -216,10 +199,19 @@ export async function buildFor(
       ? await fetchArchive(peer, attributes, archive, progress, signal)
       : await fetchDirectory(peer, attributes, archive, progress, signal);
     const secrets = await fetchSecrets(peer, secretsIn(dockerfile), signal);
+    const options = optionsOf(wish);
+    const { networkPolicy: policy } = options;
+    contexts = await namedContexts(
+      builder.vmsan,
+      { peer, progress, signal },
+      withPrefix(attributes, "context:"),
+      dir,
+      policy === undefined ? {} : { networkPolicy: policy },
+    );
     progress.begin("[internal] prepare the builder");
     let last = "";
     const report = await builder.vmsan.build(
-      { ...optionsOf(wish), archive, dockerfile, secrets },
+      { ...options, contexts: contexts.images, archive, dockerfile, secrets },
       {
         signal,
         onProgress: ({ phase, message }) => {
@@ -240,5 +232,6 @@ export async function buildFor(
     return report.configDigest;
   } finally {
     await rm(dir, { recursive: true, force: true });
+    await contexts?.remove();
   }
 }

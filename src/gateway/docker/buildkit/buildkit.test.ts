@@ -10,8 +10,9 @@ import type { BuildOptions } from "../../../client/builds/builds.ts";
 import type { WorkOptions } from "../../../client/daemon.ts";
 import { readArchive } from "../../../agent/archive/read.ts";
 import { tarOf } from "../../../../test/registry/fixture.ts";
-import { ignorePatterns, secretsIn } from "./build.ts";
+import { secretsIn } from "./build.ts";
 import { BuildKit } from "./buildkit.ts";
+import { ignorePatterns } from "./files.ts";
 import { messagesOf } from "./grpc.ts";
 import { Message, encode, mapFields } from "../../../util/packing/protobuf.ts";
 
@@ -52,6 +53,8 @@ let kit: BuildKit;
 let client: ClientHttp2Session;
 let asked: { wishes: IncomingHttpHeaders[] };
 let built: { options: BuildOptions; names: string[]; secret: string } | undefined;
+/** Images that were made and removed on the way. */
+let passing: { made: string[]; removed: string[] };
 let failing = "";
 let uploaded: Buffer = Buffer.alloc(0);
 
@@ -108,6 +111,7 @@ function serveUpload(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): v
 beforeEach(async () => {
   asked = { wishes: [] };
   built = undefined;
+  passing = { made: [], removed: [] };
   failing = "";
   const build = async (options: BuildOptions, { onProgress }: WorkOptions) => {
     const { open } = await import("node:fs/promises");
@@ -118,6 +122,10 @@ beforeEach(async () => {
       for await (const { bytes } of content) size += bytes.length;
       names.push(`${entry.type} ${entry.name.toString()} ${entry.mode.toString(8)} ${size}`);
     }
+    if (options.dockerfile === "FROM scratch\nCOPY . /\n") {
+      passing.made.push(...(options.tags ?? []));
+      return { configDigest: "sha256:def" };
+    }
     built = { options, names, secret: String(options.secrets?.["tok"]) };
     const say = (message: string) => onProgress?.({ phase: "build", message });
     say("STEP 1/2: FROM x");
@@ -125,7 +133,14 @@ beforeEach(async () => {
     if (failing !== "") throw new Error(failing);
     return { configDigest: "sha256:abc" };
   };
-  const builder = { vmsan: { build, builds: {} }, events: { emit: () => undefined } };
+  const builder = {
+    vmsan: {
+      build,
+      builds: {},
+      images: { remove: async (name: string) => await Promise.resolve(passing.removed.push(name)) },
+    },
+    events: { emit: () => undefined },
+  };
   kit = new BuildKit(builder as never);
   const [near, far] = await pair();
   void kit.serve(far);
@@ -256,6 +271,36 @@ test("an archive that buildx was given is the context, and has the Dockerfile un
   expect(await solve("u3", {})).toMatchObject({
     said: expect.stringContaining("open Dockerfile: no such file") as string,
   });
+  near.destroy();
+});
+
+test("further contexts: images by name, directories as images that go again, others refused", async () => {
+  const near = await session("s5");
+  const solve = async (ref: string, contexts: Record<string, string>) =>
+    await call(
+      `${CONTROL}/Solve`,
+      encode(
+        [1, ref],
+        [5, "s5"],
+        [6, "dockerfile.v0"],
+        ...mapFields(7, { ...attributes, ...contexts }),
+      ),
+    );
+  const contexts = { "context:base": "docker-image://alpine:3", "context:src": "local:src" };
+  expect(await solve("c1", contexts)).toMatchObject({ status: "0", said: "" });
+  const [made = ""] = passing.made;
+  expect(made).toMatch(/^localhost\/build-context:[0-9a-f]{32}$/);
+  expect(built?.options.contexts).toEqual({ base: "alpine:3", src: made });
+  expect(passing.removed).toEqual([made]);
+  expect(asked.wishes.at(-1)).toMatchObject({ "dir-name": "src", "exclude-patterns": "skip" });
+  const others = { "context:a": "local:a", "context:b": "https://x/y.git" };
+  expect(await solve("c2", others)).toMatchObject({
+    said: expect.stringContaining("--build-context b is not possible") as string,
+  });
+  expect(passing.removed).toHaveLength(2);
+  failing = "a step has failed";
+  await solve("c3", contexts);
+  expect(passing.removed.toSorted()).toEqual(passing.made.toSorted());
   near.destroy();
 });
 

@@ -173,6 +173,20 @@ async function transferred<T>(
   }
 }
 
+/** Patterns of a .dockerignore as the client's matcher takes them. */
+export function ignorePatterns(text: string): string[] {
+  return text
+    .split("\n")
+    .map((line) => line.replace(/^\uFEFF/, "").trim())
+    .filter((line) => line !== "" && !line.startsWith("#"))
+    .map((line) => {
+      const not = line.startsWith("!");
+      const path = (not ? line.slice(1) : line).trim().replace(/^\/+|\/+$/g, "");
+      return `${not ? "!" : ""}${path.replace(/^\.\//, "")}`;
+    })
+    .filter((pattern) => pattern !== "" && pattern !== "!" && pattern !== ".");
+}
+
 /** Texts of files by their paths; those that are not there are left out. */
 export async function readTexts(
   peer: GrpcPeer,
