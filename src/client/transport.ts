@@ -20,7 +20,7 @@ import { asStep } from "./tracing/timeline.ts";
 import { switchUnix } from "./connection/upgrade.ts";
 import { watchRequest } from "./connection/watchdog.ts";
 
-/** A list of all VMs, which may say 2 MiB each. */
+/** Far more than a page of VMs has; lists of images and snapshots are whole. */
 const MAX_REPLY = 384 << 20;
 const MAX_LINE = 16 << 20;
 

@@ -1,5 +1,5 @@
 /** The SDK's entrance: all VMs and images of one VMSAN_DIR. */
-import type { CreateRequest, VmList, VmView, WarmReply } from "../model/api.ts";
+import type { CreateRequest, VmList, VmPage, VmView, WarmReply } from "../model/api.ts";
 import type { BuildReport } from "../model/api/builds.ts";
 import type { DoctorReport } from "../model/doctor.ts";
 import type { VmsanEvent } from "../model/event.ts";
@@ -263,9 +263,9 @@ export class Vmsan {
     });
   }
 
-  /** All VMs as they are now. */
-  async list(): Promise<VmView[]> {
-    return (await this.survey()).vms;
+  /** All VMs as they are now. @param options `project`: only of that one */
+  async list(options: { project?: string } = {}): Promise<VmView[]> {
+    return (await this.survey(options)).vms;
   }
 
   /** All VMs as objects, for whoever takes up many of them. */
@@ -273,14 +273,24 @@ export class Vmsan {
     return await Promise.all((await this.list()).map(async (view) => await this.vm(view)));
   }
 
-  /** All VMs, and those whose records cannot be read. */
-  async survey(): Promise<VmList> {
-    // A gateway and a cluster tell of none that cannot be read.
-    const { vms, damaged = [] } = await this.daemon.call<Partial<VmList> & Pick<VmList, "vms">>(
-      "GET",
-      "/v1/vms",
-    );
-    return { vms, damaged };
+  /** All VMs, and those whose records cannot be read. @param options `project`: only VMs of that one */
+  async survey(options: { project?: string } = {}): Promise<VmList> {
+    const all: VmList = { vms: [], damaged: [] };
+    let after: string | undefined;
+    do {
+      const { vms, damaged, next } = await this.page({ ...options, ...(after && { after }) });
+      all.vms.push(...vms);
+      // A gateway and a cluster tell of none that cannot be read.
+      all.damaged.push(...(damaged ?? []));
+      after = next;
+    } while (after !== undefined);
+    return all;
+  }
+
+  /** As many VMs as one reply has room for, oldest first. @param options `after`: behind a page's `next` */
+  async page(options: { project?: string; after?: string } = {}): Promise<VmPage> {
+    const query = new URLSearchParams(options).toString();
+    return await this.daemon.call<VmPage>("GET", query === "" ? "/v1/vms" : `/v1/vms?${query}`);
   }
 
   /**

@@ -125,8 +125,10 @@ class ClusterBackend implements Backend {
     if (method === "GET" && path === "/v1/version") {
       return { version: packageVersion(), pid: 0, root: this.api.url, protocol: 1 };
     }
-    if (method === "GET" && path === "/v1/vms") {
-      return { vms: (await this.pods.list()).map((pod) => viewOf(pod)), damaged: [] };
+    if (method === "GET" && /^\/v1\/vms(?:\?|$)/.test(path)) {
+      const project = new URLSearchParams(path.split("?")[1]).get("project");
+      const views = (await this.pods.list()).map((pod) => viewOf(pod));
+      return { vms: views.filter((view) => project === null || view.project === project) };
     }
     if (method === "GET" && path.startsWith("/v1/stats?")) return await this.stats(path);
     const [, ref = "", rest = "", query = ""] = VM.exec(path) ?? [];

@@ -58,7 +58,14 @@ async function askAgent(
 
 /** Add the routes below /v1/vms. */
 export function vmRoutes(app: Hono, sandboxes: Sandboxes, sleep: Pick<Sleep, "channel">): void {
-  app.get("/v1/vms", (c) => c.json({ vms: sandboxes.list(), damaged: sandboxes.listDamaged() }));
+  app.get("/v1/vms", (c) => {
+    const after = c.req.query("after");
+    const { vms, next } = sandboxes.page({ project: c.req.query("project"), after });
+    // Once, with the first page.
+    const damaged = after === undefined ? sandboxes.listDamaged() : [];
+    const rest = JSON.stringify({ damaged, next }).slice(1);
+    return c.body(`{"vms":[${vms.join(",")}],${rest}`, 200, { "content-type": "application/json" });
+  });
 
   app.post("/v1/vms", async (c) => {
     const request = parseCreateRequest(await jsonBody(c));

@@ -294,6 +294,14 @@ export interface VmList {
   damaged: { id: string; why: string }[];
 }
 
+/** A part of the list of VMs, whose replies are bounded. */
+export interface VmPage {
+  vms: VmView[];
+  damaged?: VmList["damaged"];
+  /** Where the next part begins; absent: this is the last. */
+  next?: string;
+}
+
 /** What became of the wish to have ready what a VM starts from. */
 export interface WarmReply {
   /** It is there, or is made once the host has nothing else to do. */

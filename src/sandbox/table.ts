@@ -13,6 +13,14 @@ import { Places, peersOf } from "./records/memberships.ts";
 import type { Stages } from "./stages.ts";
 import { viewOf } from "./records/view.ts";
 
+/** Characters after which a page of a list is full; the last VM on it may say 2 MiB more. */
+const PAGE_LENGTH = 8 << 20;
+
+/** Where a VM is in the list of all: it keeps its place, and texts compare as places do. */
+function placeOf({ createdAt, id }: VmRecord): string {
+  return `${createdAt} ${id}`;
+}
+
 /** All VMs of one VMSAN_DIR, as this process holds them, with what every change of one needs. */
 export class VmTable {
   readonly entries = new Map<string, Entry>();
@@ -79,9 +87,37 @@ export class VmTable {
 
   /** All VMs as they are now, oldest first. */
   list(): VmView[] {
+    return this.inOrder().map((record) => viewOf(record));
+  }
+
+  /**
+   * VMs as they are now, oldest first, as JSON: so many as one reply has room for.
+   * @param wanted `project`: only of that one; `after`: behind a page's `next`
+   */
+  page(wanted: { project?: string | undefined; after?: string | undefined }): {
+    vms: string[];
+    next?: string;
+  } {
+    const { project, after = "" } = wanted;
+    const left = this.inOrder().filter(
+      (record) =>
+        (project === undefined || record.project === project) && placeOf(record) > after,
+    );
+    const vms: string[] = [];
+    let length = 0;
+    for (const record of left) {
+      const text = JSON.stringify(viewOf(record));
+      vms.push(text);
+      length += text.length;
+      if (length >= PAGE_LENGTH && record !== left.at(-1)) return { vms, next: placeOf(record) };
+    }
+    return { vms };
+  }
+
+  private inOrder(): VmRecord[] {
     return [...this.entries.values()]
-      .map(({ record }) => viewOf(record))
-      .toSorted((a, b) => a.createdAt.localeCompare(b.createdAt) || a.id.localeCompare(b.id));
+      .map(({ record }) => record)
+      .toSorted((a, b) => (placeOf(a) < placeOf(b) ? -1 : 1));
   }
 
   /** VMs whose records cannot be read, and why. */

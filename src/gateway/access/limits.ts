@@ -47,11 +47,17 @@ export async function forkOf(vmsan: Vmsan, { limits }: GatewayKey, vm: VmView): 
   return { memMib, diskSizeBytes: diskBytesOf(vm, sizes, true) };
 }
 
+/** What to ask the daemon's lists for, of all that a key may see: one project's VMs cost no other one's callers anything. */
+export function scopeOf({ admin, project }: GatewayKey): { project?: string } {
+  return admin ? {} : { project };
+}
+
 /** All that may count against a key's limits; what no limit is about is not asked for. */
-export async function occupied(vmsan: Vmsan, { limits }: GatewayKey): Promise<Occupied[]> {
+export async function occupied(vmsan: Vmsan, key: GatewayKey): Promise<Occupied[]> {
+  const { limits } = key;
   if ([limits.vms, limits.memMib, limits.diskBytes].every((limit) => limit === undefined))
     return [];
-  const vms = await vmsan.list();
+  const vms = await vmsan.list(scopeOf(key));
   // Pods have no volumes of their own making.
   if (limits.diskBytes === undefined || vmsan.cluster) return vms;
   const volumes = await vmsan.volumes.list();

@@ -132,10 +132,10 @@ export class Engine {
 
   /** VMs whose container does not know of them, or is no more: a gateway was killed in the middle. */
   private async adopt(damaged: readonly string[]): Promise<void> {
-    for (const view of await this.vmsan.list()) {
+    // VMs of keys are in their projects, and may have any label.
+    for (const view of await this.vmsan.list({ project: "" })) {
       const { [CONTAINER_LABEL]: id } = view.labels;
-      // VMs of keys are in their projects, and may have any label.
-      if (id === undefined || view.project !== "" || damaged.includes(id)) continue;
+      if (id === undefined || damaged.includes(id)) continue;
       const container = this.byId.get(id);
       if (container === undefined) {
         // On a cluster it may be another gateway's.

@@ -10,7 +10,7 @@ import { vmPath } from "../../client/paths.ts";
 import { sizesSchema, validate, withoutUndefined } from "../../schema/api.ts";
 import { packageVersion } from "../../util/package.ts";
 import { sees } from "../access/gate.ts";
-import { occupied } from "../access/limits.ts";
+import { occupied, scopeOf } from "../access/limits.ts";
 import {
   checkPolicy,
   execResultSchema,
@@ -94,11 +94,18 @@ export const routes: readonly Route[] = [
   {
     method: "GET",
     path: "/v1/vms",
-    summary: "VMs of the key's project",
+    summary: "VMs of the key's project, oldest first",
+    query: { after: "`next` of the page before; absent there: it was the last", project: "only of this project" },
     answers: "json",
     run: async ({ c, caller, vmsan }) => {
-      const vms = (await vmsan.list()).filter((view) => sees(caller, view));
-      return c.json({ vms: vms.map(remoteView) });
+      const after = c.req.query("after");
+      const project = c.req.query("project");
+      const { vms, next } = await vmsan.page({
+        ...(after === undefined ? {} : { after }),
+        ...(project === undefined ? {} : { project }),
+        ...scopeOf(caller.key),
+      });
+      return c.json({ vms: vms.filter((view) => sees(caller, view)).map(remoteView), next });
     },
   },
   {

@@ -1,5 +1,5 @@
 /** All VMs, kept up to date while somebody looks: told by events, asked for now and then. */
-import type { VmView } from "../../model/api.ts";
+import type { VmPage, VmView } from "../../model/api.ts";
 import type { ErrorInfo } from "../../model/errors.ts";
 import type { VmsanEvent } from "../../model/event.ts";
 import { ApiError, ask, call, errorInfo, lines } from "../api/client.ts";
@@ -35,7 +35,13 @@ let again = false;
 
 async function look(): Promise<void> {
   try {
-    const { vms: list } = await call<{ vms: VmView[] }>("GET", "/v1/vms");
+    const list: VmView[] = [];
+    let after = "";
+    do {
+      const page = await call<VmPage>("GET", `/v1/vms${after}`);
+      list.push(...page.vms);
+      after = page.next === undefined ? "" : `?after=${encodeURIComponent(page.next)}`;
+    } while (after !== "");
     const same = JSON.stringify(list) === JSON.stringify(vms.value.list);
     if (!same || vms.value.error !== undefined) vms.value = { list };
   } catch (error) {

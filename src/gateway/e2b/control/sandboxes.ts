@@ -7,7 +7,7 @@ import { validate } from "../../../schema/api.ts";
 import type { VolumeMount } from "../../../model/mount.ts";
 import { isVmId } from "../../../util/names.ts";
 import { sees } from "../../access/gate.ts";
-import { occupied } from "../../access/limits.ts";
+import { occupied, scopeOf } from "../../access/limits.ts";
 import type { Caller } from "../../access/gate.ts";
 import { remoteCreateRequest } from "../../native/bodies.ts";
 import { PUBLIC_LABEL, namedVm } from "../../ports/access.ts";
@@ -250,7 +250,7 @@ export class SandboxControl {
     const started = (view: VmView): number => Date.parse(view.startedAt ?? view.createdAt);
     const sign = query.get("order") === "asc" ? 1 : -1;
     const key = (view: VmView): string => `${String(started(view)).padStart(15, "0")}.${view.id}`;
-    const own = (await vmsan.list()).filter((view) => {
+    const own = (await vmsan.list(scopeOf(caller.key))).filter((view) => {
       const state = stateOf(view);
       if (state === undefined || !states.has(state) || !isSandbox(view)) return false;
       if (!sees(caller, view) || (!Number.isNaN(after) && started(view) < after)) return false;
