@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { fakeDaemon } from "../src/daemon/testing.ts";
 import type { FakeDaemon } from "../src/daemon/testing.ts";
+import { Message } from "../src/util/packing/protobuf.ts";
 import { fakeStages } from "../src/sandbox/testing.ts";
 
 interface Span {
@@ -27,6 +28,29 @@ let spans: Span[] = [];
 /** What the service is called. */
 let services: unknown[] = [];
 
+/** What was sent, by its content type. */
+let types: (string | undefined)[] = [];
+/** How the collector answers; undefined: never. */
+let answer: number | undefined = 200;
+
+/** A trace in protocol buffers (opentelemetry/proto/collector/trace/v1), as far as is looked at here. */
+function decoded(body: Buffer): Span[] {
+  const text = (message: Message, field: number): string => message.bytes(field).toString("hex");
+  return new Message(body)
+    .all(1)
+    .flatMap((resource) => new Message(resource).all(2))
+    .flatMap((scope) => new Message(scope).all(2))
+    .map((bytes) => {
+      const span = new Message(bytes);
+      return {
+        name: span.bytes(5).toString(),
+        traceId: text(span, 1),
+        spanId: text(span, 2),
+        parentSpanId: text(span, 4),
+      } as Span;
+    });
+}
+
 interface Payload {
   resourceSpans: {
     resource: { attributes: { key: string; value: { stringValue?: string } }[] };
@@ -45,17 +69,25 @@ beforeAll(async () => {
     },
   });
   collector = createServer((request, response) => {
-    let body = "";
-    request.setEncoding("utf8").on("data", (text: string) => (body += text));
+    const parts: Buffer[] = [];
+    request.on("data", (part: Buffer) => parts.push(part));
     request.on("end", () => {
-      for (const { resource, scopeSpans } of (JSON.parse(body) as Payload).resourceSpans) {
-        spans.push(...scopeSpans.flatMap((scope) => scope.spans));
-        services.push(
-          resource.attributes.find(({ key }) => key === "service.name")?.value.stringValue,
-        );
+      const body = Buffer.concat(parts);
+      const type = request.headers["content-type"];
+      types.push(type);
+      if (type === "application/x-protobuf") spans.push(...decoded(body));
+      else {
+        for (const { resource, scopeSpans } of (JSON.parse(body.toString()) as Payload)
+          .resourceSpans) {
+          spans.push(...scopeSpans.flatMap((scope) => scope.spans));
+          services.push(
+            resource.attributes.find(({ key }) => key === "service.name")?.value.stringValue,
+          );
+        }
       }
-      response.setHeader("content-type", "application/json");
-      response.end("{}");
+      if (answer === undefined) return;
+      response.writeHead(answer, { "content-type": type ?? "" });
+      response.end(type === "application/x-protobuf" ? "" : "{}");
     });
   });
   await new Promise<void>((done) => collector.listen(0, "127.0.0.1", done));
@@ -74,6 +106,7 @@ async function vmsan(
 ): Promise<{ status: number; stderr: string }> {
   spans = [];
   services = [];
+  types = [];
   const { PATH = "" } = process.env;
   return await new Promise((done) => {
     const child = execFile(
@@ -88,8 +121,13 @@ async function vmsan(
 
 const RUN = ["run", "--driver", "fake", "--network-policy", "none", "base", "--", "sh", "-c"];
 
+const json = (): Record<string, string> => ({
+  OTEL_EXPORTER_OTLP_ENDPOINT: endpoint,
+  OTEL_EXPORTER_OTLP_PROTOCOL: "http/json",
+});
+
 test("one run is one trace: pull, build, boot, exec", async () => {
-  const env = { OTEL_EXPORTER_OTLP_ENDPOINT: endpoint, OTEL_SERVICE_NAME: "mine" };
+  const env = { ...json(), OTEL_SERVICE_NAME: "mine" };
   expect(await vmsan([...RUN, "exit 3"], env)).toMatchObject({ status: 3 });
   const named = (name: string): Span | undefined => spans.find((span) => span.name === name);
   expect(spans.map(({ name }) => name).toSorted()).toEqual([
@@ -121,14 +159,15 @@ test("one run is one trace: pull, build, boot, exec", async () => {
 });
 
 test("nothing is sent unless it is asked for, nor when it is switched off", async () => {
-  for (const env of [{}, { OTEL_EXPORTER_OTLP_ENDPOINT: endpoint, OTEL_SDK_DISABLED: "true" }]) {
+  const off = { OTEL_SDK_DISABLED: "true" };
+  for (const env of [{}, { ...json(), ...off }, { ...json(), OTEL_TRACES_EXPORTER: "none" }]) {
     expect(await vmsan([...RUN, "true"], env)).toEqual({ status: 0, stderr: "" });
     expect(spans).toEqual([]);
   }
 });
 
 test("a failure is told, and a collector that is not there changes no status", async () => {
-  const env = { OTEL_EXPORTER_OTLP_ENDPOINT: endpoint };
+  const env = json();
   expect((await vmsan(["start", "nobody"], env)).status).toBe(1);
   expect(spans.find(({ name }) => name === "vmsan.start")?.status.code).toBe(2);
   expect(JSON.stringify(spans)).toContain("ERR_VM_NOT_FOUND");
@@ -136,4 +175,42 @@ test("a failure is told, and a collector that is not there changes no status", a
   const { status, stderr } = await vmsan([...RUN, "exit 4"], nowhere);
   expect(status).toBe(4);
   expect(stderr).toContain("vmsan: traces: ");
+});
+
+test("a collector that answers nothing, or refuses, changes neither status nor output", async () => {
+  for (const status of [undefined, 400, 503]) {
+    answer = status;
+    const env = { ...json(), OTEL_EXPORTER_OTLP_TIMEOUT: "500" };
+    const ended = await vmsan([...RUN, "exit 5"], env);
+    expect([status, ended.status]).toEqual([status, 5]);
+    expect(ended.stderr).toMatch(/^vmsan: traces: .+\n$/);
+  }
+  answer = 200;
+});
+
+test("spans are sent in protocol buffers unless JSON is asked for; what cannot be done is said", async () => {
+  const env = { OTEL_EXPORTER_OTLP_ENDPOINT: endpoint, OTEL_TRACES_EXPORTER: "" };
+  expect(await vmsan([...RUN, "true"], env)).toEqual({ status: 0, stderr: "" });
+  expect([spans.length, types]).toEqual([6, ["application/x-protobuf"]]);
+  for (const [word, more] of [
+    ["the protocol grpc is not spoken", { OTEL_EXPORTER_OTLP_PROTOCOL: "grpc" }],
+    ["OTEL_TRACES_EXPORTER=zipkin is not offered", { OTEL_TRACES_EXPORTER: "zipkin" }],
+  ] as const) {
+    const { status, stderr } = await vmsan([...RUN, "exit 6"], { ...env, ...more });
+    expect([status, spans.length, stderr.split("\n").length]).toEqual([6, 0, 2]);
+    expect(stderr).toContain(word);
+  }
+});
+
+test("a trace goes on where the caller's is", async () => {
+  const [id, caller] = ["0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"];
+  const env = { OTEL_EXPORTER_OTLP_ENDPOINT: endpoint, TRACEPARENT: `00-${id}-${caller}-01` };
+  await vmsan([...RUN, "true"], env);
+  expect(spans.find(({ name }) => name === "vmsan run")?.parentSpanId).toBe(caller);
+  expect(new Set(spans.map(({ traceId }) => traceId))).toEqual(new Set([id]));
+  // Which is not recorded, so that this is not either.
+  await vmsan([...RUN, "true"], { ...env, TRACEPARENT: `00-${id}-${caller}-00` });
+  expect(spans).toEqual([]);
+  await vmsan([...RUN, "true"], { ...env, TRACEPARENT: "nonsense" });
+  expect(spans.find(({ name }) => name === "vmsan run")?.parentSpanId ?? "").toBe("");
 });

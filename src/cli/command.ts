@@ -81,12 +81,13 @@ const TRACED = ["run", "create", "start", "fork", "exec", "build", "pull", "rest
 /** Do a command's work, in a span of its own where that is asked for. */
 async function inTrace(target: Command, body: () => Promise<number>): Promise<number> {
   const name = target.name();
-  const { OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_EXPORTER_OTLP_TRACES_ENDPOINT } = process.env;
-  const asked = OTEL_EXPORTER_OTLP_ENDPOINT ?? OTEL_EXPORTER_OTLP_TRACES_ENDPOINT ?? "";
+  // What makes traces is not loaded for a look at the environment.
+  const { OTEL_EXPORTER_OTLP_ENDPOINT = "", OTEL_EXPORTER_OTLP_TRACES_ENDPOINT = "" } = process.env;
+  const asked = OTEL_EXPORTER_OTLP_ENDPOINT + OTEL_EXPORTER_OTLP_TRACES_ENDPOINT;
   if (asked === "" || !TRACED.includes(name)) return await body();
-  const { traced } = await import("../client/tracing/tracing.ts");
+  const { tracedProgram } = await import("../client/tracing/tracing.ts");
   const describe = (status: number): Record<string, number> => ({ "process.exit.code": status });
-  return await traced(`vmsan ${name}`, {}, body, describe);
+  return await tracedProgram(`vmsan ${name}`, body, describe);
 }
 
 /** For repeatable options: all values in order. */

@@ -2,45 +2,40 @@
 import { DiagLogLevel, SpanKind, SpanStatusCode, context, diag, trace } from "@opentelemetry/api";
 import type { Attributes, Span } from "@opentelemetry/api";
 import { AsyncLocalStorageContextManager } from "@opentelemetry/context-async-hooks";
-import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-http";
 import {
   defaultResource,
   detectResources,
   envDetector,
   resourceFromAttributes,
 } from "@opentelemetry/resources";
-import { BatchSpanProcessor, TracerProvider } from "@opentelemetry/sdk-trace";
+import { AlwaysOffSampler, BatchSpanProcessor, TracerProvider } from "@opentelemetry/sdk-trace";
 import type { StreamExit } from "../../agent/spec.ts";
 import { VmsanError, messageOf } from "../../model/errors.ts";
 import type { ProgressSink } from "../../model/progress.ts";
 import { packageVersion } from "../../util/package.ts";
+import { callersContext, exporterOf, samplerOf } from "./environment.ts";
+import { say } from "./say.ts";
 import type { SpanAttributes } from "./span.ts";
-
-/** How long a collector may take, in milliseconds, where the environment does not say. */
-const EXPORT_MS = 3_000;
 
 /**
  * The tracer: of the program that uses the SDK where that traces by itself, so that its spans are above ours;
  * else one that sends them where the environment says.
  */
-function makeTracer(): ReturnType<typeof trace.getTracer> {
+async function makeTracer(): Promise<ReturnType<typeof trace.getTracer>> {
   const version = packageVersion();
   const manager = new AsyncLocalStorageContextManager().enable();
   // Refused where the program has set up its own.
   if (!context.setGlobalContextManager(manager)) manager.disable();
-  const { OTEL_EXPORTER_OTLP_TIMEOUT, OTEL_EXPORTER_OTLP_TRACES_TIMEOUT } = process.env;
-  const given = OTEL_EXPORTER_OTLP_TRACES_TIMEOUT ?? OTEL_EXPORTER_OTLP_TIMEOUT;
-  const exporter = new OTLPTraceExporter(given === undefined ? { timeoutMillis: EXPORT_MS } : {});
+  const exporter = await exporterOf();
   const provider = new TracerProvider({
     resource: defaultResource()
       .merge(resourceFromAttributes({ "service.name": "vmsan", "service.version": version }))
       .merge(detectResources({ detectors: [envDetector] })),
-    spanProcessors: [new BatchSpanProcessor({ exporter })],
+    spanProcessors: exporter === undefined ? [] : [new BatchSpanProcessor({ exporter })],
+    sampler: exporter === undefined ? new AlwaysOffSampler() : samplerOf(),
   });
   if (!trace.setGlobalTracerProvider(provider)) return trace.getTracer("vmsan", version);
   const quiet = (): void => undefined;
-  const say = (message: string): void =>
-    void process.stderr.write(`vmsan: traces: ${message.slice(0, 300).replaceAll("\n", " ")}\n`);
   const logger = { error: say, warn: quiet, info: quiet, debug: quiet, verbose: quiet };
   diag.setLogger(logger, { logLevel: DiagLogLevel.ERROR, suppressOverrideMessage: true });
   // What is left goes before the process does.
@@ -50,7 +45,7 @@ function makeTracer(): ReturnType<typeof trace.getTracer> {
   return provider.getTracer("vmsan", version);
 }
 
-const tracer = makeTracer();
+const tracer = await makeTracer();
 
 /** Only what is known. */
 function known(attributes: SpanAttributes): Attributes {
@@ -104,6 +99,11 @@ export async function inSpan<T>(
       span.end();
     }
   });
+}
+
+/** See tracing.ts: tracedProgram. */
+export async function belowCaller<T>(body: () => Promise<T>): Promise<T> {
+  return await context.with(callersContext(), body);
 }
 
 /** See tracing.ts: traceCommand. */

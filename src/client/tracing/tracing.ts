@@ -7,26 +7,34 @@
 import type { StreamExit } from "../../agent/spec.ts";
 import type { ProgressSink } from "../../model/progress.ts";
 import type * as Otel from "./otel.ts";
+import { say } from "./say.ts";
 import type { SpanAttributes } from "./span.ts";
 import { beginStep, noteCommand } from "./timeline.ts";
 
 let loaded: typeof Otel | undefined;
+/** Whether the environment asks for traces, once it has been looked at. */
+let asked: boolean | undefined;
 
 /** Whether the environment asks for traces. */
-function isAskedFor(): boolean {
+function areTracesAskedFor(): boolean {
   const {
     OTEL_EXPORTER_OTLP_ENDPOINT: endpoint = "",
     OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: traces = "",
     OTEL_SDK_DISABLED: disabled = "",
-    OTEL_TRACES_EXPORTER: exporter = "otlp",
+    OTEL_TRACES_EXPORTER: exporters = "",
   } = process.env;
-  if (disabled.toLowerCase() === "true" || exporter !== "otlp") return false;
-  return endpoint !== "" || traces !== "";
+  if (disabled.toLowerCase() === "true" || endpoint + traces === "") return false;
+  const names = (exporters || "otlp").split(",").map((name) => name.trim());
+  if (names.includes("otlp")) return true;
+  if (!names.includes("none"))
+    say(`none are sent: OTEL_TRACES_EXPORTER=${exporters} is not offered, otlp is`);
+  return false;
 }
 
 /** Load what makes spans, if they are asked for. */
 export async function loadTracing(): Promise<void> {
-  if (isAskedFor()) loaded ??= await import("./otel.ts");
+  asked ??= areTracesAskedFor();
+  if (asked) loaded ??= await import("./otel.ts");
 }
 
 /**
@@ -43,6 +51,18 @@ export async function traced<T>(
   await loadTracing();
   if (loaded === undefined) return await body(() => undefined);
   return await loaded.inSpan(name, attributes, body, describe);
+}
+
+/** Do all of a program's work in a span, below that of whoever has called the program. */
+export async function tracedProgram<T>(
+  name: string,
+  body: () => Promise<T>,
+  describe: (result: T) => SpanAttributes,
+): Promise<T> {
+  await loadTracing();
+  if (loaded === undefined) return await body();
+  const { belowCaller, inSpan } = loaded;
+  return await belowCaller(async () => await inSpan(name, {}, body, describe));
 }
 
 /** A span of a command in a guest, once {@link loadTracing} has been called: from now to its end. */
