@@ -58,6 +58,7 @@ test("traces are chosen as the specification has it", () => {
     ["parentbased_always_on", "", "ParentBased{root=AlwaysOnSampler", ""],
     ["parentbased_always_off", "", "ParentBased{root=AlwaysOffSampler", ""],
     ["parentbased_traceidratio", "0", "ParentBased{root=TraceIdRatioBased{0}", ""],
+    ["traceidratio", "-1", "TraceIdRatioBased{1}", "ARG=-1 is no number from 0 to 1"],
     ["xray", "", "ParentBased{root=AlwaysOnSampler", "OTEL_TRACES_SAMPLER=xray is not offered"],
     ["constructor", "", "ParentBased{root=AlwaysOnSampler", "=constructor is not offered"],
   ] as const) {

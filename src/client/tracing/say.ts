@@ -1,6 +1,23 @@
 /** Words about traces, which must not be in the way of the work itself. */
 
-/** Tell the user of what is in the way of traces, in one line. */
-export function say(message: string): void {
-  process.stderr.write(`vmsan: traces: ${message.slice(0, 300).replaceAll("\n", " ")}\n`);
+/** What was said already. */
+const said = new Set<string>();
+
+/** An error that OpenTelemetry's SDK has made text of, with its stack, as a message. */
+function plain(text: string): string {
+  try {
+    const { message } = JSON.parse(text) as { message?: unknown };
+    return typeof message === "string" ? message : text;
+  } catch {
+    // A message.
+    return text;
+  }
+}
+
+/** Tell the user of what is in the way of traces, once and in one line. */
+export function say(text: string): void {
+  const message = plain(text).slice(0, 300).replaceAll("\n", " ");
+  if (said.has(message)) return;
+  said.add(message);
+  process.stderr.write(`vmsan: traces: ${message}\n`);
 }
