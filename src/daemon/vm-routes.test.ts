@@ -18,9 +18,10 @@ beforeEach(async () => {
   const vm = await vmsan.create({ driver: "fake", networkPolicy: "none", project: "large" });
   const { entries } = daemon.sandboxes;
   const first = entries.get(vm.id);
+  if (first === undefined) throw new Error("no VM");
   const config = { env: [`A=${"x".repeat(MIB)}`] };
   const image = { name: "large", digest: "sha256:0", config } as unknown as VmRecord["image"];
-  for (let i = 0; first !== undefined && i < COUNT; i += 1) {
+  for (let i = 0; i < COUNT; i += 1) {
     const id = `vm-${String(i).padStart(8, "0")}`;
     // As old as one another, or older than the one that was made.
     const createdAt = `2020-01-01T00:00:0${i % 2}.000Z`;

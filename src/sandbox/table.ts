@@ -100,8 +100,7 @@ export class VmTable {
   } {
     const { project, after = "" } = wanted;
     const left = this.inOrder().filter(
-      (record) =>
-        (project === undefined || record.project === project) && placeOf(record) > after,
+      (record) => (project === undefined || record.project === project) && placeOf(record) > after,
     );
     const vms: string[] = [];
     let length = 0;

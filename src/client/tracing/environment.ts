@@ -68,7 +68,9 @@ export function samplerOf(): Sampler {
   };
   const make = Object.hasOwn(roots, rule ?? "") ? roots[rule ?? ""] : undefined;
   if (make === undefined) {
-    say(`OTEL_TRACES_SAMPLER=${name} is not offered: all are sent, but for what the caller has not sampled`);
+    say(
+      `OTEL_TRACES_SAMPLER=${name} is not offered: all are sent, but for what the caller has not sampled`,
+    );
     return new ParentBasedSampler({ root: new AlwaysOnSampler() });
   }
   return parentBased === undefined ? make() : new ParentBasedSampler({ root: make() });

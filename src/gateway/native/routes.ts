@@ -95,7 +95,10 @@ export const routes: readonly Route[] = [
     method: "GET",
     path: "/v1/vms",
     summary: "VMs of the key's project, oldest first",
-    query: { after: "`next` of the page before; absent there: it was the last", project: "only of this project" },
+    query: {
+      after: "`next` of the page before; absent there: it was the last",
+      project: "only of this project",
+    },
     answers: "json",
     run: async ({ c, caller, vmsan }) => {
       const after = c.req.query("after");
