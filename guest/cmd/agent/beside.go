@@ -40,7 +40,7 @@ func supervise() error {
 		// The agent binds the vsock port itself: a listener can be made again.
 		return err
 	}
-	proc.NewCgroups("/sys/fs/cgroup", api.MemInfo("MemTotal")).Join(os.Getpid())
+	proc.NewCgroups("/sys/fs/cgroup", api.MemTotal()).Join(os.Getpid())
 	for {
 		pid, err := syscall.ForkExec("/proc/self/exe", argv, &syscall.ProcAttr{Files: files, Env: os.Environ()})
 		if err != nil {
@@ -78,7 +78,7 @@ func runBeside() error {
 	s := newServer(api.Options{
 		Mode: api.ModeInit, BootID: randomID(), PowerOff: m.PowerOff, FreezeDisk: m.FreezeDisk, Disk: m.Disk(), OwnInit: boot.AskInit,
 		Everybody: true, Shares: true, Config: &netcfg.Config{System: true, Own: m.Own(), Configured: boot.Configured},
-	}, false, proc.NewCgroups("/sys/fs/cgroup", api.MemInfo("MemTotal")))
+	}, false, proc.NewCgroups("/sys/fs/cgroup", api.MemTotal()))
 	if port != nil {
 		return serveChannel(s, port, nil)
 	}

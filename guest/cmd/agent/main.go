@@ -94,7 +94,7 @@ func runInit() {
 	s := newServer(api.Options{
 		Mode: api.ModeInit, BootID: randomID(), PowerOff: m.PowerOff, FreezeDisk: m.FreezeDisk, Disk: m.Disk(), Everybody: true,
 		Shares: true, Config: &netcfg.Config{System: true, Own: m.Own()},
-	}, true, proc.NewCgroups("/sys/fs/cgroup", api.MemInfo("MemTotal")))
+	}, true, proc.NewCgroups("/sys/fs/cgroup", api.MemTotal()))
 	s.EndUnclaimed(unclaimed)
 	err = serveChannel(s, port, listener)
 	boot.Fatal(fmt.Errorf("the channel to the host broke: %w", err))
@@ -119,7 +119,7 @@ func newServer(o api.Options, orphans bool, groups *proc.Cgroups) *api.Server {
 	pin := &channel.Pin{}
 	cfg := o.Config
 	o.Build, o.Pin, cfg.Pin = build, pin, pin
-	o.Limits = stream.DefaultLimits(api.MemInfo("MemTotal"))
+	o.Limits = stream.DefaultLimits(api.MemTotal())
 	freezer := &proc.Freezer{Cgroups: groups}
 	cfg.Idle = freezer.Idle
 	if cfg.System {

@@ -26,7 +26,7 @@ func (s *Server) stats(w http.ResponseWriter, _ *http.Request) {
 	read, written := diskBytes(readText("/proc/diskstats"))
 	total, free := room("/")
 	writeJSON(w, map[string]any{
-		"memTotalKib": MemInfo("MemTotal"), "memAvailableKib": MemInfo("MemAvailable"), "memCachedKib": MemInfo("Cached"),
+		"memTotalKib": MemTotal(), "memAvailableKib": memInfo("MemAvailable"), "memCachedKib": memInfo("Cached"),
 		"cpuBusyMs": busy, "cpuIdleMs": idle, "loadAvg": loadAvg(),
 		"diskTotalBytes": total, "diskFreeBytes": free, "readBytes": read, "writtenBytes": written,
 		"receivedBytes": received, "sentBytes": sent,
@@ -111,8 +111,18 @@ func room(path string) (total, free int64) {
 	return int64(fs.Blocks) * fs.Bsize, int64(fs.Bfree) * fs.Bsize
 }
 
-// MemInfo gives a line of /proc/meminfo in KiB, 0 if it cannot be read.
-func MemInfo(name string) int64 {
+// MemTotal gives the memory in KiB, 0 if the kernel does not say. Not out of /proc/meminfo, all lines of which the kernel
+// would write at each boot.
+func MemTotal() int64 {
+	var info syscall.Sysinfo_t
+	if err := syscall.Sysinfo(&info); err != nil {
+		return 0
+	}
+	return int64(info.Totalram) * int64(info.Unit) >> 10
+}
+
+// memInfo gives a line of /proc/meminfo in KiB, 0 if it cannot be read.
+func memInfo(name string) int64 {
 	for _, line := range strings.Split(readText("/proc/meminfo"), "\n") {
 		if rest, ok := strings.CutPrefix(line, name+":"); ok {
 			return number(strings.TrimSpace(strings.TrimSuffix(rest, "kB")))

@@ -82,6 +82,20 @@ var nodeModes = map[string]os.FileMode{
 	"ptmx": 0o666, "kmsg": 0o644,
 }
 
+// parseNode reads a line of modules.devname: module, node, and "c" or "b" with the numbers.
+func parseNode(line string) (node string, kind byte, major, minor uint32, ok bool) {
+	words := strings.Fields(line)
+	if len(words) != 3 || !filepath.IsLocal(words[1]) {
+		return "", 0, 0, 0, false
+	}
+	kind = words[2][0]
+	high, low, _ := strings.Cut(words[2][1:], ":")
+	of, errOf := strconv.ParseUint(high, 10, 32)
+	number, errNumber := strconv.ParseUint(low, 10, 32)
+	ok = (kind == 'c' || kind == 'b') && errOf == nil && errNumber == nil
+	return words[1], kind, uint32(of), uint32(number), ok
+}
+
 // makeNodes makes the nodes of modules that are loaded when one is opened
 // (modules.devname: `module node c10:200`) and gives those that are there the usual modes.
 func makeNodes(list string) {
@@ -90,13 +104,8 @@ func makeNodes(list string) {
 		text = nil // a kernel without modules: there are none to be made
 	}
 	for _, line := range strings.Split(string(text), "\n") {
-		var module, node string
-		var kind rune
-		var major, minor uint32
-		if _, err := fmt.Sscanf(line, "%s %s %c%d:%d", &module, &node, &kind, &major, &minor); err != nil {
-			continue
-		}
-		if !filepath.IsLocal(node) || (kind != 'c' && kind != 'b') {
+		node, kind, major, minor, ok := parseNode(line)
+		if !ok {
 			continue
 		}
 		mode := uint32(syscall.S_IFCHR | 0o600)
