@@ -13,6 +13,7 @@ test.each([
   "vmsan.init=/bin/sh",
   "tsc-early-khz=1",
   "tsc_early_khz=1",
+  "apic.timer_khz=1",
   "init=/bin/sh",
   "rdinit=/x",
   "root=/dev/vda",

@@ -18,7 +18,10 @@ const OWN: readonly { names: readonly string[]; why: string }[] = [
     why: "vmsan's agent mounts the VM's disks; `--init` boots the image's own init.",
   },
   { names: ["mem", "memmap"], why: "`--memory` says how much there is." },
-  { names: ["tsc", "tsc_early_khz", "clocksource"], why: "The emulated clock depends on it." },
+  {
+    names: ["tsc", "tsc_early_khz", "apic.timer_khz", "clocksource"],
+    why: "The emulated clock depends on it.",
+  },
   { names: ["acpi", "pci", "virtio_mmio.device"], why: "The guest finds its devices by it." },
   { names: ["nomodule", "module.sig_enforce"], why: "The guest's drivers are modules." },
   { names: ["--"], why: "What stands behind it is for an init, and vmsan's agent is that." },

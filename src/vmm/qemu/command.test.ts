@@ -38,13 +38,15 @@ test("no option is ever missing its value, and nothing is shared by default", ()
 test("x86_64: microvm, emulated with a fixed time stamp counter, or KVM without one", () => {
   const emulated = qemuArguments(spec, tcg);
   expect(values(emulated, "-machine")).toEqual(["microvm,memory-backend=mem"]);
-  expect(values(emulated, "-accel")).toEqual(["tcg,tb-size=32"]);
+  expect(values(emulated, "-accel")).toEqual(["tcg,tb-size=40"]);
   expect(values(emulated, "-bios")).toEqual(["qboot.rom"]);
   expect(values(emulated, "-cpu")).toEqual(["max,-erms,-fsrm"]);
   expect(kernelArguments(spec, tcg)).toContain("tsc_early_khz=2400000");
-  expect(kernelArguments(spec, tcg)).toContain("noreplace-smp");
-  expect(kernelArguments(spec, kvm)).not.toContain("noreplace-smp");
-  expect(kernelArguments(spec, arm)).not.toContain("noreplace-smp");
+  for (const word of ["noreplace-smp", "apic.timer_khz=1000000"]) {
+    expect(kernelArguments(spec, tcg)).toContain(word);
+    expect(kernelArguments(spec, kvm)).not.toContain(word);
+    expect(kernelArguments(spec, arm)).not.toContain(word);
+  }
   expect(kernelArguments(spec, tcg).at(-1)).toBe("vmsan.root=overlay");
   expect(kernelArguments(spec, kvm).join(" ")).not.toContain("tsc");
   expect(values(qemuArguments(spec, kvm), "-cpu")).toEqual(["host"]);
