@@ -16,6 +16,11 @@ if (process.env.VMSAN_KEPT_NODE_OPTIONS !== undefined) {
   delete process.env.VMSAN_KEPT_NODE_OPTIONS;
 }
 
+if (process.env.VMSAN_ARENA !== undefined) {
+  delete process.env.MALLOC_ARENA_MAX;
+  delete process.env.VMSAN_ARENA;
+}
+
 const [major = 0, minor = 0] = process.versions.node.split(".").map(Number);
 if (major < MIN[0] || (major === MIN[0] && minor < MIN[1])) {
   console.error(

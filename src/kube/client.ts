@@ -107,22 +107,23 @@ export class KubeClient implements ApiServer {
     { body, type = "application/json", accept = "application/json", signal }: ApiRequest,
     silenceMs: number,
   ): Promise<IncomingMessage> {
-    const payload = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
-    const url = new URL(this.url + path);
-    const options: RequestOptions = {
-      method,
-      headers: {
-        accept,
-        "user-agent": "vmsan",
-        ...(await this.identity.headers()),
-        // Node.js sends no length with the body of a DELETE, which is then read as the next request.
-        ...(payload === undefined
-          ? {}
-          : { "content-type": type, "content-length": payload.length }),
-      },
-      ...(signal === undefined ? {} : { signal }),
-    };
     const asked = async (): Promise<IncomingMessage> => {
+      // Made now: those of hundreds that wait would be megabytes.
+      const payload = body === undefined ? undefined : Buffer.from(JSON.stringify(body));
+      const url = new URL(this.url + path);
+      const options: RequestOptions = {
+        method,
+        headers: {
+          accept,
+          "user-agent": "vmsan",
+          ...(await this.identity.headers()),
+          // Node.js sends no length with the body of a DELETE, which is then read as the next request.
+          ...(payload === undefined
+            ? {}
+            : { "content-type": type, "content-length": payload.length }),
+        },
+        ...(signal === undefined ? {} : { signal }),
+      };
       // Its turn may come because the connections were ended.
       if (this.closed) throw new Error("the client was closed");
       const agent = this.connections();

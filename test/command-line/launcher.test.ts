@@ -146,3 +146,16 @@ test("VMSAN_NODE_OPTIONS is for vmsan's Node.js", () => {
   const { env } = see(guest, { VMSAN_NODE_OPTIONS: own, NODE_OPTIONS: "--users" });
   expect([env["FIRST"], env["NODE_OPTIONS"]]).toEqual([own, "--users"]);
 });
+
+test("a node's memory for its threads is one arena, and what it starts has its own again", () => {
+  writeFileSync(join(dir, "first.cjs"), "process.env.FIRST = process.env.MALLOC_ARENA_MAX ?? '';");
+  const first = { VMSAN_NODE_OPTIONS: `--require ${join(dir, "first.cjs")}` };
+  const seen = (words: string[], more: object = {}): unknown[] => {
+    const { env } = see(words, { ...first, ...more });
+    expect(Object.keys(env).filter((name) => name.startsWith("VMSAN_A"))).toEqual([]);
+    return [env["FIRST"], env["MALLOC_ARENA_MAX"]];
+  };
+  expect(seen(["node", "run"])).toEqual(["1", undefined]);
+  expect(seen(["node", "run"], { MALLOC_ARENA_MAX: "4" })).toEqual(["4", "4"]);
+  expect(seen(guest)).toEqual(["", undefined]);
+});

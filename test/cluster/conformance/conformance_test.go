@@ -20,6 +20,7 @@ import (
 	_ "k8s.io/kubernetes/test/e2e/feature"
 	_ "k8s.io/kubernetes/test/e2e/kubectl"
 	_ "k8s.io/kubernetes/test/e2e/node"
+	_ "k8s.io/kubernetes/test/e2e/storage"
 
 	// What the framework is completed by.
 	_ "k8s.io/kubernetes/test/e2e/framework/debug/init"

@@ -5,24 +5,26 @@ export const LONGEST_MS = 2 ** 31 - 1;
 
 /** Timers that are given up together; none keeps the process. */
 export class Timers {
-  private readonly waiting = new Set<NodeJS.Timeout>();
+  /** Made when something waits: of the six of a pod most have nothing to do for as long as it runs. */
+  private waiting: Set<NodeJS.Timeout> | undefined;
 
   /** Do something after so many milliseconds. */
   after(ms: number, task: () => void): void {
     const timer = setTimeout(
       () => {
-        this.waiting.delete(timer);
+        this.waiting?.delete(timer);
         task();
       },
       Math.min(ms, LONGEST_MS),
     );
     timer.unref();
+    this.waiting ??= new Set();
     this.waiting.add(timer);
   }
 
   /** Give up what waits. */
   clear(): void {
-    for (const timer of this.waiting) clearTimeout(timer);
-    this.waiting.clear();
+    for (const timer of this.waiting ?? []) clearTimeout(timer);
+    this.waiting = undefined;
   }
 }
