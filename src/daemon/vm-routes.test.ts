@@ -1,4 +1,8 @@
-/** The list of VMs, however much they say of themselves. */
+/** Lists, however long: of VMs, and of what is in a guest. */
+import { mkdir, writeFile } from "node:fs/promises";
+import type { IncomingMessage } from "node:http";
+import { join } from "node:path";
+import { json } from "node:stream/consumers";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { Vmsan } from "../client/vmsan.ts";
 import type { VmRecord } from "../model/vm.ts";
@@ -11,11 +15,14 @@ const COUNT = 20;
 
 let daemon: FakeDaemon;
 let vmsan: Vmsan;
+/** The one VM that runs. */
+let made: string;
 
 beforeEach(async () => {
   daemon = await fakeDaemon();
   vmsan = new Vmsan({ dir: daemon.dir, start: false });
   const vm = await vmsan.create({ driver: "fake", networkPolicy: "none", project: "large" });
+  made = vm.id;
   const { entries } = daemon.sandboxes;
   const first = entries.get(vm.id);
   if (first === undefined) throw new Error("no VM");
@@ -60,4 +67,18 @@ test("of one project costs no more than that has", async () => {
   expect((await vmsan.list({ project: "small" })).map(({ id }) => id)).toEqual(["vm-00000007"]);
   expect((await vmsan.list({ project: "large" })).length).toBe(COUNT);
   expect(await vmsan.list({ project: "none" })).toEqual([]);
+});
+
+test("a guest's long list is sent bit by bit, and is whole", async () => {
+  const directory = join(daemon.dir, "many");
+  await mkdir(directory);
+  const names = Array.from({ length: 1201 }, (_, i) => `file-${i}`);
+  await Promise.all(names.map(async (name) => await writeFile(join(directory, name), "")));
+  const path = `/v1/vms/${made}/agent/v1/fs/list`;
+  const reply = await vmsan.daemon.download("POST", path, { body: { path: directory } });
+  // Of what is made at once the length is known.
+  expect((reply as IncomingMessage).headers["content-length"]).toBeUndefined();
+  const entries = (await json(reply)) as { name: string }[];
+  const listed = entries.map(({ name }) => Buffer.from(name, "base64").toString());
+  expect(listed.toSorted()).toEqual(names.toSorted());
 });

@@ -1,5 +1,6 @@
 /** Routes about VMs. */
 import { Readable } from "node:stream";
+import { setImmediate } from "node:timers/promises";
 import type { Hono } from "hono";
 import * as z from "zod";
 import type { HostWishes, VmView } from "../model/api.ts";
@@ -54,6 +55,19 @@ async function askAgent(
       // Stopped or removed: the next turn says so.
     }
   }
+}
+
+/** Longest list that is made text of at once, and how much of a longer one is. */
+const LIST_PIECE = 500;
+
+/** A list as JSON, bit by bit: a guest's may have hundreds of thousands of entries, and the daemon has others to answer meanwhile. */
+async function* jsonOf(list: readonly unknown[]): AsyncGenerator<string> {
+  for (let at = 0; at < list.length; at += LIST_PIECE) {
+    const text = JSON.stringify(list.slice(at, at + LIST_PIECE));
+    yield (at === 0 ? "[" : ",") + text.slice(1, -1);
+    await setImmediate();
+  }
+  yield "]";
 }
 
 /** Add the routes below /v1/vms. */
@@ -175,6 +189,10 @@ export function vmRoutes(app: Hono, sandboxes: Sandboxes, sleep: Pick<Sleep, "ch
     const { signal } = c.req.raw;
     const options = { ...(body === undefined ? {} : { body }), signal };
     const reply = await askAgent(sleep, id, method, path, options);
+    if (Array.isArray(reply) && reply.length > LIST_PIECE) {
+      const body = Readable.toWeb(Readable.from(jsonOf(reply))) as ReadableStream;
+      return c.body(body, 200, { "content-type": "application/json" });
+    }
     return reply === undefined ? c.body(null, 204) : c.json(reply as object);
   });
 }
