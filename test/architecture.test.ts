@@ -26,7 +26,10 @@ const allowed: Record<string, { may: string[]; because: string }> = {
     may: ["oci", "ext4"],
     because: "kernel, initramfs and the disk of modules are made of packages and files",
   },
-  volumes: { may: ["ext4", "schema"], because: "a volume is a disk with a document" },
+  volumes: {
+    may: ["ext4", "layers", "changes", "schema"],
+    because: "a volume is a disk with a document, or what was on one as a tree of files",
+  },
   vmm: { may: ["boot"], because: "a driver turns a VmSpec into a process" },
   agent: { may: [], because: "speaks to a byte stream, whoever opened it" },
   network: { may: [], because: "policy is data; effects stay here" },

@@ -12,7 +12,7 @@ _vmsan() {
       -*) continue ;;
     esac
     case "${path:+$path }$word" in
-      'run'|'create'|'fork'|'exec'|'connect'|'ssh'|'ssh-config'|'list'|'ls'|'inspect'|'start'|'stop'|'remove'|'rm'|'delete'|'update'|'pause'|'suspend'|'resume'|'logs'|'stats'|'events'|'network'|'network create'|'network ls'|'network list'|'network inspect'|'network rm'|'network remove'|'network delete'|'network prune'|'network connect'|'network disconnect'|'port-forward'|'upload'|'download'|'cp'|'ps'|'wait'|'kill'|'snapshot'|'snapshot create'|'snapshot list'|'snapshot ls'|'snapshot inspect'|'snapshot delete'|'snapshot rm'|'snapshot remove'|'snapshot prune'|'snapshot export'|'snapshot import'|'restore'|'volume'|'volume create'|'volume ls'|'volume list'|'volume inspect'|'volume rm'|'volume remove'|'volume delete'|'volume prune'|'volume grow'|'volume export'|'volume import'|'image'|'image ls'|'image list'|'image pull'|'image push'|'image inspect'|'image history'|'image diff'|'image tag'|'image rm'|'image remove'|'image delete'|'image prune'|'image save'|'image load'|'image disk'|'build'|'build prune'|'commit'|'login'|'logout'|'ui'|'docker-env'|'serve'|'key'|'key create'|'key list'|'key ls'|'key remove'|'key rm'|'key delete'|'mcp'|'mcp install'|'node'|'node run'|'node join'|'setup'|'doctor'|'kernel'|'kernel ls'|'kernel list'|'kernel add'|'kernel use'|'kernel rm'|'kernel remove'|'kernel delete'|'daemon'|'daemon status'|'daemon start'|'daemon stop'|'daemon logs'|'completion') path="${path:+$path }$word" ;;
+      'run'|'create'|'fork'|'exec'|'connect'|'ssh'|'ssh-config'|'list'|'ls'|'inspect'|'start'|'stop'|'remove'|'rm'|'delete'|'update'|'pause'|'suspend'|'resume'|'logs'|'stats'|'events'|'network'|'network create'|'network ls'|'network list'|'network inspect'|'network rm'|'network remove'|'network delete'|'network prune'|'network connect'|'network disconnect'|'port-forward'|'upload'|'download'|'cp'|'ps'|'wait'|'kill'|'snapshot'|'snapshot create'|'snapshot list'|'snapshot ls'|'snapshot inspect'|'snapshot delete'|'snapshot rm'|'snapshot remove'|'snapshot prune'|'snapshot export'|'snapshot import'|'restore'|'volume'|'volume create'|'volume ls'|'volume list'|'volume inspect'|'volume rm'|'volume remove'|'volume delete'|'volume prune'|'volume grow'|'volume share'|'volume export'|'volume import'|'image'|'image ls'|'image list'|'image pull'|'image push'|'image inspect'|'image history'|'image diff'|'image tag'|'image rm'|'image remove'|'image delete'|'image prune'|'image save'|'image load'|'image disk'|'build'|'build prune'|'commit'|'login'|'logout'|'ui'|'docker-env'|'serve'|'key'|'key create'|'key list'|'key ls'|'key remove'|'key rm'|'key delete'|'mcp'|'mcp install'|'node'|'node run'|'node join'|'setup'|'doctor'|'kernel'|'kernel ls'|'kernel list'|'kernel add'|'kernel use'|'kernel rm'|'kernel remove'|'kernel delete'|'daemon'|'daemon status'|'daemon start'|'daemon stop'|'daemon logs'|'completion') path="${path:+$path }$word" ;;
       *) given=$((given + 1)) ;;
     esac
   done
@@ -61,13 +61,14 @@ _vmsan() {
     'snapshot export') words='' flags='--json --verbose --timing --trace --output -o --help -h' kind=file ;;
     'snapshot import') words='' flags='--json --verbose --timing --trace --input -i --name --help -h' kind='' ;;
     'restore') words='' flags='--json --verbose --timing --trace --help -h' kind=vm ;;
-    'volume') words='create ls list inspect rm remove delete prune grow export import' flags='--json --verbose --timing --trace --help -h' kind='' ;;
-    'volume create') words='' flags='--json --verbose --timing --trace --size --label --help -h' kind=file ;;
+    'volume') words='create ls list inspect rm remove delete prune grow share export import' flags='--json --verbose --timing --trace --help -h' kind='' ;;
+    'volume create') words='' flags='--json --verbose --timing --trace --size --shared --label --help -h' kind=file ;;
     'volume ls'|'volume list') words='' flags='--json --verbose --timing --trace --help -h' kind='' ;;
     'volume inspect') words='' flags='--json --verbose --timing --trace --help -h' kind=file ;;
     'volume rm'|'volume remove'|'volume delete') words='' flags='--json --verbose --timing --trace --help -h' kind=file ;;
     'volume prune') words='' flags='--json --verbose --timing --trace --help -h' kind='' ;;
     'volume grow') words='' flags='--json --verbose --timing --trace --help -h' kind=file ;;
+    'volume share') words='' flags='--json --verbose --timing --trace --help -h' kind=file ;;
     'volume export') words='' flags='--json --verbose --timing --trace --output -o --help -h' kind=file ;;
     'volume import') words='' flags='--json --verbose --timing --trace --input -i --help -h' kind=file ;;
     'image') words='ls list pull push inspect history diff tag rm remove delete prune save load disk' flags='--json --verbose --timing --trace --help -h' kind='' ;;

@@ -541,6 +541,7 @@ complete -c vmsan -n '__vmsan_at volume' -a remove -d 'remove volumes that no VM
 complete -c vmsan -n '__vmsan_at volume' -a delete -d 'remove volumes that no VM mounts'
 complete -c vmsan -n '__vmsan_at volume' -a prune -d 'remove all volumes that no VM mounts, not even a stopped one; those of keys'\'' projects stay'
 complete -c vmsan -n '__vmsan_at volume' -a grow -d 'make a volume larger; with QEMU also while a VM writes to it'
+complete -c vmsan -n '__vmsan_at volume' -a share -d 'have a volume that nobody uses be for any number of VMs that write at the same time, with what is in it'
 complete -c vmsan -n '__vmsan_at volume' -a export -d 'write a volume as one file'
 complete -c vmsan -n '__vmsan_at volume' -a import -d 'make a volume of what `export` has written'
 complete -c vmsan -n '__fish_seen_subcommand_from volume' -l json -d 'one JSON object on standard output'
@@ -554,6 +555,7 @@ complete -c vmsan -n '__fish_seen_subcommand_from create' -l verbose -d 'say mor
 complete -c vmsan -n '__fish_seen_subcommand_from create' -l timing -d 'say on standard error where the time went'
 complete -c vmsan -n '__fish_seen_subcommand_from create' -l trace -r -d 'write the same as a trace for Perfetto'
 complete -c vmsan -n '__fish_seen_subcommand_from create' -l size -r -d '20gb; it takes up what is in it alone (default: 10gb)'
+complete -c vmsan -n '__fish_seen_subcommand_from create' -l shared -d 'for any number of VMs that write at the same time: a directory of the host'
 complete -c vmsan -n '__fish_seen_subcommand_from create' -l label -r -d 'label; repeatable'
 complete -c vmsan -n '__fish_seen_subcommand_from create' -s h -l help -d 'display help for command'
 complete -c vmsan -n '__fish_seen_subcommand_from ls list' -l json -d 'one JSON object on standard output'
@@ -586,6 +588,12 @@ complete -c vmsan -n '__fish_seen_subcommand_from grow' -l verbose -d 'say more 
 complete -c vmsan -n '__fish_seen_subcommand_from grow' -l timing -d 'say on standard error where the time went'
 complete -c vmsan -n '__fish_seen_subcommand_from grow' -l trace -r -d 'write the same as a trace for Perfetto'
 complete -c vmsan -n '__fish_seen_subcommand_from grow' -s h -l help -d 'display help for command'
+complete -c vmsan -n '__vmsan_at volume share' -F
+complete -c vmsan -n '__fish_seen_subcommand_from share' -l json -d 'one JSON object on standard output'
+complete -c vmsan -n '__fish_seen_subcommand_from share' -l verbose -d 'say more on standard error'
+complete -c vmsan -n '__fish_seen_subcommand_from share' -l timing -d 'say on standard error where the time went'
+complete -c vmsan -n '__fish_seen_subcommand_from share' -l trace -r -d 'write the same as a trace for Perfetto'
+complete -c vmsan -n '__fish_seen_subcommand_from share' -s h -l help -d 'display help for command'
 complete -c vmsan -n '__vmsan_at volume export' -F
 complete -c vmsan -n '__fish_seen_subcommand_from export' -l json -d 'one JSON object on standard output'
 complete -c vmsan -n '__fish_seen_subcommand_from export' -l verbose -d 'say more on standard error'

@@ -31,7 +31,13 @@ machine reaches a port. Web pages are refused.
 - A gateway that is started anew finds what runs, and starts what has a restart policy. Several cannot serve one VMSAN_DIR.
 - A container without \`-m\` has 512 MiB, without \`--cpus\` one processor; \`--cpus 1.5\` is two. Disks are 10 GiB (\`--storage-opt size=20\`),
   of which only what is written is taken up.
-- A volume is a file system that one microVM may write to at a time; directories and single files (\`-v ./app.conf:/etc/app.conf:ro\`,
+- A volume is a file system that one microVM may write to at a time, at the speed of a disk. One that **several containers** mount, and
+  any of them may write to, becomes a directory of the host that all of them see ([shared volume](volumes.md)): when a container is started
+  while another one that mounts it is made or runs, and no VM has it as its disk. Compose makes all containers before it starts the first, so that
+  services which share a volume just work; what was in it is carried over. If a container runs with it as a disk already, the
+  other one is refused: \`docker restart\` that one, then start this; or make the volume with \`docker volume create -o shared=true NAME\`
+  (Compose: \`driver_opts: {shared: "true"}\`). A shared one is slower with many small files, bounded by the host's disk alone, and its locks hold
+  within a container. Directories and single files (\`-v ./app.conf:/etc/app.conf:ro\`,
   configs and secrets of compose) are shared. A file is the one that was there when the VM started, as with Docker: one that an editor
   puts in its place is seen after the next start. Sockets and devices of the host are refused.
 - The engine's own socket (\`-v $SOCKET:/var/run/docker.sock\`) is refused too: a container that had it would be the master of whoever runs
@@ -44,7 +50,7 @@ machine reaches a port. Web pages are refused.
   make are vmsan's private networks: members reach each other by name, alias and address over IPv4, and nobody else does;
   \`--internal\` ones have no way out. \`docker network connect\` works while a container runs.
 - \`act\` (GitHub's workflows) asks for the host's network and the engine's socket, which are refused: \`act --network bridge --container-daemon-socket -\`. Its
-  jobs share the volume \`act-toolcache\`, which one may write to at a time: \`--concurrent-jobs 1\`.
+  jobs share the volume \`act-toolcache\`: \`docker volume create -o shared=true act-toolcache\` first, or \`--concurrent-jobs 1\`.
 - The main process is not number 1 of its guest: TERM ends it, \`--init\` means nothing,
   and \`docker top\` shows its own processes alone.
 - \`--tmpfs\` and \`--shm-size\` are memory of the guest, with Docker's options; anonymous volumes are directories on the VM's own
@@ -108,7 +114,7 @@ const NOT_YET = `## What does not hold yet
   \`network_mode: host\`, for which tools that ask for it unasked have a setting.
 - Without the buildx plugin \`docker build\` says that it is deprecated and sends the same build to the classic builder, as
   \`DOCKER_BUILDKIT=0\` does; \`docker compose build\` likewise, but for \`dockerfile_inline\`, secrets and the like, which compose gives to buildx alone.
-- What containers on one machine's Docker share and microVMs do not: a volume in two running containers at once, IPC, process numbers.
+- What containers on one machine's Docker share and microVMs do not: IPC, process numbers, locks of files in a volume.
 - podman's remote client speaks another API (libpod).
 - Of other people's suites (below) these are not met, each for its reason: links and \`volumes_from\`, \`--pid\`, \`--uts\` and \`--ipc host\`, IPv6 and
   MAC addresses, Swarm, plugins, another volume driver, network names with blanks, IPAM besides a subnet, subnets of public addresses, a look at an

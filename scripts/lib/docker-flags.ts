@@ -124,7 +124,7 @@ export const runFlags: readonly RunFlag[] = [
   idle("--memory-swappiness", "a guest has no swap", "--memory-swappiness", "10"),
   differs(
     "--mount",
-    "binds, volumes, tmpfs; what is bound is shared, a volume has one writer at a time",
+    "binds, volumes, tmpfs; what is bound is shared, a volume too once several containers have it",
     "--mount",
     "type=tmpfs,dst=/t",
   ),

@@ -170,9 +170,9 @@ async function flatten(layers: readonly string[], to: string, signal: AbortSigna
   if (code !== 0) {
     throw new VmsanError({
       code: "ERR_CHANGES_COPY",
-      message: "Cannot copy the VM's disk, whose journal must be replayed",
+      message: "Cannot copy a disk whose journal must be replayed",
       why: stderr.trim(),
-      fix: "Free some disk space, or start the VM and stop it again.",
+      fix: "Free some disk space, or start a VM with it and stop that again.",
     });
   }
   await using out = await open(to, "r+");
@@ -218,7 +218,7 @@ export async function openFileSystem(
   if ((await which("e2fsck")) === undefined) {
     throw new VmsanError({
       code: "ERR_SETUP_MISSING_BINARY",
-      message: "Cannot read the VM's disk without e2fsck",
+      message: "Cannot read a VM's disk without e2fsck",
       why: "The VM was not shut down, so the file system's journal must be replayed.",
       fix: "Install it (apt-get install e2fsprogs), or start the VM and stop it again.",
     });

@@ -1,5 +1,5 @@
 /** Changes as a layer of an image: a tar archive with whiteouts (image-spec, layer.md), as it is made. */
-import type { FoundInode } from "../ext4/ext4.ts";
+import type { Ext4Reader, FoundInode } from "../ext4/ext4.ts";
 import { END_OF_ARCHIVE, encodeHeader, padTo } from "../layers/layers.ts";
 import type { TarEntry, TarKind } from "../layers/layers.ts";
 import { VmsanError } from "../model/errors.ts";
@@ -11,6 +11,28 @@ const WHITEOUT = ".wh.";
 const OPAQUE = ".wh..wh..opq";
 /** Changes between two turns of the event loop. */
 const BREATH = 256;
+
+/**
+ * One entry of an archive: its header, a file's content, what fills the last block.
+ * @param link the path in the archive of the same inode, if that is there already
+ */
+export function* entryBytes(
+  path: string,
+  inode: FoundInode,
+  kind: TarKind,
+  from: Pick<Ext4Reader, "content">,
+  link?: string,
+): Generator<Buffer> {
+  if (link !== undefined) {
+    yield encodeHeader(entryOf(path, inode, "hardlink", link));
+    return;
+  }
+  const name = kind === "directory" ? `${path || "."}/` : path;
+  yield encodeHeader(entryOf(name, inode, kind, inode.target));
+  if (kind !== "file") return;
+  yield* from.content(inode);
+  yield padTo(inode.size);
+}
 
 /** What {@link layerOf} takes. */
 export interface LayerOptions {
@@ -120,20 +142,12 @@ export async function* layerOf(
         options.onSkip(change.path, "layers hold no sockets");
         continue;
       }
-      if (link !== undefined) {
-        yield encodeHeader(entryOf(change.path, inode, "hardlink", link));
-        continue;
-      }
-      const path = inode.kind === "directory" ? `${change.path || "."}/` : change.path;
-      yield encodeHeader(entryOf(path, inode, inode.kind, inode.target));
-      if (inode.kind !== "file") continue;
-      total += inode.size;
+      if (link === undefined && inode.kind === "file") total += inode.size;
       if (total > limitBytes) throw tooLarge(limitBytes);
-      for (const piece of from.content(inode)) {
+      for (const piece of entryBytes(change.path, inode, inode.kind, from, link)) {
         signal.throwIfAborted();
         yield piece;
       }
-      yield padTo(inode.size);
     }
     yield END_OF_ARCHIVE;
   } catch (error) {

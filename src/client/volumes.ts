@@ -34,17 +34,19 @@ export class Volumes {
 
   /**
    * Make an empty volume.
-   * @param options `size` in GiB (`20`, `20gb`), default 10; it takes up what is in it alone
-   * @throws ERR_VOLUME_NAME_TAKEN
+   * @param options `size` in GiB (`20`, `20gb`), default 10; it takes up what is in it alone. `shared`: a directory of the
+   *   host, which any number of VMs write to at the same time; it has no size
+   * @throws ERR_VOLUME_NAME_TAKEN, ERR_VOLUME_SHARED
    */
   async create(
     name: string,
-    options: { size?: number | string; labels?: Record<string, string> } = {},
+    options: { size?: number | string; labels?: Record<string, string>; shared?: boolean } = {},
   ): Promise<VolumeView> {
     const body: VolumeRequest = {
       name: parseVolumeName(name),
-      sizeBytes: parseDiskSize(options.size ?? 10),
+      ...(options.size === undefined ? {} : { sizeBytes: parseDiskSize(options.size) }),
       labels: options.labels ?? {},
+      ...(options.shared === true && { shared: true }),
     };
     return await this.daemon.call<VolumeView>("POST", "/v1/volumes", { body });
   }
@@ -66,6 +68,14 @@ export class Volumes {
   async grow(name: string, size: number | string): Promise<VolumeView> {
     const body = { sizeBytes: parseDiskSize(size) };
     return await this.daemon.call<VolumeView>("POST", volumePath(name, "/grow"), { body });
+  }
+
+  /**
+   * Make a volume that nobody uses a shared one: a directory of the host with what was in it. There is no way back.
+   * @throws ERR_VOLUME_IN_USE, ERR_VOLUME_SHARED for one of keys' projects
+   */
+  async share(name: string): Promise<VolumeView> {
+    return await this.daemon.call<VolumeView>("POST", volumePath(name, "/share"), { body: {} });
   }
 
   /**

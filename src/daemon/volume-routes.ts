@@ -1,10 +1,10 @@
 /** Routes about volumes. */
 import { Readable } from "node:stream";
 import type { Hono } from "hono";
-import type { VolumeView } from "../model/volume.ts";
+import type { VolumeRequest, VolumeView } from "../model/volume.ts";
 import { jsonBody, streamedReply } from "../http/reply.ts";
 import type { Volumes } from "../sandbox/volumes.ts";
-import { growVolumeSchema, validate, volumeRequestSchema } from "../schema/api.ts";
+import { growVolumeSchema, validate, volumeRequestSchema, withoutUndefined } from "../schema/api.ts";
 import { parseVolumeName } from "../util/mounts.ts";
 
 /** Add the routes below /v1/volumes. */
@@ -12,7 +12,9 @@ export function volumeRoutes(app: Hono, volumes: Volumes): void {
   app.get("/v1/volumes", async (c) => c.json({ volumes: await volumes.list() }));
 
   app.post("/v1/volumes", async (c) => {
-    const request = validate(volumeRequestSchema, await jsonBody(c), "request to make a volume");
+    const request = withoutUndefined(
+      validate(volumeRequestSchema, await jsonBody(c), "request to make a volume"),
+    ) as VolumeRequest;
     parseVolumeName(request.name);
     return c.json(await volumes.create(request));
   });
@@ -30,6 +32,10 @@ export function volumeRoutes(app: Hono, volumes: Volumes): void {
     const { sizeBytes } = validate(growVolumeSchema, await jsonBody(c), "new size of a volume");
     return c.json(await volumes.grow(c.req.param("name"), sizeBytes, c.req.raw.signal));
   });
+
+  app.post("/v1/volumes/:name/share", async (c) =>
+    c.json(await volumes.share(c.req.param("name"), c.req.raw.signal)),
+  );
 
   app.get("/v1/volumes/:name/archive", async (c) => {
     const archive = await volumes.export(c.req.param("name"));

@@ -31,6 +31,7 @@ export type EventType =
   | "image.pushed"
   | "image.removed"
   | "volume.created"
+  | "volume.shared"
   | "volume.removed"
   | "missed";
 

@@ -23,6 +23,10 @@ export interface VolumeMount {
   part?: string;
   /** Left empty: the image's content at the target is not copied into a new volume. */
   nocopy: boolean;
+  /** It is a directory of the host, which others may write to as well: found out when the VM is made or started. */
+  shared?: true;
+  /** The part of a shared one is a regular file: likewise. */
+  file?: true;
   /** Not the volume itself: a copy of one instant, on a disk of the VM's own that goes with it. */
   copy?: true;
 }

@@ -1,4 +1,7 @@
-/** Volumes: file systems with a name, which outlive the VMs that use them. */
+/**
+ * Volumes: file systems with a name, which outlive the VMs that use them; shared ones are directories of the host that
+ * any number of VMs write to at the same time.
+ */
 
 /** Label of a volume: the project whose keys may use it. */
 export const PROJECT_LABEL = "vmsan.project";
@@ -10,8 +13,10 @@ export interface VolumeRecord {
   name: string;
   createdAt: string;
   labels: Record<string, string>;
-  /** Label of its file system, by which guests find it. */
+  /** Label of its file system, by which guests find it; "" of a shared one, which has none. */
   fsLabel: string;
+  /** A directory instead of a disk. */
+  shared?: true;
 }
 
 /** A volume as the API shows it. */
@@ -19,13 +24,15 @@ export interface VolumeView {
   name: string;
   createdAt: string;
   labels: Record<string, string>;
-  /** As guests see it. */
+  /** Any number of VMs may write to it at the same time. */
+  shared?: true;
+  /** As guests see it; 0 for a shared one, which takes what the host's file system has. */
   sizeBytes: number;
   /** Allocated on the host. */
   storedBytes: number;
   /** Names of VMs, also stopped ones, that mount it. */
   usedBy: string[];
-  /** Who holds it now: nobody, one VM that may write, or VMs that read. */
+  /** Who holds it now: nobody, VMs of which one may write (a shared one: any), or VMs that read. */
   state: "free" | "written" | "read";
   /** Why it cannot be used. */
   damaged?: string;
@@ -34,9 +41,14 @@ export interface VolumeView {
 /** A volume to be made. */
 export interface VolumeRequest {
   name: string;
-  sizeBytes: number;
+  /** Default {@link VOLUME_BYTES}; none for a shared one. */
+  sizeBytes?: number;
   labels: Record<string, string>;
+  shared?: true;
 }
+
+/** Size of a volume for which none is asked, in bytes. */
+export const VOLUME_BYTES: number = 10 * 2 ** 30;
 
 /** What a prune of volumes has removed. */
 export interface VolumePrune {

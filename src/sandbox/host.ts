@@ -285,7 +285,7 @@ export async function createHost(layout: Layout, log: EventLog, events: Events):
     networks,
     volumes,
     privateNetworks,
-    shares: createShares(layout, log),
+    shares: createShares(layout, volumes, log),
     sweep: async (live) => {
       const isKnown = (id: string): boolean => live.has(id);
       const host = await sweepHost({ uidDir, vmsDir: layout.vms, isKnown });

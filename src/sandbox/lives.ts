@@ -4,7 +4,7 @@ import type { EndAction, VmRecord } from "../model/vm.ts";
 import { thaw } from "../snapshots/freeze.ts";
 import { abortable } from "../util/flow/abortable.ts";
 import { tearDown } from "./starting/bring-up.ts";
-import { volumesOf } from "./starting/mounts.ts";
+import { sharedOf, volumesOf } from "./starting/mounts.ts";
 import type { LiveGuest } from "./starting/await-guest.ts";
 import { removeDamaged } from "./records/damaged.ts";
 import type { Entry } from "./records/entry.ts";
@@ -23,7 +23,7 @@ const CLAIM_MS = 10_000;
  * has ended without an error has left its files there, and readers take no file system that nobody has let go of.
  */
 function writesVolumes(record: VmRecord): boolean {
-  return volumesOf(record).some(({ readonly }) => !readonly);
+  return [...volumesOf(record), ...sharedOf(record)].some(({ readonly }) => !readonly);
 }
 
 /** Start a VM's time limit, if it has one. @param from the instant it counts from */

@@ -1,6 +1,7 @@
 /** All VMs of one VMSAN_DIR: made, started, stopped, removed, and found again. */
 import type { CreateRequest, VmView } from "../model/api.ts";
 import { VmsanError } from "../model/errors.ts";
+import type { Mount } from "../model/mount.ts";
 import type { NetworkPolicy } from "../model/policy.ts";
 import type { MembershipRequest } from "../model/private-network.ts";
 import type { VmRecord } from "../model/vm.ts";
@@ -12,7 +13,7 @@ import type { LiveGuest } from "./starting/await-guest.ts";
 import type { Entry } from "./records/entry.ts";
 import { Lives, startTimeLimit } from "./lives.ts";
 import { Mutex } from "../util/flow/mutex.ts";
-import { attachVolumes, placeMounts, volumesOf } from "./starting/mounts.ts";
+import { attachVolumes, placeMounts, volumesOf, withKinds } from "./starting/mounts.ts";
 import { makeDisks, newRecord, prepareVm, setBootFiles } from "./starting/new-vm.ts";
 import { requireCard } from "./records/memberships.ts";
 import { requireFreeVolumes } from "./records/volume-users.ts";
@@ -24,9 +25,6 @@ import { isWarm, takeOver } from "./warm/warm-plan.ts";
 import type { ReadyClone, WarmPlan, WarmStart } from "./warm/warm-plan.ts";
 import type { DriverChoice, Work } from "./stages.ts";
 import { viewOf } from "./records/view.ts";
-
-/** Size of a volume that is made because a VM names it. */
-const VOLUME_BYTES = 10 * 2 ** 30;
 
 /** How {@link Sandboxes.make} makes a VM. */
 export interface Maker {
@@ -101,7 +99,7 @@ export class Sandboxes extends Lives {
    */
   async create(wish: CreateRequest, work: Work, onId: (id: string) => void): Promise<VmView> {
     this.requireFreeName(wish.name);
-    const request = { ...wish, mounts: await this.stages.shares.check(wish.mounts) };
+    const request = { ...wish, mounts: await this.checkMounts(wish.mounts) };
     requireFreeVolumes(this.entries.values(), undefined, request.mounts);
     const choice = await this.stages.chooseDriver(request.driver, request.host);
     checkIsolation(choice.driver, request.isolation, request.policy.mode !== "none");
@@ -209,19 +207,26 @@ export class Sandboxes extends Lives {
     });
   }
 
+  /** What is to be mounted, with what is found out of it. @throws ERR_MOUNT_SOURCE, ERR_VOLUME_PART */
+  private async checkMounts(mounts: readonly Mount[]): Promise<Mount[]> {
+    return await withKinds(await this.stages.shares.check(mounts), this.stages.volumes);
+  }
+
   /** Make the volumes of a new VM that are not there yet. */
   private async makeVolumes(record: VmRecord): Promise<void> {
     const { volumes } = this.stages;
     for (const { name } of volumesOf(record)) {
       if (await volumes.has(name)) continue;
-      await volumes.create({ name, sizeBytes: VOLUME_BYTES, labels: {} });
+      await volumes.create({ name, labels: {} });
       this.events.host("volume.created", { volume: name });
     }
   }
 
   /** Boot a prepared VM. */
   private async bringUp(record: VmRecord, work: Work, warm?: WarmStarts): Promise<LiveGuest> {
-    await attachVolumes(record, this.stages.volumes);
+    await attachVolumes(record, this.stages.volumes, work.signal);
+    // What a volume is may have changed since the VM was entered.
+    requireFreeVolumes(this.entries.values(), record.id, record.mounts);
     const token = await this.records.token(record.id);
     const save = async (): Promise<void> => await this.records.save(record);
     const findMachine = warm && ((like: VmRecord) => warm.findMachine(like));
@@ -269,7 +274,7 @@ export class Sandboxes extends Lives {
       entry.busy = busy;
       try {
         if (record.mounts !== undefined) {
-          record.mounts = await this.stages.shares.check(record.mounts);
+          record.mounts = await this.checkMounts(record.mounts);
         }
         const choice = await this.stages.chooseDriver(record.driver, work.host);
         record.accelerator = choice.accelerator;

@@ -45,6 +45,7 @@ export const quietLog = { info: (): void => undefined, error: (): void => undefi
  */
 export function fakeStages(root: string, changes: Partial<Stages> = {}): Stages {
   const driver = new FakeDriver(agentBinary());
+  const volumes = new VolumeStore(join(root, "volumes"));
   const nothing = { removed: [], failed: [] };
   return {
     prepareBase: async () => ({ rootfs: join(root, "base.ext4"), runtime: "base" }),
@@ -69,9 +70,9 @@ export function fakeStages(root: string, changes: Partial<Stages> = {}): Stages 
       forget: async () => undefined,
       sweep: async () => nothing,
     },
-    volumes: new VolumeStore(join(root, "volumes")),
+    volumes,
     privateNetworks: new PrivateNetworkStore(join(root, "networks")),
-    shares: createShares(layoutOf(root), quietLog),
+    shares: createShares(layoutOf(root), volumes, quietLog),
     sweep: async () => nothing,
     openChannel: (running, token) =>
       new AgentChannel({ open: (signal) => running.connect(signal), token, build: "test" }),

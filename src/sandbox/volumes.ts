@@ -21,7 +21,7 @@ export class Volumes {
   }
 
   private async view(record: VolumeRecord & { damaged?: string }): Promise<VolumeView> {
-    const { name, createdAt, labels, damaged } = record;
+    const { name, createdAt, labels, damaged, shared } = record;
     const entries = [...this.sandboxes.entries.values()];
     const { records, written } = volumeHolders(entries, name);
     const held = written ? "written" : "read";
@@ -29,7 +29,8 @@ export class Volumes {
       name,
       createdAt,
       labels,
-      ...(await this.store.sizes(name)),
+      ...(shared && { shared }),
+      ...(await this.store.sizes(name, shared)),
       usedBy: volumeUsers(entries, name).map((vm) => vm.name ?? vm.id),
       state: records.length === 0 ? "free" : held,
       ...(damaged === undefined ? {} : { damaged }),
@@ -118,6 +119,21 @@ export class Volumes {
       const target = mount?.target ?? "";
       const disk = { index, what: `the volume ${name}`, target };
       await growRunning(this.sandboxes, entry, disk, sizeBytes, signal);
+    });
+  }
+
+  /**
+   * Make a volume that no VM holds a shared one, with what is in it; one that is shared already stays.
+   * @throws ERR_VOLUME_IN_USE, ERR_VOLUME_SHARED, ERR_VOLUME_DAMAGED
+   */
+  async share(name: string, signal: AbortSignal): Promise<VolumeView> {
+    return await this.turn.run(async () => {
+      if (await this.store.isShared(name)) return await this.get(name);
+      // From here to the store's own note of it nothing waits: who comes then is refused by that.
+      this.requireNotHeld(name, `Cannot share the volume ${name}`, true);
+      const record = await this.store.share(name, signal);
+      this.sandboxes.events.host("volume.shared", { volume: name });
+      return await this.view(record);
     });
   }
 

@@ -96,6 +96,9 @@ const volumeSchema = z.strictObject({
   readonly: z.boolean().default(false),
   part,
   nocopy: z.boolean().default(false),
+  // As of `file` above.
+  shared: z.literal(true).optional(),
+  file: z.literal(true).optional(),
 });
 /** The largest number of a user or group. */
 const MOST_ID = 2 ** 32 - 2;
@@ -276,8 +279,9 @@ const volumeBytes = createSchema.shape.diskSizeBytes;
 /** The body of `POST /v1/volumes`. */
 export const volumeRequestSchema = z.strictObject({
   name: text(128),
-  sizeBytes: volumeBytes.default(10 * 2 ** 30),
+  sizeBytes: volumeBytes.optional(),
   labels: createSchema.shape.labels.default({}),
+  shared: z.literal(true).optional(),
 });
 
 /** The body of `POST /v1/volumes/NAME/grow`. */

@@ -114,7 +114,8 @@ const volumeSchema = z.looseObject({
   name: z.string().max(128),
   createdAt: z.string().max(64),
   labels: z.record(z.string().max(256), z.string().max(4096)),
-  fsLabel: z.string().regex(/^vmsan-v[0-9a-f]{9}$/),
+  fsLabel: z.string().regex(/^(?:vmsan-v[0-9a-f]{9})?$/),
+  shared: z.literal(true).optional(),
 });
 
 /** A volume's document. @throws ERR_VOLUME_STATE */

@@ -32,7 +32,7 @@ test("one that has been stopped is ended, and another one takes its place; the s
   await servers.serve({
     id: "vm-00000001",
     dir: vm,
-    binds: [{ kind: "bind", source: join(dir, "shared"), target: "/work", readonly: false }],
+    served: [{ source: join(dir, "shared"), readonly: false, file: false, volume: false }],
     port: { socket: join(vm, "port") },
     token: "0".repeat(32),
     vmm: identityOf(process.pid) as ProcessIdentity,

@@ -6,7 +6,6 @@
 import { realpathSync } from "node:fs";
 import { copyFile, rename } from "node:fs/promises";
 import { join, relative } from "node:path";
-import type { BindMount } from "../model/mount.ts";
 import type { ProcessIdentity } from "../model/vm.ts";
 import { writeFileAtomic } from "../util/atomic.ts";
 import { fileServerBinary } from "../util/package.ts";
@@ -27,12 +26,25 @@ const AGAIN_MS = 500;
 const LOOK_MS = 5000;
 const MAX_STILL = 4;
 
+/** A directory of the host, or a file, that is served. */
+export interface Directory {
+  /** Absolute path. */
+  source: string;
+  readonly: boolean;
+  /** It is a regular file, or its part is. */
+  file: boolean;
+  /** It is a volume's, which several VMs may write to. */
+  volume: boolean;
+  /** A path below it that is served instead of all of it. */
+  part?: string;
+}
+
 /** A VM whose directories are served. */
 export interface Served {
   id: string;
   /** Absolute path of its own directory. */
   dir: string;
-  binds: readonly BindMount[];
+  served: readonly Directory[];
   port: FileServerPort;
   /** The token of its channel, 32 hex digits. */
   token: string;
@@ -93,12 +105,7 @@ export class FileServers {
       vsockPort,
       token: vm.token,
       state: STATE,
-      shares: vm.binds.map(({ source, readonly, file = false }) => ({
-        source,
-        file,
-        readonly,
-        hidden: [realpathSync(this.own)],
-      })),
+      shares: vm.served.map((one) => ({ ...one, hidden: [realpathSync(this.own)] })),
     };
     await writeFileAtomic(join(vm.dir, ORDER), `${JSON.stringify(order)}\n`, 0o600);
     const { child, identity } = await spawnDetached([fileServerBinary(), ORDER], {

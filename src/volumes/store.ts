@@ -1,25 +1,41 @@
 /**
- * volumes/: file systems with a name. Takes names and sizes, gives disks for VMs; knows no VM: who
- * may use which one is the composer's affair.
+ * volumes/: file systems with a name. Takes names and sizes, gives disks for VMs, or directories to be served to them; knows no
+ * VM: who may use which one is the composer's affair.
  *
- * store.ts: a directory a volume, complete or absent, with its disk and one document.
+ * store.ts: a directory a volume, complete or absent, with one document and its disk, or (a shared one) its tree of files.
  */
 import { randomBytes } from "node:crypto";
-import { lstat, mkdir, open, readFile, readdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, open, readFile, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { createEmptyDisk } from "../ext4/empty.ts";
 import { growDisk } from "../ext4/grow.ts";
 import { readState, writeLabel } from "../ext4/reading/label.ts";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
+import { PROJECT_LABEL, VOLUME_BYTES } from "../model/volume.ts";
 import type { VolumeRecord, VolumeRequest } from "../model/volume.ts";
 import { parseVolumeRecord } from "../schema/state.ts";
 import { ASIDE, syncDirectory, temporarySibling, writeFileAtomic } from "../util/atomic.ts";
+import { Mutex } from "../util/flow/mutex.ts";
 import { parseVolumeName } from "../util/mounts.ts";
 import { packSparse, unpackSparse } from "../util/packing/sparse-tar.ts";
-
-const DOCUMENT = "volume.json";
-const DISK = "volume.ext4";
+import { DISK, DOCUMENT, beginning, checkUnpacked, parseDocument } from "./archive.ts";
+import { diskTree } from "./disk-tree.ts";
+import { archiveError, damaged, exists, isShared, notFound } from "./errors.ts";
+import {
+  dataBytes,
+  dataDirectory,
+  exportData,
+  fillData,
+  importData,
+  isFilePart,
+  isSharedArchive,
+  makeData,
+  removeTree,
+  settle,
+  sweepParts,
+  takeData,
+} from "./shared.ts";
 
 /** A new label; the guest's agent knows the beginning (guest/internal/blockdev). */
 function newLabel(): string {
@@ -36,59 +52,47 @@ export interface VolumeDisk {
   needsRecovery: boolean;
 }
 
-/** No volume has that name. */
-function notFound(name: string): VmsanError {
-  return new VmsanError({
-    code: "ERR_VOLUME_NOT_FOUND",
-    message: `No volume ${name}`,
-    why: "No volume has that name.",
-    fix: `\`vmsan volume ls\` lists all; \`vmsan volume create ${name}\` makes it.`,
-  });
+/** Whether a disk cannot be read as a file system. */
+function isUnreadable(error: unknown): error is VmsanError {
+  return error instanceof VmsanError && error.code === "ERR_CHANGES_DISK";
 }
 
-/** There is one of that name. */
-function exists(name: string): VmsanError {
-  return new VmsanError({
-    code: "ERR_VOLUME_NAME_TAKEN",
-    message: `Cannot make a volume ${name}`,
-    why: "There is one of that name.",
-    fix: `Choose another name, or remove it: vmsan volume rm ${name}`,
-  });
-}
-
-/** An archive that is none. */
-function archiveError(why: string, cause?: unknown): VmsanError {
-  return new VmsanError(
-    {
-      code: "ERR_VOLUME_ARCHIVE",
-      message: "Cannot read the archive of a volume",
-      why,
-      fix: "Give a file that `vmsan volume export` has written.",
-    },
-    cause,
-  );
+/** The document as it is written. */
+function textOf(record: VolumeRecord): string {
+  return `${JSON.stringify(record, null, 2)}\n`;
 }
 
 /** The volumes of one VMSAN_DIR. */
 export class VolumeStore {
   private readonly root: string;
-  /** Volumes that are being made larger, or read into an archive. */
-  private readonly busy = new Map<string, "grown" | "exported">();
+  /** Volumes that something is done to. */
+  private readonly busy = new Map<string, "grown" | "exported" | "made a shared one">();
+  /** Shared ones are filled one after the other: who comes second finds what the first has put there. */
+  private readonly filling = new Mutex();
 
   /** @param root absolute path of their directory */
   constructor(root: string) {
     this.root = root;
   }
 
+  private dir(name: string): string {
+    return join(this.root, parseVolumeName(name));
+  }
+
   /** Path of a volume's disk. */
   diskPath(name: string): string {
-    return join(this.root, parseVolumeName(name), DISK);
+    return join(this.dir(name), DISK);
   }
 
   /** Remove what a killed process has left half-made. @returns what was removed */
   async sweep(): Promise<string[]> {
     const drafts = (await this.names()).filter((name) => name.startsWith(ASIDE));
-    for (const name of drafts) await rm(join(this.root, name), { recursive: true, force: true });
+    for (const name of drafts) await removeTree(join(this.root, name));
+    for (const { name, shared = false, damaged } of await this.list()) {
+      if (damaged !== undefined) continue;
+      const left = await sweepParts(this.dir(name), shared, DISK);
+      drafts.push(...left.map((part) => `${name}/${part}`));
+    }
     return drafts;
   }
 
@@ -125,7 +129,7 @@ export class VolumeStore {
 
   /** One volume. @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_DAMAGED */
   async get(name: string): Promise<VolumeRecord> {
-    const path = join(this.root, parseVolumeName(name), DOCUMENT);
+    const path = join(this.dir(name), DOCUMENT);
     try {
       return parseVolumeRecord(JSON.parse(await readFile(path, "utf8")));
     } catch (error) {
@@ -134,8 +138,9 @@ export class VolumeStore {
     }
   }
 
-  /** Bytes of a volume's disk: as guests see it, and allocated; none when it is missing. */
-  async sizes(name: string): Promise<{ sizeBytes: number; storedBytes: number }> {
+  /** Bytes of a volume's disk: as guests see it (0: shared), and allocated; none when it is missing. */
+  async sizes(name: string, shared = false): Promise<{ sizeBytes: number; storedBytes: number }> {
+    if (shared) return { sizeBytes: 0, storedBytes: await dataBytes(this.dir(name)) };
     try {
       const { size, blocks } = await stat(this.diskPath(name));
       return { sizeBytes: size, storedBytes: blocks * 512 };
@@ -145,22 +150,39 @@ export class VolumeStore {
     }
   }
 
-  /** Make a volume. @throws ERR_VOLUME_NAME_TAKEN */
+  /** Make a volume. @throws ERR_VOLUME_NAME_TAKEN, ERR_VOLUME_SHARED */
   async create(request: VolumeRequest): Promise<VolumeRecord> {
-    const { name, sizeBytes, labels } = request;
-    const fsLabel = newLabel();
+    const { name, sizeBytes, labels, shared } = request;
+    const fsLabel = shared ? "" : newLabel();
     const record: VolumeRecord = {
       schema: 1,
       name: parseVolumeName(name),
       createdAt: new Date().toISOString(),
       labels,
       fsLabel,
+      ...(shared && { shared }),
     };
+    if (shared) {
+      this.requireUnbounded(record);
+      if (sizeBytes !== undefined) {
+        const fix = "Leave out the size, or make a volume of one VM: without --shared.";
+        throw isShared(name, `Cannot make the volume ${name} with a size`, fix);
+      }
+      return await this.add(record, makeData);
+    }
     return await this.add(record, async (dir) => {
       const directories = ["data"];
-      const options = { sizeBytes, journal: true, label: fsLabel, directories };
+      const bytes = sizeBytes ?? VOLUME_BYTES;
+      const options = { sizeBytes: bytes, journal: true, label: fsLabel, directories };
       await createEmptyDisk(join(dir, DISK), options);
     });
+  }
+
+  /** What a key's project has is bounded, which a directory of the host is not. @throws ERR_VOLUME_SHARED */
+  private requireUnbounded({ name, labels }: VolumeRecord): void {
+    if (!Object.hasOwn(labels, PROJECT_LABEL)) return;
+    const fix = `Make another volume, without the label ${PROJECT_LABEL}.`;
+    throw isShared(name, `Cannot share the volume ${name}, which belongs to keys' projects`, fix);
   }
 
   /** Fill a directory aside, then give it its name. */
@@ -174,14 +196,14 @@ export class VolumeStore {
     await mkdir(draft, { mode: 0o700 });
     try {
       await fill(draft);
-      await syncFile(join(draft, DISK));
-      await writeFileAtomic(join(draft, DOCUMENT), `${JSON.stringify(record, null, 2)}\n`);
+      if (record.shared !== true) await syncFile(join(draft, DISK));
+      await writeFileAtomic(join(draft, DOCUMENT), textOf(record));
       // Never over another one: its directory is not empty.
       await rename(draft, place);
       await syncDirectory(this.root);
       return record;
     } catch (error) {
-      await rm(draft, { recursive: true, force: true });
+      await removeTree(draft);
       if (["ENOTEMPTY", "EEXIST"].includes(errnoOf(error) ?? "")) throw exists(record.name);
       throw error;
     }
@@ -191,11 +213,11 @@ export class VolumeStore {
   async remove(name: string): Promise<number> {
     if (!(await this.has(name))) throw notFound(name);
     this.requireIdle(name, `Cannot remove the volume ${name}`);
-    const { storedBytes } = await this.sizes(name);
+    const { storedBytes } = await this.sizes(name, await this.isShared(name));
     const place = join(this.root, name);
     const gone = temporarySibling(place);
     await rename(place, gone);
-    await rm(gone, { recursive: true, force: true });
+    await removeTree(gone);
     return storedBytes;
   }
 
@@ -206,7 +228,11 @@ export class VolumeStore {
    * @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_DAMAGED, ERR_VOLUME_IN_USE
    */
   async disk(name: string, readonly: boolean): Promise<VolumeDisk> {
-    const { fsLabel } = await this.get(name);
+    const { fsLabel, shared } = await this.get(name);
+    if (shared) {
+      const fix = "Make a new VM with it: it is a shared volume for every new VM.";
+      throw isShared(name, `Cannot attach the disk of the volume ${name}`, fix);
+    }
     const reads = readonly && this.busy.get(name) === "exported";
     if (!reads) this.requireIdle(name, `Cannot mount the volume ${name}`);
     const path = this.diskPath(name);
@@ -233,7 +259,11 @@ export class VolumeStore {
 
   /** Volumes only grow. @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_SIZE */
   async checkGrowth(name: string, sizeBytes: number): Promise<void> {
-    await this.get(name);
+    const { shared } = await this.get(name);
+    if (shared) {
+      const fix = "Free some space on the host: nothing else bounds it.";
+      throw isShared(name, `Cannot make the volume ${name} larger`, fix);
+    }
     const has = (await this.sizes(name)).sizeBytes;
     if (sizeBytes < has) {
       throw new VmsanError({
@@ -258,12 +288,96 @@ export class VolumeStore {
     }
   }
 
+  /** Whether a volume is a shared one; one that is not there, or whose document cannot be read, is none. */
+  async isShared(name: string): Promise<boolean> {
+    try {
+      return (await this.get(name)).shared === true;
+    } catch {
+      // What is wrong with it says whoever uses it.
+      return false;
+    }
+  }
+
+  /**
+   * The directory of a shared volume, whole.
+   * @param readonly whether it will only be read
+   * @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_DAMAGED, ERR_VOLUME_IN_USE while it is read into an archive
+   */
+  async directory(name: string, readonly: boolean): Promise<string> {
+    const { shared } = await this.get(name);
+    if (shared !== true) throw damaged(name, "It is no shared volume any more.");
+    if (!readonly) this.requireIdle(name, `Cannot mount the volume ${name}`);
+    await this.filling.run(async () => await settle(this.dir(name)));
+    return dataDirectory(this.dir(name));
+  }
+
+  /** Whether a part of a shared volume is a file. @throws ERR_VOLUME_PART when it is neither file nor directory */
+  async isFile(name: string, part: string): Promise<boolean> {
+    const file = await isFilePart(this.dir(name), part);
+    if (file !== undefined) return file;
+    throw new VmsanError({
+      code: "ERR_VOLUME_PART",
+      message: `The volume ${name} has no ${part}`,
+      why: "cannot access path: it is not there, or behind a link.",
+      fix: "Make it in the volume first.",
+    });
+  }
+
+  /**
+   * Put into an empty shared volume what a directory of an image's disk holds; one that is not empty stays as it is.
+   * @param disk path of the raw image; one that is no file system of ours leaves the volume empty
+   * @param path absolute path of the directory in it, through no links
+   */
+  async fill(name: string, disk: string, path: string, signal: AbortSignal): Promise<void> {
+    const dir = this.dir(name);
+    await this.filling.run(async () => {
+      try {
+        await fillData(dir, () => diskTree(disk, path, dir, signal), signal);
+      } catch (error) {
+        if (!isUnreadable(error)) throw error;
+      }
+    });
+  }
+
+  /**
+   * Make a volume that nobody uses a shared one, with all that is in it. Until its document says so it is what it was.
+   * @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_IN_USE, ERR_VOLUME_SHARED, ERR_VOLUME_DAMAGED, ERR_SETUP_MISSING_BINARY
+   */
+  async share(name: string, signal: AbortSignal): Promise<VolumeRecord> {
+    const message = `Cannot share the volume ${name}`;
+    this.requireIdle(name, message);
+    this.busy.set(name, "made a shared one");
+    try {
+      const before = await this.get(name);
+      if (before.shared === true) return before;
+      this.requireUnbounded(before);
+      const dir = this.dir(name);
+      try {
+        const tree = diskTree(this.diskPath(name), "/data", dir, signal);
+        await takeData(dir, tree, signal);
+      } catch (error) {
+        if (error instanceof RangeError) throw damaged(name, `${error.message}.`);
+        if (isUnreadable(error)) throw damaged(name, error.why ?? error.message);
+        throw error;
+      }
+      const record: VolumeRecord = { ...before, fsLabel: "", shared: true };
+      await writeFileAtomic(join(dir, DOCUMENT), textOf(record));
+      await rm(this.diskPath(name), { force: true });
+      return record;
+    } finally {
+      this.busy.delete(name);
+    }
+  }
+
   /** A volume that nobody writes to as an archive; holes are kept. */
   async export(name: string): Promise<Readable> {
-    await this.get(name);
+    const record = await this.get(name);
     this.requireIdle(name, `Cannot export the volume ${name}`);
+    if (record.shared) await this.directory(name, false);
     this.busy.set(name, "exported");
-    const archive = packSparse(join(this.root, name), [DOCUMENT, DISK]);
+    const archive = record.shared
+      ? exportData(this.dir(name), textOf(record))
+      : packSparse(this.dir(name), [DOCUMENT, DISK]);
     archive.once("close", () => this.busy.delete(name));
     return archive;
   }
@@ -282,48 +396,23 @@ export class VolumeStore {
       // Another one than its original has: a VM may mount both.
       fsLabel: newLabel(),
     };
+    const { head, whole } = await beginning(from);
+    if (isSharedArchive(head)) {
+      record.fsLabel = "";
+      record.shared = true;
+      return await this.add(record, async (dir) => {
+        const about = await importData(whole, dir, signal, archiveError);
+        record.labels = parseDocument(about).labels;
+        this.requireUnbounded(record);
+      });
+    }
     return await this.add(record, async (dir) => {
-      await unpackSparse(from, dir, signal, archiveError);
+      await unpackSparse(whole, dir, signal, archiveError);
       record.labels = (await checkUnpacked(dir)).labels;
       await writeLabel(join(dir, DISK), record.fsLabel);
       await rm(join(dir, DOCUMENT));
     });
   }
-}
-
-/** What was unpacked: a description and a disk, plain files, nothing else. */
-async function checkUnpacked(dir: string): Promise<VolumeRecord> {
-  const names = (await readdir(dir)).toSorted();
-  if (names.join("/") !== [DISK, DOCUMENT].toSorted().join("/")) {
-    throw archiveError(`It holds ${JSON.stringify(names.slice(0, 5))}.`);
-  }
-  for (const name of names) {
-    const { isFile, nlink } = await lstat(join(dir, name)).then((info) => ({
-      isFile: info.isFile(),
-      nlink: info.nlink,
-    }));
-    if (!isFile || nlink > 1) throw archiveError(`${name} is no plain file.`);
-  }
-  const { size } = await stat(join(dir, DISK));
-  const state = await readState(join(dir, DISK));
-  if (state === undefined || state.sizeBytes > size) {
-    throw archiveError(`${DISK} is no whole ext4 file system.`);
-  }
-  try {
-    return parseVolumeRecord(JSON.parse(await readFile(join(dir, DOCUMENT), "utf8")));
-  } catch (error) {
-    throw archiveError(messageOf(error), error);
-  }
-}
-
-/** A volume that cannot be used. */
-function damaged(name: string, why: string): VmsanError {
-  return new VmsanError({
-    code: "ERR_VOLUME_DAMAGED",
-    message: `Cannot use the volume ${name}`,
-    why,
-    fix: "Repair its file system with e2fsck, or remove the volume.",
-  });
 }
 
 /** Make a file's content survive a power cut. */

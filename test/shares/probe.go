@@ -22,7 +22,7 @@ import (
 func main() {
 	syscall.Umask(0o022)
 	if len(os.Args) < 3 {
-		fail(errors.New("usage: probe conform|fsx|watch|tree|work DIR …"))
+		fail(errors.New("usage: probe conform|fsx|watch|tree|work|count|append|map|lock DIR …"))
 	}
 	dir := os.Args[2]
 	switch os.Args[1] {
@@ -34,6 +34,14 @@ func main() {
 		watch(dir, time.Duration(number(3))*time.Millisecond)
 	case "tree":
 		tree(dir, number(3))
+	case "count":
+		count(dir, number(3))
+	case "append":
+		appends(dir, os.Args[3], number(4))
+	case "map":
+		mapped(dir, os.Args[3], os.Args[4])
+	case "lock":
+		locked(dir)
 	case "work":
 		if len(os.Args) < 5 {
 			fail(errors.New("usage: probe work DIR COUNT WHAT"))

@@ -1,6 +1,7 @@
 // Command fileserver serves directories of the host to one VM (package fileserver). The
 // daemon starts it when the VM runs, with a file that holds its orders as JSON; it ends when its connection to the VM does, which is the VM's end, and needs the daemon for
-// nothing in between. As `fileserver --attributes` it reads files' extended attributes for a build's context.
+// nothing in between. As `fileserver --attributes` it reads files' extended attributes for a build's context; with `--pack DIR` and
+// `--unpack DIR` it writes and reads the archive of a shared volume. All three are what Node.js cannot do.
 package main
 
 import (
@@ -46,10 +47,14 @@ func main() {
 }
 
 func run() error {
-	if len(os.Args) != 2 {
+	switch {
+	case len(os.Args) == 3 && os.Args[1] == "--pack":
+		return pack(os.Args[2])
+	case len(os.Args) == 3 && os.Args[1] == "--unpack":
+		return unpack(os.Args[2])
+	case len(os.Args) != 2:
 		return errors.New("is started by vmsan's daemon, not by hand")
-	}
-	if os.Args[1] == "--attributes" {
+	case os.Args[1] == "--attributes":
 		return attributes(os.Stdin, os.Stdout)
 	}
 	b, err := os.ReadFile(os.Args[1])

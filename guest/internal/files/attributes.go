@@ -1,6 +1,7 @@
 package files
 
 import (
+	"bytes"
 	"encoding/base64"
 	"os"
 	"strconv"
@@ -32,9 +33,12 @@ func attributeNames(path, prefix string) []string {
 	return names
 }
 
-// attributesOf gives the values of path's extended attributes that begin with prefix.
-func attributesOf(path, prefix string) map[string]string {
-	var values map[string]string
+// userAttributes is what names begin with of attributes that any user may give a file.
+const userAttributes = "user."
+
+// readAttributes gives path's extended attributes whose names begin with prefix.
+func readAttributes(path, prefix string) map[string][]byte {
+	var values map[string][]byte
 	buf := make([]byte, maxAttribute)
 	for _, name := range attributeNames(path, prefix) {
 		n, err := syscall.Getxattr(path, name, buf)
@@ -42,9 +46,21 @@ func attributesOf(path, prefix string) map[string]string {
 			continue // removed meanwhile, or not this user's to read
 		}
 		if values == nil {
+			values = map[string][]byte{}
+		}
+		values[name] = bytes.Clone(buf[:n])
+	}
+	return values
+}
+
+// attributesOf gives the values of path's extended attributes that begin with prefix.
+func attributesOf(path, prefix string) map[string]string {
+	var values map[string]string
+	for name, value := range readAttributes(path, prefix) {
+		if values == nil {
 			values = map[string]string{}
 		}
-		values[name[len(prefix):]] = base64.StdEncoding.EncodeToString(buf[:n])
+		values[name[len(prefix):]] = base64.StdEncoding.EncodeToString(value)
 	}
 	return values
 }

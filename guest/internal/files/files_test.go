@@ -124,7 +124,7 @@ func grow(t *testing.T, rnd *rand.Rand, dir string, depth int) {
 func pack(t *testing.T, path string) ([]byte, string) {
 	t.Helper()
 	var out, problems bytes.Buffer
-	n, err := Tar(path, false, &out, &problems)
+	n, err := Tar(path, TarOptions{}, &out, &problems)
 	if err != nil || n != 0 {
 		t.Fatalf("%d %v %s", n, err, problems.String())
 	}

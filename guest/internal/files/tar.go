@@ -14,13 +14,24 @@ import (
 	"syscall"
 )
 
+// TarOptions of kind tar.
+type TarOptions struct {
+	// Follow the path itself, if it is a link.
+	Follow bool
+	// Attributes has users' extended attributes in the archive.
+	Attributes bool
+}
+
 // Tar writes a pax archive of path to out. Entries that cannot be read are
 // named on problems, one a line; the number of them is returned. The error is
 // one of out's, or says that path itself cannot be read.
-func Tar(path string, follow bool, out, problems io.Writer) (int, error) {
+func Tar(path string, opts TarOptions, out, problems io.Writer) (int, error) {
 	// Headers are short writes, each of which would be a turn of the stream.
 	buffered := bufio.NewWriterSize(out, 128<<10)
-	t := &tarrer{w: &tarWriter{w: buffered}, problems: problems, links: map[[2]uint64]string{}, buf: make([]byte, copyBuffer)}
+	t := &tarrer{
+		w: &tarWriter{w: buffered}, problems: problems, links: map[[2]uint64]string{}, buf: make([]byte, copyBuffer),
+		attributes: opts.Attributes,
+	}
 	clean := filepath.Clean(path)
 	parent, err := os.OpenFile(filepath.Dir(clean), syscall.O_RDONLY|syscall.O_DIRECTORY, 0)
 	if errors.Is(err, os.ErrPermission) {
@@ -36,7 +47,7 @@ func Tar(path string, follow bool, out, problems io.Writer) (int, error) {
 	source := base
 	if clean == "/" {
 		base, source = ".", "."
-	} else if follow {
+	} else if opts.Follow {
 		if source, err = filepath.EvalSymlinks(clean); err != nil {
 			return 0, fileError(err, "%.256q cannot be read.", path)
 		}
@@ -68,6 +79,8 @@ type tarrer struct {
 	failed   int
 	links    map[[2]uint64]string
 	buf      []byte
+	// attributes: those of users are kept.
+	attributes bool
 	// whole holds one small file after the other.
 	whole []byte
 }
@@ -97,6 +110,9 @@ func (t *tarrer) add(dir *os.File, source, name string, depth int) error {
 	}
 	h := &tarEntry{name: name, mode: st.Mode & 0o7777, uid: st.Uid, gid: st.Gid, sec: int64(st.Mtim.Sec), nsec: int64(st.Mtim.Nsec)}
 	kind := st.Mode & syscall.S_IFMT
+	if t.attributes && (kind == syscall.S_IFDIR || kind == syscall.S_IFREG) {
+		h.attributes = readAttributes(at(dir, source), userAttributes)
+	}
 	if kind != syscall.S_IFDIR && st.Nlink > 1 {
 		key := [2]uint64{uint64(st.Dev), st.Ino}
 		if first, ok := t.links[key]; ok {

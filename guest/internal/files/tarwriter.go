@@ -3,10 +3,15 @@ package files
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 )
+
+// paxAttribute is what names of extended attributes begin with in pax headers.
+const paxAttribute = "SCHILY.xattr."
 
 // tarEntry is what a header says.
 type tarEntry struct {
@@ -19,6 +24,7 @@ type tarEntry struct {
 	major, minor uint32
 	sparse       bool
 	extents      []extent
+	attributes   map[string][]byte
 }
 
 // tarWriter writes POSIX pax. The standard library's cannot write sparse files.
@@ -95,6 +101,9 @@ func (t *tarWriter) header(h *tarEntry) error {
 	}
 	if h.gid >= 1<<21 {
 		add("gid", strconv.Itoa(int(h.gid)))
+	}
+	for _, key := range slices.Sorted(maps.Keys(h.attributes)) {
+		add(paxAttribute+key, string(h.attributes[key]))
 	}
 	if len(records) > 0 {
 		if !utf8.ValidString(h.name) || !utf8.ValidString(h.link) {

@@ -30,6 +30,10 @@ type UntarOptions struct {
 	Parents bool
 	// Owners takes the archive's numbers instead of the user's.
 	Owners bool
+	// Attributes gives files the extended attributes of users that the archive has for them.
+	Attributes bool
+	// Plain leaves devices out, and blocks of zeros in all files.
+	Plain bool
 }
 
 // untarrer extracts into a temporary directory and then moves into place.
@@ -171,6 +175,9 @@ func (u *untarrer) entry(h *tar.Header, t *tar.Reader) error {
 		u.later[full] = h
 		return nil
 	}
+	if u.opts.Plain && (h.Typeflag == tar.TypeChar || h.Typeflag == tar.TypeBlock) {
+		return nil
+	}
 	switch h.Typeflag {
 	case tar.TypeReg, tar.TypeRegA, tar.TypeGNUSparse, tar.TypeCont: //nolint:staticcheck // TypeRegA is what old archives have
 		return u.regular(h, t, name, full)
@@ -304,11 +311,32 @@ func (u *untarrer) meta(h *tar.Header, path string, symlink bool) error {
 		}
 	}
 	if !symlink {
+		// Before the mode, which may forbid it.
+		if err := u.attributes(h, path); err != nil {
+			return err
+		}
 		if err := syscall.Chmod(path, uint32(h.Mode&0o7777)); err != nil {
 			return &os.PathError{Op: "chmod", Path: path, Err: err}
 		}
 	}
 	return utimes(path, h.ModTime.Unix(), int64(h.ModTime.Nanosecond()))
+}
+
+// attributes gives a file or directory what the archive has of users' attributes.
+func (u *untarrer) attributes(h *tar.Header, path string) error {
+	if !u.opts.Attributes {
+		return nil
+	}
+	for key, value := range h.PAXRecords {
+		name, ok := strings.CutPrefix(key, paxAttribute)
+		if !ok || !strings.HasPrefix(name, userAttributes) {
+			continue
+		}
+		if err := syscall.Setxattr(path, name, []byte(value), 0); err != nil {
+			return &os.PathError{Op: "setxattr", Path: path, Err: err}
+		}
+	}
+	return nil
 }
 
 // finishDirs sets mode and time of the new directories, the deepest first.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"strconv"
 	"syscall"
 
 	"vmsan/guest/internal/wire"
@@ -42,13 +43,16 @@ func (u *untarrer) regular(h *tar.Header, t *tar.Reader, name, full string) erro
 
 // fill gives a new file its content, owner, mode and time, in this order: changing the owner clears setuid.
 func (u *untarrer) fill(fd int, h *tar.Header, t *tar.Reader) error {
-	if err := copyFile(fd, t, u.buf, isSparse(h)); err != nil {
+	if err := copyFile(fd, t, u.buf, u.opts.Plain || isSparse(h)); err != nil {
 		return err
 	}
 	if u.opts.Owners {
 		if err := syscall.Fchown(fd, h.Uid, h.Gid); err != nil {
 			return err
 		}
+	}
+	if err := u.attributes(h, "/proc/self/fd/"+strconv.Itoa(fd)); err != nil {
+		return err
 	}
 	if err := syscall.Fchmod(fd, uint32(h.Mode&0o7777)); err != nil {
 		return err

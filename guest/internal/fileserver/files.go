@@ -290,6 +290,11 @@ func (s *Share) write(n *node, _ *fuse.Request, in *fuse.Reader, b []byte) ([]by
 
 // wrote marks a file's change as the guest's own.
 func (s *Share) wrote(h *handle) {
+	if s.volume {
+		// The kernel's clock stands still for milliseconds: two VMs that write one after the other would leave the
+		// same time, by which their kernels see that what they have read is old.
+		touch(h.fd)
+	}
 	var st syscall.Stat_t
 	if syscall.Fstat(h.fd, &st) == nil {
 		s.nodes.mu.Lock()

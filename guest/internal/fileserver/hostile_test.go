@@ -23,6 +23,9 @@ type guest struct {
 	pid     uint32
 }
 
+// asVolumes: what is served are volumes.
+var asVolumes bool
+
 // newGuest shares a directory that has a secret beside it.
 func newGuest(t *testing.T, o Options) *guest {
 	t.Helper()
@@ -33,7 +36,7 @@ func newGuest(t *testing.T, o Options) *guest {
 	}
 	check(t, os.WriteFile(filepath.Join(g.outside, "secret"), []byte("SECRET"), 0o644))
 	check(t, os.WriteFile(filepath.Join(g.inside, "file"), []byte("content"), 0o644))
-	o.Source = g.inside
+	o.Source, o.Volume = g.inside, o.Volume || asVolumes
 	share, err := Open(0, o, func(byte, []byte) error { return nil })
 	check(t, err)
 	t.Cleanup(share.Close)

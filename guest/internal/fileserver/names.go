@@ -32,8 +32,11 @@ func (s *Share) lookup(n *node, _ *fuse.Request, in *fuse.Reader, b []byte) ([]b
 	}
 	st, err := s.find(dir, name)
 	if err == syscall.ENOENT {
-		// That there is none may be believed as long as that there is one.
-		e := fuse.Entry{EntryValid: s.nameValid(n)}
+		// That there is none may be believed as long as that there is one; of a volume, not at all.
+		var e fuse.Entry
+		if !s.volume {
+			e.EntryValid = s.nameValid(n)
+		}
 		return e.Append(b), nil
 	}
 	if err != nil {
@@ -101,8 +104,11 @@ func (s *Share) bestow(fd, dir int, r *fuse.Request, mode uint32, st *syscall.St
 		if err := syscall.Fstat(dir, &of); err != nil {
 			return err
 		}
-		own := s.owner.Load()
-		uid, gid := int(givenID(r.UID, of.Uid, own.uid)), int(givenID(r.GID, of.Gid, own.gid))
+		uid, gid := int(r.UID), int(r.GID)
+		if !s.sameOwners() {
+			own := s.owner.Load()
+			uid, gid = int(givenID(r.UID, of.Uid, own.uid)), int(givenID(r.GID, of.Gid, own.gid))
+		}
 		if of.Mode&syscall.S_ISGID != 0 {
 			gid = -1 // the directory's, which the kernel has seen to
 		}

@@ -32,6 +32,11 @@ type Options struct {
 	Readonly bool `json:"readonly"`
 	// Hidden are absolute paths that the guest must not see.
 	Hidden []string `json:"hidden"`
+	// Volume: several VMs write to it, by a file server each. Owners are theirs, and what one has written
+	// the next look of another one finds.
+	Volume bool `json:"volume"`
+	// Part is a path below Source that is served instead of all of it; no link in it is followed.
+	Part string `json:"part"`
 }
 
 // owner is a user of the guest.
@@ -45,9 +50,10 @@ type Share struct {
 	remote   bool // other machines change it, which inotify does not see
 	root     key
 	uid, gid uint32 // this process's
+	volume   bool
 	// squash: this process may give nothing away. Its files belong to the guest's owner, all
 	// others to nobody. As root numbers are the same on both sides, but that what belongs to
-	// root belongs to the guest's owner: whoever runs vmsan is that one in the guest.
+	// root belongs to the guest's owner: whoever runs vmsan is that one in the guest. Not in a volume.
 	squash bool
 	owner  atomic.Pointer[owner]
 
@@ -73,7 +79,7 @@ type Share struct {
 
 // Open begins to serve what a share is of. Errors say what is wrong with it.
 func Open(index byte, o Options, send func(kind byte, payload []byte) error) (*Share, error) {
-	fd, err := openSource(o.Source, o.File)
+	fd, err := o.open()
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +93,7 @@ func Open(index byte, o Options, send func(kind byte, payload []byte) error) (*S
 		return nil, err
 	}
 	s := &Share{
-		index: index, readonly: o.Readonly, hidden: map[key]bool{}, root: keyOf(&st),
+		index: index, readonly: o.Readonly, hidden: map[key]bool{}, root: keyOf(&st), volume: o.Volume,
 		uid: uint32(syscall.Geteuid()), gid: uint32(syscall.Getegid()), squash: syscall.Geteuid() != 0,
 		nodes: newTable(fd, &st), handles: map[uint64]*handle{}, nextHandle: 1, send: send,
 	}
@@ -105,6 +111,31 @@ func Open(index byte, o Options, send func(kind byte, payload []byte) error) (*S
 		s.watcher.add(s.nodes.byID[fuse.RootID], fd)
 	}
 	return s, nil
+}
+
+// open opens what is served.
+func (o *Options) open() (int, error) {
+	if o.Part == "" {
+		return openSource(o.Source, o.File)
+	}
+	at, err := openSource(o.Source, false)
+	names := strings.Split(o.Part, "/")
+	for i, name := range names {
+		if err != nil {
+			break
+		}
+		flags := oPath | syscall.O_DIRECTORY
+		if o.File && i == len(names)-1 {
+			flags = oPath
+		}
+		next := -1
+		if err = syscall.EINVAL; !badName(name) {
+			next, err = openName(at, name, flags, 0)
+		}
+		closeFd(at)
+		at = next
+	}
+	return at, err
 }
 
 // Close ends the share: everything open is closed.
@@ -179,9 +210,15 @@ func givenID(id, dir, owner uint32) uint32 {
 	return 0
 }
 
+// sameOwners tells whether numbers are the same on both sides, without exception.
+func (s *Share) sameOwners() bool { return s.volume && !s.squash }
+
 func (s *Share) attr(st *syscall.Stat_t) fuse.Attr {
-	own := s.owner.Load()
-	uid, gid := s.shownID(st.Uid, s.uid, own.uid), s.shownID(st.Gid, s.gid, own.gid)
+	uid, gid := st.Uid, st.Gid
+	if !s.sameOwners() {
+		own := s.owner.Load()
+		uid, gid = s.shownID(uid, s.uid, own.uid), s.shownID(gid, s.gid, own.gid)
+	}
 	at := func(t syscall.Timespec) fuse.Time { return fuse.Time{Sec: t.Sec, Nsec: uint32(t.Nsec)} }
 	return fuse.Attr{
 		Ino: s.inode(keyOf(st)), Size: uint64(st.Size), Blocks: uint64(st.Blocks),
@@ -205,8 +242,12 @@ func (s *Share) nameValid(dir *node) uint64 {
 	return shortValid
 }
 
-// attrValid is for attributes of an object in a directory.
+// attrValid is for attributes of an object in a directory. Those of a volume's files are asked for each time, before each
+// reading too: what another VM has written is not to be missed by one that comes after it.
 func (s *Share) attrValid(parent, n *node, st *syscall.Stat_t) uint64 {
+	if s.volume && n.kind == syscall.S_IFREG {
+		return 0
+	}
 	if n.kind == syscall.S_IFDIR {
 		parent = n // what changes in it changes its times
 	} else if st.Nlink > 1 {

@@ -17,7 +17,7 @@ func newSingle(t *testing.T, readonly bool) (*guest, string) {
 	path := filepath.Join(top, "file")
 	check(t, os.WriteFile(path, []byte("content"), 0o644))
 	check(t, os.WriteFile(filepath.Join(top, "secret"), []byte("SECRET"), 0o644))
-	share, err := Open(0, Options{Source: path, File: true, Readonly: readonly}, func(byte, []byte) error { return nil })
+	share, err := Open(0, Options{Source: path, File: true, Readonly: readonly, Volume: asVolumes}, func(byte, []byte) error { return nil })
 	check(t, err)
 	t.Cleanup(share.Close)
 	return &guest{t: t, share: share, pid: 7}, path

@@ -105,7 +105,7 @@ func (h *Host) fill(s *stream.Stream) error {
 }
 
 func tarOf(s *stream.Stream) error {
-	n, err := files.Tar(string(s.Spec.Path), s.Spec.Follow, s.Output(stream.Stdout), s.Output(stream.Stderr))
+	n, err := files.Tar(string(s.Spec.Path), files.TarOptions{Follow: s.Spec.Follow}, s.Output(stream.Stdout), s.Output(stream.Stderr))
 	if err == nil && n > 0 {
 		return errPartial
 	}

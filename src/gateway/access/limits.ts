@@ -33,7 +33,8 @@ function diskBytesOf(
   forked: boolean,
 ): number {
   return mounts.reduce((sum, mount) => {
-    const isCopy = mount.kind === "volume" && (mount.copy ?? (forked && !mount.readonly));
+    const goesAlong = forked && mount.kind === "volume" && !mount.readonly && !mount.shared;
+    const isCopy = mount.kind === "volume" && (mount.copy ?? goesAlong);
     return isCopy ? sum + (sizes.get(mount.name) ?? COPY_BYTES) : sum;
   }, diskSizeBytes);
 }

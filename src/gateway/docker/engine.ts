@@ -16,6 +16,7 @@ import { DockerError } from "./errors.ts";
 import { Events } from "./events.ts";
 import { Catalogue } from "./images/catalogue.ts";
 import { Networks } from "./networks/networks.ts";
+import { shareVolume, toBeShared } from "./shared-volumes.ts";
 
 /** Who holds images while documents cannot be read. */
 const BESIDE_DAMAGED = "docker-beside-damaged";
@@ -170,12 +171,16 @@ export class Engine {
     }
   }
 
-  /** Have the volumes of a container free of VMs that linger for their files. */
+  /** Have the volumes of a container free of VMs that linger for their files, and shared where several are to use them. */
   private async claim({ record }: Life): Promise<void> {
     const volumes = new Set(record.mounts.flatMap(({ Name }) => Name ?? []));
     if (volumes.size === 0) return;
     const others = this.containers.filter(({ id }) => id !== record.id);
     await Promise.all(others.map(async (other) => await other.letGo(volumes)));
+    const records = others.map((other) => other.record);
+    for (const name of toBeShared(record, records)) {
+      await shareVolume(this.vmsan, name, records);
+    }
   }
 
   /** All containers, the newest first. */

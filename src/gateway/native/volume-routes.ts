@@ -14,6 +14,7 @@ const volumeSchema = z.strictObject({
   name: z.string(),
   createdAt: z.string(),
   labels: z.record(z.string(), z.string()),
+  shared: z.literal(true).optional(),
   sizeBytes: z.int(),
   storedBytes: z.int(),
   usedBy: z.array(z.string()),
@@ -45,8 +46,9 @@ export const volumeRoutes: readonly Route[] = [
     reply: volumeSchema,
     run: async ({ c, vmsan }) => {
       const body = validate(volumeRequestSchema, await jsonBody(c), "request to make a volume");
-      const { name, sizeBytes, labels } = body;
-      return c.json(await vmsan.volumes.create(name, { size: sizeBytes / GIB, labels }));
+      const { name, sizeBytes, labels, shared = false } = body;
+      const size = sizeBytes === undefined ? {} : { size: sizeBytes / GIB };
+      return c.json(await vmsan.volumes.create(name, { ...size, labels, shared }));
     },
   },
   {
@@ -94,6 +96,15 @@ export const volumeRoutes: readonly Route[] = [
       );
       return context.c.json(await context.vmsan.volumes.grow(nameOf(context), sizeBytes / GIB));
     },
+  },
+  {
+    method: "POST",
+    path: "/v1/volumes/:name/share",
+    summary: "Make a volume that nobody uses a shared one, with what is in it",
+    admin: true,
+    answers: "json",
+    reply: volumeSchema,
+    run: async (context) => context.c.json(await context.vmsan.volumes.share(nameOf(context))),
   },
   {
     method: "GET",

@@ -6,12 +6,12 @@ import { VmsanError } from "../../model/errors.ts";
 import type { VolumeMount } from "../../model/mount.ts";
 import type { VmRecord } from "../../model/vm.ts";
 import type { Entry } from "./entry.ts";
-import { volumesOf } from "../starting/mounts.ts";
+import { sharedOf, volumesOf } from "../starting/mounts.ts";
 import { viewOf } from "./view.ts";
 
 /** How a VM mounts a volume; undefined when it does not. */
 function mountOf(record: VmRecord, name: string): VolumeMount | undefined {
-  return volumesOf(record).find((mount) => mount.name === name);
+  return [...volumesOf(record), ...sharedOf(record)].find((mount) => mount.name === name);
 }
 
 /** Whether a VM may touch its volumes now. */
@@ -36,7 +36,7 @@ export function volumeHolders(
 }
 
 /**
- * Refuse volumes that others hold: one VM writes, or many read.
+ * Refuse volumes that others hold: one VM writes, or many read. Shared ones may be held by anybody.
  * @param self the VM that wants them
  * @throws ERR_VOLUME_IN_USE
  */
@@ -53,7 +53,7 @@ export function requireFreeVolumes(
       `Cannot mount the volume ${mount.name}${mount.readonly ? "" : " for writing"}`,
       records,
       written ? "may write to it" : "reads it",
-      `Stop that VM first, or share it read-only among all: -v ${mount.name}:${mount.target}:ro`,
+      `Stop that VM first; or mount it read-only everywhere (-v ${mount.name}:${mount.target}:ro); or have it be for several writers, once nobody uses it: vmsan volume share ${mount.name}`,
     );
   }
 }

@@ -11,7 +11,7 @@ import { share } from "../../snapshots/files.ts";
 import { whatIsForeign } from "../../snapshots/qcow2.ts";
 import type { SnapshotStore } from "../../snapshots/store.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
-import { bindsOf, volumesOf } from "../starting/mounts.ts";
+import { servedOf, volumesOf } from "../starting/mounts.ts";
 import { packSparse, unpackSparse } from "../../util/packing/sparse-tar.ts";
 
 /** The description of a snapshot in its archive. */
@@ -100,7 +100,7 @@ async function checkUnpacked(dir: string): Promise<SnapshotRecord> {
   }
   // They would be this host's.
   const { disks } = record;
-  if (bindsOf(record).length + volumesOf(record).length > 0 || disks.some(isVolume)) {
+  if (servedOf(record).length + volumesOf(record).length > 0 || disks.some(isVolume)) {
     throw archiveError("It shares directories or volumes of the host that it was made on.");
   }
   for (const { path, backing = [] } of disks) {

@@ -156,7 +156,7 @@ class Cloning {
   private async boot(vm: VmRecord, work: Work): Promise<LiveGuest> {
     const { stages, records } = this.sandboxes;
     await this.giveDisks(vm, work.signal);
-    await attachVolumes(vm, stages.volumes);
+    await attachVolumes(vm, stages.volumes, work.signal);
     setBootFiles(vm.spec, await stages.bootFiles(vm.kernelFile, work));
     await records.save(vm);
     return await bringUp(vm, await records.token(vm.id), stages, work, () => records.save(vm));

@@ -1,5 +1,5 @@
 /**
- * What a memory holds on to outside of it: directories of the host, which stay as they are, and volumes. A
+ * What a memory holds on to outside of it: directories of the host and shared volumes, which stay as they are, and volumes. A
  * volume that the VM writes to is copied into the snapshot, as a disk of its own of whoever comes out of it;
  * one that it reads is referred to, and fits for as long as nobody has written to it.
  */
@@ -9,7 +9,7 @@ import type { SnapshotRecord } from "../../model/snapshot.ts";
 import type { VmRecord } from "../../model/vm.ts";
 import { isVolume } from "../../snapshots/disks.ts";
 import { stampOf } from "../../snapshots/files.ts";
-import { bindsOf, volumesOf } from "../starting/mounts.ts";
+import { bindsOf, servedOf, sharedOf, volumesOf } from "../starting/mounts.ts";
 import type { Stages } from "../stages.ts";
 
 /** What a snapshot says of a VM's mounts. @param memory false: of the disk alone, which knows of its own only */
@@ -18,7 +18,8 @@ export function keptMounts({ mounts = [] }: VmRecord, memory: boolean): { mounts
     const own = mount.kind === "anonymous" || mount.kind === "tmpfs";
     if (own || (mount.kind === "volume" && mount.copy === true)) return [mount];
     if (!memory) return [];
-    return [mount.kind === "volume" && !mount.readonly ? { ...mount, copy: true as const } : mount];
+    const disk = mount.kind === "volume" && mount.shared !== true;
+    return [disk && !mount.readonly ? { ...mount, copy: true as const } : mount];
   });
   return kept.length === 0 ? {} : { mounts: kept };
 }
@@ -34,6 +35,9 @@ export async function checkOutside(
   stages: Stages,
 ): Promise<void> {
   await stages.shares.check(bindsOf(snapshot));
+  for (const { name, readonly } of sharedOf(snapshot)) {
+    await stages.volumes.directory(name, readonly);
+  }
   for (const { name } of volumesOf(snapshot)) await stages.volumes.disk(name, true);
   if (!memory) return;
   for (const { path, volume } of snapshot.disks.filter(isVolume)) {
@@ -69,12 +73,13 @@ export function requireNoWrittenVolume(ref: string, record: VmRecord, snapshot: 
 
 /** What is referred to on this host leads nowhere on another one. @throws ERR_SNAPSHOT_SHARES */
 export function requireNoShares(snapshot: SnapshotRecord): void {
-  const [first] = bindsOf(snapshot);
+  const [first] = servedOf(snapshot);
   if (first === undefined) return;
+  const what = first.kind === "bind" ? first.source : `the shared volume ${first.name}`;
   throw new VmsanError({
     code: "ERR_SNAPSHOT_SHARES",
     message: `Cannot export ${snapshot.id}`,
-    why: `Its memory has ${first.source} of this host open, which no other host has.`,
+    why: `Its memory has ${what} of this host open, which no other host has.`,
     fix: "Take a snapshot of the VM's disk alone (--disk-only), and export that.",
   });
 }

@@ -6,7 +6,7 @@ import type { NetworkPolicy } from "../../model/policy.ts";
 import type { MembershipRequest } from "../../model/private-network.ts";
 import type { SnapshotRecord, SnapshotSizes } from "../../model/snapshot.ts";
 import type { VmRecord, MachineIdentity } from "../../model/vm.ts";
-import { bindsOf } from "../starting/mounts.ts";
+import { servedOf } from "../starting/mounts.ts";
 import { keptMounts } from "./outside.ts";
 
 /** Share of its rate by which a time stamp counter may differ: what measuring it leaves open. */
@@ -127,7 +127,7 @@ export function cloneRecord(
       initramfs: from.initramfs,
       kernelArgs: from.kernelArgs,
       disks: [],
-      ...(bindsOf(from).length > 0 && { shares: true }),
+      ...(servedOf(from).length > 0 && { shares: true }),
       isolation: request.isolation,
     },
     diskSizeBytes: from.diskSizeBytes,

@@ -8,7 +8,7 @@ import { freeze, thaw } from "../../snapshots/freeze.ts";
 import { keepShares, memoryPaths, writeToken } from "../../snapshots/store.ts";
 import { bootId } from "../../util/process-identity.ts";
 import { tearDown } from "../starting/bring-up.ts";
-import { bindsOf } from "../starting/mounts.ts";
+import { bindsOf, sharedOf } from "../starting/mounts.ts";
 import type { Entry } from "../records/entry.ts";
 import { notRunning } from "../refusals.ts";
 import { startTimeLimit } from "../lives.ts";
@@ -141,6 +141,9 @@ export class Sleep {
     const fix = `Boot it from its disk: vmsan stop ${record.id}, then vmsan start ${record.id}. What was in its memory alone is lost.`;
     const { image, asleep } = await readMemory(record, fix);
     await stages.shares.check(bindsOf(record));
+    for (const { name, readonly } of sharedOf(record)) {
+      await stages.volumes.directory(name, readonly);
+    }
     checkMachine(record.id, asleep.machine, await stages.driver(record.driver).machine(), fix);
     record.mending = asleep.reason;
     try {

@@ -6,7 +6,7 @@ import type { VmRecord } from "../../model/vm.ts";
 import { letGo } from "../../agent/held.ts";
 import type { SnapshotFiles } from "../../vmm/driver.ts";
 import { secretConfig } from "../records/secrets.ts";
-import { bindsOf, guestMounts } from "./mounts.ts";
+import { guestMounts, servedOf } from "./mounts.ts";
 import { awaitAgent, awaitConfigured } from "./await-guest.ts";
 import { attemptsFor, consoleLength } from "./boot-failure.ts";
 import type { LiveGuest } from "./await-guest.ts";
@@ -89,9 +89,9 @@ export function guestConfig(record: VmRecord): GuestConfig & { time: { unixNs: s
 /** What the guest mounts of the host's directories. */
 function sharesConfig(record: VmRecord): Partial<GuestConfig> {
   const { defaults, image } = record;
-  const binds = bindsOf(record);
-  if (binds.length === 0) return {};
-  const shares = binds.map(({ target, readonly, file }) => ({
+  const served = servedOf(record);
+  if (served.length === 0) return {};
+  const shares = served.map(({ target, readonly, file }) => ({
     target,
     readOnly: readonly,
     ...(file && { file }),

@@ -15,14 +15,50 @@ export interface Mounting {
   mounts?: readonly Mount[];
 }
 
-/** The volumes that a VM mounts, without its own copies of some. */
+/** The volumes that a VM mounts as disks, without its own copies of some. */
 export function volumesOf({ mounts = [] }: Mounting): VolumeMount[] {
-  return mounts.filter((mount) => mount.kind === "volume" && mount.copy !== true) as VolumeMount[];
+  return mounts.filter(
+    (mount) => mount.kind === "volume" && mount.copy !== true && mount.shared !== true,
+  ) as VolumeMount[];
+}
+
+/** The shared volumes that a VM mounts. */
+export function sharedOf({ mounts = [] }: Mounting): VolumeMount[] {
+  return mounts.filter(
+    (mount) => mount.kind === "volume" && mount.shared === true,
+  ) as VolumeMount[];
 }
 
 /** The directories of the host that a VM shares. */
 export function bindsOf({ mounts = [] }: Mounting): BindMount[] {
   return mounts.filter((mount) => mount.kind === "bind");
+}
+
+/** What a file server serves to a VM, in the order in which both name it by number. */
+export function servedOf({ mounts = [] }: Mounting): (BindMount | VolumeMount)[] {
+  return mounts.filter(
+    (mount) => mount.kind === "bind" || (mount.kind === "volume" && mount.shared === true),
+  ) as (BindMount | VolumeMount)[];
+}
+
+/**
+ * Mounts with what their volumes are now: disks, or shared directories of the host. One that is not there yet becomes a disk.
+ * @throws ERR_VOLUME_PART
+ */
+export async function withKinds(mounts: readonly Mount[], store: VolumeStore): Promise<Mount[]> {
+  const known: Mount[] = [];
+  for (const mount of mounts) {
+    if (mount.kind !== "volume" || mount.copy === true) {
+      known.push(mount);
+      continue;
+    }
+    const { shared: _shared, file: _file, ...rest } = mount;
+    const { name, part } = mount;
+    const shared = await store.isShared(name);
+    const file = shared && part !== undefined && (await store.isFile(name, part));
+    known.push({ ...rest, ...(shared && { shared }), ...(file && { file }) });
+  }
+  return known;
 }
 
 /** A place in the image at which nothing can be mounted. */
@@ -86,8 +122,24 @@ export function placeMounts(rootfs: string, mounts: readonly Mount[]): Mount[] {
   return checkMounts(placed);
 }
 
-/** The disks of a VM, those of its volumes anew; its kernel's come last. @throws ERR_VOLUME_* */
-export async function attachVolumes(record: VmRecord, store: VolumeStore): Promise<void> {
+/**
+ * The disks of a VM, those of its volumes anew; its kernel's come last. Shared volumes of a new VM are filled from its image.
+ * @throws ERR_VOLUME_*
+ */
+export async function attachVolumes(
+  record: VmRecord,
+  store: VolumeStore,
+  signal: AbortSignal,
+): Promise<void> {
+  if (record.mounts !== undefined) record.mounts = await withKinds(record.mounts, store);
+  const served = servedOf(record).length > 0;
+  if (served) record.spec.shares = true;
+  else delete record.spec.shares;
+  const image = record.spec.disks.find(({ role }) => role === "base" || role === "root");
+  for (const { name, target, readonly, nocopy, part } of sharedOf(record)) {
+    const first = record.startedAt === undefined && !readonly && !nocopy && part === undefined;
+    if (first && image !== undefined) await store.fill(name, image.path, target, signal);
+  }
   const disks: DiskAttachment[] = [];
   for (const { name, readonly } of volumesOf(record)) {
     const { path, label, needsRecovery } = await store.disk(name, readonly);
@@ -140,7 +192,7 @@ export function guestMounts(record: VmRecord, first: boolean): GuestMount[] {
       const kind = mount.kind === "tmpfs" ? "tmpfs" : "own";
       mounts.push({ ...rest, kind, ...(readonly === true ? { readOnly: true } : {}) });
     }
-    if (mount.kind !== "volume") continue;
+    if (mount.kind !== "volume" || mount.shared === true) continue;
     const disk = record.spec.disks.find(({ volume }) => volume?.name === mount.name);
     mounts.push({
       kind: "volume",

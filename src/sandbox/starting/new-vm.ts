@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { CreateRequest } from "../../model/api.ts";
 import type { DiskAttachment, VmRecord, VmSpec } from "../../model/vm.ts";
 import { together } from "../../util/flow/together.ts";
-import { bindsOf } from "./mounts.ts";
+import { servedOf } from "./mounts.ts";
 import type { BootFiles, DriverChoice, PreparedBase, Stages, Work } from "../stages.ts";
 
 /** Kernel arguments that say how the agent sets up the root; nothing secret. */
@@ -46,7 +46,7 @@ export function newRecord(
       initramfs: "",
       kernelArgs: kernelArgs(request),
       disks: [],
-      ...(bindsOf(request).length > 0 && { shares: true }),
+      ...(servedOf(request).length > 0 && { shares: true }),
       isolation: request.isolation,
     },
     diskSizeBytes: request.diskSizeBytes,

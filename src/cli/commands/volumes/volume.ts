@@ -12,7 +12,7 @@ import { withProgress } from "../../with-progress.ts";
 function listText(volumes: readonly VolumeView[]): string {
   const rows = volumes.map((volume) => [
     plain(volume.name),
-    formatBytes(volume.sizeBytes),
+    volume.shared ? "shared" : formatBytes(volume.sizeBytes),
     formatBytes(volume.storedBytes),
     volume.damaged === undefined ? volume.state : "damaged",
     volume.usedBy.join(",") || "-",
@@ -24,12 +24,28 @@ function listText(volumes: readonly VolumeView[]): string {
 function createCommand(): Command {
   const target = command("create <name>", "make an empty volume")
     .option("--size <size>", "20gb; it takes up what is in it alone (default: 10gb)")
+    .option("--shared", "for any number of VMs that write at the same time: a directory of the host")
     .option("--label <key=value>", "label; repeatable", collect);
-  return runs<{ size?: string; label?: string[] }>(target, async (context, name: string) => {
-    const { size, label } = context.flags;
-    const { volumes } = await context.vmsan();
-    const options = { labels: labels(label), ...(size === undefined ? {} : { size }) };
-    const volume = await volumes.create(name, options);
+  return runs<{ size?: string; shared?: true; label?: string[] }>(
+    target,
+    async (context, name: string) => {
+      const { size, shared = false, label } = context.flags;
+      const { volumes } = await context.vmsan();
+      const options = { labels: labels(label), shared, ...(size === undefined ? {} : { size }) };
+      const volume = await volumes.create(name, options);
+      context.output.result(volume, volume.name);
+    },
+  );
+}
+
+/** `volume share`. */
+function shareCommand(): Command {
+  const target = command(
+    "share <name>",
+    "have a volume that nobody uses be for any number of VMs that write at the same time, with what is in it",
+  );
+  return runs(target, async (context, name: string) => {
+    const volume = await (await context.vmsan()).volumes.share(name);
     context.output.result(volume, volume.name);
   });
 }
@@ -132,6 +148,7 @@ export function volumeCommand(): Command {
     rmCommand(),
     pruneCommand(),
     growCommand(),
+    shareCommand(),
     exportCommand(),
     importCommand(),
   ]) {

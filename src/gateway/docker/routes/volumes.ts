@@ -15,15 +15,16 @@ import { absent } from "./absent.ts";
 const ANONYMOUS = "com.docker.volume.anonymous";
 
 /** A volume as clients see it. */
-export function volumeView({ name, createdAt, labels, storedBytes, usedBy }: VolumeView): object {
+export function volumeView(volume: VolumeView): object {
+  const { name, createdAt, labels, storedBytes, usedBy, shared } = volume;
   return {
     CreatedAt: createdAt,
     Driver: "local",
     Labels: labels,
-    // A file system in a file: there is no directory of the host.
+    // A file system in a file, or a directory that is nobody's but vmsan's.
     Mountpoint: "",
     Name: name,
-    Options: null,
+    Options: shared ? { shared: "true" } : null,
     Scope: "local",
     UsageData: { Size: storedBytes, RefCount: usedBy.length },
   };
@@ -54,13 +55,16 @@ async function create(call: Call): Promise<void> {
       `there is no volume driver ${body.Driver?.slice(0, 60)}: volumes are local`,
     );
   }
-  const { size, ...others } = body.DriverOpts ?? {};
+  const { size, shared, ...others } = body.DriverOpts ?? {};
   const [unknown] = Object.keys(others);
   if (unknown !== undefined) {
     throw new DockerError(
       400,
-      `volume option ${unknown.slice(0, 60)} is not possible: a volume is a file system of vmsan's own; there is size`,
+      `volume option ${unknown.slice(0, 60)} is not possible: a volume is a file system of vmsan's own; there are size and shared`,
     );
+  }
+  if (shared !== undefined && shared !== "true" && shared !== "false") {
+    throw new DockerError(400, "volume option shared takes true or false");
   }
   const { volumes } = call.engine.vmsan;
   const name = body.Name || randomBytes(32).toString("hex");
@@ -68,6 +72,7 @@ async function create(call: Call): Promise<void> {
     const made = await volumes.create(name, {
       labels: { ...body.Labels, ...(body.Name ? {} : { [ANONYMOUS]: "" }) },
       ...(size === undefined ? {} : { size }),
+      shared: shared === "true",
     });
     call.engine.events.emit("volume", "create", name, { driver: "local" });
     reply(call, volumeView(made), 201);
@@ -142,7 +147,7 @@ export const volumeRoutes: readonly Route[] = [
     method: "POST",
     path: "/volumes/create",
     says: "differs",
-    note: "a file system of its own, 10 GiB unless `-o size=` says otherwise; one microVM may write to it at a time",
+    note: "a file system of its own, 10 GiB unless `-o size=` says otherwise, that one microVM may write to at a time; with `-o shared=true`, or once several containers are to use it, a directory of the host for all of them",
     run: create,
   },
   { method: "POST", path: "/volumes/prune", says: "works", run: prune },

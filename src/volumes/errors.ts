@@ -1,0 +1,51 @@
+/** What goes wrong with volumes, in words. */
+import { VmsanError } from "../model/errors.ts";
+
+/** No volume has that name. */
+export function notFound(name: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_VOLUME_NOT_FOUND",
+    message: `No volume ${name}`,
+    why: "No volume has that name.",
+    fix: `\`vmsan volume ls\` lists all; \`vmsan volume create ${name}\` makes it.`,
+  });
+}
+
+/** There is one of that name. */
+export function exists(name: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_VOLUME_NAME_TAKEN",
+    message: `Cannot make a volume ${name}`,
+    why: "There is one of that name.",
+    fix: `Choose another name, or remove it: vmsan volume rm ${name}`,
+  });
+}
+
+/** An archive that is none. */
+export function archiveError(why: string, cause?: unknown): VmsanError {
+  return new VmsanError(
+    {
+      code: "ERR_VOLUME_ARCHIVE",
+      message: "Cannot read the archive of a volume",
+      why,
+      fix: "Give a file that `vmsan volume export` has written.",
+    },
+    cause,
+  );
+}
+
+/** What only a volume with a disk of its own can be asked for. */
+export function isShared(name: string, message: string, fix: string): VmsanError {
+  const why = `${name} is a shared volume: a directory of the host, which is as large as the host's file system.`;
+  return new VmsanError({ code: "ERR_VOLUME_SHARED", message, why, fix });
+}
+
+/** A volume that cannot be used. */
+export function damaged(name: string, why: string): VmsanError {
+  return new VmsanError({
+    code: "ERR_VOLUME_DAMAGED",
+    message: `Cannot use the volume ${name}`,
+    why,
+    fix: "Repair its file system with e2fsck, or remove the volume.",
+  });
+}

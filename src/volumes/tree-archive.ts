@@ -1,0 +1,61 @@
+/** Trees of files as archives, by the program that reads and writes what Node.js cannot: holes, attributes, links. */
+import { spawn } from "node:child_process";
+import type { Readable } from "node:stream";
+import { PassThrough } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { messageOf } from "../model/errors.ts";
+import { fileServerBinary } from "../util/package.ts";
+
+/** An archive of a directory, in which that has its name. Fails when a file cannot be read. @param dir absolute path */
+export function packTree(dir: string): Readable {
+  const child = spawn(fileServerBinary(), ["--pack", dir], { stdio: ["ignore", "pipe", "pipe"] });
+  const archive = new PassThrough();
+  let said = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(-500)));
+  child.stdout.pipe(archive, { end: false });
+  for (const source of [child, child.stdout]) {
+    source.on("error", (error: Error) => archive.destroy(error));
+  }
+  child.once("close", (code) => {
+    if (code === 0) archive.end();
+    else archive.destroy(new Error(said.trim() || `it ended with status ${String(code)}`));
+  });
+  archive.once("close", () => child.kill());
+  return archive;
+}
+
+/**
+ * Unpack an archive into a directory: nothing outside of it is touched, devices are left out, owners are kept where this
+ * process may give files away.
+ * @param into absolute path
+ * @param refuse makes the error of an archive that is none
+ */
+export async function unpackTree(
+  from: Readable,
+  into: string,
+  signal: AbortSignal,
+  refuse: (why: string, cause?: unknown) => Error,
+): Promise<void> {
+  const child = spawn(fileServerBinary(), ["--unpack", into], {
+    stdio: ["pipe", "ignore", "pipe"],
+  });
+  let said = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(-500)));
+  const ended = new Promise<number | null>((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", resolve);
+  });
+  let failed: unknown;
+  try {
+    await pipeline(from, child.stdin, { signal });
+  } catch (error) {
+    failed = error;
+    child.kill("SIGKILL");
+  }
+  const code = await ended;
+  signal.throwIfAborted();
+  // It reads to the end of what comes: when that could not be given, its own end is the consequence, unless it has said why.
+  if (code !== 0 && said !== "") throw refuse(said.trim(), failed);
+  if (failed !== undefined) throw failed;
+  if (code !== 0) throw refuse(messageOf(`it ended with status ${String(code)}`));
+}

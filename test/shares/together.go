@@ -1,0 +1,76 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// count adds one to a number in a file, again and again, as do others at the same time: each holds a directory for a lock.
+// The file is written in place and keeps its length, so that only what is in it tells that it was changed.
+func count(dir string, times int) {
+	lock, file := filepath.Join(dir, "lock"), filepath.Join(dir, "counter")
+	for range times {
+		for {
+			err := os.Mkdir(lock, 0o700)
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, os.ErrExist) {
+				fail(err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o644)
+		fail(err)
+		text := make([]byte, 8)
+		n, _ := f.Read(text) // none at first
+		now, _ := strconv.Atoi(strings.TrimSpace(string(text[:n])))
+		_, err = f.WriteAt([]byte(fmt.Sprintf("%8d", now+1)), 0)
+		fail(errors.Join(err, f.Close(), os.Remove(lock)))
+	}
+}
+
+// appends writes lines to the end of a file that others write to as well.
+func appends(file, who string, times int) {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	fail(err)
+	for i := range times {
+		_, err := fmt.Fprintf(f, "%s %d\n", who, i)
+		fail(err)
+	}
+	fail(f.Close())
+}
+
+// mapped writes text into a file's pages ("-": nothing), and shows what is in them once others have put want there.
+func mapped(file, text, want string) {
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o644)
+	fail(err)
+	fail(f.Truncate(4096))
+	pages, err := syscall.Mmap(int(f.Fd()), 0, 4096, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+	fail(err)
+	if text != "-" {
+		copy(pages, text)
+		fail(f.Sync())
+	}
+	for end := time.Now().Add(2 * time.Minute); !bytes.HasPrefix(pages, []byte(want)); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			fail(fmt.Errorf("the pages have %q", pages[:32]))
+		}
+	}
+	fmt.Println("seen " + want)
+}
+
+// locked takes a lock of a file and holds it until standard input ends.
+func locked(file string) {
+	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o644)
+	fail(err)
+	fmt.Println(word(syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)))
+	_, _ = os.Stdin.Read(make([]byte, 1)) // its end
+}
