@@ -36,8 +36,8 @@ machine reaches a port. Web pages are refused.
   while another one that mounts it is made or runs, and no VM has it as its disk. Compose makes all containers before it starts the first, so that
   services which share a volume just work; what was in it is carried over. If a container runs with it as a disk already, the
   other one is refused: \`docker restart\` that one, then start this; or make the volume with \`docker volume create -o shared=true NAME\`
-  (Compose: \`driver_opts: {shared: "true"}\`). A shared one is slower with many small files, bounded by the host's disk alone, and its locks hold
-  within a container. Directories and single files (\`-v ./app.conf:/etc/app.conf:ro\`,
+  (Compose: \`driver_opts: {shared: "true"}\`). A shared one is slower with many small files, bounded by the host's disk alone, and of its locks
+  those of \`flock\` hold between containers, those of \`fcntl\` within one. Directories and single files (\`-v ./app.conf:/etc/app.conf:ro\`,
   configs and secrets of compose) are shared. A file is the one that was there when the VM started, as with Docker: one that an editor
   puts in its place is seen after the next start. Sockets and devices of the host are refused.
 - The engine's own socket (\`-v $SOCKET:/var/run/docker.sock\`) is refused too: a container that had it would be the master of whoever runs
@@ -114,7 +114,7 @@ const NOT_YET = `## What does not hold yet
   \`network_mode: host\`, for which tools that ask for it unasked have a setting.
 - Without the buildx plugin \`docker build\` says that it is deprecated and sends the same build to the classic builder, as
   \`DOCKER_BUILDKIT=0\` does; \`docker compose build\` likewise, but for \`dockerfile_inline\`, secrets and the like, which compose gives to buildx alone.
-- What containers on one machine's Docker share and microVMs do not: IPC, process numbers, locks of files in a volume.
+- What containers on one machine's Docker share and microVMs do not: IPC, process numbers, locks by \`fcntl\` of a volume's files.
 - podman's remote client speaks another API (libpod).
 - Of other people's suites (below) these are not met, each for its reason: links and \`volumes_from\`, \`--pid\`, \`--uts\` and \`--ipc host\`, IPv6 and
   MAC addresses, Swarm, plugins, another volume driver, network names with blanks, IPAM besides a subnet, subnets of public addresses, a look at an

@@ -4,7 +4,12 @@ import type { Hono } from "hono";
 import type { VolumeRequest, VolumeView } from "../model/volume.ts";
 import { jsonBody, streamedReply } from "../http/reply.ts";
 import type { Volumes } from "../sandbox/volumes.ts";
-import { growVolumeSchema, validate, volumeRequestSchema, withoutUndefined } from "../schema/api.ts";
+import {
+  growVolumeSchema,
+  validate,
+  volumeRequestSchema,
+  withoutUndefined,
+} from "../schema/api.ts";
 import { parseVolumeName } from "../util/mounts.ts";
 
 /** Add the routes below /v1/volumes. */

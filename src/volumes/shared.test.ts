@@ -1,9 +1,11 @@
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
+import { once } from "node:events";
 import { lstatSync, readFileSync, readlinkSync } from "node:fs";
-import { chmod, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
+import { chmod, cp, mkdir, mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { VolumeStore } from "./store.ts";
 
@@ -213,6 +215,51 @@ test("while it is being made, nobody gets its disk", async () => {
   await expect(store.share("image", signal)).rejects.toMatchObject({ code: "ERR_VOLUME_IN_USE" });
   await sharing;
   expect(seen("image")).toEqual(SEEN);
+});
+
+test("whenever it is killed while it is made, one of both is whole, and nothing else is left", async () => {
+  const disk = await content("killed");
+  const dir = join(root, "volumes", "killed");
+  const saved = join(root, "saved");
+  await cp(dir, saved, { recursive: true });
+  const script = `const { VolumeStore } = await import(process.argv[1]);
+    process.stdout.write("x");
+    await new VolumeStore(process.argv[2]).share("killed", new AbortController().signal);
+    process.stdout.write("y");`;
+  const source = new URL("./store.ts", import.meta.url).href;
+  const argv = ["--input-type=module", "-e", script, source, join(root, "volumes")];
+  const ends = new Set<string>();
+  let took = 0;
+  // The kills are spread over the time that it takes, however long that is here.
+  for (const part of [10, 0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95]) {
+    await rm(dir, { recursive: true, force: true });
+    await cp(saved, dir, { recursive: true });
+    const child = spawn(process.execPath, argv, { stdio: ["ignore", "pipe", "inherit"] });
+    await once(child.stdout, "data");
+    child.stdout.resume();
+    const begun = performance.now();
+    const closed = once(child, "close");
+    if (part < 1) await Promise.race([closed, sleep(part * took)]);
+    else {
+      await closed;
+      took = performance.now() - begun;
+    }
+    child.kill("SIGKILL");
+    await closed;
+    const next = new VolumeStore(join(root, "volumes"));
+    // What it had started ends by itself, when it hears nothing any more.
+    await expect.poll(async () => await next.sweep().catch(() => ["busy"])).toEqual([]);
+    const { shared = false } = await next.get("killed");
+    ends.add(String(shared));
+    expect((await readdir(dir)).toSorted()).toEqual([
+      shared ? "data" : "volume.ext4",
+      "volume.json",
+    ]);
+    if (!shared) await next.share("killed", signal);
+    expect(seen("killed")).toEqual(SEEN);
+  }
+  expect(ends).toEqual(new Set(["true", "false"]));
+  expect(disk).toBe(join(dir, "volume.ext4"));
 });
 
 test("its parts are named through no link", async () => {

@@ -35,7 +35,7 @@ func main() {
 	case "tree":
 		tree(dir, number(3))
 	case "count":
-		count(dir, number(3))
+		count(dir, number(3), strings.Join(os.Args[4:], ""))
 	case "append":
 		appends(dir, os.Args[3], number(4))
 	case "map":

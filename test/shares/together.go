@@ -12,29 +12,58 @@ import (
 	"time"
 )
 
-// count adds one to a number in a file, again and again, as do others at the same time: each holds a directory for a lock.
-// The file is written in place and keeps its length, so that only what is in it tells that it was changed.
-func count(dir string, times int) {
-	lock, file := filepath.Join(dir, "lock"), filepath.Join(dir, "counter")
+// count adds one to a number in a file, again and again, as do others at the same time: each has a lock meanwhile, of a file
+// or (of none) a directory that it has made. The number is written in place and keeps its length, so that only what is in the
+// file tells that it was changed.
+func count(dir string, times int, locked string) {
+	file := filepath.Join(dir, "counter")
+	lock, unlock := byDirectory(filepath.Join(dir, "lock"))
+	if locked != "" {
+		lock, unlock = byFile(locked)
+	}
 	for range times {
-		for {
-			err := os.Mkdir(lock, 0o700)
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, os.ErrExist) {
-				fail(err)
-			}
-			time.Sleep(time.Millisecond)
-		}
+		lock()
 		f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o644)
 		fail(err)
 		text := make([]byte, 8)
 		n, _ := f.Read(text) // none at first
 		now, _ := strconv.Atoi(strings.TrimSpace(string(text[:n])))
 		_, err = f.WriteAt([]byte(fmt.Sprintf("%8d", now+1)), 0)
-		fail(errors.Join(err, f.Close(), os.Remove(lock)))
+		fail(errors.Join(err, f.Close()))
+		unlock()
 	}
+	if locked != "" {
+		fmt.Println("had it")
+	}
+}
+
+func byDirectory(path string) (lock, unlock func()) {
+	lock = func() {
+		for err := os.Mkdir(path, 0o700); err != nil; err = os.Mkdir(path, 0o700) {
+			if !errors.Is(err, os.ErrExist) {
+				fail(err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return lock, func() { fail(os.Remove(path)) }
+}
+
+func byFile(path string) (lock, unlock func()) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	fail(err)
+	how := func(kind int) func() {
+		return func() {
+			err := syscall.EINTR
+			for err == syscall.EINTR {
+				err, _ = syscall.Flock(int(f.Fd()), kind).(syscall.Errno)
+			}
+			if err != 0 {
+				fail(err)
+			}
+		}
+	}
+	return how(syscall.LOCK_EX), how(syscall.LOCK_UN)
 }
 
 // appends writes lines to the end of a file that others write to as well.

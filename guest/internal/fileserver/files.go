@@ -18,6 +18,8 @@ type handle struct {
 	dir  *listing
 	// flags it was opened with, as far as they count for opening it again.
 	flags int
+	// lock that it has (flock(2)), 0 for none; guarded by Share.handleMu.
+	lock int
 	// void: it was opened in another file server's time, and its object is not there any more.
 	void bool
 

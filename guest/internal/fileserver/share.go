@@ -352,6 +352,8 @@ func init() {
 		fuse.OpReaddirplus:   {run: (*Share).readdirplus},
 		fuse.OpReleasedir:    {run: (*Share).release},
 		fuse.OpFsyncdir:      {run: (*Share).fsync},
+		fuse.OpSetlk:         {run: (*Share).setlk},
+		fuse.OpSetlkw:        {run: (*Share).setlk},
 		fuse.OpFallocate:     {run: (*Share).fallocate, changes: true},
 		fuse.OpLseek:         {run: (*Share).lseek},
 		fuse.OpCopyFileRange: {run: (*Share).copyRange, changes: true},
@@ -371,8 +373,12 @@ func (s *Share) init(in *fuse.Reader, b []byte) ([]byte, error) {
 	const wanted = fuse.CapAsyncRead | fuse.CapBigWrites | fuse.CapAutoInvalData |
 		fuse.CapDoReaddirplus | fuse.CapAsyncDio | fuse.CapParallelDirops |
 		fuse.CapMaxPages | fuse.CapCacheSymlinks | fuse.CapHandleKillpriv2
+	flags := uint32(wanted)
+	if s.volume {
+		flags |= fuse.CapFlockLocks
+	}
 	reply := fuse.InitReply{
-		Minor: min(minor, fuse.Minor), MaxReadahead: min(readahead, sharewire.MaxData), Flags: wanted & offered,
+		Minor: min(minor, fuse.Minor), MaxReadahead: min(readahead, sharewire.MaxData), Flags: flags & offered,
 		MaxWrite: sharewire.MaxData, MaxBackground: 16, MaxPages: sharewire.MaxData / 4096,
 	}
 	return reply.Append(b), nil

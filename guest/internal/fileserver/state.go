@@ -57,6 +57,8 @@ type keptHandle struct {
 	Flags     int
 	Directory bool
 	Noop      bool
+	// Lock that it had.
+	Lock int
 }
 
 // keep writes what is known of all shares to a file.
@@ -125,7 +127,7 @@ func (s *Share) known() keptShare {
 		out.Nodes = append(out.Nodes, k)
 	}
 	for id, h := range s.handles {
-		out.Handles = append(out.Handles, keptHandle{ID: id, Node: h.node.id, Flags: h.flags, Directory: h.dir != nil, Noop: h.noop})
+		out.Handles = append(out.Handles, keptHandle{ID: id, Node: h.node.id, Flags: h.flags, Directory: h.dir != nil, Noop: h.noop, Lock: h.lock})
 	}
 	return out
 }
@@ -196,6 +198,9 @@ func (s *Share) resumeHandle(k keptHandle) error {
 	}
 	fd, err := reopen(path, h.flags|syscall.O_NONBLOCK|syscall.O_NOCTTY)
 	h.fd, h.void = fd, err != nil
+	if err == nil && s.volume && !h.relock(k.Lock) {
+		h.void = true // its owner believes to be alone with the file
+	}
 	return nil
 }
 

@@ -145,3 +145,68 @@ func TestPart(t *testing.T) {
 		}
 	}
 }
+
+// lock asks for a file's lock, or gives it back.
+func (g *guest) lock(h uint64, kind, flags uint32) error {
+	_, err := g.ask(fuse.OpSetlk, fuse.RootID, h, uint64(g.pid), uint64(0), uint64(1<<62), kind, uint32(0), flags, uint32(0))
+	return err
+}
+
+// A lock is one guest's until it gives it back, closes the file, or ends; one that has slept has it still, or nothing of the file.
+func TestLocks(t *testing.T) {
+	one, two := twoGuests(t)
+	opened := func(g *guest) uint64 {
+		t.Helper()
+		h, err := g.open(g.find(fuse.RootID, "file"), syscall.O_RDWR)
+		check(t, err)
+		return h
+	}
+	a, b := opened(one), opened(two)
+	const shared, alone, none, whole = syscall.F_RDLCK, syscall.F_WRLCK, syscall.F_UNLCK, fuse.LockFlock
+	for i, c := range []struct {
+		g     *guest
+		h     uint64
+		kind  uint32
+		error error
+	}{
+		{one, a, alone, nil}, {two, b, alone, syscall.EAGAIN}, {two, b, shared, syscall.EAGAIN}, {one, a, shared, nil},
+		{two, b, shared, nil}, {one, a, alone, syscall.EAGAIN}, {two, b, none, nil}, {one, a, alone, nil},
+	} {
+		if err := c.g.lock(c.h, c.kind, whole); err != c.error {
+			t.Fatalf("%d: %v", i, err)
+		}
+	}
+	// Asleep: another file server goes on. First with the lock, then without.
+	state := filepath.Join(t.TempDir(), "state")
+	check(t, keep(state, 1, []*Share{one.share}))
+	_, err := one.ask(fuse.OpRelease, fuse.RootID, a, zeros(16))
+	check(t, err)
+	goesOn := func() *guest {
+		t.Helper()
+		share, err := Open(0, Options{Source: one.inside, Volume: true}, func(byte, []byte) error { return nil })
+		check(t, err)
+		check(t, share.resume(&readKept(state).Shares[0]))
+		return &guest{t: t, share: share, inside: one.inside, pid: 7}
+	}
+	again := goesOn()
+	if text, err := again.read(a); err != nil || text != "content" {
+		t.Errorf("read %q: %v", text, err)
+	}
+	if err := two.lock(b, alone, whole); err != syscall.EAGAIN {
+		t.Errorf("it is not locked any more: %v", err)
+	}
+	again.share.Close()
+	check(t, two.lock(b, alone, whole))
+	late := goesOn()
+	defer late.share.Close()
+	if _, err := late.read(a); err != syscall.ESTALE {
+		t.Errorf("with another's lock it is read: %v", err)
+	}
+	if err := two.lock(b, alone, 0); err != syscall.EINVAL {
+		t.Errorf("a lock of another kind: %v", err)
+	}
+	g := newGuest(t, Options{})
+	if err := g.lock(opened(g), alone, whole); err != syscall.EINVAL {
+		t.Errorf("a shared directory's lock: %v", err)
+	}
+}

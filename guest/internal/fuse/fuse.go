@@ -50,6 +50,8 @@ const (
 	OpReaddir       = 28
 	OpReleasedir    = 29
 	OpFsyncdir      = 30
+	OpSetlk         = 32
+	OpSetlkw        = 33 // waits until the lock can be had
 	OpCreate        = 35
 	OpInterrupt     = 36
 	OpDestroy       = 38
@@ -65,6 +67,7 @@ const (
 const (
 	CapAsyncRead       = 1 << 0
 	CapBigWrites       = 1 << 5
+	CapFlockLocks      = 1 << 10
 	CapAutoInvalData   = 1 << 12
 	CapDoReaddirplus   = 1 << 13
 	CapAsyncDio        = 1 << 15
@@ -94,6 +97,7 @@ const (
 	OpenKillSugid  = 1 // OPEN clears set-user-ID and the like
 	WriteKillSugid = 4 // likewise WRITE
 	FsyncDataOnly  = 1
+	LockFlock      = 1 // SETLK is flock(2)
 	OpenKeepCache  = 2 // the reply to OPEN: pages of an earlier opening are good
 )
 
@@ -186,6 +190,22 @@ func Closing(b []byte) (unique uint64, closing bool) {
 		return NoReply, false
 	}
 	return UniqueOf(b), true
+}
+
+// Interrupts gives the number of the message that an INTERRUPT is about; false when it is none.
+func Interrupts(b []byte) (unique uint64, ok bool) {
+	if OpcodeOf(b) != OpInterrupt || len(b) < InHeaderLen+8 {
+		return NoReply, false
+	}
+	return le.Uint64(b[InHeaderLen:]), true
+}
+
+// Failed gives the number of the message that a reply is to, and with what error, 0 for none.
+func Failed(reply []byte) (unique uint64, errno int) {
+	if len(reply) < OutHeaderLen {
+		return NoReply, 0
+	}
+	return le.Uint64(reply[8:]), -int(int32(le.Uint32(reply[4:])))
 }
 
 // CanWait tells whether nobody notices when a message is carried out a little later: nodes that are forgotten, and

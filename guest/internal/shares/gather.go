@@ -25,6 +25,7 @@ type gatherer struct {
 	// answer gives the kernel a reply.
 	answer func(b []byte)
 	ahead  ahead
+	locks  locks
 
 	mu sync.Mutex
 	// frames have not been sent.
@@ -45,11 +46,18 @@ func (g *gatherer) take(b []byte) bool {
 		g.answer(reply)
 		return true
 	}
+	if answer, mine := g.locks.interrupt(message); mine {
+		if answer != nil {
+			g.answer(answer)
+		}
+		return true
+	}
 	if unique, closing := fuse.Closing(message); closing {
 		g.answer(fuse.EmptyReply(unique, 0))
 		fuse.WantNoReply(message)
 	}
 	sharewire.PutHeader(g.share, sharewire.Message, b)
+	g.locks.ask(b)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !fuse.CanWait(message) {
@@ -70,6 +78,14 @@ func (g *gatherer) take(b []byte) bool {
 		})
 	}
 	return true
+}
+
+// reply gives the kernel a reply of the host's, unless it is that of a lock which is asked for again.
+func (g *gatherer) reply(b []byte) {
+	again := func(frame []byte) { g.link.forward(frame, true) } // false: the mount is over
+	if b = g.locks.replied(b, again); b != nil {
+		g.answer(b)
+	}
 }
 
 // send sends a frame behind those that have been gathered. The lock is held.

@@ -158,7 +158,7 @@ func (s *session) frame(f sharewire.Frame) {
 	to := set.mounts[f.Share]
 	switch f.Kind {
 	case sharewire.Message:
-		to.answer(f.Payload)
+		to.toHost.reply(f.Payload)
 		set.link.replied()
 		return
 	case sharewire.DirAttributes:

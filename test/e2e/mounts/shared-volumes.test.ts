@@ -137,6 +137,24 @@ test("each addition of either counts, and each line that is appended is there", 
   await both(async (vm) => expect((await sh(vm, "busybox wc -l </seed/log")).trim()).toBe("200"));
 }, 600_000);
 
+test("a lock of one is one for the other, who gets it once it is free", async () => {
+  const holder = one.spawn(["probe", "lock", "/seed/locked"], { user: "0" });
+  const said: string[] = [];
+  holder.stdout.on("data", (text: Buffer) => said.push(text.toString()));
+  await expect.poll(() => said.join(""), { timeout: 60_000 }).toBe("ok\n");
+  expect(await sh(two, "probe lock /seed/locked </dev/null")).toBe(
+    "E11(resource temporarily unavailable)\n",
+  );
+  const waiting = run(two, "probe", "count", "/seed", "1", "/seed/locked");
+  // It is asked for again and again meanwhile; a VM with a program that waits falls asleep all the same.
+  await two.suspend();
+  await two.resume();
+  holder.stdin.end();
+  expect(await waiting).toBe("had it\n");
+  await both(async (vm) => await run(vm, "probe", "count", "/seed", "40", "/seed/locked"));
+  expect((await readFile(join(held("data"), "counter"), "utf8")).trim()).toBe("201");
+}, 600_000);
+
 test("pages that are mapped follow, and watchers see what the other one does", async () => {
   const seen = Promise.all([
     run(one, "probe", "map", "/seed/pages", "-", "from two"),

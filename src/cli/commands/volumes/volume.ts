@@ -24,7 +24,10 @@ function listText(volumes: readonly VolumeView[]): string {
 function createCommand(): Command {
   const target = command("create <name>", "make an empty volume")
     .option("--size <size>", "20gb; it takes up what is in it alone (default: 10gb)")
-    .option("--shared", "for any number of VMs that write at the same time: a directory of the host")
+    .option(
+      "--shared",
+      "for any number of VMs that write at the same time: a directory of the host",
+    )
     .option("--label <key=value>", "label; repeatable", collect);
   return runs<{ size?: string; shared?: true; label?: string[] }>(
     target,
