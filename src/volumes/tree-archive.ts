@@ -3,8 +3,8 @@ import { spawn } from "node:child_process";
 import type { Readable } from "node:stream";
 import { PassThrough } from "node:stream";
 import { pipeline } from "node:stream/promises";
-import { messageOf } from "../model/errors.ts";
 import { fileServerBinary } from "../util/package.ts";
+import { missingProgram } from "../util/run.ts";
 
 /** An archive of a directory, in which that has its name. Fails when a file cannot be read. @param dir absolute path */
 export function packTree(dir: string): Readable {
@@ -41,8 +41,8 @@ export async function unpackTree(
   });
   let said = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(-500)));
-  const ended = new Promise<number | null>((resolve, reject) => {
-    child.on("error", reject);
+  const ended = new Promise<number | null | Error>((resolve) => {
+    child.on("error", (error) => resolve(missingProgram(fileServerBinary(), error)));
     child.on("close", resolve);
   });
   let failed: unknown;
@@ -54,8 +54,9 @@ export async function unpackTree(
   }
   const code = await ended;
   signal.throwIfAborted();
+  if (code instanceof Error) throw code;
   // It reads to the end of what comes: when that could not be given, its own end is the consequence, unless it has said why.
   if (code !== 0 && said !== "") throw refuse(said.trim(), failed);
   if (failed !== undefined) throw failed;
-  if (code !== 0) throw refuse(messageOf(`it ended with status ${String(code)}`));
+  if (code !== 0) throw refuse(`it ended with status ${String(code)}`);
 }
