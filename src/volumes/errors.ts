@@ -1,5 +1,7 @@
 /** What goes wrong with volumes, in words. */
 import { VmsanError } from "../model/errors.ts";
+import { PROJECT_LABEL } from "../model/volume.ts";
+import type { VolumeRecord } from "../model/volume.ts";
 
 /** No volume has that name. */
 export function notFound(name: string): VmsanError {
@@ -48,4 +50,16 @@ export function damaged(name: string, why: string): VmsanError {
     why,
     fix: "Repair its file system with e2fsck, or remove the volume.",
   });
+}
+
+/** Whether a disk cannot be read as a file system. */
+export function isUnreadable(error: unknown): error is VmsanError {
+  return error instanceof VmsanError && error.code === "ERR_CHANGES_DISK";
+}
+
+/** What a key's project has is bounded, which a directory of the host is not. @throws ERR_VOLUME_SHARED */
+export function requireUnbounded({ name, labels }: VolumeRecord): void {
+  if (!Object.hasOwn(labels, PROJECT_LABEL)) return;
+  const fix = `Make another volume, without the label ${PROJECT_LABEL}.`;
+  throw isShared(name, `Cannot share the volume ${name}, which belongs to keys' projects`, fix);
 }

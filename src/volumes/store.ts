@@ -12,7 +12,7 @@ import { createEmptyDisk } from "../ext4/empty.ts";
 import { growDisk } from "../ext4/grow.ts";
 import { readState, writeLabel } from "../ext4/reading/label.ts";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
-import { PROJECT_LABEL, VOLUME_BYTES } from "../model/volume.ts";
+import { VOLUME_BYTES } from "../model/volume.ts";
 import type { VolumeRecord, VolumeRequest } from "../model/volume.ts";
 import { parseVolumeRecord } from "../schema/state.ts";
 import { ASIDE, syncDirectory, temporarySibling, writeFileAtomic } from "../util/atomic.ts";
@@ -20,8 +20,17 @@ import { Mutex } from "../util/flow/mutex.ts";
 import { parseVolumeName } from "../util/mounts.ts";
 import { packSparse, unpackSparse } from "../util/packing/sparse-tar.ts";
 import { DISK, DOCUMENT, beginning, checkUnpacked, parseDocument } from "./archive.ts";
+import { Busy } from "./busy.ts";
 import { diskTree } from "./disk-tree.ts";
-import { archiveError, damaged, exists, isShared, notFound } from "./errors.ts";
+import {
+  archiveError,
+  damaged,
+  exists,
+  isShared,
+  isUnreadable,
+  notFound,
+  requireUnbounded,
+} from "./errors.ts";
 import {
   dataBytes,
   dataDirectory,
@@ -52,11 +61,6 @@ export interface VolumeDisk {
   needsRecovery: boolean;
 }
 
-/** Whether a disk cannot be read as a file system. */
-function isUnreadable(error: unknown): error is VmsanError {
-  return error instanceof VmsanError && error.code === "ERR_CHANGES_DISK";
-}
-
 /** The document as it is written. */
 function textOf(record: VolumeRecord): string {
   return `${JSON.stringify(record, null, 2)}\n`;
@@ -66,7 +70,7 @@ function textOf(record: VolumeRecord): string {
 export class VolumeStore {
   private readonly root: string;
   /** Volumes that something is done to. */
-  private readonly busy = new Map<string, "grown" | "exported" | "made a shared one">();
+  private readonly busy = new Busy();
   /** Shared ones are filled one after the other: who comes second finds what the first has put there. */
   private readonly filling = new Mutex();
 
@@ -163,7 +167,7 @@ export class VolumeStore {
       ...(shared && { shared }),
     };
     if (shared) {
-      this.requireUnbounded(record);
+      requireUnbounded(record);
       if (sizeBytes !== undefined) {
         const fix = "Leave out the size, or make a volume of one VM: without --shared.";
         throw isShared(name, `Cannot make the volume ${name} with a size`, fix);
@@ -176,13 +180,6 @@ export class VolumeStore {
       const options = { sizeBytes: bytes, journal: true, label: fsLabel, directories };
       await createEmptyDisk(join(dir, DISK), options);
     });
-  }
-
-  /** What a key's project has is bounded, which a directory of the host is not. @throws ERR_VOLUME_SHARED */
-  private requireUnbounded({ name, labels }: VolumeRecord): void {
-    if (!Object.hasOwn(labels, PROJECT_LABEL)) return;
-    const fix = `Make another volume, without the label ${PROJECT_LABEL}.`;
-    throw isShared(name, `Cannot share the volume ${name}, which belongs to keys' projects`, fix);
   }
 
   /** Fill a directory aside, then give it its name. */
@@ -212,7 +209,7 @@ export class VolumeStore {
   /** Remove a volume, which nobody may use. @returns bytes that it took */
   async remove(name: string): Promise<number> {
     if (!(await this.has(name))) throw notFound(name);
-    this.requireIdle(name, `Cannot remove the volume ${name}`);
+    this.busy.refuse(name, `Cannot remove the volume ${name}`);
     const { storedBytes } = await this.sizes(name, await this.isShared(name));
     const place = join(this.root, name);
     const gone = temporarySibling(place);
@@ -233,8 +230,8 @@ export class VolumeStore {
       const fix = "Make a new VM with it: it is a shared volume for every new VM.";
       throw isShared(name, `Cannot attach the disk of the volume ${name}`, fix);
     }
-    const reads = readonly && this.busy.get(name) === "exported";
-    if (!reads) this.requireIdle(name, `Cannot mount the volume ${name}`);
+    const reads = readonly && this.busy.is(name, "exported");
+    if (!reads) this.busy.refuse(name, `Cannot mount the volume ${name}`);
     const path = this.diskPath(name);
     const state = await readState(path);
     const { sizeBytes } = await this.sizes(name);
@@ -243,18 +240,6 @@ export class VolumeStore {
     }
     if (state.label !== fsLabel) await writeLabel(path, fsLabel);
     return { path, label: fsLabel, needsRecovery: state.needsRecovery };
-  }
-
-  /** Refuse a volume that something is done to. @throws ERR_VOLUME_IN_USE */
-  private requireIdle(name: string, message: string): void {
-    const what = this.busy.get(name);
-    if (what === undefined) return;
-    throw new VmsanError({
-      code: "ERR_VOLUME_IN_USE",
-      message,
-      why: `It is being ${what}.`,
-      fix: "Try again when that is done.",
-    });
   }
 
   /** Volumes only grow. @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_SIZE */
@@ -279,12 +264,11 @@ export class VolumeStore {
   async grow(name: string, sizeBytes: number): Promise<void> {
     await this.checkGrowth(name, sizeBytes);
     if (sizeBytes === (await this.sizes(name)).sizeBytes) return;
-    this.requireIdle(name, `Cannot grow the volume ${name}`);
-    this.busy.set(name, "grown");
+    const done = this.busy.begin(name, "grown", `Cannot grow the volume ${name}`);
     try {
       await growDisk(this.diskPath(name), sizeBytes);
     } finally {
-      this.busy.delete(name);
+      done();
     }
   }
 
@@ -306,7 +290,7 @@ export class VolumeStore {
   async directory(name: string, readonly: boolean): Promise<string> {
     const { shared } = await this.get(name);
     if (shared !== true) throw damaged(name, "It is no shared volume any more.");
-    if (!readonly) this.requireIdle(name, `Cannot mount the volume ${name}`);
+    if (!readonly) this.busy.refuse(name, `Cannot mount the volume ${name}`);
     await this.filling.run(async () => await settle(this.dir(name)));
     return dataDirectory(this.dir(name));
   }
@@ -344,13 +328,11 @@ export class VolumeStore {
    * @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_IN_USE, ERR_VOLUME_SHARED, ERR_VOLUME_DAMAGED, ERR_SETUP_MISSING_BINARY
    */
   async share(name: string, signal: AbortSignal): Promise<VolumeRecord> {
-    const message = `Cannot share the volume ${name}`;
-    this.requireIdle(name, message);
-    this.busy.set(name, "made a shared one");
+    const done = this.busy.begin(name, "made a shared one", `Cannot share the volume ${name}`);
     try {
       const before = await this.get(name);
       if (before.shared === true) return before;
-      this.requireUnbounded(before);
+      requireUnbounded(before);
       const dir = this.dir(name);
       try {
         const tree = diskTree(this.diskPath(name), "/data", dir, signal);
@@ -365,20 +347,19 @@ export class VolumeStore {
       await rm(this.diskPath(name), { force: true });
       return record;
     } finally {
-      this.busy.delete(name);
+      done();
     }
   }
 
   /** A volume that nobody writes to as an archive; holes are kept. */
   async export(name: string): Promise<Readable> {
     const record = await this.get(name);
-    this.requireIdle(name, `Cannot export the volume ${name}`);
-    if (record.shared) await this.directory(name, false);
-    this.busy.set(name, "exported");
+    if (record.shared) await this.directory(name, true);
+    const done = this.busy.begin(name, "exported", `Cannot export the volume ${name}`);
     const archive = record.shared
       ? exportData(this.dir(name), textOf(record))
       : packSparse(this.dir(name), [DOCUMENT, DISK]);
-    archive.once("close", () => this.busy.delete(name));
+    archive.once("close", done);
     return archive;
   }
 
@@ -403,7 +384,7 @@ export class VolumeStore {
       return await this.add(record, async (dir) => {
         const about = await importData(whole, dir, signal, archiveError);
         record.labels = parseDocument(about).labels;
-        this.requireUnbounded(record);
+        requireUnbounded(record);
       });
     }
     return await this.add(record, async (dir) => {
