@@ -1,4 +1,5 @@
 /** Worker thread: decompresses layers into its ring, one after the other, until it is ended. */
+import { flushCompileCache } from "node:module";
 import { workerData } from "node:worker_threads";
 import type { LayerBlob } from "../model/image.ts";
 import { asVmsanError, messageOf } from "../model/errors.ts";
@@ -88,4 +89,6 @@ for (;;) {
   const layer = jobs.claim(worker);
   const blob = memory.layers[layer];
   if (blob !== undefined) await work(layer, blob, ring);
+  // Whoever ends this thread does not wait for it.
+  flushCompileCache();
 }

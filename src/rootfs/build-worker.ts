@@ -1,5 +1,6 @@
 /** Worker thread: merges the layers that the decompression threads deliver, and writes the result. */
 import { rmSync } from "node:fs";
+import { flushCompileCache } from "node:module";
 import { parentPort, workerData } from "node:worker_threads";
 import { asVmsanError, errnoOf } from "../model/errors.ts";
 import {
@@ -143,5 +144,7 @@ function build(order: ThreadOrder): BuildAnswer {
   }
 }
 
+const answer = build(workerData as ThreadOrder);
+flushCompileCache();
 // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread, not a window
-parentPort?.postMessage(build(workerData as ThreadOrder));
+parentPort?.postMessage(answer);

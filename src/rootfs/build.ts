@@ -6,7 +6,7 @@ import { VmsanError } from "../model/errors.ts";
 import type { BuildContext } from "../model/disk.ts";
 import type { LayerBlob } from "../model/image.ts";
 import { DEFAULT_LIMITS } from "../layers/layers.ts";
-import { entryPoint } from "../util/package.ts";
+import { entryPoint, withCompileCache } from "../util/package.ts";
 import { asidePath } from "./aside.ts";
 import type {
   Arrived,
@@ -107,6 +107,7 @@ export async function runBuild(
   const total = layers.reduce((sum, layer) => sum + layer.size, 0);
   const child = spawn(process.execPath, [entryPoint("rootfs/builder")], {
     stdio: ["ignore", "ignore", "pipe", "ipc"],
+    env: withCompileCache(),
     serialization: "advanced",
   });
   const order: ProcessOrder = {
@@ -119,6 +120,7 @@ export async function runBuild(
   };
   let onAbort: (() => void) | undefined;
   let leave: (() => void) | undefined;
+  let done = false;
   try {
     const answered = answerOf(child, order, (done) => progress?.(Math.min(total, done), total));
     leave = passOn(child, context);
@@ -132,11 +134,14 @@ export async function runBuild(
     if (answer.kind === "failed") throw new VmsanError(answer.error);
     progress?.(total, total);
     await rename(aside, request.output);
+    done = true;
     return answer.result;
   } finally {
     leave?.();
     if (onAbort !== undefined) signal.removeEventListener("abort", onAbort);
-    await end(child);
+    const ended = end(child);
+    // What has answered writes nothing any more; the kernel takes its time to take its memory back.
+    if (!done) await ended;
     await rm(aside, { force: true });
   }
 }

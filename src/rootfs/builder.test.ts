@@ -4,6 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { gzipSync } from "node:zlib";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { digestOf } from "../layers/testing.ts";
 import type { LayerBlob } from "../model/image.ts";
@@ -99,4 +100,33 @@ test("it ends when the process that started it is killed", async () => {
   const pid = await builderOf(parent.pid);
   parent.kill("SIGKILL");
   while (isRunning(pid)) await sleep(20);
+});
+
+test("its threads keep their compiled code where the process that started it has its own", () => {
+  const script = join(dir, "parent.ts");
+  const cache = join(dir, "cache");
+  writeFileSync(
+    script,
+    `import { readdirSync } from "node:fs";
+     import { flushCompileCache } from "node:module";
+     import { runBuild } from ${JSON.stringify(join(import.meta.dirname, "build.ts"))};
+     const { layer, output, cache } = JSON.parse(process.argv[2]);
+     const request = { output, format: "disk", options: { sizeBytes: 2 ** 24, journal: false },
+       identity: { uuid: new Uint8Array(16), hashSeed: new Uint8Array(16) } };
+     delete process.env.NODE_COMPILE_CACHE; // as the daemon does
+     flushCompileCache();
+     const before = readdirSync(cache, { recursive: true }).length;
+     await runBuild([layer], request, { signal: new AbortController().signal });
+     console.log(readdirSync(cache, { recursive: true }).length - before);`,
+  );
+  const path = join(dir, "layer");
+  const bytes = gzipSync(Buffer.alloc(1024));
+  writeFileSync(path, bytes);
+  const [digest, diffId] = [digestOf(bytes), digestOf(Buffer.alloc(1024))];
+  const there: LayerBlob = { ...layer, digest, diffId, size: bytes.length, path };
+  const order = JSON.stringify({ layer: there, output: request().output, cache });
+  const env = { ...process.env, NODE_COMPILE_CACHE: cache };
+  const ended = spawnSync(process.execPath, [script, order], { env });
+  // The modules of its three programs alone.
+  expect(Number(ended.stdout), ended.stderr.toString()).toBeGreaterThan(20);
 });

@@ -4,6 +4,7 @@
  * when that process ends first, so does this one, at once and whatever its threads wait for.
  */
 import { existsSync, writeFileSync } from "node:fs";
+import { flushCompileCache } from "node:module";
 import { open, type FileHandle } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Worker } from "node:worker_threads";
@@ -117,5 +118,9 @@ function tell(message: ProcessMessage, sent: () => void = () => undefined): void
 process.once("disconnect", end);
 process.once("message", (order: ProcessOrder) => {
   offerToOomKiller();
-  void build(order).then((answer) => tell(answer, end));
+  void build(order).then((answer) => {
+    // Nothing new after the first time; an end by a signal would keep nothing.
+    flushCompileCache();
+    tell(answer, end);
+  });
 });

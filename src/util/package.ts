@@ -1,5 +1,6 @@
 /** Where this package lies, from sources or built, and which version it is. */
 import { existsSync, readFileSync } from "node:fs";
+import { getCompileCacheDir } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -34,6 +35,13 @@ export function entryPoint(name: string): string {
 export const sourcesCompileCache: string | undefined = fromSources
   ? join(packageRoot, ".cache", "compile")
   : undefined;
+
+/** This process's environment for another program of this package, which then takes its compiled code from the same cache. */
+export function withCompileCache(): NodeJS.ProcessEnv {
+  // Below it Node.js has a directory for each of its versions.
+  const own = getCompileCacheDir();
+  return own === undefined ? process.env : { ...process.env, NODE_COMPILE_CACHE: dirname(own) };
+}
 
 let cachedVersion: string | undefined;
 
