@@ -6,6 +6,7 @@ import { identityOf, isAlive } from "../util/process-identity.ts";
 import { packageVersion } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
 import { VmsanError, messageOf } from "../model/errors.ts";
+import { asStep } from "./tracing/timeline.ts";
 import { ATTEMPTS, daemonLost, isKilledAtStart } from "./lost.ts";
 import {
   Transport,
@@ -84,7 +85,7 @@ export class Daemon {
     }
     if (!this.mayStart) return;
     const { startDaemon } = await import("./start.ts");
-    await startDaemon(this.layout);
+    await asStep("start of the daemon", async () => await startDaemon(this.layout));
   }
 
   /**

@@ -7,8 +7,8 @@ import type { MembershipRequest } from "../model/private-network.ts";
 import type { VmRecord } from "../model/vm.ts";
 import { thaw } from "../snapshots/freeze.ts";
 import { checkIsolation } from "../vmm/isolation.ts";
-import { bringUp } from "./starting/bring-up.ts";
-import type { BootedMachine } from "./starting/bring-up.ts";
+import { together } from "../util/flow/together.ts";
+import { attachAhead, bringUp } from "./starting/bring-up.ts";
 import type { LiveGuest } from "./starting/await-guest.ts";
 import type { Entry } from "./records/entry.ts";
 import { Lives, startTimeLimit } from "./lives.ts";
@@ -22,13 +22,15 @@ import type { SecretWishes } from "./records/secrets.ts";
 import { recover } from "./recovery.ts";
 import { interrupted, notFound, notRunning, notStopped, startInterrupted } from "./refusals.ts";
 import { isWarm, takeOver } from "./warm/warm-plan.ts";
-import type { ReadyClone, WarmPlan, WarmStart } from "./warm/warm-plan.ts";
+import type { ReadyClone, WarmPlan, WarmStarts } from "./warm/warm-plan.ts";
 import type { DriverChoice, Work } from "./stages.ts";
 import { viewOf } from "./records/view.ts";
 
 /** How {@link Sandboxes.make} makes a VM. */
 export interface Maker {
   name: string | undefined;
+  /** When it was asked for, as performance.now() tells; default now. */
+  since?: number;
   /** Private networks that it shall be in. */
   networks: readonly MembershipRequest[];
   secrets: SecretWishes;
@@ -40,31 +42,6 @@ export interface Maker {
   bringUp(record: VmRecord, work: Work): Promise<LiveGuest>;
 }
 
-/** Starts of VMs from templates; see warm/templates.ts. */
-export interface WarmStarts {
-  /** A clone that waits for such a request: the caller's from now on. */
-  take(
-    request: CreateRequest,
-    choice: DriverChoice,
-    signal: AbortSignal,
-  ): Promise<ReadyClone | undefined>;
-  start(
-    record: VmRecord,
-    plan: WarmPlan,
-    work: Work,
-    ready: ReadyClone | undefined,
-  ): Promise<WarmStart>;
-  /** Have a clone wait for the next such request, where that is switched on. */
-  next(request: CreateRequest, choice: DriverChoice, plan: WarmPlan): void;
-  /** A booted machine that a VM can start from, its disks in place. */
-  findMachine(record: VmRecord): Promise<BootedMachine | undefined>;
-  wanted(record: VmRecord, plan: WarmPlan | undefined): Promise<void>;
-  /** Have kept what the first VM of such a request can start from. @returns why it boots all the same */
-  ahead(request: CreateRequest): Promise<string | undefined>;
-  /** The disk is nearly full: remove what starts can do without. */
-  makeRoom(): Promise<void>;
-}
-
 /** From what a VM may start instead of booting. */
 interface HowWarm {
   /** Absent: it boots. */
@@ -73,6 +50,8 @@ interface HowWarm {
   byImage: WarmStarts | undefined;
   /** A clone that waits. */
   ready: ReadyClone | undefined;
+  /** When the VM was asked for. */
+  since: number;
 }
 
 /** The composer's public face; the daemon serves exactly this. */
@@ -98,6 +77,7 @@ export class Sandboxes extends Lives {
    * @throws ERR_VM_NAME_TAKEN when the name is taken; whatever a stage reports
    */
   async create(wish: CreateRequest, work: Work, onId: (id: string) => void): Promise<VmView> {
+    const since = performance.now();
     this.requireFreeName(wish.name);
     const request = { ...wish, mounts: await this.checkMounts(wish.mounts) };
     requireFreeVolumes(this.entries.values(), undefined, request.mounts);
@@ -108,7 +88,7 @@ export class Sandboxes extends Lives {
     const byImage = plain && request.rootfs === undefined ? warm : undefined;
     const ready = await byImage?.take(request, choice, work.signal);
     try {
-      return await this.createWith(request, choice, { warm, byImage, ready }, work, onId);
+      return await this.createWith(request, choice, { warm, byImage, ready, since }, work, onId);
     } catch (error) {
       await ready?.end();
       throw error;
@@ -119,13 +99,14 @@ export class Sandboxes extends Lives {
   private async createWith(
     request: CreateRequest,
     choice: DriverChoice,
-    { warm, byImage, ready }: HowWarm,
+    { warm, byImage, ready, since: asked }: HowWarm,
     work: Work,
     onId: (id: string) => void,
   ): Promise<VmView> {
     return await this.make(
       {
         name: request.name,
+        since: asked,
         ready,
         networks: request.networks,
         secrets: { requests: request.secrets ?? [], caFile: request.registry?.caFile },
@@ -133,7 +114,17 @@ export class Sandboxes extends Lives {
         bringUp: async (record, own) => {
           const since = performance.now();
           const flat = request.diskMode === "flat";
-          const base = await prepareVm(record, request, this.stages, own);
+          const [base] = await together<[string, void, string]>(
+            own.signal,
+            async (signal) => await prepareVm(record, request, this.stages, { ...own, signal }),
+            // A clone that waits has its network.
+            async (signal) =>
+              ready === undefined
+                ? attachAhead(record, this.stages, { ...own, signal })
+                : undefined,
+            // Made, and on the disk: its start asks for it.
+            async () => await this.records.token(record.id),
+          );
           if (request.mounts.length > 0) record.mounts = placeMounts(base, request.mounts);
           await this.makeVolumes(record);
           const plan = { base, flat };
@@ -161,7 +152,7 @@ export class Sandboxes extends Lives {
    * @param onId called with the VM's ID before anything else is done
    */
   async make(maker: Maker, work: Work, onId: (id: string) => void): Promise<VmView> {
-    const { name } = maker;
+    const { name, since = performance.now() } = maker;
     this.requireFreeName(name);
     const id = maker.ready?.record.id ?? (await this.claimId());
     const record = maker.record(id, this.records.dir(id));
@@ -192,7 +183,7 @@ export class Sandboxes extends Lives {
           image: record.image?.name ?? record.runtime,
           snapshot: record.snapshot,
         });
-        const since = performance.now();
+        record.timings["accept"] = Math.round(performance.now() - since);
         const guest = await maker.bringUp(record, { ...work, signal });
         record.timings["total"] = Math.round(performance.now() - since);
         await this.nowRuns(entry, guest);

@@ -99,9 +99,18 @@ function sharesConfig(record: VmRecord): Partial<GuestConfig> {
   return { shares, sharesUser: defaults.user ?? image?.config.user ?? "" };
 }
 
-/** Make the VM's network, unless it is to have none. */
+/** VMs whose network is there though their start has not asked for it yet. */
+const attached = new WeakSet<VmRecord>();
+
+/** Make the VM's network while something else is done for it: its start finds it. */
+export async function attachAhead(record: VmRecord, stages: Stages, work: Work): Promise<void> {
+  await attachNetwork(record, stages, work);
+  attached.add(record);
+}
+
+/** Make the VM's network, unless it is to have none or has it from {@link attachAhead}. */
 export async function attachNetwork(record: VmRecord, stages: Stages, work: Work): Promise<void> {
-  if (record.policy.mode === "none") return;
+  if (record.policy.mode === "none" || attached.delete(record)) return;
   work.progress({ phase: "network" });
   const { id, networks = [], policy, ports, spec } = record;
   const network = await stages.networks.attach(id, policy, ports, work.signal, networks);
@@ -264,6 +273,7 @@ export async function tearDown(
       failed.push(...(await stages.networks.detach(record.id)).failed);
     }),
   ]);
+  attached.delete(record);
   delete record.process;
   delete record.spec.network;
   delete record.guestNetwork;

@@ -12,7 +12,7 @@ import { isOwn } from "../../snapshots/disks.ts";
 import { copySparse } from "../../snapshots/files.ts";
 import { memoryPaths, readMemoryImage } from "../../snapshots/store.ts";
 import type { LiveGuest } from "../starting/await-guest.ts";
-import { tearDown, type BootedMachine } from "../starting/bring-up.ts";
+import { lapsOf, tearDown, type BootedMachine } from "../starting/bring-up.ts";
 import { kernelDisks, newRecord, setBootFiles } from "../starting/new-vm.ts";
 import { settleIn, standingOf } from "../records/copies.ts";
 import type { Sandboxes } from "../sandboxes.ts";
@@ -112,12 +112,14 @@ export class Templates {
     ready?: ReadyClone,
   ): Promise<WarmStart> {
     const { log } = this.sandboxes;
+    const since = performance.now();
     const wish = await this.wishOf(record, plan);
     if (ready !== undefined) {
       const guest = await this.goOnFrom(ready, record, wish?.key, work);
       if (guest !== undefined) return { guest };
     }
     const found = wish && (await this.fromTemplate(wish.key, record, plan, work));
+    lapsOf(record)("find", since);
     if (found === undefined) return {};
     const last = kernelDisks(record.spec);
     try {

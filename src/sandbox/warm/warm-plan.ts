@@ -1,6 +1,9 @@
 /** What a start by a template is given: what is on the VM's disk, and perhaps a clone that waits already. */
+import type { CreateRequest } from "../../model/api.ts";
 import type { Accelerator, VmRecord } from "../../model/vm.ts";
 import type { LiveGuest } from "../starting/await-guest.ts";
+import type { BootedMachine } from "../starting/bring-up.ts";
+import type { DriverChoice, Work } from "../stages.ts";
 
 /**
  * Whether a VM may start from a template: as was asked for, else where that was measured to be
@@ -39,6 +42,31 @@ export interface ReadyClone {
   key: string;
   /** Leave nothing of it, and of what it may have become; may be called more than once. */
   end(): Promise<void>;
+}
+
+/** Starts of VMs from templates; see warm/templates.ts. */
+export interface WarmStarts {
+  /** A clone that waits for such a request: the caller's from now on. */
+  take(
+    request: CreateRequest,
+    choice: DriverChoice,
+    signal: AbortSignal,
+  ): Promise<ReadyClone | undefined>;
+  start(
+    record: VmRecord,
+    plan: WarmPlan,
+    work: Work,
+    ready: ReadyClone | undefined,
+  ): Promise<WarmStart>;
+  /** Have a clone wait for the next such request, where that is switched on. */
+  next(request: CreateRequest, choice: DriverChoice, plan: WarmPlan): void;
+  /** A booted machine that a VM can start from, its disks in place. */
+  findMachine(record: VmRecord): Promise<BootedMachine | undefined>;
+  wanted(record: VmRecord, plan: WarmPlan | undefined): Promise<void>;
+  /** Have kept what the first VM of such a request can start from. @returns why it boots all the same */
+  ahead(request: CreateRequest): Promise<string | undefined>;
+  /** The disk is nearly full: remove what starts can do without. */
+  makeRoom(): Promise<void>;
 }
 
 /** A new VM's record with what there is already of the clone that it becomes. */
