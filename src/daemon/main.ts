@@ -100,6 +100,8 @@ async function main(): Promise<void> {
   const layout = layoutOf(vmsanDir());
   makeDirectory(layout.root);
   makeDirectory(layout.run);
+  // It is looked at before the first VM is made, too.
+  makeDirectory(layout.vms);
   const log = fileLog(layout.daemonLog);
   const held = await takeOver(layout);
   if (held === undefined) {
