@@ -3,7 +3,7 @@ import type { VmsanEvent } from "../../model/event.ts";
 import { clock, moment, plain } from "../state/format.ts";
 import { to } from "../state/route.ts";
 
-const WORDS: Partial<Record<VmsanEvent["type"], string>> = {
+const WORDS: Record<VmsanEvent["type"], string> = {
   "vm.created": "made",
   "vm.started": "started",
   "vm.stopped": "stopped",
@@ -14,11 +14,15 @@ const WORDS: Partial<Record<VmsanEvent["type"], string>> = {
   "vm.woken": "woke",
   "vm.forked": "forked",
   "vm.restored": "went back to a snapshot",
-  "vm.updated": "has another size",
+  "vm.updated": "has another size or time limit",
   "vm.policy": "has another network policy",
   "exec.started": "command began",
   "exec.ended": "command ended",
   "network.denied": "connection refused",
+  "network.created": "network made",
+  "network.removed": "network removed",
+  "network.connected": "was put into a network",
+  "network.disconnected": "was taken out of a network",
   "snapshot.created": "snapshot taken",
   "snapshot.removed": "snapshot removed",
   "image.pulled": "image pulled",
@@ -32,6 +36,11 @@ const WORDS: Partial<Record<VmsanEvent["type"], string>> = {
   "volume.removed": "volume removed",
   missed: "older events are not kept",
 };
+
+/** What happened; of what a newer gateway tells there are none but its own. */
+function wordsOf(type: string): string {
+  return (WORDS as Partial<Record<string, string>>)[type] ?? type;
+}
 
 /** What it was about, from the event's values. */
 function about({ type, data }: VmsanEvent): string {
@@ -48,7 +57,9 @@ function about({ type, data }: VmsanEvent): string {
     const where = text("name") || text("address");
     return `${where}${text("port") === "" ? "" : `:${text("port")}`}`;
   }
-  return text("name") || text("image") || text("volume") || text("snapshot") || text("reason");
+  for (const name of ["name", "image", "volume", "network", "snapshot", "reason"])
+    if (text(name) !== "") return text(name);
+  return "";
 }
 
 /** The list. @param named also says which VM it was */
@@ -66,7 +77,7 @@ export function EventList(props: { events: readonly VmsanEvent[]; named?: boolea
                 <a href={to("vms", event.vm.id)}>{event.vm.name ?? event.vm.id}</a>{" "}
               </>
             )}
-            {WORDS[event.type] ?? event.type} <bdi class="muted">{plain(about(event))}</bdi>
+            {wordsOf(event.type)} <bdi class="muted">{plain(about(event))}</bdi>
           </span>
         </li>
       ))}
