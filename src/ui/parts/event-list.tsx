@@ -34,6 +34,7 @@ const WORDS: Record<VmsanEvent["type"], string> = {
   "image.removed": "image removed",
   "volume.created": "volume made",
   "volume.removed": "volume removed",
+  "volume.shared": "volume may be in several VMs",
   missed: "older events are not kept",
 };
 
