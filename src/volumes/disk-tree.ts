@@ -73,6 +73,7 @@ class Content {
  * @param disk path of a raw image that nobody writes to
  * @param path absolute path of the directory in its file system, through no links
  * @param near a directory with room for a copy of the disk, if its journal must be replayed; nothing stays there
+ * @param look is called with each file, and may refuse it
  * @throws RangeError for what no file system has; what {@link openFileSystem} says
  */
 export async function* diskTree(
@@ -80,6 +81,7 @@ export async function* diskTree(
   path: string,
   near: string,
   signal: AbortSignal,
+  look: (path: string, inode: FoundInode) => void = () => undefined,
 ): AsyncGenerator<Buffer> {
   const { size } = await stat(disk);
   const scratch = await mkdtemp(join(near, ASIDE));
@@ -87,7 +89,7 @@ export async function* diskTree(
     const reader = await openFileSystem([disk], scratch, signal);
     try {
       const names = path.split("/").filter((name) => name !== "");
-      yield* treeOf(reader, names, new Content(size), signal);
+      yield* treeOf(reader, names, new Content(size), signal, look);
     } finally {
       reader.close();
     }
@@ -101,6 +103,7 @@ async function* treeOf(
   names: readonly string[],
   content: Content,
   signal: AbortSignal,
+  look: (path: string, inode: FoundInode) => void,
 ): AsyncGenerator<Buffer> {
   const { inode: top, missing } = find(reader, names);
   const root = missing ? { ...top, mode: 0o755, xattrs: {} } : top;
@@ -113,6 +116,7 @@ async function* treeOf(
     if (count % BREATH === 0) await new Promise((resolve) => setImmediate(resolve));
     signal.throwIfAborted();
     if (inode.kind === "socket" || !KEPT.has(inode.kind)) continue;
+    look(name, inode);
     const before = first.get(inode.inode);
     if (before !== undefined && inode.kind === "directory") {
       throw new RangeError(`the directory ${name} has two names`);

@@ -63,3 +63,21 @@ export function requireUnbounded({ name, labels }: VolumeRecord): void {
   const fix = `Make another volume, without the label ${PROJECT_LABEL}.`;
   throw isShared(name, `Cannot share the volume ${name}, which belongs to keys' projects`, fix);
 }
+
+/**
+ * As an ordinary user all files of a shared volume are that user's: whose they were would be lost with those who are not
+ * root in the guest. @throws ERR_VOLUME_OWNERS
+ */
+export function requireOwner(
+  name: string,
+  path: string,
+  { uid, gid }: { uid: number; gid: number },
+): void {
+  if (process.getuid?.() === 0 || (uid === 0 && gid === 0)) return;
+  throw new VmsanError({
+    code: "ERR_VOLUME_OWNERS",
+    message: `Cannot share the volume ${name}`,
+    why: `${path} belongs to ${uid}:${gid}, and an ordinary user can keep no owners on the host.`,
+    fix: "Run vmsan as root; or copy what is in it into a new volume: vmsan volume create --shared NAME",
+  });
+}

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { VolumeStore } from "./store.ts";
 
 let root = "";
@@ -18,6 +18,7 @@ beforeAll(async () => {
 afterAll(() => rm(root, { recursive: true }));
 
 const { signal } = new AbortController();
+const isRoot = process.getuid?.() === 0;
 const GIB = 2 ** 30;
 const inside = (name: string, ...path: string[]): string =>
   join(root, "volumes", name, "data", ...path);
@@ -40,8 +41,7 @@ async function content(name: string): Promise<string> {
     "ln file again",
     "sif file links_count 2",
     "sif file mode 0104751",
-    "sif file uid 7",
-    "sif file gid 100000",
+    ...(isRoot ? ["sif file uid 7", "sif file gid 100000"] : []),
     "ea_set file user.colour red",
     "symlink link /etc/passwd",
     "mkdir sub",
@@ -58,13 +58,13 @@ function seen(name: string): Record<string, string> {
     names.flatMap((path) => {
       const found = lstatSync(inside(name, path), { throwIfNoEntry: false });
       if (found === undefined) return [];
-      const owner = process.getuid?.() === 0 ? `${found.uid}:${found.gid}` : "-";
+      const owner = isRoot ? `${found.uid}:${found.gid}` : "-";
       return [[path, `${found.mode.toString(8)} ${owner} ${found.nlink}`]];
     }),
   );
 }
 
-const OWNED = process.getuid?.() === 0 ? ["7:100000", "0:0"] : ["-", "-"];
+const OWNED = isRoot ? ["7:100000", "0:0"] : ["-", "-"];
 const SEEN = {
   file: `104751 ${OWNED[0]} 2`,
   again: `104751 ${OWNED[0]} 2`,
@@ -121,6 +121,20 @@ test("what was on a volume's disk is in the shared one: owners, modes, links, at
   ]);
   // Once more changes nothing.
   expect(await store.share("made", signal)).toEqual(record);
+});
+
+test("an ordinary user, who could not keep the owners, gets none of it", async () => {
+  const disk = await written("owned", ["mkdir of-7", "sif of-7 uid 7"]);
+  const user = vi.spyOn(process, "getuid").mockReturnValue(1234);
+  await expect(store.share("owned", signal)).rejects.toMatchObject({
+    code: "ERR_VOLUME_OWNERS",
+    why: expect.stringMatching(/data\/of-7 belongs to 7:0/) as string,
+  });
+  user.mockRestore();
+  expect(await store.get("owned")).not.toHaveProperty("shared");
+  expect(await readdir(join(root, "volumes", "owned"))).toHaveLength(2);
+  expect(lstatSync(disk).isFile()).toBe(true);
+  await store.remove("owned");
 });
 
 test("an archive of it makes another one of the same content", async () => {

@@ -29,6 +29,7 @@ import {
   isShared,
   isUnreadable,
   notFound,
+  requireOwner,
   requireUnbounded,
 } from "./errors.ts";
 import {
@@ -325,7 +326,7 @@ export class VolumeStore {
 
   /**
    * Make a volume that nobody uses a shared one, with all that is in it. Until its document says so it is what it was.
-   * @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_IN_USE, ERR_VOLUME_SHARED, ERR_VOLUME_DAMAGED, ERR_SETUP_MISSING_BINARY
+   * @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_IN_USE, ERR_VOLUME_SHARED, ERR_VOLUME_OWNERS, ERR_VOLUME_DAMAGED, ERR_SETUP_MISSING_BINARY
    */
   async share(name: string, signal: AbortSignal): Promise<VolumeRecord> {
     const done = this.busy.begin(name, "made a shared one", `Cannot share the volume ${name}`);
@@ -335,7 +336,9 @@ export class VolumeStore {
       requireUnbounded(before);
       const dir = this.dir(name);
       try {
-        const tree = diskTree(this.diskPath(name), "/data", dir, signal);
+        const tree = diskTree(this.diskPath(name), "/data", dir, signal, (path, owner) =>
+          requireOwner(name, path, owner),
+        );
         await takeData(dir, tree, signal);
       } catch (error) {
         if (error instanceof RangeError) throw damaged(name, `${error.message}.`);

@@ -102,7 +102,8 @@ test(
       ok("compose", "--project-directory", project, ...words);
     // Its disk has something of a container that is gone.
     await ok("volume", "create", "before");
-    const writes = "echo kept >/v/file && chown 7:8 /v/file && chmod 640 /v/file";
+    const owner = process.getuid?.() === 0 ? "7:8" : "0:0";
+    const writes = `echo kept >/v/file && chown ${owner} /v/file && chmod 640 /v/file`;
     await ok("run", "--rm", "-v", "before:/v", "small", "sh", "-c", writes);
     expect(await options("before")).toBe("null");
 
@@ -116,8 +117,7 @@ test(
     await compose("exec", "-T", "app", "sh", "-c", "echo of the program >/srv/app/index.html");
     expect(await page()).toBe("of the program\n");
     const look = "stat -c %u:%g%a /before/file; cat /before/file";
-    const owner = process.getuid?.() === 0 ? "7:8640" : "0:0640";
-    expect(await compose("exec", "-T", "backup", "sh", "-c", look)).toBe(`${owner}\nkept\n`);
+    expect(await compose("exec", "-T", "backup", "sh", "-c", look)).toBe(`${owner}640\nkept\n`);
     await expect
       .poll(async () => await compose("exec", "-T", "app", "cat", "/before/copy"), {
         timeout: 120_000,
