@@ -197,6 +197,23 @@ describe("a container's life", () => {
     await ask("DELETE", `/containers/${id}?force=1`);
   });
 
+  test("one that waits for its next start is among those that run", async () => {
+    const HostConfig = { RestartPolicy: { Name: "always" } };
+    const id = await create({ Cmd: ["false"], HostConfig });
+    await ask("POST", `/containers/${id}/start`);
+    const status = async (query: string): Promise<string[]> =>
+      (await json<{ Id: string; State: string }[]>("GET", `/containers/json${query}`))
+        .filter(({ Id }) => Id === id)
+        .map(({ State }) => State);
+    // The pauses between starts grow: after some of them it is seen in one.
+    await expect.poll(async () => await status(""), { timeout: 60_000 }).toEqual(["restarting"]);
+    const filters = encodeURIComponent(JSON.stringify({ status: ["restarting"] }));
+    await expect
+      .poll(async () => await status(`?filters=${filters}`), { timeout: 60_000 })
+      .toEqual(["restarting"]);
+    await ask("DELETE", `/containers/${id}?force=1`);
+  });
+
   test("what a microVM cannot do is refused with words, and what it need not do is not", async () => {
     const refused: [Record<string, unknown>, string][] = [
       [{ PidMode: "host" }, "--pid host"],
