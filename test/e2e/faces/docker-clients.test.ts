@@ -8,7 +8,7 @@ import { once } from "node:events";
 import { mkdir, symlink, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { networkInterfaces } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { TestContext } from "vitest";
@@ -16,6 +16,7 @@ import { startGateway } from "../../../src/gateway/gateway.ts";
 import type { Gateway } from "../../../src/gateway/gateway.ts";
 import { clientPackages, composePlugin } from "../../fixtures/docker-clients.ts";
 import { DockerCli, findDocker } from "../../fixtures/docker-cli.ts";
+import type { Done } from "../../fixtures/docker-cli.ts";
 import { installation, temporary } from "../../fixtures/ladder.ts";
 import { pythonWith } from "../../fixtures/venv.ts";
 import { busyboxLayer, tool, umociImage } from "../images.ts";
@@ -29,7 +30,7 @@ const LONG = 1_200_000;
 const PATIENT = { timeout: 120_000 };
 
 const place = temporary();
-const made = installation("kernel");
+const made = installation("disks");
 const fake = installation("nothing");
 let gateway: Gateway | undefined;
 let fakeGateway: Gateway | undefined;
@@ -337,34 +338,105 @@ describe("testcontainers", () => {
   );
 });
 
-test(
-  "dev containers: `devcontainer up` and `exec`",
-  async (context) => {
-    needs(context, "docker", "packages");
-    const workspace = join(place.path, "work");
-    await mkdir(join(workspace, ".devcontainer"), { recursive: true });
-    const postCreateCommand = "echo created > made";
-    await writeFile(
-      join(workspace, ".devcontainer/devcontainer.json"),
-      JSON.stringify({ image: "alpine", postCreateCommand, remoteEnv: { WORD: "word" } }),
-    );
+describe("dev containers", () => {
+  /** The program of dev containers, for one workspace. */
+  const devcontainer = (workspace: string): ((...words: string[]) => Promise<Done>) => {
     const program = join(wanted.packages.path, "node_modules/@devcontainers/cli/devcontainer.js");
     const cli = new DockerCli(process.execPath, () => ({
       ...environment(),
       // It runs the docker command line, and asks a server for a list that nobody here needs.
       PATH: `${join(wanted.docker.path, "..")}:${process.env["PATH"] ?? ""}`,
     }));
-    const flags = ["--workspace-folder", workspace];
-    const { containerId } = JSON.parse(await cli.ok(program, "up", ...flags)) as {
-      containerId: string;
-    };
-    const words = ["sh", "-c", "echo $WORD; pwd; cat made; exit 3"];
-    const { code, out } = await cli.run([program, "exec", ...flags, ...words]);
-    expect([code, out]).toEqual([3, "word\n/workspaces/work\ncreated\n"]);
-    await docker.ok("rm", "-f", containerId);
-  },
-  LONG,
-);
+    return async (verb, ...words) =>
+      await cli.run([program, verb, "--workspace-folder", workspace, ...words]);
+  };
+  /** A workspace with these files in its .devcontainer. */
+  const workspaceOf = async (name: string, files: Record<string, unknown>): Promise<string> => {
+    const workspace = join(place.path, name);
+    for (const [path, content] of Object.entries(files)) {
+      const file = join(workspace, ".devcontainer", path);
+      await mkdir(dirname(file), { recursive: true });
+      await writeFile(file, typeof content === "string" ? content : JSON.stringify(content));
+    }
+    return workspace;
+  };
+  /** Have a container up; its ID. */
+  const up = async (workspace: string): Promise<string> => {
+    const { code, out, err } = await devcontainer(workspace)("up");
+    expect([code, err]).toEqual([0, err]);
+    return (JSON.parse(out) as { containerId: string }).containerId;
+  };
+
+  test(
+    "of an image: `devcontainer up` and `exec`",
+    async (context) => {
+      needs(context, "docker", "packages");
+      const postCreateCommand = "echo created > made";
+      const workspace = await workspaceOf("work", {
+        "devcontainer.json": { image: "alpine", postCreateCommand, remoteEnv: { WORD: "word" } },
+      });
+      const containerId = await up(workspace);
+      const words = ["sh", "-c", "echo $WORD; pwd; cat made; exit 3"];
+      const { code, out } = await devcontainer(workspace)("exec", ...words);
+      expect([code, out]).toEqual([3, "word\n/workspaces/work\ncreated\n"]);
+      await docker.ok("rm", "-f", containerId);
+    },
+    LONG,
+  );
+
+  test(
+    "of a Dockerfile, with a feature, as a user, with mounts; it is there again when it was stopped",
+    async (context) => {
+      needs(context, "docker", "packages");
+      const workspace = await workspaceOf("made", {
+        "devcontainer.json": {
+          build: { dockerfile: "Dockerfile", args: { WORD: "argument" } },
+          features: { "./greets": { greeting: "hello" } },
+          remoteUser: "dev",
+          containerEnv: { PLACE: "container" },
+          mounts: [
+            "source=${localWorkspaceFolder}/.devcontainer,target=/config,type=bind",
+            { source: "devcontainer-cache", target: "/cache", type: "volume" },
+          ],
+          forwardPorts: [3000],
+          runArgs: ["--init", "--cap-add=SYS_PTRACE"],
+          postCreateCommand: "id -un > /tmp/created",
+          postStartCommand: { one: "echo one >> /tmp/one", two: "echo two >> /tmp/two" },
+        },
+        Dockerfile: [
+          "FROM alpine",
+          "ARG WORD",
+          "RUN echo $WORD > /word && chmod 1777 /tmp && mkdir -p /home/dev && chown 1500:1500 /home/dev",
+          "RUN echo dev:x:1500:1500::/home/dev:/bin/sh >> /etc/passwd && echo dev:x:1500: >> /etc/group",
+        ].join("\n"),
+        "greets/devcontainer-feature.json": {
+          id: "greets",
+          version: "1.0.0",
+          name: "Greets",
+          options: { greeting: { type: "string", default: "hi" } },
+          containerEnv: { FEATURE: "feature" },
+        },
+        "greets/install.sh": "#!/bin/sh\necho $GREETING $_REMOTE_USER > /greets\n",
+      });
+      const containerId = await up(workspace);
+      const look =
+        "id -un; echo $PLACE $FEATURE; cat /word /greets /tmp/created; head -n 1 /config/Dockerfile; test -d /cache";
+      const seen = "dev\ncontainer feature\nargument\nhello dev\ndev\nFROM alpine\n";
+      expect(await devcontainer(workspace)("exec", "sh", "-c", look)).toMatchObject({
+        code: 0,
+        out: seen,
+      });
+      await docker.ok("stop", "-t", "0", containerId);
+      expect(await up(workspace)).toBe(containerId);
+      expect(
+        await devcontainer(workspace)("exec", "cat", "/tmp/one", "/tmp/two", "/tmp/created"),
+      ).toMatchObject({ code: 0, out: "one\none\ntwo\ntwo\ndev\n" });
+      await docker.ok("rm", "-f", containerId);
+      await docker.ok("volume", "rm", "devcontainer-cache");
+    },
+    LONG,
+  );
+});
 
 test("dockerode, on the fake driver", async (context) => {
   needs(context, "packages");
