@@ -287,13 +287,33 @@ test("what a quota does not allow is refused, and what vmsan cannot do is told",
   const second = await make("second");
   expect(second.code).not.toBe(0);
   expect(second.stderr).toContain("exceeded quota");
-  await cluster.apply(pod("odd", { hostNetwork: true }));
-  await cluster.until("an event names the field", async () => {
-    const events = await cluster.ok(["get", "events", "--field-selector=involvedObject.name=odd"]);
-    return events.includes("hostNetwork");
-  });
+  const kind = "RuntimeClass";
+  for (const handler of ["vmsan", "runsc"]) {
+    const metadata = { name: `of-${handler}` };
+    await cluster.apply({ apiVersion: "node.k8s.io/v1", kind, metadata, handler });
+  }
+  const bundle = { clusterTrustBundle: { name: "a", path: "b", optional: true } };
+  const odd = {
+    hostNetwork: { hostNetwork: true },
+    runtimeClassName: { runtimeClassName: "of-runsc" },
+    clusterTrustBundle: { volumes: [{ name: "v", projected: { sources: [bundle] } }] },
+  };
+  for (const [index, [field, spec]] of Object.entries(odd).entries()) {
+    const name = `odd-${index}`;
+    await cluster.apply(pod(name, spec));
+    await cluster.until(`an event names ${field}`, async () => {
+      const of = `--field-selector=involvedObject.name=${name}`;
+      return (await cluster.ok(["get", "events", of])).includes(field);
+    });
+    await cluster.ok(["delete", "pod", name]);
+  }
+  // A node by its certificate may look at classes, and so may one by its ServiceAccount.
+  for (const [name, nodeName] of ["host-1", "host-2"].entries()) {
+    await cluster.apply(pod(`even-${name}`, { runtimeClassName: "of-vmsan", nodeName }));
+    await ready(`even-${name}`);
+    await cluster.ok(["delete", "pod", `even-${name}`]);
+  }
   await cluster.ok(["delete", "namespace", "small", "--wait=false"]);
-  await cluster.ok(["delete", "pod", "odd"]);
 });
 
 test("probes: not ready without its file, started again when it is sick", async () => {
