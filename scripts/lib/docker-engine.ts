@@ -73,7 +73,8 @@ killed gateway and daemon; on the fake driver over a hundred of its commands wit
 (test/docker/commands.test.ts), over TLS with certificates, the Python package \`docker\` 7.2, dockerode 5.0, and a client that speaks as buildx does. In guests
 that boot (test/e2e/faces/docker-clients.test.ts): \`docker compose\` 5.6 (a file of three services with volume, networks, health check, \`depends_on\`, \`scale\`,
 \`logs -f\`, \`exec\`, \`down -v\`; a second \`up\` changes nothing; a second project reaches nothing of the first, and a port is on the address asked
-for alone), testcontainers for Node 12.2 and for Python 4.15 (ports, logs, files, networks), \`devcontainer up\` and \`exec\` 0.89. By hand, in
+for alone), testcontainers for Node 12.2 and for Python 4.15 (ports, logs, files, networks), \`devcontainer up\` and \`exec\` 0.89 (of an image; of a
+Dockerfile with a feature, a user of its own, mounts and commands, stopped in between). By hand, in
 guests: the command line 28.2, \`docker build\` (also of archives and Dockerfiles on standard input), \`buildx bake\`, \`--metadata-file\`
 and \`docker compose build\` with buildx 0.38, the real Ryuk 0.14 (it removed a container and a
 network of its session, and itself), Go's own client (github.com/docker/docker/client 28.5, fifty calls), and compose files with profiles,
@@ -83,7 +84,8 @@ restart policies, \`scale\`, \`deploy\`, networks with aliases and fixed address
 with a checkout, outputs, a container of its own and a service. On the fake driver \`compose\` besides with \`--wait\`, \`watch\` (all its actions), \`wait\`, \`attach\`,
 \`config --hash\`, \`--force-recreate\`, \`commit\`, hooks (\`post_start\`, \`pre_stop\`), \`stats\`, \`volumes\`, \`--exit-code-from\`, and two hundred calls of the command line with filters
 and formats. In guests besides: \`diff\`, \`export | import\`, \`cp -\` both ways, \`commit\`, volumes and parts of them, users and groups, and dev containers with a
-compose file (two services, an override, \`runServices\`) and with mounts of all kinds, a workspace with a blank in its name and stopped in between.
+compose file (two services, an override, \`runServices\`) and with mounts of all kinds, a workspace with a blank in its name and stopped in between; as a user
+other than root, whose number the container's user then has (\`updateRemoteUserUID\`); with features by buildx 0.38 and without it.
 
 By hand also other people's own suites, unmodified, with small images of ours under the names that they ask for: docker-py's integration tests (7.2;
 on the fake driver, but for Swarm, plugins and what pulls), dockerode's (5.0, likewise), and in guests those of testcontainers for Node (12.1) and for Python (4.15).
@@ -107,8 +109,9 @@ whether lines have 20 bytes or 62: 0.6 to 2 s.
 const NOT_YET = `## What does not hold yet
 
 - Steps of builds are buildah's, and its words: with buildx (its driver \`docker\`) as with the classic builder. Of BuildKit there
-  are Dockerfiles with contexts of files or archives (\`docker build -\`), arguments, labels, targets, \`--secret\`, \`RUN --mount=type=cache\`; \`--output\` to files, \`--push\`,
-  \`--build-context\`, \`--ssh\`, \`--check\`, several platforms at once, caches elsewhere and \`# syntax\` of one's own are refused or ignored.
+  are Dockerfiles with contexts of files or archives (\`docker build -\`), arguments, labels, targets, \`--secret\`, \`RUN --mount=type=cache\`, \`--build-context\` of
+  directories and images; \`--output\` to files, \`--push\`,
+  \`--ssh\`, \`--check\`, several platforms at once, caches elsewhere and \`# syntax\` of one's own are refused or ignored.
 - \`docker search\` is refused, and \`docker import\` of an address.
 - A container in another's network (\`network_mode: service:web\`, as sidecars have it) is refused: two microVMs share no network card. So is
   \`network_mode: host\`, for which tools that ask for it unasked have a setting.
@@ -118,9 +121,8 @@ const NOT_YET = `## What does not hold yet
 - podman's remote client speaks another API (libpod).
 - Of other people's suites (below) these are not met, each for its reason: links and \`volumes_from\`, \`--pid\`, \`--uts\` and \`--ipc host\`, IPv6 and
   MAC addresses, Swarm, plugins, another volume driver, network names with blanks, IPAM besides a subnet, subnets of public addresses, a look at an
-  image in its registry, \`Parent\` of what was committed, the size of a running container, \`SpaceReclaimed\` of removed ones, capabilities and
+  image in its registry, \`Parent\` of what was committed, \`SpaceReclaimed\` of removed ones, capabilities and
   \`no-new-privileges\` of process 1, which is the agent. dockerode's builds by BuildKit (\`version: "2"\`) are refused: its classic ones work.
-- \`docker ps --size\` says 0.
 - The builder's cache is one thing: \`docker builder prune\` removes all of it, or with \`--filter until=24h\` or \`--keep-storage 10GB\` nothing, if it was used since
   or is no larger. Other filters and \`min-free-space\` are refused.
 - A network may be removed while only containers that do not run are on it; they do not start without it, and do with a new one of its name, or after
