@@ -20,7 +20,9 @@ let config = "";
 beforeAll(async () => {
   daemon = await fakeDaemon();
   config = join(daemon.dir, "config");
-  const { stdout } = await call(vmsanBin, ["ssh-config", "vm"]);
+  const { stdout, stderr } = await call(vmsanBin, ["ssh-config", "vm"]);
+  // Without it those below would wait in vain.
+  expect(stderr).toBe("");
   await writeFile(config, stdout);
 });
 afterAll(async () => await daemon.close());

@@ -91,7 +91,7 @@ export async function fakeDaemon(view: object = {}): Promise<FakeDaemon> {
     entries: new Map(),
     events: new Events(),
     log: { info: (): void => undefined },
-    page: () => ({ vms: [find("vm")] }),
+    page: () => ({ vms: [JSON.stringify(find("vm"))] }),
     listDamaged: () => [],
     create: async (request: CreateRequest, work: Work, onId: (id: string) => void) => {
       made.requests.push(request);
