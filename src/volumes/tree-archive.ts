@@ -1,27 +1,17 @@
 /** Trees of files as archives, by the program that reads and writes what Node.js cannot: holes, attributes, links. */
 import { spawn } from "node:child_process";
 import type { Readable } from "node:stream";
-import { PassThrough } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { fileServerBinary } from "../util/package.ts";
+import { pipedFrom } from "../util/packing/piped.ts";
 import { missingProgram } from "../util/run.ts";
 
 /** An archive of a directory, in which that has its name. Fails when a file cannot be read. @param dir absolute path */
 export function packTree(dir: string): Readable {
   const child = spawn(fileServerBinary(), ["--pack", dir], { stdio: ["ignore", "pipe", "pipe"] });
-  const archive = new PassThrough();
   let said = "";
   child.stderr.setEncoding("utf8").on("data", (text: string) => (said = (said + text).slice(-500)));
-  child.stdout.pipe(archive, { end: false });
-  for (const source of [child, child.stdout]) {
-    source.on("error", (error: Error) => archive.destroy(error));
-  }
-  child.once("close", (code) => {
-    if (code === 0) archive.end();
-    else archive.destroy(new Error(said.trim() || `it ended with status ${String(code)}`));
-  });
-  archive.once("close", () => child.kill());
-  return archive;
+  return pipedFrom(child, (status) => said.trim() || `it ended with status ${String(status)}`);
 }
 
 /**

@@ -1,9 +1,9 @@
 /** Files with holes as one tar archive, by the host's tar, which knows holes. */
 import { spawn } from "node:child_process";
-import { PassThrough } from "node:stream";
 import type { Readable } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { errnoOf, messageOf } from "../../model/errors.ts";
+import { pipedFrom } from "./piped.ts";
 
 /**
  * An archive of plain files, holes kept.
@@ -14,18 +14,7 @@ export function packSparse(dir: string, names: readonly string[]): Readable {
   const child = spawn("tar", ["-c", "-S", "-C", dir, "--owner=0", "--group=0", "--", ...names], {
     stdio: ["ignore", "pipe", "ignore"],
   });
-  // Taken at once: once a program has ended, Node.js throws away what nobody has begun to read.
-  const archive = new PassThrough();
-  child.stdout.pipe(archive, { end: false });
-  for (const source of [child, child.stdout]) {
-    source.on("error", (error: Error) => archive.destroy(error));
-  }
-  child.once("close", (code) => {
-    if (code === 0) archive.end();
-    else archive.destroy(new Error(`tar ended with status ${String(code)}`));
-  });
-  archive.once("close", () => child.kill());
-  return archive;
+  return pipedFrom(child, (status) => `tar ended with status ${String(status)}`);
 }
 
 /** Codes of a write whose reader is gone. */
