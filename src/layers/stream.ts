@@ -17,7 +17,8 @@ import type { LayerLimits } from "./limits.ts";
 import { mergeLayers } from "./merge.ts";
 import { cleanPath } from "./path.ts";
 import { MARK } from "./places.ts";
-import { TarReader, type DataSink, type TarEntry } from "./tar/reader.ts";
+import type { DataSink } from "./tar/blocks.ts";
+import { TarReader, type TarEntry } from "./tar/reader.ts";
 
 /** Where contents go, one file after the other. A content is a number ≥ 0; 0 has no bytes but zeros. */
 export interface ContentStore {

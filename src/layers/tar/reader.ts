@@ -1,19 +1,12 @@
 /**
  * Reads a tar archive as a stream of entries, with bounded memory: extended headers are applied,
- * contents are handed on in pieces.
+ * contents are handed on in pieces. What of it are blocks and bytes is blocks.ts's affair.
  */
 import type { ByteSource } from "../byte-source.ts";
 import { layerError, readable } from "../errors.ts";
 import type { LayerLimits } from "../limits.ts";
-import {
-  isZero,
-  parseHeader,
-  RECORD,
-  text,
-  wordsOf,
-  type HeaderPlace,
-  type RawHeader,
-} from "./header.ts";
+import { Blocks, truncated, type DataSink } from "./blocks.ts";
+import { isZero, parseHeader, RECORD, text, type HeaderPlace, type RawHeader } from "./header.ts";
 import { parsePax, paxInteger, paxTime } from "./pax.ts";
 import {
   badSparse,
@@ -48,9 +41,6 @@ export interface TarEntry {
   xattrs: Map<string, Uint8Array> | undefined;
 }
 
-/** Takes a file's content: ascending offsets, `chunk[from … to−1]`. */
-export type DataSink = (offset: number, chunk: Buffer, from: number, to: number) => void;
-
 const KINDS: Readonly<Record<string, TarKind>> = {
   "0": "file",
   "1": "hardlink",
@@ -67,21 +57,10 @@ const KINDS: Readonly<Record<string, TarKind>> = {
 const MAX_ID = 2 ** 32 - 2;
 const MAX_SPARSE_PIECES = 1_000_000;
 
-/** Nothing of an archive. */
-const EMPTY: Buffer = Buffer.alloc(0);
-
 /** Reads the entries of one archive. */
 export class TarReader {
-  private readonly source: ByteSource;
+  private readonly blocks: Blocks;
   private readonly limits: Pick<LayerLimits, "headerBytes">;
-  private piece: Buffer = EMPTY;
-  private words: Uint32Array | undefined;
-  private at = 0;
-  /** Bytes of the archive up to the end of the present piece. */
-  private total = 0;
-  /** Where the block is that was read last: in a piece, or in a copy where a piece does not hold it whole. */
-  private readonly place: HeaderPlace;
-  private readonly copy: { bytes: Buffer; words: Uint32Array };
   private readonly globals = new Map<string, string>();
   /** Content of the current entry that has not been read: bytes stored and padding. */
   private stored = 0;
@@ -91,16 +70,13 @@ export class TarReader {
   private map: SparseMap | undefined;
 
   constructor(source: ByteSource, limits: Pick<LayerLimits, "headerBytes">) {
-    this.source = source;
+    this.blocks = new Blocks(source);
     this.limits = limits;
-    const words = new Uint32Array(RECORD / 4);
-    this.copy = { bytes: Buffer.from(words.buffer), words };
-    this.place = { ...this.copy, at: 0 };
   }
 
   /** Where in the archive the next byte lies: behind a header, the first one of the content. */
   get offset(): number {
-    return this.total - this.piece.length + this.at;
+    return this.blocks.offset;
   }
 
   /** Bytes that the archive stores for the current entry; none but a file's content when it is not sparse. */
@@ -113,104 +89,14 @@ export class TarReader {
     return this.map !== undefined;
   }
 
-  /** Fetch the next piece; false at the end. */
-  private more(): boolean {
-    const piece = this.source.next();
-    this.at = 0;
-    if (piece === undefined) {
-      this.piece = EMPTY;
-      return false;
-    }
-    this.total += piece.length;
-    this.piece = piece;
-    this.words = wordsOf(piece);
-    return true;
-  }
-
-  /** Fill `into` entirely; gives the bytes there were, fewer only at the end. */
-  private read(into: Buffer): number {
-    let done = 0;
-    while (done < into.length) {
-      if (this.at === this.piece.length && !this.more()) return done;
-      const count = Math.min(into.length - done, this.piece.length - this.at);
-      this.piece.copy(into, done, this.at, this.at + count);
-      this.at += count;
-      done += count;
-    }
-    return done;
-  }
-
-  /** The next block, valid until the one after it; undefined at the very end. */
-  private record(): HeaderPlace | undefined {
-    const { place, copy } = this;
-    if (this.at === this.piece.length && !this.more()) return undefined;
-    if (
-      this.words !== undefined &&
-      this.at % 4 === 0 &&
-      this.at + RECORD <= this.words.length * 4
-    ) {
-      place.bytes = this.piece;
-      place.words = this.words;
-      place.at = this.at;
-      this.at += RECORD;
-      return place;
-    }
-    const got = this.read(copy.bytes);
-    place.bytes = copy.bytes;
-    place.words = copy.words;
-    place.at = 0;
-    if (got === RECORD) return place;
-    // Zeros that were to become the blocks at the end: nothing is lost.
-    if (copy.bytes.subarray(0, got).every((byte) => byte === 0)) return undefined;
-    throw truncated("in a header");
-  }
-
-  /** A block as bytes of its own. */
-  private block(): Buffer | undefined {
-    const place = this.record();
-    return place?.bytes.subarray(place.at, place.at + RECORD);
-  }
-
-  /**
-   * Skip what fills a content up to the next block. Some writers leave it out behind the last one
-   * (`umoci insert` 0.4.7 does), and Go's reader takes that for the end.
-   */
-  private skipPadding(bytes: number): void {
-    this.pass(bytes);
-  }
-
-  /** Skip bytes that must be there. */
-  private skip(bytes: number): void {
-    if (this.pass(bytes) > 0) throw truncated("in a file's content");
-  }
-
-  /** Pass over bytes. @returns how many there were not */
-  private pass(bytes: number): number {
-    let left = bytes;
-    while (left > 0) {
-      if (this.at === this.piece.length) {
-        if (this.source.skip !== undefined) {
-          this.source.skip(left);
-          this.total += left;
-          return 0;
-        }
-        if (!this.more()) return left;
-      }
-      const count = Math.min(left, this.piece.length - this.at);
-      this.at += count;
-      left -= count;
-    }
-    return 0;
-  }
-
   /** The whole content of a header entry. */
   private small(raw: RawHeader): Buffer {
     this.extended += raw.size;
     if (this.extended > this.limits.headerBytes) throw this.headerTooLarge(this.extended);
     if (raw.size < 0) throw negativeSize(raw.name);
     const bytes = Buffer.alloc(raw.size);
-    if (this.read(bytes) < bytes.length) throw truncated("in an extended header");
-    this.skipPadding(padding(raw.size));
+    if (this.blocks.read(bytes) < bytes.length) throw truncated("in an extended header");
+    this.blocks.skipPadding(padding(raw.size));
     return bytes;
   }
 
@@ -234,8 +120,8 @@ export class TarReader {
 
   /** The next entry, what was left of the one before skipped; undefined at the end. */
   next(): TarEntry | undefined {
-    this.skip(this.stored);
-    this.skipPadding(this.padding);
+    this.blocks.skip(this.stored);
+    this.blocks.skipPadding(this.padding);
     this.stored = 0;
     this.padding = 0;
     this.extended = 0;
@@ -245,7 +131,7 @@ export class TarReader {
     let longLink: string | undefined;
     let zeros = 0;
     for (;;) {
-      const place = this.record();
+      const place = this.blocks.record();
       if (place === undefined) {
         if (longName !== undefined || longLink !== undefined || pax !== this.globals) {
           throw truncated("behind an extended header");
@@ -278,8 +164,8 @@ export class TarReader {
         }
         case "V":
           // A volume label is no file.
-          this.skip(raw.size);
-          this.skipPadding(padding(raw.size));
+          this.blocks.skip(raw.size);
+          this.blocks.skipPadding(padding(raw.size));
           continue;
         default:
       }
@@ -364,7 +250,7 @@ export class TarReader {
       const old = oldSparse(bytes.subarray(at, at + RECORD));
       ({ map, size } = old);
       for (let more = old.extended; more;) {
-        const next = this.block();
+        const next = this.blocks.block();
         if (next === undefined) throw truncated("in a sparse file's map");
         takeOldEntries(next, 0, OLD_EXTENSION.entries, map);
         more = next[OLD_EXTENSION.more] !== 0;
@@ -396,7 +282,7 @@ export class TarReader {
     let count = 0;
     while (count < wanted) {
       if (this.stored < RECORD) throw badSparse("Its map is cut off.");
-      const block = this.block();
+      const block = this.blocks.block();
       if (block === undefined) throw truncated("in a sparse file's map");
       this.stored -= RECORD;
       for (let i = 0; i < RECORD && count < wanted; i++) {
@@ -419,24 +305,13 @@ export class TarReader {
 
   /** Hand on the current entry's content. */
   content(sink: DataSink): void {
-    if (this.map === undefined) this.run(this.stored, 0, sink);
+    if (this.map === undefined) this.blocks.content(this.stored, 0, sink);
     else {
       for (let i = 0; i < this.map.length; i += 2) {
-        this.run(this.map[i + 1] ?? 0, this.map[i] ?? 0, sink);
+        this.blocks.content(this.map[i + 1] ?? 0, this.map[i] ?? 0, sink);
       }
     }
     this.stored = 0;
-  }
-
-  private run(length: number, offset: number, sink: DataSink): void {
-    let done = 0;
-    while (done < length) {
-      if (this.at === this.piece.length && !this.more()) throw truncated("in a file's content");
-      const count = Math.min(length - done, this.piece.length - this.at);
-      sink(offset + done, this.piece, this.at, this.at + count);
-      this.at += count;
-      done += count;
-    }
   }
 }
 
@@ -445,11 +320,6 @@ const padding = (size: number): number => (RECORD - (size % RECORD)) % RECORD;
 
 /** The name in a GNU long-name entry. */
 const cString = (bytes: Buffer): string => text(bytes, 0, bytes.length);
-
-/** The error for an archive that stops too early. */
-function truncated(where: string): Error {
-  return layerError("TAR_TRUNCATED", "Cannot read a layer's tar archive", `It ends ${where}.`);
-}
 
 /** The error for a size below zero. */
 function negativeSize(name: string): Error {
