@@ -38,7 +38,7 @@ test("what follows an archive's end is no error, whether tar still takes it or n
   expect(readFileSync(join(dir, "out/file"), "utf8")).toBe("content");
 });
 
-test("a source that fails, half an archive and none are refused", async () => {
+test("half an archive and none are refused, a source that fails is told as it is", async () => {
   const data = await collect(packSparse(dir, ["file"]));
   await expect(unpack(Readable.from([data.subarray(0, 700)]))).rejects.toThrow(/refused: /);
   await expect(unpack(Readable.from([Buffer.from("no archive")]))).rejects.toThrow(/refused: /);
@@ -49,6 +49,6 @@ test("a source that fails, half an archive and none are refused", async () => {
       throw new Error("cut");
     })(),
   );
-  await expect(unpack(broken)).rejects.toThrow("refused: cut");
+  await expect(unpack(broken)).rejects.toThrow(/^cut$/);
   await expect(collect(packSparse(dir, ["none"]))).rejects.toThrow(/tar ended with status/);
 });
