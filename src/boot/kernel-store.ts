@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
-import { removeAbandoned, sweepAbandoned } from "../util/abandoned.ts";
+import { removeAbandoned, sweepAbandoned } from "../util/files/abandoned.ts";
 import { syncDirectory, temporarySibling, writeFileAtomic } from "../util/atomic.ts";
 import { withLock } from "../util/lock.ts";
 import { compareVersions } from "./kernel-debian.ts";

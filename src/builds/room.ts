@@ -3,7 +3,7 @@
  * all that its guest does; so a build ends before that, and leaves to others what is left.
  */
 import { VmsanError } from "../model/errors.ts";
-import { freeBytes } from "../util/free-bytes.ts";
+import { freeBytes } from "../util/files/free-bytes.ts";
 import { formatBytes } from "../util/units.ts";
 
 /** Bytes that builds leave free where VMs' disks lie. */

@@ -4,7 +4,7 @@ import { closeSync, openSync } from "node:fs";
 import type { StartReport } from "../model/api.ts";
 import { VmsanError, messageOf } from "../model/errors.ts";
 import { entryPoint, sourcesCompileCache } from "../util/package.ts";
-import { makeDirectory } from "../util/directory.ts";
+import { makeDirectory } from "../util/files/directory.ts";
 import type { Layout } from "../util/paths.ts";
 
 /** One that cannot start says so and ends; this is for one that hangs. A host with much other work takes half of it. */

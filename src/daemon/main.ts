@@ -20,7 +20,7 @@ import { Volumes } from "../sandbox/volumes.ts";
 import { Templates } from "../sandbox/warm/templates.ts";
 import { tryLock } from "../util/lock.ts";
 import type { Lock } from "../util/lock.ts";
-import { makeDirectory } from "../util/directory.ts";
+import { makeDirectory } from "../util/files/directory.ts";
 import { layoutOf, vmsanDir } from "../util/paths.ts";
 import type { Layout } from "../util/paths.ts";
 import { socketPath } from "../util/socket-path.ts";

@@ -10,7 +10,7 @@ import { errnoOf } from "../model/errors.ts";
 import type { ProcessIdentity } from "../model/vm.ts";
 import { createNetworkManager } from "../network/network.ts";
 import { ASIDE } from "../util/atomic.ts";
-import { isSameDirectory, workingDirectory } from "../util/directory.ts";
+import { isSameDirectory, workingDirectory } from "../util/files/directory.ts";
 import { tryLock } from "../util/lock.ts";
 import { isVmId } from "../util/names.ts";
 import { networkHelperBinary } from "../util/package.ts";

@@ -4,7 +4,7 @@ import { homedir } from "node:os";
 import { dirname, join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
 import { writeFileAtomic } from "../util/atomic.ts";
-import { makeDirectory } from "../util/directory.ts";
+import { makeDirectory } from "../util/files/directory.ts";
 
 /** A server as clients start it. */
 export interface ServerEntry {

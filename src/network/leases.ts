@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
 import type { NetworkPolicy, PolicyMode } from "../model/policy.ts";
 import { ASIDE, writeFileAtomic } from "../util/atomic.ts";
-import { isSameDirectory } from "../util/directory.ts";
+import { isSameDirectory } from "../util/files/directory.ts";
 import { slotCount } from "./kernel/address.ts";
 import { parseAddress, parseCidr } from "./policy/cidr.ts";
 import type { PrivateLink } from "./private/links.ts";

@@ -6,7 +6,8 @@
 import { mkdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { DiskBuilder, DiskOptions } from "../model/disk.ts";
-import { run, runOk } from "../util/run.ts";
+import { removeTree } from "../util/files/remove-tree.ts";
+import { runOk } from "../util/run.ts";
 import { asidePath } from "./aside.ts";
 import { runBuild } from "./build.ts";
 import { identityOf, imageKey } from "./identity.ts";
@@ -56,13 +57,6 @@ function mkfsArguments(
     output,
     `${options.sizeBytes / 1024}k`,
   ];
-}
-
-/** Remove a tree whatever its depth and modes. */
-async function removeTree(path: string): Promise<void> {
-  // As an ordinary user: directories without write permission cannot be emptied.
-  await run("chmod", ["-R", "u+rwX", "--", path]);
-  await run("rm", ["-rf", "--", path]);
 }
 
 /** Extract, then mkfs.ext4 -d. */

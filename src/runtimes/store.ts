@@ -11,7 +11,7 @@ import { VmsanError, errnoOf } from "../model/errors.ts";
 import type { Digest, ImageSource } from "../model/image.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import { parseImageSource } from "../oci/source.ts";
-import { removeAbandoned, sweepAbandoned } from "../util/abandoned.ts";
+import { removeAbandoned, sweepAbandoned } from "../util/files/abandoned.ts";
 import { syncDirectory, temporarySibling } from "../util/atomic.ts";
 import { withLock } from "../util/lock.ts";
 import { endBuilders } from "./builder.ts";

@@ -3,7 +3,7 @@
  * ever. Once there is room again, the writes are made.
  */
 import { messageOf } from "../model/errors.ts";
-import { freeBytes } from "../util/free-bytes.ts";
+import { freeBytes } from "../util/files/free-bytes.ts";
 import { formatBytes } from "../util/units.ts";
 import type { Sandboxes } from "./sandboxes.ts";
 

@@ -7,7 +7,7 @@
  */
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { chmod, link, open, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, link, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
 import type { StoredFile } from "../model/vm.ts";
@@ -90,16 +90,6 @@ export async function share(from: string, to: string): Promise<void> {
   } catch (error) {
     if (!["EXDEV", "EMLINK", "EPERM"].includes(errnoOf(error) ?? "")) throw error;
     await copySparse(from, to);
-  }
-}
-
-/** Make a file's content survive a power cut. */
-export async function syncFile(path: string): Promise<void> {
-  const handle = await open(path, "r");
-  try {
-    await handle.datasync();
-  } finally {
-    await handle.close();
   }
 }
 

@@ -6,10 +6,10 @@ import { randomBytes } from "node:crypto";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
 import type { SnapshotRecord, SnapshotSizes } from "../model/snapshot.ts";
 import type { StoredFile } from "../model/vm.ts";
-import { syncDirectory, writeFileAtomic } from "../util/atomic.ts";
+import { syncDirectory, syncFile, writeFileAtomic } from "../util/atomic.ts";
 import { SharedMutex } from "../util/flow/shared-mutex.ts";
 import type { SnapshotFiles } from "../vmm/driver.ts";
-import { describeFile, share, syncFile, whatIsDamaged } from "./files.ts";
+import { describeFile, share, whatIsDamaged } from "./files.ts";
 
 const DOCUMENT = "snapshot.json";
 /** Directory of memory that was a stream at first and has been made shareable. */

@@ -25,6 +25,16 @@ export async function syncDirectory(dir: string): Promise<void> {
   }
 }
 
+/** Make a file's content survive a power cut. */
+export async function syncFile(path: string): Promise<void> {
+  const handle = await open(path, "r");
+  try {
+    await handle.datasync();
+  } finally {
+    await handle.close();
+  }
+}
+
 /**
  * Replace a file's content: written aside, synced, renamed.
  * @param mode permission bits of the new file

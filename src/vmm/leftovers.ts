@@ -5,7 +5,7 @@
  */
 import { readFileSync, readdirSync } from "node:fs";
 import type { ProcessIdentity } from "../model/vm.ts";
-import { isBelow, withoutLinks, workingDirectory } from "../util/directory.ts";
+import { isBelow, withoutLinks, workingDirectory } from "../util/files/directory.ts";
 import { identityOf } from "../util/process-identity.ts";
 import { killAndWait } from "./exit.ts";
 

@@ -6,7 +6,7 @@
 import { existsSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import { messageOf } from "../model/errors.ts";
-import { isSameDirectory, worksInNamesake } from "../util/directory.ts";
+import { isSameDirectory, worksInNamesake } from "../util/files/directory.ts";
 import { cgroupProcesses, killCgroup, removeCgroup } from "./cgroup.ts";
 import type { CleanupReport } from "./driver.ts";
 import { releaseUids, uidClaims, type UidClaim } from "./uids.ts";

@@ -20,6 +20,7 @@ import { pipeline } from "node:stream/promises";
 import { encodeHeader, padTo } from "../layers/layers.ts";
 import { errnoOf } from "../model/errors.ts";
 import { ASIDE, syncDirectory, temporarySibling } from "../util/atomic.ts";
+import { removeTree } from "../util/files/remove-tree.ts";
 import { run } from "../util/run.ts";
 import { packTree, unpackTree } from "./tree-archive.ts";
 
@@ -45,17 +46,6 @@ export async function makeData(dir: string): Promise<void> {
 async function syncTree(dir: string): Promise<void> {
   const { code, stderr } = await run("sync", ["-f", "--", dir]);
   if (code !== 0) throw new Error(`sync: ${stderr.trim()}`);
-}
-
-/** Remove a tree, also one whose modes keep its owner, who is no root, from doing so. */
-export async function removeTree(dir: string): Promise<void> {
-  try {
-    await rm(dir, { recursive: true, force: true });
-  } catch (error) {
-    if (!["EACCES", "EPERM", "ENOTEMPTY"].includes(errnoOf(error) ?? "")) throw error;
-    await run("chmod", ["-R", "u+rwX", "--", dir]);
-    await rm(dir, { recursive: true, force: true });
-  }
 }
 
 /** Make a tree of an archive with a directory `data`, aside. @returns where it is; the caller takes or removes it */

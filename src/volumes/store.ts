@@ -5,7 +5,7 @@
  * store.ts: a directory a volume, complete or absent, with one document and its disk, or (a shared one) its tree of files.
  */
 import { randomBytes } from "node:crypto";
-import { mkdir, open, readFile, readdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, readFile, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import { createEmptyDisk } from "../ext4/empty.ts";
@@ -15,7 +15,14 @@ import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
 import { VOLUME_BYTES } from "../model/volume.ts";
 import type { VolumeRecord, VolumeRequest } from "../model/volume.ts";
 import { parseVolumeRecord } from "../schema/state.ts";
-import { ASIDE, syncDirectory, temporarySibling, writeFileAtomic } from "../util/atomic.ts";
+import {
+  ASIDE,
+  syncDirectory,
+  syncFile,
+  temporarySibling,
+  writeFileAtomic,
+} from "../util/atomic.ts";
+import { removeTree } from "../util/files/remove-tree.ts";
 import { Mutex } from "../util/flow/mutex.ts";
 import { parseVolumeName } from "../util/mounts.ts";
 import { packSparse, unpackSparse } from "../util/packing/sparse-tar.ts";
@@ -41,7 +48,6 @@ import {
   isFilePart,
   isSharedArchive,
   makeData,
-  removeTree,
   settle,
   sweepParts,
   takeData,
@@ -396,15 +402,5 @@ export class VolumeStore {
       await writeLabel(join(dir, DISK), record.fsLabel);
       await rm(join(dir, DOCUMENT));
     });
-  }
-}
-
-/** Make a file's content survive a power cut. */
-async function syncFile(path: string): Promise<void> {
-  const handle = await open(path, "r");
-  try {
-    await handle.datasync();
-  } finally {
-    await handle.close();
   }
 }

@@ -16,7 +16,7 @@ import type { Host } from "../../sandbox/host.ts";
 import type { Sandboxes } from "../../sandbox/sandboxes.ts";
 import type { Sleep } from "../../sandbox/snapshots/sleep.ts";
 import type { Work } from "../../sandbox/stages.ts";
-import { freeBytes } from "../../util/free-bytes.ts";
+import { freeBytes } from "../../util/files/free-bytes.ts";
 import { BuilderGuest, isGone } from "./guest.ts";
 import { BuildRegistry } from "../registry/registry.ts";
 import { BuildUsers } from "./users.ts";

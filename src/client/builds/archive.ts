@@ -7,7 +7,7 @@ import { pipeline } from "node:stream/promises";
 import { BLOCK, padding } from "../../agent/archive/pax.ts";
 import { readArchive } from "../../agent/archive/read.ts";
 import { VmsanError, asVmsanError } from "../../model/errors.ts";
-import { freeBytes } from "../../util/free-bytes.ts";
+import { freeBytes } from "../../util/files/free-bytes.ts";
 import { formatBytes } from "../../util/units.ts";
 import { packingOfArchive, uncompressed } from "../../util/packing/uncompressed.ts";
 

@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { VmsanError, errnoOf, messageOf } from "../../model/errors.ts";
 import type { ProcessIdentity } from "../../model/vm.ts";
 import { writeFileAtomic } from "../../util/atomic.ts";
-import { worksIn } from "../../util/directory.ts";
+import { worksIn } from "../../util/files/directory.ts";
 import { identityOf, isAlive, signalProcess } from "../../util/process-identity.ts";
 import { run } from "../../util/run.ts";
 import { Realm, adminPath } from "./realm.ts";

@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
 import { dirname } from "node:path";
 import type { VmRecord } from "../../model/vm.ts";
-import { isSameDirectory, worksInNamesake } from "../../util/directory.ts";
+import { isSameDirectory, worksInNamesake } from "../../util/files/directory.ts";
 
 /**
  * Whose the things are that a record speaks of: `own`, this directory's; `moved`, this

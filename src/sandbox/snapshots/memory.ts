@@ -5,8 +5,9 @@ import { basename, join } from "node:path";
 import { VmsanError } from "../../model/errors.ts";
 import type { StoredFile, VmRecord } from "../../model/vm.ts";
 import { removeUnused } from "../../snapshots/disks.ts";
-import { describeFile, syncFile, whatIsDamaged } from "../../snapshots/files.ts";
+import { describeFile, whatIsDamaged } from "../../snapshots/files.ts";
 import { readMemoryImage, type MemoryImage } from "../../snapshots/store.ts";
+import { syncFile } from "../../util/atomic.ts";
 import { bootId } from "../../util/process-identity.ts";
 
 const NAME = /^memory-[0-9a-f]{8}$/;

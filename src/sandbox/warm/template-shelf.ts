@@ -5,16 +5,10 @@ import { join } from "node:path";
 import type { Template } from "../../model/snapshot.ts";
 import type { StoredFile } from "../../model/vm.ts";
 import { parseTemplate } from "../../schema/state.ts";
-import {
-  allocatedBytes,
-  describeFile,
-  stampOf,
-  syncFile,
-  whatIsDamaged,
-} from "../../snapshots/files.ts";
+import { allocatedBytes, describeFile, stampOf, whatIsDamaged } from "../../snapshots/files.ts";
 import { memoryPaths } from "../../snapshots/store.ts";
-import { syncDirectory, writeFileAtomic } from "../../util/atomic.ts";
-import { freeBytes } from "../../util/free-bytes.ts";
+import { syncDirectory, syncFile, writeFileAtomic } from "../../util/atomic.ts";
+import { freeBytes } from "../../util/files/free-bytes.ts";
 
 const DOCUMENT = "template.json";
 /** The record of the VM that a template is being made of, in its directory. */

@@ -1,9 +1,9 @@
 /** Temporary directories (atomic.ts names them) of writers that share a directory and its lock. */
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { errnoOf } from "../model/errors.ts";
-import { ASIDE } from "./atomic.ts";
-import { tryLock } from "./lock.ts";
+import { errnoOf } from "../../model/errors.ts";
+import { ASIDE } from "../atomic.ts";
+import { tryLock } from "../lock.ts";
 
 /**
  * Remove the temporary directories in `dir`; with its lock held, so that nobody uses them.

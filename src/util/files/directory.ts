@@ -1,7 +1,7 @@
 /** Which directory a path leads to, and which one a process works in. */
 import { mkdirSync, readlinkSync, realpathSync, statSync } from "node:fs";
 import { dirname } from "node:path";
-import { errnoOf } from "../model/errors.ts";
+import { errnoOf } from "../../model/errors.ts";
 
 /** Whether there is such a directory (or file). */
 function lookAt(path: string): { dev: number; ino: number } | undefined {
