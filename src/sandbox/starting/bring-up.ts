@@ -102,8 +102,12 @@ function sharesConfig(record: VmRecord): Partial<GuestConfig> {
 /** VMs whose network is there though their start has not asked for it yet. */
 const attached = new WeakSet<VmRecord>();
 
-/** Make the VM's network while something else is done for it: its start finds it. */
+/**
+ * Make the VM's network while something else is done for it: its start finds it. Not one with published ports: these would
+ * listen for a guest that is not there, for as long as its image takes to come.
+ */
 export async function attachAhead(record: VmRecord, stages: Stages, work: Work): Promise<void> {
+  if (record.ports.length > 0) return;
   await attachNetwork(record, stages, work);
   attached.add(record);
 }
