@@ -1,7 +1,7 @@
 /** Lives of containers that something cuts into, on the fake driver: what a restarted engine knows, and what many of them leave. */
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { readFile, readdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, readdir, writeFile } from "node:fs/promises";
 import { request } from "node:http";
 import { connect } from "node:net";
 import { join } from "node:path";
@@ -81,6 +81,23 @@ test("health is what it was when the engine starts anew, until the next check", 
   await engine.ask("POST", `/containers/${id}/restart?t=0`);
   expect((await health())?.Status).toBe("starting");
   await engine.ask("DELETE", `/containers/${id}?force=1`);
+});
+
+test("what builds had on the way when an engine was killed is gone when the next one serves", async () => {
+  const { images } = engine.made.vmsan;
+  const passing = `localhost/build-context:${"0f".repeat(16)}`;
+  const named = "localhost/build-context:mine";
+  await images.tag("alpine", passing);
+  await images.tag("alpine", named);
+  await engine.gateway?.close();
+  const scratch = join(engine.made.dir, "gateway/docker/builds");
+  await mkdir(join(scratch, "vmsan-build-x"));
+  await writeFile(join(scratch, "vmsan-build-x/context.tar"), "half");
+  await engine.serve();
+  const names = (await images.list()).images.flatMap((one) => one.names);
+  expect([names.includes(passing), names.includes(named)]).toEqual([false, true]);
+  expect(await readdir(scratch)).toEqual([]);
+  await images.remove(named);
 });
 
 test("an upgrade that is refused does not linger, though its client goes on", async () => {

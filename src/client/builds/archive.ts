@@ -84,14 +84,15 @@ async function closeArchive(path: string): Promise<void> {
 
 /**
  * Keep an archive, uncompressed and with its end, in a temporary file.
+ * @param near the directory that it is made in
  * @param freeIn bytes that are free in a directory
  * @throws ERR_VALIDATION_ARCHIVE for what is damaged; ERR_BUILD_CONTEXT when it takes more than half of the room that there is; ERR_DISK_FULL
  */
 export async function keepArchive(
   source: AsyncIterable<Buffer>,
-  freeIn = freeBytes,
+  { near = tmpdir(), freeIn = freeBytes } = {},
 ): Promise<KeptArchive> {
-  const dir = await mkdtemp(join(tmpdir(), "vmsan-build-"));
+  const dir = await mkdtemp(join(near, "vmsan-build-"));
   const remove = async (): Promise<void> => rm(dir, { recursive: true, force: true });
   const path = join(dir, "context.tar");
   try {

@@ -255,7 +255,7 @@ describe("an archive that is kept", () => {
   test("takes no more room than it leaves, however little was sent", async () => {
     // 64 MiB in some kilobytes.
     const bomb = zstdCompressSync(Buffer.alloc(64 << 20));
-    const without = keepArchive(Readable.from([bomb]), async () => 40 << 20);
+    const without = keepArchive(Readable.from([bomb]), { freeIn: async () => 40 << 20 });
     await expect(without).rejects.toMatchObject({
       code: "ERR_BUILD_CONTEXT",
       why: expect.stringMatching(/48 MiB have come so far, and 40 MiB are left/),
@@ -268,8 +268,10 @@ describe("an archive that is kept", () => {
     const damaged = gzipSync("x".repeat(1000)).fill(0xff, 10, 14);
     const broken = keepArchive(Readable.from([damaged]));
     await expect(broken).rejects.toMatchObject({ code: "ERR_VALIDATION_ARCHIVE" });
-    const full = keepArchive(Readable.from([Buffer.alloc(32 << 20)]), async () => {
-      throw Object.assign(new Error("ENOSPC: no space left"), { code: "ENOSPC" });
+    const full = keepArchive(Readable.from([Buffer.alloc(32 << 20)]), {
+      freeIn: async () => {
+        throw Object.assign(new Error("ENOSPC: no space left"), { code: "ENOSPC" });
+      },
     });
     await expect(full).rejects.toMatchObject({ code: "ERR_DISK_FULL" });
   });

@@ -1,10 +1,13 @@
 /** All that there is: containers, images, networks, events. */
+import { mkdir, rm } from "node:fs/promises";
+import { join } from "node:path";
 import type { Vmsan } from "../../client/vmsan.ts";
 import type { ContainerRecord } from "../../schema/docker.ts";
 import { Mutex } from "../../util/flow/mutex.ts";
 import type { Log } from "../../util/log.ts";
 import type { GatewayDriver } from "../native/bodies.ts";
 import { BuildKit } from "./buildkit/buildkit.ts";
+import { removePassing } from "./buildkit/contexts.ts";
 import { Container } from "./containers/container.ts";
 import type { ContainerContext, Life } from "./containers/life/life.ts";
 import { Execs } from "./containers/execs.ts";
@@ -38,6 +41,8 @@ export interface EngineParts {
 export class Engine {
   readonly vmsan: Vmsan;
   readonly directory: string;
+  /** A directory for what is there while a build runs. */
+  readonly scratch: string;
   readonly events = new Events();
   readonly catalogue: Catalogue;
   readonly networks: Networks;
@@ -60,6 +65,7 @@ export class Engine {
     this.socket = socket;
     this.vmsan = vmsan;
     this.directory = directory;
+    this.scratch = join(directory, "builds");
     this.log = log;
     this.catalogue = new Catalogue(vmsan);
     this.buildkit = new BuildKit(this);
@@ -83,6 +89,7 @@ export class Engine {
 
   /** Take up what there was: containers that run are held again, and logs go on where they stopped. */
   async open(): Promise<void> {
+    await this.clearBuilds();
     const { records, damaged } = await this.store.load(this.log);
     for (const record of records) this.add(record);
     await this.adopt(damaged);
@@ -102,6 +109,16 @@ export class Engine {
         }
       }),
     );
+  }
+
+  /** Remove what builds have left when a gateway was killed. On a cluster there are no images of this host. */
+  private async clearBuilds(): Promise<void> {
+    await rm(this.scratch, { recursive: true, force: true });
+    await mkdir(this.scratch, { mode: 0o700 });
+    if (this.vmsan.cluster) return;
+    for (const name of await removePassing(this.vmsan.images)) {
+      this.log.info(`removed ${name}: its build was cut off`);
+    }
   }
 
   /**

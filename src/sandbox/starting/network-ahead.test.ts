@@ -14,7 +14,12 @@ import type { Stages } from "../stages.ts";
 import { fakeStages, quietLog } from "../testing.ts";
 
 /** Sandboxes that say what becomes of networks and of images. */
-async function told(): Promise<{ dir: string; said: string[]; stages: Stages; sandboxes: Sandboxes }> {
+async function told(): Promise<{
+  dir: string;
+  said: string[];
+  stages: Stages;
+  sandboxes: Sandboxes;
+}> {
   const dir = await mkdtemp(join(tmpdir(), "vmsan-ahead-"));
   onTestFinished(async () => await rm(dir, { recursive: true }));
   const said: string[] = [];

@@ -5,8 +5,7 @@
  * build.ts: one build that buildx asks for: its files fetched over the session, then built like any other.
  */
 import { mkdtemp, rename, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { keepArchive, textIn } from "../../../client/builds/archive.ts";
 import type { BuildOptions } from "../../../client/builds/builds.ts";
 import { DockerError } from "../errors.ts";
@@ -25,6 +24,8 @@ import { Message, encode } from "../../../util/packing/protobuf.ts";
 export interface Builder {
   vmsan: Pick<Vmsan, "build" | "builds" | "images">;
   events: Pick<Events, "emit">;
+  /** Absolute path of a directory for what is there while a build runs; its owner empties it at its start. */
+  scratch: string;
 }
 
 /** What is asked for. */
@@ -138,7 +139,7 @@ async function fetchArchive(
       call.cancel();
     }
   };
-  const kept = await keepArchive(source());
+  const kept = await keepArchive(source(), { near: dirname(path) });
   try {
     await rename(kept.path, path);
   } finally {
@@ -192,7 +193,7 @@ export async function buildFor(
   const { attributes, tags } = wish;
   refuseUnknown(attributes);
   let contexts: NamedContexts | undefined;
-  const dir = await mkdtemp(join(tmpdir(), "vmsan-build-"));
+  const dir = await mkdtemp(join(builder.scratch, "vmsan-build-"));
   try {
     const archive = join(dir, "context.tar");
     const dockerfile = attributes["context"]

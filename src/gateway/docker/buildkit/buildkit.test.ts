@@ -1,5 +1,6 @@
 /** A client as buildx is one: calls on one connection, files and secrets served on another. */
 import { once } from "node:events";
+import { readdir } from "node:fs/promises";
 import { connect as http2, performServerHandshake } from "node:http2";
 import type { ClientHttp2Session, IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import { connect, createServer } from "node:net";
@@ -9,6 +10,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import type { BuildOptions } from "../../../client/builds/builds.ts";
 import type { WorkOptions } from "../../../client/daemon.ts";
 import { readArchive } from "../../../agent/archive/read.ts";
+import { temporary } from "../../../../test/fixtures/ladder.ts";
 import { tarOf } from "../../../../test/registry/fixture.ts";
 import { secretsIn } from "./build.ts";
 import { BuildKit } from "./buildkit.ts";
@@ -49,6 +51,7 @@ const framed = (message: Buffer): Buffer => {
   return Buffer.concat([head, message]);
 };
 
+const place = temporary();
 let kit: BuildKit;
 let client: ClientHttp2Session;
 let asked: { wishes: IncomingHttpHeaders[] };
@@ -140,13 +143,17 @@ beforeEach(async () => {
       images: { remove: async (name: string) => await Promise.resolve(passing.removed.push(name)) },
     },
     events: { emit: () => undefined },
+    scratch: place.path,
   };
   kit = new BuildKit(builder as never);
   const [near, far] = await pair();
   void kit.serve(far);
   client = http2("http://x", { createConnection: () => near });
 });
-afterEach(() => client.destroy());
+afterEach(async () => {
+  client.destroy();
+  await expect.poll(async () => await readdir(place.path)).toEqual([]);
+});
 
 async function call(
   path: string,

@@ -10,6 +10,8 @@ import type { Progress } from "./progress.ts";
 
 const IMAGE = "docker-image://";
 const LOCAL = "local:";
+/** The name of what is made on the way, and 32 hexadecimal digits. */
+const PASSING = "localhost/build-context:";
 
 /** Who builds. */
 type Contextual = Pick<Vmsan, "build" | "images">;
@@ -41,10 +43,22 @@ async function imageOf(
   const exclude = ignorePatterns(ignore);
   const sent = await writeArchive(peer, { directory, exclude }, archive, signal);
   progress.log(`transferred ${sent.files} files, ${sent.bytes} bytes\n`);
-  const tag = `localhost/build-context:${randomBytes(16).toString("hex")}`;
+  const tag = `${PASSING}${randomBytes(16).toString("hex")}`;
   const dockerfile = "FROM scratch\nCOPY . /\n";
   await vmsan.build({ ...options, archive, dockerfile, tags: [tag] }, { signal });
   return tag;
+}
+
+/** Remove what builds that were cut off have left; none may run. @returns the names */
+export async function removePassing(
+  images: Pick<Vmsan["images"], "list" | "remove">,
+): Promise<string[]> {
+  const { images: all } = await images.list();
+  const left = all
+    .flatMap(({ names }) => names)
+    .filter((name) => name.startsWith(PASSING) && /:[0-9a-f]{32}$/.test(name));
+  for (const name of left) await images.remove(name);
+  return left;
 }
 
 /**

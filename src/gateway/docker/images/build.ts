@@ -91,7 +91,7 @@ export async function buildImage(call: Call): Promise<void> {
   const options = optionsOf(call);
   const lines = new Lines(call);
   const signal = signalOf(call);
-  const kept = await keepArchive(request as AsyncIterable<Buffer>);
+  const kept = await keepArchive(request as AsyncIterable<Buffer>, { near: engine.scratch });
   try {
     const file = query.text("dockerfile") || "Dockerfile";
     const dockerfile = await textIn(kept.path, [file]);
