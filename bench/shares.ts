@@ -23,11 +23,10 @@ import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { Vmsan } from "../src/client/vmsan.ts";
-import type { Vm } from "../src/client/vm.ts";
 import { bench, measured } from "./lib/bench.ts";
+import { asRoot, compare } from "./lib/file-work.ts";
 import { ownHome } from "./lib/home.ts";
-import { processCpu, report, summary } from "./lib/measure.ts";
-import type { Cost } from "./lib/measure.ts";
+import { processCpu } from "./lib/measure.ts";
 
 const { values: flags } = parseArgs({
   options: {
@@ -39,12 +38,6 @@ const { values: flags } = parseArgs({
 const root = resolve(import.meta.dirname, "..");
 const prepared = process.env["VMSAN_DIR"] ?? join(root, ".cache/vmsan");
 const QEMU = "qemu-system-x86_64";
-
-/** What is measured, in the order in which each needs what is before it. */
-const WORKS = {
-  small: ["make", "look", "again", "read", "remove"],
-  large: ["write", "fetch", "reread"],
-} as const;
 
 /** Start virtiofsd for a directory. Resolves once it listens. */
 async function startVirtiofsd(source: string, socket: string): Promise<void> {
@@ -64,9 +57,6 @@ async function startVirtiofsd(source: string, socket: string): Promise<void> {
     await sleep(100);
   }
 }
-
-/** Whether one side serves the files, or the other. */
-type Side = "ours" | "theirs";
 
 /** Running processes of which it is so. */
 function processes(so: (pid: number) => boolean): number[] {
@@ -129,47 +119,14 @@ await bench("shares", async (own) => {
         readlinkSync(`/proc/${pid}/cwd`).startsWith(env.VMSAN_DIR),
     ),
   };
-  const cpu = (side: Side): number =>
+  const cpu = (side: "ours" | "theirs"): number =>
     [qemu, ...serving[side]].reduce((sum, pid) => sum + processCpu(pid), 0);
-  for (const [kind, works] of Object.entries(WORKS)) {
-    const count = kind === "small" ? flags.files : flags.mib;
-    const costs = new Map<string, Cost[]>();
-    for (let round = 0; round < Number(flags.rounds); round += 1) {
-      const sides: Side[] = round % 2 === 0 ? ["ours", "theirs"] : ["theirs", "ours"];
-      for (const side of sides) {
-        for (const work of works) {
-          const before = cpu(side);
-          const said = await asRoot(vm, `/root/probe work /${side} ${count} ${work}`);
-          const cost = { wallMs: Number(said) * 1000, cpuMs: cpu(side) - before };
-          const key = `${side} ${work}`;
-          costs.set(key, [...(costs.get(key) ?? []), cost]);
-        }
-      }
-    }
-    const of = (side: Side, work: string): Cost => summary(costs.get(`${side} ${work}`) ?? []);
-    const total = (side: Side): Cost => sum(works.map((work) => of(side, work)));
-    for (const work of works) line({ work, count }, of("ours", work), of("theirs", work));
-    line({ work: `all ${kind}`, count }, total("ours"), total("theirs"));
-  }
+  await compare("shares", {
+    vm,
+    probe: "/root/probe",
+    sides: ["ours", "theirs"],
+    cpu,
+    rounds: Number(flags.rounds),
+    counts: { small: Number(flags.files), large: Number(flags.mib) },
+  });
 });
-
-/** Report two sides and how they compare. */
-function line(what: Record<string, unknown>, ours: Cost, theirs: Cost): void {
-  const ratio = ours.wallMs / theirs.wallMs;
-  report({ bench: "shares", ...what, ours, theirs, ratio, cpuRatio: ours.cpuMs / theirs.cpuMs });
-}
-
-/** Costs of works that follow one another. */
-function sum(costs: readonly Cost[]): Cost {
-  return costs.reduce((all, { wallMs, cpuMs }) => ({
-    wallMs: all.wallMs + wallMs,
-    cpuMs: all.cpuMs + cpuMs,
-  }));
-}
-
-/** Standard output of a script that root runs in the guest. */
-async function asRoot(vm: Vm, script: string): Promise<string> {
-  const { stdout, stderr, exitCode } = await vm.exec(["sh", "-ec", script], { user: "root" });
-  if (exitCode !== 0) throw new Error(`${script}: ${stderr.toString()}`);
-  return stdout.toString();
-}
