@@ -36,7 +36,7 @@ machine reaches a port. Web pages are refused.
   while another one that mounts it is made or runs, and no VM has it as its disk. Compose makes all containers before it starts the first, so that
   services which share a volume just work; what was in it is carried over. If a container runs with it as a disk already, the
   other one is refused: \`docker restart\` that one, then start this; or make the volume with \`docker volume create -o shared=true NAME\`
-  (Compose: \`driver_opts: {shared: "true"}\`). A shared one is slower with many small files, bounded by the host's disk alone, and of its locks
+  (Compose: \`driver_opts: {shared: "true"}\`). A shared one is slower with many small files, its size is a bound that may be passed by a little, and of its locks
   those of \`flock\` hold between containers, those of \`fcntl\` within one. Directories and single files (\`-v ./app.conf:/etc/app.conf:ro\`,
   configs and secrets of compose) are shared. A file is the one that was there when the VM started, as with Docker: one that an editor
   puts in its place is seen after the next start. Sockets and devices of the host are refused.
@@ -74,7 +74,7 @@ killed gateway and daemon; on the fake driver over a hundred of its commands wit
 that boot (test/e2e/faces/docker-clients.test.ts): \`docker compose\` 5.6 (a file of three services with volume, networks, health check, \`depends_on\`, \`scale\`,
 \`logs -f\`, \`exec\`, \`down -v\`; a second \`up\` changes nothing; a second project reaches nothing of the first, and a port is on the address asked
 for alone), testcontainers for Node 12.2 and for Python 4.15 (ports, logs, files, networks), \`devcontainer up\` and \`exec\` 0.89 (of an image; of a
-Dockerfile with a feature, a user of its own, mounts and commands, stopped in between). By hand, in
+compose file with a feature; of a Dockerfile with a feature, a user of its own, mounts and commands, stopped in between). By hand, in
 guests: the command line 28.2, \`docker build\` (also of archives and Dockerfiles on standard input), \`buildx bake\`, \`--metadata-file\`
 and \`docker compose build\` with buildx 0.38, the real Ryuk 0.14 (it removed a container and a
 network of its session, and itself), Go's own client (github.com/docker/docker/client 28.5, fifty calls), and compose files with profiles,
@@ -85,7 +85,9 @@ with a checkout, outputs, a container of its own and a service. On the fake driv
 \`config --hash\`, \`--force-recreate\`, \`commit\`, hooks (\`post_start\`, \`pre_stop\`), \`stats\`, \`volumes\`, \`--exit-code-from\`, and two hundred calls of the command line with filters
 and formats. In guests besides: \`diff\`, \`export | import\`, \`cp -\` both ways, \`commit\`, volumes and parts of them, users and groups, and dev containers with a
 compose file (two services, an override, \`runServices\`) and with mounts of all kinds, a workspace with a blank in its name and stopped in between; as a user
-other than root, whose number the container's user then has (\`updateRemoteUserUID\`); with features by buildx 0.38 and without it.
+other than root, whose number the container's user then has (\`updateRemoteUserUID\`); with features by buildx 0.38 and without it, of a
+compose file too. (Compose that is built from its Go module without being told its version says \`dev\`: the command line then takes it for an old one, and buildx refuses
+to read what that names outside of the context, \`additional privileges requested\`. Engines are not asked.)
 
 By hand also other people's own suites, unmodified, with small images of ours under the names that they ask for: docker-py's integration tests (7.2;
 on the fake driver, but for Swarm, plugins and what pulls), dockerode's (5.0, likewise), and in guests those of testcontainers for Node (12.1) and for Python (4.15).

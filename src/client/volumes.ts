@@ -35,7 +35,7 @@ export class Volumes {
   /**
    * Make an empty volume.
    * @param options `size` in GiB (`20`, `20gb`), default 10; it takes up what is in it alone. `shared`: a directory of the
-   *   host, which any number of VMs write to at the same time; it has no size
+   *   host, which any number of VMs write to at the same time
    * @throws ERR_VOLUME_NAME_TAKEN, ERR_VOLUME_SHARED
    */
   async create(

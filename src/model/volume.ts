@@ -17,6 +17,8 @@ export interface VolumeRecord {
   fsLabel: string;
   /** A directory instead of a disk. */
   shared?: true;
+  /** What a shared one may take up, in bytes; absent: {@link VOLUME_BYTES}. */
+  sizeBytes?: number;
 }
 
 /** A volume as the API shows it. */
@@ -26,7 +28,7 @@ export interface VolumeView {
   labels: Record<string, string>;
   /** Any number of VMs may write to it at the same time. */
   shared?: true;
-  /** As guests see it; 0 for a shared one, which takes what the host's file system has. */
+  /** As guests see it. */
   sizeBytes: number;
   /** Allocated on the host. */
   storedBytes: number;
@@ -41,7 +43,7 @@ export interface VolumeView {
 /** A volume to be made. */
 export interface VolumeRequest {
   name: string;
-  /** Default {@link VOLUME_BYTES}; none for a shared one. */
+  /** Default {@link VOLUME_BYTES}. */
   sizeBytes?: number;
   labels: Record<string, string>;
   shared?: true;

@@ -42,8 +42,9 @@ async function directories(record: VmRecord, volumes: VolumeStore): Promise<Dire
       continue;
     }
     const source = await volumes.directory(mount.name, readonly);
+    const limit = await volumes.limit(mount.name);
     const part = mount.part === undefined ? {} : { part: mount.part };
-    all.push({ source, readonly, file, volume: true, ...part });
+    all.push({ source, readonly, file, volume: true, limit, ...part });
   }
   return all;
 }

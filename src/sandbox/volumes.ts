@@ -30,7 +30,7 @@ export class Volumes {
       createdAt,
       labels,
       ...(shared && { shared }),
-      ...(await this.store.sizes(name, shared)),
+      ...(await this.store.sizes(record)),
       usedBy: volumeUsers(entries, name).map((vm) => vm.name ?? vm.id),
       state: records.length === 0 ? "free" : held,
       ...(damaged === undefined ? {} : { damaged }),
@@ -87,14 +87,17 @@ export class Volumes {
   }
 
   /**
-   * Make a volume larger: one that nobody holds, or that a running VM writes to whose driver can.
+   * Make a volume larger: one that nobody holds, or that a running VM writes to whose driver can; a shared one for VMs that start
+   * from then on.
    * @throws ERR_VOLUME_IN_USE, ERR_VOLUME_SIZE, ERR_DRIVER_UNSUPPORTED
    */
   async grow(name: string, sizeBytes: number, signal: AbortSignal): Promise<VolumeView> {
     return await this.turn.run(async () => {
       const { records, written } = volumeHolders(this.sandboxes.entries.values(), name);
       const [writer] = records;
-      if (written && writer !== undefined) {
+      if (await this.store.isShared(name)) {
+        await this.store.grow(name, sizeBytes);
+      } else if (written && writer !== undefined) {
         await this.store.checkGrowth(name, sizeBytes);
         await this.growWritten(name, writer.id, sizeBytes, signal);
       } else {

@@ -116,6 +116,7 @@ const volumeSchema = z.looseObject({
   labels: z.record(z.string().max(256), z.string().max(4096)),
   fsLabel: z.string().regex(/^(?:vmsan-v[0-9a-f]{9})?$/),
   shared: z.literal(true).optional(),
+  sizeBytes: z.int().positive().optional(),
 });
 
 /** A volume's document. @throws ERR_VOLUME_STATE */

@@ -37,6 +37,8 @@ export interface Directory {
   volume: boolean;
   /** A path below it that is served instead of all of it. */
   part?: string;
+  /** What all of it may take up on the disk, in bytes; absent: what the host has but for its reserve. */
+  limit?: number;
 }
 
 /** A VM whose directories are served. */

@@ -38,7 +38,7 @@ export function archiveError(why: string, cause?: unknown): VmsanError {
 
 /** What only a volume with a disk of its own can be asked for. */
 export function isShared(name: string, message: string, fix: string): VmsanError {
-  const why = `${name} is a shared volume: a directory of the host, which is as large as the host's file system.`;
+  const why = `${name} is a shared volume: a directory of the host.`;
   return new VmsanError({ code: "ERR_VOLUME_SHARED", message, why, fix });
 }
 
@@ -57,7 +57,7 @@ export function isUnreadable(error: unknown): error is VmsanError {
   return error instanceof VmsanError && error.code === "ERR_CHANGES_DISK";
 }
 
-/** What a key's project has is bounded, which a directory of the host is not. @throws ERR_VOLUME_SHARED */
+/** What keys' projects have are disks, which are bounded to the byte. @throws ERR_VOLUME_SHARED */
 export function requireUnbounded({ name, labels }: VolumeRecord): void {
   if (!Object.hasOwn(labels, PROJECT_LABEL)) return;
   const fix = `Make another volume, without the label ${PROJECT_LABEL}.`;

@@ -81,16 +81,16 @@ test("a shared volume is a directory that nobody else on the host enters; what a
   expect(lstatSync(join(root, "volumes", "plain")).mode & 0o777).toBe(0o700);
   expect(lstatSync(inside("plain")).mode & 0o7777).toBe(0o755);
   await writeFile(inside("plain", "big"), Buffer.alloc(1 << 20, 1));
-  const { sizeBytes, storedBytes } = await store.sizes("plain", true);
-  expect(sizeBytes).toBe(0);
+  const { sizeBytes, storedBytes } = await store.sizes(made);
+  expect([sizeBytes, await store.limit("plain")]).toEqual([10 * GIB, 10 * GIB]);
   expect(storedBytes).toBeGreaterThanOrEqual(1 << 20);
   const refused = { code: "ERR_VOLUME_SHARED", fix: expect.stringMatching(/./) as string };
-  await expect(store.grow("plain", GIB)).rejects.toMatchObject(refused);
+  await expect(store.grow("plain", GIB)).rejects.toMatchObject({ code: "ERR_VOLUME_SIZE" });
+  await store.grow("plain", 11 * GIB);
+  expect(await store.limit("plain")).toBe(11 * GIB);
   await expect(store.disk("plain", true)).rejects.toMatchObject(refused);
-  for (const more of [{ sizeBytes: GIB }, { labels: { "vmsan.project": "p" } }]) {
-    const wish = { name: "no", labels: {}, shared: true as const, ...more };
-    await expect(store.create(wish)).rejects.toMatchObject(refused);
-  }
+  const ofKeys = { name: "no", labels: { "vmsan.project": "p" }, shared: true as const };
+  await expect(store.create(ofKeys)).rejects.toMatchObject(refused);
   await store.create({ name: "of-keys", sizeBytes: GIB, labels: { "vmsan.project": "p" } });
   await expect(store.share("of-keys", signal)).rejects.toMatchObject(refused);
   await store.remove("of-keys");
@@ -104,6 +104,7 @@ test("what was on a volume's disk is in the shared one: owners, modes, links, at
   const disk = await content("made");
   const record = await store.share("made", signal);
   expect(record).toMatchObject({ name: "made", labels: { a: "b" }, shared: true, fsLabel: "" });
+  expect(await store.limit("made")).toBe(GIB);
   expect(seen("made")).toEqual(SEEN);
   expect(readFileSync(inside("made", "again"), "utf8")).toBe("content");
   expect(readlinkSync(inside("made", "link"))).toBe("/etc/passwd");
@@ -141,7 +142,7 @@ test("an archive of it makes another one of the same content", async () => {
   const archive = await store.export("made");
   await expect(store.remove("made")).rejects.toMatchObject({ code: "ERR_VOLUME_IN_USE" });
   const copy = await store.import("copy", archive, signal);
-  expect(copy).toMatchObject({ shared: true, labels: { a: "b" } });
+  expect(copy).toMatchObject({ shared: true, labels: { a: "b" }, sizeBytes: GIB });
   expect(seen("copy")).toEqual(SEEN);
   await store.remove("copy");
 });

@@ -32,7 +32,7 @@ test("a volume is an ext4 file system with one empty directory, whole or not the
   expect(reader.lookup(["data"])).toMatchObject({ kind: "directory" });
   expect(reader.lookup(["data", "nothing"])).toBeUndefined();
   reader.close();
-  const { sizeBytes, storedBytes } = await store.sizes("data");
+  const { sizeBytes, storedBytes } = await store.sizes({ name: "data" });
   expect(sizeBytes).toBe(GIB);
   expect(storedBytes).toBeLessThan(4 << 20);
   await expect(store.create({ name: "data", sizeBytes: GIB, labels: {} })).rejects.toMatchObject({
@@ -70,7 +70,7 @@ test("an archive makes another volume of the same content, told apart from the f
   const [one, other] = [await store.disk("data", false), await store.disk("copy", false)];
   expect(other.label).not.toBe(one.label);
   expect(fsck(other.path)).toMatch(/clean|files/);
-  expect((await store.sizes("copy")).storedBytes).toBeLessThan(8 << 20);
+  expect((await store.sizes({ name: "copy" })).storedBytes).toBeLessThan(8 << 20);
   await expect(store.import("copy", await store.export("data"), signal)).rejects.toMatchObject({
     code: "ERR_VOLUME_NAME_TAKEN",
   });

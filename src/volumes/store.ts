@@ -149,9 +149,16 @@ export class VolumeStore {
     }
   }
 
-  /** Bytes of a volume's disk: as guests see it (0: shared), and allocated; none when it is missing. */
-  async sizes(name: string, shared = false): Promise<{ sizeBytes: number; storedBytes: number }> {
-    if (shared) return { sizeBytes: 0, storedBytes: await dataBytes(this.dir(name)) };
+  /** Bytes of a volume: as guests see it, and allocated; none when its disk is missing. */
+  async sizes({
+    name,
+    shared,
+    sizeBytes = VOLUME_BYTES,
+  }: Pick<VolumeRecord, "name" | "shared" | "sizeBytes">): Promise<{
+    sizeBytes: number;
+    storedBytes: number;
+  }> {
+    if (shared) return { sizeBytes, storedBytes: await dataBytes(this.dir(name)) };
     try {
       const { size, blocks } = await stat(this.diskPath(name));
       return { sizeBytes: size, storedBytes: blocks * 512 };
@@ -171,14 +178,10 @@ export class VolumeStore {
       createdAt: new Date().toISOString(),
       labels,
       fsLabel,
-      ...(shared && { shared }),
+      ...(shared && { shared, sizeBytes: sizeBytes ?? VOLUME_BYTES }),
     };
     if (shared) {
       requireUnbounded(record);
-      if (sizeBytes !== undefined) {
-        const fix = "Leave out the size, or make a volume of one VM: without --shared.";
-        throw isShared(name, `Cannot make the volume ${name} with a size`, fix);
-      }
       return await this.add(record, makeData);
     }
     return await this.add(record, async (dir) => {
@@ -217,7 +220,8 @@ export class VolumeStore {
   async remove(name: string): Promise<number> {
     if (!(await this.has(name))) throw notFound(name);
     this.busy.refuse(name, `Cannot remove the volume ${name}`);
-    const { storedBytes } = await this.sizes(name, await this.isShared(name));
+    const shared = await this.isShared(name);
+    const { storedBytes } = await this.sizes({ name, ...(shared && { shared }) });
     const place = join(this.root, name);
     const gone = temporarySibling(place);
     await rename(place, gone);
@@ -241,7 +245,7 @@ export class VolumeStore {
     if (!reads) this.busy.refuse(name, `Cannot mount the volume ${name}`);
     const path = this.diskPath(name);
     const state = await readState(path);
-    const { sizeBytes } = await this.sizes(name);
+    const { sizeBytes } = await this.sizes({ name });
     if (state === undefined || state.sizeBytes > sizeBytes) {
       throw damaged(name, `${path} is no whole ext4 file system.`);
     }
@@ -251,12 +255,8 @@ export class VolumeStore {
 
   /** Volumes only grow. @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_SIZE */
   async checkGrowth(name: string, sizeBytes: number): Promise<void> {
-    const { shared } = await this.get(name);
-    if (shared) {
-      const fix = "Free some space on the host: nothing else bounds it.";
-      throw isShared(name, `Cannot make the volume ${name} larger`, fix);
-    }
-    const has = (await this.sizes(name)).sizeBytes;
+    const record = await this.get(name);
+    const has = record.shared ? await this.limit(name) : (await this.sizes(record)).sizeBytes;
     if (sizeBytes < has) {
       throw new VmsanError({
         code: "ERR_VOLUME_SIZE",
@@ -267,10 +267,19 @@ export class VolumeStore {
     }
   }
 
-  /** Make the disk of a volume that nobody uses larger. @throws ERR_VOLUME_SIZE, ERR_DISK_GROW */
+  /**
+   * Make the disk of a volume that nobody uses larger, or a shared one for VMs that start from then on.
+   * @throws ERR_VOLUME_SIZE, ERR_DISK_GROW
+   */
   async grow(name: string, sizeBytes: number): Promise<void> {
     await this.checkGrowth(name, sizeBytes);
-    if (sizeBytes === (await this.sizes(name)).sizeBytes) return;
+    const record = await this.get(name);
+    if (record.shared) {
+      const path = join(this.dir(name), DOCUMENT);
+      await writeFileAtomic(path, textOf({ ...record, sizeBytes }));
+      return;
+    }
+    if (sizeBytes === (await this.sizes(record)).sizeBytes) return;
     const done = this.busy.begin(name, "grown", `Cannot grow the volume ${name}`);
     try {
       await growDisk(this.diskPath(name), sizeBytes);
@@ -300,6 +309,12 @@ export class VolumeStore {
     if (!readonly) this.busy.refuse(name, `Cannot mount the volume ${name}`);
     await this.filling.run(async () => await settle(this.dir(name)));
     return dataDirectory(this.dir(name));
+  }
+
+  /** What a shared volume may take up, in bytes. @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_DAMAGED */
+  async limit(name: string): Promise<number> {
+    const { sizeBytes = VOLUME_BYTES } = await this.get(name);
+    return sizeBytes;
   }
 
   /** Whether a part of a shared volume is a file. @throws ERR_VOLUME_PART when it is neither file nor directory */
@@ -351,7 +366,8 @@ export class VolumeStore {
         if (isUnreadable(error)) throw damaged(name, error.why ?? error.message);
         throw error;
       }
-      const record: VolumeRecord = { ...before, fsLabel: "", shared: true };
+      const { sizeBytes } = await this.sizes(before);
+      const record: VolumeRecord = { ...before, fsLabel: "", shared: true, sizeBytes };
       await writeFileAtomic(join(dir, DOCUMENT), textOf(record));
       await rm(this.diskPath(name), { force: true });
       return record;
@@ -391,8 +407,9 @@ export class VolumeStore {
       record.fsLabel = "";
       record.shared = true;
       return await this.add(record, async (dir) => {
-        const about = await importData(whole, dir, signal, archiveError);
-        record.labels = parseDocument(about).labels;
+        const about = parseDocument(await importData(whole, dir, signal, archiveError));
+        record.labels = about.labels;
+        record.sizeBytes = about.sizeBytes ?? VOLUME_BYTES;
         requireUnbounded(record);
       });
     }

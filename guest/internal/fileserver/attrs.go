@@ -85,6 +85,7 @@ func (s *Share) setattr(n *node, _ *fuse.Request, in *fuse.Reader, b []byte) ([]
 		if err := s.truncate(fd, n, valid, fh, int64(size)); err != nil {
 			return b, err
 		}
+		s.room.freed.Store(true)
 	}
 	if valid&fuse.AttrKillSugid != 0 {
 		killSugid(fd)
@@ -170,25 +171,6 @@ func killSugid(fd int) {
 	if mode != st.Mode {
 		_ = syscall.Chmod(ownFd(fd), mode&0o7777) // not ours: nothing of it could be changed either
 	}
-}
-
-func (s *Share) statfs(n *node, _ *fuse.Request, _ *fuse.Reader, b []byte) ([]byte, error) {
-	fd, release, err := s.nodes.descriptor(n)
-	if err != nil {
-		return b, err
-	}
-	defer release()
-	var st syscall.Statfs_t
-	if err := syscall.Fstatfs(fd, &st); err != nil {
-		return b, err
-	}
-	for _, v := range []uint64{st.Blocks, st.Bfree, st.Bavail, st.Files, st.Ffree} {
-		b = binary.LittleEndian.AppendUint64(b, v)
-	}
-	for _, v := range []uint32{uint32(st.Bsize), uint32(st.Namelen), uint32(st.Frsize)} {
-		b = binary.LittleEndian.AppendUint32(b, v)
-	}
-	return append(b, make([]byte, 7*4)...), nil
 }
 
 func (s *Share) setxattr(n *node, _ *fuse.Request, in *fuse.Reader, b []byte) ([]byte, error) {

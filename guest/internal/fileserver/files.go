@@ -78,6 +78,7 @@ func (s *Share) release(_ *node, _ *fuse.Request, in *fuse.Reader, b []byte) ([]
 	h.closed = true
 	s.handleMu.Unlock()
 	s.drop(h)
+	s.room.freed.Store(true)
 	if first && !h.noop && h.dir == nil {
 		s.nodes.unhold(h.node)
 	}
@@ -273,21 +274,32 @@ func (s *Share) write(n *node, _ *fuse.Request, in *fuse.Reader, b []byte) ([]by
 		killSugid(h.fd)
 	}
 	done := 0
+	if err := s.growing(h.fd, s.needFor(h, int64(offset), int64(size)), func() error {
+		done, err = pwrite(h.fd, data, int64(offset))
+		return err
+	}); err != nil {
+		return b, err
+	}
+	s.wrote(h)
+	return binary.LittleEndian.AppendUint64(b, uint64(done)), nil
+}
+
+// pwrite writes until there is an error, which is told if nothing was written: else it comes again.
+func pwrite(fd int, data []byte, at int64) (done int, err error) {
 	for done < len(data) {
-		n, err := syscall.Pwrite(h.fd, data[done:], int64(offset)+int64(done))
+		n, err := syscall.Pwrite(fd, data[done:], at+int64(done))
 		if err == syscall.EINTR {
 			continue
 		}
 		if err != nil && done == 0 {
-			return b, err
+			return 0, err
 		}
 		if err != nil || n == 0 {
-			break // what was written counts; the error comes again
+			break
 		}
 		done += n
 	}
-	s.wrote(h)
-	return binary.LittleEndian.AppendUint64(b, uint64(done)), nil
+	return done, nil
 }
 
 // wrote marks a file's change as the guest's own.
@@ -328,7 +340,17 @@ func (s *Share) fallocate(_ *node, _ *fuse.Request, in *fuse.Reader, b []byte) (
 		return b, err
 	}
 	defer s.drop(h)
-	if err := syscall.Fallocate(h.fd, mode, int64(offset), int64(length)); err != nil {
+	if int64(length) < 0 {
+		return b, syscall.EINVAL
+	}
+	need := s.needFor(h, int64(offset), int64(length))
+	if mode&(fallocPunchHole|fallocCollapseRange) != 0 {
+		need = 0
+		s.room.freed.Store(true)
+	}
+	if err := s.growing(h.fd, need, func() error {
+		return syscall.Fallocate(h.fd, mode, int64(offset), int64(length))
+	}); err != nil {
 		return b, err
 	}
 	s.wrote(h)
@@ -366,8 +388,12 @@ func (s *Share) copyRange(_ *node, _ *fuse.Request, in *fuse.Reader, b []byte) (
 	}
 	a, z := int64(fromAt), int64(toAt)
 	// In parts, so that a change on the host is not waited for too long.
-	n, err := call(sysCopyFileRange, uintptr(from.fd), uintptr(unsafe.Pointer(&a)), uintptr(to.fd),
-		uintptr(unsafe.Pointer(&z)), uintptr(min(length, 64<<20)), 0)
+	part, n := min(length, 64<<20), 0
+	err = s.growing(to.fd, int64(part), func() error {
+		n, err = call(sysCopyFileRange, uintptr(from.fd), uintptr(unsafe.Pointer(&a)), uintptr(to.fd),
+			uintptr(unsafe.Pointer(&z)), uintptr(part), 0)
+		return err
+	})
 	if err != nil {
 		if err == syscall.EXDEV {
 			err = syscall.EOPNOTSUPP // the guest's kernel then copies by itself

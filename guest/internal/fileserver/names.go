@@ -254,6 +254,7 @@ func (s *Share) remove(n *node, name string, flags uintptr) error {
 		return err
 	}
 	s.lost(old, n, name)
+	s.room.freed.Store(true)
 	return nil
 }
 
@@ -330,6 +331,7 @@ func (s *Share) move(n *node, old string, toID uint64, name string, flags uint32
 		s.moved(replaced, n, old, from)
 	} else {
 		s.lost(replaced, to, name)
+		s.room.freed.Store(true)
 	}
 	s.moved(moved, to, name, dir)
 	return nil

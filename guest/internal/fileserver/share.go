@@ -37,6 +37,8 @@ type Options struct {
 	Volume bool `json:"volume"`
 	// Part is a path below Source that is served instead of all of it; no link in it is followed.
 	Part string `json:"part"`
+	// Limit is what all of Source may take up on the disk, in bytes; 0: what the host has.
+	Limit int64 `json:"limit"`
 }
 
 // owner is a user of the guest.
@@ -58,6 +60,7 @@ type Share struct {
 	owner  atomic.Pointer[owner]
 
 	nodes   *table
+	room    room
 	graves  graves
 	watcher *watcher
 	// changing is held for reading by changes of the guest's, until they are noted as such,
@@ -96,6 +99,11 @@ func Open(index byte, o Options, send func(kind byte, payload []byte) error) (*S
 		index: index, readonly: o.Readonly, hidden: map[key]bool{}, root: keyOf(&st), volume: o.Volume,
 		uid: uint32(syscall.Geteuid()), gid: uint32(syscall.Getegid()), squash: syscall.Geteuid() != 0,
 		nodes: newTable(fd, &st), handles: map[uint64]*handle{}, nextHandle: 1, send: send,
+	}
+	s.room.limit = o.Limit
+	if s.room.top, err = o.holds(); err != nil {
+		closeFd(fd)
+		return nil, err
 	}
 	s.owner.Store(&owner{})
 	for _, path := range o.Hidden {
@@ -146,6 +154,7 @@ func (s *Share) Close() {
 		closeFd(h.fd)
 	}
 	s.handles = nil
+	closeFd(s.room.top)
 	s.handleMu.Unlock()
 	s.nodes.mu.Lock()
 	for _, n := range s.nodes.byID {
@@ -306,6 +315,11 @@ func (s *Share) answer(r *fuse.Request, b []byte) (reply []byte, err error, quie
 		s.changing.RLock()
 		defer s.changing.RUnlock()
 	}
+	if op.makes {
+		if err := s.take(objectCost, 1); err != nil {
+			return b, err, false
+		}
+	}
 	reply, err = op.run(s, n, r, in, b)
 	if in.Bad() && err == nil {
 		err = syscall.EINVAL
@@ -318,6 +332,8 @@ type operation struct {
 	run func(s *Share, n *node, r *fuse.Request, in *fuse.Reader, b []byte) ([]byte, error)
 	// changes: not on a share that is only read.
 	changes bool
+	// makes: there may be one object more behind it, or one that takes up more.
+	makes bool
 }
 
 var operations map[uint32]operation
@@ -328,22 +344,22 @@ func init() {
 		fuse.OpGetattr:       {run: (*Share).getattr},
 		fuse.OpSetattr:       {run: (*Share).setattr, changes: true},
 		fuse.OpReadlink:      {run: (*Share).readlink},
-		fuse.OpSymlink:       {run: (*Share).symlink, changes: true},
-		fuse.OpMknod:         {run: (*Share).mknod, changes: true},
-		fuse.OpMkdir:         {run: (*Share).mkdir, changes: true},
+		fuse.OpSymlink:       {run: (*Share).symlink, changes: true, makes: true},
+		fuse.OpMknod:         {run: (*Share).mknod, changes: true, makes: true},
+		fuse.OpMkdir:         {run: (*Share).mkdir, changes: true, makes: true},
 		fuse.OpUnlink:        {run: (*Share).unlink, changes: true},
 		fuse.OpRmdir:         {run: (*Share).rmdir, changes: true},
 		fuse.OpRename:        {run: (*Share).rename, changes: true},
 		fuse.OpRename2:       {run: (*Share).rename2, changes: true},
-		fuse.OpLink:          {run: (*Share).link, changes: true},
+		fuse.OpLink:          {run: (*Share).link, changes: true, makes: true},
 		fuse.OpOpen:          {run: (*Share).open},
-		fuse.OpCreate:        {run: (*Share).create, changes: true},
+		fuse.OpCreate:        {run: (*Share).create, changes: true, makes: true},
 		fuse.OpRead:          {run: (*Share).read},
 		fuse.OpWrite:         {run: (*Share).write, changes: true},
 		fuse.OpStatfs:        {run: (*Share).statfs},
 		fuse.OpRelease:       {run: (*Share).release},
 		fuse.OpFsync:         {run: (*Share).fsync},
-		fuse.OpSetxattr:      {run: (*Share).setxattr, changes: true},
+		fuse.OpSetxattr:      {run: (*Share).setxattr, changes: true, makes: true},
 		fuse.OpGetxattr:      {run: (*Share).getxattr},
 		fuse.OpListxattr:     {run: (*Share).listxattr},
 		fuse.OpRemovexattr:   {run: (*Share).removexattr, changes: true},

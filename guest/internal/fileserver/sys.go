@@ -22,7 +22,10 @@ const (
 	seekHole        = 4
 	renameExchange  = 2
 	renameNoreplace = 1
-	sysOpenat2      = 437
+	// fallocate(2)
+	fallocPunchHole     = 0x02
+	fallocCollapseRange = 0x08
+	sysOpenat2          = 437
 	// openat2(2): never out of the directory, by no kind of link.
 	resolveNoMagic  = 0x02
 	resolveNoLinks  = 0x04

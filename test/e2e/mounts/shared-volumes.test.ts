@@ -95,7 +95,7 @@ test("an empty one is filled from the image, once, and both have it", async () =
   expect(await made.vmsan.volumes.get("data")).toMatchObject({
     shared: true,
     state: "written",
-    sizeBytes: 0,
+    sizeBytes: 10 * 2 ** 30,
     usedBy: ["one", "two"],
   });
   expect((await readdir(join(layoutOf(made.dir).volumes, "data"))).toSorted()).toEqual([
@@ -249,6 +249,31 @@ test("its file server killed, the VM goes on with it; asleep and forked, too; no
     code: "ERR_SNAPSHOT_SHARES",
   });
   await made.vmsan.snapshots.remove(snapshot.id);
+}, 600_000);
+
+test("it holds no more than its size, which the guest sees; what is removed is there again", async () => {
+  await made.vmsan.volumes.create("small", { shared: true, size: 1 });
+  const vm = await made.vmsan.create(options(["small:/data"]));
+  const sizes = async (): Promise<number[]> =>
+    (await sh(vm, "busybox df -k /data | busybox tail -n 1")).split(/\s+/).slice(1, 4).map(Number);
+  const [size = 0, , free = 0] = await sizes();
+  expect(size).toBe(2 ** 20);
+  expect(free).toBeGreaterThan(2 ** 20 - 100);
+  await sh(vm, "busybox fallocate -l 900m /data/large");
+  const refused = "busybox fallocate -l 300m /data/more 2>&1; busybox true";
+  expect(await sh(vm, refused)).toContain("No space left on device");
+  await sh(vm, "busybox dd if=/dev/zero of=/data/large bs=1M count=2 conv=notrunc 2>/dev/null");
+  const filled = "busybox dd if=/dev/zero of=/data/more bs=1M count=200 2>&1; busybox true";
+  expect(await sh(vm, filled)).toContain("No space left on device");
+  expect((await made.vmsan.volumes.get("small")).storedBytes).toBeLessThanOrEqual(2 ** 30);
+  await sh(vm, "busybox rm /data/large && busybox fallocate -l 300m /data/more");
+  // A VM that starts once it is larger may have more in it.
+  await vm.stop();
+  await made.vmsan.volumes.grow("small", 2);
+  await vm.start();
+  await sh(vm, "busybox fallocate -l 1500m /data/large");
+  await vm.remove();
+  await made.vmsan.volumes.remove("small");
 }, 600_000);
 
 test("a volume with a disk becomes one with all that is in it, once nobody uses it", async () => {

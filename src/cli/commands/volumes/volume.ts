@@ -12,7 +12,7 @@ import { withProgress } from "../../with-progress.ts";
 function listText(volumes: readonly VolumeView[]): string {
   const rows = volumes.map((volume) => [
     plain(volume.name),
-    volume.shared ? "shared" : formatBytes(volume.sizeBytes),
+    `${formatBytes(volume.sizeBytes)}${volume.shared ? " shared" : ""}`,
     formatBytes(volume.storedBytes),
     volume.damaged === undefined ? volume.state : "damaged",
     volume.usedBy.join(",") || "-",
