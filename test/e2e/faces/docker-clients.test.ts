@@ -360,6 +360,17 @@ describe("dev containers", () => {
     }
     return workspace;
   };
+  /** A feature of their own. */
+  const GREETS = {
+    "greets/devcontainer-feature.json": {
+      id: "greets",
+      version: "1.0.0",
+      name: "Greets",
+      options: { greeting: { type: "string", default: "hi" } },
+      containerEnv: { FEATURE: "feature" },
+    },
+    "greets/install.sh": "#!/bin/sh\necho $GREETING $_REMOTE_USER > /greets\n",
+  };
   /** Have a container up; its ID. */
   const up = async (workspace: string): Promise<string> => {
     const { code, out, err } = await devcontainer(workspace)("up");
@@ -380,6 +391,34 @@ describe("dev containers", () => {
       const { code, out } = await devcontainer(workspace)("exec", ...words);
       expect([code, out]).toEqual([3, "word\n/workspaces/work\ncreated\n"]);
       await docker.ok("rm", "-f", containerId);
+    },
+    LONG,
+  );
+
+  test(
+    "of a compose file, with a feature",
+    async (context) => {
+      needs(context, "docker", "compose", "packages");
+      const workspace = await workspaceOf("composed", {
+        "devcontainer.json": {
+          dockerComposeFile: "compose.yaml",
+          service: "app",
+          workspaceFolder: "/workspace",
+          features: { "./greets": { greeting: "hello" } },
+        },
+        "compose.yaml": {
+          services: { app: { image: "alpine", command: "sleep 9999", volumes: ["..:/workspace"] } },
+        },
+        ...GREETS,
+      });
+      await up(workspace);
+      const words = ["sh", "-c", "cat /greets; echo $FEATURE; ls -a /workspace"];
+      const { code, out } = await devcontainer(workspace)("exec", ...words);
+      expect([code, out.split("\n")]).toEqual([
+        0,
+        expect.arrayContaining(["hello root", "feature", ".devcontainer"]) as string[],
+      ]);
+      await docker.ok("compose", "-p", "composed_devcontainer", "down", "-t", "0");
     },
     LONG,
   );
@@ -409,14 +448,7 @@ describe("dev containers", () => {
           "RUN echo $WORD > /word && chmod 1777 /tmp && mkdir -p /home/dev && chown 1500:1500 /home/dev",
           "RUN echo dev:x:1500:1500::/home/dev:/bin/sh >> /etc/passwd && echo dev:x:1500: >> /etc/group",
         ].join("\n"),
-        "greets/devcontainer-feature.json": {
-          id: "greets",
-          version: "1.0.0",
-          name: "Greets",
-          options: { greeting: { type: "string", default: "hi" } },
-          containerEnv: { FEATURE: "feature" },
-        },
-        "greets/install.sh": "#!/bin/sh\necho $GREETING $_REMOTE_USER > /greets\n",
+        ...GREETS,
       });
       const containerId = await up(workspace);
       const look =
