@@ -38,6 +38,8 @@ func main() {
 		count(dir, number(3), strings.Join(os.Args[4:], ""))
 	case "append":
 		appends(dir, os.Args[3], number(4))
+	case "acknowledge":
+		acknowledge(dir, os.Args[3])
 	case "map":
 		mapped(dir, os.Args[3], os.Args[4])
 	case "lock":

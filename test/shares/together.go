@@ -77,6 +77,28 @@ func appends(file, who string, times int) {
 	fail(f.Close())
 }
 
+// acknowledge writes files for ever, each aside and renamed, and says a number once file, name and a line of a log are synced.
+// It goes on behind the last line of the log.
+func acknowledge(dir, who string) {
+	d, err := os.Open(dir)
+	fail(err)
+	log, err := os.OpenFile(filepath.Join(dir, who+".log"), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
+	fail(err)
+	before, err := os.ReadFile(log.Name())
+	fail(err)
+	for i := bytes.Count(before, []byte("\n")); ; i++ {
+		part := filepath.Join(dir, ".part-"+who)
+		f, err := os.Create(part)
+		fail(err)
+		_, err = f.WriteString(strings.Repeat(fmt.Sprintln(i), (i%40+1)*100))
+		fail(errors.Join(err, f.Sync(), f.Close()))
+		fail(errors.Join(os.Rename(part, filepath.Join(dir, fmt.Sprintf("%s-%d", who, i%20))), d.Sync()))
+		_, err = fmt.Fprintln(log, i)
+		fail(errors.Join(err, log.Sync()))
+		fmt.Println(i)
+	}
+}
+
 // mapped writes text into a file's pages ("-": nothing), and shows what is in them once others have put want there.
 func mapped(file, text, want string) {
 	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o644)

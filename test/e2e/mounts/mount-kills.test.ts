@@ -10,11 +10,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import type { Vm } from "../../../src/client/vm.ts";
 import { layoutOf } from "../../../src/util/paths.ts";
-import { identityOf } from "../../../src/util/process-identity.ts";
-import { killAndWait } from "../../../src/vmm/exit.ts";
-import { findLeftovers } from "../../../src/vmm/leftovers.ts";
 import { installation, temporary } from "../../fixtures/ladder.ts";
 import { strayProcesses } from "../support.ts";
+import { victimsOf } from "./victims.ts";
 
 const KILLS = Number(process.env["VMSAN_TEST_MOUNT_KILLS"] ?? 0);
 if (KILLS === 0) {
@@ -36,20 +34,9 @@ const WRITER = `i=0; while :; do i=$((i+1)); read h </proc/sys/kernel/hostname; 
 describe.runIf(KILLS > 0)(`${KILLS} kills of what serves mounts`, () => {
   const here = installation("base");
   const work = temporary();
-  /** Kill a process and wait for its end: until then its VM would be said to run. */
-  const kill = async (pid: number | undefined): Promise<void> => {
-    const identity = pid === undefined ? undefined : identityOf(pid);
-    if (identity !== undefined) await killAndWait(identity);
-  };
-
   /** Kill something `count` times in ways of using a VM, which writes to a share all the time. */
   async function strike(vm: Vm, share: string, ways: Ways, count: number): Promise<void> {
-    const dir = join(layoutOf(here.dir).vms, vm.id);
-    const victims = {
-      daemon: async () => await kill((await here.vmsan.daemon.info())?.pid),
-      vmm: async () => await kill((await vm.refresh()).pid),
-      "file server": async () => await kill((await findLeftovers(dir, "shares.json"))[0]?.pid),
-    };
+    const victims = victimsOf(here, vm);
     const states: Record<string, number> = {};
     for (let kills = 0; kills < count; kills += 1) {
       const { status } = await vm.refresh();
