@@ -6,7 +6,7 @@ import { copyFile, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { runOk } from "../../../src/util/run.ts";
+import { buildGo } from "../../firecracker/support.ts";
 import { umociImage } from "../images.ts";
 import { freshDir, removeDir, root, vmsan, vmsanOk } from "../support.ts";
 
@@ -16,10 +16,7 @@ beforeAll(async () => {
   dir = await freshDir();
   work = await mkdtemp(join(tmpdir(), "vmsan-machine-"));
   const probe = join(work, "probe");
-  await runOk("go", ["build", "-o", probe, join(root, "test/machine/probe.go")], "ERR_TEST_TOOL", {
-    env: { ...process.env, CGO_ENABLED: "0" },
-    cwd: work,
-  });
+  buildGo(work, join(root, "test/machine/probe.go"), probe);
   const image = await umociImage(
     join(work, "image"),
     [async (rootfs) => await copyFile(probe, join(rootfs, "probe"))],

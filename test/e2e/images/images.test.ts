@@ -13,8 +13,9 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { buildGo } from "../../firecracker/support.ts";
 import { busyboxLayer, put, tool, umociImage } from "../images.ts";
-import { freshDir, removeDir, root, vmsan, vmsanOk } from "../support.ts";
+import { freshDir, removeDir, vmsan, vmsanOk } from "../support.ts";
 
 let dir = "";
 let work = "";
@@ -79,16 +80,7 @@ test("one static binary, no shell, no directory", async () => {
     'package main\nimport "os"\nfunc main() { os.Stdout.WriteString("static " + os.Args[1] + "\\n") }\n',
   );
   const binary = join(work, "hello");
-  await tool(
-    "env",
-    "CGO_ENABLED=0",
-    `GOCACHE=${join(root, ".cache/go-test")}`,
-    "go",
-    "build",
-    "-o",
-    binary,
-    source,
-  );
+  buildGo(work, source, binary);
   const image = await umociImage(
     join(work, "static"),
     [async (rootfs) => void (await tool("cp", binary, join(rootfs, "hello")))],

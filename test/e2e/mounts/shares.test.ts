@@ -16,8 +16,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { layoutOf } from "../../../src/util/paths.ts";
-import { runOk } from "../../../src/util/run.ts";
 import { findLeftovers } from "../../../src/vmm/leftovers.ts";
+import { buildGo } from "../../firecracker/support.ts";
 import { booted, installation } from "../../fixtures/ladder.ts";
 import { root } from "../support.ts";
 
@@ -29,11 +29,7 @@ beforeAll(async () => {
   place.fixed = join(place.work, "fixed");
   await mkdir(place.fixed);
   await writeFile(join(place.fixed, "note"), "from the host\n");
-  const build = ["build", "-o", join(place.fixed, "probe"), "."];
-  await runOk("go", build, "ERR_TEST_TOOL", {
-    env: { ...process.env, CGO_ENABLED: "0" },
-    cwd: join(root, "test/shares"),
-  });
+  buildGo(join(root, "test/shares"), ".", join(place.fixed, "probe"));
   await mkdir(join(place.work, "open", "sub"), { recursive: true });
   return () => rm(place.work, { recursive: true, force: true });
 });
