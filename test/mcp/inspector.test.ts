@@ -29,7 +29,7 @@ let gateway: ListeningGateway;
 let key: string;
 
 beforeAll(async () => {
-  const packages = await npmPackages("mcp-inspector", join(root, "test/mcp/inspector"));
+  const packages = await npmPackages("mcp-inspector");
   inspector = join(
     packages,
     "node_modules/@modelcontextprotocol/inspector/clients/launcher/build/index.js",

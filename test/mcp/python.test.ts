@@ -32,9 +32,15 @@ interface Seen {
   [what: string]: unknown;
 }
 
+const versions = ["1.30.0", "2.3.0"] as const;
+
 /** What the client in test/mcp/client.py saw. */
-async function seenBy(version: string, words: readonly string[], nap: number): Promise<Seen> {
-  const python = await pythonWith(`mcp-${version}`, [`mcp==${version}`]);
+async function seenBy(
+  version: (typeof versions)[number],
+  words: readonly string[],
+  nap: number,
+): Promise<Seen> {
+  const python = await pythonWith(`mcp-${version}`);
   const client = join(import.meta.dirname, "client.py");
   const { stdout } = await promisify(execFile)(python, [client, ...words, String(nap)], {
     timeout: 500_000,
@@ -55,7 +61,7 @@ const http = async (): Promise<string[]> => {
   return ["http", `${gateway.url}/mcp`, text];
 };
 
-describe.each(["1.30.0", "2.3.0"])("mcp %s of PyPI", (version) => {
+describe.each(versions)("mcp %s of PyPI", (version) => {
   test.each([
     ["stdio", async () => await Promise.resolve(stdio())],
     ["HTTP", http],

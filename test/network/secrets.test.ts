@@ -3,7 +3,7 @@
  * send it elsewhere, and package managers and clients that are to reach its domain with it.
  */
 import { spawnSync } from "node:child_process";
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { npmPackages } from "../fixtures/kept.ts";
 import { pythonWith } from "../fixtures/venv.ts";
@@ -141,13 +141,8 @@ afterAll(() => bench?.remove());
 describe.skipIf(reason !== undefined)("a secret behind the real network", () => {
   test("clients reach the domain with the value; whatever is tried, nothing else has it", async () => {
     const attempts = new URL("guest/attempts.py", import.meta.url).pathname;
-    const clients = await npmPackages("secret-clients", join(import.meta.dirname, "clients"));
-    const python = await pythonWith("secret-clients-python", [
-      "requests==2.32.5",
-      "httpx==0.28.1",
-      "urllib3==2.8.0",
-      "aiohttp==3.14.5",
-    ]);
+    const clients = await npmPackages("secret-clients");
+    const python = await pythonWith("secret-clients-python");
     const asks = { ...asking, ...askingWith(python, clients) };
     const fetches = { ...fetching, ...fetchingWith(clients, rustIn()) };
     const scripts = Object.entries({

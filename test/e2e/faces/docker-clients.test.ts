@@ -1,7 +1,7 @@
 /**
  * Clients of Docker's Engine API that others have written, unmodified: docker compose, testcontainers for Node and for Python,
  * the command line of dev containers, in guests that really boot; dockerode on the fake driver. Each is pinned and installed below .cache
- * when it is missing (test/fixtures/docker-clients.ts).
+ * when it is missing (test/fixtures/).
  */
 import { execFile, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -14,16 +14,16 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { TestContext } from "vitest";
 import { startGateway } from "../../../src/gateway/gateway.ts";
 import type { Gateway } from "../../../src/gateway/gateway.ts";
-import { clientPackages, composePlugin } from "../../fixtures/docker-clients.ts";
+import { composePlugin } from "../../fixtures/docker-compose.ts";
 import { DockerCli, findDocker } from "../../fixtures/docker-cli.ts";
 import type { Done } from "../../fixtures/docker-cli.ts";
+import { npmPackages } from "../../fixtures/kept.ts";
 import { installation, temporary } from "../../fixtures/ladder.ts";
 import { pythonWith } from "../../fixtures/venv.ts";
 import { busyboxLayer, tool, umociImage } from "../images.ts";
 import { root } from "../support.ts";
 
 const run = promisify(execFile);
-const PYTHON_VERSION = "4.15.0";
 /** For a whole story there, in milliseconds. */
 const LONG = 1_200_000;
 /** For an event on a machine that has other work too, in milliseconds. */
@@ -71,11 +71,8 @@ const environment = (): Record<string, string> => ({
 beforeAll(async () => {
   await have("docker", findDocker);
   await have("compose", composePlugin);
-  await have("packages", clientPackages);
-  await have("python", async () => {
-    const packages = [`testcontainers==${PYTHON_VERSION}`];
-    return await pythonWith(`testcontainers-python-${PYTHON_VERSION}`, packages);
-  });
+  await have("packages", async () => await npmPackages("docker-clients"));
+  await have("python", async () => await pythonWith("testcontainers-python-4.15.0"));
   docker = new DockerCli(wanted.docker.path, environment);
   await mkdir(join(place.path, "config/cli-plugins"), { recursive: true });
   await symlink(wanted.compose.path, join(place.path, "config/cli-plugins/docker-compose"));

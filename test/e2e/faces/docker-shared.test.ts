@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { TestContext } from "vitest";
 import { startGateway } from "../../../src/gateway/gateway.ts";
 import type { Gateway } from "../../../src/gateway/gateway.ts";
-import { composePlugin } from "../../fixtures/docker-clients.ts";
+import { composePlugin } from "../../fixtures/docker-compose.ts";
 import { DockerCli, findDocker } from "../../fixtures/docker-cli.ts";
 import { installation, temporary } from "../../fixtures/ladder.ts";
 import { busyboxLayer, tool, umociImage } from "../images.ts";

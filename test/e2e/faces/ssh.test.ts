@@ -209,7 +209,7 @@ test.skipIf(!bulk)(
 test.skipIf(!bulk)(
   "ansible: ping, copy by sftp and scp, as root, facts by one process",
   async () => {
-    const python = await pythonWith("ansible", ["ansible-core==2.19.14"]);
+    const python = await pythonWith("ansible");
     const vm = await made.vmsan.create({ runtime: "e2b", name: "managed", driver: "qemu" });
     const block = await vmsanOk(["ssh-config", "managed"], { dir: made.dir });
     await writeFile(join(place.work, "managed"), block);
