@@ -18,6 +18,7 @@ import { parseArgs } from "node:util";
 import { startRegistry } from "../test/registry/docker-registry.ts";
 import { makeImage, writeLayout } from "../test/registry/fixture.ts";
 import { makeTar } from "../src/layers/testing.ts";
+import type { Timing } from "../src/client/tracing/timeline.ts";
 import { agentBinary } from "../src/util/package.ts";
 import { bench, measured } from "./lib/bench.ts";
 import { content } from "./lib/content.ts";
@@ -116,15 +117,40 @@ function writeImage(layout: string, megabytes: number): void {
   writeLayout(layout, [{ top: image.manifest, tag: "x", images: [image] }]);
 }
 
-/** Run vmsan to its end. @returns when that was */
-async function toEnd(env: NodeJS.ProcessEnv, args: string[]): Promise<number> {
+/** How a command ended. */
+interface Ended {
+  /** As performance.now() tells. */
+  at: number;
+  /** When it had begun. */
+  from: number;
+  timing?: Timing;
+}
+
+/** Run vmsan to its end. */
+async function toEnd(env: NodeJS.ProcessEnv, args: string[]): Promise<Ended> {
+  const from = performance.now();
   const child = spawn(vmsan, args, { env, stdio: ["ignore", "ignore", "pipe"] });
   measured(child);
   let said = "";
-  child.stderr.on("data", (text: Buffer) => (said = (said + text.toString()).slice(-2000)));
+  child.stderr.on("data", (text: Buffer) => (said = (said + text.toString()).slice(-20_000)));
   const code = await new Promise((done) => child.on("close", done));
   if (code !== 0) throw new Error(`${args.join(" ")}: status ${String(code)}: ${said}`);
-  return performance.now();
+  const at = performance.now();
+  const line = said.split("\n").find((text) => text.startsWith('{"timing"'));
+  return line === undefined
+    ? { at, from }
+    : { at, from, ...(JSON.parse(line) as { timing: Timing }) };
+}
+
+/** Milliseconds by step of what lies behind an instant. */
+function behindOf({ from, timing }: Ended, last: number): Record<string, number> {
+  const found: Record<string, number> = {};
+  for (const { name, fromMs, ms, by } of timing?.steps ?? []) {
+    const behind = Math.min(ms, from + fromMs + ms - last);
+    const key = by === "client" ? name : `${by}: ${name}`;
+    if (behind > 0) found[key] = Math.round((found[key] ?? 0) + behind);
+  }
+  return found;
 }
 
 await bench("first", async (own) => {
@@ -144,16 +170,19 @@ await bench("first", async (own) => {
   // The fake guest has the host's programs, a real one only the image's.
   const command = values.driver === "fake" ? ["true"] : ["/agent", "version"];
   const run = (image: string): string[] => {
-    return ["run", "--driver", values.driver, image, "--", ...command];
+    return ["run", "--timing", "--json", "--driver", values.driver, image, "--", ...command];
   };
-  const ways: Record<string, (image: string) => Promise<number>> = {
+  const ways: Record<string, (image: string) => Promise<Ended>> = {
     run: async (image) => await toEnd(env, run(image)),
     pullThenRun: async (image) => {
       await toEnd(env, ["image", "pull", image]);
       return await toEnd(env, run(image));
     },
   };
-  const found: Record<string, { wall: number[]; behind: number[]; cpu: number[] }> = {};
+  const found: Record<
+    string,
+    { wall: number[]; behind: number[]; cpu: number[]; steps: object[] }
+  > = {};
   for (let round = 0; round < Number(values.rounds); round += 1) {
     const names = Object.keys(ways);
     for (const name of round % 2 === 0 ? names : names.reverse()) {
@@ -162,10 +191,17 @@ await bench("first", async (own) => {
       try {
         const start = performance.now();
         const before = processTreeCpu(daemon);
-        const end = (await ways[name]?.(image)) ?? Number.NaN;
-        const { wall, behind, cpu } = (found[name] ??= { wall: [], behind: [], cpu: [] });
-        wall.push((end - start) / 1000);
-        behind.push((end - throttle.last) / 1000);
+        const ended = await ways[name]?.(image);
+        if (ended === undefined) continue;
+        const { wall, behind, cpu, steps } = (found[name] ??= {
+          wall: [],
+          behind: [],
+          cpu: [],
+          steps: [],
+        });
+        wall.push((ended.at - start) / 1000);
+        behind.push((ended.at - throttle.last) / 1000);
+        steps.push(behindOf(ended, throttle.last));
         cpu.push((processTreeCpu(daemon) - before) / 1000);
       } finally {
         throttle.close();
@@ -180,7 +216,7 @@ await bench("first", async (own) => {
       await sleep(500);
     }
   }
-  for (const [name, { wall, behind, cpu }] of Object.entries(found)) {
+  for (const [name, { wall, behind, cpu, steps }] of Object.entries(found)) {
     report({
       bench: "first",
       name,
@@ -192,6 +228,8 @@ await bench("first", async (own) => {
       secondsBehindLastByte: median(behind),
       daemonCpuSeconds: median(cpu),
       all: { wall, behind },
+      /** What of it was whose, in milliseconds; steps lie within each other and side by side. */
+      steps,
     });
   }
 });

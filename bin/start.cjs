@@ -16,6 +16,10 @@ if (process.env.VMSAN_KEPT_NODE_OPTIONS !== undefined) {
   delete process.env.VMSAN_KEPT_NODE_OPTIONS;
 }
 
+// For client/tracing/timeline.ts, and nothing that is started from here.
+globalThis.vmsanBegan = process.env.VMSAN_BEGAN;
+delete process.env.VMSAN_BEGAN;
+
 if (process.env.VMSAN_ARENA !== undefined) {
   delete process.env.MALLOC_ARENA_MAX;
   delete process.env.VMSAN_ARENA;

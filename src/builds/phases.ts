@@ -1,4 +1,5 @@
 /** How long the phases of a build take, one after another. */
+import { notePhase } from "../util/flow/phases.ts";
 import type { Timings } from "../model/vm.ts";
 
 /** Notes phases as they end. */
@@ -11,6 +12,7 @@ export class Phases {
   end(name: string): void {
     const now = performance.now();
     this.#timings[name] = Math.round(now - this.#from);
+    notePhase(name, this.#from, now);
     this.#from = now;
   }
 

@@ -8,6 +8,11 @@ import { OptionsFirst } from "./options-first.ts";
 import { Output } from "./output.ts";
 import type { CommonFlags } from "./output.ts";
 
+declare global {
+  /** When bin/vmsan began, as its `date` says (bin/start.cjs). */
+  var vmsanBegan: string | undefined;
+}
+
 /** What an action is given besides its arguments. */
 export interface Context<Flags> {
   flags: Flags & CommonFlags;
@@ -56,21 +61,20 @@ export function runs<Flags extends object>(
     };
     const { timing, trace } = flags;
     const isTimed = timing === true || trace !== undefined;
-    if (isTimed) (await import("../client/tracing/timeline.ts")).keepTimeline();
+    if (isTimed) {
+      (await import("../client/tracing/timeline.ts")).keepTimeline(globalThis.vmsanBegan);
+      const { tellTiming } = await import("./timing.ts");
+      // Whatever ends this process, with all that it had still to wait for.
+      process.once("exit", () =>
+        tellTiming(`vmsan ${target.name()}`, timing === true, trace, output),
+      );
+    }
     try {
       // A command that is about this host alone must not pass over what it was told of a cluster.
       clusterOf(target);
       process.exitCode = await inTrace(target, async () => (await action(context, ...args)) ?? 0);
     } catch (error) {
       process.exitCode = output.failure(error);
-    }
-    if (!isTimed) return;
-    try {
-      const { tellTiming } = await import("./timing.ts");
-      await tellTiming(`vmsan ${target.name()}`, timing === true, trace, output);
-    } catch (error) {
-      const status = output.failure(error);
-      if (process.exitCode === 0) process.exitCode = status;
     }
   });
 }

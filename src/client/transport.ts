@@ -7,17 +7,17 @@
 import type * as Http from "node:http";
 import type { ClientRequest, IncomingMessage, RequestOptions } from "node:http";
 import type { Duplex, Readable } from "node:stream";
-import { PATIENCE_HEADER, VERSION_HEADER } from "../model/api.ts";
-import type { ReplyLine } from "../model/api.ts";
+import { PATIENCE_HEADER, TIMING_HEADER, VERSION_HEADER } from "../model/api.ts";
+import type { CallTiming, ReplyLine } from "../model/api.ts";
 import { VmsanError, errnoOf } from "../model/errors.ts";
-import type { ErrorInfo } from "../model/errors.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import { httpModule, httpsModule } from "../util/process/http-modules.ts";
 import { packageVersion } from "../util/package.ts";
 import { collect } from "../util/flow/collect.ts";
 import { socketPath } from "../util/socket-path.ts";
-import { asStep } from "./tracing/timeline.ts";
+import { asStep, beginStep, isTimed, noteCall } from "./tracing/timeline.ts";
 import { switchUnix } from "./connection/upgrade.ts";
+import { errorFrom } from "./connection/reply-error.ts";
 import { watchRequest } from "./connection/watchdog.ts";
 
 /** Far more than a page of VMs has; lists of images and snapshots are whole. */
@@ -73,27 +73,6 @@ export function isConnectionLost(error: unknown): boolean {
 /** Loaded on first use. */
 function http(secure: boolean): Pick<typeof Http, "request"> {
   return secure ? httpsModule() : httpModule();
-}
-
-/** The error that the daemon reported. */
-function remoteError(info: ErrorInfo): VmsanError {
-  return new VmsanError(info);
-}
-
-/** Parse a reply body that should be `{"error": …}`. */
-function errorFrom(status: number, text: string): VmsanError {
-  try {
-    const parsed = JSON.parse(text) as { error?: ErrorInfo };
-    if (parsed.error !== undefined) return remoteError(parsed.error);
-  } catch {
-    // Not JSON: reported as it came, below.
-  }
-  return new VmsanError({
-    code: "ERR_DAEMON_REPLY",
-    message: `The daemon answered with status ${status}`,
-    why: text.slice(0, 500),
-    fix: "See the daemon's log: vmsan daemon logs.",
-  });
 }
 
 /**
@@ -235,6 +214,7 @@ export class Transport implements Backend {
     const headers: Record<string, string> = {
       ...route.headers,
       [VERSION_HEADER]: packageVersion(),
+      ...(isTimed() ? { [TIMING_HEADER]: "1" } : {}),
       ...options.headers,
     };
     const payload = options.body === undefined ? undefined : JSON.stringify(options.body);
@@ -270,8 +250,11 @@ export class Transport implements Backend {
   /** A call with one JSON value as its reply; undefined for 204. */
   async call<T>(method: string, path: string, options: CallOptions = {}): Promise<T> {
     return await asStep(`${method} ${path}`, async () => {
+      const began = performance.now();
       const reply = await this.send(method, path, options);
       const text = await readText(reply);
+      const told = reply.headers[TIMING_HEADER];
+      if (typeof told === "string") noteCall(JSON.parse(told) as CallTiming, began);
       const status = reply.statusCode ?? 0;
       if (status >= 400) throw errorFrom(status, text);
       return (text === "" ? undefined : JSON.parse(text)) as T;
@@ -280,10 +263,17 @@ export class Transport implements Backend {
 
   /** A call whose reply is bytes. */
   async download(method: string, path: string, options: CallOptions = {}): Promise<Readable> {
-    const reply = await this.send(method, path, options);
-    const status = reply.statusCode ?? 0;
-    if (status >= 400) throw errorFrom(status, await readText(reply));
-    return reply;
+    const end = beginStep(`${method} ${path}`);
+    try {
+      const reply = await this.send(method, path, options);
+      const status = reply.statusCode ?? 0;
+      if (status >= 400) throw errorFrom(status, await readText(reply));
+      reply.once("close", end);
+      return reply;
+    } catch (error) {
+      end();
+      throw error;
+    }
   }
 
   /** A call whose reply is lines of progress and then a result. */
@@ -292,6 +282,7 @@ export class Transport implements Backend {
   }
 
   private async receive<T>(method: string, path: string, options: StreamedCallOptions): Promise<T> {
+    const began = performance.now();
     const reply = await this.send(method, path, options);
     const status = reply.statusCode ?? 0;
     if (status >= 400) throw errorFrom(status, await readText(reply));
@@ -319,9 +310,12 @@ export class Transport implements Backend {
           case "vm":
             options.onVm?.(line.id);
             break;
+          case "timing":
+            noteCall(line.timing, began);
+            break;
           case "error":
             settled = true;
-            reject(remoteError(line.error));
+            reject(new VmsanError(line.error));
             break;
           case "result":
             settled = true;

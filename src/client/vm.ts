@@ -20,6 +20,7 @@ import type { Daemon, WorkOptions } from "./daemon.ts";
 import { removeVm, startVm, stopVm, updateVm } from "./lives.ts";
 import type { StartOptions, UpdateOptions } from "./lives.ts";
 import { vmPath } from "./paths.ts";
+import { stepUntil } from "./tracing/timeline.ts";
 import { traceCommand } from "./tracing/tracing.ts";
 import { Snapshots } from "./snapshots.ts";
 import type { SnapshotOptions } from "./snapshots.ts";
@@ -83,7 +84,9 @@ export class Vm {
 
   /** Attach to a command that runs, or has run and is kept. */
   attach(id: string, options: AttachOptions = {}): GuestStream {
-    return attachStream(this.transport, id, options);
+    const stream = attachStream(this.transport, id, options);
+    stepUntil("attach", stream.exit);
+    return stream;
   }
 
   /**
@@ -135,7 +138,10 @@ export class Vm {
       kind: "ssh" as const,
       authorizedKeys: [...authorizedKeys],
     };
-    return await connectSsh(async () => await this.prepareSsh(), this.transport, spec, io);
+    const prepare = async (): Promise<unknown> => await this.prepareSsh();
+    const stream = await connectSsh(prepare, this.transport, spec, io);
+    stepUntil("ssh", stream.exit);
+    return stream;
   }
 
   /** Have the guest ready for {@link ssh}: a VM that sleeps is woken. @returns its public host key */

@@ -25,7 +25,6 @@ import { createRequest } from "./options.ts";
 import type { CreateOptions } from "./options.ts";
 import type { CloneOptions } from "./clone-options.ts";
 import { vmPath } from "./paths.ts";
-import { noteStart } from "./tracing/timeline.ts";
 import { both, loadTracing, traced } from "./tracing/tracing.ts";
 import type { SpanAttributes } from "./tracing/span.ts";
 import type { Backend, RemoteServer } from "./transport.ts";
@@ -174,9 +173,7 @@ export class Vmsan {
       { "vmsan.image": image ?? runtime },
       async (phases) => {
         const onProgress = both(phases, work.onProgress);
-        const made = await createVm(this.daemon, request, { ...work, onProgress, hold });
-        noteStart(made.timings);
-        return made;
+        return await createVm(this.daemon, request, { ...work, onProgress, hold });
       },
       aboutVm,
     );

@@ -10,7 +10,7 @@ import type { Duplex } from "node:stream";
 import { getRequestListener } from "@hono/node-server";
 import { Hono } from "hono";
 import { createServer } from "node:http";
-import { PATIENCE_HEADER, VERSION_HEADER, patienceOf } from "../model/api.ts";
+import { PATIENCE_HEADER, TIMING_HEADER, VERSION_HEADER, patienceOf } from "../model/api.ts";
 import { isAsleep } from "../agent/transport.ts";
 import { VmsanError, asVmsanError, messageOf } from "../model/errors.ts";
 import type { Sandboxes } from "../sandbox/sandboxes.ts";
@@ -18,6 +18,7 @@ import type { Sleep } from "../sandbox/snapshots/sleep.ts";
 import { socketPath } from "../util/socket-path.ts";
 import { packageVersion } from "../util/package.ts";
 import { errorReply, statusOf } from "../http/reply.ts";
+import { notingPhases, timingOfCall } from "../util/flow/phases.ts";
 import { joined } from "../util/flow/joined.ts";
 import type { Log } from "../util/log.ts";
 import { watchCommand } from "./command-watch.ts";
@@ -86,7 +87,12 @@ export function createApp(service: Service): Hono {
   });
   app.use(async (c, next) => {
     checkVersion(c.req.header(VERSION_HEADER));
-    await next();
+    if (c.req.header(TIMING_HEADER) === undefined) return await next();
+    await notingPhases(async () => {
+      await next();
+      // Of lines the work has hardly begun: they tell it at their end.
+      c.header(TIMING_HEADER, JSON.stringify(timingOfCall()));
+    });
   });
   vmRoutes(app, service.sandboxes, service.sleep);
   service.extend?.(app);

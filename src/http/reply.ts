@@ -8,6 +8,7 @@ import type { ReplyLine } from "../model/api.ts";
 import { VmsanError, asVmsanError } from "../model/errors.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import { collect } from "../util/flow/collect.ts";
+import { timingOfCall } from "../util/flow/phases.ts";
 
 /** Most bytes of a JSON request body. */
 const MAX_BODY = 4 << 20;
@@ -116,6 +117,10 @@ export function streamedReply<T>(
       pending += `${JSON.stringify(line)}\n`;
       if (line.event !== "progress") flush();
     };
+    const sendTiming = (): void => {
+      const timing = timingOfCall();
+      if (timing !== undefined) send({ event: "timing", timing });
+    };
     try {
       const result = await body({
         signal: abort.signal,
@@ -123,10 +128,12 @@ export function streamedReply<T>(
         send,
         gone,
       });
+      sendTiming();
       send({ event: "result", result });
       await last;
       await afterwards?.(gone);
     } catch (error) {
+      sendTiming();
       send({ event: "error", error: asVmsanError(error, "The request failed").toJSON() });
       await last;
     }

@@ -31,6 +31,20 @@ export const VERSION_HEADER = "vmsan-version";
  */
 export const PATIENCE_HEADER = "vmsan-patience-ms";
 
+/**
+ * Request header of who wants to know where the time goes (`1`). A reply of one JSON value says it by the same header, as a
+ * {@link CallTiming} in JSON; one of lines has a line for it.
+ */
+export const TIMING_HEADER = "vmsan-timing";
+
+/** Where a call's time went on the side that answered it; phases may lie within each other and side by side. */
+export interface CallTiming {
+  /** From the call's coming to its answer, in milliseconds. */
+  ms: number;
+  /** `fromMs` counts from the call's coming. */
+  phases: { name: string; fromMs: number; ms: number; by?: "guest" }[];
+}
+
 /** What a {@link PATIENCE_HEADER} says; undefined when it says nothing that makes sense. */
 export function patienceOf(value: string | string[] | undefined): number | undefined {
   return typeof value === "string" && /^\d{1,12}$/.test(value) ? Number(value) : undefined;
@@ -314,6 +328,7 @@ export interface WarmReply {
 export type ReplyLine<T> =
   | { event: "progress"; progress: ProgressEvent }
   | { event: "vm"; id: string }
+  | { event: "timing"; timing: CallTiming }
   | { event: "result"; result: T }
   | { event: "error"; error: ErrorInfo };
 

@@ -12,6 +12,7 @@ import { Ext4Reader } from "../ext4/ext4.ts";
 import { withLease } from "../oci/images.ts";
 import type { Lease } from "../oci/images.ts";
 import { assembleImage, findManifest } from "../oci/store/assemble.ts";
+import { asPhase } from "../util/flow/phases.ts";
 import type { Host } from "./host.ts";
 import type { FrozenDisks, Snapshots } from "./snapshots/snapshots.ts";
 import type { Work } from "./stages.ts";
@@ -126,7 +127,10 @@ export async function commitVm(
     purpose,
     async (lease) =>
       snapshots.withDisks(ref, work, async (frozen) => {
-        const base = await imageOf(host, frozen.record, lease, work);
+        const base = await asPhase(
+          "find its image",
+          async () => await imageOf(host, frozen.record, lease, work),
+        );
         const warnings: string[] = [];
         return await withFileSystems(frozen, work.signal, async (upper, lower) => {
           const layer = layerOf(changesOf(upper, lower), {
@@ -134,16 +138,20 @@ export async function commitVm(
             signal: work.signal,
             onSkip: (path, why) => warnings.push(`/${path} is left out: ${why}.`),
           });
-          const made = await addLayer({
-            store,
-            lease,
-            base,
-            request,
-            layer,
-            signal: work.signal,
-            onBytes: (done) =>
-              work.progress({ phase: "commit", message: "changes", done, unit: "bytes" }),
-          });
+          const made = await asPhase(
+            "layer",
+            async () =>
+              await addLayer({
+                store,
+                lease,
+                base,
+                request,
+                layer,
+                signal: work.signal,
+                onBytes: (done) =>
+                  work.progress({ phase: "commit", message: "changes", done, unit: "bytes" }),
+              }),
+          );
           return { ...made, warnings };
         });
       }),

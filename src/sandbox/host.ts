@@ -33,6 +33,7 @@ import {
   readCatalogue,
   sweepRuntimes,
 } from "../runtimes/index.ts";
+import { asPhase } from "../util/flow/phases.ts";
 import { bootTimeoutMs } from "../util/boot-timeout.ts";
 import { agentBinary, packageVersion } from "../util/package.ts";
 import type { Layout } from "../util/paths.ts";
@@ -186,16 +187,20 @@ export async function createHost(layout: Layout, log: EventLog, events: Events):
           })
         : { source, config: {} };
     const pull = watchPull(options.progress);
-    const image = await resolveImage(ready.source, {
-      store,
-      pull: options.pull,
-      ...(options.platform === undefined ? {} : { platform: parsePlatform(options.platform) }),
-      registry: await registryOptions(options.registry),
-      ...(options.lease === undefined ? {} : { lease: options.lease }),
-      ...(options.follow === undefined ? {} : { follow: options.follow }),
-      onProgress: pull.progress,
-      signal: options.signal,
-    });
+    const image = await asPhase(
+      "image",
+      async () =>
+        await resolveImage(ready.source, {
+          store,
+          pull: options.pull,
+          ...(options.platform === undefined ? {} : { platform: parsePlatform(options.platform) }),
+          registry: await registryOptions(options.registry),
+          ...(options.lease === undefined ? {} : { lease: options.lease }),
+          ...(options.follow === undefined ? {} : { follow: options.follow }),
+          onProgress: pull.progress,
+          signal: options.signal,
+        }),
+    );
     pull.done(image, events);
     return { ...image, config: configOver(image.config, ready.config) };
   };
@@ -244,7 +249,7 @@ export async function createHost(layout: Layout, log: EventLog, events: Events):
           ...image.layers.map(({ digest }) => digest),
         ];
         await pin(store, vmId, digests);
-        const { path } = await disk.of(image.layers);
+        const { path } = await asPhase("disk", async () => await disk.of(image.layers));
         return {
           image: { name: text, digest: image.digest, config: image.config },
           ...(request.image === undefined ? { runtime: text } : {}),
@@ -274,7 +279,7 @@ export async function createHost(layout: Layout, log: EventLog, events: Events):
     prepareBase,
     shareBase: (from, to) => sharePin(store, from, to),
     releaseBase: (vmId) => unpin(store, vmId),
-    bootFiles,
+    bootFiles: async (path, work) => await asPhase("boot files", () => bootFiles(path, work)),
     chooseDriver: (requested, wishes) => chooseDriver(requested, drivers, wishes),
     driver: (name) => requireDriver(name, drivers),
     createUpper: (path, sizeBytes) => createEmptyDisk(path, { sizeBytes, journal: true }),

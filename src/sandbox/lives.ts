@@ -2,6 +2,7 @@
 import { messageOf } from "../model/errors.ts";
 import type { EndAction, VmRecord } from "../model/vm.ts";
 import { thaw } from "../snapshots/freeze.ts";
+import { asPhase } from "../util/flow/phases.ts";
 import { abortable } from "../util/flow/abortable.ts";
 import { tearDown } from "./starting/bring-up.ts";
 import { sharedOf, volumesOf } from "./starting/mounts.ts";
@@ -205,7 +206,7 @@ export class Lives extends VmTable {
     };
     try {
       // All of it: a guest need not answer to anything.
-      await abortable(ask(), limit);
+      await asPhase("shut down", async () => await abortable(ask(), limit));
     } catch (error) {
       this.log.info(`${record.id}: no graceful stop (${messageOf(error)}); ending it by force`);
     }
@@ -273,11 +274,11 @@ export class Lives extends VmTable {
     }
     this.report(record.id, await tearDown(record, this.stages, guest));
     try {
-      await this.stages.releaseBase(record.id);
+      await asPhase("release its image", async () => await this.stages.releaseBase(record.id));
     } catch (error) {
       this.log.error(`${record.id}: cannot release its image`, error);
     }
-    await this.records.remove(record.id);
+    await asPhase("remove its files", async () => await this.records.remove(record.id));
     this.entries.delete(record.id);
     this.events.vm("vm.removed", record);
     this.changed(entry);

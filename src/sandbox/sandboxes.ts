@@ -7,8 +7,9 @@ import type { MembershipRequest } from "../model/private-network.ts";
 import type { VmRecord } from "../model/vm.ts";
 import { thaw } from "../snapshots/freeze.ts";
 import { checkIsolation } from "../vmm/isolation.ts";
+import { asPhase } from "../util/flow/phases.ts";
 import { together } from "../util/flow/together.ts";
-import { attachAhead, bringUp } from "./starting/bring-up.ts";
+import { attachAhead, bringUp, lapsOf } from "./starting/bring-up.ts";
 import type { LiveGuest } from "./starting/await-guest.ts";
 import type { Entry } from "./records/entry.ts";
 import { Lives, startTimeLimit } from "./lives.ts";
@@ -112,6 +113,7 @@ export class Sandboxes extends Lives {
         secrets: { requests: request.secrets ?? [], caFile: request.registry?.caFile },
         record: (id, dir) => takeOver(newRecord(id, dir, request, choice), ready),
         bringUp: async (record, own) => {
+          const lap = lapsOf(record);
           const since = performance.now();
           const flat = request.diskMode === "flat";
           const [base] = await together<[string, void, string]>(
@@ -128,15 +130,18 @@ export class Sandboxes extends Lives {
           if (request.mounts.length > 0) record.mounts = placeMounts(base, request.mounts);
           await this.makeVolumes(record);
           const plan = { base, flat };
-          record.timings["prepare"] = Math.round(performance.now() - since);
+          const preparedMs = lap("prepare", since) - since;
           const { guest, drop } = (await byImage?.start(record, plan, own, ready)) ?? {};
           if (guest !== undefined) {
             byImage?.next(request, choice, plan);
             return guest;
           }
-          await makeDisks(record, base, flat, this.stages, own);
-          await this.records.save(record);
-          record.timings["prepare"] = Math.round(performance.now() - since);
+          const from = performance.now();
+          await asPhase("disk", async () => {
+            await makeDisks(record, base, flat, this.stages, own);
+            await this.records.save(record);
+          });
+          lap("prepare", from - preparedMs);
           const booted = await this.bringUp(record, own, warm);
           await this.keepFor(warm, record, byImage && plan, drop);
           return booted;
@@ -183,7 +188,7 @@ export class Sandboxes extends Lives {
           image: record.image?.name ?? record.runtime,
           snapshot: record.snapshot,
         });
-        record.timings["accept"] = Math.round(performance.now() - since);
+        lapsOf(record)("accept", since);
         const guest = await maker.bringUp(record, { ...work, signal });
         record.timings["total"] = Math.round(performance.now() - since);
         await this.nowRuns(entry, guest);

@@ -10,6 +10,7 @@ import {
   withStamp,
   type Method,
 } from "./disks.ts";
+import { asPhase } from "../util/flow/phases.ts";
 import { freeze, thaw, type LiveVm } from "./freeze.ts";
 import { keepShares, memoryPaths, writeToken } from "./store.ts";
 
@@ -70,7 +71,9 @@ export async function capture(vm: LiveVm, request: CaptureRequest): Promise<Capt
   let pauseMs = 0;
   let whole = false;
   try {
-    if (!request.halted) await freeze(vm, !request.memory, signal);
+    if (!request.halted) {
+      await asPhase("freeze", async () => await freeze(vm, !request.memory, signal));
+    }
     for (const { disk, index, method } of plans) {
       if (method === "overlay") disks[index] = await withLayer(disk, spec.dir);
     }
@@ -86,21 +89,27 @@ export async function capture(vm: LiveVm, request: CaptureRequest): Promise<Capt
       for (const [index, disk] of kept.entries()) {
         if (request.memory && isVolume(disk)) kept[index] = await withStamp(disk);
       }
-      if (request.memory) await vm.running.snapshot(memoryPaths(into), "full");
+      if (request.memory) {
+        await asPhase("memory", async () => await vm.running.snapshot(memoryPaths(into), "full"));
+      }
       whole = true;
     } finally {
       if (!(request.halt && whole) && !request.halted) await vm.running.resume();
       pauseMs = Math.round(performance.now() - from);
     }
-    for (const { disk, index, method } of plans) {
-      if (method === "overlay") kept[index] = await keepDisk(disk, index, into, method);
-    }
+    await asPhase("disk", async () => {
+      for (const { disk, index, method } of plans) {
+        if (method === "overlay") kept[index] = await keepDisk(disk, index, into, method);
+      }
+    });
     if (request.memory) {
       if (request.shares !== undefined) await keepShares(request.shares, into);
       await writeToken(into, request.token);
     }
   } finally {
-    if (!(request.halt && whole) && !request.halted) await thaw(vm);
+    if (!(request.halt && whole) && !request.halted) {
+      await asPhase("thaw", async () => await thaw(vm));
+    }
   }
   return { disks: kept, pauseMs };
 }

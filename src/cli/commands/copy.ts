@@ -1,5 +1,6 @@
 /** `upload`, `download`, `cp`: files and directories into and out of a VM. */
 import type { Command } from "commander";
+import { asStep } from "../../client/tracing/timeline.ts";
 import type { Vm } from "../../client/vm.ts";
 import { VmsanError } from "../../model/errors.ts";
 import { command, runs } from "../command.ts";
@@ -52,12 +53,16 @@ async function copying(
   return await withProgress(
     context,
     async ({ onProgress, signal }) =>
-      await body(vm, {
-        ...(flags.user === undefined ? {} : { user: flags.user }),
-        signal,
-        onProgress: (done) => onProgress({ phase, done, unit: "bytes" }),
-        onSkip: (what, why) => output.note(`left out: ${what}: ${why}`),
-      }),
+      await asStep(
+        phase,
+        async () =>
+          await body(vm, {
+            ...(flags.user === undefined ? {} : { user: flags.user }),
+            signal,
+            onProgress: (done) => onProgress({ phase, done, unit: "bytes" }),
+            onSkip: (what, why) => output.note(`left out: ${what}: ${why}`),
+          }),
+      ),
     (result) => output.result({ vmId: vm.id, ...result }),
     true,
   );

@@ -69,9 +69,12 @@ export function runCommand(): Command {
     } finally {
       view.close();
       interrupt.dispose();
-      vm?.letGo();
-      // Waits until nothing of the VM is left; the daemon would do it without us as well.
-      if (id !== undefined) await vmsan.remove(id, { force: true }).catch(ignoreNotFound);
+      try {
+        // Waits until nothing of the VM is left; the daemon would do it without us as well.
+        if (id !== undefined) await vmsan.remove(id, { force: true }).catch(ignoreNotFound);
+      } finally {
+        vm?.letGo();
+      }
     }
   });
 }

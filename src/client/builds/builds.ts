@@ -18,7 +18,6 @@ import { policyOf, registryAccess } from "../options.ts";
 import type { NetworkOptions } from "../options.ts";
 import { absolutePath, fsPath } from "../../util/byte-text.ts";
 import { invalid } from "../../util/units.ts";
-import { noteStart } from "../tracing/timeline.ts";
 
 /** What is built, and how. */
 export interface BuildOptions extends NetworkOptions {
@@ -184,12 +183,7 @@ export class Builds {
       return sent;
     };
     try {
-      const report = await this.daemon.streamed<BuildReport>("POST", "/v1/builds", {
-        upload,
-        ...work,
-      });
-      noteStart(report.timings);
-      return report;
+      return await this.daemon.streamed<BuildReport>("POST", "/v1/builds", { upload, ...work });
     } finally {
       // What reads a context that is not wanted any more would keep files open, and this process alive.
       for (const sent of uploads) sent.destroy();

@@ -2,8 +2,9 @@
  * Where the time of one command goes: what this process waited for, and what the daemon did meanwhile.
  * Kept in memory, once it is asked for; nothing is measured otherwise.
  */
+import type { CallTiming } from "../../model/api.ts";
 
-/** One stretch of time, in milliseconds since the process's start. */
+/** One stretch of time, in milliseconds as performance.now() tells. */
 export interface Step {
   name: string;
   from: number;
@@ -18,26 +19,50 @@ export interface Timing {
   steps: { name: string; by: Step["by"]; fromMs: number; ms: number }[];
 }
 
-/** Timings of a VM's start that are the sum of others. */
-const SUMS = new Set(["start", "total"]);
 /** What this process does when it waits for nobody: it loads its parts, checks, and prints. */
 const OWN = "in the client";
 /** Less than that between two steps is nobody's, in milliseconds. */
 const GAP_MS = 0.1;
 
-let steps: Step[] | undefined;
+/** No shell takes longer than that to come to this program; what says so is from elsewhere. */
+const MAX_BEFORE_MS = 60_000;
 
-/** Keep steps from now on; the first is the start of this process. */
-export function keepTimeline(): void {
-  steps ??= [{ name: "start of the client", from: 0, to: performance.now(), by: "client" }];
+let steps: Step[] | undefined;
+/** Steps that have not ended. */
+const open = new Set<Omit<Step, "to">>();
+/** The command's beginning, as performance.now() tells: before this process was Node.js. */
+let began = 0;
+
+/** Whether steps are kept. */
+export function isTimed(): boolean {
+  return steps !== undefined;
+}
+
+/**
+ * Keep steps from now on; the first is the start of this process.
+ * @param since when bin/vmsan began, in nanoseconds since 1970; what is no such number is passed over
+ */
+export function keepTimeline(since = ""): void {
+  if (steps !== undefined) return;
+  const before = /^\d{19}$/.test(since) ? performance.timeOrigin - Number(since) / 1e6 : 0;
+  began = before > 0 && before < MAX_BEFORE_MS ? -before : 0;
+  steps = [{ name: "start of the client", from: began, to: performance.now(), by: "client" }];
 }
 
 /** Begin a step; the function ends it. */
 export function beginStep(name: string): () => void {
-  const from = performance.now();
+  if (steps === undefined) return () => undefined;
+  const step = { name, from: performance.now(), by: "client" } as const;
+  open.add(step);
   return () => {
-    steps?.push({ name, from, to: performance.now(), by: "client" });
+    if (open.delete(step)) steps?.push({ ...step, to: performance.now() });
   };
+}
+
+/** A step from now until this is settled, which is another's to wait for. */
+export function stepUntil(name: string, settled: Promise<unknown>): void {
+  const end = beginStep(name);
+  settled.then(end, end);
 }
 
 /** Do work as a step. */
@@ -51,18 +76,21 @@ export async function asStep<T>(name: string, body: () => Promise<T>): Promise<T
 }
 
 /**
- * Note what the daemon says of a VM's start, or of a build, that has ended just now.
- * @param timings milliseconds by phase, in their order
+ * Note what the other side says of a call that has been answered just now.
+ * @param began when the call was made, as performance.now() tells
  */
-export function noteStart(timings: Readonly<Record<string, number>>): void {
-  const { total } = timings;
-  if (steps === undefined || total === undefined) return;
-  let from = performance.now() - total;
-  for (const [name, ms] of Object.entries(timings)) {
-    if (SUMS.has(name) || ms === 0) continue;
-    steps.push({ name, from, to: from + ms, by: "daemon" });
-    from += ms;
-  }
+export function noteCall(told: CallTiming, began: number): void {
+  if (steps === undefined) return;
+  const end = performance.now();
+  // Clocks of two machines have nothing in common: the answer's coming is the one moment that both know.
+  const start = Math.max(began, end - told.ms);
+  const own = told.phases.map(({ name, fromMs, ms, by }): Step => ({
+    name,
+    from: Math.min(end, Math.max(start, start + fromMs)),
+    to: Math.min(end, start + fromMs + ms),
+    by: by ?? "daemon",
+  }));
+  steps.push(...own, ...gaps(own, { from: start, to: end, name: "in the daemon", by: "daemon" }));
 }
 
 /** Note that a command has ended just now that has run so long in its guest, in milliseconds. */
@@ -71,33 +99,37 @@ export function noteCommand(durationMs: number): void {
   steps?.push({ name: "command", from: to - durationMs, to, by: "guest" });
 }
 
-/** The times between the client's steps up to now, as steps. */
-function gaps(known: readonly Step[], end: number): Step[] {
+/** The times of a stretch that no step covers, as steps. */
+function gaps(known: readonly Step[], whole: Step): Step[] {
   const found: Step[] = [];
-  let until = 0;
-  const gap = (from: number, to: number): void => {
-    if (to - from >= GAP_MS) found.push({ name: OWN, from, to, by: "client" });
+  let until = whole.from;
+  const gap = (to: number): void => {
+    if (to - until >= GAP_MS) found.push({ ...whole, from: until, to });
   };
-  for (const { from, to, by } of known.toSorted((a, b) => a.from - b.from)) {
-    if (by !== "client") continue;
-    gap(until, from);
+  for (const { from, to } of known.toSorted((a, b) => a.from - b.from)) {
+    gap(from);
     until = Math.max(until, to);
   }
-  gap(until, end);
+  gap(whole.to);
   return found;
 }
 
 /** All steps until now in the order of their beginnings; undefined when nothing was kept. */
 export function timing(): Timing | undefined {
   if (steps === undefined) return undefined;
-  const totalMs = performance.now();
-  const all = [...steps, ...gaps(steps, totalMs)];
-  const round = (ms: number): number => Math.round(ms * 10) / 10;
+  const end = performance.now();
+  const known = [...steps, ...[...open].map((step): Step => ({ ...step, to: end }))];
+  const own = known.filter(({ by }) => by === "client");
+  // What has ended while nobody in this process waited for it is in none of its steps.
+  const all = [...known, ...gaps(own, { name: OWN, from: began, to: end, by: "client" })];
+  const at = (ms: number): number => Math.round((ms - began) * 10) / 10;
+  // Ends are rounded, not lengths: what lies within another step does so afterwards.
+  const length = (from: number, to: number): number => Math.round((at(to) - at(from)) * 10) / 10;
   return {
-    totalMs: round(totalMs),
+    totalMs: at(end),
     steps: all
       .toSorted((a, b) => a.from - b.from || b.to - a.to)
-      .map(({ name, by, from, to }) => ({ name, by, fromMs: round(from), ms: round(to - from) })),
+      .map(({ name, by, from, to }) => ({ name, by, fromMs: at(from), ms: length(from, to) })),
   };
 }
 
@@ -114,36 +146,55 @@ export function timingLines({ totalMs, steps: all }: Timing): string[] {
   ];
 }
 
+/** Steps in as few lanes as they need so that, in each, they follow or contain each other: viewers show no others. */
+function lanesOf(all: Timing["steps"]): Timing["steps"][] {
+  const lanes: Timing["steps"][] = [];
+  const ends = ({ fromMs, ms }: Timing["steps"][number]): number => fromMs + ms;
+  // In the order of their beginnings, the longer one first.
+  for (const step of all) {
+    const hasRoom = (lane: Timing["steps"]): boolean =>
+      lane.every(
+        (other) => ends(other) <= step.fromMs + EPSILON || ends(step) <= ends(other) + EPSILON,
+      );
+    const lane = lanes.find(hasRoom);
+    if (lane === undefined) lanes.push([step]);
+    else lane.push(step);
+  }
+  return lanes;
+}
+
+/** Sums of tenths are as good as equal below that. */
+const EPSILON = 0.01;
+
 /**
  * The same as a file of the Trace Event Format, which Perfetto (ui.perfetto.dev) and chrome://tracing
  * read: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU
  * @param title what was done
  */
 export function traceEvents({ steps: all, totalMs }: Timing, title: string): object {
-  const threads = ["client", "daemon", "guest"] as const;
   const place = { pid: 1 };
-  const span = (tid: number, name: string, fromMs: number, ms: number): object => ({
-    ...place,
-    tid,
-    name,
-    cat: "vmsan",
-    ph: "X",
-    ts: Math.round(fromMs * 1000),
-    dur: Math.round(ms * 1000),
+  const whole = { name: title, by: "client", fromMs: 0, ms: totalMs } as const;
+  const lanes = (["client", "daemon", "guest"] as const).flatMap((by) => {
+    const own = all.filter((step) => step.by === by);
+    const made = lanesOf(by === "client" ? [whole, ...own] : own);
+    return made.map((lane) => ({ by, lane }));
   });
   return {
     displayTimeUnit: "ms",
     traceEvents: [
       { ...place, ph: "M", name: "process_name", args: { name: "vmsan" } },
-      ...threads.map((name, index) => ({
-        ...place,
-        tid: index + 1,
-        ph: "M",
-        name: "thread_name",
-        args: { name },
-      })),
-      span(1, title, 0, totalMs),
-      ...all.map(({ name, by, fromMs, ms }) => span(threads.indexOf(by) + 1, name, fromMs, ms)),
+      ...lanes.flatMap(({ by, lane }, index) => [
+        { ...place, tid: index + 1, ph: "M", name: "thread_name", args: { name: by } },
+        ...lane.map(({ name, fromMs, ms }) => ({
+          ...place,
+          tid: index + 1,
+          name,
+          cat: "vmsan",
+          ph: "X",
+          ts: Math.round(fromMs * 1000),
+          dur: Math.round(ms * 1000),
+        })),
+      ]),
     ],
   };
 }

@@ -4,6 +4,7 @@
  *
  * pull.ts: one image: manifest, configuration and layers.
  */
+import { asPhase } from "../../util/flow/phases.ts";
 import type { BlobPeers } from "../../model/api.ts";
 import type { Digest, Image, ImageReference, Platform } from "../../model/image.ts";
 import { VmsanError } from "../../model/errors.ts";
@@ -319,7 +320,7 @@ export async function pullImage(reference: ImageReference, context: PullContext)
     for (const [index, session] of sessions.entries()) {
       let remote: RemoteManifest;
       try {
-        remote = await fetchManifest(session, reference, context);
+        remote = await asPhase("manifest", () => fetchManifest(session, reference, context));
       } catch (error) {
         signal?.throwIfAborted();
         const last = index === sessions.length - 1;
@@ -330,8 +331,9 @@ export async function pullImage(reference: ImageReference, context: PullContext)
         });
         continue;
       }
-      await fetchBlobs(remote, name, sessions.slice(index), peers, context);
       const { found, sourceDigest } = remote;
+      const from = sessions.slice(index);
+      await asPhase("layers", () => fetchBlobs(remote, name, from, peers, context));
       const pathOf = (digest: Digest): string => store.blobPath(digest);
       const image = await assembleImage(found, pathOf, name, store, signal);
       await setName(store, { name, ...found, platform: image.platform, sourceDigest });

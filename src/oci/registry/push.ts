@@ -1,4 +1,5 @@
 /** An image of the store to a registry: its layers and configuration, then its manifest. */
+import { asPhase } from "../../util/flow/phases.ts";
 import type { Digest, ImageReference, Platform } from "../../model/image.ts";
 import type { ProgressSink } from "../../model/progress.ts";
 import { MANIFEST_LIMIT } from "../documents/documents.ts";
@@ -219,11 +220,13 @@ export async function pushImage(
         });
         blobs.push({ digest: blob.digest, size: blob.size, how });
       });
-      await inParallel(tasks, signal);
+      await asPhase("layers", () => inParallel(tasks, signal));
       const bytes = await store.readBlob(found.digest, MANIFEST_LIMIT);
       const mediaType = mediaTypeOf(bytes, entry.descriptor.mediaType);
       const document = { bytes, digest: found.digest, mediaType };
-      await putManifest(sessions.own, to.tag ?? "latest", document, context);
+      const put = (): Promise<void> =>
+        putManifest(sessions.own, to.tag ?? "latest", document, context);
+      await asPhase("manifest", put);
       return { name: entry.name, destination: name, digest: found.digest, blobs };
     } finally {
       transport.close();

@@ -1,6 +1,7 @@
 /** From a memory image to a guest that answers and knows who it is now. */
 import { asVmsanError } from "../../model/errors.ts";
 import type { VmRecord } from "../../model/vm.ts";
+import { asPhase } from "../../util/flow/phases.ts";
 import { together } from "../../util/flow/together.ts";
 import { mend } from "../../snapshots/freeze.ts";
 import type { MemoryImage } from "../../snapshots/store.ts";
@@ -119,7 +120,7 @@ async function load(how: BringBack, made: Attempt): Promise<LiveGuest> {
   const since = performance.now();
   const [image] = await together<[MemoryImage, void]>(
     work.signal,
-    async () => await how.image(),
+    async () => await asPhase("disk", how.image),
     async (signal) => {
       if (how.attached !== true) await attachNetwork(record, stages, { ...work, signal });
     },

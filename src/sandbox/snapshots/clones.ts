@@ -16,6 +16,7 @@ import { attachVolumes } from "../starting/mounts.ts";
 import { setBootFiles } from "../starting/new-vm.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
+import { asPhase } from "../../util/flow/phases.ts";
 import { bringBack } from "./bring-back.ts";
 import { checkOutside } from "./outside.ts";
 import { checkFixed, checkMachine, cloneRecord, networksOf } from "./record.ts";
@@ -98,7 +99,7 @@ class Cloning {
     };
     const makeAll = async (): Promise<void> => {
       try {
-        reason = await this.check();
+        reason = await asPhase("check", async () => await this.check());
         // The first by itself: every other one would read for itself what it makes shareable.
         if (!this.cold && !this.origin.isShareable()) await this.onlyFirst(numbers, worker);
         await Promise.all(Array.from({ length: Math.min(AT_ONCE, numbers.length) }, worker));

@@ -8,6 +8,7 @@ import type { MachineIdentity, VmRecord } from "../../model/vm.ts";
 import { giveDisks } from "../../snapshots/disks.ts";
 import { share } from "../../snapshots/files.ts";
 import { keepShares, memoryFiles, writeToken, type SnapshotStore } from "../../snapshots/store.ts";
+import { asPhase } from "../../util/flow/phases.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import type { Work } from "../stages.ts";
 import { requireFreeVolumes } from "../records/volume-users.ts";
@@ -39,9 +40,14 @@ export async function rollBack(
   return await sandboxes.exclusively(ref, async (entry) => {
     await store.lockOf(id).shared(async () => {
       const snapshot = store.get(id);
-      const machine = await check({ sandboxes, store }, entry.record, ref, snapshot);
+      const machine = await asPhase(
+        "check",
+        async () => await check({ sandboxes, store }, entry.record, ref, snapshot),
+      );
       work.progress({ phase: "restore", message: id });
-      await layOut({ sandboxes, store }, entry.record, { snapshot, machine }, work.signal);
+      await asPhase("disk and memory", async () => {
+        await layOut({ sandboxes, store }, entry.record, { snapshot, machine }, work.signal);
+      });
     });
     const { record } = entry;
     record.status = "suspended";

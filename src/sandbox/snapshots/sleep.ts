@@ -6,6 +6,7 @@ import { VmsanError, asVmsanError } from "../../model/errors.ts";
 import type { VmRecord } from "../../model/vm.ts";
 import { freeze, thaw } from "../../snapshots/freeze.ts";
 import { keepShares, memoryPaths, writeToken } from "../../snapshots/store.ts";
+import { asPhase } from "../../util/flow/phases.ts";
 import { bootId } from "../../util/process-identity.ts";
 import { tearDown } from "../starting/bring-up.ts";
 import { bindsOf, sharedOf } from "../starting/mounts.ts";
@@ -61,9 +62,9 @@ export class Sleep {
       try {
         record.held = true;
         await records.save(record);
-        await freeze(guest, false, work.signal);
+        await asPhase("freeze", async () => await freeze(guest, false, work.signal));
         await guest.running.pause();
-        await guest.running.snapshot(memoryPaths(dir), "full");
+        await asPhase("memory", async () => await guest.running.snapshot(memoryPaths(dir), "full"));
         const shares = stages.shares.known(record);
         if (shares !== undefined) await keepShares(shares, dir);
         await writeToken(dir, await records.token(record.id));
@@ -89,7 +90,7 @@ export class Sleep {
       await records.save(record);
       await this.endProcess(entry);
       // After a power cut, files that were not written back would pass for memory.
-      await syncMemory(record);
+      await asPhase("sync", async () => await syncMemory(record));
       await records.save(record);
       this.sandboxes.events.vm("vm.suspended", record);
       return viewOf(record);

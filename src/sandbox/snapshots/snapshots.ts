@@ -17,6 +17,7 @@ import { parseSnapshotRecord } from "../../schema/state.ts";
 import { capture, type Captured } from "../../snapshots/capture.ts";
 import { isOwn, isVolume, keepDisk, withLayer } from "../../snapshots/disks.ts";
 import { SnapshotStore, memoryPaths, readMemoryImage } from "../../snapshots/store.ts";
+import { asPhase } from "../../util/flow/phases.ts";
 import { SharedMutex } from "../../util/flow/shared-mutex.ts";
 import type { Entry } from "../records/entry.ts";
 import { notRunning } from "../refusals.ts";
@@ -112,14 +113,15 @@ export class Snapshots {
         const machine = await this.sandboxes.stages.driver(entry.record.driver).machine();
         const taken = await this.take(entry, ref, draft, { ...request, memory }, work);
         await this.sandboxes.stages.shareBase(entry.record.id, id);
-        const record = await this.store.commit(draft, {
+        const whole = {
           ...describeVm(entry.record, machine, about),
           // What boots from disks alone boots any kernel, with that one's modules, and knows of no volumes.
           disks: taken.disks.filter(
             (disk) => memory || (!isVolume(disk) && disk.role !== "modules"),
           ),
           pauseMs: taken.pauseMs,
-        });
+        };
+        const record = await asPhase("store", async () => await this.store.commit(draft, whole));
         const { name, pauseMs } = record;
         const told = { snapshot: id, name, memory, pauseMs };
         this.sandboxes.events.vm("snapshot.created", entry.record, told);

@@ -61,20 +61,21 @@ async function whileItLives(
   }
 }
 
-/** Wait until the agent answers, its VMM ends, or the limit has passed. */
+/** Wait until the agent answers, its VMM ends, or the limit has passed. @returns how long the agent has run, in milliseconds */
 export async function awaitAgent(
   record: VmRecord,
   driver: Driver,
   guest: LiveGuest,
   limitMs: number,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<number> {
   const console = driver.consolePath(record.spec);
+  let uptimeMs = 0;
   const ended = await whileItLives(guest, console, signal, async (waiting) => {
-    await guest.channel.ready({ signal: waiting, timeoutMs: limitMs });
+    ({ uptimeMs } = await guest.channel.ready({ signal: waiting, timeoutMs: limitMs }));
   });
   signal.throwIfAborted();
-  if (ended.how === "done") return;
+  if (ended.how === "done") return uptimeMs;
   const cause = ended.how === "failed" ? ended.cause : undefined;
   // A version mismatch and the like say more than a console does.
   if (cause instanceof VmsanError && cause.code === "ERR_AGENT_VERSION") throw cause;

@@ -7,6 +7,7 @@ import { letGo } from "../../agent/held.ts";
 import type { SnapshotFiles } from "../../vmm/driver.ts";
 import { secretConfig } from "../records/secrets.ts";
 import { guestMounts, servedOf } from "./mounts.ts";
+import { asPhase, notePhase } from "../../util/flow/phases.ts";
 import { awaitAgent, awaitConfigured } from "./await-guest.ts";
 import { attemptsFor, consoleLength } from "./boot-failure.ts";
 import type { LiveGuest } from "./await-guest.ts";
@@ -117,7 +118,10 @@ export async function attachNetwork(record: VmRecord, stages: Stages, work: Work
   if (record.policy.mode === "none" || attached.delete(record)) return;
   work.progress({ phase: "network" });
   const { id, networks = [], policy, ports, spec } = record;
-  const network = await stages.networks.attach(id, policy, ports, work.signal, networks);
+  const network = await asPhase(
+    "network",
+    async () => await stages.networks.attach(id, policy, ports, work.signal, networks),
+  );
   if (network.attachment !== undefined) spec.network = network.attachment;
   if (network.guest !== undefined) record.guestNetwork = network.guest;
   if (network.reason !== undefined) record.networkReason = network.reason;
@@ -142,8 +146,24 @@ export function lapsOf(record: VmRecord): (phase: string, from: number) => numbe
   return (phase, from) => {
     const now = performance.now();
     record.timings[phase] = Math.round(now - from);
+    if (!PARTED.has(phase)) notePhase(phase, from, now);
     return now;
   };
+}
+
+/** Phases of the record whose parts are noted instead. */
+const PARTED = new Set(["prepare", "network", "boot", "start"]);
+
+/**
+ * Note who has had the time until now, at which the agent has given its first answer after a boot.
+ * @param from when the VMM was called @param started when it ran @param uptimeMs of the agent
+ */
+function noteBoot(from: number, started: number, uptimeMs: number): void {
+  const now = performance.now();
+  const agent = Math.max(started, now - uptimeMs);
+  notePhase("VMM", from, started);
+  notePhase("kernel", started, agent, "guest");
+  notePhase("agent", agent, now, "guest");
 }
 
 /** How long the agent's first answer may take after the VMM's start: the VM's own limit, the caller's, or the usual one. */
@@ -179,10 +199,13 @@ export async function bringUp(
     at = lap("queue", at);
     work.progress({ phase: "boot", message: `${record.driver} (${record.accelerator})` });
     let machine = await findMachine?.(record);
+    const found = performance.now();
+    notePhase("find", at, found);
     let forget: (() => Promise<void>) | undefined;
     for (let attempt = 1; ; attempt += 1) {
       try {
         const consoleFrom = await consoleLength(driver.consolePath(record.spec));
+        const called = performance.now();
         const running =
           machine === undefined
             ? await driver.start(record.spec, work.signal)
@@ -190,16 +213,19 @@ export async function bringUp(
         record.process = running.process;
         record.isolation = running.isolation;
         guest = { running, channel: stages.openChannel(running, token), consoleFrom };
+        const started = performance.now();
         await save();
         const until = performance.now() + limitMs;
         if (machine !== undefined) {
-          at = lap("load", at);
+          at = lap("load", found);
           await running.resume();
           const limit = AbortSignal.any([work.signal, AbortSignal.timeout(limitMs)]);
           await letGo((signal) => running.connect(signal), limit);
         }
         const leftMs = Math.max(1, Math.round(until - performance.now()));
-        await awaitAgent(record, driver, guest, leftMs, work.signal);
+        const uptimeMs = await awaitAgent(record, driver, guest, leftMs, work.signal);
+        if (machine === undefined) noteBoot(called, started, uptimeMs);
+        else notePhase("answer", at);
         break;
       } catch (error) {
         work.signal.throwIfAborted();
@@ -255,7 +281,7 @@ export async function tearDown(
   const failed: { what: string; why: string }[] = [];
   const attempt = async (what: string, body: () => Promise<unknown>): Promise<void> => {
     try {
-      await body();
+      await asPhase(what, body);
     } catch (error) {
       failed.push({ what, why: asVmsanError(error, what).why ?? String(error) });
     }
