@@ -26,6 +26,7 @@ async function boot(log: string, during: string): Promise<void> {
       ready: async ({ signal }: { signal: AbortSignal }) => {
         appendFileSync(log, during);
         await sleep(1500, undefined, { signal });
+        return { uptimeMs: 0 };
       },
     } as unknown as AgentChannel,
     consoleFrom: await consoleLength(log),
