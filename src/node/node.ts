@@ -15,7 +15,7 @@ import type { Lock } from "../util/lock.ts";
 import { fileLog } from "../util/log.ts";
 import type { Log } from "../util/log.ts";
 import { vmsanDir } from "../util/paths.ts";
-import { Fence } from "./host/fence.ts";
+import { Fence, sinceBoot } from "./host/fence.ts";
 import type { Capacity } from "./host/capacity.ts";
 import { ownCapacity } from "./host/capacity.ts";
 import { renewLease } from "./host/lease.ts";
@@ -170,7 +170,7 @@ class NodeLoops {
     const { api, name, fence, registration, log, leaseMs } = this.parts;
     let failing = false;
     while (!this.over.signal.aborted) {
-      const sentAt = performance.now();
+      const sentAt = sinceBoot();
       const limit = AbortSignal.any([this.over.signal, AbortSignal.timeout(leaseMs)]);
       try {
         await renewLease(api, name, limit);

@@ -4,6 +4,7 @@
  * go on when the API server says that they are still this node's.
  */
 import { readFile } from "node:fs/promises";
+import { uptime } from "node:os";
 import { join } from "node:path";
 import type { Vmsan } from "../../client/vmsan.ts";
 import type { PodRecord } from "../../schema/pod.ts";
@@ -11,6 +12,12 @@ import { writeFileAtomic } from "../../util/atomic.ts";
 import type { Log } from "../../util/log.ts";
 import { Slots } from "../../util/flow/slots.ts";
 import { POD_LABEL } from "../pods/spec/plan.ts";
+
+/**
+ * Milliseconds on the clock by which silence is counted. It goes on while the machine sleeps, as the control plane's does, and
+ * nobody sets it.
+ */
+export const sinceBoot = (): number => uptime() * 1000;
 
 /** Milliseconds between looks. */
 const LOOK_MS = 500;
@@ -42,8 +49,8 @@ export interface FenceParts {
 export class Fence {
   private readonly parts: FenceParts;
   private readonly file: string;
-  /** When the last request that was answered had been sent, by performance.now(). */
-  private heard = performance.now();
+  /** When the last request that was answered had been sent, by {@link sinceBoot}. */
+  private heard = sinceBoot();
   private timer: NodeJS.Timeout | undefined;
   private readonly standing = new Set<Fenced>();
   private looking = false;
@@ -59,8 +66,9 @@ export class Fence {
   /** Begin. What a process before this one has heard last counts. */
   async start(records: () => Map<string, PodRecord>): Promise<void> {
     const before = await this.lastContact();
-    if (before !== undefined) {
-      this.heard = performance.now() - Math.max(0, Date.now() - before);
+    // Of another boot of the machine: none of its VMs runs any more.
+    if (before !== undefined && before <= sinceBoot()) {
+      this.heard = before;
       this.unknown = records();
       await this.look();
     }
@@ -79,18 +87,18 @@ export class Fence {
   }
 
   private silenceMs(): number {
-    return performance.now() - this.heard;
+    return sinceBoot() - this.heard;
   }
 
-  private isDue({ toleratesSeconds }: PodRecord): boolean {
+  private isDue({ toleratesSeconds }: PodRecord, silenceMs = this.silenceMs()): boolean {
     if (toleratesSeconds === undefined) return false;
-    return this.silenceMs() > this.parts.afterMs + toleratesSeconds * 1000;
+    return silenceMs > this.parts.afterMs + toleratesSeconds * 1000;
   }
 
-  /** The API server has answered a request that was sent then (performance.now()). */
+  /** The API server has answered a request that was sent then ({@link sinceBoot}). */
   async contact(sentAt: number): Promise<void> {
     this.heard = Math.max(this.heard, sentAt);
-    await writeFileAtomic(this.file, String(Math.round(performance.timeOrigin + sentAt)));
+    await writeFileAtomic(this.file, String(Math.round(sentAt)));
   }
 
   /** Whether any pods stand still, or may: their VMs need word from the API server. */
@@ -127,9 +135,10 @@ export class Fence {
   }
 
   private async look(): Promise<void> {
+    const silence = this.silenceMs();
     const due = this.parts
       .pods()
-      .filter((pod) => !this.standing.has(pod) && this.isDue(pod.record));
+      .filter((pod) => !this.standing.has(pod) && this.isDue(pod.record, silence));
     const slots = new Slots(AT_ONCE);
     const halted: string[] = [];
     await Promise.all(
