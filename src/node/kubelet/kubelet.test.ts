@@ -232,6 +232,9 @@ describe("callers", () => {
     const { cert, key } = stranger;
     expect((await get("/healthz", { cert, key })).status).toBe(401);
     expect((await get("/nowhere", none)).status).toBe(401);
+    // What is no address is answered so, too, and written nowhere.
+    expect((await get("//[", none)).status).toBe(401);
+    expect((await get("//[")).status).toBe(404);
     expect(
       await askSpdy({ ...call(execPath(["true"])), ...none }, "v4.channel.k8s.io"),
     ).toMatchObject({

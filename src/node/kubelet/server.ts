@@ -117,12 +117,12 @@ export async function serveKubelet(parts: KubeletParts): Promise<KubeletServer> 
   const open = new Set<Duplex>();
 
   const admit = async (incoming: IncomingMessage): Promise<Admitted> => {
-    const url = new URL(incoming.url ?? "/", "https://node");
-    const read = readRequest(incoming.method ?? "", url.pathname);
-    if (read === undefined) {
+    const url = URL.parse(incoming.url ?? "/", "https://node");
+    const read = url === null ? undefined : readRequest(incoming.method ?? "", url.pathname);
+    if (url === null || read === undefined) {
       // Whoever is not known learns nothing, not even which paths there are.
       await callers.admit(incoming, { verb: "get", subresources: ["proxy"] });
-      throw noRoute(incoming, url.pathname);
+      throw noRoute(incoming, url?.pathname ?? incoming.url ?? "");
     }
     await callers.admit(incoming, read.action);
     return { request: read.request, query: url.searchParams };

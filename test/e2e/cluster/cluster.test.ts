@@ -135,11 +135,20 @@ test("in a guest: commands, 3 MB through their input, a terminal, files, a port,
   await cluster.apply(
     pod(
       "web",
-      { container: { command: ["busybox", "httpd", "-f", "-p", "8080", "-h", "/www"] } },
+      {
+        hostname: "front",
+        container: { command: ["busybox", "httpd", "-f", "-p", "8080", "-h", "/www"] },
+      },
       REAL,
     ),
   );
   await ready("web");
+  // Its name, wherever programs look for it.
+  const look =
+    "cat /proc/sys/kernel/hostname /etc/hostname; echo $HOSTNAME; grep -c front /etc/hosts";
+  expect(await cluster.ok(["exec", "web", "--", "sh", "-c", look])).toBe(
+    "front\nfront\nfront\n1\n",
+  );
   const data = randomBytes(3 << 20);
   for (const version of ["oldest", "newest"] as const) {
     const failed = await cluster.call(

@@ -12,6 +12,8 @@ const SHORTEST_TOKEN_SECONDS = 600;
 /** Keys and bytes of a ConfigMap or a Secret. */
 export interface Content {
   values: Map<string, Buffer>;
+  /** Keys of a ConfigMap's `binaryData`: files have them, variables do not. */
+  binary: ReadonlySet<string>;
   type: string;
   /** Changes with it; empty: not known. */
   version: string;
@@ -81,6 +83,7 @@ export class References {
     }
     return {
       values,
+      binary: new Set(Object.keys(binaryData ?? {})),
       type: type ?? "",
       version: object.metadata?.resourceVersion ?? "",
       immutable: object.immutable === true,

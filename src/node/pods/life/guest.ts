@@ -1,5 +1,7 @@
 /** A pod's VM: made, found again, given its files, taken away. */
 import { posix } from "node:path";
+import { Readable } from "node:stream";
+import { guestErrno } from "../../../agent/transport.ts";
 import type { Vm } from "../../../client/vm.ts";
 import type { Vmsan } from "../../../client/vmsan.ts";
 import { VmsanError } from "../../../model/errors.ts";
@@ -8,6 +10,9 @@ import { isLost } from "../../../containers/main.ts";
 import type { FilledPlace } from "../files/volumes.ts";
 import { fillPlaces } from "../files/writer.ts";
 import type { PodPlan } from "../spec/plan.ts";
+
+/** Files by which programs know what their host is called. */
+const [HOSTNAME, HOSTS] = ["/etc/hostname", "/etc/hosts"];
 
 /** Most bytes of a termination message. */
 const MAX_MESSAGE = 4096;
@@ -20,10 +25,11 @@ const MESSAGE_MS = 10_000;
  */
 export async function furnish(
   vm: Vm,
-  { files, hosts, sealed }: PodPlan,
+  plan: PodPlan,
   message: readonly FilledPlace[],
   signal?: AbortSignal,
 ): Promise<void> {
+  const { files, hosts, sealed } = plan;
   await fillPlaces(vm, files.places, signal);
   try {
     await fillPlaces(vm, message, signal);
@@ -31,8 +37,30 @@ export async function furnish(
     // Where nothing can be mounted (a device, a link that is not root's) no words are left.
     if (!(error instanceof VmsanError) || error.code !== "ERR_AGENT_MOUNT") throw error;
   }
-  await addLines(vm, "/etc/hosts", hosts);
+  await nameGuest(vm, plan);
+  await addLines(vm, HOSTS, hosts);
   if (sealed) await vm.sealRoot();
+}
+
+/**
+ * Have the files of a guest's name say what its kernel says. What the pod or its image has in their place stays: only who asked for
+ * a name of a host has to have it.
+ */
+async function nameGuest(vm: Vm, { hostname, files }: PodPlan): Promise<void> {
+  // Of the fake driver's guests they are this host's files.
+  if (hostname === undefined || vm.view.driver === "fake") return;
+  const taken = [...files.places, ...files.mounts].map(({ target }) => target);
+  const isTaken = (path: string): boolean =>
+    taken.some((target) => target === path || path.startsWith(`${target}/`));
+  try {
+    if (!isTaken(HOSTNAME)) {
+      const source = Readable.from([Buffer.from(`${hostname}\n`)]);
+      await vm.writeFile(HOSTNAME, source, { user: "root", inPlace: true });
+    }
+    if (!isTaken(HOSTS)) await addLines(vm, HOSTS, [`127.0.1.1\t${hostname}`]);
+  } catch (error) {
+    if (guestErrno(error) === undefined) throw error;
+  }
 }
 
 /** Have a VM run that is there: woken, let go on, or booted. @returns whether it was booted */

@@ -21,6 +21,9 @@ export function expand(
   );
 }
 
+/** Most bytes of a variable, its name, the `=` and the NUL behind it included (MAX_ARG_STRLEN of Linux). */
+const MAX_VARIABLE = 131_072;
+
 /** Names that are none to a shell are left out of what is taken over as a whole. */
 const NAME = /^[^=\0]+$/;
 
@@ -39,7 +42,7 @@ async function fromReference(
   const kind = secret ? "secrets" : "configmaps";
   const content = await references.content(kind, ref.name, optional);
   const value = content?.values.get(ref.key);
-  if (value !== undefined) return value.toString("utf8");
+  if (value !== undefined && content?.binary.has(ref.key) !== true) return value.toString("utf8");
   if (optional) return undefined;
   throw new PodNotReadyError(
     "CreateContainerConfigError",
@@ -68,6 +71,13 @@ function apiServerOf(
   ];
 }
 
+/** Why a kernel starts no program with a variable; undefined: it does. */
+function wrongIn(name: string, value: string): string | undefined {
+  if (value.includes("\0")) return "has a NUL byte";
+  const most = MAX_VARIABLE - Buffer.byteLength(name) - 2;
+  return Buffer.byteLength(value) > most ? `is longer than ${most} bytes` : undefined;
+}
+
 /**
  * The variables that a container is started with, in order.
  * @throws PodNotReadyError for what is not there yet, PodRefusedError for fields that are not offered
@@ -86,7 +96,8 @@ export async function variablesOf(
     const content = await references.content(kind, ref.name, ref.optional === true);
     for (const [key, value] of content?.values ?? []) {
       const name = `${prefix ?? ""}${key}`;
-      if (NAME.test(name)) variables.set(name, value.toString("utf8"));
+      if (content?.binary.has(key) !== true && NAME.test(name))
+        variables.set(name, value.toString("utf8"));
     }
   }
   for (const variable of container.env ?? []) {
@@ -94,6 +105,16 @@ export async function variablesOf(
       ? await fromReference(variable, pod, references, host)
       : expand(variable.value ?? "", variables);
     if (value !== undefined) variables.set(variable.name, value);
+  }
+  for (const [name, value] of variables) {
+    const wrong = wrongIn(name, value);
+    // By its name alone: it may be a Secret's. What it comes from may be changed.
+    if (wrong !== undefined) {
+      throw new PodNotReadyError(
+        "CreateContainerConfigError",
+        `the value of the variable ${name.slice(0, 200)} ${wrong}`,
+      );
+    }
   }
   return variables;
 }

@@ -135,7 +135,8 @@ const container = fields({
     runAsNonRoot: true,
     // These keep a process from the kernel that it shares with others; this one has a kernel of its own.
     allowPrivilegeEscalation: true,
-    capabilities: fields({ drop: true }),
+    // Root in a VM has all of them, and a program of another user's gets none by a pod anywhere.
+    capabilities: fields({ add: true, drop: true }),
     seccompProfile: fields({ type: oneOf("RuntimeDefault", "Unconfined") }),
     appArmorProfile: fields({ type: oneOf("RuntimeDefault", "Unconfined") }),
     // As on every host without SELinux.

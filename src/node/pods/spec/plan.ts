@@ -46,6 +46,8 @@ export interface PodPlan {
   files: PodFiles;
   /** Groups of its processes besides its user's. */
   groups: number[];
+  /** What the guest is called; undefined: as the snapshot has it that it goes on from. */
+  hostname: string | undefined;
   /** Lines of /etc/hosts besides the VM's own. */
   hosts: string[];
   /** Its root is read-only but for what is mounted. */
@@ -159,9 +161,10 @@ export async function planPod(
   const wishes = wishesOf(annotations ?? {}, namespace);
   const user = userOf(pod, container) ?? wishes.user;
   const groups = groupsOf(pod);
+  const env = [...variables].map(([key, value]) => `${key}=${value}`);
   const common: CreateOptions = {
     labels: podLabels(pod),
-    env: [...variables].map(([key, value]) => `${key}=${value}`),
+    env,
     ...(user === undefined ? {} : { user }),
     ...(container.workingDir ? { workdir: container.workingDir } : {}),
     ports: portsOf(container),
@@ -170,16 +173,20 @@ export async function planPod(
   const all = [...files.mounts, ...wishes.volumes];
   const sysctls = sysctlsOf(pod);
   let vm: CreateOptions;
+  let hostname: string | undefined;
   if (wishes.snapshot === undefined) {
+    hostname = hostnameOf(pod);
     vm = {
       ...common,
+      // As runtimes of containers have it.
+      env: [...(variables.has("HOSTNAME") ? [] : [`HOSTNAME=${hostname}`]), ...env],
       image: container.image,
       driver: host.driver,
       vcpus: sizes.vcpus,
       memory: sizes.memMib,
       ...(sizes.diskGib === undefined ? {} : { disk: sizes.diskGib }),
       mounts: all,
-      sysctls: [`kernel.hostname=${hostnameOf(pod)}`, ...sysctls],
+      sysctls: [`kernel.hostname=${hostname}`, ...sysctls],
       ...(wishes.warm ? { warm: true } : {}),
     };
   } else {
@@ -208,6 +215,7 @@ export async function planPod(
     args: words(container.args),
     files,
     groups,
+    hostname,
     hosts: hostsOf(pod),
     sealed: container.securityContext?.readOnlyRootFilesystem === true,
     volumes: wishes.volumes.map(({ name }) => name),

@@ -99,7 +99,7 @@ test("each field that is not offered is named", () => {
     },
     {
       lifecycle: { preStop: { exec: { command: ["a"] } }, stopSignal: "SIGUSR1" },
-      securityContext: { privileged: true, capabilities: { add: ["NET_ADMIN"], drop: ["ALL"] } },
+      securityContext: { privileged: true },
       resources: { limits: { "nvidia.com/gpu": "1" } },
       livenessProbe: { grpc: { port: 1, mode: "TLS" } },
       volumeMounts: [
@@ -121,7 +121,6 @@ test("each field that is not offered is named", () => {
       'spec.securityContext.supplementalGroupsPolicy: "Strict"',
       "spec.containers[0].lifecycle.stopSignal",
       "spec.containers[0].securityContext.privileged",
-      "spec.containers[0].securityContext.capabilities.add",
       "spec.containers[0].resources.limits.nvidia.com/gpu",
       "spec.containers[0].livenessProbe.grpc.mode",
       "spec.containers[0].volumeMounts[0].subPath",
@@ -184,7 +183,10 @@ function rich(): { spec: object; container: object } {
       livenessProbe: probe,
       readinessProbe: { tcpSocket: { port: 1 } },
       startupProbe: { grpc: { port: 1 } },
-      securityContext: { capabilities: { drop: ["ALL"] }, appArmorProfile: { type: "Unconfined" } },
+      securityContext: {
+        capabilities: { add: ["NET_BIND_SERVICE"], drop: ["ALL"] },
+        appArmorProfile: { type: "Unconfined" },
+      },
     },
   };
 }
@@ -239,11 +241,13 @@ test("who has a token is told where the API server is", async () => {
   const variables = async (container: object, of = known): Promise<unknown> =>
     (await planPod(pod(spec, container), of, tokens, new Tokens())).vm.env;
   expect(await variables(mounted)).toEqual([
+    "HOSTNAME=a",
     "KUBERNETES_SERVICE_HOST=fd00::1",
     "KUBERNETES_SERVICE_PORT=6443",
     "KUBERNETES_SERVICE_PORT_HTTPS=6443",
   ]);
-  expect(await variables({})).toEqual([]);
+  expect(await variables({})).toEqual(["HOSTNAME=a"]);
+  expect(await variables({ env: [{ name: "HOSTNAME", value: "b" }] })).toEqual(["HOSTNAME=b"]);
   const own = { ...mounted, env: [{ name: "KUBERNETES_SERVICE_HOST", value: "mine" }] };
   expect(await variables(own)).toContain("KUBERNETES_SERVICE_HOST=mine");
 });
@@ -392,6 +396,38 @@ test("the group of volumes has their files, and the processes are in it", async 
   expect(withGroups("app", [])).toBe("app");
 });
 
+test("variables come of text; a Secret that holds none is told of by the variable's name", async () => {
+  const objects: Record<string, object> = {
+    configmaps: { data: { A: "1" }, binaryData: { B: "AAE=" } },
+    secrets: { data: { PASS: Buffer.from("canary\0").toString("base64") } },
+  };
+  const having: ApiServer = {
+    ...api,
+    request: async (_method, path) =>
+      await Promise.resolve(objects[path.split("/").at(-2) ?? ""] ?? {}),
+  };
+  const plan = async (container: object): Promise<string[] | undefined> =>
+    (await planPod(pod({}, container), host, having, new Tokens())).vm.env;
+  const configMapRef = { name: "c" };
+  expect(await plan({ envFrom: [{ configMapRef }] })).toEqual(["HOSTNAME=a", "A=1"]);
+  const binary = { name: "X", valueFrom: { configMapKeyRef: { name: "c", key: "B" } } };
+  await expect(plan({ env: [binary] })).rejects.toThrow("couldn't find key B");
+  const long = async (length: number): Promise<unknown> =>
+    await plan({ env: [{ name: "LONG", value: "x".repeat(length) }] });
+  await expect(long(131_066)).resolves.toHaveLength(2);
+  await expect(long(131_067)).rejects.toThrow("LONG is longer than 131066 bytes");
+  const failure: unknown = await plan({ envFrom: [{ secretRef: { name: "s" } }] }).catch(
+    (error: unknown) => error,
+  );
+  // It may be changed: the next attempt finds another.
+  expect(startFailure(failure)).toMatchObject({
+    reason: "CreateContainerConfigError",
+    lasting: false,
+  });
+  expect(startFailure(failure).message).toContain("PASS");
+  expect(startFailure(failure).message).not.toContain("canary");
+});
+
 test("settings of the kernel are those that a VM has for itself, and names of hosts are lines", async () => {
   const sysctls = [
     { name: "net.ipv4.ip_local_port_range", value: "1024 65000" },
@@ -414,6 +450,8 @@ test("settings of the kernel are those that a VM has for itself, and names of ho
     "kernel/shm_rmid_forced=1",
     "vm.max_map_count=262144",
   ]);
+  expect(plan.hostname).toBe("a");
+  expect(plan.vm.env).toEqual(["HOSTNAME=a"]);
   expect(plan.hosts).toEqual(["# Entries added by HostAliases.", "10.0.0.7\tfoo\tbar.example"]);
   expect(plan.sealed).toBe(true);
   const names = ["kernel.hostname", "kernel.core_pattern", "fs.file-max", "kernel.modprobe", "net"];
