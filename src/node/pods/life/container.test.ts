@@ -119,3 +119,27 @@ test("a user who is not root finds the file for its last words", async () => {
   expect(written[0]?.[1]).toMatchObject({ shape: "file", writable: true });
   expect(written[0]?.[2]).toMatch(/\0message\0+0000666\0/);
 });
+
+test("no VM is made for who must not be root, and would be", async () => {
+  const record: PodRecord = { uid: "u", namespace: "n", name: "a", restarts: 0 };
+  const spec = { name: "main", image: "a", securityContext: { runAsNonRoot: true } };
+  const prepare = async (ofImage: string, own?: string): Promise<void> => {
+    const context = {
+      vmsan: {
+        images: { inspect: async () => await Promise.resolve({ config: { user: ofImage } }) },
+      },
+      images: { fetch: async () => await Promise.resolve("never") },
+      volumes: { ensure: async () => await Promise.resolve() },
+    } as unknown as ContainerContext;
+    await new Container(spec, record, context).prepare(
+      { metadata: {}, spec: {} } as Pod,
+      { vm: own === undefined ? {} : { user: own }, groups: [], volumes: [] } as unknown as PodPlan,
+      { signal: new AbortController().signal, onProgress: () => undefined },
+    );
+  };
+  await expect(prepare("1000")).resolves.toBeUndefined();
+  await expect(prepare("", "1000:0")).resolves.toBeUndefined();
+  await expect(prepare("")).rejects.toThrow("would run as root");
+  await expect(prepare("1000", "0")).rejects.toThrow("would run as root");
+  await expect(prepare("www")).rejects.toThrow('"www" is no number');
+});

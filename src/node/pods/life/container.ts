@@ -117,11 +117,12 @@ export class Container {
     await volumes.ensure(pod.metadata.namespace, plan.volumes, work.signal);
     if (plan.vm.snapshot !== undefined) return;
     plan.vm.pull = await images.fetch(pod, this.spec, plan.references, work);
-    if (plan.groups.length > 0) {
-      const user =
-        plan.vm.user ?? (await this.context.vmsan.images.inspect(this.spec.image)).config.user;
-      plan.vm.user = withGroups(user ?? "", plan.groups);
-    }
+    if (plan.groups.length === 0 && !mustNotBeRoot(pod, this.spec)) return;
+    const user =
+      plan.vm.user ?? (await this.context.vmsan.images.inspect(this.spec.image)).config.user ?? "";
+    // Before a VM is made: another attempt follows, and another.
+    this.checkUser(pod, user);
+    if (plan.groups.length > 0) plan.vm.user = withGroups(user, plan.groups);
   }
 
   /** Make its VM. @throws PodNotReadyError, and what VMs are not made for */
@@ -137,7 +138,7 @@ export class Container {
     // Written down once its command runs: until then its label tells whose it is.
     this.record.vm = vm.id;
     this.vm = vm;
-    this.checkUser(pod, vm);
+    this.checkUser(pod, commandUser(vm.view));
     work.onProgress({ phase: "files" });
     // Root writes its last words where it likes; others need the file, and so does who can make none.
     const message = isRoot(commandUser(vm.view)) && !plan.sealed ? [] : this.messageFile();
@@ -152,9 +153,8 @@ export class Container {
   }
 
   /** @throws PodNotReadyError when it must not be root, and is, or may be */
-  private checkUser(pod: Pod, vm: Vm): void {
+  private checkUser(pod: Pod, user: string): void {
     if (!mustNotBeRoot(pod, this.spec)) return;
-    const user = commandUser(vm.view);
     if (/^0*[1-9]\d*(:|$)/.test(user)) return;
     throw new PodNotReadyError(
       "CreateContainerConfigError",
