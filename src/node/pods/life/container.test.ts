@@ -109,7 +109,7 @@ test("a user who is not root finds the file for its last words", async () => {
       { metadata: {}, spec: {} } as Pod,
       {
         vm: {},
-        files: { places: [] },
+        files: { places: [], mounts: [] },
         hosts: [],
       } as unknown as PodPlan,
       { signal: new AbortController().signal, onProgress: () => undefined },

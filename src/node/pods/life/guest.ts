@@ -29,7 +29,7 @@ export async function furnish(
   message: readonly FilledPlace[],
   signal?: AbortSignal,
 ): Promise<void> {
-  const { files, hosts, sealed } = plan;
+  const { files, sealed } = plan;
   await fillPlaces(vm, files.places, signal);
   try {
     await fillPlaces(vm, message, signal);
@@ -37,30 +37,33 @@ export async function furnish(
     // Where nothing can be mounted (a device, a link that is not root's) no words are left.
     if (!(error instanceof VmsanError) || error.code !== "ERR_AGENT_MOUNT") throw error;
   }
-  await nameGuest(vm, plan);
-  await addLines(vm, HOSTS, hosts);
+  await nameHosts(vm, plan);
   if (sealed) await vm.sealRoot();
 }
 
 /**
- * Have the files of a guest's name say what its kernel says. What the pod or its image has in their place stays: only who asked for
- * a name of a host has to have it.
+ * Have the files of names say what the guest is called, as its kernel does, and which hosts its pod wants. What the pod mounts in
+ * their place stays, and what its image has there, as far as the guest's own name goes.
  */
-async function nameGuest(vm: Vm, { hostname, files }: PodPlan): Promise<void> {
+async function nameHosts(vm: Vm, { hostname, hosts, files }: PodPlan): Promise<void> {
   // Of the fake driver's guests they are this host's files.
-  if (hostname === undefined || vm.view.driver === "fake") return;
-  const taken = [...files.places, ...files.mounts].map(({ target }) => target);
-  const isTaken = (path: string): boolean =>
-    taken.some((target) => target === path || path.startsWith(`${target}/`));
-  try {
-    if (!isTaken(HOSTNAME)) {
-      const source = Readable.from([Buffer.from(`${hostname}\n`)]);
-      await vm.writeFile(HOSTNAME, source, { user: "root", inPlace: true });
+  if (vm.view.driver === "fake") return;
+  const mounted = [...files.places, ...files.mounts].map(({ target }) => target);
+  const isMounted = (path: string): boolean =>
+    mounted.some((target) => target === path || path.startsWith(`${target}/`));
+  const withHosts = !isMounted(HOSTS);
+  if (hostname !== undefined) {
+    try {
+      if (!isMounted(HOSTNAME)) {
+        const source = Readable.from([Buffer.from(`${hostname}\n`)]);
+        await vm.writeFile(HOSTNAME, source, { user: "root", inPlace: true });
+      }
+      if (withHosts) await addLines(vm, HOSTS, [`127.0.1.1\t${hostname}`]);
+    } catch (error) {
+      if (guestErrno(error) === undefined) throw error;
     }
-    if (!isTaken(HOSTS)) await addLines(vm, HOSTS, [`127.0.1.1\t${hostname}`]);
-  } catch (error) {
-    if (guestErrno(error) === undefined) throw error;
   }
+  if (withHosts) await addLines(vm, HOSTS, hosts);
 }
 
 /** Have a VM run that is there: woken, let go on, or booted. @returns whether it was booted */
