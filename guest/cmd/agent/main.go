@@ -116,6 +116,7 @@ var ownNetwork bool
 
 // newServer puts the parts together.
 func newServer(o api.Options, orphans bool, groups *proc.Cgroups) *api.Server {
+	proc.BePatient()
 	pin := &channel.Pin{}
 	cfg := o.Config
 	o.Build, o.Pin, cfg.Pin = build, pin, pin

@@ -63,6 +63,7 @@ func serve() error {
 	if err != nil {
 		return err
 	}
+	proc.BePatient()
 	// The connection has a cgroup, in which all that it starts is.
 	host := &run.Host{Reaper: proc.NewReaper(false), Freezer: &proc.Freezer{}, Etc: "/etc"}
 	return sshd.Serve(in, out, host, "/proc/self/exe", stop)

@@ -129,13 +129,12 @@ func fork(r *Reaper, file string, argv []string, attr *syscall.ProcAttr) (int, <
 	return r.Start(func() (int, error) { return forkIn(file, argv, attr) })
 }
 
-// forkIn is syscall.ForkExec that enters the directory as the agent: as in
-// Docker, a command may run in a directory that its user may not enter. ForkExec
-// itself enters it as the user. A directory that only the user may enter (of a
-// FUSE file system, say) is left to it.
+// forkIn is forkExec that enters the directory as the agent where its user may not: as in Docker, a command may run in
+// such a directory. forkExec itself enters it as the user, which is tried first, because the other way takes a thread.
 func forkIn(file string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
-	if attr.Sys.Credential == nil || attr.Sys.Credential.Uid == 0 {
-		return syscall.ForkExec(file, argv, attr)
+	pid, err = forkExec(file, argv, attr)
+	if !errors.Is(err, syscall.EACCES) || attr.Sys.Credential == nil || attr.Sys.Credential.Uid == 0 {
+		return pid, err
 	}
 	done := make(chan struct{})
 	go func() {
@@ -149,7 +148,7 @@ func forkIn(file string, argv []string, attr *syscall.ProcAttr) (pid int, err er
 		if syscall.Chdir(attr.Dir) == nil {
 			inside.Dir = ""
 		}
-		pid, err = syscall.ForkExec(file, argv, &inside)
+		pid, err = forkExec(file, argv, &inside)
 	}()
 	<-done
 	return pid, err
