@@ -52,7 +52,8 @@ await bench("ssh", async (own) => {
   };
   const channel = [vmsan, "exec", "-i", "--sudo", vm, ...sshd, "-i"].join(" ");
   const sides: Record<string, Ssh> = {
-    "vmsan ssh": { options: words(ours.options), target: `root@${ours.host}` },
+    // The block names the VM's default user, which would come before one in the target.
+    "vmsan ssh": { options: words({ ...ours.options, User: "root" }), target: ours.host },
     "OpenSSH, same channel": {
       options: words({ ...theirs, ProxyCommand: channel }),
       target: "root@guest",

@@ -43,6 +43,8 @@ const PREPARE = [
   "grep -q ^sshd: /etc/passwd || echo sshd:x:65533:65534::/run/sshd:/usr/sbin/nologin >>/etc/passwd",
   // A locked password is a locked account to it.
   "sed -i 's/^root:[^:]*:/root:*:/' /etc/shadow",
+  // Commands by vmsan have the image's; a shell with one starts by a tenth slower.
+  `[ -z "$LANG" ] || echo "SetEnv LANG=$LANG" >>${THERE}/sshd_config`,
 ].join("\n");
 
 /** Such a VM. */
