@@ -107,6 +107,17 @@ test("a dropped connection is resumed where it broke, at any byte", async () => 
   expect(messages()).toMatch(/closed in the middle.*Trying again/);
 });
 
+test("where nobody listens, three tries are enough: whoever is offline hears so within two seconds", async () => {
+  const { host } = registry;
+  await registry.stop();
+  const options = { registry: { env: {} } };
+  await expect(pull(options, host)).rejects.toMatchObject({
+    code: "ERR_IMAGE_NETWORK",
+    why: expect.stringContaining("ECONNREFUSED") as string,
+  });
+  expect(said.filter(({ message = "" }) => message.includes("Trying again"))).toHaveLength(2);
+});
+
 test("whoever follows is told of nothing that is not in the files, and of everything in the end", async () => {
   const cuts = [1, 1_400_000, 77];
   faultBig(cuts.length, (seen) => ({ kind: "drop", after: cuts[seen.earlier] ?? 0 }));

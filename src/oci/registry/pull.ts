@@ -98,7 +98,7 @@ async function fetchDocument(
   context: Pick<PullContext, "registry" | "signal" | "onProgress">,
 ): Promise<Fetched> {
   const { signal, onProgress } = context;
-  const retry = new Retry(context.registry.retry ?? RETRY_LIMITS, signal);
+  const retry = new Retry(context.registry.retry ?? RETRY_LIMITS, signal, 2);
   const accept = [MEDIA.index, MEDIA.manifest, MEDIA.dockerList, MEDIA.dockerManifest].join(", ");
   for (;;) {
     try {

@@ -1,6 +1,6 @@
 /** Trying again: few times, later each time, as the server asks, never in a storm. */
 import { setTimeout as sleep } from "node:timers/promises";
-import { messageOf } from "../../model/errors.ts";
+import { errnoOf, messageOf } from "../../model/errors.ts";
 import { PullFailure } from "../http/failure.ts";
 
 /** Limits of trying again. */
@@ -20,15 +20,21 @@ export const RETRY_LIMITS: RetryLimits = { budget: 5, delayMs: 500, longestWaitM
 export class Retry {
   readonly #limits: RetryLimits;
   readonly #signal: AbortSignal | undefined;
+  readonly #refusals: number;
   /** Failures since the last progress. */
   #failures = 0;
   /** Time-outs are dear: two of them end the work whatever the budget. */
   #stalls = 0;
 
-  /** @param limits how often and how long */
-  constructor(limits: RetryLimits, signal?: AbortSignal) {
+  /**
+   * @param limits how often and how long
+   * @param refusals refused connections that are forgiven, if fewer: where nobody has answered yet, somebody who does later is
+   *   being started this moment, and more often the address is wrong or there is no network
+   */
+  constructor(limits: RetryLimits, signal?: AbortSignal, refusals = limits.budget) {
     this.#limits = limits;
     this.#signal = signal;
+    this.#refusals = refusals;
   }
 
   /** Enough came through that earlier failures do not count any more. */
@@ -46,6 +52,7 @@ export class Retry {
     this.#failures += 1;
     if (error.code === "ERR_IMAGE_STALLED") this.#stalls += 1;
     if (this.#failures > this.#limits.budget || this.#stalls > 2) throw error;
+    if (this.#failures > this.#refusals && errnoOf(error.cause) === "ECONNREFUSED") throw error;
     const asked = error.waitMs;
     if (asked !== undefined && asked > this.#limits.longestWaitMs) {
       throw new PullFailure(
