@@ -21,7 +21,7 @@ const DOCKERFILE = `# syntax=docker/dockerfile:1
 ARG TAG=1
 FROM local.test/bb:\${TAG}
 ARG WHO=nobody
-RUN --mount=type=secret,id=s wc -c </run/secrets/s >/size && echo "hello $WHO" >/greeting && ! busybox grep -rs ${SECRET.slice(0, 9)} /dev/shm /tmp /var
+RUN --mount=type=secret,id=s wc -c </run/secrets/s >/size && env | busybox grep -q ^PATH= && ! env | busybox grep ^GO && echo "hello $WHO" >/greeting && ! busybox grep -rs ${SECRET.slice(0, 9)} /dev/shm /tmp /var
 COPY --chown=12:34 . /context/
 COPY <<one <<two /here/
 first of $WHO
