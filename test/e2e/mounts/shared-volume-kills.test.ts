@@ -8,7 +8,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import type { Vm } from "../../../src/client/vm.ts";
 import { layoutOf } from "../../../src/util/paths.ts";
-import { runOk } from "../../../src/util/run.ts";
+import { buildGo } from "../../firecracker/support.ts";
 import { installation, temporary } from "../../fixtures/ladder.ts";
 import { busyboxLayer, umociImage } from "../images.ts";
 import { root, strayProcesses } from "../support.ts";
@@ -83,10 +83,7 @@ describe.runIf(KILLS > 0)(`${KILLS} kills of what serves a shared volume`, () =>
         busyboxLayer,
         async (rootfs) => {
           await mkdir(join(rootfs, "data"));
-          await runOk("go", ["build", "-o", join(rootfs, "bin/probe"), "."], "ERR_TEST_TOOL", {
-            env: { ...process.env, CGO_ENABLED: "0" },
-            cwd: join(root, "test/shares"),
-          });
+          buildGo(join(root, "test/shares"), ".", join(rootfs, "bin/probe"));
         },
       ]);
       await here.vmsan.volumes.create("data", { shared: true });
