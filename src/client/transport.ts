@@ -8,7 +8,7 @@ import type * as Http from "node:http";
 import type { ClientRequest, IncomingMessage, RequestOptions } from "node:http";
 import type { Duplex, Readable } from "node:stream";
 import { PATIENCE_HEADER, TIMING_HEADER, VERSION_HEADER } from "../model/api.ts";
-import type { CallTiming, ReplyLine } from "../model/api.ts";
+import type { CallTiming, RegistryAccess, ReplyLine } from "../model/api.ts";
 import { VmsanError, errnoOf } from "../model/errors.ts";
 import type { ProgressSink } from "../model/progress.ts";
 import { httpModule, httpsModule } from "../util/process/http-modules.ts";
@@ -117,6 +117,15 @@ export interface Backend {
   upgrade(path: string, signal?: AbortSignal, patienceMs?: number): Promise<Duplex>;
 }
 
+/**
+ * A request without this machine's variables of registries (util/registry-env.ts): they may hold credentials, and mean nothing on
+ * another.
+ */
+function withoutOwnRegistryEnv(body: unknown): unknown {
+  if (typeof body !== "object" || body === null || !("registry" in body)) return body;
+  return { ...body, registry: { ...(body.registry as RegistryAccess), env: undefined } };
+}
+
 /** How one request gets to its server. */
 interface Route extends Disposable {
   options: RequestOptions;
@@ -217,7 +226,8 @@ export class Transport implements Backend {
       ...(isTimed() ? { [TIMING_HEADER]: "1" } : {}),
       ...options.headers,
     };
-    const payload = options.body === undefined ? undefined : JSON.stringify(options.body);
+    const body = this.remote ? withoutOwnRegistryEnv(options.body) : options.body;
+    const payload = body === undefined ? undefined : JSON.stringify(body);
     if (payload !== undefined) headers["content-type"] = "application/json";
     const requestOptions: RequestOptions = {
       // A connection each: an idle one kept open would keep this process from ending.

@@ -1,6 +1,7 @@
 import { createServer } from "node:http";
 import type { Server } from "node:http";
-import { mkdtemp, mkdir, rm } from "node:fs/promises";
+import type { AddressInfo } from "node:net";
+import { mkdtemp, mkdir, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Readable } from "node:stream";
@@ -27,6 +28,7 @@ beforeEach(async () => {
 });
 
 afterEach(async () => {
+  vi.unstubAllEnvs();
   await vmsan.daemon.stop();
   old?.close();
   await rm(dir, { recursive: true });
@@ -63,6 +65,41 @@ test("a daemon of another version is replaced, and asked again", async () => {
     `POST /v1/shutdown ${own}`,
   ]);
   expect(await vmsan.daemon.info()).toMatchObject({ version: own });
+});
+
+test("a daemon has nothing of its starter's environment that it does not need", async () => {
+  const given = {
+    GITHUB_TOKEN: "value-of-a-token",
+    NODE_AUTH_TOKEN: "value-of-a-token",
+    VMSAN_KEY: "value-of-a-token",
+    VMSAN_LOG_FORMAT: "json",
+    no_proxy: "registry.example",
+  };
+  for (const [name, value] of Object.entries(given)) vi.stubEnv(name, value);
+  await vmsan.list();
+  const daemon = await vmsan.daemon.info();
+  const environment = (await readFile(`/proc/${daemon?.pid}/environ`, "utf8")).split("\0");
+  expect(environment).toEqual(
+    expect.arrayContaining(["VMSAN_LOG_FORMAT=json", "no_proxy=registry.example"]),
+  );
+  expect(environment.join("\n")).not.toContain("value-of-a-token");
+});
+
+test("a gateway is not told how this machine reaches registries", async () => {
+  let sent = "";
+  old = createServer((request, response) => {
+    request.on("data", (text: Buffer) => (sent += text.toString()));
+    request.on("end", () =>
+      response.writeHead(400).end('{"error":{"code":"ERR_X","message":"x"}}'),
+    );
+  });
+  await new Promise<void>((resolve) => old?.listen(0, "127.0.0.1", resolve));
+  vi.stubEnv("https_proxy", "http://user:value-of-a-password@proxy.example");
+  const { port } = old.address() as AddressInfo;
+  const far = new Vmsan({ remote: { url: `http://127.0.0.1:${port}`, key: "vmsan_key" } });
+  await expect(far.create({ image: "base" })).rejects.toMatchObject({ code: "ERR_X" });
+  expect(sent).toContain('"image":"base"');
+  expect(sent).not.toContain("value-of-a-password");
 });
 
 test("an upload is not begun before the version is known", async () => {
