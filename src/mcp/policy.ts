@@ -37,19 +37,29 @@ export function refused(what: string, why: string): VmsanError {
   });
 }
 
-/** Whether a pattern, in which `*` is any characters, fits; in time that grows with their lengths alone. */
+/**
+ * Whether a pattern fits, in which `*` is any characters, behind `:` or `@` any but `/`: else `python:*` would be any image of a
+ * registry `python:5000`. In time that grows with the product of their lengths.
+ */
 function fits(pattern: string, text: string): boolean {
-  const [first = "", ...parts] = pattern.split("*");
-  const last = parts.pop();
-  if (last === undefined) return text === pattern;
-  if (!text.startsWith(first)) return false;
-  let at = first.length;
-  for (const part of parts) {
-    const found = text.indexOf(part, at);
-    if (found < 0) return false;
-    at = found + part.length;
+  // How much of the text the pattern so far may have taken.
+  let taken = new Set([0]);
+  for (const [index, char] of [...pattern].entries()) {
+    const next = new Set<number>();
+    for (const at of taken) {
+      if (char !== "*") {
+        if (text.startsWith(char, at)) next.add(at + char.length);
+        continue;
+      }
+      const isPart = /[:@]/.test(pattern[index - 1] ?? "");
+      for (let end = at; end <= text.length && !next.has(end); end += 1) {
+        next.add(end);
+        if (isPart && text[end] === "/") break;
+      }
+    }
+    taken = next;
   }
-  return at + last.length <= text.length && text.endsWith(last);
+  return taken.has(text.length);
 }
 
 /** The image to use. @throws ERR_MCP_REFUSED */

@@ -403,6 +403,12 @@ describe("policy", () => {
     await refused("create_sandbox", { image: "rootfs:/etc", memory_mib: 128 });
     await refused("create_sandbox", { memory_mib: 512 });
     await refused("create_sandbox", { memory_mib: 128, network: "allow-all" });
+    // What a model may take for a word of the tool, whose default it would get instead.
+    const other = { memory_mib: 128, network_mode: "none" };
+    expect(await call(client, "create_sandbox", other)).toMatchObject({
+      isError: true,
+      text: expect.stringContaining("network_mode"),
+    });
     const sandbox = await create(client, { memory_mib: 128 });
     await refused("create_sandbox", { memory_mib: 128 });
     await refused("run_command", { sandbox, command: "true", timeout_seconds: 6 });
@@ -419,6 +425,13 @@ describe("policy", () => {
     };
     expect(allowedImage(policy, undefined)).toBe("base");
     expect(allowedImage(strict, "ghcr.io/me/app:1")).toBe("ghcr.io/me/app:1");
+    const tags = { ...policy, images: ["python:*", "r.example:*/*", "*@sha256:*"] };
+    for (const image of ["python:3.12", "r.example:5000/a/b:1", "ghcr.io/a/b@sha256:00"]) {
+      expect(allowedImage(tags, image)).toBe(image);
+    }
+    for (const image of ["python:5000/a:1", "python:5000/3.12", "r.example/a", "a@sha256:0/b"]) {
+      expect(() => allowedImage(tags, image), image).toThrow("Not allowed here");
+    }
     for (const image of [
       undefined,
       "ghcr.io/you/app",

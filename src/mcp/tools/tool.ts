@@ -108,7 +108,8 @@ export function addTool<Input extends z.ZodObject>(
   run: (input: z.infer<Input>, work: ToolWork) => Promise<ToolAnswer>,
 ): void {
   const { title, description, input, readOnly = false, destructive = false } = about;
-  const inputSchema: StandardSchemaWithJSON = input;
+  // A word that is none, as `network_mode` for `network`, would be passed over, and the default hold.
+  const inputSchema: StandardSchemaWithJSON = input.strict();
   const config = {
     title,
     description,
