@@ -6,7 +6,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
-import type { Browser, Page } from "playwright-core";
+import type { Browser, Dialog, Page } from "playwright-core";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import { fakeDaemon } from "../../src/daemon/testing.ts";
 import type { FakeDaemon } from "../../src/daemon/testing.ts";
@@ -264,6 +264,50 @@ describe.skipIf(missing)("the dashboard", () => {
     // What was made is no draft any more.
     await open("create", "New VM");
     expect(await page.getByLabel("Name", { exact: true }).inputValue()).toBe("");
+  });
+
+  test("a tab with work that is not done asks before it is left, and no other does", async () => {
+    const dialogs: string[] = [];
+    const heard = (dialog: Dialog): void => {
+      dialogs.push(dialog.type());
+      void dialog.accept();
+    };
+    page.on("dialog", heard);
+    await open("create", "New VM");
+    // It never answers.
+    await page.route("**/v1/vms", (route) =>
+      route.request().method() === "POST" ? undefined : route.fallback(),
+    );
+    await page.getByLabel("Name", { exact: true }).fill("third");
+    await page.getByRole("button", { name: "Make it" }).click();
+    await page.locator(".job").getByText("New VM third").waitFor();
+    expect(dialogs).toEqual([]);
+    await page.reload();
+    await heading("VMs");
+    expect(dialogs).toEqual(["beforeunload"]);
+    await page.getByRole("link", { name: "New VM" }).first().click();
+    await page.reload();
+    expect(dialogs).toEqual(["beforeunload"]);
+    await page.unroute("**/v1/vms");
+    page.off("dialog", heard);
+  });
+
+  test("a terminal takes what comes without keys (emoji, dictation), and keys once", async () => {
+    told.delete("/v1/vms");
+    await open(`vms/${real.id}/terminal`, "first");
+    const shows = async (text: string): Promise<void> =>
+      await page.locator(".xterm-rows").filter({ hasText: text }).waitFor();
+    await page.locator(".terminal-box[data-state=open]").waitFor();
+    // Nothing of the shell's own line editor, which depends on its language.
+    await page.keyboard.type("echo rea''dy; od -An -tx1 -w99");
+    await page.keyboard.press("Enter");
+    await shows("ready");
+    await page.keyboard.type("(");
+    await page.keyboard.insertText("é😀漢");
+    await page.keyboard.type("eins)");
+    await page.keyboard.press("Enter");
+    await page.keyboard.press("Control+d");
+    await shows("28 c3 a9 f0 9f 98 80 e6 bc a2 65 69 6e 73 29 0a");
   });
 
   test("a gateway that is gone is said to be gone, and what is shown stays", async () => {

@@ -53,6 +53,9 @@ class Tally {
   }
 }
 
+/** The gateway stops what nobody waits for: have the browser ask first. */
+const askFirst = (event: BeforeUnloadEvent): void => event.preventDefault();
+
 /**
  * Do something long in sight of the user.
  * @param from address of the form that asked for it
@@ -68,6 +71,7 @@ export async function doWork<T>(
   const abort = new AbortController();
   const stop = (): void => abort.abort(new Error("Stopped"));
   jobs.value = [{ id, title, state: "running", step: "", from, stop }, ...jobs.value];
+  addEventListener("beforeunload", askFirst);
   const tally = new Tally();
   try {
     const result = await body((event) => change(id, tally.take(event)), abort.signal);
@@ -79,6 +83,8 @@ export async function doWork<T>(
     change(id, { state: "failed", error: info, stop: undefined });
     return undefined;
   } finally {
+    const others = jobs.value.some(({ state }) => state === "running");
+    if (!others) removeEventListener("beforeunload", askFirst);
     void refreshVms();
   }
 }

@@ -60,6 +60,24 @@ export interface FittedTerminal {
   paint: (dark: boolean) => void;
 }
 
+/**
+ * Take text that comes without keys: of emoji pickers, of dictation. xterm.js leaves it out in the mode for screen readers, where
+ * keys write into the same field.
+ */
+function takeInsertedText(terminal: Terminal): void {
+  const { textarea } = terminal;
+  // A key's text is put in while its event is handled.
+  let byKey = false;
+  textarea?.addEventListener("keydown", () => {
+    byKey = true;
+    setTimeout(() => (byKey = false));
+  });
+  textarea?.addEventListener("input", (event) => {
+    const { inputType, isComposing, data } = event as InputEvent;
+    if (inputType === "insertText" && !isComposing && !byKey && data !== null) terminal.input(data);
+  });
+}
+
 /** Make one in an element. */
 export function makeTerminal(place: HTMLElement, dark: boolean): FittedTerminal {
   const terminal = new Terminal({
@@ -75,6 +93,7 @@ export function makeTerminal(place: HTMLElement, dark: boolean): FittedTerminal 
   const fitting = new FitAddon();
   terminal.loadAddon(fitting);
   terminal.open(place);
+  takeInsertedText(terminal);
   const fit = (): void => {
     // A place without a size, of a page that is just being left.
     if (place.clientWidth > 0 && place.clientHeight > 0) fitting.fit();
