@@ -44,14 +44,15 @@ export function refused(what: string, why: string): VmsanError {
 function fits(pattern: string, text: string): boolean {
   // How much of the text the pattern so far may have taken.
   let taken = new Set([0]);
-  for (const [index, char] of [...pattern].entries()) {
+  for (let index = 0; index < pattern.length; index += 1) {
+    const char = pattern.charAt(index);
     const next = new Set<number>();
     for (const at of taken) {
       if (char !== "*") {
-        if (text.startsWith(char, at)) next.add(at + char.length);
+        if (text.startsWith(char, at)) next.add(at + 1);
         continue;
       }
-      const isPart = /[:@]/.test(pattern[index - 1] ?? "");
+      const isPart = /[:@]/.test(pattern.charAt(index - 1));
       for (let end = at; end <= text.length && !next.has(end); end += 1) {
         next.add(end);
         if (isPart && text[end] === "/") break;

@@ -73,7 +73,7 @@ function takeInsertedText(terminal: Terminal): void {
     setTimeout(() => (byKey = false));
   });
   textarea?.addEventListener("input", (event) => {
-    const { inputType, isComposing, data } = event as InputEvent;
+    const { inputType, isComposing, data } = event;
     if (inputType === "insertText" && !isComposing && !byKey && data !== null) terminal.input(data);
   });
 }
