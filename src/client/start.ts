@@ -3,7 +3,7 @@ import { spawn } from "node:child_process";
 import { closeSync, openSync } from "node:fs";
 import type { StartReport } from "../model/api.ts";
 import { VmsanError, messageOf } from "../model/errors.ts";
-import { daemonEnvironment } from "./daemon-environment.ts";
+import { daemonEnvironment } from "./connection/daemon-environment.ts";
 import { entryPoint, sourcesCompileCache } from "../util/package.ts";
 import { makeDirectory } from "../util/files/directory.ts";
 import type { Layout } from "../util/paths.ts";
