@@ -14,16 +14,10 @@ import type { DiskSummary } from "../model/disk.ts";
 import { VmsanError } from "../model/errors.ts";
 import { importTree } from "../changes/import.ts";
 import { hostPlatform, importArchive, pin, unpin, withLease } from "../oci/images.ts";
-import {
-  diskUse,
-  inspectImage,
-  listImages,
-  pruneStore,
-  removeImage,
-  tagImage,
-} from "../oci/store/manage.ts";
+import { inspectImage, listImages, tagImage } from "../oci/store/manage.ts";
 import type { ImageDetails } from "../oci/store/manage.ts";
 import { imageHistory } from "../oci/store/history.ts";
+import { diskUse, pruneStore, removeImage } from "../oci/store/space.ts";
 import { formatPlatform, parsePlatform } from "../oci/documents/platform.ts";
 import { isDigest } from "../oci/reference.ts";
 import { saveImageTo } from "../oci/archives/save.ts";

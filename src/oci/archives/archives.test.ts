@@ -24,7 +24,8 @@ import { VmsanError } from "../../model/errors.ts";
 import { bytesOfText } from "../../util/byte-text.ts";
 import { detectPacking } from "../../util/packing/packing.ts";
 import { importArchive, openStore, parseImageSource, resolveImage } from "../images.ts";
-import { listImages, verifyStore } from "../store/manage.ts";
+import { listImages } from "../store/manage.ts";
+import { verifyStore } from "../store/testing.ts";
 import type { ContentStore } from "../store/store.ts";
 import { listTar } from "./tar.ts";
 

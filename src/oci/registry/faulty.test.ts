@@ -15,7 +15,7 @@ import type { VmsanError } from "../../model/errors.ts";
 import type { ProgressEvent } from "../../model/progress.ts";
 import { openStore, parseImageSource, resolveImage } from "../images.ts";
 import type { ResolveOptions } from "../images.ts";
-import { verifyStore } from "../store/manage.ts";
+import { verifyStore } from "../store/testing.ts";
 import type { RegistryOptions } from "./pull.ts";
 import { digestOf } from "../store/store.ts";
 import type { ContentStore } from "../store/store.ts";

@@ -17,7 +17,7 @@ import type { FixtureImage } from "../../../test/registry/fixture.ts";
 import { hasTool } from "../../../test/registry/docker-registry.ts";
 import { openStore, parseImageSource, resolveImage } from "../images.ts";
 import type { ContentStore } from "../store/store.ts";
-import { verifyStore } from "../store/manage.ts";
+import { verifyStore } from "../store/testing.ts";
 import type { RegistryOptions } from "./pull.ts";
 
 const image = makeImage({ layers: [tarOf("a", noise(300_000, 1)), tarOf("b", noise(10, 2))] });

@@ -26,8 +26,8 @@ import type { Image } from "../../model/image.ts";
 import { openStore, parseImageSource, parsePlatform, resolveImage } from "../images.ts";
 import type { ResolveOptions } from "../images.ts";
 import { login, logout } from "./login.ts";
-import { findImage, verifyStore } from "../store/manage.ts";
-import { verifyDiffIds } from "../store/ingest.ts";
+import { findImage } from "../store/manage.ts";
+import { verifyDiffIds, verifyStore } from "../store/testing.ts";
 import type { ContentStore } from "../store/store.ts";
 
 const skopeo = promisify(execFile);
@@ -156,7 +156,7 @@ describe.skipIf(!tools).each([
       [...flags.src, `--override-arch=${platform.architecture}`],
       store,
     );
-    await verifyDiffIds(pulled, store);
+    await verifyDiffIds(pulled);
     expect(await verifyStore(store)).toEqual([]);
   });
 
@@ -267,7 +267,7 @@ describe.skipIf(!tools)("two processes", () => {
       expect(await verifyStore(store)).toEqual([]);
     }
     const pulled = await resolveImage(parseImageSource(reference), { store });
-    await verifyDiffIds(pulled, store);
+    await verifyDiffIds(pulled);
     expect(readdirSync(join(store.dir, "partial"))).toEqual([]);
   }, 240_000);
 });
@@ -433,7 +433,7 @@ describe.skipIf(!tools || !hasTool("buildah") || process.getuid?.() !== 0)("buil
           user: "7:8",
           workingDir: "/w",
         });
-        await verifyDiffIds(pulled, store);
+        await verifyDiffIds(pulled);
         await expectLikeSkopeo(pulled, reference, ["--src-tls-verify=false"], store);
       }
       buildah("rm", container);

@@ -3,10 +3,10 @@ import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { open, rm } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
-import type { Digest, Image } from "../../model/image.ts";
+import type { Digest } from "../../model/image.ts";
 import { inflate } from "./decompress.ts";
 import type { ArchivePacking } from "../../util/packing/uncompressed.ts";
-import { imageError, storeError } from "../errors.ts";
+import { storeError } from "../errors.ts";
 import type { Lease } from "./leases.ts";
 import { blobCorrupt, temporaryName } from "./store.ts";
 import type { ContentStore } from "./store.ts";
@@ -166,30 +166,4 @@ export async function findDiffId(
   });
   await inflate(source, packing, (bytes) => void hash.update(bytes), path);
   return `sha256:${hash.digest("hex")}`;
-}
-
-/**
- * Check that every layer, decompressed, is what the image's configuration says. Layers found
- * right are remembered until their files change. Whoever unpacks layers compares anyway;
- * this is for those who want to know without unpacking. Throws ERR_IMAGE_DIFF_ID.
- */
-export async function verifyDiffIds(
-  image: Image,
-  store: ContentStore,
-  signal?: AbortSignal,
-): Promise<void> {
-  for (const { path, digest, diffId, compression } of image.layers) {
-    const known = await store.isVerified(path, digest, signal);
-    if (known?.diffId === diffId) continue;
-    const found = await findDiffId(path, compression, signal);
-    if (found !== diffId) {
-      throw imageError(
-        "ERR_IMAGE_DIFF_ID",
-        `Cannot use layer ${digest} of ${image.name}`,
-        `Decompressed it is ${found}, the configuration says ${diffId}.`,
-        "The image was built or pushed broken: build it again.",
-      );
-    }
-    await store.markVerified(path, digest, { diffId });
-  }
 }
