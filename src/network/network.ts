@@ -1,26 +1,18 @@
 /** Makes VMs' networks, keeps their leases, and removes them; the folder's one way in. */
 import { join } from "node:path";
 import { VmsanError, messageOf } from "../model/errors.ts";
-import type { GuestNetwork, NetworkPolicy, PublishedPort } from "../model/policy.ts";
-import { mtu, planFor, tapName, type Plan } from "./kernel/address.ts";
+import type { NetworkPolicy, PublishedPort } from "../model/policy.ts";
+import { planFor, type Plan } from "./kernel/address.ts";
 import { Helper, isLost } from "./helper.ts";
 import { Ground } from "./ground.ts";
 import { reshape } from "./bandwidth.ts";
 import { Leases, checkId, type Lease } from "./leases.ts";
-import {
-  guestLinks,
-  guestSysctls,
-  hostLinks,
-  proxyTable,
-  shape,
-  shaperLink,
-} from "./kernel/links.ts";
 import { decisionOf } from "./log.ts";
 import { checkPortsAgainstPolicy } from "./policy/parse.ts";
 import { mayAdministrate, probeHost } from "./host/probe.ts";
 import { Realm } from "./host/realm.ts";
 import { RootlessRealm } from "./host/rootless.ts";
-import { proxyMark } from "./kernel/rule-input.ts";
+import { Making } from "./making.ts";
 import { Removal } from "./removal.ts";
 import { PrivateNets, type Wanted } from "./private/nets.ts";
 import { Service } from "./service.ts";
@@ -48,6 +40,7 @@ class Manager implements NetworkManager {
   private readonly leases: Leases;
   private readonly nets: PrivateNets;
   private readonly services = new Map<string, Service>();
+  private readonly making: Making;
   private readonly removal: Removal;
   private readonly warn: (message: string) => void;
   private readonly ground: Ground;
@@ -66,12 +59,16 @@ class Manager implements NetworkManager {
       () => this.relog(),
     );
     const { leases, helper } = this;
-    this.ground = new Ground(realm, helper, options.ipv6);
+    const ground = new Ground(realm, helper, options.ipv6);
+    this.ground = ground;
     // In another place it would be in one that is gone when that is made anew.
     if (realm.isHost) realm.launcher = async (...program) => await helper.run(...program);
     const planOf = (lease: Lease): Plan => this.planOf(lease);
-    this.nets = new PrivateNets({ realm, helper, leases, planOf });
-    this.removal = new Removal({ realm, leases, nets: this.nets, planOf });
+    const nets = new PrivateNets({ realm, helper, leases, planOf });
+    this.nets = nets;
+    this.removal = new Removal({ realm, leases, nets, planOf });
+    const { removal } = this;
+    this.making = new Making({ realm, helper, leases, nets, ground, removal, planOf });
     this.timer = setInterval(() => void this.look(), addressInterval).unref();
   }
 
@@ -150,60 +147,6 @@ class Manager implements NetworkManager {
     );
   }
 
-  /** What VMM and guest are told. */
-  private describe(lease: Lease): AttachedNetwork {
-    const plan = this.planOf(lease);
-    const named = lease.policy.mode === "none" ? [] : [plan.gateway4];
-    const guest: GuestNetwork = {
-      mac: plan.guestMac,
-      ipv4: `${plan.guest4}/${plan.prefix4}`,
-      gateway4: plan.gateway4,
-      ...(lease.ipv6 ? { ipv6: `${plan.guest6}/${plan.prefix6}`, gateway6: plan.gateway6 } : {}),
-      dns: named,
-      mtu,
-    };
-    return {
-      attachment: {
-        ...this.realm.reach(plan.netns),
-        tap: tapName,
-        mac: plan.guestMac,
-        enter: this.realm.enter(plan.netns),
-      },
-      guest,
-    };
-  }
-
-  /** The first of a name and its successors that nobody has: a copied VM's original may run. */
-  private freeNetns(name: string): string {
-    for (let number = 1; ; number += 1) {
-      const candidate = number === 1 ? name : `${name}-${number}`;
-      if (!this.realm.hasNetns(candidate)) return candidate;
-    }
-  }
-
-  /** A lease with a slot whose link does not exist, written before anything is made. */
-  private async lease(vmId: string, policy: NetworkPolicy): Promise<Lease> {
-    const slot = this.leases.freeSlot((candidate) => this.realm.hasLink(`vmsan${candidate}`));
-    const { netns } = planFor(vmId, slot, this.ground.prefix6);
-    // No link of this slot has been made yet, whatever an earlier lease had.
-    this.removal.note(vmId, false);
-    const lease: Lease = {
-      schema: 1,
-      vmId,
-      netns: this.freeNetns(netns),
-      slot,
-      prefix6: this.ground.prefix6,
-      ipv6: this.ground.wantsIpv6(),
-      policy,
-      generation: 1,
-      changing: false,
-      shapedMbit: 0,
-      links: [],
-    };
-    await this.leases.put(lease);
-    return lease;
-  }
-
   async attach(
     vmId: string,
     policy: NetworkPolicy,
@@ -235,14 +178,14 @@ class Manager implements NetworkManager {
     networks: readonly Wanted[],
   ): Promise<AttachedNetwork> {
     for (let attempt = 1; ; attempt += 1) {
-      const lease = await this.lease(vmId, policy);
+      const lease = await this.making.lease(vmId, policy);
       const service = await this.serviceFor(lease);
       this.services.set(vmId, service);
       try {
         await service.publish(ports);
-        await this.build(lease, service, signal, networks);
+        await this.making.build(lease, service, signal, networks);
         signal.throwIfAborted();
-        return this.describe(lease);
+        return this.making.describe(lease);
       } catch (error) {
         // Another installation may have taken the link's name in this moment; or nobody knows what was made.
         const taken =
@@ -251,34 +194,6 @@ class Manager implements NetworkManager {
         for (const { what, why } of left.failed) this.warn(`${vmId}: ${what} is left: ${why}`);
         if (!taken || attempt >= slotAttempts) throw error;
       }
-    }
-  }
-
-  /** Make everything in the kernel: three launches, five with a bandwidth limit. */
-  private async build(
-    lease: Lease,
-    service: Service,
-    signal: AbortSignal,
-    networks: readonly Wanted[],
-  ): Promise<void> {
-    const plan = this.planOf(lease);
-    const { ipv6, policy } = lease;
-    await this.realm.ip(`netns add ${plan.netns}\n${hostLinks(plan, ipv6)}`, signal);
-    this.removal.note(lease.vmId, true);
-    const mbit = policy.bandwidthMbit;
-    const inside = guestLinks(plan, ipv6) + (mbit === undefined ? "" : shaperLink());
-    await this.realm.ipIn(plan.netns, inside, signal);
-    await this.nets.settle(lease.vmId, networks);
-    await Promise.all([
-      this.helper.sysctl(this.realm.netnsPath(plan.netns), guestSysctls(ipv6)),
-      ...(ipv6 ? [this.helper.rule6(this.realm.netnsPath(plan.netns), proxyMark, proxyTable)] : []),
-      service.apply(signal),
-      service.open(),
-      ...(mbit === undefined ? [] : [this.realm.tcIn(plan.netns, shape(mbit, false), signal)]),
-    ]);
-    const now = this.leases.get(lease.vmId);
-    if (now !== undefined && (mbit !== undefined || networks.length > 0)) {
-      await this.leases.put({ ...now, changing: false, shapedMbit: mbit ?? 0 });
     }
   }
 
