@@ -199,6 +199,23 @@ test("every folder has a rule and a first file that says what it is for", () => 
   }
 });
 
+test("no value is exported that no other file names", () => {
+  const namedIn = new Map<string, number>();
+  const places = ["src", "test", "bench", "scripts", "examples"];
+  for (const file of places.flatMap((place) => files(join(src, "..", place)))) {
+    for (const word of new Set(readFileSync(file, "utf8").match(/[\w$]+/g))) {
+      namedIn.set(word, (namedIn.get(word) ?? 0) + 1);
+    }
+  }
+  const value = /^export (?:async )?(?:const|function\*?|class) ([\w$]+)/gm;
+  const alone = files(src).flatMap((file) =>
+    [...readFileSync(file, "utf8").matchAll(value)]
+      .filter(([, name = ""]) => (namedIn.get(name) ?? 0) < 2)
+      .map(([line]) => `${relative(src, file)}: ${line}`),
+  );
+  expect(alone).toEqual([]);
+});
+
 /** Most source files side by side, tests apart: more want rooms of their own. */
 const FOLDER_LIMIT = 20;
 

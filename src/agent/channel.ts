@@ -17,7 +17,7 @@ import { isFatal, longestReply, parseReply, replyError, tooLongReply } from "./t
 import type { GuestTransport, RequestOptions } from "./transport.ts";
 
 /** Version of protocol/README.md that this end speaks. */
-export const PROTOCOL_VERSION = 1;
+const PROTOCOL_VERSION = 1;
 
 const STREAM_WINDOW = 4 << 20;
 const CONNECTION_WINDOW = 8 << 20;

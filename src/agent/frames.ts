@@ -98,7 +98,7 @@ export function encodeGap(stream: OutputNumber, from: bigint, to: bigint): Buffe
 }
 
 /** Check that a payload is at least as long as its type says; more is a later version's. */
-export function needBytes(type: number, payload: Uint8Array, length: number): void {
+function needBytes(type: number, payload: Uint8Array, length: number): void {
   if (payload.length < length) {
     throw protocolError(`Frame 0x${type.toString(16)} has ${payload.length} bytes, not ${length}.`);
   }

@@ -24,7 +24,7 @@ export interface KernelFiles {
 }
 
 /** Debian's names of the architectures. */
-export const debianArch: Record<KernelArch, string> = { x86_64: "amd64", aarch64: "arm64" };
+const debianArch: Record<KernelArch, string> = { x86_64: "amd64", aarch64: "arm64" };
 
 /** Compare by runs of digits as numbers, everything else as text: 6.1.9 < 6.1.10. */
 export function compareVersions(a: string, b: string): number {
@@ -65,10 +65,7 @@ async function installedVersion(name: string, signal?: AbortSignal): Promise<str
  * Newest cloud kernel below a root directory with its modules and readable by us.
  * @param root `/`, or where a package was unpacked
  */
-export async function findCloudKernel(
-  root: string,
-  arch: KernelArch,
-): Promise<KernelFiles | undefined> {
+async function findCloudKernel(root: string, arch: KernelArch): Promise<KernelFiles | undefined> {
   const pattern = new RegExp(`^vmlinuz-(.+-cloud-${debianArch[arch]})$`);
   const releases = (await namesIn(join(root, "boot")))
     .map((name) => pattern.exec(name)?.[1])

@@ -10,10 +10,10 @@ import type { Packing } from "../util/packing/packing.ts";
 import { decompress } from "./kernel-unpack.ts";
 
 /** Modules of which a guest cannot do without. */
-export const requiredModules = ["virtio_mmio", "virtio_blk", "ext4", "overlay"] as const;
+const requiredModules = ["virtio_mmio", "virtio_blk", "ext4", "overlay"] as const;
 
 /** Modules taken along when the kernel has them: one of the two channels, network, extras. */
-export const optionalModules = [
+const optionalModules = [
   "virtio_net",
   "virtio_console",
   "vmw_vsock_virtio_transport",

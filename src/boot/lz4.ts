@@ -4,7 +4,7 @@
  */
 
 /** First bytes of a legacy frame. */
-export const lz4LegacyMagic = 0x184c2102;
+const lz4LegacyMagic = 0x184c2102;
 
 /** Most bytes that one block unpacks to in this format. */
 const blockSize = 8 << 20;

@@ -4,7 +4,7 @@ import { closeSync, mkdtempSync, openSync, readSync, rmSync, statSync, writeSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
-import { createEmptyDisk } from "../ext4/ext4.ts";
+import { createEmptyDisk } from "../ext4/empty.ts";
 import { openFileSystem } from "./disk.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "vmsan-disk-"));

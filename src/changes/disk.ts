@@ -137,7 +137,7 @@ class LayeredDisk implements DiskBytes {
 }
 
 /** The bytes of a disk. @param layers paths, the lowest (raw) one first */
-export function openDisk(layers: readonly string[]): DiskBytes {
+function openDisk(layers: readonly string[]): DiskBytes {
   const [only = ""] = layers;
   return layers.length > 1 ? new LayeredDisk(layers) : rawDisk(only);
 }

@@ -21,9 +21,6 @@ export interface Context<Flags> {
   vmsan: () => Promise<Vmsan>;
 }
 
-/** An action returns its exit status; nothing means 0. */
-export type Action<Flags> = (context: Context<Flags>, ...args: never[]) => Promise<number | void>;
-
 /** Lists of commands with names only, so that their descriptions fit into 80 columns. */
 export const helpLayout: HelpConfiguration = {
   subcommandTerm: (listed) => [listed.name(), ...listed.aliases()].join(", "),

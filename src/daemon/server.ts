@@ -59,7 +59,7 @@ function checkVersion(said: string | undefined): void {
 }
 
 /** The routes; separate from the socket so that tests can call them directly. */
-export function createApp(service: Service): Hono {
+function createApp(service: Service): Hono {
   const app = new Hono();
   app.onError((error, c) => {
     service.log.error(`${c.req.method} ${c.req.path}`, error);

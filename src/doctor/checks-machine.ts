@@ -20,7 +20,7 @@ export async function readText(path: string): Promise<string> {
 }
 
 /** The first directory from this one upward that exists. */
-export async function existingParent(path: string): Promise<string> {
+async function existingParent(path: string): Promise<string> {
   try {
     await stat(path);
     return path;

@@ -31,7 +31,7 @@ export type Remains =
 const abandonedAfter = 24 * 3_600_000;
 
 /** Whether somebody listens on a socket. */
-export async function isListening(path: string): Promise<boolean> {
+async function isListening(path: string): Promise<boolean> {
   return await new Promise<boolean>((resolve) => {
     const socket = connect(path);
     const answer = (yes: boolean): void => {

@@ -20,7 +20,7 @@ export interface EmptyDiskOptions {
 }
 
 /** The 16 bytes of a UUID in its text form. */
-export function uuidBytes(uuid: string): Uint8Array {
+function uuidBytes(uuid: string): Uint8Array {
   const bytes = Buffer.from(uuid.replaceAll("-", ""), "hex");
   if (bytes.length !== 16) throw new RangeError(`not a UUID: ${uuid}`);
   return bytes;

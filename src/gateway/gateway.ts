@@ -85,7 +85,7 @@ export interface GatewayOptions {
 }
 
 /** The default address. */
-export const DEFAULT_LISTEN = "127.0.0.1:7300";
+const DEFAULT_LISTEN = "127.0.0.1:7300";
 
 /**
  * Serve until closed.

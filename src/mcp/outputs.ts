@@ -9,7 +9,7 @@ const KEPT_BYTES = 16 << 20;
 const KEPT_TOTAL = 64 << 20;
 
 /** The output of one command, both streams as they came. */
-export class KeptOutput {
+class KeptOutput {
   readonly id: string;
   readonly sandbox: string;
   private chunks: Buffer[] = [];

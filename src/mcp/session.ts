@@ -12,7 +12,7 @@ import { Outputs } from "./outputs.ts";
 import { refused } from "./policy.ts";
 
 /** Label of sandboxes made through MCP. */
-export const MCP_LABEL = "vmsan-mcp";
+const MCP_LABEL = "vmsan-mcp";
 
 /** What a VM will occupy. */
 interface Wanted {

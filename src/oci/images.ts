@@ -10,8 +10,7 @@
  *
  * images.ts: everything the other folders use of it. Heavy parts load when first needed.
  */
-export { formatImageSource, parseImageSource } from "./source.ts";
-export type { ParseOptions } from "./source.ts";
+export { parseImageSource } from "./source.ts";
 export { formatReference, parseReference } from "./reference.ts";
 export { formatPlatform, hostPlatform, parsePlatform } from "./documents/platform.ts";
 export { ContentStore, openStore } from "./store/store.ts";
@@ -22,8 +21,3 @@ export type { PullPolicy, ResolveOptions } from "./resolve.ts";
 export type { Follow } from "./registry/following.ts";
 export type { RegistryOptions } from "./registry/pull.ts";
 export { loadRegistries } from "./registry/registries.ts";
-export type { RegistriesConfig } from "./registry/registries.ts";
-export type { Credentials } from "./registry/credentials.ts";
-export type { LoginOptions } from "./registry/login.ts";
-export type { DiskUse, ImageDetails, ImageSummary, PruneOptions, Removed } from "./store/manage.ts";
-export type { SaveOptions } from "./archives/save.ts";

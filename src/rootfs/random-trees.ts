@@ -169,7 +169,7 @@ export function shownOnDisk(tree: ReadonlyMap<string, FoundEntry>, withXattrs: b
 }
 
 /** The same of a directory of this machine. */
-export function shownInDirectory(root: string): Shown {
+function shownInDirectory(root: string): Shown {
   const found = new Map<string, { key: string; text: string }>();
   const visit = (at: string): void => {
     const here = Buffer.from(join(root, "/"), "latin1");
@@ -217,7 +217,7 @@ export function shownInDirectory(root: string): Shown {
 }
 
 /** What umoci makes of an image (as root); undefined when it refuses it. */
-export async function unpackedByUmoci(
+async function unpackedByUmoci(
   dir: string,
   layers: readonly LayerBlob[],
 ): Promise<Shown | undefined> {

@@ -18,7 +18,7 @@ export function builderTemporary(scratch: string): string {
 }
 
 /** Live processes of that build. */
-export function findBuilders(scratch: string): ProcessIdentity[] {
+function findBuilders(scratch: string): ProcessIdentity[] {
   if (!existsSync(scratch)) return []; // removed, which builds are ended before
   const mark = `\0TMPDIR=${builderTemporary(scratch)}\0`;
   const found: ProcessIdentity[] = [];

@@ -48,7 +48,7 @@ class Meter extends Transform {
 }
 
 /** Path of a blob. */
-export function blobPath(dir: string, digest: Digest): string {
+function blobPath(dir: string, digest: Digest): string {
   return join(dir, "blobs", "sha256", digest.slice("sha256:".length));
 }
 

@@ -54,7 +54,7 @@ const platform = descriptive(
 });
 
 /** A descriptor (descriptor.md) of content that is needed: its size bounds what is read. */
-export const descriptorSchema = z.object({
+const descriptorSchema = z.object({
   mediaType: optional(z.string().max(255)).transform((type) => type ?? ""),
   digest,
   size,
@@ -63,7 +63,7 @@ export const descriptorSchema = z.object({
 export type Descriptor = z.output<typeof descriptorSchema>;
 
 /** An entry of an index: one of several manifests or indexes to choose from. */
-export const entrySchema = descriptorSchema.extend({
+const entrySchema = descriptorSchema.extend({
   platform,
   annotations: texts,
 });

@@ -285,7 +285,7 @@ export const registryAuthsSchema = z.record(
 );
 
 /** What this node remembers of a pod besides its VM: one document each. */
-export const podRecordSchema = z.object({
+const podRecordSchema = z.object({
   uid: text,
   namespace: text,
   name: text,

@@ -78,5 +78,3 @@ export type Runtime = z.output<typeof runtime>;
 export type DebianRecipe = z.output<typeof debianRecipe>;
 /** How Node.js is put on top of a base. */
 export type NodeRecipe = z.output<typeof nodeRecipe>;
-/** What a user's file holds. */
-export type Catalogue = z.output<typeof catalogueSchema>;

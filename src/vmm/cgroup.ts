@@ -42,7 +42,7 @@ export interface Cgroup {
 const REMOVE_MS = 1000;
 
 /** All VMs' groups are below this one. */
-export const parentName = "vmsan";
+const parentName = "vmsan";
 
 /** Path of a VM's group below each hierarchy's mount point. */
 export function cgroupName(id: string): string {

@@ -25,7 +25,7 @@ const candidates: readonly UidRange[] = [
 ];
 
 /** Parse /proc/PID/uid_map: which ids exist in this user namespace. */
-export function parseIdMap(text: string): UidRange[] {
+function parseIdMap(text: string): UidRange[] {
   return text
     .split("\n")
     .map((line) => line.trim().split(/\s+/).map(Number))

@@ -23,7 +23,7 @@ export interface BuiltinFacts {
 }
 
 /** Names are compared with underscores; brackets of a pattern stay as they are. */
-export function normalized(alias: string): string {
+function normalized(alias: string): string {
   return alias.replaceAll(/\[[^\]]*\]|-/g, (part) => (part === "-" ? "_" : part));
 }
 

@@ -16,7 +16,7 @@ import {
 import { lookupFiles, type BuiltinFacts, type ModuleFacts } from "./depmod.ts";
 
 /** Label by which the guest agent knows the disk. */
-export const MODULES_LABEL = "vmsan-modules";
+const MODULES_LABEL = "vmsan-modules";
 
 /** Files of a /lib/modules/VERSION that are taken as they are. */
 const KEPT = ["modules.builtin", "modules.builtin.modinfo", "modules.order"];

@@ -14,7 +14,7 @@ const ENTRY = 12;
 /** Entries in the 60 bytes of i_block. */
 export const IN_INODE = 4;
 /** Entries in an extent block, whose last four bytes are its checksum. */
-export const PER_BLOCK = Math.floor((BLOCK_SIZE - HEADER - 4) / ENTRY);
+const PER_BLOCK = Math.floor((BLOCK_SIZE - HEADER - 4) / ENTRY);
 
 /** Number of blocks the extents cover. */
 export function countBlocks(extents: Extents): number {

@@ -7,8 +7,8 @@ import type { PlacedBlocks } from "./placed.ts";
 export const I_BLOCK = 0x28;
 
 /** Earliest and latest second that 34 bits of ext4's time hold (1901 … 2446). */
-export const MIN_TIME = -(2 ** 31);
-export const MAX_TIME = 2 ** 31 - 1 + 3 * 2 ** 32;
+const MIN_TIME = -(2 ** 31);
+const MAX_TIME = 2 ** 31 - 1 + 3 * 2 ** 32;
 
 /** What of an inode is the same in memory and on disk. */
 export interface InodeFields {

@@ -79,7 +79,7 @@ const UNREAD: Record<string, string> = {
 };
 
 /** Answer with an error in vmsan's own form. */
-export function refuse(response: ServerResponse, error: unknown): void {
+function refuse(response: ServerResponse, error: unknown): void {
   const known = asVmsanError(error, "The request failed");
   if (response.headersSent) {
     response.destroy();
@@ -97,7 +97,7 @@ export function refuse(response: ServerResponse, error: unknown): void {
 }
 
 /** Answer a connection that asked to switch protocols with an error, and end it. */
-export function refuseUpgrade(socket: Duplex, error: unknown): void {
+function refuseUpgrade(socket: Duplex, error: unknown): void {
   const known = asVmsanError(error, "The request failed");
   const body = JSON.stringify({ error: known.toJSON() });
   socket.end(

@@ -185,7 +185,7 @@ export async function proxyRequest(
 }
 
 /** Hand a connection that switches protocols (WebSocket) through, with the request that asked. */
-export async function proxyUpgrade(
+async function proxyUpgrade(
   request: IncomingMessage,
   socket: Duplex,
   head: Buffer,

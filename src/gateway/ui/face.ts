@@ -9,7 +9,7 @@ import type { Asset, Assets } from "./assets.ts";
 const BASE = "/ui/";
 
 /** Scripts and styles of this origin's own files and nothing else; the page stands in no frame. */
-export const UI_POLICY = [
+const UI_POLICY = [
   "default-src 'none'",
   "script-src 'self'",
   "style-src 'self'",

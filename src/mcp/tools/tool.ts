@@ -23,7 +23,7 @@ export const sandboxRef = z
   .describe("ID or name of a sandbox of this session");
 
 /** Tells the client how far a call is, if it wants to know. */
-export class ProgressTeller {
+class ProgressTeller {
   private readonly ctx: ServerContext;
   private readonly token: string | number | undefined;
   private pending = "";

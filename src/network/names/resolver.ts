@@ -12,7 +12,7 @@ import { pointedAt, type PeerNames } from "../private/names.ts";
 import type { Question } from "./upstream.ts";
 
 /** Name by which a guest finds the host's opened ports. */
-export const hostName = "host.vmsan.internal";
+const hostName = "host.vmsan.internal";
 
 /** What the resolver works with; one for each VM. */
 export interface ResolverContext {

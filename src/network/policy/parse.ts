@@ -85,7 +85,7 @@ export function parseDomain(text: string): string {
 }
 
 /** A CIDR in canonical form (host bits cleared). Throws ERR_VALIDATION_CIDR. */
-export function parseCidrText(text: string): string {
+function parseCidrText(text: string): string {
   const parsed = parseCidr(text);
   if (parsed !== undefined) return formatCidr(parsed);
   const address = parseAddress(text);
@@ -114,7 +114,7 @@ export function parsePort(text: string): number {
 }
 
 /** `50mbit` or `50m` as megabits a second. Throws ERR_VALIDATION_BANDWIDTH. */
-export function parseBandwidth(text: string): number {
+function parseBandwidth(text: string): number {
   const match = /^([1-9]\d{0,3})(m|mbit)$/i.exec(text);
   const mbit = Number(match?.[1]);
   if (match !== null && mbit <= 1000) return mbit;

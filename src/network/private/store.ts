@@ -10,7 +10,7 @@ import { parseCidr } from "../policy/cidr.ts";
 import { checkSubnet, freeSubnet } from "./subnets.ts";
 
 /** No network has that name. */
-export function networkNotFound(name: string): VmsanError {
+function networkNotFound(name: string): VmsanError {
   return new VmsanError({
     code: "ERR_PRIVATE_NETWORK_NOT_FOUND",
     message: `No private network ${name}`,

@@ -7,7 +7,7 @@ export type HelloResult =
   | { kind: "refused"; why: "not-tls" | "no-name" | "encrypted-hello" | "malformed" };
 
 /** Longest ClientHello taken, in bytes: larger than any real one (post-quantum key shares included). */
-export const maxHello = 16_384;
+const maxHello = 16_384;
 
 const extensionServerName = 0;
 const extensionEncryptedHello = 0xfe0d;

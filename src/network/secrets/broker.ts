@@ -21,7 +21,7 @@ import { joinWebSocket } from "./websocket.ts";
 import type { Passage } from "./passage.ts";
 
 /** Longest head of a request or an answer, in bytes. */
-export const maxHead = 65_536;
+const maxHead = 65_536;
 
 /** Most requests of one connection that wait for their answers: clients that send ahead send a few. */
 const maxAhead = 64;

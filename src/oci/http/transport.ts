@@ -22,7 +22,7 @@ import type { Head } from "./wire.ts";
  * Length of a window in milliseconds: one with less than 1 KiB ends the connection, so a dead
  * one is noticed after one to two windows.
  */
-export const IDLE_TIMEOUT_MS = 30_000;
+const IDLE_TIMEOUT_MS = 30_000;
 /** Bytes that must come within a window. */
 const IDLE_BYTES = 1024;
 

@@ -41,7 +41,7 @@ export function parseChallenges(header: string): Challenge[] {
  * What a token is asked for: the session's own scopes, whatever the challenge says (it may say
  * nothing, or be empty), and what the challenge names besides.
  */
-export function scopesOf(own: readonly string[], challenge: Challenge): string[] {
+function scopesOf(own: readonly string[], challenge: Challenge): string[] {
   const named = (challenge.parameters.get("scope") ?? "").split(" ");
   return [...new Set([...own, ...named])].filter((scope) => scope !== "");
 }

@@ -24,7 +24,7 @@ export type Credentials =
 const HUB_KEY = "https://index.docker.io/v1/";
 
 /** The file that `login` writes: REGISTRY_AUTH_FILE, or Docker's configuration. */
-export function authFilePath(env: NodeJS.ProcessEnv = process.env): string {
+function authFilePath(env: NodeJS.ProcessEnv = process.env): string {
   const own = env["REGISTRY_AUTH_FILE"] ?? "";
   if (own !== "") return own;
   return join(env["DOCKER_CONFIG"] ?? join(env["HOME"] ?? homedir(), ".docker"), "config.json");

@@ -17,7 +17,7 @@ import type { RetryLimits } from "./retry.ts";
 import type { Session } from "./session.ts";
 
 /** Bytes from which a blob is sent in pieces of this size; most registries want at least 5 MiB. */
-export const PIECE = 64 << 20;
+const PIECE = 64 << 20;
 /** Bytes read at once. */
 const READ = 1 << 20;
 /** Milliseconds between two progress events of a blob. */

@@ -23,7 +23,7 @@ export interface Usage {
 }
 
 /** By the VM's ID. */
-export const usage = new Store<ReadonlyMap<string, Usage>>(new Map());
+const usage = new Store<ReadonlyMap<string, Usage>>(new Map());
 
 /** What the guest uses of its memory, as far as it is known. */
 export function memoryUsed({ guest, host }: VmSample): number | undefined {
@@ -45,7 +45,7 @@ const card = ({ host, guest }: VmSample, what: "receivedBytes" | "sentBytes"): n
   host?.[what] ?? guest?.[what];
 
 /** A VM's figures with one more sample. */
-export function withSample(old: Usage | undefined, sample: VmSample): Usage {
+function withSample(old: Usage | undefined, sample: VmSample): Usage {
   const cpu = [...(old?.cpu ?? [])];
   const memory = [...(old?.memory ?? [])];
   const used = memoryUsed(sample);

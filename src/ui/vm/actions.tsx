@@ -10,11 +10,11 @@ import { useState } from "preact/hooks";
 const path = (vm: VmView, rest = ""): string => `/v1/vms/${part(vm.id)}${rest}`;
 
 /** Stop a VM: gracefully first. */
-export const stopVm = (vm: VmView): Promise<boolean> =>
+const stopVm = (vm: VmView): Promise<boolean> =>
   doCall(`Stop ${vmName(vm)}`, "POST", path(vm, "/stop"), {});
 
 /** Remove a VM with its disk, running or not. */
-export const removeVm = (vm: VmView): Promise<boolean> =>
+const removeVm = (vm: VmView): Promise<boolean> =>
   doCall(`Remove ${vmName(vm)}`, "DELETE", path(vm, "?force=true"));
 
 /** Start a stopped or sleeping VM. */
@@ -25,21 +25,21 @@ export async function startVm(vm: VmView): Promise<void> {
 }
 
 /** Halt and let go on. */
-export const pauseVm = (vm: VmView): Promise<boolean> =>
+const pauseVm = (vm: VmView): Promise<boolean> =>
   doCall(`Pause ${vmName(vm)}`, "POST", path(vm, "/pause"));
 /** Let a paused VM go on. */
 export const resumeVm = (vm: VmView): Promise<boolean> =>
   doCall(`Resume ${vmName(vm)}`, "POST", path(vm, "/resume"));
 
 /** Put a VM to sleep: its memory goes to a file. */
-export async function suspendVm(vm: VmView): Promise<void> {
+async function suspendVm(vm: VmView): Promise<void> {
   await doWork(`Put ${vmName(vm)} to sleep`, (onProgress, signal) =>
     work<VmView>("POST", path(vm, "/suspend"), { body: {}, onProgress, signal }),
   );
 }
 
 /** A copy of a VM that goes on where it is now. */
-export async function forkVm(vm: VmView, name: string): Promise<void> {
+async function forkVm(vm: VmView, name: string): Promise<void> {
   const made = await doWork(`Fork ${vmName(vm)}`, (onProgress, signal) =>
     work<VmView[]>("POST", path(vm, "/fork"), {
       body: name === "" ? {} : { name },
@@ -52,7 +52,7 @@ export async function forkVm(vm: VmView, name: string): Promise<void> {
 }
 
 /** A snapshot of a VM. */
-export async function snapshotVm(vm: VmView, name: string): Promise<SnapshotView | undefined> {
+async function snapshotVm(vm: VmView, name: string): Promise<SnapshotView | undefined> {
   return await doWork(`Snapshot of ${vmName(vm)}`, (onProgress, signal) =>
     work<SnapshotView>("POST", path(vm, "/snapshots"), {
       body: name === "" ? {} : { name },

@@ -7,7 +7,7 @@ import { NameTable } from "./names.ts";
 import { Text } from "./text.ts";
 
 /** Kinds of inode. */
-export const NODE_KINDS = ["file", "directory", "symlink", "char", "block", "fifo"] as const;
+const NODE_KINDS = ["file", "directory", "symlink", "char", "block", "fifo"] as const;
 export type NodeKind = (typeof NODE_KINDS)[number];
 const KIND_NUMBERS = Object.fromEntries(NODE_KINDS.map((kind, i) => [kind, i])) as Record<
   NodeKind,
@@ -53,7 +53,7 @@ export const PLAIN_DIRECTORY: NodeFields = {
 /** The root's number. */
 export const ROOT = 1;
 /** Content of a file that is nowhere, or has no bytes but zeros. */
-export const NO_CONTENT = 0;
+const NO_CONTENT = 0;
 
 /** A tree of inodes; a node is a number ≥ 1. One node under several names is a file with hard links. */
 export class FileTree {

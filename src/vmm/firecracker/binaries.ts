@@ -14,12 +14,11 @@ import { run, runOk } from "../../util/run.ts";
 import { findProgram } from "../launch.ts";
 
 /** Oldest release that this driver speaks to. */
-export const oldestVersion = "1.10.0";
+const oldestVersion = "1.10.0";
 /** The release that `vmsan setup` fetches unless told otherwise. */
 export const pinnedVersion = "1.16.1";
 /** Where releases are fetched from unless told otherwise. */
-export const defaultReleaseBase =
-  "https://github.com/firecracker-microvm/firecracker/releases/download";
+const defaultReleaseBase = "https://github.com/firecracker-microvm/firecracker/releases/download";
 
 /** Firecracker and its jailer on this host. */
 export interface FirecrackerPrograms {
@@ -50,7 +49,7 @@ export function isOlder(a: string, b: string): boolean {
 }
 
 /** Version that a program prints on its first line; what follows may be log lines. */
-export async function versionOf(program: string, name: string): Promise<string | undefined> {
+async function versionOf(program: string, name: string): Promise<string | undefined> {
   const result = await run(program, ["--version"], { timeoutMs: 10_000, maxOutput: 65_536 });
   const [first = ""] = result.stdout.split("\n");
   return new RegExp(`^${name} v(\\d+\\.\\d+\\.\\d+\\S*)`, "i").exec(first.trim())?.[1];

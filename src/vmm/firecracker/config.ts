@@ -47,7 +47,7 @@ export interface FirecrackerChoices {
 }
 
 /** Kernel arguments for Firecracker's machine, before the VM's own. */
-export function kernelArguments(spec: VmSpec, arch: FirecrackerChoices["arch"]): string {
+function kernelArguments(spec: VmSpec, arch: FirecrackerChoices["arch"]): string {
   const machine =
     arch === "x86_64"
       ? ["i8042.noaux", "i8042.nomux", "i8042.dumbkbd", "pci=off", "swiotlb=noforce"]

@@ -1,5 +1,4 @@
 /** Which containers a list has. */
-import type { HostConfig } from "../../../schema/docker.ts";
 import type { Engine } from "../engine.ts";
 import { DockerError } from "../errors.ts";
 import type { Filters } from "../http/filters.ts";
@@ -116,9 +115,4 @@ export function isListed(
 /** Whether a container is on a network. */
 export function isOn(container: Container, networkId: string): boolean {
   return Object.values(container.record.networks).some(({ id }) => id === networkId);
-}
-
-/** Whether a container's host part names the network mode. */
-export function modeOf(container: Container): string {
-  return (container.record.hostConfig as HostConfig).NetworkMode ?? "bridge";
 }

@@ -133,7 +133,7 @@ function portList({ record, running }: Container): object[] {
 }
 
 /** Mounts as clients see them. */
-export function mountsOf({ mounts }: ContainerRecord): object[] {
+function mountsOf({ mounts }: ContainerRecord): object[] {
   return mounts.map(({ NoCopy: _NoCopy, Part: _Part, Engine: _Engine, ...point }) => point);
 }
 

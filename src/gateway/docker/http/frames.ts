@@ -13,7 +13,7 @@ function frameHeader(stream: OutputNumber, length: number): Buffer {
 }
 
 /** A piece as it travels: with a header, or as it is where there is a terminal. */
-export function framed(stream: OutputNumber, bytes: Buffer, tty: boolean): Buffer {
+function framed(stream: OutputNumber, bytes: Buffer, tty: boolean): Buffer {
   return tty ? bytes : Buffer.concat([frameHeader(stream, bytes.length), bytes]);
 }
 
