@@ -1,62 +1,11 @@
 /** The fields of a new VM, each with what it means and what it becomes in the request. */
-import { linesOf, mount, numbers, pairs, port, secret } from "./create-lines.ts";
-
-/** What the user has written, by field. */
-export type Wishes = Record<string, string>;
-
-/** One field. */
-export interface Field {
-  name: string;
-  label: string;
-  /** What it means, in a sentence or two. */
-  help: string;
-  kind: "text" | "number" | "choice" | "lines" | "yes";
-  /** What stands there at first. */
-  first?: string;
-  hint?: string;
-  choices?: { value: string; label: string }[];
-  /** Units behind a number. */
-  unit?: string;
-  min?: number;
-  max?: number;
-  /** Belongs to the network policy. */
-  policy?: boolean;
-  /** Only keys made with --admin may say it. */
-  admin?: boolean;
-  /** Whether it matters for what else is wished. */
-  shown?: (wishes: Wishes) => boolean;
-  /** What it adds to the request; nothing when it is left as it is. */
-  put: (value: string, request: Request) => void;
-}
-
-/** A part of the form. */
-export interface Group {
-  title: string;
-  /** Folded away at first. */
-  folded: boolean;
-  fields: Field[];
-}
-
-/** The body of `POST /v1/vms`, as far as it has been filled in. */
-export type Request = Record<string, unknown> & {
-  policy: Record<string, unknown>;
-};
+import { linesOf, mount, pairs, secret } from "./create-lines.ts";
+import { NETWORK, hasCard } from "./create-network.ts";
+import { asText } from "./field.ts";
+import type { Group, Request, Wishes } from "./field.ts";
 
 const GIB = 2 ** 30;
 
-const asText =
-  (key: string) =>
-  (value: string, request: Request): void => {
-    request[key] = value;
-  };
-
-const inPolicy =
-  (key: string, read: (text: string) => unknown) =>
-  (value: string, request: Request): void => {
-    request.policy[key] = read(value);
-  };
-
-const listed = (wishes: Wishes): boolean => wishes["policy"] === "custom";
 const minutes = (value: string): number => Math.round(Number(value) * 60_000);
 
 const ENDINGS = [
@@ -129,125 +78,7 @@ export const GROUPS: readonly Group[] = [
       },
     ],
   },
-  {
-    title: "Network",
-    folded: false,
-    fields: [
-      {
-        name: "policy",
-        label: "May reach",
-        help: "What the guest can connect to. It can be changed while it runs; refused connections are shown.",
-        kind: "choice",
-        first: "allow-all",
-        choices: [
-          { value: "allow-all", label: "The internet, not the host's own networks" },
-          { value: "custom", label: "Only what is listed" },
-          { value: "deny-all", label: "Nothing" },
-          { value: "none", label: "No network card" },
-        ],
-        policy: true,
-        put: inPolicy("mode", String),
-      },
-      {
-        name: "domains",
-        label: "Names",
-        help: "One a line: example.com, or *.example.com for every name below it. Their addresses are learnt from DNS.",
-        kind: "lines",
-        hint: "api.example.com\n*.debian.org",
-        shown: listed,
-        policy: true,
-        put: inPolicy("allowedDomains", linesOf),
-      },
-      {
-        name: "cidrs",
-        label: "Networks",
-        help: "Addresses that may be reached, one a line: 192.0.2.0/24, 2001:db8::/32.",
-        kind: "lines",
-        shown: listed,
-        policy: true,
-        put: inPolicy("allowedCidrs", linesOf),
-      },
-      {
-        name: "denied",
-        label: "Refused networks",
-        help: "Wins over everything that is allowed.",
-        kind: "lines",
-        shown: (wishes) => wishes["policy"] !== "none" && wishes["policy"] !== "deny-all",
-        policy: true,
-        put: inPolicy("deniedCidrs", linesOf),
-      },
-      {
-        name: "allowedPorts",
-        label: "Ports",
-        help: "Only these ports of what is listed, with commas between. Empty: every port.",
-        kind: "text",
-        hint: "443, 80",
-        shown: listed,
-        policy: true,
-        put: inPolicy("allowedPorts", numbers),
-      },
-      {
-        name: "udp",
-        label: "UDP",
-        help: "Other UDP than DNS to what is listed.",
-        kind: "yes",
-        shown: listed,
-        policy: true,
-        put: inPolicy("allowUdp", () => true),
-      },
-      {
-        name: "icmp",
-        label: "Ping",
-        help: "ICMP to what may be reached.",
-        kind: "yes",
-        shown: (wishes) => wishes["policy"] !== "none" && wishes["policy"] !== "deny-all",
-        policy: true,
-        put: inPolicy("allowIcmp", () => true),
-      },
-      {
-        name: "bandwidth",
-        label: "Bandwidth",
-        help: "At most that much, in each direction. Empty: no limit.",
-        kind: "number",
-        unit: "Mbit/s",
-        min: 1,
-        max: 1000,
-        shown: (wishes) => wishes["policy"] !== "none",
-        policy: true,
-        put: inPolicy("bandwidthMbit", Number),
-      },
-      {
-        name: "networks",
-        label: "Private networks",
-        help: "Networks of VMs among themselves, one a line. Whoever is in one is reached there by name.",
-        kind: "lines",
-        shown: (wishes) => wishes["policy"] !== "none",
-        put: (value, request) => {
-          request["networks"] = linesOf(value).map((network) => ({ network, aliases: [] }));
-        },
-      },
-      {
-        name: "ports",
-        label: "Published ports",
-        help: "Ports of the host that lead to the guest, one a line: 8080, or 8080:80. On 127.0.0.1 unless an address stands in front.",
-        kind: "lines",
-        hint: "8080:80",
-        admin: true,
-        shown: (wishes) => wishes["policy"] !== "none",
-        put: (value, request) => void (request["ports"] = linesOf(value).map(port)),
-      },
-      {
-        name: "hostPorts",
-        label: "Ports of the host",
-        help: "Services of the host itself that the guest may reach at its gateway address, with commas between.",
-        kind: "text",
-        admin: true,
-        shown: (wishes) => wishes["policy"] !== "none",
-        policy: true,
-        put: inPolicy("allowHostPorts", numbers),
-      },
-    ],
-  },
+  NETWORK,
   {
     title: "Commands and mounts",
     folded: true,
@@ -266,7 +97,7 @@ export const GROUPS: readonly Group[] = [
         help: "Keys that its programs use without having them, one a line: TOKEN=value@api.example.com. The guest sees a placeholder in TOKEN; the host puts the value into requests to that domain, and to no other. With #header behind: in headers alone.",
         kind: "lines",
         hint: "TOKEN=value@api.example.com#header",
-        shown: (wishes) => wishes["policy"] !== "none",
+        shown: hasCard,
         put: (value, request) => void (request["secrets"] = linesOf(value).map(secret)),
       },
       {

@@ -12,7 +12,7 @@ import { useStore } from "../state/store.ts";
 import { refreshVms } from "../state/vms.ts";
 import { doWork } from "../state/work.ts";
 import { GROUPS, firstWishes, requestOf } from "./create-fields.ts";
-import type { Wishes } from "./create-fields.ts";
+import type { Wishes } from "./field.ts";
 import { Fields } from "./fields.tsx";
 
 /** Names of the images that the host has, for the form's suggestions. */

@@ -1,5 +1,5 @@
 /** Fields of a form, each with what it means. */
-import type { Field, Wishes } from "./create-fields.ts";
+import type { Field, Wishes } from "./field.ts";
 
 function Control(props: { field: Field; value: string; onValue: (value: string) => void }) {
   const { field, value, onValue } = props;

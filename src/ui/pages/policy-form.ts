@@ -1,10 +1,11 @@
 /** A network policy as the form's fields, and back. */
 import type { NetworkPolicy } from "../../model/policy.ts";
-import { GROUPS, requestOf } from "./create-fields.ts";
-import type { Field, Wishes } from "./create-fields.ts";
+import { requestOf } from "./create-fields.ts";
+import { NETWORK } from "./create-network.ts";
+import type { Field, Wishes } from "./field.ts";
 
 /** The form's fields about what a guest may reach. */
-export const policyFields: readonly Field[] = GROUPS.flatMap(({ fields }) => fields).filter(
+export const policyFields: readonly Field[] = NETWORK.fields.filter(
   ({ policy }) => policy === true,
 );
 
