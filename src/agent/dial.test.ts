@@ -15,7 +15,7 @@ afterEach(async () => {
 
 /** A server where the fake guest finds it. */
 async function serve(onConnection: (socket: Socket) => void): Promise<Endpoint> {
-  const server: Server = createServer((socket) => {
+  const server: Server = createServer({ allowHalfOpen: true }, (socket) => {
     // Whoever is cut off in the guest is reset here.
     socket.on("error", () => undefined);
     onConnection(socket);
@@ -50,4 +50,21 @@ test("a guest that goes away breaks the connection, and nothing else", async () 
   const broken = once(connection, "close").catch((error: unknown) => error);
   await guest.close();
   await expect(broken).resolves.toBeInstanceOf(Error);
+});
+
+test("what is written behind the peer's own end arrives whole", async () => {
+  const guest = await fakeGuest();
+  cleanups.push(guest.close);
+  let received = 0;
+  const endpoint = await serve((socket) => {
+    socket.end("bye");
+    socket.on("data", (piece: Buffer) => (received += piece.length));
+  });
+  const connection = await dialGuest(guest.channel, endpoint);
+  connection.resume();
+  await once(connection, "end");
+  // More than may be under way unacknowledged.
+  connection.end(Buffer.alloc(8 << 20));
+  await once(connection, "close");
+  await expect.poll(() => received, { timeout: 20_000 }).toBe(8 << 20);
 });

@@ -3,8 +3,10 @@ import { rm } from "node:fs/promises";
 import { createConnection, createServer } from "node:net";
 import type { AddressInfo, Server, Socket } from "node:net";
 import { VmsanError, errnoOf, messageOf } from "../model/errors.ts";
+import { joined } from "../util/flow/joined.ts";
 import { bracketed } from "../util/hosts/bracketed.ts";
 import { listenUnix, socketPath } from "../util/socket-path.ts";
+import { GuestConnection } from "./connection.ts";
 import { checkExit } from "./file-stream.ts";
 import { protocolError } from "./frames.ts";
 import { isStreamId } from "./spec.ts";
@@ -57,35 +59,9 @@ function parseTcp(text: string): Endpoint {
 
 /** Join a socket of this host and a connection in the guest; each direction ends on its own. */
 function join(socket: Socket, stream: GuestStream, onError: (error: unknown) => void): void {
-  // A half that breaks takes the whole: bytes are missing, so it must not look like an end.
-  socket.on("error", () => socket.destroy());
-  socket.on("data", (bytes: Buffer) => {
-    // What the guest no longer takes is dropped: its sender is not held up, and the end of it is seen.
-    if (stream.stdin.writable && !stream.stdin.write(bytes)) socket.pause();
-  });
-  stream.stdin.on("drain", () => socket.resume());
-  socket.on("end", () => stream.stdin.end());
-  stream.stdout.on("data", (bytes: Buffer) => {
-    if (socket.destroyed || socket.write(bytes)) return;
-    stream.stdout.pause();
-    socket.once("drain", () => stream.stdout.resume());
-  });
-  stream.stdout.on("end", () => socket.end());
-  socket.on("close", () => {
-    if (!socket.readableEnded) stream.signal("SIGKILL", true);
-  });
-  stream.exit.then(
-    () => {
-      // Both directions have ended, or the peer in the guest has reset the connection.
-      if (stream.stdin.writableFinished || socket.readableEnded) return;
-      socket.end();
-      socket.resume();
-    },
-    (error: unknown) => {
-      socket.destroy();
-      onError(error);
-    },
-  );
+  const connection = new GuestConnection(stream);
+  connection.on("error", onError);
+  void joined(socket, connection);
 }
 
 /** Listening sockets and connections of one forwarding. */
