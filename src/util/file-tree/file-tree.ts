@@ -52,8 +52,6 @@ export const PLAIN_DIRECTORY: NodeFields = {
 
 /** The root's number. */
 export const ROOT = 1;
-/** Content of a file that is nowhere, or has no bytes but zeros. */
-const NO_CONTENT = 0;
 
 /** A tree of inodes; a node is a number ≥ 1. One node under several names is a file with hard links. */
 export class FileTree {
@@ -68,7 +66,7 @@ export class FileTree {
   mtimes = new Float64Array(256);
   nsecs = new Uint32Array(256);
   sizes = new Float64Array(256);
-  /** Number of a file's content, as whoever stored it counts; {@link NO_CONTENT} without. */
+  /** Number of a file's content, as whoever stored it counts; 0 for one that is nowhere, or has no bytes but zeros. */
   contents = new Uint32Array(256);
   /** A link's target (in {@link text}), or a device's number. */
   private extras = new Uint32Array(256);
