@@ -100,6 +100,18 @@ test("what builds had on the way when an engine was killed is gone when the next
   await images.remove(named);
 });
 
+test("a look at what a container prints right behind its start finds its first words, and waits for none that end", async () => {
+  const look = async (script: string): Promise<string> => {
+    const id = await engine.create({ Cmd: ["sh", "-c", script] });
+    await engine.ask("POST", `/containers/${id}/start`);
+    const { text } = await engine.ask("GET", `/containers/${id}/logs?stdout=1`);
+    await engine.ask("DELETE", `/containers/${id}?force=1`);
+    return unframed(Buffer.from(text, "latin1")).stdout;
+  };
+  expect(await look("sleep 0.3; echo first; exec sleep 300")).toBe("first\n");
+  expect(await look("sleep 0.3")).toBe("");
+});
+
 test("an upgrade that is refused does not linger, though its client goes on", async () => {
   const socket = connect({ path: engine.socketPath, allowHalfOpen: true });
   let said = "";

@@ -1,4 +1,5 @@
 /** `GET /containers/ID/logs`. */
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Container } from "../containers/container.ts";
 import { DockerError } from "../errors.ts";
 import { FrameBatch } from "../http/frames.ts";
@@ -64,6 +65,29 @@ function followOf(
   };
 }
 
+/** How young a container is that may yet print its first words, and how long a look waits for them, in milliseconds. */
+const YOUNG_MS = 2000;
+const FIRST_MS = 1000;
+
+/**
+ * Wait for the first words of a young container that has printed nothing yet: clients start one and look at once, and a guest's program takes
+ * longer to its first line than a process of the host, which has printed it by then.
+ * @param version of the log before a look
+ * @returns whether another look may find some
+ */
+async function firstWords(
+  container: Container,
+  log: ContainerLog,
+  version: number,
+  gone: Promise<void>,
+): Promise<boolean> {
+  const age = Date.now() - Date.parse(container.record.state.startedAt);
+  if (!container.running || age > YOUNG_MS) return log.version !== version;
+  const limit = sleep(FIRST_MS, undefined, { ref: false });
+  await Promise.race([log.changed(version), container.nextExit(), gone, limit]);
+  return true;
+}
+
 /** Send a container's log, and with `follow` what follows until it ends. */
 export async function serveLogs(call: Call, container: Container): Promise<void> {
   const { response, query } = call;
@@ -90,8 +114,17 @@ export async function serveLogs(call: Call, container: Container): Promise<void>
       return !left && (await more(version)) && !left;
     };
   }
-  for await (const { stream, bytes } of readWanted(log.dir, wish, reading)) {
-    if (left || !(await batch.add(stream, bytes))) break;
+  const send = async (): Promise<boolean> => {
+    let any = false;
+    for await (const { stream, bytes } of readWanted(log.dir, wish, reading)) {
+      any = true;
+      if (left || !(await batch.add(stream, bytes))) break;
+    }
+    return any;
+  };
+  const { version } = log;
+  if (!(await send()) && reading.follow === undefined) {
+    if (await firstWords(container, log, version, gone)) await send();
   }
   await batch.end();
   response.end();
