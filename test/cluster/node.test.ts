@@ -283,6 +283,8 @@ test("a node that is started again finds its pods, and removes what nobody wants
     await api.until(`${name} runs`, () => api.state(name)?.kind === "running");
   }
   const before = await vms();
+  // As by `kubectl debug`: not offered, and no reason to end what runs.
+  api.change("stays", { ephemeralContainers: [{ name: "debug", image: IMAGE }] });
   await first.close();
   node = undefined;
   api.forget("goes", true);

@@ -190,11 +190,11 @@ export class NodePod implements Shown {
         if (vm !== undefined) await removeVm(this.context.vmsan, vm.id);
         return;
       }
-      const refused = refusedFields(this.object);
-      if (refused.length > 0) {
-        const message = `not offered on this node: ${refused.join(", ")}`;
-        await this.refuse({ reason: "FieldNotOffered", message });
-      } else if (!(await this.takingUp.run(vm))) await this.starter.start();
+      const refused = this.refusal(refusedFields(this.object));
+      // One that has run here was changed since (`kubectl debug`): it goes on, as it did then.
+      const hasRun = vm !== undefined || phase === "Running";
+      if (refused !== undefined && !hasRun) await this.refuse(refused);
+      else if (!(await this.takingUp.run(vm))) await this.starter.start();
     });
   }
 
@@ -237,13 +237,14 @@ export class NodePod implements Shown {
       });
     }
     if (this.state.ready && isOverruled(object.status)) this.reporter.again(this.status());
-    const refused = refusedChanges(before, object);
-    if (refused.length === 0) return;
-    this.reporter.event(
-      "Warning",
-      "FieldNotOffered",
-      `not offered on this node: ${refused.join(", ")}`,
-    );
+    const refused = this.refusal(refusedChanges(before, object));
+    if (refused !== undefined) this.reporter.event("Warning", refused.reason, refused.message);
+  }
+
+  /** What is said of fields that are not offered; undefined: there are none. */
+  private refusal(fields: readonly string[]): Reason | undefined {
+    if (fields.length === 0) return undefined;
+    return { reason: "FieldNotOffered", message: `not offered on this node: ${fields.join(", ")}` };
   }
 
   /** It is gone from the API server, so nothing of it may be here. */
