@@ -55,6 +55,11 @@ export class Following implements LayerFollower {
     this.#follower?.arrived(digest, bytes);
   }
 
+  /** Bytes that have come, of all layers. */
+  get bytes(): number {
+    return [...this.#arrived.values()].reduce((sum, bytes) => sum + bytes, 0);
+  }
+
   lost(): void {
     this.#arrived.clear();
     this.#follower?.lost();

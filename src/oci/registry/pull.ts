@@ -5,6 +5,7 @@
  * pull.ts: one image: manifest, configuration and layers.
  */
 import { asPhase } from "../../util/flow/phases.ts";
+import { together } from "../../util/flow/together.ts";
 import type { BlobPeers } from "../../model/api.ts";
 import type { Digest, Image, ImageReference, Platform } from "../../model/image.ts";
 import { VmsanError } from "../../model/errors.ts";
@@ -29,7 +30,7 @@ import type { NamedManifest } from "../store/names.ts";
 import { formatReference } from "../reference.ts";
 import { endpointsFor } from "./registries.ts";
 import type { RegistriesConfig } from "./registries.ts";
-import { inParallel } from "./parallel.ts";
+import { AsManyAsHelp, inParallel } from "./parallel.ts";
 import { Peers } from "./peers.ts";
 import { RETRY_LIMITS, Retry } from "./retry.ts";
 import type { RetryLimits } from "./retry.ts";
@@ -202,6 +203,9 @@ function downloadContext(
   };
 }
 
+/** Layers of fewer bytes wait for answers more than for bytes. */
+const SMALL = 4 << 20;
+
 /** Fetch everything that a manifest names. */
 async function fetchBlobs(
   remote: RemoteManifest,
@@ -244,12 +248,22 @@ async function fetchBlobs(
     const config = parseConfig(bytes, manifest.layers.length, name);
     following.begin(manifest, config, store);
   };
-  const tasks = layers.map(
-    (layer) =>
-      async (stop: AbortSignal): Promise<void> =>
-        download(layer, stop, await peers?.having(layer, store, stop)),
-  );
-  await inParallel([configFirst, ...tasks], signal);
+  const tasksOf = (wanted: readonly Descriptor[]): ((stop: AbortSignal) => Promise<void>)[] =>
+    wanted.map(
+      (layer) => async (stop) => download(layer, stop, await peers?.having(layer, store, stop)),
+    );
+  if (following.wanted) {
+    const isSmall = ({ size }: Descriptor): boolean => size < SMALL;
+    await together<[void, void]>(
+      signal ?? new AbortController().signal,
+      async (stop) => inParallel([configFirst, ...tasksOf(layers.filter(isSmall))], stop),
+      // The disk takes one after the other: all at once, most of them would be whole at the end alone.
+      async (stop) => {
+        const large = tasksOf(layers.filter((layer) => !isSmall(layer)));
+        await inParallel(large, stop, new AsManyAsHelp(() => following.bytes));
+      },
+    );
+  } else await inParallel([configFirst, ...tasksOf(layers)], signal);
   await store.putBytes(Buffer.from(remote.bytes));
 }
 
