@@ -1,5 +1,5 @@
 /** Traces of the command line, as a collector gets them. */
-import { execFile } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import { createServer } from "node:http";
 import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -7,8 +7,8 @@ import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { fakeDaemon } from "../src/daemon/testing.ts";
 import type { FakeDaemon } from "../src/daemon/testing.ts";
-import { Message } from "../src/util/packing/protobuf.ts";
 import { fakeStages } from "../src/sandbox/testing.ts";
+import { pythonWith } from "./fixtures/venv.ts";
 
 interface Span {
   name: string;
@@ -18,7 +18,7 @@ interface Span {
   startTimeUnixNano: string;
   endTimeUnixNano: string;
   attributes: { key: string; value: Record<string, unknown> }[];
-  status: { code?: number };
+  status: { code?: string };
 }
 
 let daemon: FakeDaemon;
@@ -33,32 +33,18 @@ let types: (string | undefined)[] = [];
 /** How the collector answers; undefined: never. */
 let answer: number | undefined = 200;
 
-/** A trace in protocol buffers (opentelemetry/proto/collector/trace/v1), as far as is looked at here. */
-function decoded(body: Buffer): Span[] {
-  const text = (message: Message, field: number): string => message.bytes(field).toString("hex");
-  return new Message(body)
-    .all(1)
-    .flatMap((resource) => new Message(resource).all(2))
-    .flatMap((scope) => new Message(scope).all(2))
-    .map((bytes) => {
-      const span = new Message(bytes);
-      return {
-        name: span.bytes(5).toString(),
-        traceId: text(span, 1),
-        spanId: text(span, 2),
-        parentSpanId: text(span, 4),
-      } as Span;
-    });
-}
+let python = "";
 
-interface Payload {
-  resourceSpans: {
-    resource: { attributes: { key: string; value: { stringValue?: string } }[] };
-    scopeSpans: { spans: Span[] }[];
-  }[];
+/** What a collector reads in a request. @throws when it is not as OpenTelemetry defines it */
+function decoded(type: string, body: Buffer): { name: string; spans: Span[] }[] {
+  const words = [join(import.meta.dirname, "fixtures/otlp.py"), type];
+  return JSON.parse(execFileSync(python, words, { input: body, encoding: "utf8" })) as ReturnType<
+    typeof decoded
+  >;
 }
 
 beforeAll(async () => {
+  python = await pythonWith("otlp-1.45.2");
   const plain = fakeStages("/nowhere");
   daemon = await fakeDaemon({
     prepareBase: async (request, id, work) => {
@@ -75,15 +61,9 @@ beforeAll(async () => {
       const body = Buffer.concat(parts);
       const type = request.headers["content-type"];
       types.push(type);
-      if (type === "application/x-protobuf") spans.push(...decoded(body));
-      else {
-        for (const { resource, scopeSpans } of (JSON.parse(body.toString()) as Payload)
-          .resourceSpans) {
-          spans.push(...scopeSpans.flatMap((scope) => scope.spans));
-          services.push(
-            resource.attributes.find(({ key }) => key === "service.name")?.value.stringValue,
-          );
-        }
+      for (const service of decoded(type ?? "", body)) {
+        services.push(service.name);
+        spans.push(...service.spans);
       }
       if (answer === undefined) return;
       response.writeHead(answer, { "content-type": type ?? "" });
@@ -126,8 +106,11 @@ const json = (): Record<string, string> => ({
   OTEL_EXPORTER_OTLP_PROTOCOL: "http/json",
 });
 
-test("one run is one trace: pull, build, boot, exec", async () => {
-  const env = { ...json(), OTEL_SERVICE_NAME: "mine" };
+test.each([
+  ["http/protobuf", "application/x-protobuf"],
+  ["http/json", "application/json"],
+])("one run is one trace in %s: pull, build, boot, exec", async (protocol, type) => {
+  const env = { ...json(), OTEL_EXPORTER_OTLP_PROTOCOL: protocol, OTEL_SERVICE_NAME: "mine" };
   expect(await vmsan([...RUN, "exit 3"], env)).toMatchObject({ status: 3 });
   const named = (name: string): Span | undefined => spans.find((span) => span.name === name);
   expect(spans.map(({ name }) => name).toSorted()).toEqual([
@@ -139,7 +122,8 @@ test("one run is one trace: pull, build, boot, exec", async () => {
     "vmsan.create",
   ]);
   expect(new Set(spans.map(({ traceId }) => traceId)).size).toBe(1);
-  expect(services).toContain("mine");
+  expect(spans[0]?.traceId).toMatch(/^[0-9a-f]{32}$/);
+  expect([types, services]).toEqual([[type], ["mine"]]);
   expect(named("vmsan run")?.parentSpanId ?? "").toBe("");
   for (const [child, parent] of [
     ["vmsan.create", "vmsan run"],
@@ -169,7 +153,7 @@ test("nothing is sent unless it is asked for, nor when it is switched off", asyn
 test("a failure is told, and a collector that is not there changes no status", async () => {
   const env = json();
   expect((await vmsan(["start", "nobody"], env)).status).toBe(1);
-  expect(spans.find(({ name }) => name === "vmsan.start")?.status.code).toBe(2);
+  expect(spans.find(({ name }) => name === "vmsan.start")?.status.code).toBe("STATUS_CODE_ERROR");
   expect(JSON.stringify(spans)).toContain("ERR_VM_NOT_FOUND");
   const nowhere = { OTEL_EXPORTER_OTLP_ENDPOINT: "http://127.0.0.1:9" };
   const { status, stderr } = await vmsan([...RUN, "exit 4"], nowhere);
