@@ -72,6 +72,7 @@ test("published ports do not listen before the image is there", async () => {
     said.push("image");
     return { rootfs: join(dir, "base.ext4"), runtime: "base" };
   };
-  await sandboxes.create(request({ ports: ["8080:80"] }), work, () => undefined);
+  const { id } = await sandboxes.create(request({ ports: ["8080:80"] }), work, () => undefined);
   expect(said).toEqual(["image", "attach"]);
+  await sandboxes.remove(id, true);
 });
