@@ -167,9 +167,10 @@ test(
     for (const word of ["shared=perhaps", "device=/dev/sda"]) {
       expect((await docker.run(["volume", "create", "-o", word, "no"])).code).toBe(1);
     }
-    const sized = ["volume", "create", "-o", "shared=true", "-o", "size=1", "no"];
-    expect((await docker.run(sized)).err).toMatch(/with a size/);
-    await ok("volume", "rm", "made", "solo");
+    await ok("volume", "create", "-o", "shared=true", "-o", "size=2", "sized");
+    const room = ["small", "sh", "-c", "df -k /v | tail -n 1"];
+    expect(await ok("run", "--rm", "-v", "sized:/v", ...room)).toMatch(/ 2097152 /);
+    await ok("volume", "rm", "made", "sized", "solo");
   },
   LONG,
 );

@@ -156,12 +156,12 @@ describe.skipIf(tmux === undefined)("a terminal (skipped without tmux)", () => {
     first.line("PS1='guest% '; clear; seq 1 5000; echo mark-$((1 + 1))");
     await first.until(/\n5000\nmark-2\nguest%$/);
     // Without a job of the shell's: its "Done" would come before some later prompt.
-    first.line("(sleep 1; echo while-away) & disown");
+    first.line("(sleep 1; echo while-$((1 + 2))-away) & disown");
     first.keys("C-p", "C-q");
     await first.until(/detached from shared[^]*status=0/);
 
     first.line(`clear; ${vmsanBin} connect term -s shared; echo status=$?`);
-    await first.until(/mark-2\nguest%[^]*while-away/);
+    await first.until(/mark-2\nguest%[^]*while-3-away/);
     // All of it, not only what fits the screen.
     expect(call("capture-pane", "-p", "-S", "-", "-t", "first")).toMatch(/\n4321\n/);
 
