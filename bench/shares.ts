@@ -16,15 +16,15 @@ import {
   readFileSync,
   readdirSync,
   readlinkSync,
-  symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
 import { Vmsan } from "../src/client/vmsan.ts";
 import { bench, measured } from "./lib/bench.ts";
-import { asRoot, compare } from "./lib/file-work.ts";
+import { ownDirectory } from "./lib/directory.ts";
+import { asRoot, buildProbe, compare } from "./lib/file-work.ts";
 import { ownHome } from "./lib/home.ts";
 import { processCpu } from "./lib/measure.ts";
 
@@ -35,8 +35,6 @@ const { values: flags } = parseArgs({
     mib: { type: "string", default: "64" },
   },
 });
-const root = resolve(import.meta.dirname, "..");
-const prepared = process.env["VMSAN_DIR"] ?? join(root, ".cache/vmsan");
 const QEMU = "qemu-system-x86_64";
 
 /** Start virtiofsd for a directory. Resolves once it listens. */
@@ -78,10 +76,7 @@ await bench("shares", async (own) => {
     string,
   ];
   for (const each of [ours, theirs, tools, join(dir, "bin")]) mkdirSync(each);
-  execFileSync("go", ["build", "-o", join(tools, "probe"), "."], {
-    cwd: join(root, "test/shares"),
-    env: { ...process.env, CGO_ENABLED: "0" },
-  });
+  buildProbe(tools);
   const socket = join(dir, "virtiofs.sock");
   await startVirtiofsd(theirs, socket);
   const real = execFileSync("sh", ["-c", `command -v ${QEMU}`], { encoding: "utf8" }).trim();
@@ -96,10 +91,7 @@ await bench("shares", async (own) => {
   process.env["PATH"] = `${join(dir, "bin")}:${process.env["PATH"] ?? ""}`;
 
   const env = ownHome(own);
-  mkdirSync(env.VMSAN_DIR);
-  for (const name of ["kernels", "runtimes", "initramfs", "probes", "rootfs", "images"]) {
-    symlinkSync(join(prepared, name), join(env.VMSAN_DIR, name));
-  }
+  ownDirectory(env.VMSAN_DIR);
   const vmsan = new Vmsan({ dir: env.VMSAN_DIR });
   const vm = await vmsan.create({
     runtime: "base",

@@ -4,15 +4,15 @@
  *
  *   node bench/volumes.ts [--rounds N] [--files N] [--mib N]    prints JSON lines
  */
-import { execFileSync } from "node:child_process";
-import { mkdirSync, symlinkSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { Vmsan } from "../src/client/vmsan.ts";
 import { layoutOf } from "../src/util/paths.ts";
 import { findLeftovers } from "../src/vmm/leftovers.ts";
 import { bench } from "./lib/bench.ts";
-import { asRoot, compare } from "./lib/file-work.ts";
+import { ownDirectory } from "./lib/directory.ts";
+import { asRoot, buildProbe, compare } from "./lib/file-work.ts";
 import { ownHome } from "./lib/home.ts";
 import { processCpu } from "./lib/measure.ts";
 
@@ -23,21 +23,13 @@ const { values: flags } = parseArgs({
     mib: { type: "string", default: "64" },
   },
 });
-const root = resolve(import.meta.dirname, "..");
-const prepared = process.env["VMSAN_DIR"] ?? join(root, ".cache/vmsan");
 
 await bench("volumes", async (own) => {
   const tools = join(own.dir, "tools");
   mkdirSync(tools);
-  execFileSync("go", ["build", "-o", join(tools, "probe"), "."], {
-    cwd: join(root, "test/shares"),
-    env: { ...process.env, CGO_ENABLED: "0" },
-  });
+  buildProbe(tools);
   const env = ownHome(own);
-  mkdirSync(env.VMSAN_DIR);
-  for (const name of ["kernels", "runtimes", "initramfs", "probes", "rootfs", "images"]) {
-    symlinkSync(join(prepared, name), join(env.VMSAN_DIR, name));
-  }
+  ownDirectory(env.VMSAN_DIR);
   const vmsan = new Vmsan({ dir: env.VMSAN_DIR });
   await vmsan.volumes.create("shared", { shared: true });
   const vm = await vmsan.create({

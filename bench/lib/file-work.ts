@@ -1,4 +1,6 @@
 /** The same work with files in two directories of one guest, by turns: many small files and a large one (test/shares/work.go). */
+import { execFileSync } from "node:child_process";
+import { join, resolve } from "node:path";
 import type { Vm } from "../../src/client/vm.ts";
 import { report, summary } from "./measure.ts";
 import type { Cost } from "./measure.ts";
@@ -21,6 +23,14 @@ export interface Compared<Side extends string> {
   rounds: number;
   /** Small files, and MiB of the large one. */
   counts: { small: number; large: number };
+}
+
+/** Compile the probe as `probe` in a directory. */
+export function buildProbe(dir: string): void {
+  execFileSync("go", ["build", "-o", join(dir, "probe"), "."], {
+    cwd: resolve(import.meta.dirname, "../../test/shares"),
+    env: { ...process.env, CGO_ENABLED: "0" },
+  });
 }
 
 /** Measure, and report each work and the sum of its kind as JSON lines. */

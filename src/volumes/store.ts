@@ -253,10 +253,16 @@ export class VolumeStore {
     return { path, label: fsLabel, needsRecovery: state.needsRecovery };
   }
 
-  /** Volumes only grow. @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_SIZE */
-  async checkGrowth(name: string, sizeBytes: number): Promise<void> {
+  /** Volumes only grow. @returns the volume and its size until now @throws ERR_VOLUME_NOT_FOUND, ERR_VOLUME_SIZE */
+  async checkGrowth(
+    name: string,
+    sizeBytes: number,
+  ): Promise<{ record: VolumeRecord; has: number }> {
     const record = await this.get(name);
-    const has = record.shared ? await this.limit(name) : (await this.sizes(record)).sizeBytes;
+    // What a shared one's files take up is not looked at.
+    const has = record.shared
+      ? (record.sizeBytes ?? VOLUME_BYTES)
+      : (await this.sizes(record)).sizeBytes;
     if (sizeBytes < has) {
       throw new VmsanError({
         code: "ERR_VOLUME_SIZE",
@@ -265,6 +271,7 @@ export class VolumeStore {
         fix: "Ask for more, or make a new volume and copy.",
       });
     }
+    return { record, has };
   }
 
   /**
@@ -272,14 +279,13 @@ export class VolumeStore {
    * @throws ERR_VOLUME_SIZE, ERR_DISK_GROW
    */
   async grow(name: string, sizeBytes: number): Promise<void> {
-    await this.checkGrowth(name, sizeBytes);
-    const record = await this.get(name);
+    const { record, has } = await this.checkGrowth(name, sizeBytes);
     if (record.shared) {
       const path = join(this.dir(name), DOCUMENT);
       await writeFileAtomic(path, textOf({ ...record, sizeBytes }));
       return;
     }
-    if (sizeBytes === (await this.sizes(record)).sizeBytes) return;
+    if (sizeBytes === has) return;
     const done = this.busy.begin(name, "grown", `Cannot grow the volume ${name}`);
     try {
       await growDisk(this.diskPath(name), sizeBytes);

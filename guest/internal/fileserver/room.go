@@ -88,7 +88,8 @@ func (s *Share) look(bytes, objects int64) error {
 	r := &s.room
 	since := time.Since(r.looked)
 	freed := r.freed.Swap(false)
-	full := bytes > r.free-r.taken() || objects > r.freeObjects-(r.grantedObjects-r.objects)
+	takenBytes, takenObjects := r.taken()
+	full := bytes > r.free-takenBytes || objects > r.freeObjects-takenObjects
 	if !r.looked.IsZero() && full && !freed && since < max(fullFor, lookPause*r.took) {
 		return syscall.ENOSPC
 	}
@@ -117,8 +118,8 @@ func (s *Share) look(bytes, objects int64) error {
 		c.removed(s.nodes)
 		if c.partial {
 			// What cannot be looked into is not given back.
-			c.bytes = max(c.bytes, r.used+r.taken())
-			c.objects = max(c.objects, r.usedObjects+r.grantedObjects-r.objects)
+			c.bytes = max(c.bytes, r.used+takenBytes)
+			c.objects = max(c.objects, r.usedObjects+takenObjects)
 		}
 		r.used, r.usedObjects = c.bytes, c.objects
 		r.free = max(0, min(r.free, r.limit-c.bytes))
@@ -133,7 +134,9 @@ func (s *Share) look(bytes, objects int64) error {
 }
 
 // taken since the last look.
-func (r *room) taken() int64 { return r.grantedBytes - r.bytes }
+func (r *room) taken() (bytes, objects int64) {
+	return r.grantedBytes - r.bytes, r.grantedObjects - r.objects
+}
 
 // hostFree is what guests may take of the host's file system.
 func hostFree(fs *syscall.Statfs_t) (bytes, objects int64) {
@@ -279,8 +282,9 @@ func (s *Share) bound(st *syscall.Statfs_t) {
 		if r.looked.IsZero() || r.freed.Load() && time.Since(r.looked) > (lookPause-1)*r.took {
 			_ = s.look(0, 0) // fails where the host's own figures do
 		}
-		bytes = min(bytes, r.free-r.taken())
-		objects = min(objects, r.freeObjects-(r.grantedObjects-r.objects))
+		takenBytes, takenObjects := r.taken()
+		bytes = min(bytes, r.free-takenBytes)
+		objects = min(objects, r.freeObjects-takenObjects)
 		st.Blocks = uint64(r.limit / st.Frsize)
 		st.Files = uint64(r.limit / objectBytes)
 		r.mu.Unlock()
